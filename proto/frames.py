@@ -1,0 +1,75 @@
+"""Frames: how two of our processes talk. Four bytes of length, big-endian, then one msgpack map.
+
+Pure encoding and decoding; no socket in sight.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+import msgpack
+
+from proto.errors import Code, DriverError
+
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+_LENGTH = struct.Struct(">I")
+
+Frame = dict[str, object]
+
+
+def encode(frame: Frame) -> bytes:
+    """The bytes of one frame, length included."""
+    body: bytes = msgpack.packb(frame, use_bin_type=True)
+    if len(body) > MAX_FRAME_BYTES:
+        raise DriverError(
+            "a frame between two processes of the driver is too large",
+            details=f"{len(body)} bytes, at most {MAX_FRAME_BYTES}",
+            code=Code.INVALID,
+        )
+    return _LENGTH.pack(len(body)) + body
+
+
+class Decoder:
+    """Collects bytes as they come and gives the frames that are whole.
+
+    Raises DriverError(CORRUPT) for a length over the limit or a body that is no msgpack map;
+    the connection is of no use after that.
+    """
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames completed by `data`, in order."""
+        self._buffer += data
+        while len(self._buffer) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(self._buffer)
+            if length > MAX_FRAME_BYTES:
+                raise DriverError(
+                    "a peer sent a frame that is too large",
+                    details=f"{length} bytes, at most {MAX_FRAME_BYTES}",
+                    code=Code.CORRUPT,
+                )
+            end = _LENGTH.size + length
+            if len(self._buffer) < end:
+                return
+            body = bytes(self._buffer[_LENGTH.size : end])
+            del self._buffer[:end]
+            yield _unpack(body)
+
+
+def _unpack(body: bytes) -> Frame:
+    try:
+        frame = msgpack.unpackb(body, raw=False, strict_map_key=True)
+    except (ValueError, msgpack.UnpackException) as error:
+        raise DriverError(
+            "a peer sent a frame that is not msgpack", details=str(error), code=Code.CORRUPT
+        ) from error
+    if not isinstance(frame, dict):
+        raise DriverError(
+            "a peer sent a frame that is not a map",
+            details=type(frame).__name__,
+            code=Code.CORRUPT,
+        )
+    return frame

@@ -1,0 +1,1 @@
+"""Wire definitions and stubs of nomad's services."""
