@@ -1,0 +1,55 @@
+"""The only place that starts child processes: launcher, puller, and the embedded host's plugin.
+
+The environment of a child is built from nothing. What outlives the plugin must not hold the
+plugin's stdout or stderr: go-plugin waits for the end of both before it notices a dead plugin.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+PIPE = subprocess.PIPE
+DEVNULL = subprocess.DEVNULL
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the top-level packages lie: the checkout, or the package's private directory."""
+
+BASE_ENVIRONMENT: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LANG": "C.UTF-8",
+}
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int = DEVNULL,
+    stdout: int = DEVNULL,
+    stderr: int = DEVNULL,
+    new_session: bool = False,
+) -> subprocess.Popen[bytes]:
+    """Starts a child with all other descriptors closed. Never through a shell.
+
+    Args:
+        argv: the program, an absolute path, and its arguments; no secrets, `ps` shows them.
+        env: the whole environment; BASE_ENVIRONMENT where not given.
+        stdin: a descriptor, PIPE or DEVNULL; likewise stdout and stderr.
+        stdout: see stdin.
+        stderr: see stdin.
+        new_session: True takes the child out of our session and process group.
+
+    Raises:
+        OSError: the program cannot be started.
+    """
+    return subprocess.Popen(
+        list(argv),
+        env=dict(BASE_ENVIRONMENT if env is None else env),
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=new_session,
+        close_fds=True,
+    )

@@ -1,0 +1,1 @@
+"""Real parts and fakes that the tests start."""

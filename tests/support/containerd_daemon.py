@@ -1,0 +1,121 @@
+"""A real containerd of the tests' own: own root, state, socket; ended by pid, nothing left over."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.waiting import wait_until
+
+CONFIG = """\
+version = 2
+root = "{base}/root"
+state = "{base}/state"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.aufs"]
+[grpc]
+  address = "{base}/containerd.sock"
+[debug]
+  level = "info"
+"""
+
+
+class ContainerdDaemon:
+    """`with ContainerdDaemon() as daemon`: `.address` is its socket, `.log` its log file."""
+
+    namespace = "nomad-test"
+
+    def __init__(self, binary: str = "containerd") -> None:
+        self.binary = shutil.which(binary) or binary
+        # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
+        self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
+        self.address = str(self.base / "containerd.sock")
+        self.log = self.base / "containerd.log"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Starts the daemon and returns when it answers."""
+        config = self.base / "config.toml"
+        config.write_text(CONFIG.format(base=self.base))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [self.binary, "--config", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
+
+    def tail(self) -> str:
+        """The end of the daemon's log."""
+        return self.log.read_text(errors="replace")[-2000:]
+
+    def ctr(self, *arguments: str, check: bool = True) -> str:
+        """What `ctr` prints in the tests' namespace."""
+        done = subprocess.run(
+            ["ctr", "-a", self.address, "-n", self.namespace, *arguments],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        if check and done.returncode:
+            raise AssertionError(f"ctr {arguments}: {done.stdout}{done.stderr}")
+        return done.stdout
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Ends the daemon only; shims and tasks stay."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+    def close(self) -> None:
+        """Ends shims that tests left, then the daemon, then its files."""
+        for pid in self.shim_pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.kill(signal.SIGTERM)
+        for line in Path("/proc/mounts").read_text().splitlines()[::-1]:
+            target = line.split()[1]
+            if target.startswith(f"{self.base}/"):
+                subprocess.run(["umount", "-l", target], check=False)
+        shutil.rmtree(self.base, ignore_errors=True)
+
+    def shim_pids(self) -> list[int]:
+        """Shims that serve this daemon."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            with contextlib.suppress(OSError):
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                if b"containerd-shim" in words[0] and self.address.encode() in words:
+                    found.append(int(entry.name))
+        return found
+
+    def _answers(self) -> bool:
+        if self.process is not None and self.process.poll() is not None:
+            raise AssertionError(f"containerd ended at once: {self.tail()}")
+        return Path(self.address).exists() and "Version" in self.ctr("version", check=False)

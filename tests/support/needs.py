@@ -1,0 +1,25 @@
+"""What a test needs of the machine: missing means skip, or failure where REQUIRE names the tier."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import NoReturn
+
+import pytest
+
+
+def missing(tier: str, reason: str) -> NoReturn:
+    """Skips the test, or fails it when the environment's REQUIRE (a comma list) names `tier`."""
+    if tier in os.environ.get("REQUIRE", "").split(","):
+        pytest.fail(f"REQUIRE={tier}, but {reason}")
+    pytest.skip(reason)
+
+
+def need_containerd() -> None:
+    """Root, containerd, runc and ctr."""
+    if os.geteuid() != 0:
+        missing("containerd", "not root: a real containerd needs it")
+    for program in ("containerd", "runc", "ctr"):
+        if shutil.which(program) is None:
+            missing("containerd", f"{program} is not installed (apt-get install containerd runc)")

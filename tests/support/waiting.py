@@ -1,0 +1,43 @@
+"""Waiting on a condition with a deadline, instead of sleeping and hoping."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+_PAUSE_S = 0.01
+
+
+def wait_until(
+    condition: Callable[[], T], timeout_s: float, message: str | Callable[[], str] = "condition"
+) -> T:
+    """The first true value of `condition`; AssertionError with `message` at the deadline."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            text = message if isinstance(message, str) else message()
+            raise AssertionError(f"not within {timeout_s} s: {text}")
+        pause.wait(_PAUSE_S)
+
+
+async def until(
+    condition: Callable[[], T], timeout_s: float, message: str | Callable[[], str] = "condition"
+) -> T:
+    """`wait_until` for coroutines."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            text = message if isinstance(message, str) else message()
+            raise AssertionError(f"not within {timeout_s} s: {text}")
+        await asyncio.sleep(_PAUSE_S)
