@@ -1,0 +1,172 @@
+"""What the plugin, the launcher and the workers say to each other: names and records, version 1.
+
+The plugin's side and the workers' side both read it, so it stays inside the workers' small import
+set: dataclasses would pull in `inspect` and cost every launcher 1.5 MB, typing another 0.8 MB.
+`Record` is what is needed of them. A record ignores fields of a newer peer that it does not know.
+"""
+
+from __future__ import annotations
+
+from proto.errors import Code, DriverError
+
+TYPE_CHECKING = False  # not from typing: see the module's docstring
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Self, dataclass_transform
+else:
+
+    def dataclass_transform(**_: object) -> Callable[[type], type]:
+        """Says nothing at run time; type checkers read the typing module's."""
+        return lambda cls: cls
+
+
+VERSION = 1
+
+# Names below the driver's state directory.
+LAUNCHER_SOCKET = "launcher.sock"
+LAUNCHER_LOCK = "launcher.lock"
+LAUNCHER_LOG = "launcher.log"
+
+# Names below one task's state directory.
+CONTROL_SOCKET = "control.sock"
+EXIT_RECORD = "exit"
+WORKER_LOCK = "lock"
+WORKER_RECORD = "worker"
+
+# Requests. HELLO is understood by launcher and worker alike.
+HELLO = "hello"
+FORK = "fork"
+RETIRE = "retire"
+WATCH = "watch"
+KILL = "kill"
+STATS = "stats"
+END = "end"
+
+# Events.
+READY = "ready"
+FAILED = "failed"
+EXIT = "exit"
+DRAINED = "drained"
+
+LOST_CODE = 137
+"""Exit code of a task whose shim vanished without an answer: as if killed by SIGKILL."""
+
+_TYPES: Mapping[str, tuple[type, ...]] = {
+    "int": (int,),
+    "str": (str,),
+    "bool": (bool,),
+    "int | None": (int, type(None)),
+}
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True)
+class Record:
+    """A frozen set of named values that goes over the wire as a map.
+
+    Subclasses declare their fields as annotations, with a class attribute as the default.
+    """
+
+    def __init__(self, **fields: Any) -> None:
+        names = self.__annotations__
+        for name in fields:
+            if name not in names:
+                raise TypeError(f"{type(self).__name__} has no field {name!r}")
+        for name in names:
+            if name not in fields and not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} needs {name!r}")
+        self.__dict__.update(fields)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.to_wire() == self.to_wire()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.to_wire().items()))
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={value!r}" for name, value in self.to_wire().items())
+        return f"{type(self).__name__}({fields})"
+
+    def to_wire(self) -> dict[str, object]:
+        """The msgpack-able form: a map of the field names to plain values."""
+        return {name: getattr(self, name) for name in self.__annotations__}
+
+    @classmethod
+    def from_wire(cls, fields: Mapping[str, object]) -> Self:
+        """The record in `fields`.
+
+        Raises:
+            DriverError: code CORRUPT, a field is missing or of another type.
+        """
+        known = {name: fields[name] for name in cls.__annotations__ if name in fields}
+        for name, kind in cls.__annotations__.items():
+            value = known.get(name, getattr(cls, name, _MISSING))
+            # bool is an int to isinstance, and no count or code.
+            if type(value) not in _TYPES[kind]:
+                raise DriverError(
+                    f"{cls.__name__} of another process of the driver does not hold",
+                    details=f"{name} is not {kind}",
+                    resolution="restart the driver; both ends must speak the same version",
+                    code=Code.CORRUPT,
+                )
+        return cls(**known)
+
+
+_MISSING = object()
+
+
+class WorkerSpec(Record):
+    """What the launcher needs to know to fork a task's worker.
+
+    Attributes:
+        name: the container id.
+        dir: the task's state directory, absolute, 0700, made by the plugin.
+        stdout: path of the FIFO that takes the task's output; "" or /dev/null: no keeper.
+        stderr: likewise.
+    """
+
+    name: str
+    dir: str
+    stdout: str = ""
+    stderr: str = ""
+
+
+class ExitRecord(Record):
+    """How a task ended.
+
+    Attributes:
+        code: exit status; 128 plus the signal's number where a signal ended it.
+        at_ns: when, in ns since the epoch.
+        oom_kills: how many processes of the task the kernel killed for memory.
+        lost: True when the shim vanished without an answer; code is LOST_CODE then.
+        reason: a sentence where lost, else "".
+    """
+
+    code: int
+    at_ns: int
+    oom_kills: int = 0
+    lost: bool = False
+    reason: str = ""
+
+
+class Sample(Record):
+    """One reading of a task's cgroup. Bytes and ns; None where the kernel does not tell.
+
+    CPU times count from the cgroup's creation. rss, cache and swap are parts of usage on v1.
+    """
+
+    t_ns: int
+    cpu_total_ns: int | None = None
+    cpu_user_ns: int | None = None
+    cpu_system_ns: int | None = None
+    throttled_periods: int | None = None
+    throttled_ns: int | None = None
+    usage: int | None = None
+    rss: int | None = None
+    cache: int | None = None
+    swap: int | None = None
+    max_usage: int | None = None
+    kernel_usage: int | None = None
+    kernel_max_usage: int | None = None
