@@ -6,12 +6,14 @@ plugin's stdout or stderr: go-plugin waits for the end of both before it notices
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
+Child = subprocess.Popen[bytes]
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the top-level packages lie: the checkout, or the package's private directory."""
@@ -30,7 +32,7 @@ def start(
     stdout: int = DEVNULL,
     stderr: int = DEVNULL,
     new_session: bool = False,
-) -> subprocess.Popen[bytes]:
+) -> Child:
     """Starts a child with all other descriptors closed. Never through a shell.
 
     Args:
@@ -53,3 +55,19 @@ def start(
         start_new_session=new_session,
         close_fds=True,
     )
+
+
+def finish(process: Child, grace_s: float) -> int:
+    """Closes the child's stdin, waits, kills what has not ended after grace_s, and reaps it.
+
+    Returns:
+        The exit status, negative for a signal. Blocks: call it off the event loop.
+    """
+    if process.stdin is not None:
+        with contextlib.suppress(OSError):
+            process.stdin.close()
+    try:
+        return process.wait(grace_s)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -7,7 +7,8 @@ are DriverError. An id that no actor knows is DriverError(NOT_FOUND) with Nomad'
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from actors.nomad_types import (
     ExecInput,
@@ -24,65 +25,65 @@ from actors.nomad_types import (
 from actors.settings import DriverSettings, TaskOptions
 
 
-class Gateway:
+class Gateway(ABC):
     """The driver as its callers see it. Lives as long as the plugin process."""
 
+    @abstractmethod
     async def configure(self, settings: DriverSettings) -> None:
         """Takes the driver's settings; may come several times and touches no task."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """Starts the task and returns when its process runs. A failure has undone every step."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
         """Takes a task over from an earlier plugin. NOT_FOUND after cleaning what is left of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def wait_task(self, task_id: str) -> ExitResult:
         """Returns when the task has ended; at once if it has. Any number of callers."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def stop_task(self, task_id: str, timeout_s: float, signal: str) -> None:
         """Signals, waits, kills. Returns when the process has ended; an unknown task is fine."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def destroy_task(self, task_id: str, *, force: bool) -> None:
         """Removes container, snapshot, worker and state. An unknown id is removed by its name."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def inspect_task(self, task_id: str) -> TaskStatus:
         """What the driver knows of the task now."""
-        raise NotImplementedError
 
-    def task_stats(self, task_id: str, interval_s: float) -> AsyncIterator[TaskUsage]:
+    @abstractmethod
+    def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """Samples every interval until the task ends; the first one comes at once."""
-        raise NotImplementedError
 
-    def task_events(self) -> AsyncIterator[TaskEvent]:
+    @abstractmethod
+    def task_events(self) -> AsyncGenerator[TaskEvent, None]:
         """Events of all tasks from now on, for ever."""
-        raise NotImplementedError
 
-    def fingerprints(self) -> AsyncIterator[Fingerprint]:
+    @abstractmethod
+    def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
         """First one at once, then on change, for ever."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def signal_task(self, task_id: str, signal: str) -> None:
         """Sends a signal by name or number to the task's first process."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def exec_task(
         self, task_id: str, command: Sequence[str], timeout_s: float
     ) -> ExecResult:
         """Runs a command in the task and collects its output; kills it at the timeout."""
-        raise NotImplementedError
 
+    @abstractmethod
     def exec_task_streaming(
         self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
-    ) -> AsyncIterator[ExecOutput]:
+    ) -> AsyncGenerator[ExecOutput, None]:
         """Runs a command with its streams attached. Closing the iterator kills the command."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def shutdown(self) -> None:
         """Lets go of everything; tasks keep running."""
-        raise NotImplementedError

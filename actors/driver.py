@@ -1,0 +1,253 @@
+"""The gateway over real actors: the only implementation in product code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import pykka
+
+from actors import exec_session, fingerprint, identifiers, worker_link
+from actors.bridge import Reply, tell
+from actors.event_actor import QUEUE_LENGTH, EventActor
+from actors.gateway import Gateway
+from actors.image_actor import ImageActor
+from actors.launcher_link import LauncherLink
+from actors.messages import (
+    Configure,
+    DestroyUnknown,
+    ForTask,
+    Inspect,
+    Locate,
+    RecoverTask,
+    Signal,
+    StartTask,
+    Stop,
+    Subscribe,
+    SupervisorMessage,
+    TaskRequest,
+    Unsubscribe,
+    Wait,
+)
+from actors.nomad_types import ExecInput, ExecOutput, ExecResult, ExitResult
+from actors.pull import ImageStore
+from actors.running_task import RunningTask, Services
+from actors.supervisor import Supervisor
+from actors.usage import Node, UsageTracker
+from containerd.client import Containerd
+from proto.errors import Code, DriverError
+from workers import identity
+
+if TYPE_CHECKING:
+    from actors.nomad_types import (
+        Fingerprint,
+        StartedTask,
+        TaskConfig,
+        TaskEvent,
+        TaskStatus,
+        TaskUsage,
+    )
+    from actors.settings import DriverSettings, TaskOptions
+
+T = TypeVar("T")
+_THREADS = 4
+_MAX_EXEC_OUTPUT_BYTES = 10 * 1024 * 1024
+_STATS_RETRY_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+class ActorGateway(Gateway):
+    """Starts the actors when it is made and stops them in `shutdown`. Belongs to the event loop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocking")
+        self._loop.set_default_executor(self._executor)
+        self._configured = asyncio.Event()
+        self._services: Services | None = None
+        self._images: list[pykka.ActorRef] = []
+        self._events = EventActor.start()
+        self._supervisor = Supervisor.start(self._make_services)
+
+    def _make_services(self, settings: DriverSettings) -> Services:
+        """Called on the supervisor's thread; what belongs to the loop is only constructed."""
+        cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        namespace = settings.containerd_namespace or identifiers.namespace(cgroup_v2=cgroup_v2)
+        containerd = Containerd(settings.containerd_address, namespace)
+        images = ImageActor.start(self._loop, ImageStore(containerd), self._events)
+        self._images.append(images)
+        self._services = Services(
+            settings=settings,
+            loop=self._loop,
+            executor=self._executor,
+            containerd=containerd,
+            namespace=namespace,
+            cgroup_v2=cgroup_v2,
+            boot_id=identity.boot_id(),
+            launcher=LauncherLink(Path(settings.state_dir)),
+            images=images,
+            events=self._events,
+        )
+        return self._services
+
+    async def configure(self, settings: DriverSettings) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        await self._ask(Configure(settings=settings, reply=reply), reply)
+        self._configured.set()
+
+    async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
+        """See `Gateway`."""
+        reply: Reply[StartedTask] = Reply()
+        return await self._ask(StartTask(task=task, options=options, reply=reply), reply)
+
+    async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        request = RecoverTask(task=task, version=version, driver_state=driver_state, reply=reply)
+        await self._ask(request, reply)
+
+    async def wait_task(self, task_id: str) -> ExitResult:
+        """See `Gateway`."""
+        reply: Reply[ExitResult] = Reply()
+        return await self._of_task(task_id, Wait(reply=reply), reply)
+
+    async def stop_task(self, task_id: str, timeout_s: float, signal: str) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        try:
+            await self._of_task(
+                task_id, Stop(timeout_s=timeout_s, signal=signal, reply=reply), reply
+            )
+        except DriverError as error:
+            # Nomad would try again for minutes; a task that is gone is stopped.
+            if error.code is not Code.NOT_FOUND:
+                raise
+
+    async def destroy_task(self, task_id: str, *, force: bool) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        await self._ask(DestroyUnknown(task_id=task_id, force=force, reply=reply), reply)
+
+    async def inspect_task(self, task_id: str) -> TaskStatus:
+        """See `Gateway`."""
+        reply: Reply[TaskStatus] = Reply()
+        return await self._of_task(task_id, Inspect(reply=reply), reply)
+
+    async def signal_task(self, task_id: str, signal: str) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        await self._of_task(task_id, Signal(signal=signal, reply=reply), reply)
+
+    async def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
+        """See `Gateway`. The worker samples only while this runs."""
+        settings = self._ready().settings
+        tracker = UsageTracker(
+            task_id, Node(total_mhz=settings.total_mhz, cores=settings.cores)
+        )
+        interval_s = settings.stats_interval_s or interval_s
+        while (running := await self._locate(task_id)) is not None:
+            # The worker may be gone for a moment: its successor is asked next.
+            with contextlib.suppress(OSError, DriverError):
+                async for sample in worker_link.samples(running.directory, interval_s):
+                    yield tracker.next(sample)
+            await asyncio.sleep(min(interval_s, _STATS_RETRY_S))
+
+    async def task_events(self) -> AsyncGenerator[TaskEvent, None]:
+        """See `Gateway`."""
+        queue: asyncio.Queue[TaskEvent] = asyncio.Queue(QUEUE_LENGTH)
+        tell(self._events, Subscribe(queue=queue, loop=self._loop))
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            tell(self._events, Unsubscribe(queue=queue))
+
+    async def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
+        """See `Gateway`."""
+        await self._configured.wait()
+        async for look in fingerprint.watch(self._ready()):
+            yield look
+
+    async def exec_task(
+        self, task_id: str, command: Sequence[str], timeout_s: float
+    ) -> ExecResult:
+        """See `Gateway`."""
+        collected: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
+        ended = ExitResult(exit_code=-1)
+        try:
+            async with asyncio.timeout(timeout_s or None):
+                session = self.exec_task_streaming(
+                    task_id, command, tty=False, inputs=_closed_stdin()
+                )
+                async with contextlib.aclosing(session):
+                    async for output in session:
+                        ended = output.exit or ended
+                        _collect(collected, output)
+        except TimeoutError:
+            raise DriverError(
+                f"the command did not end within {timeout_s:g} s and was killed",
+                details=" ".join(command)[:200],
+                code=Code.TIMEOUT,
+            ) from None
+        return ExecResult(
+            stdout=bytes(collected["stdout"]), stderr=bytes(collected["stderr"]), exit=ended
+        )
+
+    async def exec_task_streaming(
+        self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncGenerator[ExecOutput, None]:
+        """See `Gateway`."""
+        running = await self._locate(task_id)
+        if running is None:
+            raise DriverError(
+                "the task does not run, so nothing can be executed in it",
+                code=Code.PRECONDITION,
+            )
+        session = exec_session.stream(
+            self._ready(), running, command, terminal=tty, inputs=inputs
+        )
+        async with contextlib.aclosing(session):
+            async for output in session:
+                yield output
+
+    async def shutdown(self) -> None:
+        """See `Gateway`."""
+        for ref in (self._supervisor, *self._images, self._events):
+            ref.stop(block=False)
+        if self._services is not None:
+            await self._services.containerd.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _ready(self) -> Services:
+        if self._services is None:
+            raise DriverError("the driver is not configured yet", code=Code.PRECONDITION)
+        return self._services
+
+    async def _locate(self, task_id: str) -> RunningTask | None:
+        reply: Reply[RunningTask | None] = Reply()
+        return await self._of_task(task_id, Locate(reply=reply), reply)
+
+    async def _of_task(self, task_id: str, request: TaskRequest, reply: Reply[T]) -> T:
+        return await self._ask(ForTask(task_id=task_id, request=request), reply)
+
+    async def _ask(self, message: SupervisorMessage, reply: Reply[T]) -> T:
+        if not tell(self._supervisor, message):
+            raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
+        return await reply.future
+
+
+async def _closed_stdin() -> AsyncIterator[ExecInput]:
+    yield ExecInput(stdin_close=True)
+
+
+def _collect(into: dict[str, bytearray], output: ExecOutput) -> None:
+    """Keeps the first megabytes: a command that babbles must not fill the plugin's memory."""
+    for name in ("stdout", "stderr"):
+        room = _MAX_EXEC_OUTPUT_BYTES - len(into[name])
+        into[name] += getattr(output, name)[:room]

@@ -1,0 +1,54 @@
+"""EventActor: gives the events of all tasks to whoever subscribed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, assert_never
+
+import pykka
+
+from actors.messages import EventMessage, Publish, Subscribe, Unsubscribe
+
+if TYPE_CHECKING:
+    from actors.nomad_types import TaskEvent
+
+QUEUE_LENGTH = 1024
+_log = logging.getLogger(__name__)
+
+
+class EventActor(pykka.ThreadingActor):
+    """Owns the list of subscribers. Blocks on nothing; stopped by the gateway's shutdown.
+
+    A subscriber that does not read loses the oldest events, never the newest, and never more
+    memory than QUEUE_LENGTH events.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscribers: dict[int, tuple[asyncio.Queue[TaskEvent], asyncio.AbstractEventLoop]]
+        self._subscribers = {}
+
+    def on_receive(self, message: EventMessage) -> None:
+        """Handles one message; see `actors.messages`."""
+        match message:
+            case Publish(event=event):
+                for queue, loop in self._subscribers.values():
+                    with contextlib.suppress(RuntimeError):  # that loop is closed
+                        loop.call_soon_threadsafe(_put, queue, event)
+            case Subscribe(queue=queue, loop=loop):
+                self._subscribers[id(queue)] = (queue, loop)
+            case Unsubscribe(queue=queue):
+                self._subscribers.pop(id(queue), None)
+            case _:
+                assert_never(message)
+
+
+def _put(queue: asyncio.Queue[TaskEvent], event: TaskEvent) -> None:
+    if queue.full():
+        lost = queue.get_nowait()
+        _log.warning("task event dropped: nobody reads them", extra={"task_id": lost.task_id})
+    queue.put_nowait(event)

@@ -1,0 +1,197 @@
+"""One command run inside a task, its streams carried over FIFOs of its own.
+
+Order that loses nothing: read both outputs to their end (the shim closes them when it has copied
+all), then Wait, then Delete: containerd's Delete drops what is not copied after 2 s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING
+
+from actors.fifo import FifoReader, FifoWriter
+from actors.nomad_types import ExecInput, ExecOutput, ExitResult
+from containerd import spec
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from actors.running_task import RunningTask, Services
+
+# After the command has ended, something it left in the background may still hold its outputs.
+_LINGER_S = 1.0
+_QUEUE = 64
+_log = logging.getLogger(__name__)
+
+
+class ExecSession:
+    """Belongs to the event loop; `open` makes it, `close` leaves nothing of it behind."""
+
+    def __init__(self, services: Services, task: RunningTask, *, terminal: bool) -> None:
+        self._services = services
+        self._container = task.state.container_id
+        self._terminal = terminal
+        self._id = f"exec-{secrets.token_hex(8)}"
+        self._directory = task.directory / self._id
+        self._stdin: FifoWriter | None = None
+        self._outputs: list[FifoReader] = []
+        self._created = False
+        self._exited = False
+
+    async def open(self, command: Sequence[str]) -> None:
+        """Starts the command.
+
+        Raises:
+            DriverError: the command cannot be run; nothing of it is left.
+        """
+        if not command or not command[0]:
+            raise DriverError(
+                "exec needs a command", resolution="name the program to run", code=Code.INVALID
+            )
+        containerd = self._services.containerd
+        record = await containerd.get_container(self._container)
+        if record is None:
+            raise DriverError(
+                f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
+            )
+        process = spec.process_for_exec(
+            json.loads(record.spec_json), list(command), terminal=self._terminal
+        )
+        stdin, stdout, stderr = self._make_fifos()
+        await containerd.exec_create(
+            self._container,
+            self._id,
+            json.dumps(process).encode(),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=self._terminal,
+        )
+        self._created = True
+        await containerd.exec_start(self._container, self._id)
+
+    def _make_fifos(self) -> tuple[str, str, str]:
+        self._directory.mkdir(mode=0o700)
+        names = ["stdin", "stdout"] + ([] if self._terminal else ["stderr"])
+        for name in names:
+            os.mkfifo(self._directory / name, 0o600)
+        self._stdin = FifoWriter(self._directory / "stdin")
+        self._outputs = [FifoReader(self._directory / name) for name in names[1:]]
+        paths = [str(self._directory / name) for name in names]
+        return paths[0], paths[1], paths[2] if len(paths) > 2 else ""  # noqa: PLR2004
+
+    async def outputs(self) -> AsyncIterator[ExecOutput]:
+        """What the command writes, then the close of each stream, then its exit, alone."""
+        queue: asyncio.Queue[ExecOutput | None] = asyncio.Queue(_QUEUE)
+        pumps = [
+            asyncio.create_task(_pump(reader, queue, stderr=index == 1))
+            for index, reader in enumerate(self._outputs)
+        ]
+        waiter = asyncio.create_task(self._wait(pumps))
+        try:
+            open_streams = len(pumps)
+            while open_streams:
+                output = await queue.get()
+                if output is None:
+                    open_streams -= 1
+                else:
+                    yield output
+            yield ExecOutput(exit=await waiter)
+        finally:
+            for job in (*pumps, waiter):
+                job.cancel()
+            await asyncio.gather(*pumps, waiter, return_exceptions=True)
+
+    async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
+        ended = await self._services.containerd.wait_task(self._container, self._id)
+        self._exited = True
+        done, late = await asyncio.wait(pumps, timeout=_LINGER_S)
+        del done
+        for reader in self._outputs if late else ():
+            reader.stop_when_empty()
+        return ExitResult(exit_code=ended.code)
+
+    async def feed(self, inputs: AsyncIterator[ExecInput]) -> None:
+        """Carries stdin and window sizes to the command until the client closes stdin."""
+        async for item in inputs:
+            if item.resize is not None and self._terminal:
+                height, width = item.resize
+                with contextlib.suppress(DriverError):  # it may have ended meanwhile
+                    await self._services.containerd.resize(
+                        self._container, self._id, width=width, height=height
+                    )
+            if item.stdin and self._stdin is not None:
+                await self._stdin.write(item.stdin)
+            if item.stdin_close:
+                await self.close_stdin()
+
+    async def close_stdin(self) -> None:
+        """Ends the command's stdin: ours first, then the copy that the shim keeps open."""
+        if self._stdin is None:
+            return
+        self._stdin.close()
+        self._stdin = None
+        with contextlib.suppress(DriverError):  # it may have ended meanwhile
+            await self._services.containerd.close_stdin(self._container, self._id)
+
+    async def close(self) -> None:
+        """Kills the command if it still runs and removes all that was made for it."""
+        containerd = self._services.containerd
+        if self._created:
+            try:
+                if not self._exited:
+                    with contextlib.suppress(DriverError):
+                        await containerd.kill_task(
+                            self._container, signal.SIGKILL, everyone=False, exec_id=self._id
+                        )
+                        await asyncio.wait_for(
+                            containerd.wait_task(self._container, self._id), _LINGER_S * 5
+                        )
+                await containerd.delete_exec(self._container, self._id)
+            except (DriverError, TimeoutError) as error:
+                _log.warning("exec not removed", extra={"id": self._container, "why": str(error)})
+        if self._stdin is not None:
+            self._stdin.close()
+        for reader in self._outputs:
+            reader.close()
+        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+
+async def _pump(
+    reader: FifoReader, queue: asyncio.Queue[ExecOutput | None], *, stderr: bool
+) -> None:
+    while data := await reader.read():
+        await queue.put(ExecOutput(stderr=data) if stderr else ExecOutput(stdout=data))
+    await queue.put(ExecOutput(stderr_close=True) if stderr else ExecOutput(stdout_close=True))
+    await queue.put(None)
+
+
+async def stream(
+    services: Services,
+    task: RunningTask,
+    command: Sequence[str],
+    *,
+    terminal: bool,
+    inputs: AsyncIterator[ExecInput],
+) -> AsyncIterator[ExecOutput]:
+    """A whole session: opened, fed from `inputs`, closed whatever happens."""
+    session = ExecSession(services, task, terminal=terminal)
+    feeder: asyncio.Task[None] | None = None
+    try:
+        await session.open(command)
+        feeder = asyncio.create_task(session.feed(inputs))
+        async for output in session.outputs():
+            yield output
+    finally:
+        if feeder is not None:
+            feeder.cancel()
+            await asyncio.gather(feeder, return_exceptions=True)
+        await asyncio.shield(session.close())
+

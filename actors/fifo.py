@@ -1,0 +1,87 @@
+"""FIFOs of exec sessions on the event loop: no thread, no copy, back-pressure both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from pathlib import Path
+
+_CHUNK_BYTES = 65536
+
+
+class FifoReader:
+    """Reads one FIFO. Opened before the writer comes, so that the writer never blocks in open()."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._wakeup: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end: every writer has closed.
+
+        A FIFO that nobody opened for writing yet reads as ended too, so wait for the poll:
+        the kernel reports nothing before the first writer comes.
+        """
+        while not self._stopping:
+            await self._readable()
+            try:
+                return os.read(self._fd, _CHUNK_BYTES)
+            except BlockingIOError:
+                continue
+        with contextlib.suppress(BlockingIOError):
+            return os.read(self._fd, _CHUNK_BYTES)
+        return b""
+
+    def stop_when_empty(self) -> None:
+        """Gives what is there, then the end, though a writer is left."""
+        self._stopping = True
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+    async def _readable(self) -> None:
+        future = self._wakeup = self._loop.create_future()
+        self._loop.add_reader(self._fd, lambda: future.done() or future.set_result(None))
+        try:
+            await future
+        finally:
+            self._loop.remove_reader(self._fd)
+
+    def close(self) -> None:
+        """Closes our end."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class FifoWriter:
+    """Writes one FIFO. Opened for both directions, so that open() does not wait for the reader."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+        self._loop = asyncio.get_running_loop()
+
+    async def write(self, data: bytes) -> None:
+        """Writes all of `data`, waiting while the FIFO is full."""
+        view = memoryview(data)
+        while view and self._fd >= 0:
+            try:
+                view = view[os.write(self._fd, view) :]
+            except BlockingIOError:
+                await self._writable()
+
+    async def _writable(self) -> None:
+        future = self._loop.create_future()
+        self._loop.add_writer(self._fd, lambda: future.done() or future.set_result(None))
+        try:
+            await future
+        finally:
+            self._loop.remove_writer(self._fd)
+
+    def close(self) -> None:
+        """Closes our end; the reader sees the end when the shim has closed its own too."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1

@@ -1,0 +1,60 @@
+"""What the driver tells Nomad of this node: containerd's health and what can be used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+from actors.nomad_types import Fingerprint, Health
+from proto.errors import DriverError
+from proto.release import RELEASE
+
+if TYPE_CHECKING:
+    from actors.running_task import Services
+
+_HEALTHY_S = 10.0
+_UNHEALTHY_S = 1.0
+_log = logging.getLogger(__name__)
+
+DISABLED = Fingerprint(
+    health=Health.UNDETECTED,
+    description="disabled: enabled = false in the plugin's config",
+    attributes={},
+)
+
+
+async def watch(services: Services) -> AsyncIterator[Fingerprint]:
+    """A fingerprint at once, then whenever it changes, for ever."""
+    last: Fingerprint | None = None
+    while True:
+        now = await take(services)
+        if now != last:
+            if last is not None:
+                _log.info("health changed", extra={"description": now.description})
+            yield now
+        last = now
+        await asyncio.sleep(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
+
+
+async def take(services: Services) -> Fingerprint:
+    """One look at containerd and the launcher. Never raises: what is wrong is in the words."""
+    if not services.settings.enabled:
+        return DISABLED
+    try:
+        version = await services.containerd.version()
+        await services.launcher.ensure()
+    except DriverError as error:
+        return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})
+    return Fingerprint(
+        health=Health.HEALTHY,
+        description="Healthy",
+        attributes={
+            "driver.containerd-driver": True,
+            "driver.containerd-driver.version": RELEASE,
+            "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
+            "driver.containerd.containerd_version": version.version,
+            "driver.containerd.containerd_revision": version.revision,
+        },
+    )

@@ -1,0 +1,73 @@
+"""The bytes in Nomad's task handle: everything that RecoverTask needs.
+
+Nomad gives back no driver config after an agent restart, so nothing may be left to it.
+Version 1 is the Go driver's; ours is 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgpack
+
+from proto.errors import Code, DriverError
+
+VERSION = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandleState:
+    """What a plugin writes down about a task that it started.
+
+    boot_id is the kernel's: a handle of another boot names a task that cannot run any more.
+    stop_signal is the image's or the job's, a name or number; empty means SIGTERM.
+    """
+
+    container_id: str
+    containerd_namespace: str
+    snapshotter: str
+    boot_id: str
+    started_at_ns: int
+    pid: int
+    stdout_path: str
+    stderr_path: str
+    stop_signal: str
+    image: str
+
+    def encode(self) -> bytes:
+        """The handle's bytes."""
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        packed: bytes = msgpack.packb({"v": VERSION, **fields}, use_bin_type=True)
+        return packed
+
+    @classmethod
+    def decode(cls, version: int, data: bytes) -> HandleState:
+        """Reads a handle; fields that a newer release added are passed over.
+
+        Raises:
+            DriverError: `failed to decode task state from handle`, code CORRUPT or UNSUPPORTED.
+        """
+        if version < VERSION:
+            raise DriverError(
+                "failed to decode task state from handle",
+                details=f"the handle has version {version}, this driver reads {VERSION}",
+                resolution="stop the task and let Nomad start it again",
+                code=Code.UNSUPPORTED,
+            )
+        try:
+            fields = msgpack.unpackb(data, raw=False)
+            kinds = {"started_at_ns": int, "pid": int}
+            return cls(**{n: _checked(fields, n, kinds.get(n, str)) for n in cls.__slots__})
+        except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+            raise DriverError(
+                "failed to decode task state from handle",
+                details=f"{type(error).__name__}: {error}",
+                code=Code.CORRUPT,
+            ) from error
+
+
+def _checked(fields: dict[str, object], name: str, kind: type) -> object:
+    value = fields[name]
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} is {type(value).__name__}, not {kind.__name__}")
+    return value

@@ -1,0 +1,156 @@
+"""The plugin's end of the launcher: finds it, starts it where nobody else does, has workers forked.
+
+The connection on which a fork was asked for becomes the worker's first control connection, so a
+worker costs one connect, one frame and one fork.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import sys
+from pathlib import Path
+
+from actors import child_process
+from actors.worker_link import WorkerLink, connect_unix
+from proto import frames
+from proto.errors import Code, DriverError
+from proto.release import RELEASE
+from workers import wire
+
+_START_TIMEOUT_S = 10.0
+_FORK_TIMEOUT_S = 10.0
+_POLL_S = 0.005
+_log = logging.getLogger(__name__)
+
+
+class LauncherLink:
+    """Belongs to the event loop. Holds no connection between forks: the launcher may restart."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._state_dir = state_dir
+        self._starting = asyncio.Lock()
+
+    async def ensure(self) -> None:
+        """Has a launcher of this release listen; returns at once when one does.
+
+        Raises:
+            DriverError: code UNAVAILABLE, with what the launcher's log says.
+        """
+        async with self._starting:
+            greeting = await self._hello()
+            if greeting is not None and greeting.get("release") != RELEASE:
+                _log.info(
+                    "launcher of another release retires",
+                    extra={"release": str(greeting.get("release"))},
+                )
+                with contextlib.suppress(OSError, DriverError):
+                    await self._ask({"op": "retire", "v": wire.VERSION})
+                greeting = None
+            if greeting is None:
+                await self._start()
+
+    async def fork(self, spec: wire.WorkerSpec) -> WorkerLink:
+        """A new worker, its log keepers open, listening in its task's state directory.
+
+        Raises:
+            DriverError: why the worker could not be made.
+        """
+        try:
+            return await self._fork(spec)
+        except OSError:
+            await self.ensure()
+        try:
+            return await self._fork(spec)
+        except OSError as error:
+            raise self._away(str(error)) from error
+
+    async def _fork(self, spec: wire.WorkerSpec) -> WorkerLink:
+        reader, writer = await connect_unix(self._socket)
+        link = WorkerLink(reader, writer)
+        first: asyncio.Future[frames.Frame | None]
+        first = asyncio.get_running_loop().create_future()
+        link.listen(lambda frame: first.done() or first.set_result(frame))
+        writer.write(frames.encode({"op": "fork", "v": wire.VERSION, "spec": spec.to_wire()}))
+        try:
+            frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)
+        except TimeoutError:
+            await link.close()
+            raise self._away(f"no worker within {_FORK_TIMEOUT_S:g} s") from None
+        link.hold()
+        if frame is None:
+            raise ConnectionResetError("the launcher closed the connection")
+        if frame.get("event") != "ready":
+            await link.close()
+            error = frame.get("error")
+            raise DriverError.from_wire(error if isinstance(error, dict) else {})
+        return link
+
+    @property
+    def _socket(self) -> Path:
+        return self._state_dir / wire.LAUNCHER_SOCKET
+
+    async def _hello(self) -> frames.Frame | None:
+        try:
+            return await self._ask({"op": "hello", "v": wire.VERSION})
+        except (OSError, DriverError):
+            return None
+
+    async def _ask(self, request: frames.Frame) -> frames.Frame:
+        reader, writer = await connect_unix(self._socket)
+        decoder = frames.Decoder()
+        try:
+            writer.write(frames.encode(request))
+            while data := await asyncio.wait_for(reader.read(65536), _FORK_TIMEOUT_S):
+                for frame in decoder.feed(data):
+                    return frame
+        except TimeoutError as error:
+            raise self._away("it does not answer") from error
+        finally:
+            writer.close()
+        raise ConnectionResetError("the launcher closed the connection")
+
+    async def _start(self) -> None:
+        _make_private(self._state_dir)
+        _make_private(self._state_dir / "tasks")
+        argv = [
+            sys.executable,
+            "-I",
+            str(child_process.ROOT / "workers" / "launcher.py"),
+            "--state-dir",
+            str(self._state_dir),
+        ]
+        process = await asyncio.get_running_loop().run_in_executor(
+            None, lambda: child_process.start(argv, new_session=True)
+        )
+        deadline = asyncio.get_running_loop().time() + _START_TIMEOUT_S
+        while await self._hello() is None:
+            # It either detaches (exit 0) or stays; any other end is a failure.
+            if process.poll() not in {None, 0}:
+                raise self._away(f"it ended with status {process.returncode}")
+            if asyncio.get_running_loop().time() > deadline:
+                raise self._away(f"it does not listen after {_START_TIMEOUT_S:g} s")
+            await asyncio.sleep(_POLL_S)
+
+    def _away(self, details: str) -> DriverError:
+        return DriverError(
+            "the launcher of task workers is not reachable",
+            details=details,
+            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}",
+            recoverable=True,
+            code=Code.UNAVAILABLE,
+        )
+
+
+def _make_private(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise DriverError(
+            f"cannot make the driver's state directory {directory}",
+            details=str(error),
+            resolution="run the Nomad client as root, or set state_dir in the plugin block",
+            code=Code.EXHAUSTED,
+        ) from error

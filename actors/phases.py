@@ -1,0 +1,106 @@
+"""The life of a task as one table. No I/O; an event that a phase does not know raises."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+from proto.errors import Code, DriverError
+
+
+class Phase(Enum):
+    """Where a task stands for us; neither containerd's status nor Nomad's state."""
+
+    STARTING = auto()
+    RECOVERING = auto()
+    RUNNING = auto()
+    STOPPING = auto()
+    EXITED = auto()
+    ABORTING = auto()  # told to stop or go while it was still starting
+    DESTROYING = auto()
+    GONE = auto()
+
+
+class Event(Enum):
+    """What moves a task on."""
+
+    STARTED = auto()
+    START_FAILED = auto()
+    EXITED = auto()
+    STOP = auto()
+    DESTROY = auto()
+    DESTROYED = auto()
+    DESTROY_FAILED = auto()
+
+
+_NEXT: dict[Phase, dict[Event, Phase]] = {
+    Phase.STARTING: {
+        Event.STARTED: Phase.RUNNING,
+        Event.START_FAILED: Phase.GONE,
+        Event.STOP: Phase.ABORTING,
+        Event.DESTROY: Phase.ABORTING,
+    },
+    Phase.RECOVERING: {
+        Event.STARTED: Phase.RUNNING,
+        Event.START_FAILED: Phase.GONE,
+        Event.STOP: Phase.ABORTING,
+        Event.DESTROY: Phase.ABORTING,
+    },
+    Phase.RUNNING: {
+        Event.EXITED: Phase.EXITED,
+        Event.STOP: Phase.STOPPING,
+        Event.DESTROY: Phase.DESTROYING,
+    },
+    Phase.STOPPING: {
+        Event.EXITED: Phase.EXITED,
+        Event.STOP: Phase.STOPPING,
+        Event.DESTROY: Phase.DESTROYING,
+    },
+    Phase.EXITED: {
+        Event.EXITED: Phase.EXITED,
+        Event.STOP: Phase.EXITED,
+        Event.DESTROY: Phase.DESTROYING,
+    },
+    Phase.ABORTING: {
+        Event.STARTED: Phase.DESTROYING,
+        Event.START_FAILED: Phase.GONE,
+        Event.STOP: Phase.ABORTING,
+        Event.DESTROY: Phase.ABORTING,
+    },
+    Phase.DESTROYING: {
+        Event.EXITED: Phase.DESTROYING,
+        Event.STOP: Phase.DESTROYING,
+        Event.DESTROY: Phase.DESTROYING,
+        Event.DESTROYED: Phase.GONE,
+        Event.DESTROY_FAILED: Phase.EXITED,
+    },
+    Phase.GONE: {},
+}
+
+ALIVE = frozenset({Phase.RUNNING, Phase.STOPPING})
+"""Phases in which signals, exec and stats reach a process."""
+
+
+def advance(phase: Phase, event: Event) -> Phase:
+    """The phase after `event`.
+
+    Raises:
+        DriverError: code PRECONDITION; the event makes no sense in this phase.
+    """
+    following = _NEXT[phase].get(event)
+    if following is None:
+        raise DriverError(
+            f"a task that is {phase.name.lower()} cannot take {event.name.lower()}",
+            code=Code.PRECONDITION,
+        )
+    return following
+
+
+def diagram() -> str:
+    """The table as Mermaid text, for ARCHITECTURE.md."""
+    rows = ["stateDiagram-v2"]
+    rows += [
+        f"    {phase.name} --> {following.name}: {event.name.lower()}"
+        for phase, events in _NEXT.items()
+        for event, following in events.items()
+    ]
+    return "\n".join(rows)

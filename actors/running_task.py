@@ -1,0 +1,54 @@
+"""What a task that runs is made of: names, places and the links to what looks after it."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pykka
+
+    from actors.handle_state import HandleState
+    from actors.launcher_link import LauncherLink
+    from actors.nomad_types import NetworkOverride
+    from actors.settings import DriverSettings
+    from actors.worker_link import WorkerExit, WorkerLink
+    from containerd.client import Containerd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """What every task needs of the plugin. One object per configuration of the driver."""
+
+    settings: DriverSettings
+    loop: asyncio.AbstractEventLoop
+    executor: concurrent.futures.Executor
+    containerd: Containerd
+    namespace: str
+    cgroup_v2: bool
+    boot_id: str
+    launcher: LauncherLink
+    images: pykka.ActorRef
+    events: pykka.ActorRef
+
+    @property
+    def state_dir(self) -> Path:
+        """The driver's state directory."""
+        return Path(self.settings.state_dir)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningTask:
+    """A task whose container exists.
+
+    link is None while the task has no worker: then `exit` is set, or a new worker is on its way.
+    """
+
+    state: HandleState
+    directory: Path
+    link: WorkerLink | None
+    exit: WorkerExit | None = None
+    network: NetworkOverride | None = None

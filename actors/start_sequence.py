@@ -1,0 +1,248 @@
+"""How a task starts: steps in order, each with its undo.
+
+    image ready → lease → worker forked, log keepers open ┐
+                        → snapshot prepared               ┴ → container → task created
+        → the worker's Wait stands at the shim → task started → lease dropped
+
+containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
+come first. The Wait comes before Start, so that no exit is missed, however short the task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import shutil
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+from actors import identifiers, plan, teardown
+from actors.bridge import Reply, tell
+from actors.handle_state import VERSION, HandleState
+from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
+from actors.messages import EnsureImage, LeaveImage
+from actors.nomad_types import StartedTask, TaskConfig
+from actors.running_task import RunningTask, Services
+from containerd import rootfs_users, spec
+from containerd.records import ContainerRecord
+from proto.errors import Code, DriverError
+from workers import wire
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from actors.settings import TaskOptions
+    from actors.worker_link import WorkerLink
+    from containerd.records import Mount, ShimAddress
+
+# Long enough for a slow start, short enough that what a killed plugin left is collected.
+_LEASE_S = 3600.0
+_log = logging.getLogger(__name__)
+
+
+async def start(
+    services: Services, task: TaskConfig, options: TaskOptions
+) -> tuple[RunningTask, StartedTask]:
+    """Starts a task; returns when its process runs.
+
+    Raises:
+        DriverError: the step that failed; every step before it is undone.
+    """
+    made = plan.make(services, task, options)
+    image = await _image(services, task, made.image)
+    try:
+        return await _Start(services, task, options, made, image).run()
+    except DriverError as error:
+        if error.code is not Code.ALREADY_EXISTS:
+            raise
+        # An earlier start of this very task was cut short: one clean-up, one more try.
+        _log.warning("leftovers of an earlier start are removed", extra={"id": made.container_id})
+        await teardown.remove(services, made.container_id, link=None)
+        return await _Start(services, task, options, made, image).run()
+
+
+async def _image(services: Services, task: TaskConfig, request: ImageRequest) -> ImageReady:
+    reply: Reply[ImageReady] = Reply()
+    identity = TaskIdentity(task_id=task.id, alloc_id=task.alloc_id, task_name=task.name)
+    tell(services.images, EnsureImage(request=request, task=identity, reply=reply))
+    try:
+        return await reply.future
+    except asyncio.CancelledError:
+        tell(services.images, LeaveImage(reply=reply))
+        raise
+
+
+class _Start:
+    """One try. Its attributes are what the steps hand to each other."""
+
+    def __init__(
+        self,
+        services: Services,
+        task: TaskConfig,
+        options: TaskOptions,
+        made: plan.Plan,
+        image: ImageReady,
+    ) -> None:
+        self._services = services
+        self._containerd = services.containerd
+        self._task = task
+        self._options = options
+        self._plan = made
+        self._image = image
+        self._id = made.container_id
+        self._undo = AsyncExitStack()
+
+    async def run(self) -> tuple[RunningTask, StartedTask]:
+        async with self._undo:
+            lease = await self._lease()
+            link, mounts = await self._worker_and_snapshot(lease)
+            await self._container(mounts, lease)
+            shim = await self._create(mounts)
+            await self._watch(link, shim)
+            pid = await self._containerd.start_task(self._id)
+            started_at_ns = time.time_ns()
+            self._undo.pop_all()
+        asyncio.get_running_loop().create_task(self._drop(lease))
+        state = self._state(pid, started_at_ns)
+        running = RunningTask(state=state, directory=self._plan.directory, link=link)
+        return running, StartedTask(handle_version=VERSION, driver_state=state.encode())
+
+    def _later(self, what: str, undo: object, *arguments: object) -> None:
+        """Registers an undo step; its own failure is logged and hides nothing."""
+
+        async def step() -> None:
+            try:
+                await undo(*arguments)  # type: ignore[operator]
+            except (DriverError, OSError) as error:
+                _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
+
+        # Shielded: a cancelled start still cleans up after itself.
+        self._undo.push_async_callback(lambda: asyncio.shield(step()))
+
+    async def _lease(self) -> str:
+        lease = identifiers.lease_id(self._id)
+        self._later("lease", self._containerd.delete_lease, lease)
+        await self._containerd.create_lease(
+            lease, expire_s=_LEASE_S, labels=self._plan.labels
+        )
+        return lease
+
+    async def _worker_and_snapshot(self, lease: str) -> tuple[WorkerLink, tuple[Mount, ...]]:
+        link, mounts = await asyncio.gather(
+            self._fork(), self._prepare(lease), return_exceptions=True
+        )
+        for outcome in (link, mounts):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return link, mounts  # type: ignore[return-value]
+
+    async def _fork(self) -> WorkerLink:
+        directory = self._plan.directory
+        self._later("state directory", _remove_directory, directory)
+        await asyncio.to_thread(_fresh_directory, directory)
+        link = await self._services.launcher.fork(
+            wire.WorkerSpec(
+                name=self._id,
+                dir=str(directory),
+                stdout=self._task.stdout_path,
+                stderr=self._task.stderr_path,
+            )
+        )
+        self._later("worker", teardown.end_worker, link)
+        return link
+
+    async def _prepare(self, lease: str) -> tuple[Mount, ...]:
+        key = identifiers.snapshot_key(self._id)
+        snapshotter = self._plan.image.snapshotter
+        mounts = await self._containerd.prepare_snapshot(
+            snapshotter, key, self._image.chain_id, self._plan.labels, lease
+        )
+        self._later("snapshot", self._containerd.remove_snapshot, snapshotter, key)
+        return mounts
+
+    async def _container(self, mounts: tuple[Mount, ...], lease: str) -> None:
+        user = await rootfs_users.resolve(
+            self._task.user or self._image.config.user,
+            mounts,
+            cache_key=self._image.chain_id,
+        )
+        document = spec.build_spec(
+            plan.spec_inputs(self._services, self._task, self._options, self._image, user)
+        )
+        await self._containerd.create_container(
+            ContainerRecord(
+                id=self._id,
+                labels=self._plan.labels,
+                image=self._image.name,
+                runtime=self._plan.runtime,
+                spec_json=json.dumps(document, separators=(",", ":")).encode(),
+                snapshotter=self._plan.image.snapshotter,
+                snapshot_key=identifiers.snapshot_key(self._id),
+            ),
+            lease,
+        )
+        self._later("container", self._containerd.delete_container, self._id)
+
+    async def _create(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
+        self._later("task", teardown.delete_task, self._containerd, self._id)
+        pid = await self._containerd.create_task(
+            self._id,
+            mounts,
+            stdin="",
+            stdout=self._plan.stdout,
+            stderr=self._plan.stderr,
+            terminal=False,
+        )
+        return await self._containerd.shim(self._id, pid)
+
+    async def _watch(self, link: WorkerLink, shim: ShimAddress | None) -> None:
+        if shim is None:
+            raise DriverError(
+                f"the shim of container {self._id} has no address that a worker can use",
+                details=f"runtime {self._plan.runtime}",
+                resolution="use io.containerd.runc.v2",
+                code=Code.UNSUPPORTED,
+            )
+        await link.request(
+            "watch",
+            address=shim.address,
+            api=shim.api,
+            namespace=self._services.namespace,
+            container_id=self._id,
+        )
+
+    async def _drop(self, lease: str) -> None:
+        """The container refers to the snapshot now; without the lease nothing is lost."""
+        try:
+            await self._containerd.delete_lease(lease)
+        except DriverError as error:
+            _log.info("lease stays until it expires", extra={"lease": lease, "why": str(error)})
+
+    def _state(self, pid: int, started_at_ns: int) -> HandleState:
+        return HandleState(
+            container_id=self._id,
+            containerd_namespace=self._services.namespace,
+            snapshotter=self._plan.image.snapshotter,
+            boot_id=self._services.boot_id,
+            started_at_ns=started_at_ns,
+            pid=pid,
+            stdout_path=self._task.stdout_path,
+            stderr_path=self._task.stderr_path,
+            stop_signal=self._image.config.stop_signal,
+            image=self._image.name,
+        )
+
+
+def _fresh_directory(directory: Path) -> None:
+    """A state directory without an earlier task's exit record."""
+    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        (directory / wire.EXIT_RECORD).unlink()
+
+
+async def _remove_directory(directory: Path) -> None:
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

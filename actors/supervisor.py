@@ -1,0 +1,151 @@
+"""Supervisor: knows every task of this plugin by Nomad's id, and no more about it than its actor."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, assert_never
+
+import pykka
+
+from actors import identifiers, teardown
+from actors.bridge import Reply, spawn, tell
+from actors.messages import (
+    Begin,
+    Configure,
+    Destroy,
+    DestroyUnknown,
+    ForTask,
+    Recover,
+    RecoverTask,
+    StartTask,
+    SupervisorMessage,
+    TaskGone,
+)
+from actors.phases import Phase
+from actors.task_actor import TaskActor, not_found
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from actors.nomad_types import TaskConfig
+    from actors.running_task import Services
+    from actors.settings import DriverSettings
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor(pykka.ThreadingActor):
+    """Owns the map from task id to TaskActor and the services of the current configuration.
+
+    Blocks on nothing. Stopped by the gateway's shutdown, after which no task has an actor; the
+    tasks themselves go on. If it fails itself the process ends, Nomad starts a new one and
+    recovers every task: that is safer than a supervisor that limps on.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(self, make_services: Callable[[DriverSettings], Services]) -> None:
+        super().__init__()
+        self._make_services = make_services
+        self._services: Services | None = None
+        self._tasks: dict[str, pykka.ActorRef] = {}
+
+    def on_failure(
+        self,
+        exception_type: type[BaseException] | None,
+        exception_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Ends the process, see the class."""
+        _log.critical("the supervisor failed, the plugin ends", exc_info=exception_value)
+        os._exit(70)
+
+    def on_stop(self) -> None:
+        """Stops every task's actor; the tasks go on."""
+        for ref in self._tasks.values():
+            ref.stop(block=False)
+
+    def on_receive(self, message: SupervisorMessage) -> None:
+        """Handles one message; see `actors.messages`."""
+        try:
+            self._handle(message)
+        except DriverError as error:
+            reply = getattr(message, "reply", None)
+            if not isinstance(reply, Reply):
+                raise
+            reply.fail(error)
+
+    def _handle(self, message: SupervisorMessage) -> None:
+        match message:
+            case Configure():
+                self._configure(message)
+            case StartTask():
+                ref = self._new(message.task, Phase.STARTING)
+                tell(ref, Begin(options=message.options, reply=message.reply))
+            case RecoverTask():
+                self._recover(message)
+            case ForTask(task_id=task_id, request=request):
+                ref = self._tasks.get(task_id)
+                if ref is None or not tell(ref, request):
+                    request.reply.fail(not_found(task_id))
+            case DestroyUnknown():
+                self._destroy(message)
+            case TaskGone(task_id=task_id, ref=ref):
+                if self._tasks.get(task_id) == ref:
+                    del self._tasks[task_id]
+            case _:
+                assert_never(message)
+
+    def _configure(self, message: Configure) -> None:
+        if self._services is None or self._services.settings != message.settings:
+            self._services = self._make_services(message.settings)
+        message.reply.answer(None)
+
+    def _new(self, task: TaskConfig, phase: Phase) -> pykka.ActorRef:
+        services = self._ready()
+        if task.id in self._tasks:
+            raise DriverError(
+                f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS
+            )
+        ref = TaskActor.start(services, task, self.actor_ref, phase)
+        self._tasks[task.id] = ref
+        return ref
+
+    def _recover(self, message: RecoverTask) -> None:
+        if message.task.id in self._tasks:
+            message.reply.answer(None)
+            return
+        ref = self._new(message.task, Phase.RECOVERING)
+        tell(
+            ref,
+            Recover(
+                version=message.version, driver_state=message.driver_state, reply=message.reply
+            ),
+        )
+
+    def _destroy(self, message: DestroyUnknown) -> None:
+        ref = self._tasks.get(message.task_id)
+        if ref is not None and tell(ref, Destroy(force=message.force, reply=message.reply)):
+            return
+        # After a failed RecoverTask Nomad destroys an id that no actor has: go by the name.
+        services = self._ready()
+        alloc_id, name = identifiers.split_task_id(message.task_id)
+        container = identifiers.container_id(alloc_id, name, cgroup_v2=services.cgroup_v2)
+        reply = message.reply
+
+        def done(_: None, error: BaseException | None) -> None:
+            reply.fail(error) if error is not None else reply.answer(None)
+
+        spawn(services.loop, teardown.remove_if_ours(services, container, message.task_id), done)
+
+    def _ready(self) -> Services:
+        if self._services is None:
+            raise DriverError(
+                "the driver is not configured yet",
+                details="SetConfig comes first",
+                code=Code.PRECONDITION,
+            )
+        return self._services

@@ -1,0 +1,498 @@
+"""TaskActor: one task from its start to its last trace."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, assert_never
+
+import pykka
+
+from actors import phases, recover_sequence, signals, start_sequence, teardown
+from actors.bridge import Reply, spawn, tell
+from actors.exit_result import exit_result
+from actors.messages import (
+    Begin,
+    Destroy,
+    Destroyed,
+    Drained,
+    Exited,
+    Inspect,
+    Locate,
+    Publish,
+    Recover,
+    Signal,
+    SignalFailed,
+    Started,
+    Stop,
+    StopDeadline,
+    TaskGone,
+    TaskMessage,
+    Wait,
+    WorkerLost,
+    WorkerRestored,
+)
+from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
+from actors.phases import ALIVE, Event, Phase
+from actors.worker_link import WorkerExit
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import Callable, Coroutine
+    from typing import Any
+
+    from actors.nomad_types import ExitResult, StartedTask
+    from actors.running_task import RunningTask, Services
+    from actors.worker_link import WorkerLink
+    from proto.frames import Frame
+
+_KILL_BUDGET_S = 10.0
+_DRAIN_BUDGET_S = 3.0
+_RETRY_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class TaskActor(pykka.ThreadingActor):
+    """Owns one task's phase, its link to the worker and everybody who waits for its end.
+
+    Blocks on nothing: what takes time runs as coroutines on the event loop and comes back as a
+    message. Stopped by itself when the task is gone, after telling the Supervisor.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(
+        self, services: Services, task: TaskConfig, supervisor: pykka.ActorRef, phase: Phase
+    ) -> None:
+        super().__init__()
+        self._services = services
+        self._task = task
+        self._supervisor = supervisor
+        self._phase = phase
+        self._running: RunningTask | None = None
+        self._link: WorkerLink | None = None
+        self._exit: WorkerExit | None = None
+        self._drained = False
+        self._begin: concurrent.futures.Future[Any] | None = None
+        self._begin_reply: Reply[StartedTask] | Reply[None] | None = None
+        self._waiters: list[Reply[ExitResult]] = []
+        self._stoppers: list[Reply[None]] = []
+        self._destroyers: list[Reply[None]] = []
+        self._rung = 0
+
+    def on_receive(self, message: TaskMessage) -> None:
+        """Handles one message. An unexpected failure becomes this task's, never the actor's end."""
+        try:
+            self._handle(message)
+        except Exception as error:
+            if not isinstance(error, DriverError):
+                _log.exception("task actor", extra={"task_id": self._task.id})
+            reply = getattr(message, "reply", None)
+            if isinstance(reply, Reply):
+                reply.fail(error)
+
+    def _handle(self, message: TaskMessage) -> None:  # noqa: C901 - one line per message
+        match message:
+            case Begin():
+                self._start(message)
+            case Recover():
+                self._recover(message)
+            case Started():
+                self._started(message)
+            case Wait(reply=reply):
+                self._wait(reply)
+            case Stop():
+                self._stop(message)
+            case StopDeadline(rung=rung):
+                self._escalate(rung)
+            case SignalFailed(error=error):
+                _log.info("signal", extra={"task_id": self._task.id, "why": str(error)})
+            case Exited(exit=exit_record):
+                self._exited(exit_record)
+            case Drained(complete=complete):
+                self._drained_now(complete=complete)
+            case Destroy():
+                self._destroy(message)
+            case Destroyed(error=error):
+                self._destroyed(error)
+            case Inspect(reply=reply):
+                reply.answer(self._status())
+            case Signal():
+                self._signal(message)
+            case Locate(reply=reply):
+                reply.answer(self._running if self._phase in ALIVE else None)
+            case WorkerLost(link=link):
+                self._worker_lost(link)
+            case WorkerRestored():
+                self._worker_restored(message)
+            case _:
+                assert_never(message)
+
+    # --- start and recover
+
+    def _start(self, message: Begin) -> None:
+        self._begin_reply = message.reply
+        begun = time.monotonic()
+
+        def done(
+            outcome: tuple[RunningTask, StartedTask] | None, error: BaseException | None
+        ) -> None:
+            tell(self.actor_ref, Started(task=outcome and outcome[0], error=error))
+            if outcome is None:
+                message.reply.fail(_as_error(error))
+                return
+            _log.info(
+                "task started",
+                extra={
+                    "task_id": self._task.id,
+                    "pid": outcome[0].state.pid,
+                    "ms": round((time.monotonic() - begun) * 1000),
+                },
+            )
+            message.reply.answer(outcome[1])
+
+        self._begin = spawn(
+            self._services.loop,
+            start_sequence.start(self._services, self._task, message.options),
+            done,
+        )
+
+    def _recover(self, message: Recover) -> None:
+        def done(running: RunningTask | None, error: BaseException | None) -> None:
+            tell(self.actor_ref, Started(task=running, error=error))
+            if running is None:
+                message.reply.fail(_as_error(error))
+                return
+            _log.info("task recovered", extra={"task_id": self._task.id})
+            message.reply.answer(None)
+
+        self._begin = spawn(
+            self._services.loop,
+            recover_sequence.recover(
+                self._services, self._task, message.version, message.driver_state
+            ),
+            done,
+        )
+
+    def _started(self, message: Started) -> None:
+        self._begin = None
+        if message.task is None:
+            self._advance(Event.START_FAILED)
+            if message.error is not None:
+                _log.warning(
+                    "task did not start",
+                    extra={"task_id": self._task.id, "why": str(message.error)},
+                )
+            self._gone()
+            return
+        self._running = message.task
+        self._exit = message.task.exit
+        self._advance(Event.STARTED)
+        if message.task.link is not None:
+            self._listen(message.task.link)
+        if self._phase is Phase.DESTROYING:
+            self._tear_down()
+        elif self._exit is not None:
+            self._exited(self._exit)
+
+    def _listen(self, link: WorkerLink) -> None:
+        self._link = link
+        ref = self.actor_ref
+
+        def heard(frame: Frame | None) -> None:
+            match frame:
+                case None:
+                    tell(ref, WorkerLost(link=link))
+                case {"event": "exit"}:
+                    tell(ref, Exited(exit=WorkerExit.from_wire(frame)))
+                case {"event": "drained"}:
+                    tell(ref, Drained(complete=frame.get("complete") is True))
+
+        self._services.loop.call_soon_threadsafe(link.listen, heard)
+
+    # --- the end of the process
+
+    def _wait(self, reply: Reply[ExitResult]) -> None:
+        if self._phase is Phase.EXITED and self._exit is not None:
+            reply.answer(exit_result(self._exit))
+        else:
+            self._waiters.append(reply)
+
+    def _exited(self, exit_record: WorkerExit) -> None:
+        first = self._exit is None or self._phase in ALIVE
+        self._exit = self._exit or exit_record
+        self._advance(Event.EXITED)
+        if not first:
+            return
+        result = exit_result(self._exit)
+        _log.info(
+            "task ended",
+            extra={
+                "task_id": self._task.id,
+                "exit_code": result.exit_code,
+                "oom_killed": result.oom_killed,
+            },
+        )
+        if result.error:
+            self._publish(f"Container lost: {result.error}")
+        elif result.oom_killed:
+            self._publish("The kernel killed the task: out of memory")
+        for waiter in self._waiters:
+            waiter.answer(result)
+        self._waiters.clear()
+        for stopper in self._stoppers:
+            stopper.answer(None)
+        self._stoppers.clear()
+
+    def _drained_now(self, *, complete: bool) -> None:
+        self._drained = True
+        if not complete:
+            _log.warning(
+                "log FIFO not read to its end by Nomad", extra={"task_id": self._task.id}
+            )
+
+    # --- stop: the job's signal, then SIGKILL, then say that it does not die
+
+    def _stop(self, message: Stop) -> None:
+        if self._phase is Phase.EXITED or self._phase is Phase.GONE:
+            message.reply.answer(None)
+            return
+        image_signal = self._running.state.stop_signal if self._running else ""
+        number = signals.stop_signal(message.signal, image_signal)
+        self._advance(Event.STOP)
+        if self._phase is Phase.ABORTING:
+            self._abort()
+            self._destroyers.append(message.reply)
+            return
+        self._stoppers.append(message.reply)
+        self._send(number)
+        self._deadline(message.timeout_s)
+
+    def _deadline(self, seconds: float) -> None:
+        self._rung += 1
+        message = StopDeadline(rung=self._rung)
+        loop = self._services.loop
+        loop.call_soon_threadsafe(
+            lambda: loop.call_later(seconds, lambda: tell(self.actor_ref, message))
+        )
+
+    def _escalate(self, rung: int) -> None:
+        if rung != self._rung or self._phase is not Phase.STOPPING:
+            return
+        if rung > 0 and self._killed():
+            error = DriverError(
+                "Shutdown failed: the process survives SIGKILL",
+                resolution="it is stuck in the kernel; see `ps -o pid,stat,wchan`",
+                recoverable=True,
+                code=Code.TIMEOUT,
+            )
+            for stopper in self._stoppers:
+                stopper.fail(error)
+            self._stoppers.clear()
+            return
+        _log.info("task outlived its kill_timeout, SIGKILL", extra={"task_id": self._task.id})
+        self._kill_sent = True
+        self._send(signal.SIGKILL)
+        self._deadline(_KILL_BUDGET_S)
+
+    _kill_sent = False
+
+    def _killed(self) -> bool:
+        return self._kill_sent
+
+    def _signal(self, message: Signal) -> None:
+        number = signals.number(message.signal)
+        if self._phase not in ALIVE:
+            raise DriverError(
+                "the task does not run, so it gets no signal", code=Code.PRECONDITION
+            )
+        self._send(number, message.reply)
+
+    def _send(self, number: int, reply: Reply[None] | None = None) -> None:
+        """Sends a signal through the worker, or through containerd when there is none."""
+        link, services = self._link, self._services
+        container = self._running.state.container_id if self._running else ""
+
+        async def send() -> None:
+            if link is not None and not link.closed:
+                try:
+                    await link.request("kill", signal=number, all=False)
+                except DriverError as error:
+                    if error.code is not Code.UNAVAILABLE:
+                        raise
+                else:
+                    return
+            await services.containerd.kill_task(container, number, everyone=False)
+
+        def done(_: None, error: BaseException | None) -> None:
+            # The process may have ended while the signal was on its way: its exit says so.
+            if isinstance(error, DriverError) and error.code is Code.NOT_FOUND:
+                error = None
+            if reply is not None:
+                reply.fail(error) if error is not None else reply.answer(None)
+            elif error is not None:
+                tell(self.actor_ref, SignalFailed(error=error))
+
+        spawn(services.loop, send(), done)
+
+    # --- destroy
+
+    def _destroy(self, message: Destroy) -> None:
+        if self._phase is Phase.GONE:
+            message.reply.answer(None)
+            return
+        if self._phase in ALIVE and not message.force:
+            raise DriverError(
+                "cannot destroy running task",
+                resolution="stop it first, or force",
+                code=Code.PRECONDITION,
+            )
+        before = self._phase
+        self._advance(Event.DESTROY)
+        self._destroyers.append(message.reply)
+        if self._phase is Phase.ABORTING:
+            self._abort()
+        elif before is not Phase.DESTROYING:
+            self._tear_down()
+
+    def _abort(self) -> None:
+        if self._begin is not None:
+            self._begin.cancel()
+
+    def _tear_down(self) -> None:
+        assert self._running is not None  # noqa: S101 - only a started task gets here
+        state, link, services = self._running.state, self._link, self._services
+        drained = self._drained or self._exit is None
+
+        async def work() -> None:
+            if link is not None and not link.closed and not drained:
+                await teardown.until_drained(link, _DRAIN_BUDGET_S)
+            await teardown.remove(
+                services, state.container_id, link=link, snapshotter=state.snapshotter
+            )
+
+        ref = self.actor_ref
+        spawn(services.loop, work(), lambda _, error: tell(ref, Destroyed(error=error)))
+
+    def _destroyed(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._advance(Event.DESTROY_FAILED)
+            for destroyer in self._destroyers:
+                destroyer.fail(error)
+            self._destroyers.clear()
+            return
+        self._advance(Event.DESTROYED)
+        self._gone()
+
+    def _gone(self) -> None:
+        for destroyer in self._destroyers:
+            destroyer.answer(None)
+        for stopper in self._stoppers:
+            stopper.answer(None)
+        for waiter in self._waiters:
+            waiter.fail(not_found(self._task.id))
+        tell(self._supervisor, TaskGone(task_id=self._task.id, ref=self.actor_ref))
+        self.stop()
+
+    # --- a worker that died
+
+    def _worker_lost(self, link: WorkerLink) -> None:
+        if link is not self._link or self._phase not in ALIVE or self._running is None:
+            return
+        self._link = None
+        _log.warning("worker lost, a new one is made", extra={"task_id": self._task.id})
+        self._restore(0.0)
+
+    def _restore(self, pause_s: float) -> None:
+        assert self._running is not None  # noqa: S101
+        running, services, ref = self._running, self._services, self.actor_ref
+
+        async def work() -> tuple[WorkerLink | None, WorkerExit | None]:
+            await asyncio.sleep(pause_s)
+            return await recover_sequence.attach(services, running.state, running.directory)
+
+        def done(
+            found: tuple[WorkerLink | None, WorkerExit | None] | None, error: BaseException | None
+        ) -> None:
+            if found is not None and found[1] is not None:
+                tell(ref, Exited(exit=found[1]))
+            elif found is not None and found[0] is None:
+                tell(ref, Exited(exit=_vanished()))
+            tell(ref, WorkerRestored(link=found[0] if found else None, error=error))
+
+        spawn(services.loop, work(), done)
+
+    def _worker_restored(self, message: WorkerRestored) -> None:
+        if message.link is not None:
+            self._listen(message.link)
+        elif message.error is not None and self._phase in ALIVE:
+            _log.warning(
+                "no worker yet, trying again",
+                extra={"task_id": self._task.id, "why": str(message.error)},
+            )
+            self._restore(_RETRY_S)
+
+    # --- small things
+
+    def _advance(self, event: Event) -> None:
+        self._phase = phases.advance(self._phase, event)
+
+    def _status(self) -> TaskStatus:
+        state = self._running.state if self._running else None
+        ended = self._exit
+        return TaskStatus(
+            id=self._task.id,
+            name=self._task.name,
+            state=_NOMAD_STATE.get(self._phase, TaskState.UNKNOWN),
+            started_at_ns=state.started_at_ns if state else 0,
+            completed_at_ns=ended.at_ns if ended else 0,
+            result=exit_result(ended) if ended else exit_result(_vanished(code=0)),
+            driver_attributes={"containerName": state.container_id} if state else {},
+        )
+
+    def _publish(self, text: str) -> None:
+        event = TaskEvent(
+            task_id=self._task.id,
+            alloc_id=self._task.alloc_id,
+            task_name=self._task.name,
+            timestamp_ns=time.time_ns(),
+            message=text,
+        )
+        tell(self._services.events, Publish(event=event))
+
+
+_NOMAD_STATE = {
+    Phase.RUNNING: TaskState.RUNNING,
+    Phase.STOPPING: TaskState.RUNNING,
+    Phase.EXITED: TaskState.EXITED,
+    Phase.DESTROYING: TaskState.EXITED,
+    Phase.GONE: TaskState.EXITED,
+}
+
+
+def not_found(task_id: str) -> DriverError:
+    """The error for an id that no task has, in Nomad's words."""
+    return DriverError(
+        "task not found for given id", details=task_id[:200], code=Code.NOT_FOUND
+    )
+
+
+def _vanished(code: int = 137) -> WorkerExit:
+    return WorkerExit(
+        code=code,
+        at_ns=time.time_ns(),
+        oom_kills=0,
+        lost=bool(code),
+        reason="containerd has no such task any more and nothing recorded its exit",
+    )
+
+
+def _as_error(error: BaseException | None) -> BaseException:
+    if isinstance(error, asyncio.CancelledError) or error is None:
+        return DriverError(
+            "the start was cancelled", details="the task was stopped meanwhile", code=Code.CANCELLED
+        )
+    return error

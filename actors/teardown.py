@@ -1,0 +1,129 @@
+"""Removing what belongs to a container, whatever is left of it. Every step takes "gone" for done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+from typing import TYPE_CHECKING
+
+from actors import identifiers, worker_link
+from containerd.records import Status
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from actors.running_task import Services
+    from actors.worker_link import WorkerLink
+    from containerd.client import Containerd
+
+_KILL_WAIT_S = 10.0
+_POLL_S = 0.02
+_log = logging.getLogger(__name__)
+
+
+async def remove(
+    services: Services,
+    container_id: str,
+    *,
+    link: WorkerLink | None,
+    snapshotter: str | None = None,
+) -> None:
+    """Kills and removes task, container, snapshot, lease, worker and state directory.
+
+    The order makes a repeat after any interruption find the rest: the container record goes
+    after its task, its snapshot after it, the state directory last.
+
+    Raises:
+        DriverError: a step failed for another reason than that the thing is gone.
+    """
+    containerd = services.containerd
+    if snapshotter is None:
+        record = await containerd.get_container(container_id)
+        snapshotter = record.snapshotter if record else containerd.default_snapshotter
+    await delete_task(containerd, container_id)
+    await containerd.delete_container(container_id)
+    await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
+    await containerd.delete_lease(identifiers.lease_id(container_id))
+    directory = identifiers.task_directory(services.state_dir, container_id)
+    if link is None or link.closed:
+        with contextlib.suppress(OSError):
+            link = await worker_link.connect(directory)
+    if link is not None:
+        await end_worker(link)
+    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+
+
+async def delete_task(containerd: Containerd, container_id: str) -> None:
+    """Kills the task if it runs and deletes it.
+
+    Raises:
+        DriverError: containerd refuses, or the process survives SIGKILL (stuck in the kernel).
+    """
+    record = await containerd.task(container_id)
+    if record is None:
+        return
+    if record.status is not Status.STOPPED:
+        with contextlib.suppress(DriverError):  # it may end meanwhile; the status tells
+            await containerd.kill_task(container_id, signal.SIGKILL, everyone=True)
+        await _until_stopped(containerd, container_id)
+    await containerd.delete_task(container_id)
+
+
+async def _until_stopped(containerd: Containerd, container_id: str) -> None:
+    deadline = asyncio.get_running_loop().time() + _KILL_WAIT_S
+    while True:
+        record = await containerd.task(container_id)
+        # A task that was created and never started is gone with its kill.
+        if record is None or record.status is Status.STOPPED:
+            return
+        if asyncio.get_running_loop().time() > deadline:
+            raise DriverError(
+                f"the process of container {container_id} survives SIGKILL",
+                details=f"pid {record.pid}, after {_KILL_WAIT_S:g} s",
+                resolution="it is stuck in the kernel, on a dead file system perhaps: see ps -o wchan",
+                recoverable=True,
+                code=Code.TIMEOUT,
+            )
+        await asyncio.sleep(_POLL_S)
+
+
+async def end_worker(link: WorkerLink) -> None:
+    """Tells the worker to end; one that is gone already is fine."""
+    try:
+        await link.request("end")
+    except DriverError as error:
+        if error.code is not Code.UNAVAILABLE:
+            _log.warning("a worker does not end", extra={"why": str(error)})
+    finally:
+        await link.close()
+
+
+async def remove_if_ours(services: Services, container_id: str, task_id: str) -> None:
+    """Removes a container that no actor knows, if it was made for this very task.
+
+    The name is shared by all starts of a task in an alloc, so a newer start is left alone.
+    """
+    record = await services.containerd.get_container(container_id)
+    if record is not None and record.labels.get(identifiers.LABEL_TASK_ID) != task_id:
+        return
+    await remove(
+        services,
+        container_id,
+        link=None,
+        snapshotter=record.snapshotter if record else None,
+    )
+
+
+async def until_drained(link: WorkerLink, budget_s: float) -> None:
+    """Waits until the log FIFOs have all that the task wrote; containerd's Delete drops the rest."""
+    deadline = asyncio.get_running_loop().time() + budget_s
+    while asyncio.get_running_loop().time() < deadline:
+        try:
+            if (await link.request("hello")).get("drained") is True:
+                return
+        except DriverError:
+            return
+        await asyncio.sleep(_POLL_S)
+    _log.warning("log FIFOs are not read to their end", extra={"budget_s": budget_s})

@@ -1,0 +1,70 @@
+"""From the kernel's counters to what Nomad shows: pure arithmetic on two readings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from actors.nomad_types import CpuUsage, MemoryUsage, TaskUsage
+from proto.frames import Frame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """The node as Nomad counts it: total MHz of all cores, and how many cores."""
+
+    total_mhz: int
+    cores: int
+
+
+class UsageTracker:
+    """Turns the samples of one task, in order, into TaskUsage.
+
+    The first sample has no predecessor and reads 0 %, as Nomad's own tracker does.
+    """
+
+    def __init__(self, task_id: str, node: Node) -> None:
+        self._task_id = task_id
+        self._node = node
+        self._last: Frame | None = None
+
+    def next(self, sample: Frame) -> TaskUsage:
+        """The usage since the sample before. `sample` has the fields of the worker's wire."""
+        percent = self._percent(sample, "cpu_total_ns")
+        cpu = CpuUsage(
+            percent=percent,
+            user_percent=self._percent(sample, "cpu_user_ns"),
+            system_percent=self._percent(sample, "cpu_system_ns"),
+            total_ticks=percent / 100 * self._node.total_mhz / max(1, self._node.cores),
+            throttled_periods=_int(sample, "throttled_periods"),
+            throttled_ns=_int(sample, "throttled_ns"),
+        )
+        self._last = sample
+        return TaskUsage(
+            task_id=self._task_id,
+            timestamp_ns=_int(sample, "t_ns") or 0,
+            cpu=cpu,
+            memory=MemoryUsage(
+                usage=_int(sample, "usage"),
+                rss=_int(sample, "rss"),
+                cache=_int(sample, "cache"),
+                swap=_int(sample, "swap"),
+                max_usage=_int(sample, "max_usage"),
+                kernel_usage=_int(sample, "kernel_usage"),
+                kernel_max_usage=_int(sample, "kernel_max_usage"),
+            ),
+        )
+
+    def _percent(self, sample: Frame, name: str) -> float:
+        """100 is one core busy for the whole time between the two samples."""
+        if self._last is None:
+            return 0.0
+        before, now = _int(self._last, name), _int(sample, name)
+        elapsed = (_int(sample, "t_ns") or 0) - (_int(self._last, "t_ns") or 0)
+        if before is None or now is None or elapsed <= 0 or now < before:
+            return 0.0
+        return (now - before) * 100 / elapsed
+
+
+def _int(sample: Frame, name: str) -> int | None:
+    return cast("int | None", sample.get(name))

@@ -1,0 +1,202 @@
+"""The plugin's end of one control connection to a task's worker.
+
+Requests are answered in any order; events that come before somebody listens are kept, so that an
+exit between the start of a task and its actor's first look is not lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from proto import frames
+from proto.errors import Code, DriverError
+from workers import wire
+
+REQUEST_TIMEOUT_S = 10.0
+_CHUNK_BYTES = 65536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerExit:
+    """How the task ended, as its worker recorded it. lost: the shim died without a word."""
+
+    code: int
+    at_ns: int
+    oom_kills: int
+    lost: bool
+    reason: str
+
+    @classmethod
+    def from_wire(cls, fields: Mapping[str, object]) -> WorkerExit:
+        """Reads an exit event or an exit record."""
+        return cls(
+            code=cast("int", fields["code"]),
+            at_ns=cast("int", fields["at_ns"]),
+            oom_kills=cast("int", fields.get("oom_kills", 0)),
+            lost=fields.get("lost") is True,
+            reason=str(fields.get("reason", "")),
+        )
+
+
+class WorkerLink:
+    """One connection. Belongs to the event loop; made by `connect` or by the launcher's link."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._decoder = frames.Decoder()
+        self._pending: dict[int, asyncio.Future[frames.Frame]] = {}
+        self._next_id = 0
+        self._backlog: list[frames.Frame] = []
+        self._listener: Callable[[frames.Frame | None], None] | None = None
+        self.closed = False
+        self._pump = asyncio.get_running_loop().create_task(self._read())
+
+    async def request(
+        self, op: str, timeout_s: float = REQUEST_TIMEOUT_S, **fields: object
+    ) -> frames.Frame:
+        """Asks the worker and returns its answer.
+
+        Raises:
+            DriverError: the worker's own, or UNAVAILABLE or TIMEOUT when it is gone or silent.
+        """
+        if self.closed:
+            raise _gone(op)
+        self._next_id += 1
+        number = self._next_id
+        future: asyncio.Future[frames.Frame] = asyncio.get_running_loop().create_future()
+        self._pending[number] = future
+        try:
+            self._writer.write(frames.encode({"id": number, "op": op, **fields}))
+            answer = await asyncio.wait_for(future, timeout_s)
+        except TimeoutError:
+            raise DriverError(
+                f"the task's worker did not answer {op!r} within {timeout_s:g} s",
+                recoverable=True,
+                code=Code.TIMEOUT,
+            ) from None
+        finally:
+            self._pending.pop(number, None)
+        if answer.get("ok") is not True:
+            error = answer.get("error")
+            raise DriverError.from_wire(error if isinstance(error, dict) else {})
+        return answer
+
+    def listen(self, listener: Callable[[frames.Frame | None], None]) -> None:
+        """Gives events to `listener`, the kept ones first; None says that the link has ended."""
+        self._listener = listener
+        backlog, self._backlog = self._backlog, []
+        for frame in backlog:
+            listener(frame)
+        if self.closed:
+            listener(None)
+
+    def hold(self) -> None:
+        """Keeps events again until the next `listen`."""
+        self._listener = None
+
+    async def close(self) -> None:
+        """Ends this connection only; the worker goes on."""
+        self._pump.cancel()
+        self._writer.close()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            await self._writer.wait_closed()
+
+    async def _read(self) -> None:
+        try:
+            while data := await self._reader.read(_CHUNK_BYTES):
+                for frame in self._decoder.feed(data):
+                    self._take(frame)
+        except (OSError, DriverError):
+            pass  # a broken or babbling peer is a lost peer; both end in _end
+        finally:
+            self._end()
+
+    def _take(self, frame: frames.Frame) -> None:
+        number = frame.get("re")
+        if isinstance(number, int):
+            future = self._pending.get(number)
+            if future is not None and not future.done():
+                future.set_result(frame)
+        elif self._listener is not None:
+            self._listener(frame)
+        else:
+            self._backlog.append(frame)
+
+    def _end(self) -> None:
+        self.closed = True
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(_gone("the request"))
+        self._writer.close()
+        if self._listener is not None:
+            self._listener(None)
+
+
+def _gone(op: str) -> DriverError:
+    return DriverError(
+        f"the task's worker went away before it answered {op}",
+        resolution="the driver starts a new one; try again",
+        recoverable=True,
+        code=Code.UNAVAILABLE,
+    )
+
+
+async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Connects to a unix socket below a directory of any length.
+
+    sun_path holds 108 bytes; a descriptor of the directory makes the name short.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            sock.setblocking(False)
+            sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+            return await asyncio.open_unix_connection(sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+    finally:
+        os.close(directory)
+
+
+async def connect(directory: Path) -> WorkerLink:
+    """A link to the worker that looks after the task with this state directory.
+
+    Raises:
+        OSError: there is no worker.
+    """
+    reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
+    return WorkerLink(reader, writer)
+
+
+async def samples(directory: Path, interval_s: float) -> AsyncIterator[frames.Frame]:
+    """Readings of the task's cgroup, first one at once, until the worker or the task ends.
+
+    Raises:
+        OSError: there is no worker.
+    """
+    link = await connect(directory)
+    queue: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
+    try:
+        link.listen(queue.put_nowait)
+        await link.request("stats", interval_ms=max(1, round(interval_s * 1000)))
+        while (frame := await queue.get()) is not None:
+            match frame.get("event"):
+                case "stats":
+                    yield frame
+                case "exit":
+                    return
+    finally:
+        await link.close()

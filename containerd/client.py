@@ -1,0 +1,412 @@
+"""The typed client of containerd: every call has a deadline, every failure is a DriverError.
+
+Deleting what is gone and creating a lease that is there are no failures: that is what makes every
+clean-up repeatable.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from typing import TypeVar
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.empty_pb2 import Empty
+
+from containerd import bundle, rpc
+from containerd.records import (
+    ContainerRecord,
+    Exit,
+    ImageRecord,
+    Mount,
+    ShimAddress,
+    Status,
+    TaskRecord,
+    Version,
+)
+from proto.containerd import (
+    containers_pb2,
+    content_pb2,
+    images_pb2,
+    leases_pb2,
+    snapshots_pb2,
+    tasks_pb2,
+    types_pb2,
+)
+from proto.errors import Code, DriverError
+
+T = TypeVar("T")
+CALL_S = 10.0
+# A runtime that creates or starts a container may wait for disk, cgroups or a VM.
+RUNTIME_S = 60.0
+DEFAULT_SNAPSHOTTER = "overlayfs"
+_SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+_PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
+
+
+class Containerd:
+    """One containerd, one namespace. Belongs to the event loop that first uses it.
+
+    Made without connecting; survives restarts of the daemon.
+    """
+
+    default_snapshotter = DEFAULT_SNAPSHOTTER
+
+    def __init__(self, address: str, namespace: str) -> None:
+        self.address = address
+        self.namespace = namespace
+        self._call = rpc.AsyncCalls(address, namespace)
+
+    async def close(self) -> None:
+        """Lets the connection go."""
+        await self._call.close()
+
+    async def version(self) -> Version:
+        """containerd's version."""
+        found = await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=CALL_S)
+        return Version(version=found.version, revision=found.revision)
+
+    # --- images and content
+
+    async def image(self, name: str) -> ImageRecord | None:
+        """The image of this normalised name, None when there is none."""
+        request = images_pb2.GetImageRequest(name=name)
+        found = await self._unless_gone(
+            self._call(rpc.IMAGE_GET, request, f"look up image {name}", timeout_s=CALL_S)
+        )
+        if found is None:
+            return None
+        image = found.image
+        return ImageRecord(
+            name=image.name,
+            digest=image.target.digest,
+            media_type=image.target.media_type,
+            size=image.target.size,
+            labels=dict(image.labels),
+        )
+
+    async def delete_image(self, name: str) -> None:
+        """Removes an image's name; its content goes with the next garbage collection."""
+        request = images_pb2.DeleteImageRequest(name=name)
+        await self._unless_gone(
+            self._call(rpc.IMAGE_DELETE, request, f"delete image {name}", timeout_s=CALL_S)
+        )
+
+    async def read_content(self, digest: str, limit_bytes: int) -> bytes:
+        """A small blob whole.
+
+        Raises:
+            DriverError: NOT_FOUND, or CORRUPT when it is larger than limit_bytes.
+        """
+        what = f"read blob {digest}"
+        request = content_pb2.ReadContentRequest(digest=digest, size=limit_bytes + 1)
+        parts = await self._call.collect(rpc.CONTENT_READ, request, what, CALL_S)
+        data = b"".join(part.data for part in parts)
+        if len(data) > limit_bytes:
+            raise DriverError(
+                f"blob {digest} is too large to be what it should be",
+                details=f"more than {limit_bytes} bytes",
+                code=Code.CORRUPT,
+            )
+        return data
+
+    # --- leases
+
+    async def create_lease(self, id: str, *, expire_s: float, labels: Mapping[str, str]) -> None:  # noqa: A002
+        """A lease that containerd drops by itself after expire_s."""
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + expire_s))
+        request = leases_pb2.CreateRequest(
+            id=id, labels={**labels, "containerd.io/gc.expire": expires}
+        )
+        try:
+            await self._call(rpc.LEASE_CREATE, request, f"create lease {id}", timeout_s=CALL_S)
+        except DriverError as error:
+            if error.code is not Code.ALREADY_EXISTS:
+                raise
+
+    async def delete_lease(self, id: str) -> None:  # noqa: A002
+        """Drops a lease; what nothing else refers to may then be collected."""
+        request = leases_pb2.DeleteRequest(id=id)
+        await self._unless_gone(
+            self._call(rpc.LEASE_DELETE, request, f"delete lease {id}", timeout_s=CALL_S)
+        )
+
+    # --- snapshots
+
+    async def prepare_snapshot(
+        self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str], lease: str
+    ) -> tuple[Mount, ...]:
+        """A writable snapshot on top of `parent`, and how to mount it.
+
+        Raises:
+            DriverError: ALREADY_EXISTS for a key in use, NOT_FOUND for a missing parent.
+        """
+        request = snapshots_pb2.PrepareSnapshotRequest(
+            snapshotter=snapshotter, key=key, parent=parent, labels=dict(labels)
+        )
+        answer = await self._call(
+            rpc.SNAPSHOT_PREPARE,
+            request,
+            f"prepare snapshot {key}",
+            timeout_s=CALL_S,
+            lease=lease,
+        )
+        return tuple(_mount(mount) for mount in answer.mounts)
+
+    async def snapshot_exists(self, snapshotter: str, key: str) -> bool:
+        """Whether there is a snapshot of this key or chain id."""
+        request = snapshots_pb2.StatSnapshotRequest(snapshotter=snapshotter, key=key)
+        what = f"look up snapshot {key} of {snapshotter}"
+        return (
+            await self._unless_gone(
+                self._call(rpc.SNAPSHOT_STAT, request, what, timeout_s=CALL_S)
+            )
+            is not None
+        )
+
+    async def remove_snapshot(self, snapshotter: str, key: str) -> None:
+        """Removes a snapshot."""
+        request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
+        await self._unless_gone(
+            self._call(
+                rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", timeout_s=RUNTIME_S
+            )
+        )
+
+    # --- containers
+
+    async def create_container(self, record: ContainerRecord, lease: str) -> None:
+        """Writes the container's record.
+
+        Raises:
+            DriverError: ALREADY_EXISTS for an id in use.
+        """
+        container = containers_pb2.Container(
+            id=record.id,
+            labels=dict(record.labels),
+            image=record.image,
+            runtime=containers_pb2.Container.Runtime(name=record.runtime),
+            spec=AnyMessage(type_url=_SPEC_URL, value=record.spec_json),
+            snapshotter=record.snapshotter,
+            snapshot_key=record.snapshot_key,
+        )
+        await self._call(
+            rpc.CONTAINER_CREATE,
+            containers_pb2.CreateContainerRequest(container=container),
+            f"create container {record.id}",
+            timeout_s=CALL_S,
+            lease=lease,
+        )
+
+    async def get_container(self, id: str) -> ContainerRecord | None:  # noqa: A002
+        """The container's record, None when there is none."""
+        request = containers_pb2.GetContainerRequest(id=id)
+        found = await self._unless_gone(
+            self._call(
+                rpc.CONTAINER_GET, request, f"look up container {id}", timeout_s=CALL_S
+            )
+        )
+        return None if found is None else _container(found.container)
+
+    async def list_containers(self, *filters: str) -> tuple[ContainerRecord, ...]:
+        """Containers that match any filter, in containerd's filter syntax; all without one."""
+        request = containers_pb2.ListContainersRequest(filters=filters)
+        found = await self._call(
+            rpc.CONTAINER_LIST, request, "list containers", timeout_s=CALL_S
+        )
+        return tuple(_container(container) for container in found.containers)
+
+    async def delete_container(self, id: str) -> None:  # noqa: A002
+        """Deletes the record; its task must be gone."""
+        request = containers_pb2.DeleteContainerRequest(id=id)
+        await self._unless_gone(
+            self._call(
+                rpc.CONTAINER_DELETE, request, f"delete container {id}", timeout_s=CALL_S
+            )
+        )
+
+    # --- tasks
+
+    async def create_task(
+        self,
+        id: str,  # noqa: A002
+        mounts: tuple[Mount, ...],
+        *,
+        stdin: str,
+        stdout: str,
+        stderr: str,
+        terminal: bool,
+    ) -> int:
+        """Has the runtime make the container; returns the pid of its process, not started yet."""
+        request = tasks_pb2.CreateTaskRequest(
+            container_id=id,
+            rootfs=[
+                types_pb2.Mount(type=m.type, source=m.source, options=m.options) for m in mounts
+            ],
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
+        )
+        answer = await self._call(
+            rpc.TASK_CREATE, request, f"create the task of container {id}", timeout_s=RUNTIME_S
+        )
+        return answer.pid
+
+    async def start_task(self, id: str) -> int:  # noqa: A002
+        """Starts the process of a created task; returns its pid."""
+        request = tasks_pb2.StartRequest(container_id=id)
+        answer = await self._call(
+            rpc.TASK_START, request, f"start the task of container {id}", timeout_s=RUNTIME_S
+        )
+        return answer.pid
+
+    async def task(self, id: str) -> TaskRecord | None:  # noqa: A002
+        """The container's task, None when there is none."""
+        request = tasks_pb2.GetRequest(container_id=id)
+        found = await self._unless_gone(
+            self._call(
+                rpc.TASK_GET, request, f"look up the task of container {id}", timeout_s=CALL_S
+            )
+        )
+        if found is None:
+            return None
+        process = found.process
+        return TaskRecord(
+            id=id,
+            pid=process.pid,
+            status=Status(process.status),
+            exit_status=process.exit_status,
+            exited_at_ns=process.exited_at.ToNanoseconds(),
+        )
+
+    async def delete_task(self, id: str) -> Exit | None:  # noqa: A002
+        """Deletes a task that has ended; None when there is none."""
+        request = tasks_pb2.DeleteTaskRequest(container_id=id)
+        found = await self._unless_gone(
+            self._call(
+                rpc.TASK_DELETE,
+                request,
+                f"delete the task of container {id}",
+                timeout_s=RUNTIME_S,
+            )
+        )
+        return found and Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
+
+    async def kill_task(
+        self, id: str, signal: int, *, everyone: bool, exec_id: str = ""  # noqa: A002
+    ) -> None:
+        """Sends a signal to the first process, to every process, or to that of an exec."""
+        request = tasks_pb2.KillRequest(
+            container_id=id, signal=signal, all=everyone, exec_id=exec_id
+        )
+        await self._call(
+            rpc.TASK_KILL,
+            request,
+            f"send signal {signal} to container {id}",
+            timeout_s=CALL_S,
+        )
+
+    async def wait_task(self, id: str, exec_id: str = "") -> Exit:  # noqa: A002
+        """Waits, without a deadline, for the first process or an exec's to end."""
+        request = tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)
+        found = await self._call(
+            rpc.TASK_WAIT, request, f"wait for container {id}", timeout_s=None
+        )
+        return Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
+
+    # --- exec
+
+    async def exec_create(
+        self,
+        id: str,  # noqa: A002
+        exec_id: str,
+        process_json: bytes,
+        *,
+        stdin: str,
+        stdout: str,
+        stderr: str,
+        terminal: bool,
+    ) -> None:
+        """Prepares a process in the container; process_json is an OCI process."""
+        request = tasks_pb2.ExecProcessRequest(
+            container_id=id,
+            exec_id=exec_id,
+            spec=AnyMessage(type_url=_PROCESS_URL, value=process_json),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            terminal=terminal,
+        )
+        await self._call(
+            rpc.TASK_EXEC, request, f"prepare a command in container {id}", timeout_s=RUNTIME_S
+        )
+
+    async def exec_start(self, id: str, exec_id: str) -> int:  # noqa: A002
+        """Starts the process of an exec; returns its pid."""
+        request = tasks_pb2.StartRequest(container_id=id, exec_id=exec_id)
+        answer = await self._call(
+            rpc.TASK_START, request, f"run a command in container {id}", timeout_s=RUNTIME_S
+        )
+        return answer.pid
+
+    async def resize(self, id: str, exec_id: str, *, width: int, height: int) -> None:  # noqa: A002
+        """Sets the window size of an exec's terminal, in characters."""
+        request = tasks_pb2.ResizePtyRequest(
+            container_id=id, exec_id=exec_id, width=width, height=height
+        )
+        await self._call(
+            rpc.TASK_RESIZE,
+            request,
+            f"resize the terminal in container {id}",
+            timeout_s=CALL_S,
+        )
+
+    async def close_stdin(self, id: str, exec_id: str) -> None:  # noqa: A002
+        """Has the shim drop the writing end of an exec's stdin that it holds."""
+        request = tasks_pb2.CloseIORequest(container_id=id, exec_id=exec_id, stdin=True)
+        await self._call(
+            rpc.TASK_CLOSE_IO, request, f"close stdin in container {id}", timeout_s=CALL_S
+        )
+
+    async def delete_exec(self, id: str, exec_id: str) -> None:  # noqa: A002
+        """Removes an exec that has ended."""
+        request = tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id)
+        await self._unless_gone(
+            self._call(
+                rpc.TASK_DELETE_PROCESS,
+                request,
+                f"remove a command of container {id}",
+                timeout_s=RUNTIME_S,
+            )
+        )
+
+    # --- the shim
+
+    async def shim(self, id: str, pid: int) -> ShimAddress | None:  # noqa: A002
+        """Where the container's shim listens; None for one that does not speak ttrpc."""
+        return bundle.find_shim(self.address, self.namespace, id, pid)
+
+    async def _unless_gone(self, call: Awaitable[T]) -> T | None:
+        try:
+            return await call
+        except DriverError as error:
+            if error.code is Code.NOT_FOUND:
+                return None
+            raise
+
+
+def _mount(mount: types_pb2.Mount) -> Mount:
+    return Mount(type=mount.type, source=mount.source, options=tuple(mount.options))
+
+
+def _container(container: containers_pb2.Container) -> ContainerRecord:
+    return ContainerRecord(
+        id=container.id,
+        labels=dict(container.labels),
+        image=container.image,
+        runtime=container.runtime.name,
+        spec_json=container.spec.value,
+        snapshotter=container.snapshotter,
+        snapshot_key=container.snapshot_key,
+    )
