@@ -147,9 +147,7 @@ class ActorGateway(Gateway):
     async def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """See `Gateway`. The worker samples only while this runs."""
         settings = self._ready().settings
-        tracker = UsageTracker(
-            task_id, Node(total_mhz=settings.total_mhz, cores=settings.cores)
-        )
+        tracker = UsageTracker(task_id, Node(total_mhz=settings.total_mhz, cores=settings.cores))
         interval_s = settings.stats_interval_s or interval_s
         while (running := await self._locate(task_id)) is not None:
             # The worker may be gone for a moment: its successor is asked next.
@@ -174,9 +172,7 @@ class ActorGateway(Gateway):
         async for look in fingerprint.watch(self._ready()):
             yield look
 
-    async def exec_task(
-        self, task_id: str, command: Sequence[str], timeout_s: float
-    ) -> ExecResult:
+    async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """See `Gateway`."""
         collected: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         ended = ExitResult(exit_code=-1)
@@ -209,9 +205,7 @@ class ActorGateway(Gateway):
                 "the task does not run, so nothing can be executed in it",
                 code=Code.PRECONDITION,
             )
-        session = exec_session.stream(
-            self._ready(), running, command, terminal=tty, inputs=inputs
-        )
+        session = exec_session.stream(self._ready(), running, command, terminal=tty, inputs=inputs)
         async with contextlib.aclosing(session):
             async for output in session:
                 yield output

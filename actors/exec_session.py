@@ -194,4 +194,3 @@ async def stream(
             feeder.cancel()
             await asyncio.gather(feeder, return_exceptions=True)
         await asyncio.shield(session.close())
-

@@ -73,9 +73,7 @@ class Gateway(ABC):
         """Sends a signal by name or number to the task's first process."""
 
     @abstractmethod
-    async def exec_task(
-        self, task_id: str, command: Sequence[str], timeout_s: float
-    ) -> ExecResult:
+    async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """Runs a command in the task and collects its output; kills it at the timeout."""
 
     @abstractmethod

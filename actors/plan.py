@@ -146,13 +146,9 @@ def mounts(task: TaskConfig, options: TaskOptions) -> tuple[spec.BindMount, ...]
             target = task.env.get(variable) or fallback
             found.append(spec.BindMount(source=str(source), target=target, readonly=False))
         logs = Path(task.env.get("NOMAD_ALLOC_DIR") or "/alloc") / "logs"
-        found.append(
-            spec.BindMount(source=str(shared / "logs"), target=str(logs), readonly=True)
-        )
+        found.append(spec.BindMount(source=str(shared / "logs"), target=str(logs), readonly=True))
     found += [
-        spec.BindMount(
-            source=volume.host_path, target=volume.task_path, readonly=volume.readonly
-        )
+        spec.BindMount(source=volume.host_path, target=volume.task_path, readonly=volume.readonly)
         for volume in task.mounts
     ]
     if options.host_dns or options.host_network:

@@ -204,4 +204,3 @@ async def _converse(
         recoverable=True,
         code=Code.UNAVAILABLE,
     )
-

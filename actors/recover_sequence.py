@@ -77,9 +77,7 @@ async def _living_worker(directory: Path) -> WorkerLink | None:
         return None
 
 
-async def _new_worker(
-    services: Services, state: HandleState, directory: Path
-) -> WorkerLink | None:
+async def _new_worker(services: Services, state: HandleState, directory: Path) -> WorkerLink | None:
     record = await services.containerd.task(state.container_id)
     if record is None:
         return None

@@ -125,9 +125,7 @@ class _Start:
     async def _lease(self) -> str:
         lease = identifiers.lease_id(self._id)
         self._later("lease", self._containerd.delete_lease, lease)
-        await self._containerd.create_lease(
-            lease, expire_s=_LEASE_S, labels=self._plan.labels
-        )
+        await self._containerd.create_lease(lease, expire_s=_LEASE_S, labels=self._plan.labels)
         return lease
 
     async def _worker_and_snapshot(self, lease: str) -> tuple[WorkerLink, tuple[Mount, ...]]:

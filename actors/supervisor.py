@@ -107,9 +107,7 @@ class Supervisor(pykka.ThreadingActor):
     def _new(self, task: TaskConfig, phase: Phase) -> pykka.ActorRef:
         services = self._ready()
         if task.id in self._tasks:
-            raise DriverError(
-                f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS
-            )
+            raise DriverError(f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS)
         ref = TaskActor.start(services, task, self.actor_ref, phase)
         self._tasks[task.id] = ref
         return ref

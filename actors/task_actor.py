@@ -250,9 +250,7 @@ class TaskActor(pykka.ThreadingActor):
     def _drained_now(self, *, complete: bool) -> None:
         self._drained = True
         if not complete:
-            _log.warning(
-                "log FIFO not read to its end by Nomad", extra={"task_id": self._task.id}
-            )
+            _log.warning("log FIFO not read to its end by Nomad", extra={"task_id": self._task.id})
 
     # --- stop: the job's signal, then SIGKILL, then say that it does not die
 
@@ -306,9 +304,7 @@ class TaskActor(pykka.ThreadingActor):
     def _signal(self, message: Signal) -> None:
         number = signals.number(message.signal)
         if self._phase not in ALIVE:
-            raise DriverError(
-                "the task does not run, so it gets no signal", code=Code.PRECONDITION
-            )
+            raise DriverError("the task does not run, so it gets no signal", code=Code.PRECONDITION)
         self._send(number, message.reply)
 
     def _send(self, number: int, reply: Reply[None] | None = None) -> None:
@@ -475,9 +471,7 @@ _NOMAD_STATE = {
 
 def not_found(task_id: str) -> DriverError:
     """The error for an id that no task has, in Nomad's words."""
-    return DriverError(
-        "task not found for given id", details=task_id[:200], code=Code.NOT_FOUND
-    )
+    return DriverError("task not found for given id", details=task_id[:200], code=Code.NOT_FOUND)
 
 
 def _vanished(code: int = 137) -> WorkerExit:

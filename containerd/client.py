@@ -158,9 +158,7 @@ class Containerd:
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=snapshotter, key=key)
         what = f"look up snapshot {key} of {snapshotter}"
         return (
-            await self._unless_gone(
-                self._call(rpc.SNAPSHOT_STAT, request, what, timeout_s=CALL_S)
-            )
+            await self._unless_gone(self._call(rpc.SNAPSHOT_STAT, request, what, timeout_s=CALL_S))
             is not None
         )
 
@@ -168,9 +166,7 @@ class Containerd:
         """Removes a snapshot."""
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
         await self._unless_gone(
-            self._call(
-                rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", timeout_s=RUNTIME_S
-            )
+            self._call(rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", timeout_s=RUNTIME_S)
         )
 
     # --- containers
@@ -202,27 +198,21 @@ class Containerd:
         """The container's record, None when there is none."""
         request = containers_pb2.GetContainerRequest(id=id)
         found = await self._unless_gone(
-            self._call(
-                rpc.CONTAINER_GET, request, f"look up container {id}", timeout_s=CALL_S
-            )
+            self._call(rpc.CONTAINER_GET, request, f"look up container {id}", timeout_s=CALL_S)
         )
         return None if found is None else _container(found.container)
 
     async def list_containers(self, *filters: str) -> tuple[ContainerRecord, ...]:
         """Containers that match any filter, in containerd's filter syntax; all without one."""
         request = containers_pb2.ListContainersRequest(filters=filters)
-        found = await self._call(
-            rpc.CONTAINER_LIST, request, "list containers", timeout_s=CALL_S
-        )
+        found = await self._call(rpc.CONTAINER_LIST, request, "list containers", timeout_s=CALL_S)
         return tuple(_container(container) for container in found.containers)
 
     async def delete_container(self, id: str) -> None:  # noqa: A002
         """Deletes the record; its task must be gone."""
         request = containers_pb2.DeleteContainerRequest(id=id)
         await self._unless_gone(
-            self._call(
-                rpc.CONTAINER_DELETE, request, f"delete container {id}", timeout_s=CALL_S
-            )
+            self._call(rpc.CONTAINER_DELETE, request, f"delete container {id}", timeout_s=CALL_S)
         )
 
     # --- tasks
@@ -294,7 +284,12 @@ class Containerd:
         return found and Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
 
     async def kill_task(
-        self, id: str, signal: int, *, everyone: bool, exec_id: str = ""  # noqa: A002
+        self,
+        id: str,
+        signal: int,
+        *,
+        everyone: bool,
+        exec_id: str = "",  # noqa: A002
     ) -> None:
         """Sends a signal to the first process, to every process, or to that of an exec."""
         request = tasks_pb2.KillRequest(
@@ -310,9 +305,7 @@ class Containerd:
     async def wait_task(self, id: str, exec_id: str = "") -> Exit:  # noqa: A002
         """Waits, without a deadline, for the first process or an exec's to end."""
         request = tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)
-        found = await self._call(
-            rpc.TASK_WAIT, request, f"wait for container {id}", timeout_s=None
-        )
+        found = await self._call(rpc.TASK_WAIT, request, f"wait for container {id}", timeout_s=None)
         return Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
 
     # --- exec

@@ -74,15 +74,11 @@ IMAGE_UPDATE = _method(
 IMAGE_DELETE = _method(_IMAGES, "Delete", images_pb2.DeleteImageRequest, Empty)
 
 CONTENT_INFO = _method(_CONTENT, "Info", content_pb2.InfoRequest, content_pb2.InfoResponse)
-CONTENT_UPDATE = _method(
-    _CONTENT, "Update", content_pb2.UpdateRequest, content_pb2.UpdateResponse
-)
+CONTENT_UPDATE = _method(_CONTENT, "Update", content_pb2.UpdateRequest, content_pb2.UpdateResponse)
 CONTENT_READ = _method(
     _CONTENT, "Read", content_pb2.ReadContentRequest, content_pb2.ReadContentResponse
 )
-CONTENT_STATUS = _method(
-    _CONTENT, "Status", content_pb2.StatusRequest, content_pb2.StatusResponse
-)
+CONTENT_STATUS = _method(_CONTENT, "Status", content_pb2.StatusRequest, content_pb2.StatusResponse)
 CONTENT_WRITE = _method(
     _CONTENT, "Write", content_pb2.WriteContentRequest, content_pb2.WriteContentResponse
 )
@@ -122,9 +118,7 @@ CONTAINER_CREATE = _method(
 )
 CONTAINER_DELETE = _method(_CONTAINERS, "Delete", containers_pb2.DeleteContainerRequest, Empty)
 
-TASK_CREATE = _method(
-    _TASKS, "Create", tasks_pb2.CreateTaskRequest, tasks_pb2.CreateTaskResponse
-)
+TASK_CREATE = _method(_TASKS, "Create", tasks_pb2.CreateTaskRequest, tasks_pb2.CreateTaskResponse)
 TASK_START = _method(_TASKS, "Start", tasks_pb2.StartRequest, tasks_pb2.StartResponse)
 TASK_DELETE = _method(_TASKS, "Delete", tasks_pb2.DeleteTaskRequest, tasks_pb2.DeleteResponse)
 TASK_DELETE_PROCESS = _method(

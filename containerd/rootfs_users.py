@@ -1,0 +1,254 @@
+"""Whom a task runs as: a user by name or number, looked up in the image's own passwd and group.
+
+The files are read in a mount namespace of the reading thread: nothing is ever mounted where
+another process sees it, and nothing stays mounted when the plugin is killed. Links inside the
+image are resolved inside the image (openat2, RESOLVE_IN_ROOT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from containerd.records import Mount
+
+_FILE_LIMIT_BYTES = 1024 * 1024
+_REMEMBERED = 64
+_MAX_ID = 2**32 - 2
+# Linux system call and constants; openat2 has the same number on every architecture.
+_SYS_OPENAT2 = 437
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_CLONE_NEWNS = 0x00020000
+_CLONE_FS = 0x00000200
+_MS_RDONLY = 1
+_MS_REC = 0x4000
+_MS_BIND = 0x1000
+_MS_PRIVATE = 1 << 18
+_MOUNT_POINT = "/tmp"  # noqa: S108 - only the reading thread's namespace sees what is mounted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedUser:
+    """Numbers that the kernel takes, and the home directory if passwd names one."""
+
+    uid: int
+    gid: int
+    additional_gids: tuple[int, ...] = ()
+    home: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """The texts of an image's /etc/passwd and /etc/group; empty where there is none."""
+
+    passwd: str
+    group: str
+
+
+_known: OrderedDict[str, Accounts] = OrderedDict()
+
+
+async def resolve(user: str, mounts: tuple[Mount, ...], *, cache_key: str) -> ResolvedUser:
+    """Resolves `user`, `uid`, `user:group` or any mix; empty is root.
+
+    Args:
+        user: what the job or the image says.
+        mounts: of a snapshot that has the image's files.
+        cache_key: the image's chain id: the files of one chain never change.
+
+    Raises:
+        DriverError: code INVALID; `no users found` or `no groups found`.
+    """
+    accounts = _known.get(cache_key)
+    if accounts is None:
+        accounts = await asyncio.get_running_loop().run_in_executor(None, read_accounts, mounts)
+        _known[cache_key] = accounts
+        while len(_known) > _REMEMBERED:
+            _known.popitem(last=False)
+    return lookup(user, accounts)
+
+
+def lookup(user: str, accounts: Accounts) -> ResolvedUser:
+    """The pure part of `resolve`: what Docker and containerd make of a user.
+
+    A number needs no entry. A user without a group gets the entry's group (0 without an entry)
+    and every group that lists its name; an explicit group replaces both.
+    """
+    name, colon, group = user.partition(":")
+    name = name or "root"
+    entry = _passwd_entry(name, accounts.passwd)
+    if entry is None and not name.isdecimal():
+        if name != "root":
+            raise _unknown("user", name, "no users found")
+        entry = ["root", "", "0", "0", "", "/root"]
+    uid = _number(entry[2] if entry else name, "user", name)
+    if colon and group:
+        return ResolvedUser(uid=uid, gid=_gid(group, accounts.group), home=_home(entry))
+    gid = _number(entry[3], "group", name) if entry else 0
+    extra = _groups_with(entry[0], accounts.group) if entry else ()
+    return ResolvedUser(uid=uid, gid=gid, additional_gids=extra, home=_home(entry))
+
+
+def _passwd_entry(name: str, passwd: str) -> list[str] | None:
+    numeric = name.isdecimal()
+    for line in passwd.splitlines():
+        fields = line.split(":")
+        if len(fields) >= 4 and (fields[0] == name or (numeric and fields[2] == name)):  # noqa: PLR2004
+            return fields
+    return None
+
+
+def _gid(group: str, text: str) -> int:
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) >= 3 and (fields[0] == group or fields[2] == group):  # noqa: PLR2004
+            return _number(fields[2], "group", group)
+    if group.isdecimal():
+        return _number(group, "group", group)
+    raise _unknown("group", group, "no groups found")
+
+
+def _groups_with(name: str, text: str) -> tuple[int, ...]:
+    found: list[int] = []
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) >= 4 and name in fields[3].split(",") and fields[2].isdecimal():  # noqa: PLR2004
+            found.append(int(fields[2]))
+    return tuple(found)
+
+
+def _number(text: str, what: str, name: str) -> int:
+    if not text.isdecimal() or int(text) > _MAX_ID:
+        raise _unknown(what, name, f"{text[:32]!r} is no id")
+    return int(text)
+
+
+def _home(entry: list[str] | None) -> str:
+    return entry[5] if entry and len(entry) > 5 else ""  # noqa: PLR2004
+
+
+def _unknown(what: str, name: str, why: str) -> DriverError:
+    return DriverError(
+        f"Error in creating container: {why}",
+        details=f"{what} {name[:64]!r} is not in the image's /etc/{'passwd' if what == 'user' else what}",
+        resolution=f"use a {what} of the image, or a number",
+        code=Code.INVALID,
+    )
+
+
+def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
+    """Reads passwd and group of a snapshot. Blocks: call it in an executor.
+
+    Raises:
+        DriverError: the snapshot cannot be mounted or a file cannot be read.
+    """
+    outcome: list[Accounts | BaseException] = []
+
+    def work() -> None:
+        try:
+            _enter_own_namespace()
+            _mount_here(mounts)
+            outcome.append(Accounts(_read("etc/passwd"), _read("etc/group")))
+        except BaseException as error:  # noqa: BLE001 - carried to the caller
+            outcome.append(error)
+
+    # A thread of its own: the namespace goes with it, and takes the mount along.
+    thread = threading.Thread(target=work, name="rootfs-users")
+    thread.start()
+    thread.join()
+    result = outcome[0]
+    if isinstance(result, OSError):
+        raise DriverError(
+            "the image's users cannot be read",
+            details=f"{result.strerror or result}",
+            resolution="the driver runs as root with the right to mount; check the snapshotter",
+        ) from result
+    if isinstance(result, BaseException):
+        raise result
+    return result
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(status: int, what: str) -> int:
+    if status < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return status
+
+
+def _enter_own_namespace() -> None:
+    _check(_libc.unshare(_CLONE_FS | _CLONE_NEWNS), "unshare")
+    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate")
+
+
+def _mount_here(mounts: tuple[Mount, ...]) -> None:
+    for mount in mounts:
+        kind = mount.type
+        flags, data = 0, []
+        for option in mount.options:
+            if option in {"bind", "rbind"}:
+                flags |= _MS_BIND | (_MS_REC if option == "rbind" else 0)
+            elif option == "ro":
+                flags |= _MS_RDONLY
+            elif option != "rw":
+                data.append(option)
+        if flags & _MS_BIND:
+            kind = ""
+        status = _libc.mount(
+            mount.source.encode(),
+            _MOUNT_POINT.encode(),
+            kind.encode(),
+            flags,
+            ",".join(data).encode(),
+        )
+        _check(status, f"mount {mount.type}")
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def _read(path: str) -> str:
+    """A regular file below the mount point; empty where there is none."""
+    root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # O_NONBLOCK: an image may have a FIFO there.
+        how = _OpenHow(
+            os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
+            0,
+            _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+        )
+        try:
+            descriptor = _check(
+                _libc.syscall(
+                    ctypes.c_long(_SYS_OPENAT2),
+                    ctypes.c_int(root),
+                    ctypes.c_char_p(path.encode()),
+                    ctypes.byref(how),
+                    ctypes.c_size_t(ctypes.sizeof(how)),
+                ),
+                f"open /{path}",
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+    finally:
+        os.close(root)
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
+        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113
+            return ""
+        return file.read(_FILE_LIMIT_BYTES).decode(errors="replace")

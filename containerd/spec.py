@@ -1,0 +1,283 @@
+"""The OCI runtime spec of a task: a pure function of its inputs.
+
+Starts from what containerd gives a plain Unix container and differs where that was a defect:
+no tmpfs on /run unless the root is read-only (it hides what images put there), a cgroup namespace
+of its own with a read-only /sys/fs/cgroup (so that a JVM sees its limits), swap off by default.
+RLIMIT_NOFILE is left as the shim inherits it from containerd, which its unit raises; a forced
+1024 breaks databases.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from containerd.images import ImageConfig
+    from containerd.rootfs_users import ResolvedUser
+
+Document = dict[str, Any]
+
+OCI_VERSION = "1.0.2"
+DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# Docker's set, without which images that chown or bind low ports do not start.
+DEFAULT_CAPABILITIES = (
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FSETID",
+    "CAP_FOWNER",
+    "CAP_MKNOD",
+    "CAP_NET_RAW",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETFCAP",
+    "CAP_SETPCAP",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SYS_CHROOT",
+    "CAP_KILL",
+    "CAP_AUDIT_WRITE",
+)
+_MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+    "/proc/scsi",
+)
+_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+# cpu.shares of cgroup v1; runc turns them into the weight of v2.
+_MIN_SHARES, _MAX_SHARES = 2, 262144
+_MAX_HOSTNAME = 63
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BindMount:
+    """A directory or file of the host at `target` in the container."""
+
+    source: str
+    target: str
+    readonly: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpecInputs:
+    """All that a spec depends on. Sizes in bytes, 0 means no limit; cgroup_path from the root.
+
+    netns_path joins a network namespace; host_network keeps the host's; neither makes a new one.
+    """
+
+    image_config: ImageConfig
+    command: str = ""
+    args: tuple[str, ...] = ()
+    entrypoint: tuple[str, ...] | None = None
+    cwd: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    user: ResolvedUser
+    hostname: str
+    cgroup_path: str
+    memory_limit_bytes: int = 0
+    memory_reservation_bytes: int = 0
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    mounts: tuple[BindMount, ...] = ()
+    netns_path: str = ""
+    host_network: bool = False
+    readonly_rootfs: bool = False
+    cgroup_v2: bool = False
+
+
+def build_spec(inputs: SpecInputs) -> Document:
+    """The spec as a JSON document.
+
+    Raises:
+        DriverError: code INVALID; the message starts with the option that is wrong.
+    """
+    return {
+        "ociVersion": OCI_VERSION,
+        "root": {"path": "rootfs", "readonly": inputs.readonly_rootfs},
+        "hostname": _hostname(inputs.hostname),
+        "process": _process(inputs),
+        "mounts": _mounts(inputs),
+        "linux": {
+            "cgroupsPath": inputs.cgroup_path,
+            "namespaces": _namespaces(inputs),
+            "resources": _resources(inputs),
+            "maskedPaths": list(_MASKED_PATHS),
+            "readonlyPaths": list(_READONLY_PATHS),
+        },
+    }
+
+
+def process_for_exec(spec: Document, command: list[str], *, terminal: bool) -> Document:
+    """The OCI process of a command run beside the task's own: same user, env, cwd and limits."""
+    process: Document = dict(spec["process"])
+    process["args"] = command
+    process["terminal"] = terminal
+    process.pop("consoleSize", None)
+    if terminal:
+        env = [entry for entry in process.get("env", []) if not entry.startswith("TERM=")]
+        process["env"] = [*env, "TERM=xterm"]
+    return process
+
+
+def arguments(inputs: SpecInputs) -> list[str]:
+    """The command line: Docker's rules for entrypoint, command and args.
+
+    `command` replaces the image's CMD and keeps its ENTRYPOINT; `entrypoint` replaces both;
+    `args` follow, and alone replace CMD. An empty entrypoint counts as not given; `[""]` clears
+    the image's.
+
+    Raises:
+        DriverError: code INVALID; both are set, or nothing says what to run.
+    """
+    image = inputs.image_config
+    if inputs.command and inputs.entrypoint:
+        raise _invalid("Both command and entrypoint are set. Only one of them needs to be set.")
+    if inputs.entrypoint:
+        entrypoint = tuple(word for word in inputs.entrypoint if word)
+        words = entrypoint + inputs.args
+    elif inputs.command:
+        words = (*image.entrypoint, inputs.command, *inputs.args)
+    elif inputs.args:
+        words = image.entrypoint + inputs.args
+    else:
+        words = image.entrypoint + image.cmd
+    if not words or not words[0]:
+        raise DriverError(
+            "the image names no command, and neither does the job",
+            resolution="set command, args or entrypoint",
+            code=Code.INVALID,
+        )
+    return list(words)
+
+
+def environment(inputs: SpecInputs) -> list[str]:
+    """Image's environment, then the job's over it; a PATH in any case.
+
+    Raises:
+        DriverError: code INVALID for a name or value that execve cannot carry.
+    """
+    merged: dict[str, str] = {"PATH": DEFAULT_PATH}
+    for entry in inputs.image_config.env:
+        name, _, value = entry.partition("=")
+        merged[name] = value
+    merged.setdefault("HOME", inputs.user.home or "/")
+    merged["HOSTNAME"] = _hostname(inputs.hostname)
+    for name, value in inputs.env.items():
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise _invalid(f"env: {name[:64]!r} is no name or has a NUL byte in its value")
+        merged[name] = value
+    return [f"{name}={value}" for name, value in merged.items()]
+
+
+def _process(inputs: SpecInputs) -> Document:
+    user: Document = {"uid": inputs.user.uid, "gid": inputs.user.gid}
+    if inputs.user.additional_gids:
+        user["additionalGids"] = list(inputs.user.additional_gids)
+    capabilities = list(DEFAULT_CAPABILITIES)
+    return {
+        "args": arguments(inputs),
+        "cwd": _cwd(inputs),
+        "env": environment(inputs),
+        "user": user,
+        "noNewPrivileges": True,
+        "capabilities": {
+            "bounding": capabilities,
+            "effective": capabilities,
+            "permitted": capabilities,
+        },
+    }
+
+
+def _cwd(inputs: SpecInputs) -> str:
+    cwd = inputs.cwd or inputs.image_config.working_dir or "/"
+    clean = posixpath.normpath(cwd)
+    # runc follows a working directory into its own leaked descriptors there: CVE-2024-21626.
+    if not cwd.startswith("/") or "\0" in cwd or clean.split("/")[1] in {"proc", "sys"}:
+        raise _invalid(
+            f"cwd: {cwd[:128]!r} is not an absolute path of the container outside /proc and /sys"
+        )
+    return clean
+
+
+def _hostname(name: str) -> str:
+    if not 0 < len(name) <= _MAX_HOSTNAME or any(c.isspace() or not c.isprintable() for c in name):
+        raise _invalid(f"hostname: {name[:80]!r} has not 1 to {_MAX_HOSTNAME} printable characters")
+    return name
+
+
+def _namespaces(inputs: SpecInputs) -> list[Document]:
+    kinds: list[Document] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    if inputs.netns_path:
+        kinds.append({"type": "network", "path": inputs.netns_path})
+    elif not inputs.host_network:
+        kinds.append({"type": "network"})
+    return kinds
+
+
+def _resources(inputs: SpecInputs) -> Document:
+    resources: Document = {"devices": [{"allow": False, "access": "rwm"}]}
+    cpu: Document = {}
+    if inputs.cpu_shares > 0:
+        cpu["shares"] = max(_MIN_SHARES, min(_MAX_SHARES, inputs.cpu_shares))
+    if inputs.cpuset_cpus:
+        cpu["cpus"] = inputs.cpuset_cpus
+    if cpu:
+        resources["cpu"] = cpu
+    memory: Document = {}
+    if inputs.memory_limit_bytes > 0:
+        memory["limit"] = inputs.memory_limit_bytes
+        # Memory and swap together: equal to the limit means no swap.
+        memory["swap"] = inputs.memory_limit_bytes
+    if inputs.memory_reservation_bytes > 0:
+        memory["reservation"] = inputs.memory_reservation_bytes
+    if memory:
+        resources["memory"] = memory
+    return resources
+
+
+def _mounts(inputs: SpecInputs) -> list[Document]:
+    """The kernel's file systems, then the task's mounts, parents before children."""
+    secure = ["nosuid", "noexec", "nodev"]
+    mounts: list[Document] = [
+        _fs("/proc", "proc", "proc", secure),
+        _fs("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        _fs(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
+        _fs("/dev/shm", "tmpfs", "shm", [*secure, "mode=1777", "size=65536k"]),
+        _fs("/dev/mqueue", "mqueue", "mqueue", secure),
+        _fs("/sys", "sysfs", "sysfs", [*secure, "ro"]),
+        _fs("/sys/fs/cgroup", "cgroup", "cgroup", [*secure, "relatime", "ro"]),
+    ]
+    if inputs.readonly_rootfs:
+        mounts.append(_fs("/run", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]))
+    binds = sorted(inputs.mounts, key=lambda mount: posixpath.normpath(mount.target).count("/"))
+    for mount in binds:
+        target = posixpath.normpath(mount.target)
+        if not mount.target.startswith("/") or target == "/":
+            raise _invalid(f"mount: target {mount.target[:128]!r} is not a path below /")
+        options = ["rbind", "rprivate", "ro" if mount.readonly else "rw"]
+        mounts.append(_fs(target, "bind", mount.source, options))
+    return mounts
+
+
+def _fs(destination: str, kind: str, source: str, options: list[str]) -> Document:
+    return {"destination": destination, "type": kind, "source": source, "options": options}
+
+
+def _invalid(text: str) -> DriverError:
+    return DriverError(f"Error in creating container: {text}", code=Code.INVALID)
