@@ -57,7 +57,7 @@ def tell(ref: pykka.ActorRef, message: object) -> bool:
 def spawn(
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, T],
-    done: Callable[[T | None, BaseException | None], None],
+    done: Callable[[T | None, BaseException | None], object],
 ) -> concurrent.futures.Future[T]:
     """Runs a coroutine on the loop from any thread.
 

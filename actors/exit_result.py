@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from actors.nomad_types import ExitResult
 
 if TYPE_CHECKING:
-    from actors.worker_link import WorkerExit
+    from workers.wire import ExitRecord
 
 _SIGNAL_BASE = 128
 _HIGHEST_SIGNAL = 64
 
 
-def exit_result(record: WorkerExit) -> ExitResult:
+def exit_result(record: ExitRecord) -> ExitResult:
     """Code, signal and OOM of a task that ended.
 
     The runtime reports death by signal n as 128 + n. An OOM kill of a child that the task

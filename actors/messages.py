@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     )
     from actors.running_task import RunningTask
     from actors.settings import DriverSettings, TaskOptions
-    from actors.worker_link import WorkerExit, WorkerLink
+    from actors.worker_link import WorkerLink
+    from workers.wire import ExitRecord
 
 
 # --- to the Supervisor
@@ -162,7 +163,7 @@ class Started:
 class Exited:
     """The worker reports the exit of the task."""
 
-    exit: WorkerExit
+    exit: ExitRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from actors import identifiers, teardown, worker_link
 from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
-from actors.worker_link import WorkerExit, WorkerLink
+from actors.worker_link import WorkerLink
+from workers.wire import ExitRecord
 from proto.errors import Code, DriverError
 from workers import journal, wire
 
@@ -47,7 +48,7 @@ async def recover(
 
 async def attach(
     services: Services, state: HandleState, directory: Path
-) -> tuple[WorkerLink | None, WorkerExit | None]:
+) -> tuple[WorkerLink | None, ExitRecord | None]:
     """The task's worker, a new one where the old is gone; and the exit if it is recorded.
 
     (None, None) means that the task does not exist any more and left no record.
@@ -59,12 +60,12 @@ async def attach(
     if link is None:
         recorded = await asyncio.to_thread(journal.read_exit, str(directory))
         if recorded is not None:
-            return None, WorkerExit.from_wire(recorded.to_wire())
+            return None, recorded
         return await _new_worker(services, state, directory), None
     hello = await link.request("hello")
     recorded = hello.get("exit")
     if isinstance(recorded, dict):
-        return link, WorkerExit.from_wire(recorded)
+        return link, ExitRecord.from_wire(recorded)
     if hello.get("watching") is not True:
         await _watch(services, state, link)
     return link, None

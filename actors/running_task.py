@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from actors.launcher_link import LauncherLink
     from actors.nomad_types import NetworkOverride
     from actors.settings import DriverSettings
-    from actors.worker_link import WorkerExit, WorkerLink
+    from actors.worker_link import WorkerLink
+    from workers.wire import ExitRecord
     from containerd.client import Containerd
 
 
@@ -50,5 +51,5 @@ class RunningTask:
     state: HandleState
     directory: Path
     link: WorkerLink | None
-    exit: WorkerExit | None = None
+    exit: ExitRecord | None = None
     network: NetworkOverride | None = None

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import time
 from typing import TYPE_CHECKING, assert_never
 
 import pykka
 
-from actors import phases, recover_sequence, signals, start_sequence, teardown
+from actors import phases, recover_sequence, signalling, signals, start_sequence, teardown
 from actors.bridge import Reply, spawn, tell
 from actors.exit_result import exit_result
 from actors.messages import (
@@ -36,12 +35,13 @@ from actors.messages import (
 )
 from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
 from actors.phases import ALIVE, Event, Phase
-from actors.worker_link import WorkerExit
+from actors.signalling import StopLadder
+from workers.wire import ExitRecord
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     import concurrent.futures
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
     from typing import Any
 
     from actors.nomad_types import ExitResult, StartedTask
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from actors.worker_link import WorkerLink
     from proto.frames import Frame
 
-_KILL_BUDGET_S = 10.0
 _DRAIN_BUDGET_S = 3.0
 _RETRY_S = 1.0
 _log = logging.getLogger(__name__)
@@ -74,14 +73,14 @@ class TaskActor(pykka.ThreadingActor):
         self._phase = phase
         self._running: RunningTask | None = None
         self._link: WorkerLink | None = None
-        self._exit: WorkerExit | None = None
+        self._exit: ExitRecord | None = None
         self._drained = False
         self._begin: concurrent.futures.Future[Any] | None = None
         self._begin_reply: Reply[StartedTask] | Reply[None] | None = None
         self._waiters: list[Reply[ExitResult]] = []
         self._stoppers: list[Reply[None]] = []
         self._destroyers: list[Reply[None]] = []
-        self._rung = 0
+        self._ladder = StopLadder(self._send, self._later)
 
     def on_receive(self, message: TaskMessage) -> None:
         """Handles one message. An unexpected failure becomes this task's, never the actor's end."""
@@ -107,7 +106,7 @@ class TaskActor(pykka.ThreadingActor):
             case Stop():
                 self._stop(message)
             case StopDeadline(rung=rung):
-                self._escalate(rung)
+                self._stop_deadline(rung)
             case SignalFailed(error=error):
                 _log.info("signal", extra={"task_id": self._task.id, "why": str(error)})
             case Exited(exit=exit_record):
@@ -207,7 +206,7 @@ class TaskActor(pykka.ThreadingActor):
                 case None:
                     tell(ref, WorkerLost(link=link))
                 case {"event": "exit"}:
-                    tell(ref, Exited(exit=WorkerExit.from_wire(frame)))
+                    tell(ref, Exited(exit=ExitRecord.from_wire(frame)))
                 case {"event": "drained"}:
                     tell(ref, Drained(complete=frame.get("complete") is True))
 
@@ -221,7 +220,7 @@ class TaskActor(pykka.ThreadingActor):
         else:
             self._waiters.append(reply)
 
-    def _exited(self, exit_record: WorkerExit) -> None:
+    def _exited(self, exit_record: ExitRecord) -> None:
         first = self._exit is None or self._phase in ALIVE
         self._exit = self._exit or exit_record
         self._advance(Event.EXITED)
@@ -252,7 +251,7 @@ class TaskActor(pykka.ThreadingActor):
         if not complete:
             _log.warning("log FIFO not read to its end by Nomad", extra={"task_id": self._task.id})
 
-    # --- stop: the job's signal, then SIGKILL, then say that it does not die
+    # --- stop and signal
 
     def _stop(self, message: Stop) -> None:
         if self._phase is Phase.EXITED or self._phase is Phase.GONE:
@@ -266,73 +265,44 @@ class TaskActor(pykka.ThreadingActor):
             self._destroyers.append(message.reply)
             return
         self._stoppers.append(message.reply)
-        self._send(number)
-        self._deadline(message.timeout_s)
+        self._ladder.start(number, message.timeout_s)
 
-    def _deadline(self, seconds: float) -> None:
-        self._rung += 1
-        message = StopDeadline(rung=self._rung)
-        loop = self._services.loop
-        loop.call_soon_threadsafe(
-            lambda: loop.call_later(seconds, lambda: tell(self.actor_ref, message))
-        )
-
-    def _escalate(self, rung: int) -> None:
-        if rung != self._rung or self._phase is not Phase.STOPPING:
+    def _stop_deadline(self, rung: int) -> None:
+        if self._phase is not Phase.STOPPING:
             return
-        if rung > 0 and self._killed():
-            error = DriverError(
-                "Shutdown failed: the process survives SIGKILL",
-                resolution="it is stuck in the kernel; see `ps -o pid,stat,wchan`",
-                recoverable=True,
-                code=Code.TIMEOUT,
-            )
+        _log.info("task outlives its stop signal", extra={"task_id": self._task.id, "rung": rung})
+        error = self._ladder.climb(rung)
+        if error is not None:
             for stopper in self._stoppers:
                 stopper.fail(error)
             self._stoppers.clear()
-            return
-        _log.info("task outlived its kill_timeout, SIGKILL", extra={"task_id": self._task.id})
-        self._kill_sent = True
-        self._send(signal.SIGKILL)
-        self._deadline(_KILL_BUDGET_S)
 
-    _kill_sent = False
-
-    def _killed(self) -> bool:
-        return self._kill_sent
+    def _later(self, seconds: float, rung: int) -> None:
+        loop, ref = self._services.loop, self.actor_ref
+        message = StopDeadline(rung=rung)
+        loop.call_soon_threadsafe(loop.call_later, seconds, lambda: tell(ref, message))
 
     def _signal(self, message: Signal) -> None:
         number = signals.number(message.signal)
         if self._phase not in ALIVE:
             raise DriverError("the task does not run, so it gets no signal", code=Code.PRECONDITION)
-        self._send(number, message.reply)
-
-    def _send(self, number: int, reply: Reply[None] | None = None) -> None:
-        """Sends a signal through the worker, or through containerd when there is none."""
-        link, services = self._link, self._services
-        container = self._running.state.container_id if self._running else ""
-
-        async def send() -> None:
-            if link is not None and not link.closed:
-                try:
-                    await link.request("kill", signal=number, all=False)
-                except DriverError as error:
-                    if error.code is not Code.UNAVAILABLE:
-                        raise
-                else:
-                    return
-            await services.containerd.kill_task(container, number, everyone=False)
+        reply = message.reply
 
         def done(_: None, error: BaseException | None) -> None:
-            # The process may have ended while the signal was on its way: its exit says so.
-            if isinstance(error, DriverError) and error.code is Code.NOT_FOUND:
-                error = None
-            if reply is not None:
-                reply.fail(error) if error is not None else reply.answer(None)
-            elif error is not None:
-                tell(self.actor_ref, SignalFailed(error=error))
+            reply.fail(error) if error is not None else reply.answer(None)
 
-        spawn(services.loop, send(), done)
+        self._deliver(number, done)
+
+    def _send(self, number: int) -> None:
+        ref = self.actor_ref
+        self._deliver(
+            number, lambda _, error: error is not None and tell(ref, SignalFailed(error=error))
+        )
+
+    def _deliver(self, number: int, done: Callable[[None, BaseException | None], object]) -> None:
+        container = self._running.state.container_id if self._running else ""
+        work = signalling.deliver(self._services, self._link, container, number)
+        spawn(self._services.loop, work, done)
 
     # --- destroy
 
@@ -406,12 +376,12 @@ class TaskActor(pykka.ThreadingActor):
         assert self._running is not None  # noqa: S101
         running, services, ref = self._running, self._services, self.actor_ref
 
-        async def work() -> tuple[WorkerLink | None, WorkerExit | None]:
+        async def work() -> tuple[WorkerLink | None, ExitRecord | None]:
             await asyncio.sleep(pause_s)
             return await recover_sequence.attach(services, running.state, running.directory)
 
         def done(
-            found: tuple[WorkerLink | None, WorkerExit | None] | None, error: BaseException | None
+            found: tuple[WorkerLink | None, ExitRecord | None] | None, error: BaseException | None
         ) -> None:
             if found is not None and found[1] is not None:
                 tell(ref, Exited(exit=found[1]))
@@ -474,8 +444,8 @@ def not_found(task_id: str) -> DriverError:
     return DriverError("task not found for given id", details=task_id[:200], code=Code.NOT_FOUND)
 
 
-def _vanished(code: int = 137) -> WorkerExit:
-    return WorkerExit(
+def _vanished(code: int = 137) -> ExitRecord:
+    return ExitRecord(
         code=code,
         at_ns=time.time_ns(),
         oom_kills=0,

@@ -10,10 +10,8 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import cast
 
 from proto import frames
 from proto.errors import Code, DriverError
@@ -21,28 +19,6 @@ from workers import wire
 
 REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 65536
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerExit:
-    """How the task ended, as its worker recorded it. lost: the shim died without a word."""
-
-    code: int
-    at_ns: int
-    oom_kills: int
-    lost: bool
-    reason: str
-
-    @classmethod
-    def from_wire(cls, fields: Mapping[str, object]) -> WorkerExit:
-        """Reads an exit event or an exit record."""
-        return cls(
-            code=cast("int", fields["code"]),
-            at_ns=cast("int", fields["at_ns"]),
-            oom_kills=cast("int", fields.get("oom_kills", 0)),
-            lost=fields.get("lost") is True,
-            reason=str(fields.get("reason", "")),
-        )
 
 
 class WorkerLink:
@@ -181,7 +157,7 @@ async def connect(directory: Path) -> WorkerLink:
     return WorkerLink(reader, writer)
 
 
-async def samples(directory: Path, interval_s: float) -> AsyncIterator[frames.Frame]:
+async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.Frame, None]:
     """Readings of the task's cgroup, first one at once, until the worker or the task ends.
 
     Raises:

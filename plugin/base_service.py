@@ -1,0 +1,57 @@
+"""What go-plugin and Nomad ask of every plugin: who it is, its config schema, its end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from plugin import conversions, hclspec, options
+from proto.nomad import base_pb2, goplugin_pb2, health_pb2
+from proto.release import RELEASE
+
+if TYPE_CHECKING:
+    from actors.gateway import Gateway
+
+NAME = "containerd-driver"
+# The only version there is, Nomad 1.0 to 2.0 (plugins/drivers/versions.go).
+_API_VERSION = "v0.1.0"
+_log = logging.getLogger(__name__)
+
+
+class BaseService:
+    """BasePlugin, GRPCController and Health. `leave` ends the process after the answer is out."""
+
+    def __init__(self, gateway: Gateway, leave: Callable[[], None]) -> None:
+        self._gateway = gateway
+        self._leave = leave
+
+    async def plugin_info(self, _: base_pb2.PluginInfoRequest) -> base_pb2.PluginInfoResponse:
+        """Name, type and versions."""
+        return base_pb2.PluginInfoResponse(
+            type=base_pb2.DRIVER,
+            plugin_api_versions=[_API_VERSION],
+            plugin_version=f"v{RELEASE}",
+            name=NAME,
+        )
+
+    async def config_schema(self, _: base_pb2.ConfigSchemaRequest) -> base_pb2.ConfigSchemaResponse:
+        """The schema of the plugin block."""
+        return base_pb2.ConfigSchemaResponse(spec=hclspec.schema(options.DRIVER_OPTIONS))
+
+    async def set_config(self, request: base_pb2.SetConfigRequest) -> base_pb2.SetConfigResponse:
+        """Takes the plugin block; comes several times, also to instances that only get probed."""
+        total_mhz, cores = conversions.topology(request)
+        settings = options.driver_settings(request.msgpack_config, total_mhz=total_mhz, cores=cores)
+        await self._gateway.configure(settings)
+        return base_pb2.SetConfigResponse()
+
+    async def controller_shutdown(self, _: goplugin_pb2.Empty) -> goplugin_pb2.Empty:
+        """go-plugin's Kill: tasks go on, the process leaves."""
+        _log.info("the agent ends the plugin; tasks go on")
+        self._leave()
+        return goplugin_pb2.Empty()
+
+    async def check(self, _: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
+        """gRPC health."""
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)

@@ -1,0 +1,44 @@
+"""The only place that reads or changes the process's environment."""
+
+from __future__ import annotations
+
+import os
+
+MAGIC_COOKIE_KEY = "NOMAD_PLUGIN_MAGIC_COOKIE"
+# Nomad's plugins/base/plugin.go; every agent since 0.9 sets it.
+MAGIC_COOKIE = "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255"
+
+
+def launched_by_nomad() -> bool:
+    """Whether the magic cookie of a Nomad agent is there."""
+    return os.environ.get(MAGIC_COOKIE_KEY) == MAGIC_COOKIE
+
+
+def wants_tls() -> bool:
+    """Whether the host asks for go-plugin's AutoMTLS, which Nomad never does for drivers."""
+    return bool(os.environ.get("PLUGIN_CLIENT_CERT"))
+
+
+def quiet_grpc() -> None:
+    """Keeps gRPC's C core from writing to stderr, which is the agent's log; before grpc loads.
+
+    Fork support is off too: the plugin never forks, and its handlers cost at every Popen.
+    """
+    os.environ["GRPC_VERBOSITY"] = "NONE"
+    os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
+
+def variable(name: str, default: str = "") -> str:
+    """One variable."""
+    return os.environ.get(name, default)
+
+
+def for_plugin() -> dict[str, str]:
+    """The environment that a Nomad agent gives a plugin: its own, and go-plugin's four."""
+    return {
+        **os.environ,
+        MAGIC_COOKIE_KEY: MAGIC_COOKIE,
+        "PLUGIN_MIN_PORT": "10000",
+        "PLUGIN_MAX_PORT": "25000",
+        "PLUGIN_PROTOCOL_VERSIONS": "2",
+    }

@@ -1,0 +1,117 @@
+"""The one place where errors become gRPC statuses that Nomad understands."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+
+from proto.errors import Code, DriverError
+from proto.nomad import rpc_status_pb2, shared_structs_pb2
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+_log = logging.getLogger(__name__)
+_DETAILS = "grpc-status-details-bin"
+# An error text travels in an HTTP/2 header; Nomad shows it in one line.
+_MAX_TEXT = 4000
+
+
+def unary(
+    method: Callable[[Request], Awaitable[Response]],
+) -> Callable[[Request, Context], Awaitable[Response]]:
+    """A handler of one request and one answer."""
+
+    @functools.wraps(method)
+    async def handler(request: Request, context: Context) -> Response:
+        try:
+            return await method(request)
+        except Exception as error:  # noqa: BLE001 - nothing may escape to the agent unnamed
+            await _abort(context, error, method.__name__)
+            raise
+
+    return handler
+
+
+def server_stream(
+    method: Callable[[Request], AsyncGenerator[Response, None]],
+) -> Callable[[Request, Context], AsyncGenerator[Response, None]]:
+    """A handler that answers with a stream; cancelling the call closes the generator."""
+
+    @functools.wraps(method)
+    async def handler(request: Request, context: Context) -> AsyncGenerator[Response, None]:
+        try:
+            async with aclosing(method(request)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error, method.__name__)
+
+    return handler
+
+
+def both_streams(
+    method: Callable[[AsyncIterator[Request]], AsyncGenerator[Response, None]],
+) -> Callable[[AsyncIterator[Request], Context], AsyncGenerator[Response, None]]:
+    """A handler of two streams."""
+
+    @functools.wraps(method)
+    async def handler(
+        requests: AsyncIterator[Request], context: Context
+    ) -> AsyncGenerator[Response, None]:
+        try:
+            async with aclosing(method(requests)) as responses:
+                async for response in responses:
+                    yield response
+        except Exception as error:  # noqa: BLE001
+            await _abort(context, error, method.__name__)
+
+    return handler
+
+
+async def _abort(context: Context, error: Exception, name: str) -> None:
+    if isinstance(error, DriverError):
+        text = _header_safe(str(error))
+    else:
+        _log.error("unexpected failure", exc_info=error, extra={"rpc": name})
+        text = _header_safe(
+            f"the containerd driver failed inside {name}: {type(error).__name__}: {error}"
+        )
+    if isinstance(error, DriverError) and error.recoverable:
+        status = grpc.StatusCode.FAILED_PRECONDITION
+        context.set_trailing_metadata(((_DETAILS, recoverable_details(text)),))
+        await context.abort(status, text)
+    await context.abort(grpc.StatusCode.UNKNOWN, text)
+
+
+def recoverable_details(text: str) -> bytes:
+    """google.rpc.Status with RecoverableError{true}: Nomad then applies the restart policy."""
+    detail = AnyMessage()
+    detail.Pack(shared_structs_pb2.RecoverableError(recoverable=True))
+    status = rpc_status_pb2.Status(
+        code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message=text, details=[detail]
+    )
+    return status.SerializeToString()
+
+
+def _header_safe(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _MAX_TEXT else f"{flat[:_MAX_TEXT]}…"
+
+
+def is_not_found(error: DriverError) -> bool:
+    """Whether an error says that the task is not known."""
+    return error.code is Code.NOT_FOUND
+
+
+async def forever() -> None:
+    """Waits until cancelled: a stream that has nothing to say must not end."""
+    await asyncio.Event().wait()

@@ -1,0 +1,28 @@
+"""The option table as the schema that Nomad checks a job's HCL against."""
+
+from __future__ import annotations
+
+from plugin.options import Option
+from proto.nomad import hclspec_pb2
+
+
+def schema(options: tuple[Option, ...]) -> hclspec_pb2.Spec:
+    """An object spec with one attribute or block per option."""
+    attributes = {option.name: _spec(option) for option in options}
+    return hclspec_pb2.Spec(object=hclspec_pb2.Object(attributes=attributes))
+
+
+def _spec(option: Option) -> hclspec_pb2.Spec:
+    if option.nested:
+        return hclspec_pb2.Spec(
+            block_value=hclspec_pb2.Block(
+                name=option.name, required=option.required, nested=schema(option.nested)
+            )
+        )
+    attribute = hclspec_pb2.Spec(
+        Attr=hclspec_pb2.Attr(name=option.name, type=option.hcl_type, required=option.required)
+    )
+    if not option.default:
+        return attribute
+    literal = hclspec_pb2.Spec(literal=hclspec_pb2.Literal(value=option.default))
+    return hclspec_pb2.Spec(default=hclspec_pb2.Default(primary=attribute, default=literal))

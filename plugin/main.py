@@ -1,0 +1,63 @@
+"""The command line of `containerd-driver`.
+
+Without arguments it is Nomad's plugin; with `run` it is the embedded host.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from plugin import environment
+from proto.release import RELEASE
+
+_NOT_A_COMMAND = """\
+containerd-driver is a plugin of Nomad and is started by the Nomad agent.
+Put it into the agent's plugin_dir and name it in a block: plugin "containerd-driver" {}
+To run a job on this machine without Nomad: containerd-driver run JOB
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs what the arguments ask for and returns the exit status."""
+    arguments = sys.argv[1:] if argv is None else argv
+    environment.quiet_grpc()
+    match arguments:
+        case []:
+            return _serve()
+        case ["--version" | "-v" | "version"]:
+            sys.stdout.write(f"containerd-driver v{RELEASE}\n")
+            return 0
+        case ["run", *rest]:
+            from plugin.host import command  # noqa: PLC0415 - a plugin never needs the host
+
+            return command.run(rest)
+        case ["--help" | "-h" | "help"]:
+            sys.stdout.write(_USAGE)
+            return 0
+        case _:
+            sys.stderr.write(f"containerd-driver: unknown arguments {arguments!r}\n\n{_USAGE}")
+            return 2
+
+
+_USAGE = """\
+usage: containerd-driver                 serve a Nomad agent (the agent starts it so)
+       containerd-driver run JOB ...     run a job file on this machine, without Nomad
+       containerd-driver --version
+"""
+
+
+def _serve() -> int:
+    if not environment.launched_by_nomad():
+        sys.stderr.write(_NOT_A_COMMAND)
+        return 1
+    if environment.wants_tls():
+        sys.stderr.write("containerd-driver: this host asks for AutoMTLS; Nomad does not\n")
+        return 1
+    from plugin import json_logging, serve  # noqa: PLC0415 - gRPC loads after the checks
+
+    json_logging.install()
+    return serve.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""How single option values are read: from what Nomad's msgpack gives to a checked Python value.
+
+A reader takes (value, path, problems), appends a sentence to problems for what is wrong, and
+returns the value; what it returns beside a problem is never used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+Reader = Callable[[Any, str, list[str]], Any]
+
+MAX_TEXT_BYTES = 4096
+MAX_ITEMS = 1024
+MAX_ARGUMENT_BYTES = 128 * 1024  # the kernel's MAX_ARG_STRLEN
+_UNITS_S = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_MAX_DURATION_S = 366 * 24 * 3600.0
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds of a Go duration: `1h30m`, `1.5s`, `100ms`, `0`.
+
+    Raises:
+        ValueError: the text is no duration, is negative or longer than a year.
+    """
+    if text == "0":
+        return 0.0
+    position, seconds = 0, 0.0
+    while position < len(text):
+        part = _PART.match(text, position)
+        if part is None:
+            break
+        seconds += float(part[1]) * _UNITS_S[part[2]]
+        position = part.end()
+    if not text or position != len(text):
+        raise ValueError(f'invalid duration "{text[:64]}", write it like "30s", "5m" or "1h30m"')
+    if seconds > _MAX_DURATION_S:
+        raise ValueError(f'duration "{text[:64]}" is longer than a year')
+    return seconds
+
+
+def boolean(value: Any, path: str, problems: list[str]) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        problems.append(f"{path}: {_shown(value)} is not true or false")
+        return False
+    return value
+
+
+def text(limit: int = MAX_TEXT_BYTES) -> Reader:
+    """A string of at most so many bytes, without NUL."""
+
+    def read(value: Any, path: str, problems: list[str]) -> str:
+        if not isinstance(value, str):
+            problems.append(f"{path}: {_shown(value)} is not a string")
+        elif "\0" in value:
+            problems.append(f"{path}: has a NUL byte")
+        elif len(value.encode(errors="surrogatepass")) > limit:
+            problems.append(f"{path}: longer than {limit} bytes")
+        else:
+            return value
+        return ""
+
+    return read
+
+
+def required_text(value: Any, path: str, problems: list[str]) -> str:
+    """A string that is not empty."""
+    found: str = text()(value, path, problems)
+    if isinstance(value, str) and not value.strip():
+        problems.append(f"{path}: must not be empty")
+    return found
+
+
+def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """A list of strings."""
+    if not isinstance(value, list | tuple):
+        problems.append(f"{path}: {_shown(value)} is not a list of strings")
+        return ()
+    if len(value) > MAX_ITEMS:
+        problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
+        return ()
+    read = text(MAX_ARGUMENT_BYTES)
+    return tuple(read(item, f"{path}[{index}]", problems) for index, item in enumerate(value))
+
+
+def duration_s(*, prefix: str = "", at_least: float = 0.0) -> Reader:
+    """Seconds of a Go duration. prefix starts the sentence, for texts that users grep."""
+
+    def read(value: Any, path: str, problems: list[str]) -> float:
+        try:
+            seconds = parse_duration_s(value if isinstance(value, str) else str(value))
+        except ValueError as error:
+            problems.append(f"{path}: {prefix}{error}")
+            return 0.0
+        if seconds < at_least:
+            problems.append(f'{path}: {prefix}"{value}" is less than {at_least:g}s')
+        return seconds
+
+    return read
+
+
+def absolute_path(value: Any, path: str, problems: list[str]) -> str:
+    """An absolute path of the host."""
+    found: str = text()(value, path, problems)
+    if found and (not found.startswith("/") or "/../" in f"{found}/"):
+        problems.append(f"{path}: {found!r} is not an absolute path without ..")
+    return found
+
+
+def _shown(value: object) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 64 else f"{shown[:64]}…"  # noqa: PLR2004
