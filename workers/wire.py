@@ -133,6 +133,22 @@ class WorkerSpec(Record):
     stderr: str = ""
 
 
+class ShimTarget(Record):
+    """What a worker is told to watch.
+
+    Attributes:
+        address: as containerd wrote it: unix://PATH, or the name of an abstract socket.
+        api: version of the shim's Task service, 2 or 3.
+        namespace: containerd's namespace of the container.
+        container_id: the container's id.
+    """
+
+    address: str
+    api: int
+    namespace: str
+    container_id: str
+
+
 class ExitRecord(Record):
     """How a task ended.
 

@@ -1,0 +1,199 @@
+"""Readings of one container's cgroup: files opened once, read with pread, a few µs each.
+
+A container is in one cgroup of version 2, or in one per controller of version 1; hybrid hosts have
+both and keep memory and cpu in version 1. Open files do not keep a cgroup from being removed: they
+fail with ENODEV from then on, and so read as unknown.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from workers.wire import Sample
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_READ_BYTES = 8192  # memory.stat of version 2 has about 2 KiB
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+_V1_FILES = {
+    "memory": (
+        "memory.stat",
+        "memory.usage_in_bytes",
+        "memory.max_usage_in_bytes",
+        "memory.kmem.usage_in_bytes",
+        "memory.kmem.max_usage_in_bytes",
+        "memory.oom_control",
+    ),
+    "cpuacct": ("cpuacct.usage", "cpuacct.stat"),
+    "cpu": ("cpu.stat",),
+}
+_V2_FILES = (
+    "memory.stat",
+    "memory.current",
+    "memory.peak",
+    "memory.swap.current",
+    "memory.events",
+    "cpu.stat",
+)
+
+Table = dict[bytes, int]
+
+
+class Readings:
+    """The open files of one container's cgroup.
+
+    Args:
+        v2: whether `paths` names a cgroup of version 2.
+        paths: directory by controller; for version 2 one, under the name "".
+    """
+
+    def __init__(self, *, v2: bool, paths: Mapping[str, str]) -> None:
+        self.v2 = v2
+        self._files: dict[str, int] = {}
+        wanted = {"": _V2_FILES} if v2 else _V1_FILES
+        for controller, names in wanted.items():
+            for name in names:
+                self._open(paths.get(controller, ""), name)
+
+    def sample(self) -> Sample:
+        """One reading, now."""
+        return self._sample_v2() if self.v2 else self._sample_v1()
+
+    def oom_kills(self) -> int:
+        """Processes of this cgroup that the kernel killed for memory, 0 where it does not tell."""
+        table = self._table("memory.events" if self.v2 else "memory.oom_control")
+        return table.get(b"oom_kill", 0)
+
+    def close(self) -> None:
+        """Gives the files back."""
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def _open(self, directory: str, name: str) -> None:
+        if not directory:
+            return
+        try:
+            self._files[name] = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # kernels differ in what they offer: that reading stays unknown
+
+    def _sample_v1(self) -> Sample:
+        memory = self._table("memory.stat")
+        usage = self._table("cpuacct.stat")
+        throttling = self._table("cpu.stat")
+        return Sample(
+            t_ns=time.time_ns(),
+            cpu_total_ns=self._number("cpuacct.usage"),
+            cpu_user_ns=_scaled(usage.get(b"user"), _TICK_NS),
+            cpu_system_ns=_scaled(usage.get(b"system"), _TICK_NS),
+            throttled_periods=throttling.get(b"nr_throttled"),
+            throttled_ns=throttling.get(b"throttled_time"),
+            usage=self._number("memory.usage_in_bytes"),
+            rss=memory.get(b"total_rss"),
+            cache=memory.get(b"total_cache"),
+            swap=memory.get(b"total_swap"),
+            max_usage=self._number("memory.max_usage_in_bytes"),
+            kernel_usage=self._number("memory.kmem.usage_in_bytes"),
+            kernel_max_usage=self._number("memory.kmem.max_usage_in_bytes"),
+        )
+
+    def _sample_v2(self) -> Sample:
+        memory = self._table("memory.stat")
+        cpu = self._table("cpu.stat")
+        return Sample(
+            t_ns=time.time_ns(),
+            cpu_total_ns=_scaled(cpu.get(b"usage_usec"), 1000),
+            cpu_user_ns=_scaled(cpu.get(b"user_usec"), 1000),
+            cpu_system_ns=_scaled(cpu.get(b"system_usec"), 1000),
+            throttled_periods=cpu.get(b"nr_throttled"),
+            throttled_ns=_scaled(cpu.get(b"throttled_usec"), 1000),
+            usage=self._number("memory.current"),
+            rss=memory.get(b"anon"),
+            cache=memory.get(b"file"),
+            swap=self._number("memory.swap.current"),
+            max_usage=self._number("memory.peak"),
+            kernel_usage=memory.get(b"kernel"),
+        )
+
+    def _read(self, name: str) -> bytes:
+        descriptor = self._files.get(name)
+        if descriptor is None:
+            return b""
+        try:
+            return os.pread(descriptor, _READ_BYTES, 0)
+        except OSError:  # ENODEV: the cgroup is gone
+            return b""
+
+    def _number(self, name: str) -> int | None:
+        text = self._read(name)
+        return int(text) if text.strip().isdigit() else None
+
+    def _table(self, name: str) -> Table:
+        words = self._read(name).split()
+        return {
+            key: int(value)
+            for key, value in zip(words[::2], words[1::2], strict=False)
+            if value.isdigit()
+        }
+
+
+def locate(pid: int) -> Readings:
+    """The readings of the cgroup that `pid` is in, where this host has its hierarchies mounted.
+
+    Raises:
+        OSError: the process is gone, or /proc is not there.
+    """
+    groups = _parse_cgroup(_text(f"/proc/{pid}/cgroup"))
+    mounts = _parse_mountinfo(_text("/proc/self/mountinfo"))
+    paths = {
+        controller: _below(*mounts[controller], group)
+        for controller, group in groups.items()
+        if controller in mounts
+    }
+    if "memory" in paths or "cpuacct" in paths:
+        return Readings(v2=False, paths=paths)
+    return Readings(v2=True, paths=paths)
+
+
+def _parse_cgroup(text: str) -> dict[str, str]:
+    """Path by controller from /proc/PID/cgroup; the version 2 line has an empty controller."""
+    groups: dict[str, str] = {}
+    for line in text.splitlines():
+        _, controllers, path = line.split(":", 2)
+        for controller in controllers.split(","):
+            groups[controller] = path
+    return groups
+
+
+def _parse_mountinfo(text: str) -> dict[str, tuple[str, str]]:
+    """(root within the hierarchy, mount point) by controller, "" for version 2."""
+    found: dict[str, tuple[str, str]] = {}
+    for line in text.splitlines():
+        place, _, kind = line.partition(" - ")
+        if not kind.startswith("cgroup"):
+            continue
+        root, point = place.split(" ", 5)[3:5]
+        filesystem, _, options = kind.split(" ", 2)
+        names = [""] if filesystem == "cgroup2" else options.split(",")
+        for name in names:
+            found.setdefault(name, (root, point))
+    return found
+
+
+def _below(root: str, point: str, group: str) -> str:
+    """Where the host sees a cgroup: a bind mount of a hierarchy may show only a part of it."""
+    inner = group.removeprefix(root) if root != "/" else group
+    return f"{point}/{inner.strip('/')}"
+
+
+def _scaled(value: int | None, factor: int) -> int | None:
+    return None if value is None else value * factor
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+        return file.read()

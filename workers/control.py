@@ -1,0 +1,247 @@
+"""Control connections: where the plugin, or several of them, asks a worker and hears its events.
+
+A connection is worth nothing to the task: it may end, babble or stop reading at any time, and that
+costs that connection only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+from proto import frames
+from proto.errors import Code, DriverError
+from workers import wire
+from workers.loop import READ, WRITE, would_block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from proto.frames import Decoder, Frame
+    from workers.loop import Loop, Timer
+
+    Serve = Callable[["Connection", Frame], None]
+
+MAX_UNSENT_BYTES = 1 << 20
+"""A peer that lets more than this pile up does not read any more and is dropped."""
+
+MAX_CONNECTIONS = 64
+
+_BACKLOG = 16
+_CHUNK_BYTES = 65536
+_UCRED = struct.Struct("3i")
+
+
+class Connection:
+    """One peer. `serve` gets its frames in order and must not raise anything but DriverError.
+
+    A DriverError of `serve` means that the frame made no sense: the connection is closed.
+    """
+
+    def __init__(self, loop: Loop, sock: socket.socket, decoder: Decoder, serve: Serve) -> None:
+        self.stats_timer: Timer | None = None
+        self._loop = loop
+        self._socket: socket.socket | None = sock
+        self._decoder = decoder
+        self._serve = serve
+        self._out = bytearray()
+        sock.setblocking(False)
+        loop.watch(sock.fileno(), READ, self._on_ready)
+
+    @property
+    def closed(self) -> bool:
+        """Whether the peer or we have ended it."""
+        return self._socket is None
+
+    def send(self, frame: Frame) -> None:
+        """Sends, or keeps what the peer does not take now. Never blocks, never raises."""
+        if self._socket is None:
+            return
+        self._out += frames.encode(frame)
+        self._flush()
+        if len(self._out) > MAX_UNSENT_BYTES:
+            self.close()
+
+    def answer(self, request: Frame, fields: Frame | None = None) -> None:
+        """The good answer to a request."""
+        self.send({"re": request["id"], "ok": True, **(fields or {})})
+
+    def refuse(self, request: Frame, error: DriverError) -> None:
+        """The bad answer to a request."""
+        self.send({"re": request["id"], "ok": False, "error": error.to_wire()})
+
+    def take(self, requests: Iterable[Frame]) -> None:
+        """Serves frames that were decoded; closes at the first that makes no sense."""
+        try:
+            for frame in requests:
+                self._serve(self, frame)
+                if self._socket is None:
+                    return
+        except DriverError:
+            self.close()
+
+    def detach(self) -> tuple[socket.socket, Decoder]:
+        """Gives up the socket, and what came after the frame that is being served.
+
+        For a process that was just forked: the loop is the parent's and is not touched.
+        """
+        sock, self._socket = self._socket, None
+        if sock is None:
+            raise RuntimeError("the connection is closed")
+        return sock, self._decoder
+
+    def close(self) -> None:
+        """Ends this connection; what was not sent is dropped."""
+        if self.stats_timer is not None:
+            self.stats_timer.cancel()
+            self.stats_timer = None
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+
+    def _on_ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if self._socket is None or not events & ~WRITE:
+            return
+        try:
+            data = self._socket.recv(_CHUNK_BYTES)
+        except OSError as error:
+            if not would_block(error):
+                self.close()
+            return
+        if not data:
+            self.close()
+            return
+        self.take(self._decoder.feed(data))
+
+    def _flush(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            while self._out:
+                del self._out[: self._socket.send(self._out)]
+        except OSError as error:
+            if not would_block(error):
+                self.close()
+                return
+        self._loop.watch(self._socket.fileno(), READ | WRITE if self._out else READ, self._on_ready)
+
+
+class Listener:
+    """A listening unix socket and the connections made to it.
+
+    Args:
+        loop: whose descriptors they are.
+        directory: descriptor of the directory that holds the socket, private to us.
+        name: of the socket in it; one that is there already is a dead predecessor's.
+        serve: gets the frames of every connection.
+    """
+
+    def __init__(self, loop: Loop, directory: int, name: str, serve: Serve) -> None:
+        self._loop = loop
+        self._directory = directory
+        self._name = name
+        self._serve = serve
+        self._connections: list[Connection] = []
+        self._socket = listen(directory, name)
+        loop.watch(self._socket.fileno(), READ, self._on_ready)
+
+    def adopt(self, sock: socket.socket, decoder: Decoder) -> Connection:
+        """Serves a connection that was made elsewhere."""
+        self._connections = self.connections()
+        connection = Connection(self._loop, sock, decoder, self._serve)
+        self._connections.append(connection)
+        return connection
+
+    def broadcast(self, frame: Frame) -> None:
+        """Sends an event to every peer."""
+        for connection in self._connections:
+            connection.send(frame)
+
+    def connections(self) -> list[Connection]:
+        """Those that are open."""
+        return [one for one in self._connections if not one.closed]
+
+    def close(self) -> None:
+        """Takes no more connections; those that are there stay. The socket's name is freed."""
+        self._loop.forget(self._socket.fileno())
+        self._socket.close()
+        unlink(self._directory, self._name)
+
+    def abandon(self) -> None:
+        """Closes a forked process's copies of the sockets; the parent's go on."""
+        self._socket.close()
+        for connection in self._connections:
+            if not connection.closed:
+                connection.detach()[0].close()
+
+    def _on_ready(self, _: int) -> None:
+        sock = accept(self._socket)
+        if sock is None:
+            return
+        if len(self.connections()) >= MAX_CONNECTIONS:
+            # Out of descriptors, accept() would fail and the loop spin: refuse long before.
+            sock.close()
+            return
+        self.adopt(sock, frames.Decoder())
+
+
+def listen(directory: int, name: str) -> socket.socket:
+    """A listening socket in a directory of any depth: sun_path holds only 108 bytes.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        unlink(directory, name)
+        sock.bind(f"/proc/self/fd/{directory}/{name}")
+        os.chmod(name, 0o600, dir_fd=directory)
+        sock.listen(_BACKLOG)
+        sock.setblocking(False)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def accept(listener: socket.socket) -> socket.socket | None:
+    """The next connection, if its peer is root or who we are; None when there is none."""
+    try:
+        sock, _ = listener.accept()
+    except OSError:
+        return None
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    _, uid, _ = _UCRED.unpack(credentials)
+    if uid in {0, os.geteuid()}:
+        return sock
+    sock.close()
+    return None
+
+
+def unlink(directory: int, name: str) -> None:
+    """Removes a name that may be gone already."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+
+
+def check_version(request: Frame) -> None:
+    """Refuses a peer of a version that cannot be spoken.
+
+    Raises:
+        DriverError: code UNSUPPORTED.
+    """
+    version = request.get("v", wire.VERSION)
+    if version != wire.VERSION:
+        raise DriverError(
+            "the plugin and its launcher or worker speak different versions",
+            details=f"asked in version {version}, this process speaks {wire.VERSION}",
+            resolution="restart the launcher; tasks go on meanwhile",
+            code=Code.UNSUPPORTED,
+        )

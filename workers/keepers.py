@@ -1,0 +1,174 @@
+"""Log FIFO keepers: what a task wrote is not lost and nobody hangs, whoever dies in between.
+
+A keeper is a reader that never reads. The kernel's rules that shape it:
+
+- open(O_WRONLY) blocks without a reader: the keeper is there before the shim opens.
+- A FIFO's contents vanish when its last descriptor is closed, of either end.
+- Nomad's logmon ends for good at EOF, which a reader sees when no writer is left. So before the
+  shim has opened the write end nobody may open and close it.
+- EPOLLHUP on a read end comes when a writer was there since its open and none is left: the shim
+  has written all it had, and closed.
+- The keeper, being a reader itself, cannot tell whether another is there. Holding the write end
+  alone it can: poll() then tells EPOLLERR exactly while there is no reader. A reader that opens
+  does not wake that poll, so it is asked by a timer; only after the end of a task, never while
+  one runs.
+
+Hence two stages. LISTEN: hold the read end, wait for HUP. OFFER, after it: hold the write end, so
+that a late reader neither hangs in open() nor finds the FIFO empty, until a reader is there and has
+read everything; then let go, which is the EOF it waits for. A reader that is there all the time
+gets its EOF from the shim and sees nothing of this.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+
+from proto.errors import Code, DriverError
+from workers.loop import HANG_UP
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.loop import Loop, Timer
+
+PIPE_BYTES = 1 << 20
+"""What a FIFO holds while nobody reads. The kernel takes memory for it only as it fills."""
+
+_F_SETPIPE_SZ = 1031
+_SETTLE_S = 0.05
+_OFFER_MAX_S = 1.0
+_INT = struct.Struct("i")
+
+
+class Keeper:
+    """Keeps one FIFO.
+
+    Args:
+        loop: the worker's loop.
+        path: the FIFO, as Nomad made it. The last component must not be a link: a task that can
+            write to its log directory could otherwise have root open any file.
+        on_hang_up: called once, when the shim has closed its end.
+
+    Raises:
+        DriverError: there is no such FIFO, or it is something else.
+    """
+
+    def __init__(self, loop: Loop, path: str, on_hang_up: Callable[[], None]) -> None:
+        self.hung_up = False
+        self._loop = loop
+        self._on_hang_up = on_hang_up
+        self._reader = _open_fifo(path)
+        self._writer = -1
+        self._timer: Timer | None = None
+        self._pause_s = _SETTLE_S
+        self._last_unread = 0
+        loop.watch(self._reader, HANG_UP, self._on_event)
+
+    def unread(self) -> int:
+        """Bytes in the FIFO that no reader has taken yet."""
+        descriptor = self._reader if self._reader >= 0 else self._writer
+        if descriptor < 0:
+            return 0
+        (count,) = _INT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, _INT.pack(0)))
+        return int(count)
+
+    def nudge(self) -> None:
+        """Has the kernel tell HUP when the shim closed before this keeper was opened.
+
+        Opens and closes the write end. Only when the task is known to have ended: without another
+        writer that is EOF for the reader, and then rightly so.
+        """
+        if not self.hung_up and self._reader >= 0:
+            writer = self._open_writer()
+            if writer >= 0:
+                os.close(writer)
+
+    def offer(self) -> None:
+        """Moves on to the second stage although no HUP came."""
+        if self._timer is None and self._reader >= 0:
+            self._loop.forget(self._reader)
+            # The shim closes its write end first and its own read end a moment later; wait for
+            # that, so as not to take it for a reader of the logs.
+            self._timer = self._loop.later(_SETTLE_S, self._hold_writer)
+
+    def close(self) -> None:
+        """Lets go of the FIFO at once."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._reader >= 0:
+            self._loop.forget(self._reader)
+            os.close(self._reader)
+        if self._writer >= 0:
+            os.close(self._writer)
+        self._reader = self._writer = -1
+
+    def _on_event(self, _: int) -> None:
+        self.hung_up = True
+        self.offer()
+        self._on_hang_up()
+
+    def _hold_writer(self) -> None:
+        self._writer = self._open_writer()
+        if self._writer >= 0:
+            os.close(self._reader)
+            self._reader = -1
+            self._last_unread = self.unread()
+            self._look()
+
+    def _look(self) -> None:
+        unread = self.unread()
+        if unread == 0 and self._has_reader():
+            self.close()
+            return
+        moved = unread != self._last_unread
+        self._last_unread = unread
+        self._pause_s = _SETTLE_S if moved else min(self._pause_s * 2, _OFFER_MAX_S)
+        self._timer = self._loop.later(self._pause_s, self._look)
+
+    def _has_reader(self) -> bool:
+        poll = select.poll()
+        poll.register(self._writer, 0)
+        return not poll.poll(0)
+
+    def _open_writer(self) -> int:
+        """The write end of the very FIFO that is open, whatever lies at its path by now."""
+        try:
+            return os.open(
+                f"/proc/self/fd/{self._reader}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        except OSError:  # no /proc, no descriptors left: the read end still keeps the data
+            return -1
+
+
+def _open_fifo(path: str) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise _unusable(path, error.strerror or str(error)) from error
+    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _unusable(path, "it is no FIFO")
+    _enlarge(descriptor)
+    return descriptor
+
+
+def _enlarge(descriptor: int) -> None:
+    try:
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
+    except OSError:
+        return  # a lower limit of the host: what it holds already must do
+
+
+def _unusable(path: str, why: str) -> DriverError:
+    return DriverError(
+        f"the log FIFO {path} cannot be kept open",
+        details=why,
+        resolution="Nomad makes it when the task starts; nothing else may replace it",
+        code=Code.PRECONDITION,
+    )

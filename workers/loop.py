@@ -1,0 +1,108 @@
+"""The one thread of a worker: descriptors that are watched, and timers, which are rare.
+
+With no timer set the loop sleeps until a descriptor moves: an idle worker never wakes up.
+"""
+
+from __future__ import annotations
+
+import errno
+import select
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+HANG_UP = select.EPOLLHUP
+
+
+class Timer:
+    """One call at one time. `cancel` before then, or any number of times."""
+
+    def __init__(self, due_s: float, call: Callable[[], None]) -> None:
+        self.due_s = due_s
+        self.call = call
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Has the call not happen."""
+        self.cancelled = True
+
+
+class Loop:
+    """Owns the epoll descriptor. Handlers must not block and must not raise."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._timers: list[Timer] = []
+        self._stopped = False
+
+    def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
+        """Calls handler(events) whenever the descriptor is so. HUP and ERR are always told."""
+        if descriptor in self._handlers:
+            self._epoll.modify(descriptor, events)
+        else:
+            self._epoll.register(descriptor, events)
+        self._handlers[descriptor] = handler
+
+    def forget(self, descriptor: int) -> None:
+        """Watches it no more; call it before the descriptor is closed. Unknown ones are fine."""
+        if self._handlers.pop(descriptor, None) is not None:
+            self._epoll.unregister(descriptor)
+
+    def later(self, seconds: float, call: Callable[[], None]) -> Timer:
+        """Calls once after so many seconds."""
+        timer = Timer(time.monotonic() + seconds, call)
+        self._timers.append(timer)
+        return timer
+
+    def stop(self) -> None:
+        """Has `run` return after the handlers of this round."""
+        self._stopped = True
+
+    def run(self) -> None:
+        """Serves until `stop`."""
+        while not self._stopped:
+            try:
+                ready = self._epoll.poll(self._timeout_s())
+            except InterruptedError:
+                continue
+            for descriptor, events in ready:
+                # A handler of this round may have forgotten a later descriptor of it.
+                handler = self._handlers.get(descriptor)
+                if handler is not None:
+                    handler(events)
+            self._fire()
+
+    def close(self) -> None:
+        """Gives the epoll descriptor back, and touches none of those it watched.
+
+        A forked process shares the epoll with its parent: to unregister there would deafen it.
+        """
+        self._handlers.clear()
+        self._timers.clear()
+        self._epoll.close()
+
+    def _timeout_s(self) -> float | None:
+        self._timers = [timer for timer in self._timers if not timer.cancelled]
+        if not self._timers:
+            return None
+        return max(0.0, min(timer.due_s for timer in self._timers) - time.monotonic())
+
+    def _fire(self) -> None:
+        if not self._timers:
+            return
+        now = time.monotonic()
+        due = [timer for timer in self._timers if timer.due_s <= now]
+        for timer in due:
+            self._timers.remove(timer)
+            if not timer.cancelled:
+                timer.call()
+
+
+def would_block(error: OSError) -> bool:
+    """Whether a call on a descriptor that does not block has only to be made again later."""
+    return error.errno in {errno.EAGAIN, errno.EINTR}

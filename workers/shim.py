@@ -1,0 +1,193 @@
+"""One connection to one containerd shim, on the worker's loop.
+
+Only Wait, State and Kill go over it: everything that changes containerd's books goes through
+containerd. Wait stays outstanding for the life of the task and survives containerd's own death.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from proto.errors import Code, DriverError
+from workers import ttrpc
+from workers.loop import READ, WRITE, would_block
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.loop import Loop
+    from workers.wire import ShimTarget
+
+    Answer = Callable[[bytes, DriverError | None], None]
+
+_APIS = {2: "containerd.task.v2.Task", 3: "containerd.task.v3.Task"}
+_CALL_TIMEOUT_NS = 10_000_000_000
+_CHUNK_BYTES = 65536
+
+
+class Shim:
+    """A connected shim.
+
+    Args:
+        loop: the worker's loop.
+        target: which shim, and which container of it.
+        on_lost: called once with why, when the shim or the connection is gone and `close` was
+            not called. Calls in flight are answered with UNAVAILABLE before it.
+
+    Raises:
+        DriverError: UNAVAILABLE when nobody listens, UNSUPPORTED for an unknown api.
+    """
+
+    def __init__(self, loop: Loop, target: ShimTarget, on_lost: Callable[[str], None]) -> None:
+        if target.api not in _APIS:
+            raise DriverError(
+                f"the shim of container {target.container_id} speaks an unknown task API",
+                details=f"version {target.api}",
+                resolution="this release speaks 2 and 3; upgrade the driver",
+                code=Code.UNSUPPORTED,
+            )
+        self._loop = loop
+        self._service = _APIS[target.api]
+        self._namespace = target.namespace
+        self._id = target.container_id
+        self._on_lost = on_lost
+        self._answers: dict[int, Answer] = {}
+        self._next_stream = 1
+        self._decoder = ttrpc.Decoder()
+        self._out = bytearray()
+        self._closing = False
+        self._socket: socket.socket | None = _connect(target.address, target.container_id)
+        loop.watch(self._socket.fileno(), READ, self._on_ready)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the shim can be asked."""
+        return self._socket is not None
+
+    def wait(self, answer: Answer) -> None:
+        """Asks for the exit: answered when the task has ended, at once if it has already."""
+        self._call("Wait", ttrpc.wait_request(self._id), 0, answer)
+
+    def state(self, answer: Answer) -> None:
+        """Asks for pid and status."""
+        self._call("State", ttrpc.state_request(self._id), _CALL_TIMEOUT_NS, answer)
+
+    def kill(self, signal: int, *, everyone: bool, answer: Answer) -> None:
+        """Has the runtime signal the first process, or all processes of the container."""
+        payload = ttrpc.kill_request(self._id, signal, everyone=everyone)
+        self._call("Kill", payload, _CALL_TIMEOUT_NS, answer)
+
+    def close_when_idle(self) -> None:
+        """Closes as soon as no call is in flight; no more calls, please."""
+        self._closing = True
+        if not self._answers:
+            self.close()
+
+    def close(self) -> None:
+        """Closes now; calls in flight are not answered."""
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
+        self._answers.clear()
+
+    def _call(self, method: str, payload: bytes, timeout_ns: int, answer: Answer) -> None:
+        if self._socket is None:
+            answer(b"", _gone(self._id, "its connection is closed"))
+            return
+        stream = self._next_stream
+        self._next_stream += 2
+        self._answers[stream] = answer
+        data = ttrpc.request(self._service, method, payload, self._namespace, timeout_ns)
+        self._out += ttrpc.frame(stream, data)
+        self._flush()
+
+    def _on_ready(self, events: int) -> None:
+        if events & WRITE:
+            self._flush()
+        if self._socket is None or not events & ~WRITE:
+            return
+        try:
+            data = self._socket.recv(_CHUNK_BYTES)
+        except OSError as error:
+            if not would_block(error):
+                self._lose(str(error))
+            return
+        if not data:
+            self._lose("it closed the connection")
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        try:
+            for stream, body in self._decoder.feed(data):
+                answer = self._answers.pop(stream, None)
+                if answer is not None:
+                    answer(*ttrpc.response(body))
+        except DriverError as error:
+            self._lose(str(error))
+            return
+        if self._closing and not self._answers:
+            self.close()
+
+    def _flush(self) -> None:
+        if self._socket is None:
+            return
+        try:
+            while self._out:
+                del self._out[: self._socket.send(self._out)]
+        except OSError as error:
+            if not would_block(error):
+                # Not from inside a call: its caller would hear of the loss before it returns.
+                why = str(error)
+                self._loop.later(0, lambda: self._lose(why))
+                return
+        events = READ | WRITE if self._out else READ
+        self._loop.watch(self._socket.fileno(), events, self._on_ready)
+
+    def _lose(self, why: str) -> None:
+        if self._socket is None:
+            return
+        answers = list(self._answers.values())
+        self.close()
+        for answer in answers:
+            answer(b"", _gone(self._id, why))
+        if not self._closing:
+            self._on_lost(why)
+
+
+def _connect(address: str, container_id: str) -> socket.socket:
+    """Does not block: connect() on a unix socket succeeds or fails at once."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock.setblocking(False)
+    try:
+        if address.startswith("unix://"):
+            _connect_path(sock, address.removeprefix("unix://"))
+        else:
+            sock.connect(b"\0" + address.encode())
+    except OSError as error:
+        sock.close()
+        raise _gone(container_id, f"{address}: {error.strerror or error}") from error
+    return sock
+
+
+def _connect_path(sock: socket.socket, path: str) -> None:
+    """sun_path holds 108 bytes; a descriptor of the directory makes any name short."""
+    directory, _, name = path.rpartition("/")
+    descriptor = os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        sock.connect(f"/proc/self/fd/{descriptor}/{name}")
+    finally:
+        os.close(descriptor)
+
+
+def _gone(container_id: str, why: str) -> DriverError:
+    return DriverError(
+        f"the shim of container {container_id} does not answer",
+        details=why,
+        resolution="if it was killed, the task is reported as lost",
+        recoverable=True,
+        code=Code.UNAVAILABLE,
+    )

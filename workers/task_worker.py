@@ -1,0 +1,322 @@
+"""The process that looks after one task: it waits for the exit, keeps the logs, reads the cgroup.
+
+One thread, one epoll loop, no timer while nothing happens. Whoever asks, asks over a control
+connection (`control`); none of them is needed for the task to run on, log, and have its exit
+remembered. The worker ends when told `end`, and at nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from proto.errors import Code, DriverError
+from proto.release import RELEASE
+from workers import control, identity, journal, wire
+from workers.drain import Drain
+from workers.keepers import Keeper
+from workers.loop import Loop
+from workers.watch import Watch, say
+from workers.wire import ExitRecord, ShimTarget, WorkerSpec
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+
+    from proto.frames import Decoder, Frame
+    from workers.control import Connection
+
+_NO_LOG = {"", "/dev/null"}
+_MIN_STATS_S = 0.05
+_MAX_SIGNAL = 64
+
+
+class Worker:
+    """Everything of one worker. Made whole or not at all.
+
+    Raises:
+        DriverError: why this task cannot be looked after; ALREADY_EXISTS if it is already.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self.loop = Loop()
+        self.identity = _own_identity()
+        self._directory = _open_directory(spec.dir)
+        self._lock = _lock(self._directory, spec)
+        self._exit = journal.read_exit(spec.dir)
+        self._drained: bool | None = None
+        self._watch: Watch | None = None
+        self._keepers = [
+            Keeper(self.loop, path, lambda: self._drain.look())  # noqa: PLW0108 - made below
+            for path in dict.fromkeys((spec.stdout, spec.stderr))
+            if path not in _NO_LOG
+        ]
+        self._drain = Drain(self.loop, self._keepers, self._on_drained)
+        journal.write(
+            self._directory,
+            wire.WORKER_RECORD,
+            {**self.identity.to_wire(), "release": RELEASE, "name": spec.name},
+        )
+        self.listener = control.Listener(
+            self.loop, self._directory, wire.CONTROL_SOCKET, self.serve
+        )
+        if self._exit is not None:
+            self._drain.begin()
+
+    def hello(self) -> Frame:
+        """Who this is and how far its task is."""
+        return {
+            "v": wire.VERSION,
+            "release": RELEASE,
+            **self.identity.to_wire(),
+            "watching": self._watch is not None and self._watch.seen,
+            "exit": self._exit.to_wire() if self._exit else None,
+            "drained": self._drained is not None,
+        }
+
+    def serve(self, connection: Connection, request: Frame) -> None:
+        """Answers one request.
+
+        Raises:
+            DriverError: it is no request at all.
+        """
+        if not isinstance(request.get("id"), int):
+            raise DriverError("a request without an id", code=Code.CORRUPT)
+        try:
+            self._dispatch(connection, request)
+        except DriverError as error:
+            connection.refuse(request, error)
+
+    def _dispatch(self, connection: Connection, request: Frame) -> None:
+        control.check_version(request)
+        match request.get("op"):
+            case wire.HELLO:
+                connection.answer(request, self.hello())
+            case wire.WATCH:
+                self._serve_watch(connection, request)
+            case wire.KILL:
+                self._serve_kill(connection, request)
+            case wire.STATS:
+                self._serve_stats(connection, request)
+            case wire.END:
+                self._serve_end(connection, request)
+            case other:
+                raise DriverError(
+                    f"the task's worker does not know the request {other!r}",
+                    details=f"it is of release {RELEASE}",
+                    resolution="it is replaced when its task is started anew",
+                    code=Code.UNSUPPORTED,
+                )
+
+    def _serve_watch(self, connection: Connection, request: Frame) -> None:
+        target = ShimTarget.from_wire(request)
+
+        def seen(pid: int, status: str, error: DriverError | None) -> None:
+            if error is None:
+                connection.answer(request, {"pid": pid, "status": status})
+                self._tell_end(connection)
+                return
+            connection.refuse(request, error)
+            self._give_up_watch()
+
+        if self._exit is not None:
+            seen(0, "stopped", None)
+        elif self._watch is None:
+            self._watch = Watch(self.loop, target, self._on_exit)
+            self._watch.begin(seen)
+        elif self._watch.target.container_id == target.container_id:
+            self._watch.look(seen)
+        else:
+            raise _precondition(
+                f"this worker watches container {self._watch.target.container_id} already"
+            )
+
+    def _give_up_watch(self) -> None:
+        """A watch that never saw its task is none; the next request may try anew."""
+        if self._watch is not None and not self._watch.seen:
+            self._watch.close()
+            self._watch = None
+
+    def _serve_kill(self, connection: Connection, request: Frame) -> None:
+        number = request.get("signal")
+        if type(number) is not int or not 0 < number <= _MAX_SIGNAL:
+            raise DriverError(f"{number!r} is not a signal's number", code=Code.INVALID)
+        if self._exit is not None:
+            raise DriverError("the task has ended already", code=Code.NOT_FOUND)
+        if self._watch is None:
+            raise _precondition("the task is not watched yet, so it cannot be signalled")
+
+        def done(error: DriverError | None) -> None:
+            if error is None:
+                connection.answer(request)
+            else:
+                connection.refuse(request, error)
+
+        self._watch.kill(number, everyone=request.get("all") is True, done=done)
+
+    def _serve_stats(self, connection: Connection, request: Frame) -> None:
+        interval_ms = request.get("interval_ms")
+        if type(interval_ms) is not int or interval_ms < 0:
+            raise DriverError(
+                f"{interval_ms!r} is not an interval of samples",
+                resolution="give milliseconds, or 0 for no more samples",
+                code=Code.INVALID,
+            )
+        if interval_ms and self._watch is None and self._exit is None:
+            raise _precondition("the task is not watched yet, so there is nothing to measure")
+        if connection.stats_timer is not None:
+            connection.stats_timer.cancel()
+            connection.stats_timer = None
+        connection.answer(request)
+        self._tell_end(connection)
+        if interval_ms and self._exit is None:
+            self._sample(connection, max(interval_ms / 1000, _MIN_STATS_S))
+
+    def _sample(self, connection: Connection, interval_s: float) -> None:
+        if self._exit is not None or self._watch is None:
+            return
+        connection.send({"event": wire.STATS, **self._watch.sample().to_wire()})
+        if not connection.closed:
+            connection.stats_timer = self.loop.later(
+                interval_s, lambda: self._sample(connection, interval_s)
+            )
+
+    def _serve_end(self, connection: Connection, request: Frame) -> None:
+        """Lets go of everything before the answer: a successor may be forked right after it."""
+        self._drain.cancel()
+        if self._watch is not None:
+            self._watch.close()
+        for keeper in self._keepers:
+            keeper.close()
+        self.listener.close()
+        control.unlink(self._directory, wire.WORKER_RECORD)
+        os.close(self._lock)
+        connection.answer(request)
+        self.loop.stop()
+
+    def _tell_end(self, connection: Connection) -> None:
+        if self._exit is not None:
+            connection.send(_exit_event(self._exit))
+        if self._drained is not None:
+            connection.send(_drained_event(complete=self._drained))
+
+    def _on_exit(self, record: ExitRecord) -> None:
+        self._exit = record
+        try:
+            journal.write_exit(self._directory, record)
+        except DriverError as error:
+            say(f"exit {record.code} is known to this process only: {error}")
+        for connection in self.listener.connections():
+            if connection.stats_timer is not None:
+                connection.stats_timer.cancel()
+        self.listener.broadcast(_exit_event(record))
+        self._drain.begin()
+
+    def _on_drained(self, complete: bool) -> None:  # noqa: FBT001 - Drain's callback
+        self._drained = complete
+        self.listener.broadcast(_drained_event(complete=complete))
+
+
+def run(spec: object, sock: socket.socket, decoder: Decoder) -> int:
+    """The life of a worker in a process just forked; `sock` is who asked for it.
+
+    Returns:
+        The process's exit status: 0 after `end`, 1 when the task cannot be looked after.
+    """
+    try:
+        worker = Worker(_parse(spec))
+    except (DriverError, OSError) as error:
+        connection = control.Connection(Loop(), sock, decoder, _ignore)
+        connection.send({"event": wire.FAILED, "error": _as_driver_error(error).to_wire()})
+        return 1
+    connection = worker.listener.adopt(sock, decoder)
+    connection.send(
+        {
+            "event": wire.READY,
+            "v": wire.VERSION,
+            "release": RELEASE,
+            **worker.identity.to_wire(),
+        }
+    )
+    connection.take(decoder.feed(b""))
+    worker.loop.run()
+    return 0
+
+
+def _ignore(_connection: Connection, _request: Frame) -> None:
+    """Serves nobody."""
+
+
+def _parse(spec: object) -> WorkerSpec:
+    if not isinstance(spec, dict):
+        raise DriverError("a worker was asked for without its spec", code=Code.INVALID)
+    return WorkerSpec.from_wire(spec)
+
+
+def _own_identity() -> identity.Identity:
+    found = identity.identify(os.getpid())
+    if found is None:
+        raise DriverError(
+            "the worker cannot read its own entry in /proc",
+            resolution="mount /proc where the launcher runs",
+            code=Code.UNSUPPORTED,
+        )
+    return found
+
+
+def _open_directory(path: str) -> int:
+    """A descriptor of the task's state directory, which must be ours alone."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise DriverError(
+            f"the task's state directory {path!r} cannot be opened",
+            details=error.strerror or str(error),
+            code=Code.PRECONDITION,
+        ) from error
+    status = os.fstat(descriptor)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(descriptor)
+        raise _precondition(f"the task's state directory {path!r} is open to others")
+    return descriptor
+
+
+def _lock(directory: int, spec: WorkerSpec) -> int:
+    """Held while this process lives, so that a task has one worker."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+    descriptor = os.open(wire.WORKER_LOCK, flags, 0o600, dir_fd=directory)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise DriverError(
+            f"task {spec.name} has a worker already",
+            resolution=f"connect to {wire.CONTROL_SOCKET} in {spec.dir}",
+            code=Code.ALREADY_EXISTS,
+        ) from error
+    return descriptor
+
+
+def _exit_event(record: ExitRecord) -> Frame:
+    return {"event": wire.EXIT, **record.to_wire()}
+
+
+def _drained_event(*, complete: bool) -> Frame:
+    return {"event": wire.DRAINED, "complete": complete}
+
+
+def _precondition(brief: str) -> DriverError:
+    return DriverError(brief, code=Code.PRECONDITION)
+
+
+def _as_driver_error(error: DriverError | OSError) -> DriverError:
+    if isinstance(error, DriverError):
+        return error
+    return DriverError(
+        "the task's worker cannot be set up",
+        details=str(error),
+        resolution="see that the driver's state_dir is writable and has space",
+        recoverable=True,
+        code=Code.EXHAUSTED,
+    )

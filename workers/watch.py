@@ -1,0 +1,195 @@
+"""Watching one task at its shim: the outstanding Wait, and what holds when the shim is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from proto.errors import DriverError
+from workers import cgroups, identity, ttrpc
+from workers.loop import READ
+from workers.shim import Shim
+from workers.wire import LOST_CODE, ExitRecord, Sample
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.loop import Loop, Timer
+    from workers.wire import ShimTarget
+
+    Seen = Callable[[int, str, DriverError | None], None]
+
+_ORPHAN_S = 5.0
+"""How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
+
+_KILLED_S = 5.0
+
+
+class Watch:
+    """One task from its first State to its exit.
+
+    Args:
+        loop: the worker's loop.
+        target: the shim.
+        on_exit: called once. Nothing is reported before the shim has answered State once: until
+            then a failure is the answer of whoever asked for the watch.
+
+    Raises:
+        DriverError: the shim cannot be reached.
+    """
+
+    def __init__(
+        self, loop: Loop, target: ShimTarget, on_exit: Callable[[ExitRecord], None]
+    ) -> None:
+        self.target = target
+        self.seen = False
+        self.ended = False
+        self.readings: cgroups.Readings | None = None
+        self._loop = loop
+        self._on_exit = on_exit
+        self._refused: DriverError | None = None
+        self._pidfd = -1
+        self._timer: Timer | None = None
+        self._tries = 0
+        self._shim = Shim(loop, target, self._on_lost)
+
+    def begin(self, seen: Seen) -> None:
+        """Has Wait stand at the shim, then tells pid and status, or why not."""
+        self._shim.wait(self._on_wait)
+        self.look(seen)
+
+    def look(self, seen: Seen) -> None:
+        """Asks the shim for pid and status."""
+        self._shim.state(lambda payload, error: self._on_state(payload, error, seen))
+
+    def kill(
+        self, number: int, *, everyone: bool, done: Callable[[DriverError | None], None]
+    ) -> None:
+        """Has the shim's runtime signal the task: it alone knows for sure which processes."""
+        self._shim.kill(number, everyone=everyone, answer=lambda _, error: done(error))
+
+    def sample(self) -> Sample:
+        """A reading of the task's cgroup; unknown values where it could not be found."""
+        return self.readings.sample() if self.readings else Sample(t_ns=time.time_ns())
+
+    def close(self) -> None:
+        """Watches no more, and reports nothing any more."""
+        self.ended = True
+        self._shim.close()
+        self._release()
+
+    def _on_state(self, payload: bytes, error: DriverError | None, seen: Seen) -> None:
+        error = error or self._refused
+        if self.ended:
+            seen(0, "stopped", None)
+            return
+        if error is not None:
+            seen(0, "", error)
+            return
+        pid, status = ttrpc.state_answer(payload)
+        self.seen = True
+        self._tries = 0
+        if pid and self._pidfd < 0:
+            self._attach(pid)
+        seen(pid, status, None)
+
+    def _attach(self, pid: int) -> None:
+        """Opens what outlives the shim's word: a pidfd and the cgroup's files.
+
+        The shim is the process's reaper and has just named its pid, so it is not another's yet.
+        Should it have ended in between, Wait answers and the pidfd is never used.
+        """
+        process = identity.identify(pid)
+        pidfd = identity.open_pidfd(process) if process else None
+        self._pidfd = -1 if pidfd is None else pidfd
+        try:
+            self.readings = cgroups.locate(pid)
+        except OSError as error:
+            say(f"{self.target.container_id}: no cgroup readings of pid {pid}: {error}")
+
+    def _on_wait(self, payload: bytes, error: DriverError | None) -> None:
+        if error is None:
+            code, at_ns = ttrpc.wait_answer(payload)
+            self._end(code, at_ns or time.time_ns(), "")
+        elif self._shim.connected:
+            self._refused = error
+            if self.seen:
+                self._lose(str(error))
+
+    def _on_lost(self, why: str) -> None:
+        """The shim may live and only the connection be gone: one that accepts again is alive."""
+        if self.ended or not self.seen:
+            return
+        self._tries += 1
+        if self._tries > 1:
+            self._lose(why)
+            return
+        try:
+            self._shim = Shim(self._loop, self.target, self._on_lost)
+        except DriverError as error:
+            self._lose(error.details or why)
+            return
+        self.begin(self._on_seen_again)
+
+    def _on_seen_again(self, _pid: int, _status: str, error: DriverError | None) -> None:
+        if error is not None and not self.ended and self._shim.connected:
+            self._lose(str(error))
+
+    def _lose(self, why: str) -> None:
+        """Without its shim the task is over, but "it has ended" must be true before it is said."""
+        if self.ended or self._timer is not None:
+            return
+        reason = f"the containerd shim of the task ended without telling its exit: {why}"
+        if self._pidfd < 0:
+            self._end_lost(reason)
+            return
+        self._loop.watch(self._pidfd, READ, lambda _: self._end_lost(reason))
+        self._timer = self._loop.later(_ORPHAN_S, lambda: self._kill_orphan(reason))
+
+    def _kill_orphan(self, reason: str) -> None:
+        reason += "; its first process went on and was killed"
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            self._end_lost(reason)
+            return
+        self._loop.watch(self._pidfd, READ, lambda _: self._end_lost(reason))
+        self._timer = self._loop.later(
+            _KILLED_S, lambda: self._end_lost(f"{reason}, but does not die")
+        )
+
+    def _end_lost(self, reason: str) -> None:
+        self._end(LOST_CODE, time.time_ns(), reason)
+
+    def _end(self, code: int, at_ns: int, reason: str) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        oom_kills = self.readings.oom_kills() if self.readings else 0
+        self._shim.close_when_idle()
+        self._release()
+        self._on_exit(
+            ExitRecord(
+                code=code, at_ns=at_ns, oom_kills=oom_kills, lost=bool(reason), reason=reason
+            )
+        )
+
+    def _release(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._pidfd >= 0:
+            self._loop.forget(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
+        if self.readings is not None:
+            self.readings.close()
+            self.readings = None
+
+
+def say(line: str) -> None:
+    """A line for the launcher's log, which is every worker's stderr."""
+    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} worker {os.getpid()}: {line}\n")
+    sys.stderr.flush()
