@@ -96,15 +96,15 @@ class TaskActor(pykka.ThreadingActor):
     def _handle(self, message: TaskMessage) -> None:  # noqa: C901 - one line per message
         match message:
             case Begin():
-                self._start(message)
+                self._begin_start(message)
             case Recover():
-                self._recover(message)
+                self._begin_recover(message)
             case Started():
                 self._started(message)
             case Wait(reply=reply):
                 self._wait(reply)
             case Stop():
-                self._stop(message)
+                self._stop_task(message)
             case StopDeadline(rung=rung):
                 self._stop_deadline(rung)
             case SignalFailed(error=error):
@@ -132,7 +132,7 @@ class TaskActor(pykka.ThreadingActor):
 
     # --- start and recover
 
-    def _start(self, message: Begin) -> None:
+    def _begin_start(self, message: Begin) -> None:
         self._begin_reply = message.reply
         begun = time.monotonic()
 
@@ -159,7 +159,7 @@ class TaskActor(pykka.ThreadingActor):
             done,
         )
 
-    def _recover(self, message: Recover) -> None:
+    def _begin_recover(self, message: Recover) -> None:
         def done(running: RunningTask | None, error: BaseException | None) -> None:
             tell(self.actor_ref, Started(task=running, error=error))
             if running is None:
@@ -253,7 +253,7 @@ class TaskActor(pykka.ThreadingActor):
 
     # --- stop and signal
 
-    def _stop(self, message: Stop) -> None:
+    def _stop_task(self, message: Stop) -> None:
         if self._phase is Phase.EXITED or self._phase is Phase.GONE:
             message.reply.answer(None)
             return

@@ -13,7 +13,6 @@ from pathlib import Path
 from containerd.records import ShimAddress
 
 _TASKS = "io.containerd.runtime.v2.task"
-_SCHEME = "unix://"
 _LIMIT_BYTES = 4096
 
 
@@ -65,6 +64,6 @@ def _read(directory: Path) -> ShimAddress | None:
 
 
 def _address(text: str, api: int) -> ShimAddress | None:
-    if not text.startswith(_SCHEME) or api not in {2, 3}:
+    if not text or api not in {2, 3}:
         return None
-    return ShimAddress(address=text.removeprefix(_SCHEME), api=api)
+    return ShimAddress(address=text, api=api)

@@ -80,7 +80,10 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimAddress:
-    """Where a shim speaks ttrpc: a unix socket's path, and 2 or 3 for containerd.task.v2 or v3."""
+    """Where a shim speaks ttrpc, and 2 or 3 for containerd.task.v2 or v3.
+
+    address is as containerd wrote it: unix://PATH, or the name of an abstract socket.
+    """
 
     address: str
     api: int
