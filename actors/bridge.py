@@ -44,7 +44,7 @@ class Reply(Generic[T]):
             self._loop.call_soon_threadsafe(once)
 
 
-def tell(ref: pykka.ActorRef, message: object) -> bool:
+def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     """Sends an event; False when the actor is gone, which is no failure of the sender."""
     try:
         ref.tell(message)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
@@ -70,7 +70,7 @@ class ActorGateway(Gateway):
         self._loop.set_default_executor(self._executor)
         self._configured = asyncio.Event()
         self._services: Services | None = None
-        self._images: list[pykka.ActorRef] = []
+        self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
 

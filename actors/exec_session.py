@@ -14,7 +14,7 @@ import os
 import secrets
 import shutil
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from actors.fifo import FifoReader, FifoWriter
@@ -87,7 +87,7 @@ class ExecSession:
         paths = [str(self._directory / name) for name in names]
         return paths[0], paths[1], paths[2] if len(paths) > 2 else ""  # noqa: PLR2004
 
-    async def outputs(self) -> AsyncIterator[ExecOutput]:
+    async def outputs(self) -> AsyncGenerator[ExecOutput, None]:
         """What the command writes, then the close of each stream, then its exit, alone."""
         queue: asyncio.Queue[ExecOutput | None] = asyncio.Queue(_QUEUE)
         pumps = [
@@ -180,7 +180,7 @@ async def stream(
     *,
     terminal: bool,
     inputs: AsyncIterator[ExecInput],
-) -> AsyncIterator[ExecOutput]:
+) -> AsyncGenerator[ExecOutput, None]:
     """A whole session: opened, fed from `inputs`, closed whatever happens."""
     session = ExecSession(services, task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None

@@ -43,7 +43,7 @@ class FifoReader:
 
     async def _readable(self) -> None:
         future = self._wakeup = self._loop.create_future()
-        self._loop.add_reader(self._fd, lambda: future.done() or future.set_result(None))
+        self._loop.add_reader(self._fd, _settle, future)
         try:
             await future
         finally:
@@ -74,7 +74,7 @@ class FifoWriter:
 
     async def _writable(self) -> None:
         future = self._loop.create_future()
-        self._loop.add_writer(self._fd, lambda: future.done() or future.set_result(None))
+        self._loop.add_writer(self._fd, _settle, future)
         try:
             await future
         finally:
@@ -85,3 +85,8 @@ class FifoWriter:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

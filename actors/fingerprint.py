@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.nomad_types import Fingerprint, Health
@@ -25,7 +25,7 @@ DISABLED = Fingerprint(
 )
 
 
-async def watch(services: Services) -> AsyncIterator[Fingerprint]:
+async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
     """A fingerprint at once, then whenever it changes, for ever."""
     last: Fingerprint | None = None
     while True:

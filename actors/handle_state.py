@@ -7,6 +7,7 @@ Version 1 is the Go driver's; ours is 2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgpack
 
@@ -55,7 +56,7 @@ class HandleState:
                 code=Code.UNSUPPORTED,
             )
         try:
-            fields = msgpack.unpackb(data, raw=False)
+            fields: dict[str, Any] = msgpack.unpackb(data, raw=False)
             kinds = {"started_at_ns": int, "pid": int}
             return cls(**{n: _checked(fields, n, kinds.get(n, str)) for n in cls.__slots__})
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
@@ -66,7 +67,7 @@ class HandleState:
             ) from error
 
 
-def _checked(fields: dict[str, object], name: str, kind: type) -> object:
+def _checked(fields: dict[str, Any], name: str, kind: type) -> Any:
     value = fields[name]
     if not isinstance(value, kind):
         raise TypeError(f"{name} is {type(value).__name__}, not {kind.__name__}")

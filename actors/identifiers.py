@@ -26,7 +26,7 @@ _MAX_HOSTNAME = 63
 
 
 def namespace(*, cgroup_v2: bool) -> str:
-    """containerd's namespace for the driver's containers."""
+    """Containerd's namespace for the driver's containers."""
     return "nomad.slice" if cgroup_v2 else "nomad"
 
 
@@ -48,10 +48,7 @@ def split_task_id(task_id: str) -> tuple[str, str]:
 
 def container_id(alloc_id: str, task_name: str, *, cgroup_v2: bool) -> str:
     """`<task>-<alloc>` on cgroup v1, `<alloc>.<task>.scope` on v2, where containerd takes it."""
-    if cgroup_v2:
-        plain = f"{alloc_id}.{task_name}.scope"
-    else:
-        plain = f"{task_name}-{alloc_id}"
+    plain = f"{alloc_id}.{task_name}.scope" if cgroup_v2 else f"{task_name}-{alloc_id}"
     if len(plain) <= _MAX_ID and _VALID_ID.fullmatch(plain):
         return plain
     digest = hashlib.sha256(f"{alloc_id}/{task_name}".encode()).hexdigest()[:12]

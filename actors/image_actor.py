@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
@@ -47,7 +47,7 @@ class ImageActor(pykka.ThreadingActor):
     use_daemon_thread = True
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, store: ImageStore, events: pykka.ActorRef
+        self, loop: asyncio.AbstractEventLoop, store: ImageStore, events: pykka.ActorRef[Any]
     ) -> None:
         super().__init__()
         self._loop = loop

@@ -71,7 +71,12 @@ class LauncherLink:
         link = WorkerLink(reader, writer)
         first: asyncio.Future[frames.Frame | None]
         first = asyncio.get_running_loop().create_future()
-        link.listen(lambda frame: first.done() or first.set_result(frame))
+
+        def heard(frame: frames.Frame | None) -> None:
+            if not first.done():
+                first.set_result(frame)
+
+        link.listen(heard)
         writer.write(frames.encode({"op": "fork", "v": wire.VERSION, "spec": spec.to_wire()}))
         try:
             frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)

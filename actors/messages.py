@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import asyncio
@@ -77,7 +77,7 @@ class TaskGone:
     """A TaskActor has nothing left to look after."""
 
     task_id: str
-    ref: pykka.ActorRef
+    ref: pykka.ActorRef[Any]
 
 
 SupervisorMessage = Configure | StartTask | RecoverTask | ForTask | DestroyUnknown | TaskGone

@@ -86,7 +86,7 @@ def _image(services: Services, options: TaskOptions) -> ImageRequest:
 
 
 def _logs(task: TaskConfig) -> tuple[str, str]:
-    """containerd refuses stdout without stderr, so both are real or both are empty."""
+    """Containerd refuses stdout without stderr, so both are real or both are empty."""
     stdout = "" if task.stdout_path in _NO_LOG else task.stdout_path
     stderr = "" if task.stderr_path in _NO_LOG else task.stderr_path
     if bool(stdout) != bool(stderr):

@@ -21,6 +21,7 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from containerd.client import Containerd
 
+Report = Callable[[str], object]
 _REMEMBERED = 64
 _GRACE_S = 10.0
 _END_S = 5.0
@@ -56,7 +57,7 @@ class ImageStore:
         self._containerd = containerd
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
 
-    async def ensure(self, request: ImageRequest, report: Callable[[str], None]) -> ImageReady:
+    async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
         """The image, unpacked; pulled when it is missing or the request says always.
 
         Raises:
@@ -105,7 +106,7 @@ class ImageStore:
             self._known.popitem(last=False)
         return ready
 
-    async def _pull(self, request: ImageRequest, report: Callable[[str], None]) -> ImageReady:
+    async def _pull(self, request: ImageRequest, report: Report) -> ImageReady:
         begun = time.monotonic()
         report("Downloading image")
         lease = f"{PREFIX}-pull-{time.time_ns():x}"
@@ -126,9 +127,7 @@ class ImageStore:
         report(f"Image {ready.digest} pulled: {size / 1e6:.1f} MB in {seconds:.1f} s")
         return ready
 
-    async def _run_puller(
-        self, request: ImageRequest, lease: str, report: Callable[[str], None]
-    ) -> int:
+    async def _run_puller(self, request: ImageRequest, lease: str, report: Report) -> int:
         argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
         loop = asyncio.get_running_loop()
         process = await loop.run_in_executor(
@@ -151,7 +150,13 @@ class ImageStore:
             await loop.run_in_executor(None, child_process.finish, process, _END_S)
 
     def _wire_request(self, request: ImageRequest, lease: str) -> frames.Frame:
-        auth = request.auth
+        auth = None
+        if request.auth is not None:
+            auth = pull_wire.Credentials(
+                username=request.auth.username,
+                password=request.auth.password,
+                server_address=request.auth.server_address,
+            )
         return pull_wire.PullRequest(
             reference=request.name,
             address=self._containerd.address,
@@ -159,20 +164,13 @@ class ImageStore:
             snapshotter=request.snapshotter,
             lease=lease,
             platform="",
-            auth=auth
-            and pull_wire.Credentials(
-                username=auth.username,
-                password=auth.password,
-                server_address=auth.server_address,
-            ),
+            auth=auth,
             timeout_s=request.timeout_s,
             labels={f"{PREFIX}.io/pulled": "true"},
         ).to_wire()
 
 
-async def _converse(
-    process: child_process.Child, request: frames.Frame, report: Callable[[str], None]
-) -> int:
+async def _converse(process: child_process.Child, request: frames.Frame, report: Report) -> int:
     """Hands over the request, reports progress, returns the image's size in bytes."""
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101

@@ -1,4 +1,4 @@
-"""How a task is taken over from an earlier plugin, or declared gone after its leftovers are removed."""
+"""How a task is taken over from an earlier plugin, or declared gone once nothing of it is left."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from actors import identifiers, teardown, worker_link
 from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
-from workers.wire import ExitRecord
 from proto.errors import Code, DriverError
 from workers import journal, wire
+from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
     from actors.nomad_types import TaskConfig
@@ -58,9 +58,9 @@ async def attach(
     """
     link = await _living_worker(directory)
     if link is None:
-        recorded = await asyncio.to_thread(journal.read_exit, str(directory))
-        if recorded is not None:
-            return None, recorded
+        ended = await asyncio.to_thread(journal.read_exit, str(directory))
+        if ended is not None:
+            return None, ended
         return await _new_worker(services, state, directory), None
     hello = await link.request("hello")
     recorded = hello.get("exit")
@@ -82,7 +82,7 @@ async def _new_worker(services: Services, state: HandleState, directory: Path) -
     record = await services.containerd.task(state.container_id)
     if record is None:
         return None
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
     link = await services.launcher.fork(
         wire.WorkerSpec(
             name=state.container_id,

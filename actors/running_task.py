@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pykka
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from actors.nomad_types import NetworkOverride
     from actors.settings import DriverSettings
     from actors.worker_link import WorkerLink
-    from workers.wire import ExitRecord
     from containerd.client import Containerd
+    from workers.wire import ExitRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,8 @@ class Services:
     cgroup_v2: bool
     boot_id: str
     launcher: LauncherLink
-    images: pykka.ActorRef
-    events: pykka.ActorRef
+    images: pykka.ActorRef[Any]
+    events: pykka.ActorRef[Any]
 
     @property
     def state_dir(self) -> Path:

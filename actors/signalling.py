@@ -42,7 +42,7 @@ async def deliver(
 
 
 class StopLadder:
-    """The rungs of a stop: the job's signal for timeout_s, SIGKILL for KILL_BUDGET_S, then giving up.
+    """The rungs of a stop: the job's signal for timeout_s, SIGKILL for KILL_BUDGET_S, an error.
 
     Plain bookkeeping: `send` delivers a signal, `later` has `climb` called with the rung's number.
     """

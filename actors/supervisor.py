@@ -1,11 +1,11 @@
-"""Supervisor: knows every task of this plugin by Nomad's id, and no more about it than its actor."""
+"""Supervisor: knows every task of this plugin by Nomad's id, and of each only its actor."""
 
 from __future__ import annotations
 
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
@@ -51,13 +51,13 @@ class Supervisor(pykka.ThreadingActor):
         super().__init__()
         self._make_services = make_services
         self._services: Services | None = None
-        self._tasks: dict[str, pykka.ActorRef] = {}
+        self._tasks: dict[str, pykka.ActorRef[Any]] = {}
 
     def on_failure(
         self,
-        exception_type: type[BaseException] | None,
+        exception_type: type[BaseException] | None,  # noqa: ARG002
         exception_value: BaseException | None,
-        traceback: TracebackType | None,
+        traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """Ends the process, see the class."""
         _log.critical("the supervisor failed, the plugin ends", exc_info=exception_value)
@@ -88,8 +88,8 @@ class Supervisor(pykka.ThreadingActor):
             case RecoverTask():
                 self._recover(message)
             case ForTask(task_id=task_id, request=request):
-                ref = self._tasks.get(task_id)
-                if ref is None or not tell(ref, request):
+                known = self._tasks.get(task_id)
+                if known is None or not tell(known, request):
                     request.reply.fail(not_found(task_id))
             case DestroyUnknown():
                 self._destroy(message)
@@ -104,7 +104,7 @@ class Supervisor(pykka.ThreadingActor):
             self._services = self._make_services(message.settings)
         message.reply.answer(None)
 
-    def _new(self, task: TaskConfig, phase: Phase) -> pykka.ActorRef:
+    def _new(self, task: TaskConfig, phase: Phase) -> pykka.ActorRef[Any]:
         services = self._ready()
         if task.id in self._tasks:
             raise DriverError(f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS)

@@ -36,8 +36,8 @@ from actors.messages import (
 from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
 from actors.phases import ALIVE, Event, Phase
 from actors.signalling import StopLadder
-from workers.wire import ExitRecord
 from proto.errors import Code, DriverError
+from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -64,7 +64,7 @@ class TaskActor(pykka.ThreadingActor):
     use_daemon_thread = True
 
     def __init__(
-        self, services: Services, task: TaskConfig, supervisor: pykka.ActorRef, phase: Phase
+        self, services: Services, task: TaskConfig, supervisor: pykka.ActorRef[Any], phase: Phase
     ) -> None:
         super().__init__()
         self._services = services
@@ -86,14 +86,14 @@ class TaskActor(pykka.ThreadingActor):
         """Handles one message. An unexpected failure becomes this task's, never the actor's end."""
         try:
             self._handle(message)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - see above
             if not isinstance(error, DriverError):
                 _log.exception("task actor", extra={"task_id": self._task.id})
             reply = getattr(message, "reply", None)
             if isinstance(reply, Reply):
                 reply.fail(error)
 
-    def _handle(self, message: TaskMessage) -> None:  # noqa: C901 - one line per message
+    def _handle(self, message: TaskMessage) -> None:
         match message:
             case Begin():
                 self._begin_start(message)

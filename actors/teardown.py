@@ -1,4 +1,4 @@
-"""Removing what belongs to a container, whatever is left of it. Every step takes "gone" for done."""
+"""Removing what belongs to a container, whatever is left of it; "gone" counts as done."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
             raise DriverError(
                 f"the process of container {container_id} survives SIGKILL",
                 details=f"pid {record.pid}, after {_KILL_WAIT_S:g} s",
-                resolution="it is stuck in the kernel, on a dead file system perhaps: see ps -o wchan",
+                resolution="it is stuck in the kernel, see ps -o pid,stat,wchan",
                 recoverable=True,
                 code=Code.TIMEOUT,
             )
@@ -117,7 +117,7 @@ async def remove_if_ours(services: Services, container_id: str, task_id: str) ->
 
 
 async def until_drained(link: WorkerLink, budget_s: float) -> None:
-    """Waits until the log FIFOs have all that the task wrote; containerd's Delete drops the rest."""
+    """Waits until the log FIFOs have all that the task wrote; Delete drops the rest."""
     deadline = asyncio.get_running_loop().time() + budget_s
     while asyncio.get_running_loop().time() < deadline:
         try:

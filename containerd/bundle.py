@@ -6,7 +6,6 @@ containerd 1.x writes `address` there; 2.x writes `bootstrap.json` with version 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,7 +41,7 @@ def _bundles(address: str, namespace: str, container_id: str, pid: int) -> Itera
         # Fields after the command's closing bracket: state, parent's pid, …
         stat = Path(f"/proc/{pid}/stat").read_text()
         parent = stat.rpartition(")")[2].split()[1]
-        bundle = Path(os.readlink(f"/proc/{parent}/cwd"))
+        bundle = Path(f"/proc/{parent}/cwd").readlink()
     except (OSError, IndexError):
         return
     # A shim of several containers sits in the bundle of its first one.

@@ -62,7 +62,7 @@ class Containerd:
         await self._call.close()
 
     async def version(self) -> Version:
-        """containerd's version."""
+        """Containerd's version."""
         found = await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=CALL_S)
         return Version(version=found.version, revision=found.revision)
 
@@ -112,7 +112,7 @@ class Containerd:
 
     # --- leases
 
-    async def create_lease(self, id: str, *, expire_s: float, labels: Mapping[str, str]) -> None:  # noqa: A002
+    async def create_lease(self, id: str, *, expire_s: float, labels: Mapping[str, str]) -> None:
         """A lease that containerd drops by itself after expire_s."""
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + expire_s))
         request = leases_pb2.CreateRequest(
@@ -124,7 +124,7 @@ class Containerd:
             if error.code is not Code.ALREADY_EXISTS:
                 raise
 
-    async def delete_lease(self, id: str) -> None:  # noqa: A002
+    async def delete_lease(self, id: str) -> None:
         """Drops a lease; what nothing else refers to may then be collected."""
         request = leases_pb2.DeleteRequest(id=id)
         await self._unless_gone(
@@ -194,7 +194,7 @@ class Containerd:
             lease=lease,
         )
 
-    async def get_container(self, id: str) -> ContainerRecord | None:  # noqa: A002
+    async def get_container(self, id: str) -> ContainerRecord | None:
         """The container's record, None when there is none."""
         request = containers_pb2.GetContainerRequest(id=id)
         found = await self._unless_gone(
@@ -208,7 +208,7 @@ class Containerd:
         found = await self._call(rpc.CONTAINER_LIST, request, "list containers", timeout_s=CALL_S)
         return tuple(_container(container) for container in found.containers)
 
-    async def delete_container(self, id: str) -> None:  # noqa: A002
+    async def delete_container(self, id: str) -> None:
         """Deletes the record; its task must be gone."""
         request = containers_pb2.DeleteContainerRequest(id=id)
         await self._unless_gone(
@@ -219,7 +219,7 @@ class Containerd:
 
     async def create_task(
         self,
-        id: str,  # noqa: A002
+        id: str,
         mounts: tuple[Mount, ...],
         *,
         stdin: str,
@@ -243,7 +243,7 @@ class Containerd:
         )
         return answer.pid
 
-    async def start_task(self, id: str) -> int:  # noqa: A002
+    async def start_task(self, id: str) -> int:
         """Starts the process of a created task; returns its pid."""
         request = tasks_pb2.StartRequest(container_id=id)
         answer = await self._call(
@@ -251,7 +251,7 @@ class Containerd:
         )
         return answer.pid
 
-    async def task(self, id: str) -> TaskRecord | None:  # noqa: A002
+    async def task(self, id: str) -> TaskRecord | None:
         """The container's task, None when there is none."""
         request = tasks_pb2.GetRequest(container_id=id)
         found = await self._unless_gone(
@@ -270,7 +270,7 @@ class Containerd:
             exited_at_ns=process.exited_at.ToNanoseconds(),
         )
 
-    async def delete_task(self, id: str) -> Exit | None:  # noqa: A002
+    async def delete_task(self, id: str) -> Exit | None:
         """Deletes a task that has ended; None when there is none."""
         request = tasks_pb2.DeleteTaskRequest(container_id=id)
         found = await self._unless_gone(
@@ -281,7 +281,9 @@ class Containerd:
                 timeout_s=RUNTIME_S,
             )
         )
-        return found and Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
+        if found is None:
+            return None
+        return Exit(code=found.exit_status, at_ns=found.exited_at.ToNanoseconds())
 
     async def kill_task(
         self,
@@ -289,7 +291,7 @@ class Containerd:
         signal: int,
         *,
         everyone: bool,
-        exec_id: str = "",  # noqa: A002
+        exec_id: str = "",
     ) -> None:
         """Sends a signal to the first process, to every process, or to that of an exec."""
         request = tasks_pb2.KillRequest(
@@ -302,7 +304,7 @@ class Containerd:
             timeout_s=CALL_S,
         )
 
-    async def wait_task(self, id: str, exec_id: str = "") -> Exit:  # noqa: A002
+    async def wait_task(self, id: str, exec_id: str = "") -> Exit:
         """Waits, without a deadline, for the first process or an exec's to end."""
         request = tasks_pb2.WaitRequest(container_id=id, exec_id=exec_id)
         found = await self._call(rpc.TASK_WAIT, request, f"wait for container {id}", timeout_s=None)
@@ -312,7 +314,7 @@ class Containerd:
 
     async def exec_create(
         self,
-        id: str,  # noqa: A002
+        id: str,
         exec_id: str,
         process_json: bytes,
         *,
@@ -335,7 +337,7 @@ class Containerd:
             rpc.TASK_EXEC, request, f"prepare a command in container {id}", timeout_s=RUNTIME_S
         )
 
-    async def exec_start(self, id: str, exec_id: str) -> int:  # noqa: A002
+    async def exec_start(self, id: str, exec_id: str) -> int:
         """Starts the process of an exec; returns its pid."""
         request = tasks_pb2.StartRequest(container_id=id, exec_id=exec_id)
         answer = await self._call(
@@ -343,7 +345,7 @@ class Containerd:
         )
         return answer.pid
 
-    async def resize(self, id: str, exec_id: str, *, width: int, height: int) -> None:  # noqa: A002
+    async def resize(self, id: str, exec_id: str, *, width: int, height: int) -> None:
         """Sets the window size of an exec's terminal, in characters."""
         request = tasks_pb2.ResizePtyRequest(
             container_id=id, exec_id=exec_id, width=width, height=height
@@ -355,14 +357,14 @@ class Containerd:
             timeout_s=CALL_S,
         )
 
-    async def close_stdin(self, id: str, exec_id: str) -> None:  # noqa: A002
+    async def close_stdin(self, id: str, exec_id: str) -> None:
         """Has the shim drop the writing end of an exec's stdin that it holds."""
         request = tasks_pb2.CloseIORequest(container_id=id, exec_id=exec_id, stdin=True)
         await self._call(
             rpc.TASK_CLOSE_IO, request, f"close stdin in container {id}", timeout_s=CALL_S
         )
 
-    async def delete_exec(self, id: str, exec_id: str) -> None:  # noqa: A002
+    async def delete_exec(self, id: str, exec_id: str) -> None:
         """Removes an exec that has ended."""
         request = tasks_pb2.DeleteProcessRequest(container_id=id, exec_id=exec_id)
         await self._unless_gone(
@@ -376,7 +378,7 @@ class Containerd:
 
     # --- the shim
 
-    async def shim(self, id: str, pid: int) -> ShimAddress | None:  # noqa: A002
+    async def shim(self, id: str, pid: int) -> ShimAddress | None:
         """Where the container's shim listens; None for one that does not speak ttrpc."""
         return bundle.find_shim(self.address, self.namespace, id, pid)
 

@@ -1,4 +1,4 @@
-"""What an image is made of: from its name to the manifest of this platform, its config and layers."""
+"""What an image is made of: from its name to this platform's manifest, config and layers."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def _home(entry: list[str] | None) -> str:
 def _unknown(what: str, name: str, why: str) -> DriverError:
     return DriverError(
         f"Error in creating container: {why}",
-        details=f"{what} {name[:64]!r} is not in the image's /etc/{'passwd' if what == 'user' else what}",
+        details=f"the image has no {what} {name[:64]!r}",
         resolution=f"use a {what} of the image, or a number",
         code=Code.INVALID,
     )

@@ -165,8 +165,8 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
         what: the request in words, with its id, after "containerd cannot ".
         address: containerd's socket, for the case that nobody answers.
     """
-    status = error.code()  # type: ignore[attr-defined]
-    text = str(error.details() or "")[:_DETAILS_LIMIT]  # type: ignore[attr-defined]
+    status = error.code()
+    text = str(error.details() or "")[:_DETAILS_LIMIT]
     code, recoverable = _CODES.get(status, (Code.INTERNAL, False))
     if code is Code.UNAVAILABLE and _nobody_there(text):
         return DriverError(
@@ -243,7 +243,7 @@ class AsyncCalls:
         channel, self._channel = self._channel, None
         self._stubs.clear()
         if channel is not None:
-            await channel.close()
+            await channel.close(None)
 
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
@@ -305,7 +305,7 @@ class SyncCalls:
         except grpc.RpcError as error:
             raise as_driver_error(error, what, self.address) from None
         finally:
-            call.cancel()
+            call.cancel()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Closes the channel."""

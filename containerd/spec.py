@@ -258,7 +258,7 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        _fs("/dev/shm", "tmpfs", "shm", [*secure, "mode=1777", "size=65536k"]),
+        _fs("/dev/shm", "tmpfs", "shm", [*secure, "mode=1777", "size=65536k"]),  # noqa: S108
         _fs("/dev/mqueue", "mqueue", "mqueue", secure),
         _fs("/sys", "sysfs", "sysfs", [*secure, "ro"]),
         _fs("/sys/fs/cgroup", "cgroup", "cgroup", [*secure, "relatime", "ro"]),

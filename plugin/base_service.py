@@ -53,5 +53,5 @@ class BaseService:
         return goplugin_pb2.Empty()
 
     async def check(self, _: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
-        """gRPC health."""
+        """GRPC health."""
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)

@@ -101,7 +101,7 @@ def _dns(message: driver_pb2.TaskConfig) -> nomad.DnsConfig | None:
 
 
 def topology(message: base_pb2.SetConfigRequest) -> tuple[int, int]:
-    """(MHz of all usable cores, number of cores) as Nomad counts them; zeros where it tells none."""
+    """(MHz of all usable cores, number of cores) as Nomad counts them; 0 where it tells none."""
     found = message.nomad_config.driver.Topology
     cores = [core for core in found.cores if not core.disable]
     mhz = sum(core.base_speed or core.max_speed or core.guess_speed for core in cores)
@@ -133,7 +133,7 @@ def started(task: driver_pb2.TaskConfig, answer: nomad.StartedTask) -> driver_pb
         handle=driver_pb2.TaskHandle(
             version=answer.handle_version,
             config=task,
-            state=driver_pb2.TaskState.RUNNING,
+            state=driver_pb2.RUNNING,
             driver_state=answer.driver_state,
         ),
         network_override=network_override(answer.network),

@@ -34,7 +34,7 @@ def unary(
     async def handler(request: Request, context: Context) -> Response:
         try:
             return await method(request)
-        except Exception as error:  # noqa: BLE001 - nothing may escape to the agent unnamed
+        except Exception as error:
             await _abort(context, error, method.__name__)
             raise
 

@@ -52,7 +52,7 @@ def parse_duration_s(text: str) -> float:
 
 
 def boolean(value: Any, path: str, problems: list[str]) -> bool:
-    """true or false."""
+    """True or false."""
     if not isinstance(value, bool):
         problems.append(f"{path}: {_shown(value)} is not true or false")
         return False

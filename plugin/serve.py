@@ -55,8 +55,11 @@ async def _serve(make_gateway: Callable[[], Gateway]) -> int:
     try:
         gateway = make_gateway()
         server = grpc.aio.server(options=_SERVER_OPTIONS)
-        leave: Callable[[], object] = lambda: loop.call_later(_LAST_WORDS_S, leaving.set)  # noqa: E731
-        base, driver = BaseService(gateway, lambda: _ignore(leave())), DriverService(gateway)
+
+        def leave() -> None:
+            loop.call_later(_LAST_WORDS_S, leaving.set)
+
+        base, driver = BaseService(gateway, leave), DriverService(gateway)
         server.add_generic_rpc_handlers((*_base_handlers(base), _driver_handlers(driver)))
         server.add_insecure_port(f"unix:{rendezvous.socket}")
         await server.start()
@@ -68,13 +71,9 @@ async def _serve(make_gateway: Callable[[], Gateway]) -> int:
         rendezvous.remove()
 
 
-def _ignore(_: object) -> None:
-    return None
-
-
 def _handler(
     behaviour: Any, kind: Callable[..., Any], request: Any, response: Any
-) -> grpc.RpcMethodHandler:
+) -> grpc.RpcMethodHandler[Any, Any]:
     return kind(  # type: ignore[no-any-return]
         behaviour,
         request_deserializer=request.FromString,
@@ -82,7 +81,7 @@ def _handler(
     )
 
 
-def _base_handlers(base: BaseService) -> tuple[grpc.GenericRpcHandler, ...]:
+def _base_handlers(base: BaseService) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
     one = grpc.unary_unary_rpc_method_handler
     plugin = {
         "PluginInfo": _handler(
@@ -115,8 +114,8 @@ def _base_handlers(base: BaseService) -> tuple[grpc.GenericRpcHandler, ...]:
     )
 
 
-def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler:
-    methods: dict[str, grpc.RpcMethodHandler] = {}
+def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler[Any, Any]:
+    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
     for name, behaviour in (
         ("Init", driver.init),
         ("TaskConfigSchema", driver.task_config_schema),
@@ -136,7 +135,7 @@ def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler:
         methods[name] = _driver_method(
             name,
             unary(behaviour),
-            grpc.unary_unary_rpc_method_handler,  # type: ignore[arg-type]
+            grpc.unary_unary_rpc_method_handler,
         )
     for name, stream in (
         ("Fingerprint", driver.fingerprint),
@@ -146,7 +145,7 @@ def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler:
         methods[name] = _driver_method(
             name,
             server_stream(stream),
-            grpc.unary_stream_rpc_method_handler,  # type: ignore[arg-type]
+            grpc.unary_stream_rpc_method_handler,
         )
     methods["ExecTaskStreaming"] = _driver_method(
         "ExecTaskStreaming",
@@ -158,7 +157,9 @@ def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler:
     )
 
 
-def _driver_method(name: str, behaviour: Any, kind: Callable[..., Any]) -> grpc.RpcMethodHandler:
+def _driver_method(
+    name: str, behaviour: Any, kind: Callable[..., Any]
+) -> grpc.RpcMethodHandler[Any, Any]:
     request = getattr(driver_pb2, f"{name}Request")
     # The one answer that is not called after its method.
     answer = "DriverTaskEvent" if name == "TaskEvents" else f"{name}Response"
