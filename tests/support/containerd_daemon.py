@@ -118,4 +118,4 @@ class ContainerdDaemon:
     def _answers(self) -> bool:
         if self.process is not None and self.process.poll() is not None:
             raise AssertionError(f"containerd ended at once: {self.tail()}")
-        return Path(self.address).exists() and "Version" in self.ctr("version", check=False)
+        return Path(self.address).exists() and "Server:" in self.ctr("version", check=False)
