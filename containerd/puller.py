@@ -1,0 +1,296 @@
+"""The puller: a process that fetches one image into containerd and ends.
+
+A process of its own so that megabytes of TLS and JSON leave with it, and so that the plugin's death
+ends it: its stdin closes then, and it stops. Talks frames of `containerd.pull_wire`.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Started by path with -I: the packages lie beside this one's directory.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from containerd import images, reference, rpc
+from containerd.content import ContentStore, chunks_of
+from containerd.images import Descriptor, Manifest
+from containerd.pull_wire import Progress, PullRequest, PullResult
+from containerd.registry import Registry
+from containerd.unpack import Unpacker, label_blob
+from proto import frames
+from proto.containerd import images_pb2, types_pb2
+from proto.errors import Code, DriverError
+
+_PARALLEL_LAYERS = 3
+_REPORT_S = 0.2
+_CALL_S = 30.0
+_APPLICABLE = frozenset(
+    {
+        "application/vnd.oci.image.layer.v1.tar",
+        "application/vnd.oci.image.layer.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+zstd",
+        "application/vnd.docker.image.rootfs.diff.tar",
+        "application/vnd.docker.image.rootfs.diff.tar.gzip",
+        "application/vnd.docker.image.rootfs.diff.tar.zstd",
+    }
+)
+
+
+class Reporter:
+    """Writes events to stdout, progress at most five times a second. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0.0
+        self._phase = "resolving"
+        self._done_bytes = self._total_bytes = self._layers_done = self._layers_total = 0
+
+    def expect(self, layers: tuple[Descriptor, ...]) -> None:
+        """The layers that are going to be fetched."""
+        self._phase = "downloading"
+        self._total_bytes = sum(layer.size for layer in layers)
+        self._layers_total = len(layers)
+
+    def got(self, count: int) -> None:
+        """So many bytes more."""
+        with self._lock:
+            self._done_bytes += count
+            self._report()
+
+    def unpacked(self) -> None:
+        """One layer more is in place."""
+        with self._lock:
+            self._phase = "unpacking"
+            self._layers_done += 1
+            self._report()
+
+    def _report(self) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _REPORT_S
+            progress = Progress(
+                phase=self._phase,
+                done_bytes=self._done_bytes,
+                total_bytes=self._total_bytes,
+                layers_done=self._layers_done,
+                layers_total=self._layers_total,
+            )
+            emit(progress.to_wire())
+
+
+class Pull:
+    """One pull from resolving to the image's record."""
+
+    def __init__(self, request: PullRequest, reporter: Reporter) -> None:
+        self._request = request
+        self._reporter = reporter
+        self._name = reference.parse(request.reference)
+        self._registry = Registry(self._name, request.auth, time.monotonic() + request.timeout_s)
+        self._calls = rpc.SyncCalls(request.address, request.namespace, request.lease)
+        self._store = ContentStore(self._calls)
+
+    def run(self) -> PullResult:
+        """Pulls, unpacks, and names the image last, so that no name is ever half an image.
+
+        Raises:
+            DriverError: whatever failed; the lease holds what came so far, and nothing else does.
+        """
+        root, body = self._resolve()
+        target, manifest_body = self._choose(root, body)
+        manifest = images.parse_manifest(manifest_body, str(self._name))
+        self._check_layers(manifest)
+        self._reporter.expect(manifest.layers)
+        config = images.parse_config(self._config(manifest.config), str(self._name))
+        chain = self._layers(manifest, config.diff_ids)
+        self._keep_manifest(target, manifest_body, manifest)
+        if target != root:
+            self._keep_index(root, body, target)
+        snapshot_label = f"containerd.io/gc.ref.snapshot.{self._request.snapshotter}"
+        label_blob(self._calls, manifest.config.digest, {snapshot_label: chain})
+        self._name_image(root)
+        size = manifest.config.size + sum(layer.size for layer in manifest.layers)
+        return PullResult(
+            digest=root.digest,
+            size=size,
+            chain_id=chain,
+            config_digest=manifest.config.digest,
+        )
+
+    def _resolve(self) -> tuple[Descriptor, bytes]:
+        body, media_type = self._registry.manifest(self._name.selector)
+        digest = self._name.digest or _digest_of(body)
+        if media_type not in images.INDEX_TYPES | images.MANIFEST_TYPES:
+            raise DriverError(
+                f"{self._name} is no image that can be run",
+                details=f"its manifest is {media_type[:100]!r}",
+                resolution="push it again with a current docker, podman or buildah",
+                code=Code.UNSUPPORTED,
+            )
+        return Descriptor(media_type=media_type, digest=digest, size=len(body)), body
+
+    def _choose(self, root: Descriptor, body: bytes) -> tuple[Descriptor, bytes]:
+        """This platform's manifest; the root itself where there is only one."""
+        if root.media_type in images.MANIFEST_TYPES:
+            return root, body
+        chosen = images.choose_manifest(body, str(self._name), self._request.platform)
+        body, _ = self._registry.manifest(chosen.digest)
+        return Descriptor(media_type=chosen.media_type, digest=chosen.digest, size=len(body)), body
+
+    def _check_layers(self, manifest: Manifest) -> None:
+        for layer in manifest.layers:
+            if layer.media_type not in _APPLICABLE:
+                raise DriverError(
+                    f"{self._name} has a layer that cannot be unpacked",
+                    details=f"{layer.media_type[:100]!r}",
+                    resolution="build the image with gzip layers and without encryption",
+                    code=Code.UNSUPPORTED,
+                )
+
+    def _config(self, config: Descriptor) -> bytes:
+        if config.size > images.CONFIG_LIMIT_BYTES:
+            raise DriverError(f"the config of {self._name} is too large", code=Code.CORRUPT)
+        self._fetch(config)
+        return self._store.read(config.digest, images.CONFIG_LIMIT_BYTES)
+
+    def _layers(self, manifest: Manifest, diff_ids: tuple[str, ...]) -> str:
+        """Downloads in parallel, unpacks in order as they come."""
+        with ThreadPoolExecutor(_PARALLEL_LAYERS) as pool:
+            futures: list[Future[None]] = [
+                pool.submit(self._fetch, layer, self._reporter.got) for layer in manifest.layers
+            ]
+
+            def ready(index: int) -> None:
+                futures[index].result()
+                self._reporter.unpacked()
+
+            try:
+                unpacker = Unpacker(self._calls, self._request.snapshotter)
+                return unpacker.unpack(manifest.layers, diff_ids, ready)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _fetch(self, blob: Descriptor, progress: object = None) -> None:
+        """Fetches a blob; what does not match is fetched once more and then believed."""
+        count = progress if callable(progress) else _nothing
+        for last in (False, True):
+            try:
+                self._store.write(
+                    blob, self._registry.blob(blob.digest, blob.size), self._source(), count
+                )
+            except DriverError as error:
+                if last or error.code not in {Code.CORRUPT, Code.UNAVAILABLE}:
+                    raise
+                continue
+            return
+
+    def _source(self) -> dict[str, str]:
+        host = self._name.registry
+        return {f"containerd.io/distribution.source.{host}": self._name.repository}
+
+    def _keep_manifest(self, target: Descriptor, body: bytes, manifest: Manifest) -> None:
+        labels = {"containerd.io/gc.ref.content.config": manifest.config.digest}
+        for index, layer in enumerate(manifest.layers):
+            labels[f"containerd.io/gc.ref.content.l.{index}"] = layer.digest
+        self._put(target, body, labels)
+
+    def _keep_index(self, root: Descriptor, body: bytes, target: Descriptor) -> None:
+        self._put(root, body, {"containerd.io/gc.ref.content.m.0": target.digest})
+
+    def _put(self, blob: Descriptor, body: bytes, labels: dict[str, str]) -> None:
+        self._store.write(blob, chunks_of(body), {**self._source(), **labels}, _nothing)
+        # Where the blob was there already, its labels may be another's.
+        label_blob(self._calls, blob.digest, labels)
+
+    def _name_image(self, root: Descriptor) -> None:
+        image = images_pb2.Image(
+            name=str(self._name),
+            labels=dict(self._request.labels),
+            target=types_pb2.Descriptor(
+                media_type=root.media_type, digest=root.digest, size=root.size
+            ),
+        )
+        what = f"name image {self._name}"
+        try:
+            self._calls(rpc.IMAGE_CREATE, images_pb2.CreateImageRequest(image=image), what, _CALL_S)
+        except DriverError as error:
+            if error.code is not Code.ALREADY_EXISTS:
+                raise
+            # Only the target: labels of other owners of the name stay.
+            update = images_pb2.UpdateImageRequest(
+                image=image, update_mask=FieldMask(paths=["target"])
+            )
+            self._calls(rpc.IMAGE_UPDATE, update, what, _CALL_S)
+
+
+def _nothing(_: int) -> None:
+    return None
+
+
+def _digest_of(body: bytes) -> str:
+    import hashlib  # noqa: PLC0415 - for tags only
+
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
+
+
+_stdout_lock = threading.Lock()
+
+
+def emit(frame: frames.Frame) -> None:
+    """Writes one event whole."""
+    data = memoryview(frames.encode(frame))
+    with _stdout_lock:
+        while data:
+            data = data[os.write(1, data) :]
+
+
+def _read_request() -> PullRequest:
+    decoder = frames.Decoder()
+    while data := os.read(0, 65536):
+        for frame in decoder.feed(data):
+            return PullRequest.from_wire(frame)
+    raise DriverError("the puller got no request", code=Code.INVALID)
+
+
+def _stop_when_alone() -> None:
+    """Ends the process when stdin ends: the plugin is gone, or nobody wants the image any more.
+
+    Ingests that are cut so are never continued; containerd drops them with the lease.
+    """
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+def main() -> int:
+    """Serves the one request on stdin."""
+    try:
+        request = _read_request()
+        threading.Thread(target=_stop_when_alone, daemon=True).start()
+        emit(Pull(request, Reporter()).run().to_wire())
+    except DriverError as error:
+        emit({"event": "failed", "error": error.to_wire()})
+        return 1
+    except BrokenPipeError:
+        return 1
+    except Exception as error:  # noqa: BLE001 - a defect must reach the task's events in words
+        failure = DriverError(
+            "the puller failed in a way that it does not know",
+            details=f"{type(error).__name__}: {error}"[:500],
+        )
+        emit({"event": "failed", "error": failure.to_wire()})
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    # Threads of a cancelled download must not hold the process.
+    os._exit(status)

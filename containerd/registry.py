@@ -1,0 +1,293 @@
+"""Reading from a registry over HTTP: manifests whole, blobs as streams (OCI distribution, v2).
+
+Redirects are followed here and not by the HTTP library: credentials stay with the registry, and
+nothing leads from TLS to plain text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import urllib3
+
+from containerd import images
+from containerd.registry_auth import Authorizer, is_loopback
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from containerd.pull_wire import Credentials
+    from containerd.reference import Reference
+
+CHUNK_BYTES = 256 * 1024
+_CONNECT_S, _READ_S = 10.0, 30.0
+_MAX_REDIRECTS = 5
+_HUB_HOST = "registry-1.docker.io"
+_ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_TRANSIENT = frozenset({408, 425, 429})
+_SHOWN_BODY = 200
+
+
+class Registry:
+    """One repository of one registry. Threads may share it.
+
+    Args:
+        reference: the image.
+        credentials: user and password, or None.
+        deadline: `time.monotonic()` after which every request fails.
+    """
+
+    def __init__(
+        self, reference: Reference, credentials: Credentials | None, deadline: float
+    ) -> None:
+        self._reference = reference
+        self._host = _HUB_HOST if reference.registry == "docker.io" else reference.registry
+        self._deadline = deadline
+        self._pool = urllib3.PoolManager(
+            ssl_context=ssl.create_default_context(),
+            retries=False,
+            maxsize=4,
+            headers={"User-Agent": "nomad-driver-containerd"},
+        )
+        self._scope = f"repository:{reference.repository}:pull"
+        self._auth = Authorizer(reference.registry, credentials, self._get_small)
+        self._scheme = ""
+
+    def manifest(self, selector: str) -> tuple[bytes, str]:
+        """A manifest or index and its media type; a digest selector is verified.
+
+        Raises:
+            DriverError: DENIED, NOT_FOUND, CORRUPT or UNAVAILABLE.
+        """
+        response = self._open(f"manifests/{selector}", {"Accept": _ACCEPT})
+        try:
+            if response.status != 200:  # noqa: PLR2004
+                raise self._refused(response, f"manifest {selector}")
+            body = _read_limited(response, images.MANIFEST_LIMIT_BYTES, self._reference)
+            media_type = str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
+        finally:
+            _release(response)
+        if ":" in selector:
+            verify(body, selector, self._reference.registry)
+        return body, media_type or _guess_type(body)
+
+    def blob(self, digest: str, size: int) -> Iterator[bytes]:
+        """The bytes of a blob, checked to be `size` of them; the digest is containerd's to check.
+
+        Raises:
+            DriverError: while iterating; CORRUPT when the registry sends more or less.
+        """
+        response = self._open(f"blobs/{digest}", {})
+        sent = 0
+        try:
+            if response.status != 200:  # noqa: PLR2004
+                raise self._refused(response, f"blob {digest}")
+            while chunk := self._read(response):
+                sent += len(chunk)
+                if sent > size:
+                    raise self._wrong_size(digest, f"more than the {size} bytes it should have")
+                yield chunk
+        finally:
+            _release(response)
+        if sent != size:
+            raise self._wrong_size(digest, f"{sent} of {size} bytes", recoverable=True)
+
+    def _open(self, path: str, headers: dict[str, str]) -> Any:
+        url = f"{self._base()}/v2/{self._reference.repository}/{path}"
+        for _ in range(3):
+            response = self._follow(url, headers)
+            if response.status != 401:  # noqa: PLR2004
+                return response
+            challenge = str(response.headers.get("WWW-Authenticate", ""))
+            _release(response)
+            tls = url.startswith("https:")
+            if not self._auth.answer(challenge, self._scope, over_tls=tls):
+                break
+        raise self._denied("401")
+
+    def _follow(self, url: str, headers: dict[str, str]) -> Any:
+        """One GET through redirects; Authorization goes to the registry's own host only."""
+        home = urlsplit(url).netloc
+        for _ in range(_MAX_REDIRECTS + 1):
+            parts = urlsplit(url)
+            sent = dict(headers)
+            if self._auth.header and parts.netloc == home:
+                sent["Authorization"] = self._auth.header
+            response = self._request(url, sent)
+            if response.status not in _REDIRECTS:
+                return response
+            target = urljoin(url, str(response.headers.get("Location", "")))
+            _release(response)
+            url = self._checked_redirect(parts.scheme, target)
+        raise DriverError(
+            f"registry {self._reference.registry} redirects more than {_MAX_REDIRECTS} times",
+            code=Code.UNAVAILABLE,
+        )
+
+    def _checked_redirect(self, scheme: str, target: str) -> str:
+        parts = urlsplit(target)
+        plain = parts.scheme == "http" and not is_loopback(parts.netloc)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+            why = "to what is no URL"
+        elif plain or (scheme == "https" and parts.scheme == "http"):
+            why = "from TLS to plain text"
+        else:
+            return target
+        raise DriverError(
+            f"registry {self._reference.registry} redirects {why}",
+            details=repr(target[:200]),
+            code=Code.DENIED,
+        )
+
+    def _base(self) -> str:
+        """TLS everywhere; on this machine plain HTTP where TLS is not spoken."""
+        if not self._scheme:
+            self._scheme = "https"
+            if is_loopback(self._host) and not self._speaks_tls():
+                self._scheme = "http"
+        return f"{self._scheme}://{self._host}"
+
+    def _speaks_tls(self) -> bool:
+        try:
+            _release(self._request(f"https://{self._host}/v2/", {}))
+        except DriverError as error:
+            return not isinstance(error.__cause__, urllib3.exceptions.SSLError) or (
+                "CERTIFICATE" in str(error.__cause__).upper()
+            )
+        return True
+
+    def _request(self, url: str, headers: dict[str, str]) -> Any:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise DriverError(
+                f"the pull from {self._reference.registry} did not end in time",
+                resolution="raise image_pull_timeout, or look at the registry and the network",
+                recoverable=True,
+                code=Code.TIMEOUT,
+            )
+        timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(_READ_S, left))
+        try:
+            return self._pool.request(
+                "GET",
+                url,
+                headers=headers,
+                timeout=timeout,
+                redirect=False,
+                preload_content=False,
+                decode_content=False,
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away(url, error) from error
+
+    def _read(self, response: Any) -> bytes:
+        if time.monotonic() > self._deadline:
+            raise self._away("the download", TimeoutError("image_pull_timeout is over"))
+        try:
+            data: bytes = response.read(CHUNK_BYTES)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._away("the download", error) from error
+        return data
+
+    def _get_small(self, url: str, headers: dict[str, str], limit_bytes: int) -> tuple[int, bytes]:
+        response = self._request(url, headers)
+        try:
+            return response.status, _read_limited(response, limit_bytes, self._reference)
+        finally:
+            _release(response)
+
+    def _refused(self, response: Any, what: str) -> DriverError:
+        status = int(response.status)
+        if status in {401, 403, 404}:
+            return self._denied(str(status), not_found=status == 404)  # noqa: PLR2004
+        body = _printable(response.read(_SHOWN_BODY * 2))
+        return DriverError(
+            f"registry {self._reference.registry} answered {status} for {what}",
+            details=body,
+            resolution="too many requests: try later" if status == 429 else "",  # noqa: PLR2004
+            recoverable=status >= 500 or status in _TRANSIENT,  # noqa: PLR2004
+            code=Code.UNAVAILABLE,
+        )
+
+    def _denied(self, status: str, *, not_found: bool = False) -> DriverError:
+        return DriverError(
+            "pull access denied, repository does not exist or may require authorization",
+            details=f"{self._reference} at {self._reference.registry}, status {status}",
+            resolution="check the image's name and tag, and the auth block",
+            code=Code.NOT_FOUND if not_found else Code.DENIED,
+        )
+
+    def _away(self, url: str, error: Exception) -> DriverError:
+        reason = str(getattr(error, "reason", None) or error)
+        certificate = "CERTIFICATE" in reason.upper()
+        return DriverError(
+            f"registry {self._reference.registry} cannot be read",
+            details=f"{url.partition('?')[0]}: {_printable(reason.encode())}",
+            resolution="its certificate is not trusted here: install its CA" if certificate else "",
+            recoverable=not certificate,
+            code=Code.UNAVAILABLE,
+        )
+
+    def _wrong_size(self, digest: str, why: str, *, recoverable: bool = False) -> DriverError:
+        return DriverError(
+            f"registry {self._reference.registry} sent a wrong blob {digest}",
+            details=why,
+            recoverable=recoverable,
+            code=Code.CORRUPT,
+        )
+
+
+def verify(body: bytes, digest: str, registry: str) -> None:
+    """Checks that a body has the digest it was asked for by.
+
+    Raises:
+        DriverError: code CORRUPT.
+    """
+    algorithm, _, wanted = digest.partition(":")
+    if hashlib.new(algorithm, body).hexdigest() != wanted:
+        raise DriverError(
+            f"registry {registry} sent other content than {digest}",
+            resolution="do not trust this registry or what lies between",
+            code=Code.CORRUPT,
+        )
+
+
+def _read_limited(response: Any, limit_bytes: int, reference: Reference) -> bytes:
+    try:
+        body: bytes = response.read(limit_bytes + 1)
+    except urllib3.exceptions.HTTPError as error:
+        raise DriverError(
+            f"registry {reference.registry} stopped in the middle of an answer",
+            details=type(error).__name__,
+            recoverable=True,
+            code=Code.UNAVAILABLE,
+        ) from error
+    if len(body) > limit_bytes:
+        raise DriverError(
+            f"registry {reference.registry} sent an answer that is too large",
+            details=f"more than {limit_bytes} bytes",
+            code=Code.CORRUPT,
+        )
+    return body
+
+
+def _release(response: Any) -> None:
+    """Closes rather than drains: what is left may be endless."""
+    response.close()
+
+
+def _guess_type(body: bytes) -> str:
+    return (
+        "application/vnd.oci.image.index.v1+json"
+        if b'"manifests"' in body
+        else "application/vnd.oci.image.manifest.v1+json"
+    )
+
+
+def _printable(body: bytes) -> str:
+    text = body.decode(errors="replace")
+    return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_BODY].strip()

@@ -1,0 +1,143 @@
+"""Getting in: Basic and Bearer challenges of a registry, and to whom credentials may go.
+
+Credentials go to the registry they were given for and to the token server that it names, over TLS
+or to this very machine, and nowhere else: an image name is the job author's, the password may be
+the operator's.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+import json
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode, urlsplit
+
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from containerd.pull_wire import Credentials
+
+_PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
+_MAX_TOKEN_BYTES = 64 * 1024
+_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, with or without a port, is this machine by its very name; never resolved."""
+    name = urlsplit(f"//{host}").hostname or ""
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def credentials_for(registry: str, credentials: Credentials | None) -> Credentials | None:
+    """The credentials, if they were given for this registry."""
+    if credentials is None or not credentials.server_address:
+        return credentials
+    address = credentials.server_address
+    host = urlsplit(address if "//" in address else f"//{address}").netloc.lower()
+    wanted = registry.lower()
+    same = host == wanted or (host in _HUB_NAMES and wanted in _HUB_NAMES)
+    return credentials if same else None
+
+
+class Authorizer:
+    """Makes the Authorization header for one registry. `get` fetches a token server's answer."""
+
+    def __init__(
+        self,
+        registry: str,
+        credentials: Credentials | None,
+        get: Callable[[str, dict[str, str], int], tuple[int, bytes]],
+    ) -> None:
+        self._registry = registry
+        self._credentials = credentials_for(registry, credentials)
+        self._get = get
+        self.header: str = ""
+
+    def answer(self, challenge: str, scope: str, *, over_tls: bool) -> bool:
+        """Takes a WWW-Authenticate header; False when there is nothing (more) to try.
+
+        Raises:
+            DriverError: the challenge asks for what must not be given.
+        """
+        kind, _, rest = challenge.partition(" ")
+        parameters = {name.lower(): a or b for name, a, b in _PARAMETER.findall(rest)}
+        before = self.header
+        match kind.lower():
+            case "basic" if self._credentials is not None:
+                self._only_in_private(over_tls=over_tls, to=self._registry)
+                self.header = _basic(self._credentials)
+            case "bearer":
+                self.header = f"Bearer {self._token(parameters, scope)}"
+            case _:
+                return False
+        return self.header != before
+
+    def _token(self, parameters: dict[str, str], scope: str) -> str:
+        realm = parameters.get("realm", "")
+        parts = urlsplit(realm)
+        if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+            raise DriverError(
+                f"registry {self._registry} names a token server that is no URL",
+                details=repr(realm[:200]),
+                code=Code.DENIED,
+            )
+        if parts.scheme == "http" and not is_loopback(parts.netloc):
+            raise DriverError(
+                f"registry {self._registry} names a token server without TLS",
+                details=repr(realm[:200]),
+                resolution="the token server must use https",
+                code=Code.DENIED,
+            )
+        query = {"scope": parameters.get("scope") or scope}
+        if "service" in parameters:
+            query["service"] = parameters["service"]
+        headers: dict[str, str] = {}
+        if self._credentials is not None:
+            headers["Authorization"] = _basic(self._credentials)
+        separator = "&" if parts.query else "?"
+        status, body = self._get(f"{realm}{separator}{urlencode(query)}", headers, _MAX_TOKEN_BYTES)
+        return self._read_token(status, body, parts.netloc)
+
+    def _read_token(self, status: int, body: bytes, server: str) -> str:
+        if status in {401, 403}:
+            raise DriverError(
+                "pull access denied, repository does not exist or may require authorization",
+                details=f"token server {server} of {self._registry} answered {status}",
+                resolution="check the auth block and the image's name",
+                code=Code.DENIED,
+            )
+        try:
+            fields = json.loads(body) if status == 200 else {}  # noqa: PLR2004
+            token = fields.get("token") or fields.get("access_token")
+        except (ValueError, AttributeError, RecursionError):
+            token = None
+        if not isinstance(token, str) or not token.isprintable() or " " in token:
+            raise DriverError(
+                f"token server {server} of {self._registry} gave no token",
+                details=f"status {status}",
+                recoverable=status >= 500 or status == 429,  # noqa: PLR2004
+                code=Code.UNAVAILABLE,
+            )
+        return token
+
+    def _only_in_private(self, *, over_tls: bool, to: str) -> None:
+        if not over_tls and not is_loopback(to):
+            raise DriverError(
+                f"registry {to} wants a password without TLS",
+                resolution="use https for the registry",
+                code=Code.DENIED,
+            )
+
+
+def _basic(credentials: Credentials) -> str:
+    pair = f"{credentials.username}:{credentials.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"
