@@ -1,0 +1,144 @@
+"""Builds the real Nomad parts that the tests run: an agent, and the plugin host of two versions.
+
+Each is a Go program from `agent/` or `host/`, built from the module proxy and kept in a cache
+folder named after everything that went into it. By hand:
+
+    python tests/nomad/build.py            builds all, prints their paths
+    python tests/nomad/build.py agent      builds that one
+
+`NOMAD_BIN` names a `nomad` to take instead of building the agent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path("~/.cache/containerd-driver/nomad").expanduser()
+_USUAL_GO = Path("/usr/local/go/bin/go")
+# Cold: a thousand packages, on two cores that others use too.
+_BUILD_TIMEOUT_S = 1800
+
+
+class BuildError(Exception):
+    """A Nomad part cannot be had; the text says why and what would help."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """One program: the folder of its module, and what `go build` is told beyond that."""
+
+    folder: str
+    modfile: str = "go.mod"
+    tags: str = ""
+
+
+# From Nomad 1.7 on an agent tells its plugins about processors: the tag adds that.
+TARGETS = {
+    "agent": Target(folder="agent"),
+    "host-1.5.17": Target(folder="host"),
+    "host-1.11.0": Target(folder="host", modfile="go.v1.11.mod", tags="topology"),
+}
+
+
+def find_go() -> str:
+    """The `go` command, on PATH or where its own installer puts it."""
+    found = shutil.which("go") or (str(_USUAL_GO) if _USUAL_GO.exists() else None)
+    if found is None:
+        raise BuildError(
+            f"go is not on PATH and not at {_USUAL_GO}: install Go 1.21 or newer from go.dev, "
+            "or point NOMAD_BIN at a nomad to run the agent's tests with"
+        )
+    return found
+
+
+def build(name: str) -> Path:
+    """The path of the program, built now unless the cache has it.
+
+    Raises:
+        BuildError: Go is missing or the build failed.
+    """
+    given = os.environ.get("NOMAD_BIN", "")
+    if name == "agent" and given:
+        if not os.access(given, os.X_OK):
+            raise BuildError(f"NOMAD_BIN={given} is not an executable file")
+        return Path(given)
+    go = find_go()
+    target = TARGETS[name]
+    program = CACHE / f"{name}-{_fingerprint(go, target)}"
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not program.exists():
+            _compile(go, target, program)
+            _forget_older(name, program)
+    return program
+
+
+def _fingerprint(go: str, target: Target) -> str:
+    digest = hashlib.sha256(_run([go, "version"], HERE).encode())
+    digest.update(repr(target).encode())
+    for source in sorted((HERE / target.folder).iterdir()):
+        digest.update(source.name.encode())
+        digest.update(source.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _compile(go: str, target: Target, program: Path) -> None:
+    partial = program.with_name(f"{program.name}.partial")
+    command = [go, "build", "-buildvcs=false", "-mod=readonly", f"-modfile={target.modfile}"]
+    _run([*command, f"-tags={target.tags}", "-o", str(partial), "."], HERE / target.folder)
+    partial.rename(program)
+
+
+def _forget_older(name: str, program: Path) -> None:
+    for other in CACHE.glob(f"{name}-*"):
+        if other != program:
+            other.unlink(missing_ok=True)
+
+
+def _run(command: list[str], folder: Path) -> str:
+    # A user's GOFLAGS could ask for vendoring or another module file. The tool chain is the one
+    # that is there: fetching another would surprise.
+    environment = {**os.environ, "GOFLAGS": "", "GOTOOLCHAIN": "local", "CGO_ENABLED": "1"}
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_BUILD_TIMEOUT_S,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildError(f"{' '.join(command)}: not done in {_BUILD_TIMEOUT_S} s") from error
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)} in {folder}: {done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def main(arguments: list[str]) -> int:
+    """Builds the named programs, or all."""
+    for name in arguments or list(TARGETS):
+        if name not in TARGETS:
+            print(f"no program {name!r}; there are: {', '.join(TARGETS)}", file=sys.stderr)
+            return 2
+        try:
+            print(f"{name}: {build(name)}", flush=True)
+        except BuildError as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
