@@ -6,6 +6,11 @@ Without arguments it is Nomad's plugin; with `run` it is the embedded host.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # Started by path with -I: the packages lie beside this one's directory.
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from plugin import environment
 from proto.release import RELEASE

@@ -1,0 +1,1 @@
+"""The embedded host: for one machine and one job, what a Nomad agent would do."""

@@ -1,0 +1,164 @@
+"""Dataclasses into Nomad's messages and back: the agent's half of `plugin.conversions`."""
+
+from __future__ import annotations
+
+from actors import nomad_types as nomad
+from proto.nomad import driver_pb2
+
+_Memory = driver_pb2.MemoryUsage
+_Cpu = driver_pb2.CPUUsage
+
+
+def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
+    """A task as an agent sends it; `packed` is its driver config."""
+    resources = task.resources
+    message = driver_pb2.TaskConfig(
+        id=task.id,
+        name=task.name,
+        msgpack_driver_config=packed,
+        env=dict(task.env),
+        device_env=dict(task.device_env),
+        resources=driver_pb2.Resources(
+            allocated_resources=driver_pb2.AllocatedTaskResources(
+                cpu=driver_pb2.AllocatedCpuResources(cpu_shares=resources.cpu_shares),
+                memory=driver_pb2.AllocatedMemoryResources(
+                    memory_mb=resources.memory_mb, memory_max_mb=resources.memory_max_mb
+                ),
+            ),
+            linux_resources=driver_pb2.LinuxResources(
+                cpu_shares=resources.cpu_shares,
+                memory_limit_bytes=resources.memory_limit_bytes,
+                PercentTicks=resources.percent_ticks,
+                cpuset_cpus=resources.cpuset_cpus,
+            ),
+        ),
+        mounts=[
+            driver_pb2.Mount(task_path=m.task_path, host_path=m.host_path, readonly=m.readonly)
+            for m in task.mounts
+        ],
+        user=task.user,
+        alloc_dir=task.alloc_dir,
+        stdout_path=task.stdout_path,
+        stderr_path=task.stderr_path,
+        task_group_name=task.task_group_name,
+        job_name=task.job_name,
+        alloc_id=task.alloc_id,
+        job_id=task.job_id,
+        namespace=task.namespace,
+        node_name=task.node_name,
+        node_id=task.node_id,
+    )
+    if task.network is not None:
+        message.network_isolation_spec.mode = driver_pb2.NetworkIsolationSpec.GROUP
+        message.network_isolation_spec.path = task.network.path
+    return message
+
+
+def exit_result(answer: driver_pb2.WaitTaskResponse) -> nomad.ExitResult:
+    """WaitTask's answer."""
+    result = answer.result
+    return nomad.ExitResult(
+        exit_code=result.exit_code,
+        signal=result.signal,
+        oom_killed=result.oom_killed,
+        error=answer.err,
+    )
+
+
+def fingerprint(message: driver_pb2.FingerprintResponse) -> nomad.Fingerprint:
+    """A fingerprint."""
+    attributes: dict[str, bool | int | float | str] = {}
+    for name, value in message.attributes.items():
+        kind = value.WhichOneof("value")
+        attributes[name] = getattr(value, kind) if kind else ""
+    return nomad.Fingerprint(
+        health=nomad.Health(message.health),
+        description=message.err or message.health_description,
+        attributes=attributes,
+    )
+
+
+def event(message: driver_pb2.DriverTaskEvent) -> nomad.TaskEvent:
+    """An event."""
+    return nomad.TaskEvent(
+        task_id=message.task_id,
+        alloc_id=message.alloc_id,
+        task_name=message.task_name,
+        timestamp_ns=message.timestamp.ToNanoseconds(),
+        message=message.message,
+        annotations=dict(message.annotations),
+    )
+
+
+def status(message: driver_pb2.InspectTaskResponse) -> nomad.TaskStatus:
+    """InspectTask's answer."""
+    task = message.task
+    return nomad.TaskStatus(
+        id=task.id,
+        name=task.name,
+        state=nomad.TaskState(task.state),
+        started_at_ns=task.started_at.ToNanoseconds(),
+        completed_at_ns=task.completed_at.ToNanoseconds(),
+        result=nomad.ExitResult(
+            exit_code=task.result.exit_code,
+            signal=task.result.signal,
+            oom_killed=task.result.oom_killed,
+        ),
+        driver_attributes=dict(message.driver.attributes),
+    )
+
+
+def usage(message: driver_pb2.TaskStatsResponse) -> nomad.TaskUsage:
+    """A sample; what is not measured is None."""
+    stats = message.stats
+    cpu, memory = stats.agg_resource_usage.cpu, stats.agg_resource_usage.memory
+    seen = set(memory.measured_fields)
+
+    def known(name: str, field: int) -> int | None:
+        return int(getattr(memory, name)) if field in seen else None
+
+    return nomad.TaskUsage(
+        task_id=stats.id,
+        timestamp_ns=stats.timestamp.ToNanoseconds(),
+        cpu=nomad.CpuUsage(
+            percent=cpu.percent,
+            user_percent=cpu.user_mode,
+            system_percent=cpu.system_mode,
+            total_ticks=cpu.total_ticks,
+            throttled_periods=cpu.throttled_periods,
+            throttled_ns=cpu.throttled_time,
+        ),
+        memory=nomad.MemoryUsage(
+            usage=known("usage", _Memory.USAGE),
+            rss=known("rss", _Memory.RSS),
+            cache=known("cache", _Memory.CACHE),
+            swap=known("swap", _Memory.SWAP),
+            max_usage=known("max_usage", _Memory.MAX_USAGE),
+            kernel_usage=known("kernel_usage", _Memory.KERNEL_USAGE),
+            kernel_max_usage=known("kernel_max_usage", _Memory.KERNEL_MAX_USAGE),
+        ),
+    )
+
+
+def exec_output(message: driver_pb2.ExecTaskStreamingResponse) -> nomad.ExecOutput:
+    """One message of an exec session."""
+    ended = None
+    if message.exited:
+        ended = nomad.ExitResult(exit_code=message.result.exit_code, signal=message.result.signal)
+    return nomad.ExecOutput(
+        stdout=message.stdout.data,
+        stderr=message.stderr.data,
+        stdout_close=message.stdout.close,
+        stderr_close=message.stderr.close,
+        exit=ended,
+    )
+
+
+def exec_input(item: nomad.ExecInput) -> driver_pb2.ExecTaskStreamingRequest:
+    """One message to an exec session; empty is a heartbeat."""
+    message = driver_pb2.ExecTaskStreamingRequest()
+    if item.resize is not None:
+        message.tty_size.height, message.tty_size.width = item.resize
+    if item.stdin or item.stdin_close:
+        message.stdin.data, message.stdin.close = item.stdin, item.stdin_close
+    return message
