@@ -17,14 +17,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path("~/.cache/containerd-driver/nomad").expanduser()
 _USUAL_GO = Path("/usr/local/go/bin/go")
 # Cold: a thousand packages, on two cores that others use too.
 _BUILD_TIMEOUT_S = 1800
+_KEPT_UNUSED_S = 30 * 86400
 
 
 class BuildError(Exception):
@@ -78,7 +81,8 @@ def build(name: str) -> Path:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not program.exists():
             _compile(go, target, program)
-            _forget_older(name, program)
+        os.utime(program)
+        _forget_unused()
     return program
 
 
@@ -98,16 +102,18 @@ def _compile(go: str, target: Target, program: Path) -> None:
     partial.rename(program)
 
 
-def _forget_older(name: str, program: Path) -> None:
-    for other in CACHE.glob(f"{name}-*"):
-        if other != program:
-            other.unlink(missing_ok=True)
+def _forget_unused() -> None:
+    # Not at once: an agent starts its own file again for every task's logs, and another checkout's
+    # tests may be running one of these.
+    for program in CACHE.glob("*-*"):
+        if time.time() - program.stat().st_mtime > _KEPT_UNUSED_S:
+            program.unlink(missing_ok=True)
 
 
 def _run(command: list[str], folder: Path) -> str:
     # A user's GOFLAGS could ask for vendoring or another module file. The tool chain is the one
     # that is there: fetching another would surprise.
-    environment = {**os.environ, "GOFLAGS": "", "GOTOOLCHAIN": "local", "CGO_ENABLED": "1"}
+    environment = {**os.environ, "GOFLAGS": "", "GOTOOLCHAIN": "local"}
     try:
         done = subprocess.run(
             command,
@@ -126,16 +132,21 @@ def _run(command: list[str], folder: Path) -> str:
     return done.stdout
 
 
+def _say(stream: TextIO, line: str) -> None:
+    stream.write(f"{line}\n")
+    stream.flush()
+
+
 def main(arguments: list[str]) -> int:
     """Builds the named programs, or all."""
     for name in arguments or list(TARGETS):
         if name not in TARGETS:
-            print(f"no program {name!r}; there are: {', '.join(TARGETS)}", file=sys.stderr)
+            _say(sys.stderr, f"no program {name!r}; there are: {', '.join(TARGETS)}")
             return 2
         try:
-            print(f"{name}: {build(name)}", flush=True)
+            _say(sys.stdout, f"{name}: {build(name)}")
         except BuildError as error:
-            print(f"{name}: {error}", file=sys.stderr)
+            _say(sys.stderr, f"{name}: {error}")
             return 1
     return 0
 

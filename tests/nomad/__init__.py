@@ -1,0 +1,1 @@
+"""A real Nomad around the driver: a whole agent, and the plugin host of two versions."""

@@ -1,0 +1,86 @@
+"""Fixtures of the Nomad tier: a real agent for the session, a plugin host for each test."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nomad.api import NomadApi
+from tests.nomad.build import BuildError, build
+from tests.nomad.go_host import GoHost
+from tests.nomad.leftovers import end_all_with
+from tests.nomad.nomad_agent import NomadAgent
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.needs import missing
+from tests.support.plugin_dir import make_plugin_dir
+
+HOSTS = ("1.5.17", "1.11.0")
+
+
+def built(name: str) -> Path:
+    """A Nomad program; without Go the test is skipped, or fails where REQUIRE has nomad."""
+    try:
+        return build(name)
+    except BuildError as error:
+        missing("nomad", str(error))
+
+
+def _plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
+    return f"""
+        containerd_address = "{containerd.address}"
+        containerd_namespace = "{containerd.namespace}"
+        state_dir = "{state_dir}"
+        stats_interval = "1s"
+    """
+
+
+@pytest.fixture(scope="session")
+def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
+    """A whole agent with the driver, ready for jobs."""
+    # Short: sockets lie below it.
+    with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
+        state_dir = Path(folder)
+        agent = NomadAgent(built("agent"), _plugin_config(containerd, state_dir), state_dir)
+        make_plugin_dir(agent.plugins)
+        with agent:
+            yield agent
+
+
+@pytest.fixture
+def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
+    """The agent's API; the jobs a test leaves are purged after it."""
+    if nomad_agent.process is None:
+        nomad_agent.start()
+    yield nomad_agent.api
+    for job in nomad_agent.api.jobs():
+        nomad_agent.api.stop_and_wait(job)
+
+
+@pytest.fixture(params=HOSTS)
+def make_host(
+    request: pytest.FixtureRequest, containerd: ContainerdDaemon
+) -> Iterator[Callable[[], GoHost]]:
+    """Makes hosts of one Nomad version; none is started."""
+    binary = built(f"host-{request.param}")
+    hosts: list[GoHost] = []
+    with tempfile.TemporaryDirectory(prefix="cd-h-", dir="/run") as folder:
+        state_dir = Path(folder)
+
+        def make() -> GoHost:
+            hosts.append(GoHost(binary, _plugin_config(containerd, state_dir), state_dir))
+            return hosts[-1]
+
+        yield make
+        for host in hosts:
+            host.close()
+        end_all_with(folder)
+
+
+@pytest.fixture
+def nomad_host(make_host: Callable[[], GoHost]) -> Iterator[GoHost]:
+    """A host with its plugin launched."""
+    with make_host() as host:
+        yield host

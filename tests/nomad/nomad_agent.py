@@ -1,0 +1,185 @@
+"""A real Nomad agent, server and client in one, with the driver in its plugin directory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.nomad.api import NomadApi
+from tests.nomad.leftovers import end_all_with, mounts_below, pids_with, unmount_below
+from tests.support.registry import free_port
+from tests.support.waiting import wait_until
+
+DRIVER = "containerd-driver"
+
+# Every fingerprinter that would ask beyond loopback is off, and so is looking for a newer Nomad.
+_CONFIG = """\
+name = "test"
+data_dir = "{base}/data"
+plugin_dir = "{base}/plugins"
+bind_addr = "127.0.0.1"
+log_level = "DEBUG"
+disable_update_check = true
+disable_anonymous_signature = true
+leave_on_interrupt = false
+leave_on_terminate = false
+ports {{ http = {http} rpc = {rpc} serf = {serf} }}
+advertise {{ http = "127.0.0.1" rpc = "127.0.0.1" serf = "127.0.0.1" }}
+server {{
+  enabled = true
+  bootstrap_expect = 1
+  num_schedulers = 1
+}}
+client {{
+  enabled = true
+  network_interface = "lo"
+  cpu_total_compute = 8000
+  memory_total_mb = 16384
+  max_kill_timeout = "120s"
+  cni_path = "/usr/lib/cni"
+  options = {{
+    "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
+  }}
+}}
+consul {{
+  auto_advertise = false
+  client_auto_join = false
+  server_auto_join = false
+}}
+telemetry {{
+  collection_interval = "1s"
+  publish_allocation_metrics = true
+}}
+{plugins}
+"""
+
+
+class NomadAgent:
+    """`with NomadAgent(…) as agent`: `.api` talks to it, `.kill()` and `.start()` restart it.
+
+    Args:
+        binary: a `nomad`.
+        plugin_config: the body of the driver's `config` block in HCL; None leaves the driver out.
+        state_dir: the driver's, whose processes are ended with the agent.
+    """
+
+    def __init__(
+        self, binary: Path, plugin_config: str | None, state_dir: Path | None = None
+    ) -> None:
+        self.binary = binary
+        self.base = Path(tempfile.mkdtemp(prefix="cd-nomad-"))
+        self.plugins = self.base / "plugins"
+        self.plugins.mkdir()
+        self.log = self.base / "agent.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._state_dir = state_dir
+        self._has_driver = plugin_config is not None
+        self._http = free_port()
+        self.api = NomadApi(f"http://127.0.0.1:{self._http}", binary)
+        block = f'plugin "{DRIVER}" {{\n  config {{\n{plugin_config}\n  }}\n}}\n'
+        raw = 'plugin "raw_exec" {\n  config { enabled = true }\n}\n'
+        (self.base / "agent.hcl").write_text(
+            _CONFIG.format(
+                base=self.base,
+                http=self._http,
+                rpc=free_port(),
+                serf=free_port(),
+                plugins=block if self._has_driver else raw,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @property
+    def alloc_root(self) -> Path:
+        """Where the client keeps allocation directories."""
+        return self.base / "data" / "alloc"
+
+    def start(self) -> None:
+        """Starts the agent; returns when its node is ready and the driver healthy."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [str(self.binary), "agent", f"-config={self.base / 'agent.hcl'}"],
+                cwd=self.base,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        wait_until(self._ready, 90, lambda: f"the agent is not ready: {self.tail()}")
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Ends the agent only; after SIGKILL its plugin, log collectors and tasks live on."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(60)
+            self.process = None
+
+    def plugin_pids(self) -> list[int]:
+        """Processes of the driver's plugin."""
+        return pids_with(str(self.plugins / DRIVER))
+
+    def tail(self) -> str:
+        """The end of the agent's log."""
+        return self.log.read_text(errors="replace")[-4000:]
+
+    def close(self) -> None:
+        """Ends all jobs, the agent, and whatever it or the driver has left."""
+        try:
+            if self.process is not None and self.process.poll() is None:
+                with contextlib.suppress(OSError, AssertionError):
+                    self._end_jobs()
+                self.kill(signal.SIGTERM)
+        finally:
+            self.kill()
+            for folder in (self.base, self._state_dir):
+                if folder is not None:
+                    end_all_with(str(folder))
+            unmount_below(self.base)
+            shutil.rmtree(self.base, ignore_errors=True)
+
+    def _end_jobs(self) -> None:
+        for job in self.api.jobs():
+            self.api.stop_and_wait(job)
+        self.api.collect_garbage()
+        wait_until(lambda: not mounts_below(self.base), 20)
+
+    def _environment(self) -> Mapping[str, str]:
+        # The plugin inherits it: nothing of the test's own environment gets in.
+        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.base)}
+
+    def _ready(self) -> bool:
+        if self.process is None or self.process.poll() is not None:
+            raise AssertionError(f"the agent ended at once: {self.tail()}")
+        driver = DRIVER if self._has_driver else "raw_exec"
+        try:
+            node = self.api.node()
+            if node is None or node["Status"] != "ready":
+                return False
+            healthy: bool = self.api.driver_info(driver).get("Healthy", False)
+        except (OSError, AssertionError):
+            return False
+        return healthy
