@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver
 from tests.support.needs import need_containerd
+from tests.support.registry import Registry
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +20,26 @@ def containerd() -> Iterator[ContainerdDaemon]:
     need_containerd()
     with ContainerdDaemon() as daemon:
         yield daemon
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[Registry]:
+    """A real registry on loopback, without a password."""
+    with Registry() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def busybox_image(registry: Registry) -> str:
+    """A pushed image with busybox; it runs `id` when nothing else is said."""
+    image = images.build([images.busybox_layer()], {"Cmd": ["/bin/sh", "-c", "id"]})
+    return images.push(registry.host, "busybox", "1", image)
+
+
+@pytest.fixture
+def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    """A driver of the test's own on the session's containerd; nothing may be left of its tasks."""
+    made = Driver(containerd, tmp_path)
+    yield made
+    made.wait_clean()
+    made.close()

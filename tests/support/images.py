@@ -18,10 +18,48 @@ MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
 LAYER = "application/vnd.oci.image.layer.v1.tar+gzip"
-_APPLETS = (
-    "sh ash cat echo env false grep head hostname id kill ls mkdir mount nc printf ps pwd rm sed seq"
-    " sleep stat stty tail test touch tr true wc wget yes dd httpd awk cut sort date df free"
-).split()
+_APPLETS = [
+    "sh",
+    "ash",
+    "awk",
+    "cat",
+    "cut",
+    "date",
+    "dd",
+    "df",
+    "echo",
+    "env",
+    "false",
+    "free",
+    "grep",
+    "head",
+    "hostname",
+    "httpd",
+    "id",
+    "kill",
+    "ls",
+    "mkdir",
+    "mount",
+    "nc",
+    "printf",
+    "ps",
+    "pwd",
+    "rm",
+    "sed",
+    "seq",
+    "sleep",
+    "sort",
+    "stat",
+    "stty",
+    "tail",
+    "test",
+    "touch",
+    "tr",
+    "true",
+    "wc",
+    "wget",
+    "yes",
+]
 BUSYBOX = Path("/bin/busybox")
 _MACHINE_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
@@ -69,9 +107,13 @@ def layer(entries: Mapping[str, Entry]) -> bytes:
                 info.type, info.linkname = tarfile.SYMTYPE, entry
                 tar.addfile(info)
             else:
-                content, mode = (entry[0].encode(), entry[1]) if isinstance(entry, tuple) else (
-                    entry,
-                    0o755,
+                content, mode = (
+                    (entry[0].encode(), entry[1])
+                    if isinstance(entry, tuple)
+                    else (
+                        entry,
+                        0o755,
+                    )
                 )
                 info.size, info.mode = len(content), mode
                 tar.addfile(info, io.BytesIO(content))
@@ -102,9 +144,7 @@ def build(
     for body in layers:
         packed = gzip.compress(body, compresslevel=1, mtime=0)
         blobs[digest_of(packed)] = packed
-        descriptors.append(
-            {"mediaType": LAYER, "digest": digest_of(packed), "size": len(packed)}
-        )
+        descriptors.append({"mediaType": LAYER, "digest": digest_of(packed), "size": len(packed)})
     document = json.dumps(
         {
             "architecture": architecture or host_architecture(),
@@ -142,9 +182,7 @@ def index(images: Mapping[str, Image]) -> Image:
                 "platform": {"os": "linux", "architecture": architecture},
             }
         )
-    whole.body = json.dumps(
-        {"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}
-    ).encode()
+    whole.body = json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
     return whole
 
 

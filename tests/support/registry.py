@@ -121,14 +121,15 @@ class Registry:
         return f"auth: {{ htpasswd: {{ realm: test, path: {path} }} }}"
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(
-            tuple_of(self.host), timeout=1
-        ):
+        with contextlib.suppress(OSError), socket.create_connection(tuple_of(self.host), timeout=1):
             if self._certificate is not None:
                 return True
             connection = http.client.HTTPConnection(self.host, timeout=5)
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status in {200, 401}
+            try:
+                connection.request("GET", "/v2/")
+                return connection.getresponse().status in {200, 401}
+            finally:
+                connection.close()
         return False
 
 

@@ -1,0 +1,60 @@
+"""`./dev demo`: hello.nomad with everything it needs, all on this machine, nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from actors import child_process
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.launcher import end_launcher
+from tests.support.registry import Registry
+
+JOB = Path(__file__).resolve().parents[2] / "example" / "hello.nomad"
+
+
+def main() -> int:
+    """Runs the demo and returns the job's exit status."""
+    if os.geteuid() != 0:
+        sys.stderr.write(
+            "the demo starts a containerd and a container, which needs root: sudo ./dev demo\n"
+        )
+        return 1
+    with (
+        ContainerdDaemon() as containerd,
+        Registry() as registry,
+        tempfile.TemporaryDirectory() as state,
+    ):
+        image = images.build([images.busybox_layer()], {"Cmd": ["/bin/sh"]})
+        reference = images.push(registry.host, "hello", "1", image)
+        say(f"a containerd at {containerd.address}")
+        say(f"a registry at {registry.host}, with {reference} built a moment ago")
+        say(f"containerd-driver run example/{JOB.name} --var image={reference}")
+        try:
+            return subprocess.run(
+                [
+                    sys.executable,
+                    str(child_process.ROOT / "plugin" / "main.py"),
+                    "run",
+                    str(JOB),
+                    *("--var", f"image={reference}"),
+                    *("--config", f"containerd_address={containerd.address}"),
+                    *("--config", f"state_dir={state}"),
+                ],
+                check=False,
+            ).returncode
+        finally:
+            end_launcher(Path(state))
+
+
+def say(text: str) -> None:
+    """A line about what is being set up."""
+    sys.stderr.write(f"demo: {text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""A driver under test: a plugin process, its state directory, allocations, and a look for leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from actors.nomad_types import Resources, TaskConfig
+from plugin.host.allocdir import AllocDir
+from plugin.host.logs import read_bytes
+from plugin.host.session import Handle, HostSession
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.launcher import end_launcher
+from tests.support.plugin_dir import make_plugin_dir
+from tests.support.waiting import wait_until
+
+MIB = 1024 * 1024
+_numbers = itertools.count()
+
+
+@dataclass(slots=True)
+class Job:
+    """One task with its allocation; `out` and `err` collect what it logs."""
+
+    config: TaskConfig
+    alloc: AllocDir
+    out: bytearray = field(default_factory=bytearray)
+    err: bytearray = field(default_factory=bytearray)
+    readers: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """Nomad's id of the task."""
+        return self.config.id
+
+    @property
+    def container(self) -> str:
+        """The container's id on a cgroup v1 host and on a v2 host."""
+        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            return f"{self.config.alloc_id}.{self.config.name}.scope"
+        return f"{self.config.name}-{self.config.alloc_id}"
+
+    def read_logs(self) -> None:
+        """Starts to read both FIFOs, as logmon does."""
+        for stream, into in (("stdout", self.out), ("stderr", self.err)):
+            fifo = self.alloc.fifo(self.config.name, stream)
+            self.readers.append(asyncio.create_task(_collect(fifo, into)))
+
+    async def logs_end(self, timeout_s: float = 10) -> None:
+        """Waits for the end of both logs."""
+        _, late = await asyncio.wait(self.readers, timeout=timeout_s)
+        assert not late, "the log FIFOs have no end"
+
+
+async def _collect(fifo: Path, into: bytearray) -> None:
+    async for data in read_bytes(fifo):
+        into += data
+
+
+class Driver:
+    """Owns what a test starts. `session` is the agent's side of the plugin."""
+
+    def __init__(
+        self, containerd: ContainerdDaemon, directory: Path, config: Mapping[str, Any] | None = None
+    ) -> None:
+        self.containerd = containerd
+        self.state_dir = directory / "state"
+        self.alloc_root = directory / "allocs"
+        program = make_plugin_dir(directory / "plugins")
+        self.session = HostSession(
+            [str(program)],
+            {
+                "containerd_address": containerd.address,
+                "containerd_namespace": containerd.namespace,
+                "state_dir": str(self.state_dir),
+                **(config or {}),
+            },
+        )
+
+    def task(
+        self,
+        name: str = "t",
+        *,
+        memory_mb: int = 64,
+        user: str = "",
+        env: Mapping[str, str] | None = None,
+        alloc_id: str = "",
+    ) -> Job:
+        """A task in an allocation of its own, not started."""
+        alloc_id = alloc_id or str(uuid.uuid4())
+        alloc = AllocDir(self.alloc_root, alloc_id)
+        alloc.build([name])
+        config = TaskConfig(
+            id=f"{alloc_id}/{name}/{next(_numbers):08x}",
+            name=name,
+            alloc_id=alloc_id,
+            job_name="test",
+            task_group_name="test",
+            env={"NOMAD_ALLOC_ID": alloc_id, "NOMAD_TASK_NAME": name, **(env or {})},
+            resources=Resources(
+                cpu_shares=100, memory_mb=memory_mb, memory_limit_bytes=memory_mb * MIB
+            ),
+            user=user,
+            alloc_dir=str(alloc.path),
+            stdout_path=str(alloc.fifo(name, "stdout")),
+            stderr_path=str(alloc.fifo(name, "stderr")),
+        )
+        return Job(config, alloc)
+
+    async def start(self, job: Job, image: str, script: str = "", **options: Any) -> Handle:
+        """Reads the task's logs and starts it, with a shell script for its command."""
+        job.read_logs()
+        chosen = {"image": image, **options}
+        if script:
+            chosen |= {"command": "/bin/sh", "args": ["-c", script]}
+        return await self.session.start(job.config, chosen)
+
+    async def end(self, job: Job) -> None:
+        """Destroys the task and waits for the end of its logs."""
+        await self.session.destroy(job.id)
+        if job.readers:
+            await job.logs_end()
+
+    def close(self) -> None:
+        """Ends the launcher and looks for what was left behind."""
+        end_launcher(self.state_dir)
+        assert self.leftovers() == []
+
+    def leftovers(self) -> list[str]:
+        """What destroyed tasks have left in containerd, on disk and in the process table."""
+        ctr = self.containerd.ctr
+        left = [f"container {line}" for line in ctr("containers", "list", "-q").split()]
+        left += [f"task {line}" for line in ctr("tasks", "list", "-q").split()]
+        left += [
+            f"snapshot {line}"
+            for line in ctr("snapshots", "list").splitlines()[1:]
+            if "Committed" not in line
+        ]
+        left += [f"lease {line}" for line in ctr("leases", "list", "-q").split()]
+        tasks = self.state_dir / "tasks"
+        left += [f"state {entry}" for entry in (tasks.iterdir() if tasks.exists() else ())]
+        left += [f"mount {line}" for line in _lines_with("/proc/mounts", str(self.alloc_root))]
+        return left
+
+    def wait_clean(self) -> None:
+        """Waits until nothing is left; the lease of a start goes a moment after its answer."""
+        wait_until(lambda: not self.leftovers(), 10, lambda: str(self.leftovers()))
+
+
+def _lines_with(path: str, text: str) -> list[str]:
+    return [line for line in Path(path).read_text().splitlines() if text in line]
+
+
+@contextlib.asynccontextmanager
+async def launched(driver: Driver) -> AsyncIterator[HostSession]:
+    """The plugin, launched and closed at the end; reads of logs are cancelled by the loop's end."""
+    await driver.session.launch()
+    try:
+        yield driver.session
+    finally:
+        await driver.session.close()
