@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import time
 
+from workers import procfs
 from workers.wire import Sample
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_READ_BYTES = 8192  # memory.stat of version 2 has about 2 KiB
+_READ_BYTES = 4096  # memory.stat of version 2 has about 2 KiB
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _V1_FILES = {
     "memory": (
@@ -25,7 +26,6 @@ _V1_FILES = {
         "memory.max_usage_in_bytes",
         "memory.kmem.usage_in_bytes",
         "memory.kmem.max_usage_in_bytes",
-        "memory.oom_control",
     ),
     "cpuacct": ("cpuacct.usage", "cpuacct.stat"),
     "cpu": ("cpu.stat",),
@@ -35,15 +35,19 @@ _V2_FILES = (
     "memory.current",
     "memory.peak",
     "memory.swap.current",
-    "memory.events",
     "cpu.stat",
 )
+_V1_KILLS = "memory.oom_control"
+_V2_KILLS = "memory.events"
 
 Table = dict[bytes, int]
 
 
 class Readings:
     """The open files of one container's cgroup.
+
+    The count of kills is opened at once, so that it can be read when the container has ended; the
+    rest when the first sample is taken, for most tasks never.
 
     Args:
         v2: whether `paths` names a cgroup of version 2.
@@ -52,29 +56,38 @@ class Readings:
 
     def __init__(self, *, v2: bool, paths: Mapping[str, str]) -> None:
         self.v2 = v2
+        self._paths = paths
         self._files: dict[str, int] = {}
-        wanted = {"": _V2_FILES} if v2 else _V1_FILES
-        for controller, names in wanted.items():
-            for name in names:
-                self._open(paths.get(controller, ""), name)
+        self._complete = False
+        if v2:
+            self._open("", _V2_KILLS)
+        else:
+            self._open("memory", _V1_KILLS)
 
     def sample(self) -> Sample:
         """One reading, now."""
+        if not self._complete:
+            self._complete = True
+            for controller, names in ({"": _V2_FILES} if self.v2 else _V1_FILES).items():
+                for name in names:
+                    self._open(controller, name)
         return self._sample_v2() if self.v2 else self._sample_v1()
 
     def oom_kills(self) -> int:
         """Processes of this cgroup that the kernel killed for memory, 0 where it does not tell."""
-        table = self._table("memory.events" if self.v2 else "memory.oom_control")
+        table = self._table(_V2_KILLS if self.v2 else _V1_KILLS)
         return table.get(b"oom_kill", 0)
 
     def close(self) -> None:
         """Gives the files back."""
+        self._complete = True
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
 
-    def _open(self, directory: str, name: str) -> None:
-        if not directory:
+    def _open(self, controller: str, name: str) -> None:
+        directory = self._paths.get(controller)
+        if directory is None:
             return
         try:
             self._files[name] = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
@@ -147,16 +160,35 @@ def locate(pid: int) -> Readings:
     Raises:
         OSError: the process is gone, or /proc is not there.
     """
-    groups = _parse_cgroup(_text(f"/proc/{pid}/cgroup"))
-    mounts = _parse_mountinfo(_text("/proc/self/mountinfo"))
-    paths = {
-        controller: _below(*mounts[controller], group)
-        for controller, group in groups.items()
-        if controller in mounts
+    groups = _parse_cgroup(procfs.read(f"/proc/{pid}/cgroup"))
+    paths = _places(groups)
+    if not all(map(_is_there, paths.values())):
+        _mounts.clear()
+        paths = _places(groups)
+    return Readings(v2="memory" not in paths and "cpuacct" not in paths, paths=paths)
+
+
+_mounts: dict[str, tuple[str, str]] = {}
+"""Where the hierarchies are mounted. Known since the rehearsal, so that no worker has to go through
+the host's mounts, of which there may be thousands."""
+
+
+def _places(groups: Mapping[str, str]) -> dict[str, str]:
+    if not _mounts:
+        _mounts.update(_parse_mountinfo(procfs.read("/proc/self/mountinfo")))
+    return {
+        controller: _below(*_mounts[controller], groups[controller])
+        for controller in ("", *_V1_FILES)
+        if controller in _mounts and controller in groups
     }
-    if "memory" in paths or "cpuacct" in paths:
-        return Readings(v2=False, paths=paths)
-    return Readings(v2=True, paths=paths)
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)  # noqa: PTH116 - pathlib is not in the import set
+    except OSError:
+        return False
+    return True
 
 
 def _parse_cgroup(text: str) -> dict[str, str]:
@@ -192,8 +224,3 @@ def _below(root: str, point: str, group: str) -> str:
 
 def _scaled(value: int | None, factor: int) -> int | None:
     return None if value is None else value * factor
-
-
-def _text(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-        return file.read()

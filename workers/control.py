@@ -30,7 +30,7 @@ MAX_UNSENT_BYTES = 1 << 20
 MAX_CONNECTIONS = 64
 
 _BACKLOG = 16
-_CHUNK_BYTES = 65536
+_CHUNK_BYTES = 4096
 _UCRED = struct.Struct("3i")
 
 
@@ -81,16 +81,6 @@ class Connection:
                     return
         except DriverError:
             self.close()
-
-    def detach(self) -> tuple[socket.socket, Decoder]:
-        """Gives up the socket, and what came after the frame that is being served.
-
-        For a process that was just forked: the loop is the parent's and is not touched.
-        """
-        sock, self._socket = self._socket, None
-        if sock is None:
-            raise RuntimeError("the connection is closed")
-        return sock, self._decoder
 
     def close(self) -> None:
         """Ends this connection; what was not sent is dropped."""
@@ -172,13 +162,6 @@ class Listener:
         self._socket.close()
         unlink(self._directory, self._name)
 
-    def abandon(self) -> None:
-        """Closes a forked process's copies of the sockets; the parent's go on."""
-        self._socket.close()
-        for connection in self._connections:
-            if not connection.closed:
-                connection.detach()[0].close()
-
     def _on_ready(self, _: int) -> None:
         sock = accept(self._socket)
         if sock is None:
@@ -210,7 +193,10 @@ def listen(directory: int, name: str) -> socket.socket:
 
 
 def accept(listener: socket.socket) -> socket.socket | None:
-    """The next connection, if its peer is root or who we are; None when there is none."""
+    """The next connection, if its peer is root or who we are; None when there is none.
+
+    The directory's mode says the same; this holds if somebody loosens it.
+    """
     try:
         sock, _ = listener.accept()
     except OSError:

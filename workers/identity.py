@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import os
 
+from workers import procfs
 from workers.wire import Record
 
 _START_TIME_FIELD = 19  # of /proc/PID/stat, counted after the command's closing parenthesis
+
+
+_boot: list[str] = []
 
 
 class Identity(Record):
@@ -28,8 +32,10 @@ class Identity(Record):
 
 
 def boot_id() -> str:
-    """The running kernel's boot id, a UUID in text."""
-    return _read("/proc/sys/kernel/random/boot_id").strip()
+    """The running kernel's boot id, a UUID in text. Read once: no process sees two boots."""
+    if not _boot:
+        _boot.append(procfs.read("/proc/sys/kernel/random/boot_id").strip())
+    return _boot[0]
 
 
 def start_ticks(pid: int) -> int | None:
@@ -38,10 +44,10 @@ def start_ticks(pid: int) -> int | None:
     The command in /proc/PID/stat may hold spaces and parentheses: fields count from its last ")".
     """
     try:
-        stat = _read(f"/proc/{pid}/stat")
+        stat = procfs.read(f"/proc/{pid}/stat")
     except (FileNotFoundError, ProcessLookupError):
         return None
-    return int(stat.rpartition(")")[2].split()[_START_TIME_FIELD])
+    return int(stat[stat.rindex(")") + 2 :].split(" ", _START_TIME_FIELD + 1)[_START_TIME_FIELD])
 
 
 def identify(pid: int) -> Identity | None:
@@ -63,8 +69,3 @@ def open_pidfd(process: Identity) -> int | None:
         return descriptor
     os.close(descriptor)
     return None
-
-
-def _read(path: str) -> str:
-    with open(path, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
-        return file.read()

@@ -3,6 +3,10 @@
 Run as `python -I launcher.py --state-dir DIR`. It holds what workers need, imported once and shared
 by all of them, and nothing else: one thread, no timers, no gRPC, ever. It listens on
 `DIR/launcher.sock` until told to retire; workers and tasks do not need it once they run.
+
+It forks for every connection and reads the request only in the child. So nobody who connects can
+hold it up or break it, and it writes to almost no memory between two forks: each page it writes is
+lost for sharing, a copy for itself and one left over in every worker forked before.
 """
 
 from __future__ import annotations
@@ -10,38 +14,32 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import select
 import signal
+import socket
 import sys
-import time
 
 # Python's isolated mode leaves this program's own directory out of the module path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
+from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import control, task_worker, wire
-from workers.loop import Loop
+from workers import control, procfs, rehearsal, task_worker, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
+    from typing import NoReturn
 
-    from proto.frames import Decoder, Frame
-    from workers.control import Connection
+    from proto.frames import Frame
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
-
-
-class Forked(BaseException):
-    """Raised in a process just forked: unwinds the launcher's frames before the worker begins."""
-
-    def __init__(self, spec: object, connection: Connection) -> None:
-        super().__init__()
-        self.spec = spec
-        self.sock: socket.socket
-        self.decoder: Decoder
-        self.sock, self.decoder = connection.detach()
+_FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 3, 1 << 20
+_REQUEST_TIMEOUT_S = 10.0
+_CHUNK_BYTES = 4096
+_TIDY_BYTES = 100_000
+"""The C library tidies its heap when 64 KiB are freed at once, and maps apart from 128 KiB."""
 
 
 class Launcher:
@@ -55,68 +53,105 @@ class Launcher:
     def __init__(self, directory: int, lock: int) -> None:
         self._directory = directory
         self._lock = lock
-        self._loop = Loop()
-        self._listener = control.Listener(self._loop, directory, wire.LAUNCHER_SOCKET, self._serve)
+        self._pid = os.getpid()
+        self._listener = control.listen(directory, wire.LAUNCHER_SOCKET)
 
     def run(self) -> None:
-        """Serves until told to retire.
+        """Forks for every connection, until a child was told to have us retire.
 
-        Raises:
-            Forked: this is a worker now, and no longer the launcher.
+        The child accepts. Its parent waits for that, or for the child's death: it closes the pipe.
         """
-        self._loop.run()
+        poll = select.poll()
+        poll.register(self._listener, select.POLLIN)
+        fork, pipe, read, close = os.fork, os.pipe, os.read, os.close
+        while True:
+            ((_, events),) = poll.poll()
+            if events != select.POLLIN:  # shut down by `_retire`
+                return
+            accepted, accepting = pipe()
+            try:
+                pid = fork()
+            except OSError as error:
+                self._refuse(_cannot_fork(error))
+                pid = -1
+            if pid == 0:
+                self._serve_and_end(accepting)
+            close(accepting)
+            read(accepted, 1)
+            close(accepted)
 
-    def _serve(self, connection: Connection, request: Frame) -> None:
+    def _refuse(self, error: DriverError) -> None:
+        sock = control.accept(self._listener)
+        if sock is not None:
+            _send(sock, _failed(error))
+            sock.close()
+
+    def _serve_and_end(self, accepting: int) -> NoReturn:
+        """The child's life. The launcher's frames and objects stay as they are, never used again.
+
+        To unwind them and to close them one by one would cost every worker 0.2 MB.
+        """
+        status = _EXIT_FAILED
         try:
-            control.check_version(request)
-            answer = self._answer(connection, request)
-        except DriverError as error:
-            answer = {"ok": False, "event": wire.FAILED, "error": error.to_wire()}
-        if answer is not None:
-            connection.send(answer)
-        connection.close()
+            sock = control.accept(self._listener)
+            os.close(accepting)
+            if sock is not None:
+                status = self._serve(sock)
+        except BaseException:  # noqa: BLE001 - the log is the only one left to tell
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(status)
 
-    def _answer(self, connection: Connection, request: Frame) -> Frame | None:
+    def _serve(self, sock: socket.socket) -> int:
+        decoder = frames.Decoder()
+        try:
+            request = _receive(sock, decoder)
+            if request is None:
+                return _EXIT_FAILED
+            if request.get("op") == wire.FORK:
+                control.check_version(request)
+                return self._work(sock, decoder, request.get("spec"))
+            _send(sock, self._answer(request))
+        except DriverError as error:
+            _send(sock, _failed(error))
+        return 0
+
+    def _work(self, sock: socket.socket, decoder: frames.Decoder, spec: object) -> int:
+        """This connection is the worker's first; everything else open is the launcher's."""
+        os.closerange(_FIRST_DESCRIPTOR, sock.fileno())
+        os.closerange(sock.fileno() + 1, _LAST_DESCRIPTOR)
+        gc.enable()
+        os.setsid()
+        procfs.set_name("cd-worker")
+        return task_worker.run(spec, sock, decoder)
+
+    def _answer(self, request: Frame) -> Frame:
+        control.check_version(request)
         match request.get("op"):
             case wire.HELLO:
-                return {"ok": True, "v": wire.VERSION, "release": RELEASE, "pid": os.getpid()}
+                return {"ok": True, "v": wire.VERSION, "release": RELEASE, "pid": self._pid}
             case wire.RETIRE:
-                # A successor may start as soon as this is answered.
-                self._listener.close()
-                os.close(self._lock)
-                self._loop.stop()
+                self._retire()
                 return {"ok": True}
-            case wire.FORK:
-                self._fork(connection, request.get("spec"))
-                return None
             case other:
                 raise DriverError(
-                    f"the launcher does not know the request {other!r}", code=Code.UNSUPPORTED
+                    f"the launcher does not know the request {other!r}",
+                    resolution="the plugin is newer: restart the launcher; tasks go on meanwhile",
+                    code=Code.UNSUPPORTED,
                 )
 
-    def _fork(self, connection: Connection, spec: object) -> None:
-        """The child keeps the connection and lets go of everything else that is the launcher's."""
-        try:
-            pid = os.fork()
-        except OSError as error:
-            raise DriverError(
-                "a worker cannot be forked",
-                details=error.strerror or str(error),
-                resolution="see the launcher's limits of processes and memory",
-                recoverable=True,
-                code=Code.EXHAUSTED,
-            ) from error
-        if pid == 0:
-            forked = Forked(spec, connection)
-            self._loop.close()
-            self._listener.abandon()
-            os.close(self._lock)
-            os.close(self._directory)
-            raise forked
+    def _retire(self) -> None:
+        """A successor may start at once: the name and the lock are free, the parent only ends.
+
+        Both descriptors are shared with the parent, and so is what is done to them.
+        """
+        control.unlink(self._directory, wire.LAUNCHER_SOCKET)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        self._listener.shutdown(socket.SHUT_RDWR)
 
 
 def main(argv: list[str]) -> int:
-    """The launcher's life, and in a forked process the worker's.
+    """The launcher's life.
 
     Returns:
         The exit status: 0 after retiring or when another launcher serves, 2 for bad arguments.
@@ -126,8 +161,8 @@ def main(argv: list[str]) -> int:
         return _EXIT_USAGE
     try:
         return _launch(argv[2])
-    except OSError as error:
-        _say(f"the launcher cannot serve in {argv[2]}: {error}")
+    except (OSError, DriverError) as error:
+        procfs.say(f"launcher: cannot serve in {argv[2]}: {error}")
         return _EXIT_FAILED
 
 
@@ -140,31 +175,53 @@ def _launch(state_dir: str) -> int:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        _say(f"another launcher serves in {state_dir}; this one has nothing to do")
+        procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
-    _name("cd-launcher")
+    procfs.set_name("cd-launcher")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    rehearsal.rehearse(state_dir)
     launcher = Launcher(directory, lock)
     # What is here now is shared with every worker as long as nobody writes to it, and a garbage
     # collection writes to the header of every object.
     gc.collect()
     gc.disable()
     gc.freeze()
+    bytearray(_TIDY_BYTES)
+    launcher.run()
+    return 0
+
+
+def _receive(sock: socket.socket, decoder: frames.Decoder) -> Frame | None:
+    """The first request, or None when nobody asks anything."""
+    sock.settimeout(_REQUEST_TIMEOUT_S)
     try:
-        launcher.run()
-    except Forked as forked:
-        born = (forked.spec, forked.sock, forked.decoder)
-    else:
-        return 0
-    return _work(*born)
+        while data := sock.recv(_CHUNK_BYTES):
+            for frame in decoder.feed(data):
+                return frame
+    except OSError:
+        return None
+    return None
 
 
-def _work(spec: object, sock: socket.socket, decoder: Decoder) -> int:
-    gc.enable()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    os.setsid()
-    _name("cd-worker")
-    return task_worker.run(spec, sock, decoder)
+def _send(sock: socket.socket, frame: Frame) -> None:
+    try:
+        sock.sendall(frames.encode(frame))
+    except OSError:
+        return  # who asked is gone
+
+
+def _failed(error: DriverError) -> Frame:
+    return {"ok": False, "event": wire.FAILED, "error": error.to_wire()}
+
+
+def _cannot_fork(error: OSError) -> DriverError:
+    return DriverError(
+        "a worker cannot be forked",
+        details=error.strerror or str(error),
+        resolution="see the launcher's limits of processes and memory",
+        recoverable=True,
+        code=Code.EXHAUSTED,
+    )
 
 
 def _detach() -> None:
@@ -192,16 +249,6 @@ def _log_to(directory: int) -> None:
     log = os.open(wire.LAUNCHER_LOG, flags, 0o600, dir_fd=directory)
     os.dup2(log, 2)
     os.close(log)
-
-
-def _name(name: str) -> None:
-    """What ps -o comm shows; the kernel keeps 15 bytes."""
-    with open("/proc/self/comm", "w", encoding="ascii") as file:  # noqa: PTH123
-        file.write(name)
-
-
-def _say(line: str) -> None:
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} launcher {os.getpid()}: {line}\n")
 
 
 if __name__ == "__main__":

@@ -36,21 +36,22 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._handlers: dict[int, Callable[[int], None]] = {}
+        self._watched: dict[int, tuple[int, Callable[[int], None]]] = {}
         self._timers: list[Timer] = []
         self._stopped = False
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
         """Calls handler(events) whenever the descriptor is so. HUP and ERR are always told."""
-        if descriptor in self._handlers:
-            self._epoll.modify(descriptor, events)
-        else:
+        known = self._watched.get(descriptor)
+        if known is None:
             self._epoll.register(descriptor, events)
-        self._handlers[descriptor] = handler
+        elif known[0] != events:
+            self._epoll.modify(descriptor, events)
+        self._watched[descriptor] = (events, handler)
 
     def forget(self, descriptor: int) -> None:
         """Watches it no more; call it before the descriptor is closed. Unknown ones are fine."""
-        if self._handlers.pop(descriptor, None) is not None:
+        if self._watched.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
@@ -72,17 +73,14 @@ class Loop:
                 continue
             for descriptor, events in ready:
                 # A handler of this round may have forgotten a later descriptor of it.
-                handler = self._handlers.get(descriptor)
-                if handler is not None:
-                    handler(events)
+                watched = self._watched.get(descriptor)
+                if watched is not None:
+                    watched[1](events)
             self._fire()
 
     def close(self) -> None:
-        """Gives the epoll descriptor back, and touches none of those it watched.
-
-        A forked process shares the epoll with its parent: to unregister there would deafen it.
-        """
-        self._handlers.clear()
+        """Gives the epoll descriptor back; what it watched stays open."""
+        self._watched.clear()
         self._timers.clear()
         self._epoll.close()
 

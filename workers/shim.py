@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _APIS = {2: "containerd.task.v2.Task", 3: "containerd.task.v3.Task"}
 _CALL_TIMEOUT_NS = 10_000_000_000
-_CHUNK_BYTES = 65536
+_CHUNK_BYTES = 4096
 
 
 class Shim:

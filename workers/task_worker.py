@@ -13,11 +13,11 @@ import stat
 
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import control, identity, journal, wire
+from workers import control, identity, journal, procfs, wire
 from workers.drain import Drain
 from workers.keepers import Keeper
 from workers.loop import Loop
-from workers.watch import Watch, say
+from workers.watch import Watch
 from workers.wire import ExitRecord, ShimTarget, WorkerSpec
 
 TYPE_CHECKING = False
@@ -43,7 +43,7 @@ class Worker:
         self.loop = Loop()
         self.identity = _own_identity()
         self._directory = _open_directory(spec.dir)
-        self._lock = _lock(self._directory, spec)
+        self._lock = _lock(self._directory, spec, self.identity)
         self._exit = journal.read_exit(spec.dir)
         self._drained: bool | None = None
         self._watch: Watch | None = None
@@ -53,11 +53,6 @@ class Worker:
             if path not in _NO_LOG
         ]
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
-        journal.write(
-            self._directory,
-            wire.WORKER_RECORD,
-            {**self.identity.to_wire(), "release": RELEASE, "name": spec.name},
-        )
         self.listener = control.Listener(
             self.loop, self._directory, wire.CONTROL_SOCKET, self.serve
         )
@@ -190,10 +185,16 @@ class Worker:
         for keeper in self._keepers:
             keeper.close()
         self.listener.close()
-        control.unlink(self._directory, wire.WORKER_RECORD)
-        os.close(self._lock)
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
         connection.answer(request)
         self.loop.stop()
+
+    def close(self) -> None:
+        """Gives back the descriptors that are left after `end`; a worker that exits need not."""
+        for connection in self.listener.connections():
+            connection.close()
+        os.close(self._lock)
+        os.close(self._directory)
 
     def _tell_end(self, connection: Connection) -> None:
         if self._exit is not None:
@@ -206,7 +207,7 @@ class Worker:
         try:
             journal.write_exit(self._directory, record)
         except DriverError as error:
-            say(f"exit {record.code} is known to this process only: {error}")
+            procfs.say(f"worker: exit {record.code} is known to this process only: {error}")
         for connection in self.listener.connections():
             if connection.stats_timer is not None:
                 connection.stats_timer.cancel()
@@ -282,8 +283,8 @@ def _open_directory(path: str) -> int:
     return descriptor
 
 
-def _lock(directory: int, spec: WorkerSpec) -> int:
-    """Held while this process lives, so that a task has one worker."""
+def _lock(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
+    """Held while this process lives, so that a task has one worker; its text says who that is."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(wire.WORKER_LOCK, flags, 0o600, dir_fd=directory)
     try:
@@ -295,6 +296,8 @@ def _lock(directory: int, spec: WorkerSpec) -> int:
             resolution=f"connect to {wire.CONTROL_SOCKET} in {spec.dir}",
             code=Code.ALREADY_EXISTS,
         ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{own.pid} {own.start_ticks} {own.boot_id} {RELEASE}\n".encode())
     return descriptor
 
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 
 from proto.errors import DriverError
-from workers import cgroups, identity, ttrpc
+from workers import cgroups, identity, procfs, ttrpc
 from workers.loop import READ
 from workers.shim import Shim
 from workers.wire import LOST_CODE, ExitRecord, Sample
@@ -108,7 +107,9 @@ class Watch:
         try:
             self.readings = cgroups.locate(pid)
         except OSError as error:
-            say(f"{self.target.container_id}: no cgroup readings of pid {pid}: {error}")
+            procfs.say(
+                f"worker: {self.target.container_id}: no cgroup readings of pid {pid}: {error}"
+            )
 
     def _on_wait(self, payload: bytes, error: DriverError | None) -> None:
         if error is None:
@@ -187,9 +188,3 @@ class Watch:
         if self.readings is not None:
             self.readings.close()
             self.readings = None
-
-
-def say(line: str) -> None:
-    """A line for the launcher's log, which is every worker's stderr."""
-    sys.stderr.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} worker {os.getpid()}: {line}\n")
-    sys.stderr.flush()

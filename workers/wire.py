@@ -12,7 +12,7 @@ from proto.errors import Code, DriverError
 TYPE_CHECKING = False  # not from typing: see the module's docstring
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from typing import Any, Self, dataclass_transform
+    from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_: object) -> Callable[[type], type]:
@@ -31,7 +31,6 @@ LAUNCHER_LOG = "launcher.log"
 CONTROL_SOCKET = "control.sock"
 EXIT_RECORD = "exit"
 WORKER_LOCK = "lock"
-WORKER_RECORD = "worker"
 
 # Requests. HELLO is understood by launcher and worker alike.
 HELLO = "hello"
@@ -66,15 +65,20 @@ class Record:
     Subclasses declare their fields as annotations, with a class attribute as the default.
     """
 
+    if TYPE_CHECKING:
+        _kinds: ClassVar[dict[str, tuple[type, ...]]]
+        _defaults: ClassVar[dict[str, object]]
+
+    def __init_subclass__(cls) -> None:
+        cls._kinds = {name: _TYPES[kind] for name, kind in cls.__annotations__.items()}
+        cls._defaults = {name: vars(cls)[name] for name in cls._kinds if name in vars(cls)}
+
     def __init__(self, **fields: Any) -> None:
-        names = self.__annotations__
-        for name in fields:
-            if name not in names:
-                raise TypeError(f"{type(self).__name__} has no field {name!r}")
-        for name in names:
-            if name not in fields and not hasattr(type(self), name):
-                raise TypeError(f"{type(self).__name__} needs {name!r}")
-        self.__dict__.update(fields)
+        values = {**self._defaults, **fields}
+        if values.keys() != self._kinds.keys():
+            names = ", ".join(sorted(values.keys() ^ self._kinds.keys()))
+            raise TypeError(f"{type(self).__name__} lacks or does not know: {names}")
+        self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{type(self).__name__}.{name} cannot be changed")
@@ -91,7 +95,7 @@ class Record:
 
     def to_wire(self) -> dict[str, object]:
         """The msgpack-able form: a map of the field names to plain values."""
-        return {name: getattr(self, name) for name in self.__annotations__}
+        return {name: self.__dict__[name] for name in self._kinds}
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, object]) -> Self:
@@ -100,21 +104,19 @@ class Record:
         Raises:
             DriverError: code CORRUPT, a field is missing or of another type.
         """
-        known = {name: fields[name] for name in cls.__annotations__ if name in fields}
-        for name, kind in cls.__annotations__.items():
-            value = known.get(name, getattr(cls, name, _MISSING))
-            # bool is an int to isinstance, and no count or code.
-            if type(value) not in _TYPES[kind]:
+        values = dict(cls._defaults)
+        for name, kinds in cls._kinds.items():
+            if name in fields:
+                values[name] = fields[name]
+            # Not isinstance: True would pass for a number.
+            if name not in values or type(values[name]) not in kinds:
                 raise DriverError(
-                    f"{cls.__name__} of another process of the driver does not hold",
-                    details=f"{name} is not {kind}",
+                    f"a {cls.__name__} from another process of the driver does not hold",
+                    details=f"{name} is not {cls.__annotations__[name]}",
                     resolution="restart the driver; both ends must speak the same version",
                     code=Code.CORRUPT,
                 )
-        return cls(**known)
-
-
-_MISSING = object()
+        return cls(**values)
 
 
 class WorkerSpec(Record):

@@ -1,0 +1,161 @@
+"""The launcher lives a task's whole life a few times before it forks the first worker.
+
+Python 3.11 rewrites bytecode while it runs cold and fills caches on first use. Done after the fork,
+each of these writes costs a private page of every worker; done before, the pages stay shared:
+measured, a fifth of a worker's memory. It is a self-test besides: a launcher that listens can run
+workers.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+
+from proto import frames
+from proto.errors import Code, DriverError
+from workers import control, ttrpc, wire
+from workers.loop import READ
+from workers.task_worker import Worker
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from proto.frames import Frame
+
+DIRECTORY = "rehearsal"
+ROUNDS = 12
+"""Python specialises a function's bytecode after its eighth run."""
+
+_FIFO, _SHIM = "log.fifo", "shim.sock"
+_RESPONSE_HEADER = struct.Struct(">IIBB")
+_WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
+_RUNNING = 2
+_LATE_S = 10.0
+
+
+def rehearse(state_dir: str, rounds: int = ROUNDS) -> None:
+    """Lives so many lives in a directory of its own below the driver's state directory.
+
+    Raises:
+        DriverError: a worker would not work here.
+        OSError: the directory cannot be made.
+    """
+    place = f"{state_dir}/{DIRECTORY}"
+    _clear(place)
+    os.mkdir(place, 0o700)  # noqa: PTH102 - pathlib is not in the import set
+    try:
+        os.mkfifo(f"{place}/{_FIFO}", 0o600)
+        for _ in range(rounds):
+            _Life(place).run()
+    finally:
+        _clear(place)
+
+
+class _Life:
+    """A worker, its plugin and its shim, all on the worker's loop."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        spec = wire.WorkerSpec(name=DIRECTORY, dir=place, stdout=f"{place}/{_FIFO}")
+        self._worker = Worker(spec)
+        self._loop = self._worker.loop
+        self._plugin, theirs = socket.socketpair()
+        self._worker.listener.adopt(theirs, frames.Decoder())
+        self._decoder = frames.Decoder()
+        self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._shims = control.listen(self._directory, _SHIM)
+        self._shim: socket.socket | None = None
+        self._late = False
+
+    def run(self) -> None:
+        """From the fork to the end."""
+        self._loop.watch(self._plugin.fileno(), READ, self._on_worker)
+        self._loop.watch(self._shims.fileno(), READ, self._on_connect)
+        timer = self._loop.later(_LATE_S, self._give_up)
+        self._ask(wire.HELLO)
+        try:
+            self._loop.run()
+        finally:
+            timer.cancel()
+            self._close()
+        if self._late:
+            raise DriverError(
+                "a worker does not do its work on this host",
+                details=f"its rehearsal took more than {_LATE_S:g} s",
+                resolution="report it with the launcher's log",
+                code=Code.INTERNAL,
+            )
+
+    def _on_worker(self, _: int) -> None:
+        for frame in self._decoder.feed(self._plugin.recv(65536)):
+            self._answer(frame)
+
+    def _answer(self, frame: Frame) -> None:
+        match frame.get("event") or frame.get("op") or frame.get("re"):
+            case 1:
+                self._ask(
+                    wire.WATCH,
+                    address=f"unix://{self._place}/{_SHIM}",
+                    api=2,
+                    namespace=DIRECTORY,
+                    container_id=DIRECTORY,
+                )
+            case 2:
+                self._ask(wire.STATS, interval_ms=60_000)
+            case wire.STATS:
+                self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
+            case wire.DRAINED:
+                self._ask(wire.END)
+
+    def _ask(self, op: str, **fields: object) -> None:
+        numbers = {wire.HELLO: 1, wire.WATCH: 2, wire.STATS: 3, wire.END: 4}
+        self._plugin.sendall(frames.encode({"id": numbers[op], "op": op, **fields}))
+
+    def _on_connect(self, _: int) -> None:
+        self._shim = control.accept(self._shims)
+        if self._shim is not None:
+            self._loop.watch(self._shim.fileno(), READ, self._on_request)
+
+    def _on_request(self, _: int) -> None:
+        """Wait and State have come together; only State is answered now."""
+        if self._shim is not None and self._shim.recv(65536):
+            self._respond(_STATE_STREAM, ttrpc.message({3: os.getpid(), 4: _RUNNING}))
+        elif self._shim is not None:
+            self._loop.forget(self._shim.fileno())
+
+    def _respond(self, stream: int, payload: bytes) -> None:
+        data = ttrpc.message({2: payload})
+        if self._shim is not None:
+            header = _RESPONSE_HEADER.pack(len(data), stream, _RESPONSE, 0)
+            self._shim.sendall(header + data)
+
+    def _give_up(self) -> None:
+        self._late = True
+        self._loop.stop()
+
+    def _close(self) -> None:
+        self._loop.close()
+        self._worker.close()
+        for sock in (self._plugin, self._shims, self._shim):
+            if sock is not None:
+                sock.close()
+        os.close(self._directory)
+        control_names = (wire.EXIT_RECORD, wire.WORKER_LOCK, _SHIM)
+        for name in control_names:
+            _remove(f"{self._place}/{name}")
+
+
+def _clear(place: str) -> None:
+    """Also what a launcher that was killed left behind."""
+    if not os.path.isdir(place):  # noqa: PTH112
+        return
+    for name in os.listdir(place):  # noqa: PTH208
+        _remove(f"{place}/{name}")
+    os.rmdir(place)  # noqa: PTH106
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108
+    except FileNotFoundError:
+        return
