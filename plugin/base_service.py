@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from plugin import conversions, hclspec, options
+from plugin import hclspec, options
 from proto.nomad import base_pb2, goplugin_pb2, health_pb2
 from proto.release import RELEASE
 
@@ -20,9 +20,14 @@ _log = logging.getLogger(__name__)
 
 
 class BaseService:
-    """BasePlugin, GRPCController and Health. `leave` ends the process after the answer is out."""
+    """BasePlugin, GRPCController and Health.
 
-    def __init__(self, gateway: Gateway, leave: Callable[[], None]) -> None:
+    Args:
+        gateway: gives the gateway; the actors start when it is asked for the first time.
+        leave: ends the process after the answer is out.
+    """
+
+    def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
         self._gateway = gateway
         self._leave = leave
 
@@ -41,9 +46,9 @@ class BaseService:
 
     async def set_config(self, request: base_pb2.SetConfigRequest) -> base_pb2.SetConfigResponse:
         """Takes the plugin block; comes several times, also to instances that only get probed."""
-        total_mhz, cores = conversions.topology(request)
+        total_mhz, cores = _topology(request)
         settings = options.driver_settings(request.msgpack_config, total_mhz=total_mhz, cores=cores)
-        await self._gateway.configure(settings)
+        await self._gateway().configure(settings)
         return base_pb2.SetConfigResponse()
 
     async def controller_shutdown(self, _: goplugin_pb2.Empty) -> goplugin_pb2.Empty:
@@ -55,3 +60,14 @@ class BaseService:
     async def check(self, _: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
         """GRPC health."""
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+
+def _topology(request: base_pb2.SetConfigRequest) -> tuple[int, int]:
+    """(MHz of all cores, number of cores), both 0 from a Nomad before 1.7.
+
+    Cores that Nomad must not use count too: its own ticks of a process do
+    (client/lib/cpustats/stats.go, TotalCompute and NumCores in client/lib/numalib).
+    """
+    found = request.nomad_config.driver.Topology
+    mhz = sum(core.base_speed or core.max_speed or core.guess_speed for core in found.cores)
+    return int(found.override_total_compute or mhz), len(found.cores)

@@ -6,21 +6,28 @@ one ends the whole agent (plugins/drivers/utils.go, client.go).
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors import nomad_types as nomad
-from proto.nomad import base_pb2, driver_pb2, shared_structs_pb2
+from proto.errors import Code, DriverError
+from proto.nomad import driver_pb2, shared_structs_pb2
 
 _Cpu = driver_pb2.CPUUsage
 _Memory = driver_pb2.MemoryUsage
-N = TypeVar("N")
+# The last second that a protobuf Timestamp, and Go's formatting of it, can hold: year 9999.
+_LAST_NS = 253402300799 * 10**9
+_MAX_TERMINAL = 2**16 - 1
 
 
 def task_config(message: driver_pb2.TaskConfig) -> nomad.TaskConfig:
-    """Nomad's TaskConfig; its driver config is read elsewhere."""
+    """Nomad's TaskConfig; its driver config is read elsewhere.
+
+    Raises:
+        DriverError: code INVALID, it has no id, so it is no task.
+    """
+    if not message.id:
+        raise DriverError("the request has no task, or one without an id", code=Code.INVALID)
     return nomad.TaskConfig(
         id=message.id,
         name=message.name,
@@ -100,18 +107,24 @@ def _dns(message: driver_pb2.TaskConfig) -> nomad.DnsConfig | None:
     )
 
 
-def topology(message: base_pb2.SetConfigRequest) -> tuple[int, int]:
-    """(MHz of all usable cores, number of cores) as Nomad counts them; 0 where it tells none."""
-    found = message.nomad_config.driver.Topology
-    cores = [core for core in found.cores if not core.disable]
-    mhz = sum(core.base_speed or core.max_speed or core.guess_speed for core in cores)
-    return int(found.override_total_compute or mhz), len(found.cores)
-
-
 def exit_result(result: nomad.ExitResult) -> driver_pb2.ExitResult:
     """Code, signal and OOM."""
     return driver_pb2.ExitResult(
-        exit_code=result.exit_code, signal=result.signal, oom_killed=result.oom_killed
+        exit_code=_int32(result.exit_code),
+        signal=_int32(result.signal),
+        oom_killed=result.oom_killed,
+    )
+
+
+def waited(result: nomad.ExitResult) -> driver_pb2.WaitTaskResponse:
+    """WaitTask's answer; there is always a result."""
+    return driver_pb2.WaitTaskResponse(result=exit_result(result), err=_text(result.error))
+
+
+def exec_result(done: nomad.ExecResult) -> driver_pb2.ExecTaskResponse:
+    """ExecTask's answer; there is always a result."""
+    return driver_pb2.ExecTaskResponse(
+        stdout=done.stdout, stderr=done.stderr, result=exit_result(done.exit)
     )
 
 
@@ -209,7 +222,7 @@ def event(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
         alloc_id=item.alloc_id,
         task_name=item.task_name,
         timestamp=timestamp(item.timestamp_ns),
-        message=item.message,
+        message=_text(item.message),
         annotations=dict(item.annotations),
     )
 
@@ -219,7 +232,15 @@ def fingerprint(look: nomad.Fingerprint) -> driver_pb2.FingerprintResponse:
     return driver_pb2.FingerprintResponse(
         attributes={name: _attribute(value) for name, value in look.attributes.items()},
         health=driver_pb2.FingerprintResponse.HealthState.Name(look.health.value),
-        health_description=look.description,
+        health_description=_text(look.description),
+    )
+
+
+def failed_fingerprint(error: Exception) -> driver_pb2.FingerprintResponse:
+    """The health of a driver that could not say how it is. Running tasks stay."""
+    return driver_pb2.FingerprintResponse(
+        health=driver_pb2.FingerprintResponse.UNHEALTHY,
+        health_description=_text(f"the driver cannot tell its health: {error}"),
     )
 
 
@@ -237,7 +258,9 @@ def exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
     """One message of an exec client; an empty one is its heartbeat."""
     resize = None
     if message.HasField("tty_size"):
-        resize = (message.tty_size.height, message.tty_size.width)
+        size = message.tty_size
+        if 0 < size.height <= _MAX_TERMINAL and 0 < size.width <= _MAX_TERMINAL:
+            resize = (size.height, size.width)
     return nomad.ExecInput(stdin=message.stdin.data, stdin_close=message.stdin.close, resize=resize)
 
 
@@ -258,10 +281,20 @@ def exec_output(output: nomad.ExecOutput) -> driver_pb2.ExecTaskStreamingRespons
 def timestamp(nanoseconds: int) -> Timestamp:
     """A protobuf timestamp; 0 stays the epoch, never absent."""
     message = Timestamp()
-    message.FromNanoseconds(nanoseconds)
+    message.FromNanoseconds(min(max(0, nanoseconds), _LAST_NS))
     return message
 
 
 def seconds(duration: Duration) -> float:
     """Seconds of a protobuf duration, never negative."""
     return max(0.0, duration.seconds + duration.nanos / 1e9)
+
+
+def _int32(number: int) -> int:
+    """As C would store it: containerd's exit status is a uint32, Nomad's an int32."""
+    return (number + 2**31) % 2**32 - 2**31
+
+
+def _text(text: str) -> str:
+    """Without what UTF-8, and so protobuf, has no form for."""
+    return text.encode(errors="replace").decode()

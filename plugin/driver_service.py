@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from actors.nomad_types import ExecInput
-from plugin import conversions, hclspec, options
-from plugin.grpc_status import forever
+from plugin import conversions, exec_stream, hclspec, options, patience
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2
 
@@ -25,11 +22,8 @@ _CAPABILITIES = driver_pb2.DriverCapabilities(
     must_create_network=False,
     mount_configs=driver_pb2.DriverCapabilities.ANY_MOUNTS,
 )
-# The host sends a heartbeat every 10 s once the client is one that does; a client that was killed
-# leaves nothing but their absence.
-_HEARTBEAT_LIMIT_S = 60.0
-# Nomad re-opens a stats stream that ends at once, for as long as it believes in the task.
-_STATS_PAUSE_S = 5.0
+# A first sample comes at once, so nobody needs them faster; 0 would mean never.
+_FASTEST_STATS_S = 0.1
 
 
 class DriverService:
@@ -63,17 +57,23 @@ class DriverService:
         self, _: driver_pb2.FingerprintRequest
     ) -> AsyncGenerator[driver_pb2.FingerprintResponse, None]:
         """Health of the driver, for ever."""
-        async with contextlib.aclosing(self._gateway.fingerprints()) as looks:
+        looks = patience.endless(
+            self._gateway.fingerprints,
+            conversions.fingerprint,
+            "fingerprint",
+            on_failure=conversions.failed_fingerprint,
+        )
+        async with aclosing(looks):
             async for look in looks:
-                yield conversions.fingerprint(look)
-        await forever()
+                yield look
 
     async def start_task(
         self, request: driver_pb2.StartTaskRequest
     ) -> driver_pb2.StartTaskResponse:
         """Starts a task."""
+        task = conversions.task_config(request.task)
         chosen = options.task_options(request.task.msgpack_driver_config)
-        answer = await self._gateway.start_task(conversions.task_config(request.task), chosen)
+        answer = await self._gateway.start_task(task, chosen)
         return conversions.started(request.task, answer)
 
     async def recover_task(
@@ -89,9 +89,9 @@ class DriverService:
         return driver_pb2.RecoverTaskResponse()
 
     async def wait_task(self, request: driver_pb2.WaitTaskRequest) -> driver_pb2.WaitTaskResponse:
-        """Answers when the task has ended."""
-        result = await self._gateway.wait_task(request.task_id)
-        return driver_pb2.WaitTaskResponse(result=conversions.exit_result(result), err=result.error)
+        """Answers when the task has ended, and never for another reason."""
+        result = await patience.insist(lambda: self._gateway.wait_task(request.task_id), "wait")
+        return conversions.waited(result)
 
     async def stop_task(self, request: driver_pb2.StopTaskRequest) -> driver_pb2.StopTaskResponse:
         """Answers when the task's process has ended."""
@@ -116,23 +116,26 @@ class DriverService:
     async def task_stats(
         self, request: driver_pb2.TaskStatsRequest
     ) -> AsyncGenerator[driver_pb2.TaskStatsResponse, None]:
-        """Samples until the task ends; an error here would fill the agent's log every second."""
-        interval_s = conversions.seconds(request.collection_interval) or 1.0
-        with contextlib.suppress(DriverError):
-            samples = self._gateway.task_stats(request.task_id, interval_s)
-            async with contextlib.aclosing(samples):
-                async for sample in samples:
-                    yield conversions.usage(sample)
-        await asyncio.sleep(_STATS_PAUSE_S)
+        """Samples until the task ends; at its end a pause, for Nomad would ask again at once."""
+        asked_s = conversions.seconds(request.collection_interval) or 1.0
+        interval_s = max(_FASTEST_STATS_S, asked_s)
+        samples = patience.while_it_lasts(
+            lambda: self._gateway.task_stats(request.task_id, interval_s),
+            conversions.usage,
+            "stats",
+        )
+        async with aclosing(samples):
+            async for sample in samples:
+                yield sample
 
     async def task_events(
         self, _: driver_pb2.TaskEventsRequest
     ) -> AsyncGenerator[driver_pb2.DriverTaskEvent, None]:
         """Events of all tasks, for ever."""
-        async with contextlib.aclosing(self._gateway.task_events()) as events:
+        events = patience.endless(self._gateway.task_events, conversions.event, "events")
+        async with aclosing(events):
             async for event in events:
-                yield conversions.event(event)
-        await forever()
+                yield event
 
     async def signal_task(
         self, request: driver_pb2.SignalTaskRequest
@@ -143,31 +146,24 @@ class DriverService:
 
     async def exec_task(self, request: driver_pb2.ExecTaskRequest) -> driver_pb2.ExecTaskResponse:
         """Runs a command, for script checks and change scripts."""
-        done = await self._gateway.exec_task(
-            request.task_id, list(request.command), conversions.seconds(request.timeout)
-        )
-        return driver_pb2.ExecTaskResponse(
-            stdout=done.stdout, stderr=done.stderr, result=conversions.exit_result(done.exit)
-        )
+        command = exec_stream.command(request.command)
+        timeout_s = conversions.seconds(request.timeout)
+        done = await self._gateway.exec_task(request.task_id, command, timeout_s)
+        return conversions.exec_result(done)
 
     async def exec_task_streaming(
         self, requests: AsyncIterator[driver_pb2.ExecTaskStreamingRequest]
     ) -> AsyncGenerator[driver_pb2.ExecTaskStreamingResponse, None]:
         """Runs a command with its streams; the first message says which."""
-        first = await anext(requests, None)
-        if first is None or not first.HasField("setup"):
-            raise DriverError(
-                "exec: the first message has no setup",
-                resolution="task, command and tty come first",
-                code=Code.INVALID,
-            )
-        setup = first.setup
+        client = exec_stream.ExecClient(requests)
+        setup = await client.setup()
         outputs = self._gateway.exec_task_streaming(
-            setup.task_id, list(setup.command), tty=setup.tty, inputs=_inputs(requests)
+            setup.task_id, list(setup.command), tty=setup.tty, inputs=client.inputs()
         )
-        async with contextlib.aclosing(outputs):
-            async for output in outputs:
-                yield conversions.exec_output(output)
+        answers = exec_stream.answers(outputs, client.gone)
+        async with aclosing(answers):
+            async for answer in answers:
+                yield answer
 
     async def create_network(
         self, _: driver_pb2.CreateNetworkRequest
@@ -180,26 +176,3 @@ class DriverService:
     ) -> driver_pb2.DestroyNetworkResponse:
         """Nothing was created."""
         return driver_pb2.DestroyNetworkResponse()
-
-
-async def _inputs(
-    requests: AsyncIterator[driver_pb2.ExecTaskStreamingRequest],
-) -> AsyncGenerator[ExecInput, None]:
-    """The client's messages.
-
-    Raises:
-        DriverError: code CANCELLED, heartbeats came and then nothing for too long.
-    """
-    beating = False
-    while True:
-        try:
-            async with asyncio.timeout(_HEARTBEAT_LIMIT_S if beating else None):
-                message = await anext(requests, None)
-        except TimeoutError:
-            raise DriverError(
-                "the exec client is gone", details="no heartbeat", code=Code.CANCELLED
-            ) from None
-        if message is None:
-            return
-        beating = beating or not message.ListFields()
-        yield conversions.exec_input(message)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -12,7 +11,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from proto.errors import Code, DriverError
+from proto.errors import DriverError
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
 
 Request = TypeVar("Request")
@@ -21,8 +20,9 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = logging.getLogger(__name__)
 _DETAILS = "grpc-status-details-bin"
-# An error text travels in an HTTP/2 header; Nomad shows it in one line.
-_MAX_TEXT = 4000
+# An error text travels in an HTTP/2 header, percent-encoded, and a recoverable one once more in
+# base64. gRPC's C core refuses headers from 8 KiB on, Go's takes 16 MiB.
+_MAX_HEADER_BYTES = 3000
 
 
 def unary(
@@ -103,15 +103,11 @@ def recoverable_details(text: str) -> bytes:
 
 
 def _header_safe(text: str) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= _MAX_TEXT else f"{flat[:_MAX_TEXT]}…"
-
-
-def is_not_found(error: DriverError) -> bool:
-    """Whether an error says that the task is not known."""
-    return error.code is Code.NOT_FOUND
-
-
-async def forever() -> None:
-    """Waits until cancelled: a stream that has nothing to say must not end."""
-    await asyncio.Event().wait()
+    """One line, cut where its percent-encoded form gets too long for a header."""
+    flat = " ".join(text.encode(errors="replace").decode().split())
+    room = _MAX_HEADER_BYTES
+    for index, character in enumerate(flat):
+        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())
+        if room < 0:
+            return f"{flat[:index]}…"
+    return flat

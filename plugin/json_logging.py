@@ -1,8 +1,8 @@
 """Log records as one JSON object per line on stderr, the form that Nomad's agent reads (hclog).
 
 A `@message`, `@level` or `@timestamp` that is not a string panics the agent, levels that hclog
-does not know sink to DEBUG, and a fraction of other than six digits makes a raw line of it
-(go-plugin, log_entry.go): all three are forced here.
+does not know sink to DEBUG, a fraction of other than six digits or a line of 64 KiB makes raw text
+of it (go-plugin, log_entry.go and client.go): all of these are forced here, whatever the record.
 """
 
 from __future__ import annotations
@@ -10,8 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
+import re
 import sys
+import threading
 import time
+import types
 
 _LEVELS = (
     (logging.ERROR, "error"),
@@ -19,11 +23,20 @@ _LEVELS = (
     (logging.INFO, "info"),
     (logging.DEBUG, "debug"),
 )
-# go-plugin cuts lines at 64 KiB and then takes them for raw text.
+_MAX_LINE = 60_000
 _MAX_TEXT = 16_000
+# A character takes up to 12 bytes as JSON escapes: four of these always fit into a line.
+_SHORT_TEXT = 1_000
+_MAX_NUMBER = 2**53  # beyond it Go's decoder, and the agent's log, lose digits
+_YEAR_10000_S = 253402300800
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-_SECRET = ("password", "secret", "token", "auth", "credential", "env")
+_SECRET_KEY = ("password", "secret", "token", "auth", "credential", "env")
+_SECRET_TEXT = re.compile(
+    r"(://)[^/\s@]+@|((?:authorization|password)[\"']?\s*[:=]\s*).+", re.IGNORECASE
+)
 REDACTED = "<redacted>"
+
+Scalar = str | int | float | bool
 
 
 class HclogFormatter(logging.Formatter):
@@ -31,18 +44,25 @@ class HclogFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The JSON object, without a newline."""
-        fields: dict[str, str | int | float | bool] = {
+        fields: dict[str, Scalar] = {
             "@level": _level(record.levelno),
             "@message": _text(_message(record)),
-            "@module": str(record.name),
+            "@module": _text(record.name),
             "@timestamp": _timestamp(record.created),
         }
         for key, value in vars(record).items():
-            if key not in _STANDARD and not key.startswith("@"):
-                fields[str(key)] = _value(str(key), value)
-        if record.exc_info and record.exc_info[0] is not None:
-            fields["exception"] = _text(self.formatException(record.exc_info))
-        return json.dumps(fields, ensure_ascii=True)
+            name = _text(key)
+            if name not in _STANDARD and not name.startswith("@"):
+                fields[name] = _value(name, value)
+        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+            fields["exception"] = _text(self._exception(record), keep_end=True)
+        return _line(fields)
+
+    def _exception(self, record: logging.LogRecord) -> str:
+        try:
+            return self.formatException(record.exc_info)  # type: ignore[arg-type]
+        except Exception:  # noqa: BLE001 - an exception that cannot be shown is still one
+            return type(record.exc_info).__name__
 
 
 class _StderrHandler(logging.Handler):
@@ -55,20 +75,48 @@ class _StderrHandler(logging.Handler):
 
 
 def install() -> None:
-    """Makes every logger of the process speak to Nomad. The agent filters by its own level."""
+    """Makes every logger and every last word of the process speak to Nomad.
+
+    The agent filters by its own level.
+    """
     handler = _StderrHandler()
     handler.setFormatter(HclogFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
+    root.setLevel(logging.DEBUG)
     for noisy in ("grpc", "asyncio", "pykka", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.raiseExceptions = False
+    # A traceback in plain text would be so many DEBUG lines in the agent's log.
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda told: _uncaught(
+        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
+    )
 
 
-def _level(number: int) -> str:
+def _uncaught(
+    kind: type[BaseException], error: BaseException, traceback: types.TracebackType | None
+) -> None:
+    logging.getLogger("plugin").critical(
+        "unexpected failure: %s", error, exc_info=(kind, error, traceback)
+    )
+
+
+def _line(fields: dict[str, Scalar]) -> str:
+    line = json.dumps(fields, ensure_ascii=True)
+    if len(line) <= _MAX_LINE:
+        return line
+    base = {
+        key: _cut(str(fields[key]), _SHORT_TEXT)
+        for key in ("@level", "@message", "@module", "@timestamp")
+    }
+    end = _cut(str(fields.get("exception", "")), _SHORT_TEXT, keep_end=True)
+    return json.dumps({**base, "exception": end, "cut": True} if end else {**base, "cut": True})
+
+
+def _level(number: object) -> str:
     for floor, name in _LEVELS:
-        if number >= floor:
+        if isinstance(number, int) and number >= floor:
             return name
     return "trace"
 
@@ -77,25 +125,39 @@ def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
     except Exception:  # noqa: BLE001 - arguments that do not fit must not lose the record
-        return str(record.msg)
+        return _text(record.msg)
 
 
-def _timestamp(created: float) -> str:
-    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(created))
-    return f"{whole}.{int(created * 1_000_000) % 1_000_000:06d}Z"
+def _timestamp(created: object) -> str:
+    usable = isinstance(created, int | float) and 0 <= created < _YEAR_10000_S
+    seconds, fraction = divmod(int((created if usable else time.time()) * 1_000_000), 1_000_000)  # type: ignore[operator]
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{fraction:06d}Z"
 
 
-def _value(key: str, value: object) -> str | int | float | bool:
-    if any(word in key.lower() for word in _SECRET):
+def _value(key: str, value: object) -> Scalar:
+    if any(word in key.lower() for word in _SECRET_KEY):
         return REDACTED
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _MAX_NUMBER:
         return value
     return _text(value)
 
 
-def _text(value: object) -> str:
+def _text(value: object, *, keep_end: bool = False) -> str:
+    """The one place where secrets in words are blotted out."""
     try:
         text = str(value)
     except Exception:  # noqa: BLE001 - a broken __str__ must not lose the record
         text = f"<{type(value).__name__}>"
-    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}…"
+    return _SECRET_TEXT.sub(_redact, _cut(text, _MAX_TEXT, keep_end=keep_end))
+
+
+def _redact(found: re.Match[str]) -> str:
+    return f"{found[1]}{REDACTED}@" if found[1] else f"{found[2]}{REDACTED}"
+
+
+def _cut(text: str, limit: int, *, keep_end: bool = False) -> str:
+    if len(text) <= limit:
+        return text
+    return f"…{text[-limit:]}" if keep_end else f"{text[:limit]}…"

@@ -56,12 +56,18 @@ def _serve() -> int:
         sys.stderr.write(_NOT_A_COMMAND)
         return 1
     if environment.wants_tls():
-        sys.stderr.write("containerd-driver: this host asks for AutoMTLS; Nomad does not\n")
+        sys.stderr.write(
+            "containerd-driver: this host asks for TLS (PLUGIN_CLIENT_CERT), which Nomad never does"
+            " for a driver and which this one does not speak\n"
+        )
         return 1
-    from plugin import json_logging, serve  # noqa: PLC0415 - gRPC loads after the checks
+    from plugin import json_logging  # noqa: PLC0415 - only now is it a plugin
 
     json_logging.install()
-    return serve.run()
+    from plugin import serve  # noqa: PLC0415 - a gRPC that does not load is told to the agent
+
+    serve.run()
+    return 1  # the server ended by itself
 
 
 if __name__ == "__main__":

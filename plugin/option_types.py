@@ -15,6 +15,8 @@ Reader = Callable[[Any, str, list[str]], Any]
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024  # the kernel's MAX_ARG_STRLEN
+# What an exec takes of arguments and environment together on a stack of 8 MiB.
+MAX_ARGUMENTS_BYTES = 2 * 1024 * 1024
 _UNITS_S = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -25,7 +27,11 @@ _UNITS_S = {
     "m": 60.0,
     "h": 3600.0,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+# A host name goes into the kernel, /etc/hosts and /etc/hostname: no blanks, no newlines.
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+# containerd's identifiers.Validate, which namespaces pass too.
+_CONTAINERD_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
 _MAX_DURATION_S = 366 * 24 * 3600.0
 
 
@@ -35,16 +41,16 @@ def parse_duration_s(text: str) -> float:
     Raises:
         ValueError: the text is no duration, is negative or longer than a year.
     """
-    if text == "0":
+    if text in {"0", "+0", "-0"}:
         return 0.0
-    position, seconds = 0, 0.0
+    position, seconds = int(text.startswith("+")), 0.0
     while position < len(text):
         part = _PART.match(text, position)
         if part is None:
             break
         seconds += float(part[1]) * _UNITS_S[part[2]]
         position = part.end()
-    if not text or position != len(text):
+    if text in {"", "+"} or position != len(text):
         raise ValueError(f'invalid duration "{text[:64]}", write it like "30s", "5m" or "1h30m"')
     if seconds > _MAX_DURATION_S:
         raise ValueError(f'duration "{text[:64]}" is longer than a year')
@@ -59,12 +65,12 @@ def boolean(value: Any, path: str, problems: list[str]) -> bool:
     return value
 
 
-def text(limit: int = MAX_TEXT_BYTES) -> Reader:
-    """A string of at most so many bytes, without NUL."""
+def text(limit: int = MAX_TEXT_BYTES, *, secret: bool = False) -> Reader:
+    """A string of at most so many bytes, without NUL. A secret is not shown in the problem."""
 
     def read(value: Any, path: str, problems: list[str]) -> str:
         if not isinstance(value, str):
-            problems.append(f"{path}: {_shown(value)} is not a string")
+            problems.append(f"{path}: {'it' if secret else _shown(value)} is not a string")
         elif "\0" in value:
             problems.append(f"{path}: has a NUL byte")
         elif len(value.encode(errors="surrogatepass")) > limit:
@@ -93,7 +99,10 @@ def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
         problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
         return ()
     read = text(MAX_ARGUMENT_BYTES)
-    return tuple(read(item, f"{path}[{index}]", problems) for index, item in enumerate(value))
+    found = tuple(read(item, f"{path}[{index}]", problems) for index, item in enumerate(value))
+    if sum(len(item.encode(errors="surrogatepass")) + 1 for item in found) > MAX_ARGUMENTS_BYTES:
+        problems.append(f"{path}: longer than {MAX_ARGUMENTS_BYTES} bytes together")
+    return found
 
 
 def duration_s(*, prefix: str = "", at_least: float = 0.0) -> Reader:
@@ -117,6 +126,33 @@ def absolute_path(value: Any, path: str, problems: list[str]) -> str:
     found: str = text()(value, path, problems)
     if found and (not found.startswith("/") or "/../" in f"{found}/"):
         problems.append(f"{path}: {found!r} is not an absolute path without ..")
+    return found
+
+
+def container_path(value: Any, path: str, problems: list[str]) -> str:
+    """An absolute path in the container, or nothing."""
+    found: str = text()(value, path, problems)
+    if found and not found.startswith("/"):
+        problems.append(f'{path}: {_shown(found)} is not absolute, did you mean "/{found[:64]}"?')
+    return found
+
+
+def hostname(value: Any, path: str, problems: list[str]) -> str:
+    """A host name, or nothing."""
+    found: str = text(63)(value, path, problems)
+    if found and not _HOSTNAME.fullmatch(found):
+        problems.append(f"{path}: {_shown(found)} is not a host name: letters, digits, - and .")
+    return found
+
+
+def containerd_name(value: Any, path: str, problems: list[str]) -> str:
+    """A name by containerd's rule, or nothing."""
+    found: str = text(76)(value, path, problems)
+    if found and not _CONTAINERD_NAME.fullmatch(found):
+        problems.append(
+            f"{path}: {_shown(found)} is not a name of containerd's:"
+            " letters and digits, with single . _ or - between them"
+        )
     return found
 
 

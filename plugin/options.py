@@ -5,10 +5,9 @@ The schemas that Nomad gets, the validated settings and the README's tables come
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import msgpack
 
@@ -16,7 +15,7 @@ from actors.settings import Auth, DriverSettings, TaskOptions
 from plugin import option_types as types
 from proto.errors import Code, DriverError
 
-T = TypeVar("T")
+_MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,19 +41,21 @@ class Option:
         return self.field or self.name
 
 
-def _block(options: tuple[Option, ...], make: Callable[..., Any]) -> types.Reader:
-    def read(value: Any, path: str, problems: list[str]) -> Any:
-        # Nomad gives a block as a map, or as a list of one where a job repeats it.
-        if isinstance(value, list) and len(value) == 1:
-            value = value[0]
-        if not isinstance(value, Mapping):
-            problems.append(f"{path}: is not a block")
+def _auth(value: Any, path: str, problems: list[str]) -> Auth | None:
+    """An auth block; one whose user or password is empty, as a template may leave it, is none."""
+    # Nomad gives a block as a map, or as a list of maps where a job repeats it.
+    if isinstance(value, list) and len(value) < 2:  # noqa: PLR2004
+        value = value[0] if value else {}
+        if not value:
             return None
-        before = len(problems)
-        fields = _read_fields(options, value, f"{path}.", problems)
-        return make(**fields) if len(problems) == before else None
-
-    return read
+    if not isinstance(value, Mapping):
+        problems.append(f"{path}: is not one block")
+        return None
+    before = len(problems)
+    fields = _read_fields(_AUTH_FIELDS, value, f"{path}.", problems)
+    if len(problems) > before or not fields["username"] or not fields["password"]:
+        return None
+    return Auth(**fields)
 
 
 _AUTH_FIELDS = (
@@ -69,7 +70,7 @@ _AUTH_FIELDS = (
         name="password",
         hcl_type="string",
         required=True,
-        read=types.text(64 * 1024),
+        read=types.text(64 * 1024, secret=True),
         doc="Password or access token at the registry.",
     ),
     Option(
@@ -114,7 +115,7 @@ DRIVER_OPTIONS: tuple[Option, ...] = (
         name="auth",
         hcl_type="block",
         nested=_AUTH_FIELDS,
-        read=_block(_AUTH_FIELDS, Auth),
+        read=_auth,
         doc="Credentials for jobs that bring none. Sent only to `server_address`; without one,"
         " to `docker.io`.",
     ),
@@ -129,7 +130,7 @@ DRIVER_OPTIONS: tuple[Option, ...] = (
         name="containerd_namespace",
         hcl_type="string",
         default='""',
-        read=types.text(64),
+        read=types.containerd_name,
         doc="containerd's namespace; empty: `nomad`, or `nomad.slice` on cgroup v2.",
     ),
     Option(
@@ -179,13 +180,13 @@ TASK_OPTIONS: tuple[Option, ...] = (
     Option(
         name="cwd",
         hcl_type="string",
-        read=types.text(),
+        read=types.container_path,
         doc="Working directory; made when it does not exist.",
     ),
     Option(
         name="hostname",
         hcl_type="string",
-        read=types.text(63),
+        read=types.hostname,
         doc="Host name in the container; default: task name and the alloc's first 8 digits.",
     ),
     Option(
@@ -213,7 +214,7 @@ TASK_OPTIONS: tuple[Option, ...] = (
         name="auth",
         hcl_type="block",
         nested=_AUTH_FIELDS,
-        read=_block(_AUTH_FIELDS, Auth),
+        read=_auth,
         doc="Credentials for the image's registry; they win over the driver's.",
     ),
 )
@@ -257,7 +258,8 @@ def markdown_table(options: tuple[Option, ...]) -> str:
 def _decode(options: tuple[Option, ...], packed: bytes, where: str) -> dict[str, Any]:
     try:
         values = msgpack.unpackb(packed, raw=False, strict_map_key=False) if packed else {}
-    except (ValueError, msgpack.UnpackException, RecursionError) as error:
+    # TypeError: a map whose key is a list or a map.
+    except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise DriverError(
             f"failed to decode driver config: {where} is not msgpack",
             details=type(error).__name__,
@@ -271,8 +273,11 @@ def _decode(options: tuple[Option, ...], packed: bytes, where: str) -> dict[str,
         values = {}
     fields = _read_fields(options, values, "", problems)
     if problems:
+        shown = problems[:_MAX_PROBLEMS]
+        if len(problems) > len(shown):
+            shown.append(f"and {len(problems) - len(shown)} more")
         raise DriverError(
-            f"failed to decode driver config: {'; '.join(problems)}",
+            f"failed to decode driver config: {'; '.join(shown)}",
             resolution=f"correct {where}",
             code=Code.INVALID,
         )
@@ -283,11 +288,9 @@ def _read_fields(
     options: tuple[Option, ...], values: Mapping[Any, Any], prefix: str, problems: list[str]
 ) -> dict[str, Any]:
     names = [option.name for option in options]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(str(key), names, 1)
-            hint = f', did you mean "{near[0]}"?' if near else ""
-            problems.append(f"{prefix}{str(key)[:64]}: no such option{hint}")
+    unknown = [key for key in values if key not in names]
+    # A hint costs a comparison with every name; what nobody reads gets none.
+    problems += [_unknown(prefix, str(key)[:64], names) for key in unknown[: _MAX_PROBLEMS + 1]]
     fields: dict[str, Any] = {}
     for option in options:
         value = values.get(option.name)
@@ -297,3 +300,11 @@ def _read_fields(
             continue
         fields[option.target] = option.read(value, f"{prefix}{option.name}", problems)
     return fields
+
+
+def _unknown(prefix: str, key: str, names: list[str]) -> str:
+    import difflib  # noqa: PLC0415 - no part of any start
+
+    near = difflib.get_close_matches(key, names, 1)
+    hint = f', did you mean "{near[0]}"?' if near else ""
+    return f"{prefix}{key}: no such option{hint}"

@@ -1,166 +1,106 @@
-"""The plugin process: what starts in which order, and ends in reverse.
+"""The plugin process: what starts in which order, and how it leaves.
 
-socket directory → gateway (actors) → gRPC server → handshake line → until told to leave
+    socket directory → gRPC server → handshake line → [first call: services] → [SetConfig: actors]
+
+Nomad starts the program three times and two of them are probes, so what a call needs is loaded by
+the call. Leaving has no steps: an orderly end would answer WaitTask with an error while the
+process still lives, and Nomad takes that for the end of the task; a process that is gone it
+starts again, and recovers every task. Nothing that a task needs lives in here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import functools
 import os
 import signal
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 
-from actors.gateway import Gateway
-from plugin.base_service import BaseService
-from plugin.driver_service import DriverService
-from plugin.grpc_status import both_streams, server_stream, unary
 from plugin.handshake import Rendezvous
-from proto.nomad import base_pb2, driver_pb2, goplugin_pb2, health_pb2
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from actors.gateway import Gateway
+
+    # The stubs are generic, gRPC's own classes are not.
+    Handler = grpc.RpcMethodHandler[Any, Any]
+
 _SERVER_OPTIONS: list[tuple[str, Any]] = [
     # A job's environment may be megabytes; the host sends up to 2 GiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
 ]
 # For the answer to Shutdown to leave before the process does.
 _LAST_WORDS_S = 0.02
 
 
 def _actors() -> Gateway:
-    from actors.driver import ActorGateway  # noqa: PLC0415 - probes never get that far in time
+    from actors.driver import ActorGateway  # noqa: PLC0415 - a probe ends before it needs them
 
     return ActorGateway()
 
 
-def run(make_gateway: Callable[[], Gateway] = _actors) -> int:
-    """Serves one Nomad agent until it says Shutdown or the process gets SIGTERM."""
-    status = asyncio.run(_serve(make_gateway))
-    # Non-daemon threads of gRPC or an executor must not hold the process: Nomad waits 2 s.
-    os._exit(status)
+def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
+    """Serves one Nomad agent until it says Shutdown or the process gets SIGTERM.
 
-
-async def _serve(make_gateway: Callable[[], Gateway]) -> int:
-    leaving = asyncio.Event()
-    loop = asyncio.get_running_loop()
+    Raises:
+        OSError: there is no place for the socket.
+        RuntimeError: gRPC cannot listen on it.
+    """
     # Ctrl-C on an agent in the foreground reaches its plugins too; the agent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    loop.add_signal_handler(signal.SIGTERM, leaving.set)
     rendezvous = Rendezvous()
+
+    def leave() -> NoReturn:
+        rendezvous.remove()
+        os._exit(0)
+
+    signal.signal(signal.SIGTERM, lambda _signal, _frame: leave())
     try:
-        gateway = make_gateway()
-        server = grpc.aio.server(options=_SERVER_OPTIONS)
-
-        def leave() -> None:
-            loop.call_later(_LAST_WORDS_S, leaving.set)
-
-        base, driver = BaseService(gateway, leave), DriverService(gateway)
-        server.add_generic_rpc_handlers((*_base_handlers(base), _driver_handlers(driver)))
-        server.add_insecure_port(f"unix:{rendezvous.socket}")
-        await server.start()
-        rendezvous.announce()
-        await leaving.wait()
-        return 0
+        asyncio.run(_serve(rendezvous, make_gateway, leave))
     finally:
-        # Nomad takes a plugin that fails calls for 3 s without leaving for a dead task.
         rendezvous.remove()
 
 
-def _handler(
-    behaviour: Any, kind: Callable[..., Any], request: Any, response: Any
-) -> grpc.RpcMethodHandler[Any, Any]:
-    return kind(  # type: ignore[no-any-return]
-        behaviour,
-        request_deserializer=request.FromString,
-        response_serializer=response.SerializeToString,
+async def _serve(
+    rendezvous: Rendezvous, make_gateway: Callable[[], Gateway], leave: Callable[[], NoReturn]
+) -> None:
+    loop = asyncio.get_running_loop()
+    server = grpc.aio.server(options=_SERVER_OPTIONS)
+    services = LazyServices(
+        functools.cache(make_gateway), lambda: loop.call_later(_LAST_WORDS_S, leave)
     )
+    server.add_generic_rpc_handlers((services,))
+    if not server.add_insecure_port(f"unix:{rendezvous.socket}"):
+        raise RuntimeError(f"cannot listen on {rendezvous.socket}")
+    await server.start()
+    rendezvous.announce()
+    await server.wait_for_termination()
 
 
-def _base_handlers(base: BaseService) -> tuple[grpc.GenericRpcHandler[Any, Any], ...]:
-    one = grpc.unary_unary_rpc_method_handler
-    plugin = {
-        "PluginInfo": _handler(
-            unary(base.plugin_info),
-            one,
-            base_pb2.PluginInfoRequest,
-            base_pb2.PluginInfoResponse,
-        ),
-        "ConfigSchema": _handler(
-            unary(base.config_schema),
-            one,
-            base_pb2.ConfigSchemaRequest,
-            base_pb2.ConfigSchemaResponse,
-        ),
-        "SetConfig": _handler(
-            unary(base.set_config), one, base_pb2.SetConfigRequest, base_pb2.SetConfigResponse
-        ),
-    }
-    controller = _handler(
-        unary(base.controller_shutdown), one, goplugin_pb2.Empty, goplugin_pb2.Empty
-    )
-    check = _handler(
-        unary(base.check), one, health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
-    )
-    handlers = grpc.method_handlers_generic_handler
-    return (
-        handlers("hashicorp.nomad.plugins.base.proto.BasePlugin", plugin),
-        handlers("plugin.GRPCController", {"Shutdown": controller}),
-        handlers("grpc.health.v1.Health", {"Check": check}),
-    )
+class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """The handlers of each service, made when its first call comes.
 
+    Args:
+        gateway: gives the one gateway of the process, which the first use makes.
+        leave: ends the process once the answer under way is out.
+    """
 
-def _driver_handlers(driver: DriverService) -> grpc.GenericRpcHandler[Any, Any]:
-    methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
-    for name, behaviour in (
-        ("Init", driver.init),
-        ("TaskConfigSchema", driver.task_config_schema),
-        ("Capabilities", driver.capabilities),
-        ("RecoverTask", driver.recover_task),
-        ("StartTask", driver.start_task),
-        ("WaitTask", driver.wait_task),
-        ("StopTask", driver.stop_task),
-        ("DestroyTask", driver.destroy_task),
-        ("InspectTask", driver.inspect_task),
-        ("Shutdown", driver.shutdown),
-        ("SignalTask", driver.signal_task),
-        ("ExecTask", driver.exec_task),
-        ("CreateNetwork", driver.create_network),
-        ("DestroyNetwork", driver.destroy_network),
-    ):
-        methods[name] = _driver_method(
-            name,
-            unary(behaviour),
-            grpc.unary_unary_rpc_method_handler,
-        )
-    for name, stream in (
-        ("Fingerprint", driver.fingerprint),
-        ("TaskStats", driver.task_stats),
-        ("TaskEvents", driver.task_events),
-    ):
-        methods[name] = _driver_method(
-            name,
-            server_stream(stream),
-            grpc.unary_stream_rpc_method_handler,
-        )
-    methods["ExecTaskStreaming"] = _driver_method(
-        "ExecTaskStreaming",
-        both_streams(driver.exec_task_streaming),
-        grpc.stream_stream_rpc_method_handler,
-    )
-    return grpc.method_handlers_generic_handler(
-        "hashicorp.nomad.plugins.drivers.proto.Driver", methods
-    )
+    def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
+        self._gateway = gateway
+        self._leave = leave
+        self._loaded: dict[str, Mapping[str, Handler]] = {}
 
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of one method; None makes gRPC answer UNIMPLEMENTED."""
+        name, _, method = handler_call_details.method.removeprefix("/").rpartition("/")
+        if name not in self._loaded:
+            from plugin import service_tables as tables  # noqa: PLC0415 - see the module
 
-def _driver_method(
-    name: str, behaviour: Any, kind: Callable[..., Any]
-) -> grpc.RpcMethodHandler[Any, Any]:
-    request = getattr(driver_pb2, f"{name}Request")
-    # The one answer that is not called after its method.
-    answer = "DriverTaskEvent" if name == "TaskEvents" else f"{name}Response"
-    return _handler(behaviour, kind, request, getattr(driver_pb2, answer))
+            if name in tables.BASE_SERVICES:
+                self._loaded |= tables.base(self._gateway, self._leave)
+            elif name == tables.DRIVER_SERVICE:
+                self._loaded |= tables.driver(self._gateway())
+        return self._loaded.get(name, {}).get(method)
