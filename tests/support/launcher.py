@@ -14,13 +14,40 @@ from workers import wire
 
 def launcher_pid(state_dir: Path) -> int | None:
     """The pid of the launcher that listens in a state directory; None when there is none."""
-    with socket.socket(socket.AF_UNIX) as client:
-        try:
-            client.connect(str(state_dir / wire.LAUNCHER_SOCKET))
-        except OSError:
-            return None
-        credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], "little")
+    return _peer(state_dir, wire.LAUNCHER_SOCKET)
+
+
+def worker_pids(state_dir: Path) -> list[int]:
+    """Pids of the workers whose control sockets lie below a state directory."""
+    found = []
+    tasks = state_dir / "tasks"
+    for directory in tasks.iterdir() if tasks.exists() else ():
+        pid = worker_pid(directory)
+        if pid is not None:
+            found.append(pid)
+    return found
+
+
+def worker_pid(directory: Path) -> int | None:
+    """The pid behind a task's control socket; None when nobody listens."""
+    return _peer(directory, wire.CONTROL_SOCKET)
+
+
+def _peer(directory: Path, name: str) -> int | None:
+    # sun_path holds 108 bytes; a descriptor of the directory makes the name short.
+    try:
+        descriptor = os.open(directory, os.O_PATH)
+    except OSError:
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(f"/proc/self/fd/{descriptor}/{name}")
+            credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            return int.from_bytes(credentials[:4], "little")
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
 
 
 def end_launcher(state_dir: Path) -> None:

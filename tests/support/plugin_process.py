@@ -1,0 +1,182 @@
+"""A plugin started as go-plugin starts it, and its calls over its socket, without Nomad."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import selectors
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from plugin import environment
+from proto.nomad import base_pb2, driver_pb2, goplugin_pb2, health_pb2
+from tests.support.plugin_dir import ROOT
+
+BASE = "hashicorp.nomad.plugins.base.proto.BasePlugin"
+DRIVER = "hashicorp.nomad.plugins.drivers.proto.Driver"
+CONTROLLER = "plugin.GRPCController"
+HEALTH = "grpc.health.v1.Health"
+DEADLINE_S = 30.0
+
+_FAKE_SCRIPT = """\
+#!{python} -I
+import sys
+sys.path.insert(0, {root!r})
+from plugin import json_logging, serve
+json_logging.install()
+from tests.support.fake_gateway import FakeGateway
+serve.run(FakeGateway)
+"""
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
+
+
+def make_fake_plugin(directory: Path) -> Path:
+    """An executable that serves the fake gateway."""
+    program = directory / "containerd-driver"
+    program.write_text(_FAKE_SCRIPT.format(python=sys.executable, root=str(ROOT)))
+    program.chmod(0o755)
+    return program
+
+
+class PluginProcess:
+    """A running plugin; `line` is its handshake. Use it as a context manager."""
+
+    def __init__(self, program: Path, **variables: str) -> None:
+        self.child = subprocess.Popen(
+            [str(program)],
+            env=environment.for_plugin() | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        self._log: list[bytes] = []
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()
+        self.line = self._handshake()
+        self.socket = self.line.split("|")[3]
+        self.channel = grpc.insecure_channel(
+            f"unix:{self.socket}",
+            options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)],
+        )
+
+    def __enter__(self) -> PluginProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the process, whatever it does."""
+        self.channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            self.child.kill()
+        self.child.wait(DEADLINE_S)
+        self._reader.join(DEADLINE_S)
+        for pipe in (self.child.stdout, self.child.stderr):
+            if pipe is not None:
+                pipe.close()
+
+    def _handshake(self) -> str:
+        assert self.child.stdout is not None
+        with selectors.DefaultSelector() as selector:
+            selector.register(self.child.stdout, selectors.EVENT_READ)
+            if not selector.select(DEADLINE_S):
+                self.child.kill()
+                raise AssertionError(f"no handshake: {self._log}")
+        line = self.child.stdout.readline().decode()
+        if not line.endswith("\n"):
+            self.child.kill()
+            self._reader.join(DEADLINE_S)
+            raise AssertionError(f"no handshake: {b''.join(self._log)!r}")
+        return line
+
+    def _read_log(self) -> None:
+        assert self.child.stderr is not None
+        self._log.extend(iter(self.child.stderr.readline, b""))
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the plugin logged so far; every line must be one that an agent survives."""
+        return [checked_hclog_line(line) for line in list(self._log)]
+
+    def rest_of_stdout(self) -> bytes:
+        """What came after the handshake, read to the end: the process must have ended."""
+        assert self.child.stdout is not None
+        return self.child.stdout.read()
+
+    def unary(self, service: str, method: str, request: Any, timeout_s: float = DEADLINE_S) -> Any:
+        """One call with one answer."""
+        return self.unary_call(service, method)(request, timeout=timeout_s)
+
+    def unary_call(self, service: str, method: str) -> Any:
+        """The callable of one method."""
+        request, response = _types(service, method)
+        return self.channel.unary_unary(
+            f"/{service}/{method}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=response.FromString,
+        )
+
+    def driver(self, method: str, **fields: Any) -> Any:
+        """One unary call of the Driver service."""
+        request = getattr(driver_pb2, f"{method}Request")(**fields)
+        return self.unary(DRIVER, method, request)
+
+    def stream(self, method: str, **fields: Any) -> Any:
+        """A stream of answers of the Driver service."""
+        request = getattr(driver_pb2, f"{method}Request")
+        response = "DriverTaskEvent" if method == "TaskEvents" else f"{method}Response"
+        call = self.channel.unary_stream(
+            f"/{DRIVER}/{method}",
+            request_serializer=request.SerializeToString,
+            response_deserializer=getattr(driver_pb2, response).FromString,
+        )
+        return call(request(**fields), timeout=DEADLINE_S)
+
+    def execute(self, requests: Iterator[driver_pb2.ExecTaskStreamingRequest]) -> Any:
+        """An exec with its streams."""
+        call = self.channel.stream_stream(
+            f"/{DRIVER}/ExecTaskStreaming",
+            request_serializer=driver_pb2.ExecTaskStreamingRequest.SerializeToString,
+            response_deserializer=driver_pb2.ExecTaskStreamingResponse.FromString,
+        )
+        return call(requests, timeout=DEADLINE_S)
+
+    def shut_down(self) -> float:
+        """go-plugin's Kill; gives the seconds until the process was gone."""
+        began = time.monotonic()
+        self.unary(CONTROLLER, "Shutdown", goplugin_pb2.Empty())
+        self.child.wait(DEADLINE_S)
+        return time.monotonic() - began
+
+
+def _types(service: str, method: str) -> tuple[Any, Any]:
+    if service == CONTROLLER:
+        return goplugin_pb2.Empty, goplugin_pb2.Empty
+    if service == HEALTH:
+        return health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+    module: Any = base_pb2 if service == BASE else driver_pb2
+    return getattr(module, f"{method}Request"), getattr(module, f"{method}Response")
+
+
+def checked_hclog_line(line: bytes | str) -> dict[str, Any]:
+    """The fields of a log line that go-plugin's parser takes as one record."""
+    assert len(line) < 64 * 1024
+    fields: dict[str, Any] = json.loads(line, parse_constant=_no_constant)
+    for key in ("@level", "@message", "@timestamp"):
+        assert isinstance(fields[key], str), key
+    assert fields["@level"] in {"trace", "debug", "info", "warn", "error"}
+    assert _TIMESTAMP.fullmatch(fields["@timestamp"])
+    assert not any(isinstance(value, dict | list) for value in fields.values())
+    return fields
+
+
+def _no_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
