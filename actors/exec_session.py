@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # After the command has ended, something it left in the background may still hold its outputs.
 _LINGER_S = 1.0
+_FIRST_SIZE_S = 0.1
 _QUEUE = 64
 _log = logging.getLogger(__name__)
 
@@ -45,8 +46,8 @@ class ExecSession:
         self._created = False
         self._exited = False
 
-    async def open(self, command: Sequence[str]) -> None:
-        """Starts the command.
+    async def open(self, command: Sequence[str], size: tuple[int, int] | None) -> None:
+        """Starts the command; size is (height, width) of its terminal.
 
         Raises:
             DriverError: the command cannot be run; nothing of it is left.
@@ -62,7 +63,7 @@ class ExecSession:
                 f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
             )
         process = spec.process_for_exec(
-            json.loads(record.spec_json), list(command), terminal=self._terminal
+            json.loads(record.spec_json), list(command), terminal=self._terminal, size=size
         )
         stdin, stdout, stderr = self._make_fifos()
         await containerd.exec_create(
@@ -173,6 +174,26 @@ async def _pump(
     await queue.put(None)
 
 
+async def _peek(
+    inputs: AsyncIterator[ExecInput],
+) -> tuple[ExecInput | None, AsyncGenerator[ExecInput, None]]:
+    """The client's first message, if it comes at once, and an iterator over all of them.
+
+    Nomad sends the window's size right after the command; so a shell starts in the right one.
+    """
+    first = asyncio.ensure_future(anext(inputs, None))
+    await asyncio.wait([first], timeout=_FIRST_SIZE_S)
+
+    async def everything() -> AsyncGenerator[ExecInput, None]:
+        item = await first
+        if item is not None:
+            yield item
+            async for later in inputs:
+                yield later
+
+    return (first.result() if first.done() else None), everything()
+
+
 async def stream(
     services: Services,
     task: RunningTask,
@@ -185,8 +206,9 @@ async def stream(
     session = ExecSession(services, task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None
     try:
-        await session.open(command)
-        feeder = asyncio.create_task(session.feed(inputs))
+        first, rest = await _peek(inputs) if terminal else (None, inputs)
+        await session.open(command, first.resize if first else None)
+        feeder = asyncio.create_task(session.feed(rest))
         async for output in session.outputs():
             yield output
     finally:

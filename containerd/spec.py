@@ -118,8 +118,13 @@ def build_spec(inputs: SpecInputs) -> Document:
     }
 
 
-def process_for_exec(spec: Document, command: list[str], *, terminal: bool) -> Document:
-    """The OCI process of a command run beside the task's own: same user, env, cwd and limits."""
+def process_for_exec(
+    spec: Document, command: list[str], *, terminal: bool, size: tuple[int, int] | None = None
+) -> Document:
+    """The OCI process of a command run beside the task's own: same user, env, cwd and limits.
+
+    size is (height, width) of the terminal, in characters.
+    """
     process: Document = dict(spec["process"])
     process["args"] = command
     process["terminal"] = terminal
@@ -127,6 +132,8 @@ def process_for_exec(spec: Document, command: list[str], *, terminal: bool) -> D
     if terminal:
         env = [entry for entry in process.get("env", []) if not entry.startswith("TERM=")]
         process["env"] = [*env, "TERM=xterm"]
+        if size is not None and min(size) > 0:
+            process["consoleSize"] = {"height": size[0], "width": size[1]}
     return process
 
 

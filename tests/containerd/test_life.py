@@ -182,7 +182,9 @@ def test_an_exec_stream_carries_megabytes_both_ways(driver: Driver, busybox_imag
     asyncio.run(life())
 
 
-def test_an_exec_with_a_terminal_has_its_size(driver: Driver, busybox_image: str) -> None:
+def test_an_exec_with_a_terminal_starts_in_its_size_and_follows_it(
+    driver: Driver, busybox_image: str
+) -> None:
     async def life() -> None:
         async with launched(driver) as session:
             job = driver.task()
@@ -190,11 +192,13 @@ def test_an_exec_with_a_terminal_has_its_size(driver: Driver, busybox_image: str
             script = [
                 "/bin/sh",
                 "-c",
-                "until stty size 2>/dev/null; do :; done",
+                "stty size; until [ \"$(stty size)\" = '44 22' ]; do :; done; echo resized",
             ]
-            inputs = _typed(ExecInput(resize=(33, 101)))
+            inputs = _typed(ExecInput(resize=(33, 101)), ExecInput(), ExecInput(resize=(44, 22)))
             outputs = [o async for o in session.exec_streaming(job.id, script, inputs, tty=True)]
-            assert b"33 101" in b"".join(output.stdout for output in outputs)
+            shown = b"".join(output.stdout for output in outputs)
+            assert shown.startswith(b"33 101\r\n")
+            assert shown.endswith(b"resized\r\n")
             await driver.end(job)
 
     asyncio.run(life())
