@@ -4,69 +4,56 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import io
 import json
 import os
 import signal
 import tarfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
 from containerd.client import Containerd
 from containerd.records import ContainerRecord
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
 from workers.wire import ShimTarget
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from tests.support.containerd_daemon import ContainerdDaemon
 
 T = TypeVar("T")
 IMAGE = "127.0.0.1:1/shim-tasks:1"
-_APPLETS = ("sh", "sleep", "echo", "cat", "dd", "head", "tail", "yes", "true", "kill")
-_OCI = "application/vnd.oci.image"
 
 
 def import_image(daemon: ContainerdDaemon, directory: Path) -> str:
     """Puts a one-layer busybox image into containerd; returns its layer's chain id."""
-    layer = _layer()
-    blobs: dict[str, bytes] = {}
-
-    def put(kind: str, data: bytes) -> dict[str, object]:
-        name = hashlib.sha256(data).hexdigest()
-        blobs[f"blobs/sha256/{name}"] = data
-        return {"mediaType": f"{_OCI}.{kind}", "digest": f"sha256:{name}", "size": len(data)}
-
-    entry = put("layer.v1.tar", layer)
-    config = {
-        "architecture": "amd64",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [entry["digest"]]},
+    layer = images.busybox_layer()
+    image = images.build([layer])
+    entry = {
+        "mediaType": image.media_type,
+        "digest": image.digest,
+        "size": len(image.body),
+        "annotations": {"io.containerd.image.name": IMAGE},
     }
-    manifest = put(
-        "manifest.v1+json",
-        json.dumps(
-            {
-                "schemaVersion": 2,
-                "config": put("config.v1+json", json.dumps(config).encode()),
-                "layers": [entry],
-            }
-        ).encode(),
-    )
-    manifest["annotations"] = {"io.containerd.image.name": IMAGE}
-    blobs["oci-layout"] = b'{"imageLayoutVersion": "1.0.0"}'
-    blobs["index.json"] = json.dumps({"schemaVersion": 2, "manifests": [manifest]}).encode()
+    files = {
+        "oci-layout": b'{"imageLayoutVersion": "1.0.0"}',
+        "index.json": json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode(),
+    }
+    for digest, body in {**image.blobs, image.digest: image.body}.items():
+        files[f"blobs/{digest.replace(':', '/')}"] = body
     archive = directory / "image.tar"
     with tarfile.open(archive, "w") as tar:
-        for name, data in blobs.items():
-            _add(tar, name, data)
+        for name, body in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
     daemon.ctr("image", "import", str(archive))
-    return str(entry["digest"])
+    return images.digest_of(layer)
 
 
 class RealTask:
-    """One container with a script as its first process, its output in two FIFOs."""
+    """One container with a script as its first process, its output in two FIFOs.
+
+    `create` needs a reader, or a keeper, on both.
+    """
 
     def __init__(
         self, daemon: ContainerdDaemon, chain_id: str, name: str, script: str, logs: Path
@@ -78,9 +65,11 @@ class RealTask:
         self._daemon = daemon
         self._chain_id = chain_id
         self._script = script
+        os.mkfifo(self.stdout, 0o600)
+        os.mkfifo(self.stderr, 0o600)
 
     def create(self, memory_bytes: int = 0) -> ShimTarget:
-        """Has the task created, not started; a reader of both FIFOs must be there."""
+        """Has the task created, not started."""
         return self._run(lambda client: self._create(client, memory_bytes))
 
     def start(self) -> None:
@@ -90,31 +79,33 @@ class RealTask:
     def kill_shim(self) -> None:
         """SIGKILL to this task's shim."""
         stat = Path(f"/proc/{self.pid}/stat").read_text()
-        _kill(int(stat.rpartition(")")[2].split()[1]))
+        os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
 
     def remove(self) -> None:
         """Ends and deletes task, container and snapshot; what is gone already is fine."""
         self._daemon.ctr("task", "rm", "-f", self.name, check=False)
         self._daemon.ctr("container", "rm", self.name, check=False)
         self._daemon.ctr("snapshot", "rm", f"{self.name}-snapshot", check=False)
+        with contextlib.suppress(ProcessLookupError):
+            # What a shim that was killed together with containerd left running.
+            if self.pid and self.name in Path(f"/proc/{self.pid}/cgroup").read_text():
+                os.kill(self.pid, signal.SIGKILL)
 
     async def _create(self, client: Containerd, memory_bytes: int) -> ShimTarget:
         snapshotter = client.default_snapshotter
         key = f"{self.name}-snapshot"
         await client.create_lease(self.name, expire_s=600, labels={})
         mounts = await client.prepare_snapshot(snapshotter, key, self._chain_id, {}, self.name)
-        await client.create_container(
-            ContainerRecord(
-                id=self.name,
-                labels={},
-                image=IMAGE,
-                runtime="io.containerd.runc.v2",
-                spec_json=json.dumps(self._spec(memory_bytes)).encode(),
-                snapshotter=snapshotter,
-                snapshot_key=key,
-            ),
-            self.name,
+        record = ContainerRecord(
+            id=self.name,
+            labels={},
+            image=IMAGE,
+            runtime="io.containerd.runc.v2",
+            spec_json=json.dumps(self._spec(memory_bytes)).encode(),
+            snapshotter=snapshotter,
+            snapshot_key=key,
         )
+        await client.create_container(record, self.name)
         self.pid = await client.create_task(
             self.name,
             mounts,
@@ -133,15 +124,14 @@ class RealTask:
             container_id=self.name,
         )
 
-    def _spec(self, memory_bytes: int) -> dict[str, object]:
-        spec: dict[str, object] = json.loads(self._daemon.ctr("oci", "spec"))
-        process, linux = spec["process"], spec["linux"]
-        assert isinstance(process, dict)
-        assert isinstance(linux, dict)
-        process.update(args=["/bin/sh", "-c", self._script], env=["PATH=/bin"], terminal=False)
-        linux["cgroupsPath"] = f"/{self._daemon.namespace}/{self.name}"
+    def _spec(self, memory_bytes: int) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self._daemon.ctr("oci", "spec"))
+        spec["process"].update(
+            args=["/bin/sh", "-c", self._script], env=["PATH=/bin"], terminal=False
+        )
+        spec["linux"]["cgroupsPath"] = f"/{self._daemon.namespace}/{self.name}"
         if memory_bytes:
-            linux["resources"]["memory"] = {"limit": memory_bytes}
+            spec["linux"]["resources"]["memory"] = {"limit": memory_bytes}
         return spec
 
     def _run(self, ask: Callable[[Containerd], Awaitable[T]]) -> T:
@@ -153,29 +143,3 @@ class RealTask:
                 await client.close()
 
         return asyncio.run(go())
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
-def _layer() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for directory, mode in (("bin", 0o755), ("tmp", 0o1777), ("proc", 0o755), ("dev", 0o755)):
-            entry = tarfile.TarInfo(directory)
-            entry.type, entry.mode = tarfile.DIRTYPE, mode
-            tar.addfile(entry)
-        _add(tar, "bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
-        for applet in _APPLETS:
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-            tar.addfile(entry)
-    return buffer.getvalue()
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes, mode: int = 0o644) -> None:
-    entry = tarfile.TarInfo(name)
-    entry.size, entry.mode = len(data), mode
-    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,95 @@
+"""Records on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+
+from proto.errors import Code, DriverError
+from workers import journal
+from workers.wire import ExitRecord
+
+RECORD = ExitRecord(code=3, at_ns=1_700_000_000_000_000_001, oom_kills=2)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Iterator[int]:
+    """A descriptor of the test's directory."""
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def test_an_exit_is_read_back_as_it_was_written(directory: int, tmp_path: Path) -> None:
+    journal.write_exit(directory, RECORD)
+    assert journal.read_exit(str(tmp_path)) == RECORD
+
+
+def test_no_record_is_none(tmp_path: Path) -> None:
+    assert journal.read_exit(str(tmp_path)) is None
+
+
+def test_a_record_replaces_the_one_before_and_leaves_nothing_beside_it(
+    directory: int, tmp_path: Path
+) -> None:
+    journal.write_exit(directory, ExitRecord(code=1, at_ns=1))
+    (tmp_path / "exit").rename(tmp_path / "exit.new")  # of a worker that was killed half-way
+    journal.write_exit(directory, RECORD)
+    assert journal.read_exit(str(tmp_path)) == RECORD
+    assert [path.name for path in tmp_path.iterdir()] == ["exit"]
+    assert (tmp_path / "exit").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\xc1",
+        msgpack.packb([1, 2]),
+        msgpack.packb({"code": 1, "at_ns": 1}),
+        msgpack.packb({"v": 0, "code": 1, "at_ns": 1}),
+        msgpack.packb({"v": 1, "at_ns": 1}),
+        msgpack.packb({"v": 1, "code": "one", "at_ns": 1}),
+        msgpack.packb({"v": 1, "code": True, "at_ns": 1}),
+    ],
+)
+def test_a_damaged_record_is_an_error_and_no_exit(body: bytes, tmp_path: Path) -> None:
+    (tmp_path / "exit").write_bytes(body)
+    with pytest.raises(DriverError) as caught:
+        journal.read_exit(str(tmp_path))
+    assert caught.value.code is Code.CORRUPT
+
+
+def test_a_record_of_a_newer_release_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "exit").write_bytes(msgpack.packb({"v": 2, "code": 0, "at_ns": 1}))
+    with pytest.raises(DriverError, match="newer release") as caught:
+        journal.read_exit(str(tmp_path))
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+def test_fields_of_a_newer_release_are_passed_over(tmp_path: Path) -> None:
+    record = {"v": 1, **RECORD.to_wire(), "mood": "good"}
+    (tmp_path / "exit").write_bytes(msgpack.packb(record))
+    assert journal.read_exit(str(tmp_path)) == RECORD
+
+
+def test_a_link_in_place_of_a_record_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "exit").symlink_to("/etc/passwd")
+    with pytest.raises(DriverError) as caught:
+        journal.read_exit(str(tmp_path))
+    assert caught.value.code is Code.CORRUPT
+
+
+def test_a_record_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    tmp_path.rmdir()
+    try:
+        with pytest.raises(DriverError, match="state_dir") as caught:
+            journal.write_exit(directory, RECORD)
+    finally:
+        os.close(directory)
+    assert caught.value.code is Code.EXHAUSTED
