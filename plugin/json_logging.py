@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import math
 import re
 import sys
 import threading
@@ -54,7 +53,7 @@ class HclogFormatter(logging.Formatter):
             name = _text(key)
             if name not in _STANDARD and not name.startswith("@"):
                 fields[name] = _value(name, value)
-        if isinstance(record.exc_info, tuple) and record.exc_info[0] is not None:
+        if isinstance(record.exc_info, tuple) and any(record.exc_info):
             fields["exception"] = _text(self._exception(record), keep_end=True)
         return _line(fields)
 
@@ -139,7 +138,7 @@ def _value(key: str, value: object) -> Scalar:
         return REDACTED
     if isinstance(value, bool):
         return value
-    if isinstance(value, int | float) and math.isfinite(value) and abs(value) <= _MAX_NUMBER:
+    if isinstance(value, int | float) and -_MAX_NUMBER <= value <= _MAX_NUMBER:
         return value
     return _text(value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import selectors
 import subprocess
@@ -12,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import grpc
 
@@ -47,16 +48,25 @@ def make_fake_plugin(directory: Path) -> Path:
 
 
 class PluginProcess:
-    """A running plugin; `line` is its handshake. Use it as a context manager."""
+    """A running plugin; `line` is its handshake. Use it as a context manager.
 
-    def __init__(self, program: Path, **variables: str) -> None:
+    Args:
+        program: the executable.
+        log_is_read: False makes its stderr a broken pipe, as after an agent's crash.
+        variables: additions to its environment.
+    """
+
+    def __init__(self, program: Path, *, log_is_read: bool = True, **variables: str) -> None:
+        nobody, broken = os.pipe()
+        os.close(nobody)
         self.child = subprocess.Popen(
             [str(program)],
             env=environment.for_plugin() | variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=subprocess.PIPE if log_is_read else broken,
         )
+        os.close(broken)
         self._log: list[bytes] = []
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
@@ -67,7 +77,7 @@ class PluginProcess:
             options=[("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)],
         )
 
-    def __enter__(self) -> PluginProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,8 +109,8 @@ class PluginProcess:
         return line
 
     def _read_log(self) -> None:
-        assert self.child.stderr is not None
-        self._log.extend(iter(self.child.stderr.readline, b""))
+        if self.child.stderr is not None:
+            self._log.extend(iter(self.child.stderr.readline, b""))
 
     def log(self) -> list[dict[str, Any]]:
         """What the plugin logged so far; every line must be one that an agent survives."""

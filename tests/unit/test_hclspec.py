@@ -1,0 +1,59 @@
+"""The schemas that Nomad checks HCL against."""
+
+from __future__ import annotations
+
+import pytest
+
+from plugin import hclspec, options
+from plugin.options import Option
+
+
+@pytest.mark.parametrize("table", [options.DRIVER_OPTIONS, options.TASK_OPTIONS])
+def test_every_option_is_in_the_schema_under_its_name(table: tuple[Option, ...]) -> None:
+    spec = hclspec.schema(table)
+    assert spec.WhichOneof("block") == "object"
+    assert set(spec.object.attributes) == {option.name for option in table}
+
+
+def test_an_option_without_a_default_is_a_plain_attribute() -> None:
+    spec = hclspec.schema(options.TASK_OPTIONS).object.attributes["args"]
+    assert (spec.Attr.name, spec.Attr.type, spec.Attr.required) == ("args", "list(string)", False)
+
+
+def test_a_default_wraps_an_attribute_that_carries_its_own_name() -> None:
+    # Nomad's decoder takes the name of an attribute in a default from nowhere else.
+    spec = hclspec.schema(options.TASK_OPTIONS).object.attributes["image_pull_timeout"]
+    assert spec.WhichOneof("block") == "default"
+    assert spec.default.primary.Attr.name == "image_pull_timeout"
+    assert spec.default.default.literal.value == '"5m"'
+
+
+def test_literals_are_hcl_expressions_of_their_type() -> None:
+    for option in (*options.DRIVER_OPTIONS, *options.TASK_OPTIONS):
+        if not option.default:
+            continue
+        if option.hcl_type == "bool":
+            assert option.default in {"true", "false"}
+        else:
+            assert option.hcl_type == "string"
+            assert option.default.startswith('"')
+            assert option.default.endswith('"')
+
+
+def test_auth_is_a_block_with_required_attributes() -> None:
+    for table in (options.DRIVER_OPTIONS, options.TASK_OPTIONS):
+        spec = hclspec.schema(table).object.attributes["auth"]
+        assert spec.WhichOneof("block") == "block_value"
+        assert (spec.block_value.name, spec.block_value.required) == ("auth", False)
+        inner = spec.block_value.nested.object.attributes
+        assert {name: inner[name].Attr.required for name in inner} == {
+            "username": True,
+            "password": True,
+            "server_address": False,
+        }
+
+
+def test_only_the_image_is_required_of_a_job_and_nothing_of_an_agent() -> None:
+    task = {option.name for option in options.TASK_OPTIONS if option.required}
+    driver = {option.name for option in options.DRIVER_OPTIONS if option.required}
+    assert (task, driver) == ({"image"}, set())
