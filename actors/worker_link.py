@@ -162,19 +162,26 @@ async def connect(directory: Path) -> WorkerLink:
 async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.Frame, None]:
     """Readings of the task's cgroup, first one at once, until the worker or the task ends.
 
+    A connection of its own and no task beside the reader: fifty of these run every second.
+
     Raises:
         OSError: there is no worker.
+        DriverError: the worker refuses, or sends what is no frame.
     """
-    link = await connect(directory)
-    queue: asyncio.Queue[frames.Frame | None] = asyncio.Queue()
+    reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
+    decoder = frames.Decoder()
+    interval_ms = max(1, round(interval_s * 1000))
     try:
-        link.listen(queue.put_nowait)
-        await link.request("stats", interval_ms=max(1, round(interval_s * 1000)))
-        while (frame := await queue.get()) is not None:
-            match frame.get("event"):
-                case "stats":
-                    yield frame
-                case "exit":
-                    return
+        writer.write(frames.encode({"id": 1, "op": wire.STATS, "interval_ms": interval_ms}))
+        while data := await reader.read(_CHUNK_BYTES):
+            for frame in decoder.feed(data):
+                match frame.get("event"):
+                    case wire.STATS:
+                        yield frame
+                    case wire.EXIT:
+                        return
+                    case _ if frame.get("ok") is False:
+                        error = frame.get("error")
+                        raise DriverError.from_wire(error if isinstance(error, dict) else {})
     finally:
-        await link.close()
+        writer.close()

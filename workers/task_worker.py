@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
+import time
 
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
@@ -174,7 +175,7 @@ class Worker:
         connection.send({"event": wire.STATS, **self._watch.sample().to_wire()})
         if not connection.closed:
             connection.stats_timer = self.loop.later(
-                interval_s, lambda: self._sample(connection, interval_s)
+                _until_next(interval_s), lambda: self._sample(connection, interval_s)
             )
 
     def _serve_end(self, connection: Connection, request: Frame) -> None:
@@ -323,3 +324,14 @@ def _as_driver_error(error: DriverError | OSError) -> DriverError:
         recoverable=True,
         code=Code.EXHAUSTED,
     )
+
+
+def _until_next(interval_s: float) -> float:
+    """Seconds to the next multiple of the interval on the clock that all workers share.
+
+    So the samples of all tasks come together, and the plugin wakes up once for all of them. The
+    second sample never comes sooner than half an interval after the first.
+    """
+    now_s = time.monotonic()
+    wait_s = interval_s - now_s % interval_s
+    return wait_s if wait_s > interval_s / 2 else wait_s + interval_s
