@@ -86,7 +86,7 @@ class RealTask:
         self._daemon.ctr("task", "rm", "-f", self.name, check=False)
         self._daemon.ctr("container", "rm", self.name, check=False)
         self._daemon.ctr("snapshot", "rm", f"{self.name}-snapshot", check=False)
-        with contextlib.suppress(ProcessLookupError):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             # What a shim that was killed together with containerd left running.
             if self.pid and self.name in Path(f"/proc/{self.pid}/cgroup").read_text():
                 os.kill(self.pid, signal.SIGKILL)

@@ -106,7 +106,7 @@ class LauncherProcess:
             *(str(ROOT / "workers" / "launcher.py"), "--state-dir", str(self.state_dir)),
         ]
         self.process = self.spawn()
-        wait_until(self._listens, 20, self._tail)
+        self.wait_ready()
 
     def __enter__(self) -> Self:
         return self
@@ -133,6 +133,10 @@ class LauncherProcess:
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+    def wait_ready(self) -> None:
+        """Returns when a launcher listens."""
+        wait_until(self._listens, 20, self._tail)
 
     def connect(self) -> Peer:
         """To the launcher."""

@@ -1,0 +1,186 @@
+"""The launcher as a process: it forks, answers, outlives bad peers, and leaks nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proto.release import RELEASE
+from tests.support.waiting import wait_until
+from tests.support.workers import ROOT, LauncherProcess
+from workers import identity, wire
+
+
+@pytest.fixture
+def launcher() -> Iterator[LauncherProcess]:
+    """A launcher of the test's own."""
+    with LauncherProcess() as running:
+        yield running
+
+
+def comm(pid: int) -> str:
+    return Path(f"/proc/{pid}/comm").read_text().strip()
+
+
+def open_files(pid: int) -> list[str]:
+    return sorted(entry.name for entry in Path(f"/proc/{pid}/fd").iterdir())
+
+
+def error_code(frame: dict[str, object] | None) -> object:
+    assert frame is not None
+    error = frame["error"]
+    assert isinstance(error, dict)
+    return error["code"]
+
+
+def test_it_says_who_it_is(launcher: LauncherProcess) -> None:
+    with launcher.connect() as peer:
+        peer.send({"op": "hello", "v": 1})
+        assert peer.receive() == {
+            "ok": True,
+            "v": wire.VERSION,
+            "release": RELEASE,
+            "pid": launcher.process.pid,
+        }
+        assert peer.receive() is None
+    assert comm(launcher.process.pid) == "cd-launcher"
+
+
+def test_a_worker_keeps_the_connection_that_asked_for_it(launcher: LauncherProcess) -> None:
+    with launcher.fork("a")[0] as peer:
+        answer = peer.ask("hello")
+        pid = answer["pid"]
+        assert isinstance(pid, int)
+        found = identity.identify(pid)
+        assert found is not None
+        assert found.to_wire() == {key: answer[key] for key in found.to_wire()}
+        assert comm(pid) == "cd-worker"
+        assert os.getsid(pid) == pid
+
+
+def test_a_worker_holds_nothing_of_its_launcher(launcher: LauncherProcess) -> None:
+    with launcher.worker("a") as peer:
+        pid = peer.ask("hello")["pid"]
+        links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    assert not [link for link in links if link.endswith(("launcher.lock", "launcher.sock"))]
+    assert links.count("/dev/null") == 2
+    assert links.count("anon_inode:[eventpoll]") == 1
+    assert len([link for link in links if link.startswith("socket:")]) == 2
+    assert len(links) == 8, f"and stderr, the state directory, its lock, but: {links}"
+
+
+def test_fifty_forks_leave_no_descriptor_and_no_zombie(launcher: LauncherProcess) -> None:
+    before = open_files(launcher.process.pid)
+    for number in range(50):
+        with launcher.worker(f"t{number}") as peer:
+            assert peer.ask("end")["ok"] is True
+            assert peer.receive() is None
+    wait_until(lambda: not launcher.worker_pids(), 10, "workers are left")
+    assert open_files(launcher.process.pid) == before
+    children = Path(f"/proc/{launcher.process.pid}/task/{launcher.process.pid}/children")
+    assert children.read_text() == ""
+
+
+def test_a_peer_that_says_nothing_holds_nobody_up(launcher: LauncherProcess) -> None:
+    with launcher.connect(), launcher.connect(), launcher.worker("a") as peer:
+        assert peer.ask("hello")["ok"] is True
+
+
+@pytest.mark.parametrize(
+    "data", [b"\xff\xff\xff\xff", b"\0\0\0\1\xc1", b"\0\0\0\2\x01\x02", b"GET / HTTP/1.1\r\n\r\n"]
+)
+def test_a_peer_that_babbles_harms_nobody(launcher: LauncherProcess, data: bytes) -> None:
+    with launcher.connect() as babbler, launcher.worker("a") as peer:
+        babbler.socket.sendall(data)
+        assert peer.ask("hello")["ok"] is True
+
+
+def test_requests_that_it_does_not_know_are_refused_with_a_reason(
+    launcher: LauncherProcess,
+) -> None:
+    for request, code in (
+        ({"op": "dance"}, "unsupported"),
+        ({"op": "hello", "v": 99}, "unsupported"),
+        ({"op": "fork", "v": 99}, "unsupported"),
+        ({}, "unsupported"),
+    ):
+        with launcher.connect() as peer:
+            peer.send(dict(request))
+            assert error_code(peer.receive()) == code
+
+
+@pytest.mark.parametrize("spec", [{}, {"name": 1, "dir": "/x"}, {"name": "a"}])
+def test_a_spec_that_makes_no_sense_gives_no_worker(
+    launcher: LauncherProcess, spec: dict[str, object]
+) -> None:
+    peer, first = launcher.fork_with(spec)
+    with peer:
+        assert first["event"] == "failed"
+        assert error_code(first) == "corrupt"
+        assert peer.receive() is None
+
+
+def test_a_second_launcher_leaves_the_first_alone(launcher: LauncherProcess) -> None:
+    assert launcher.spawn().wait(20) == 0
+    assert "another one serves" in launcher.log.read_text()
+    with launcher.worker("a") as peer:
+        assert peer.ask("hello")["ok"] is True
+
+
+def test_a_launcher_that_retires_leaves_its_workers_and_its_place(
+    launcher: LauncherProcess,
+) -> None:
+    with launcher.worker("a") as worker:
+        with launcher.connect() as peer:
+            peer.send({"op": "retire", "v": 1})
+            assert peer.receive() == {"ok": True}
+        assert not (launcher.state_dir / wire.LAUNCHER_SOCKET).exists()
+        successor = launcher.spawn()
+        assert launcher.process.wait(10) == 0
+        launcher.process = successor
+        launcher.wait_ready()
+        with launcher.worker("b") as other:
+            assert other.ask("hello")["ok"] is True
+        assert worker.ask("hello")["ok"] is True
+
+
+def test_a_launcher_that_was_killed_is_replaced_and_its_workers_go_on(
+    launcher: LauncherProcess,
+) -> None:
+    with launcher.worker("a") as worker:
+        launcher.process.send_signal(signal.SIGKILL)
+        launcher.process.wait(10)
+        launcher.process = launcher.spawn()
+        launcher.wait_ready()
+        with launcher.worker("b") as other:
+            assert other.ask("hello")["ok"] is True
+        assert worker.ask("hello")["ok"] is True
+
+
+def test_its_socket_is_for_root_only(launcher: LauncherProcess) -> None:
+    mode = (launcher.state_dir / wire.LAUNCHER_SOCKET).stat().st_mode
+    assert mode & 0o777 == 0o600
+
+
+def test_nothing_of_the_rehearsal_is_left(launcher: LauncherProcess) -> None:
+    names = {path.name for path in launcher.state_dir.iterdir()}
+    assert names == {wire.LAUNCHER_SOCKET, wire.LAUNCHER_LOCK, wire.LAUNCHER_LOG}
+    assert launcher.log.read_text() == ""
+
+
+def test_it_says_why_it_cannot_start() -> None:
+    argv = [sys.executable, "-I", str(ROOT / "workers" / "launcher.py")]
+    done = subprocess.run(
+        [*argv, "--state-dir", "/nonexistent"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "/nonexistent" in done.stderr
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "--state-dir" in done.stderr
