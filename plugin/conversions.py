@@ -191,8 +191,8 @@ def _cpu(cpu: nomad.CpuUsage) -> driver_pb2.CPUUsage:
         system_mode=cpu.system_percent,
         user_mode=cpu.user_percent,
         total_ticks=cpu.total_ticks,
-        throttled_periods=cpu.throttled_periods or 0,
-        throttled_time=cpu.throttled_ns or 0,
+        throttled_periods=_uint64(cpu.throttled_periods or 0),
+        throttled_time=_uint64(cpu.throttled_ns or 0),
         percent=cpu.percent,
         measured_fields=measured,
     )
@@ -211,7 +211,7 @@ def _memory(memory: nomad.MemoryUsage) -> driver_pb2.MemoryUsage:
     known = [(name, value, field) for name, value, field in figures if value is not None]
     message = driver_pb2.MemoryUsage(measured_fields=[field for _, _, field in known])
     for name, value, _ in known:
-        setattr(message, name, max(0, value))
+        setattr(message, name, _uint64(value))
     return message
 
 
@@ -223,7 +223,7 @@ def event(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
         task_name=item.task_name,
         timestamp=timestamp(item.timestamp_ns),
         message=_text(item.message),
-        annotations=dict(item.annotations),
+        annotations={_text(key): _text(value) for key, value in item.annotations.items()},
     )
 
 
@@ -247,11 +247,11 @@ def failed_fingerprint(error: Exception) -> driver_pb2.FingerprintResponse:
 def _attribute(value: float | str) -> shared_structs_pb2.Attribute:
     if isinstance(value, bool):
         return shared_structs_pb2.Attribute(bool_val=value)
-    if isinstance(value, int):
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
         return shared_structs_pb2.Attribute(int_val=value)
     if isinstance(value, float):
         return shared_structs_pb2.Attribute(float_val=value)
-    return shared_structs_pb2.Attribute(string_val=value)
+    return shared_structs_pb2.Attribute(string_val=_text(str(value)))
 
 
 def exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
@@ -293,6 +293,10 @@ def seconds(duration: Duration) -> float:
 def _int32(number: int) -> int:
     """As C would store it: containerd's exit status is a uint32, Nomad's an int32."""
     return (number + 2**31) % 2**32 - 2**31
+
+
+def _uint64(number: int) -> int:
+    return min(max(0, number), 2**64 - 1)
 
 
 def _text(text: str) -> str:

@@ -18,7 +18,7 @@ from plugin import options
 from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
 
-_PASSWORD = "p"
+_WORD = "p"
 
 
 def _task(**values: Any) -> TaskOptions:
@@ -85,7 +85,7 @@ def test_a_whole_task_config_is_read() -> None:
         host_network=True,
         host_dns=False,
         readonly_rootfs=True,
-        auth=Auth(username="u", password=_PASSWORD, server_address="registry.example.com"),
+        auth=Auth(username="u", password=_WORD, server_address="registry.example.com"),
     )
 
 
@@ -104,7 +104,7 @@ def test_an_auth_without_a_user_or_a_password_is_none(auth: Any) -> None:
 
 def test_a_repeated_block_of_one_is_that_block() -> None:
     assert _task(auth=[{"username": "u", "password": "p"}]).auth == Auth(
-        username="u", password=_PASSWORD
+        username="u", password=_WORD
     )
     assert "auth: is not one block" in _refused(auth=[{"username": "u"}, {"username": "v"}])
 
@@ -212,7 +212,7 @@ def test_a_whole_plugin_block_is_read() -> None:
         containerd_runtime="io.containerd.runsc.v1",
         stats_interval_s=0.1,
         allow_privileged=False,
-        auth=Auth(username="u", password=_PASSWORD),
+        auth=Auth(username="u", password=_WORD),
         containerd_address="/tmp/c.sock",
         containerd_namespace="nomad.slice",
         state_dir="/tmp/state",
