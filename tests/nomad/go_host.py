@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import os
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.nomad.leftovers import end_all_with, unmount_below
+from tests.nomad.leftovers import end_all_with, pids_with, unmount_below
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
@@ -53,6 +54,7 @@ class HostTask:
     user: str = ""
     cpu_shares: int = 100
     memory_mb: int = 64
+    collector: Json | None = None
 
     def __post_init__(self) -> None:
         self.id = self.id or f"{self.alloc_id}/{self.name}/{uuid.uuid4().hex[:8]}"
@@ -69,6 +71,7 @@ class HostTask:
             "user": self.user,
             "cpu_shares": self.cpu_shares,
             "memory_mb": self.memory_mb,
+            "collector": self.collector,
         }
 
     def log(self, stream: str = "stdout") -> str:
@@ -109,6 +112,7 @@ class GoHost:
         self._ids = itertools.count(1)
         self._pending: dict[int, Future[Json]] = {}
         self._lock = threading.Lock()
+        self._collectors: set[int] = set()
 
     def __enter__(self) -> Self:
         try:
@@ -163,6 +167,9 @@ class GoHost:
             self.quit()
         finally:
             self.kill()
+            for pid in self._collectors & set(pids_with(str(self._binary))):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             for folder in (self.base, self._state_dir):
                 end_all_with(str(folder))
             unmount_below(self.base)
@@ -217,10 +224,16 @@ class GoHost:
         folder = Path(tempfile.mkdtemp(prefix="alloc-", dir=self.base))
         return HostTask(alloc_dir=folder, config_hcl=config_hcl, **fields)
 
+    def begin(self, task: HostTask) -> Json:
+        """Starts the task; the answer, its handle in it."""
+        answer = self.call("start", task=task.to_wire())
+        task.collector = answer["collector"]
+        return answer
+
     def run(self, config_hcl: str, **fields: Any) -> HostTask:
         """A task, started."""
         task = self.task(config_hcl, **fields)
-        self.call("start", task=task.to_wire())
+        self.begin(task)
         return task
 
     def end(self, task: HostTask) -> None:
@@ -257,6 +270,8 @@ class GoHost:
             if "event" in message:
                 self.events.append(message)
                 continue
+            if "collector" in message:
+                self._collectors.add(message["collector"]["Pid"])
             future = self._pending.pop(message["re"])
             if message["ok"]:
                 future.set_result(message)

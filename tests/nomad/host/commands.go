@@ -128,7 +128,8 @@ func (h *Host) start(command *Command) (Answer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := h.collectLogs(task); err != nil {
+	collector, err := h.collectLogs(task)
+	if err != nil {
 		return nil, err
 	}
 	config := task.driverConfig()
@@ -142,36 +143,44 @@ func (h *Host) start(command *Command) (Answer, error) {
 	began := time.Now()
 	handle, network, err := driver.StartTask(config)
 	if err != nil {
+		h.forget(task.ID)
 		return Answer{"recoverable": structs.IsRecoverable(err)}, err
 	}
 	took := time.Since(began).Seconds()
 	h.remember(handle)
-	return Answer{"handle": handle, "network": network, "seconds": took}, nil
+	return Answer{
+		"handle": handle, "network": network, "collector": collector.Reattach, "seconds": took,
+	}, nil
 }
 
 // recover hands the plugin a task: with a handle from an earlier answer as a new agent would
 // (the driver's config is not in it), without one as the same agent does after a plugin's death.
 func (h *Host) recover(command *Command) (Answer, error) {
+	answer := Answer{}
 	handle := command.Handle
 	if handle == nil {
 		if handle = h.handle(command.TaskID); handle == nil {
 			return nil, fmt.Errorf("no handle of task %q", command.TaskID)
 		}
-	} else if err := h.collectLogs(&command.Task); err != nil {
-		return nil, err
+	} else {
+		collector, err := h.collectLogs(&command.Task)
+		if err != nil {
+			return nil, err
+		}
+		answer["collector"] = collector.Reattach
 	}
 	driver, err := h.dispense()
 	if err != nil {
-		return nil, err
+		return answer, err
 	}
 	if _, err := driver.TaskConfigSchema(); err != nil {
-		return nil, err
+		return answer, err
 	}
 	if err := driver.RecoverTask(handle); err != nil {
-		return nil, err
+		return answer, err
 	}
 	h.remember(handle)
-	return nil, nil
+	return answer, nil
 }
 
 func (h *Host) wait(command *Command) (Answer, error) {

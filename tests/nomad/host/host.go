@@ -9,7 +9,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/hcl"
-	"github.com/hashicorp/nomad/client/logmon"
 	"github.com/hashicorp/nomad/client/pluginmanager/drivermanager"
 	"github.com/hashicorp/nomad/client/pluginmanager/drivermanager/state"
 	"github.com/hashicorp/nomad/helper/pluginutils/hclspecutils"
@@ -67,7 +66,7 @@ type Host struct {
 	name     string
 	manager  drivermanager.Manager
 	handles  map[string]*drivers.TaskHandle
-	logs     map[string]logmon.LogMon
+	logs     map[string]*Collector
 	sessions map[string]*Session
 }
 
@@ -75,7 +74,7 @@ func newHost(logger hclog.Logger, event func(Answer)) *Host {
 	return &Host{
 		logger: logger, event: event, state: &Memory{},
 		handles:  map[string]*drivers.TaskHandle{},
-		logs:     map[string]logmon.LogMon{},
+		logs:     map[string]*Collector{},
 		sessions: map[string]*Session{},
 	}
 }
@@ -227,10 +226,12 @@ func (h *Host) forget(id string) {
 		if err := collector.Stop(); err != nil {
 			h.logger.Warn("log collection did not end well", "task", id, "error", err)
 		}
+		collector.process.Kill()
 	}
 }
 
 // shutdown ends the plugin as an agent's clean stop does: by its Shutdown call, then the process.
+// Tasks and their log collectors go on.
 func (h *Host) shutdown() {
 	h.mu.Lock()
 	manager := h.manager

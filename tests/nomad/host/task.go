@@ -5,9 +5,11 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/hashicorp/go-plugin"
 	"github.com/hashicorp/nomad/client/logmon"
 	"github.com/hashicorp/nomad/nomad/structs"
 	"github.com/hashicorp/nomad/plugins/drivers"
+	pstructs "github.com/hashicorp/nomad/plugins/shared/structs"
 )
 
 // Task is what a test says of a task; the rest of Nomad's task config follows from it.
@@ -22,7 +24,10 @@ type Task struct {
 	CPUShares int64             `json:"cpu_shares"`
 	MemoryMB  int64             `json:"memory_mb"`
 	NetNS     string            `json:"netns"`
-	Mounts    []struct {
+
+	Collector *pstructs.ReattachConfig `json:"collector"` // of an earlier answer
+
+	Mounts []struct {
 		Host     string `json:"host"`
 		Task     string `json:"task"`
 		Readonly bool   `json:"readonly"`
@@ -86,17 +91,46 @@ func (t *Task) driverConfig() *drivers.TaskConfig {
 	return made
 }
 
-// collectLogs makes the FIFOs and starts Nomad's log collector on them: the task's output ends up
-// in alloc/logs/<task>.stdout.0 and .stderr.0.
-func (h *Host) collectLogs(task *Task) error {
+// Collector is a running log collector of a task: a process of its own, as in an agent, which
+// outlives the host that started it.
+type Collector struct {
+	logmon.LogMon
+	process  *plugin.Client
+	Reattach *pstructs.ReattachConfig
+}
+
+// collectLogs has the FIFOs made and Nomad's log collector read them: the task's output ends up in
+// alloc/logs/<task>.stdout.0 and .stderr.0. A collector that an earlier host left is used again,
+// unless it has died since.
+func (h *Host) collectLogs(task *Task) (*Collector, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.logs[task.ID] != nil {
-		return nil
+	if known := h.logs[task.ID]; known != nil {
+		return known, nil
 	}
-	collector := logmon.NewLogMon(h.logger.Named("logmon"))
-	h.logs[task.ID] = collector
-	return collector.Start(&logmon.LogConfig{
+	if task.Collector != nil {
+		collector, err := h.startCollector(task, task.Collector)
+		if err == nil {
+			return collector, nil
+		}
+		h.logger.Warn("the log collector is gone, starting another", "error", err)
+	}
+	return h.startCollector(task, nil)
+}
+
+func (h *Host) startCollector(task *Task, left *pstructs.ReattachConfig) (*Collector, error) {
+	var reattach *plugin.ReattachConfig
+	if left != nil {
+		var err error
+		if reattach, err = pstructs.ReattachConfigToGoPlugin(left); err != nil {
+			return nil, err
+		}
+	}
+	collector, process, err := logmon.LaunchLogMon(h.logger, reattach)
+	if err != nil {
+		return nil, err
+	}
+	if err := collector.Start(&logmon.LogConfig{
 		LogDir:        task.logDir(),
 		StdoutLogFile: task.Name + ".stdout",
 		StderrLogFile: task.Name + ".stderr",
@@ -104,5 +138,12 @@ func (h *Host) collectLogs(task *Task) error {
 		StderrFifo:    task.fifo("stderr"),
 		MaxFiles:      2,
 		MaxFileSizeMB: 50,
-	})
+	}); err != nil {
+		process.Kill()
+		return nil, err
+	}
+	found := pstructs.ReattachConfigFromGoPlugin(process.ReattachConfig())
+	made := &Collector{LogMon: collector, process: process, Reattach: found}
+	h.logs[task.ID] = made
+	return made, nil
 }
