@@ -29,7 +29,7 @@ MAX_UNSENT_BYTES = 1 << 20
 
 MAX_CONNECTIONS = 64
 
-_BACKLOG = 16
+_BACKLOG = 512  # connect() does not wait when it is full, it fails with EAGAIN
 _CHUNK_BYTES = 4096
 _UCRED = struct.Struct("3i")
 

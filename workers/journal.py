@@ -10,6 +10,7 @@ import os
 
 import msgpack
 
+from proto import frames
 from proto.errors import Code, DriverError
 from workers import wire
 from workers.wire import ExitRecord
@@ -46,7 +47,7 @@ def write(directory: int, name: str, fields: Mapping[str, object]) -> None:
     Raises:
         DriverError: code EXHAUSTED.
     """
-    body: bytes = msgpack.packb({"v": wire.VERSION, **fields}, use_bin_type=True)
+    body = frames.pack({"v": wire.VERSION, **fields})
     try:
         file = os.open(f"{name}.new", _NEW_FILE, 0o600, dir_fd=directory)
         try:

@@ -97,8 +97,8 @@ class Launcher:
             os.close(accepting)
             if sock is not None:
                 status = self._serve(sock)
-        except BaseException:  # noqa: BLE001 - the log is the only one left to tell
-            sys.excepthook(*sys.exc_info())
+        except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
 

@@ -123,9 +123,10 @@ class Shim:
     def _take(self, data: bytes) -> None:
         try:
             for stream, body in self._decoder.feed(data):
+                payload, error = ttrpc.response(body)
                 answer = self._answers.pop(stream, None)
                 if answer is not None:
-                    answer(*ttrpc.response(body))
+                    answer(payload, error)
         except DriverError as error:
             self._lose(str(error))
             return

@@ -88,7 +88,11 @@ class Watch:
         if error is not None:
             seen(0, "", error)
             return
-        pid, status = ttrpc.state_answer(payload)
+        try:
+            pid, status = ttrpc.state_answer(payload)
+        except DriverError as nonsense:
+            seen(0, "", nonsense)
+            return
         self.seen = True
         self._tries = 0
         if pid and self._pidfd < 0:

@@ -13,7 +13,7 @@ from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.fake_shim import FakeTask
 from tests.support.shim_tasks import RealTask, import_image
 from tests.support.waiting import wait_until
-from tests.support.workers import LauncherProcess, LogReader, Peer
+from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
 from workers import journal
 from workers.wire import LOST_CODE
 
@@ -197,7 +197,7 @@ def test_a_shim_that_is_killed_is_reported_as_lost_with_a_reason(
     event = worker.event("exit")
     assert (event["code"], event["lost"]) == (LOST_CODE, True)
     assert "shim" in str(event["reason"])
-    assert not Path(f"/proc/{task.pid}").exists() or _is_zombie(task.pid)
+    assert has_ended(task.pid)
     hello = worker.ask("hello")
     assert isinstance(hello["exit"], dict)
     assert hello["exit"]["lost"] is True
@@ -239,7 +239,3 @@ def _asleep(status: Path) -> str:
     if not lines["State"].startswith("S"):
         return ""
     return lines["voluntary_ctxt_switches"] + lines["nonvoluntary_ctxt_switches"]
-
-
-def _is_zombie(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")

@@ -76,14 +76,17 @@ def test_a_worker_holds_nothing_of_its_launcher(launcher: LauncherProcess) -> No
 
 
 def test_fifty_forks_leave_no_descriptor_and_no_zombie(launcher: LauncherProcess) -> None:
-    before = open_files(launcher.process.pid)
+    pid = launcher.process.pid
+    # stdio, the state directory, the lock, the socket; two more while a child accepts.
+    wait_until(lambda: len(open_files(pid)) == 6, 10, lambda: str(open_files(pid)))
+    before = open_files(pid)
     for number in range(50):
         with launcher.worker(f"t{number}") as peer:
             assert peer.ask("end")["ok"] is True
             assert peer.receive() is None
     wait_until(lambda: not launcher.worker_pids(), 10, "workers are left")
-    assert open_files(launcher.process.pid) == before
-    children = Path(f"/proc/{launcher.process.pid}/task/{launcher.process.pid}/children")
+    assert open_files(pid) == before
+    children = Path(f"/proc/{pid}/task/{pid}/children")
     assert children.read_text() == ""
 
 

@@ -25,6 +25,15 @@ ROOT = Path(__file__).resolve().parents[2]
 ANSWER_S = 20.0
 
 
+def has_ended(pid: int) -> bool:
+    """Whether a process has gone, or is a zombie that nobody has reaped yet."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return stat.rpartition(") ")[2].startswith("Z")
+
+
 class Peer:
     """One connection to a launcher or worker. Events that come before an answer are kept."""
 
@@ -34,7 +43,6 @@ class Peer:
         self._frames: list[Frame] = []
         self._number = 0
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(ANSWER_S)
         directory = os.open(path.parent, os.O_PATH)
         try:
             self.socket.connect(f"/proc/self/fd/{directory}/{path.name}")
@@ -43,6 +51,8 @@ class Peer:
             raise
         finally:
             os.close(directory)
+        # Not before: with a timeout, connect() fails at once where it would have to wait.
+        self.socket.settimeout(ANSWER_S)
 
     def __enter__(self) -> Self:
         return self
