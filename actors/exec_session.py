@@ -108,7 +108,7 @@ class ExecSession:
         finally:
             for job in (*pumps, waiter):
                 job.cancel()
-            await asyncio.gather(*pumps, waiter, return_exceptions=True)
+            await asyncio.wait([*pumps, waiter])
 
     async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
         ended = await self._services.containerd.wait_task(self._container, self._id)

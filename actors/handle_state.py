@@ -11,6 +11,7 @@ from typing import Any
 
 import msgpack
 
+from proto import frames
 from proto.errors import Code, DriverError
 
 VERSION = 2
@@ -38,8 +39,7 @@ class HandleState:
     def encode(self) -> bytes:
         """The handle's bytes."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        packed: bytes = msgpack.packb({"v": VERSION, **fields}, use_bin_type=True)
-        return packed
+        return frames.pack({"v": VERSION, **fields})
 
     @classmethod
     def decode(cls, version: int, data: bytes) -> HandleState:

@@ -39,8 +39,9 @@ class ContentStore:
     ) -> None:
         """Streams a blob in and commits it; takes nothing from `chunks` when it is there already.
 
-        Asking to write is also what puts a blob that is there under the lease. The ingest has a name of its own, so nothing that an earlier pull left half-written is
-        ever continued; it is aborted when this one fails.
+        Asking to write is also what puts a blob that is there under the lease. The ingest has a
+        name of its own, so nothing that an earlier pull left half-written is ever continued; it
+        is aborted when this one fails.
 
         Raises:
             DriverError: CORRUPT when size or digest do not hold, or whatever `chunks` raises.

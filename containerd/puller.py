@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -177,9 +178,8 @@ class Pull:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _fetch(self, blob: Descriptor, progress: object = None) -> None:
+    def _fetch(self, blob: Descriptor, count: Callable[[int], None] = lambda _: None) -> None:
         """Fetches a blob; what does not match is fetched once more and then believed."""
-        count = progress if callable(progress) else _nothing
         for last in (False, True):
             try:
                 self._store.write(
@@ -205,7 +205,7 @@ class Pull:
         self._put(root, body, {"containerd.io/gc.ref.content.m.0": target.digest})
 
     def _put(self, blob: Descriptor, body: bytes, labels: dict[str, str]) -> None:
-        self._store.write(blob, chunks_of(body), {**self._source(), **labels}, _nothing)
+        self._store.write(blob, chunks_of(body), {**self._source(), **labels}, lambda _: None)
         # Where the blob was there already, its labels may be another's.
         label_blob(self._calls, blob.digest, labels)
 
@@ -228,10 +228,6 @@ class Pull:
                 image=image, update_mask=FieldMask(paths=["target"])
             )
             self._calls(rpc.IMAGE_UPDATE, update, what, _CALL_S)
-
-
-def _nothing(_: int) -> None:
-    return None
 
 
 def _digest_of(body: bytes) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import grpc
+import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
 from proto.containerd import (

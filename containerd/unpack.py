@@ -87,13 +87,7 @@ class Unpacker:
             )
             what = f"unpack layer {layer.digest}"
             applied = self._calls(rpc.DIFF_APPLY, request, what, _APPLY_S).applied
-            if applied.digest != diff_id:
-                raise DriverError(
-                    f"layer {layer.digest} is not what the image's config says",
-                    details=f"it unpacks to {applied.digest}, not {diff_id}",
-                    resolution="push the image again",
-                    code=Code.CORRUPT,
-                )
+            _check(layer, applied.digest, diff_id)
             self._commit(chain, key)
         except DriverError:
             self._remove(key)
@@ -120,6 +114,16 @@ class Unpacker:
 
     def _label_blob(self, digest: str, name: str, value: str) -> None:
         label_blob(self._calls, digest, {name: value})
+
+
+def _check(layer: Descriptor, applied: str, diff_id: str) -> None:
+    if applied != diff_id:
+        raise DriverError(
+            f"layer {layer.digest} is not what the image's config says",
+            details=f"it unpacks to {applied}, not {diff_id}",
+            resolution="push the image again",
+            code=Code.CORRUPT,
+        )
 
 
 def label_blob(calls: rpc.SyncCalls, digest: str, labels: dict[str, str]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from typing import Any
 
 from actors.nomad_types import ExecInput, ExecOutput
 from plugin import conversions
@@ -94,7 +95,7 @@ async def answers(
             if output.exit is not None:
                 return
     finally:
-        jobs = [job for job in (step, gone) if job is not None]
+        jobs: list[asyncio.Future[Any]] = [job for job in (step, gone) if job is not None]
         for job in jobs:
             job.cancel()
         # A generator cannot be closed while a step of it runs.

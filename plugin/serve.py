@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
+import grpc.aio
 
 from plugin.handshake import Rendezvous
 

@@ -18,9 +18,15 @@ _LENGTH = struct.Struct(">I")
 Frame = dict[str, object]
 
 
+def pack(value: object) -> bytes:
+    """The msgpack bytes of a value, in the current form of the format (str8, bin)."""
+    packed: bytes | None = msgpack.packb(value, use_bin_type=True)
+    return packed or b""
+
+
 def encode(frame: Frame) -> bytes:
     """The bytes of one frame, length included."""
-    body: bytes = msgpack.packb(frame, use_bin_type=True)
+    body = pack(frame)
     if len(body) > MAX_FRAME_BYTES:
         raise DriverError(
             "a frame between two processes of the driver is too large",

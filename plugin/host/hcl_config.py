@@ -11,8 +11,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import msgpack
-
+from proto import frames
 from proto.errors import Code, DriverError
 from proto.nomad import hclspec_pb2
 
@@ -29,8 +28,7 @@ def encode(spec: Spec, values: Mapping[str, Any]) -> bytes:
     document = _object(spec.object, values, "", problems)
     if problems:
         raise DriverError("; ".join(problems), code=Code.INVALID)
-    packed: bytes = msgpack.packb(document, use_bin_type=True)
-    return packed
+    return frames.pack(document)
 
 
 def _object(

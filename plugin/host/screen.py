@@ -9,7 +9,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ def _print(out: TextIO, text: str) -> None:
 
 
 @contextlib.contextmanager
-def _pipe_may_close() -> Iterator[None]:
+def _pipe_may_close() -> Generator[None, None, None]:
     """`run job | head` closes our stdout; the job goes on until it ends or Ctrl-C."""
     with contextlib.suppress(BrokenPipeError, ValueError):
         yield

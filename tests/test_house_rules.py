@@ -1,0 +1,161 @@
+"""The house's rules, each a test that names what broke it."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from proto.release import RELEASE
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("plugin", "actors", "containerd", "workers", "proto")
+MAY_IMPORT = {
+    "plugin": {"plugin", "actors", "proto"},
+    "actors": {"actors", "containerd", "workers", "proto"},
+    "containerd": {"containerd", "proto"},
+    "workers": {"workers", "proto"},
+    "proto": {"proto"},
+}
+# Each of these is known in one module and nowhere else.
+ONE_HOME = {
+    "subprocess": {"actors/child_process.py"},
+    "psutil": set(),
+    "pyroute2": set(),
+    "sdnotify": set(),
+}
+SPEAKS_PROTOBUF = {
+    "containerd/rpc.py",
+    "containerd/client.py",
+    "containerd/content.py",
+    "containerd/unpack.py",
+    "containerd/puller.py",
+    "plugin/",
+}
+MAX_LINES = 600
+
+
+@cache
+def sources() -> dict[str, ast.Module]:
+    """Every product module by its path, parsed."""
+    found = {}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            if not path.name.endswith("_pb2.py"):
+                found[str(path.relative_to(ROOT))] = ast.parse(path.read_text())
+    return found
+
+
+def imports(tree: ast.Module) -> Iterator[str]:
+    """Full names that a module imports, in functions and for type checkers too."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_layers_import_only_what_stands_below_them() -> None:
+    broken = [
+        f"{path} imports {name}"
+        for path, tree in sources().items()
+        for name in imports(tree)
+        if name.split(".")[0] in ROOMS and name.split(".")[0] not in MAY_IMPORT[path.split("/")[0]]
+    ]
+    assert broken == []
+
+
+def test_each_outside_thing_has_one_home() -> None:
+    broken = [
+        f"{path} imports {name}, whose home is {sorted(ONE_HOME[name.split('.')[0]])}"
+        for path, tree in sources().items()
+        for name in imports(tree)
+        if name.split(".")[0] in ONE_HOME and path not in ONE_HOME[name.split(".")[0]]
+    ]
+    assert broken == []
+
+
+def attributes(tree: ast.Module) -> Iterator[str]:
+    """Dotted names such as os.environ that a module uses."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            yield f"{node.value.id}.{node.attr}"
+
+
+def test_the_environment_is_read_in_one_place() -> None:
+    users = {path for path, tree in sources().items() if "os.environ" in attributes(tree)}
+    assert users == {"plugin/environment.py"}
+
+
+def test_grpc_errors_are_known_in_one_place() -> None:
+    users = {path for path, tree in sources().items() if "grpc.RpcError" in attributes(tree)}
+    assert users == {"containerd/rpc.py"}
+
+
+def test_protobuf_stays_in_the_modules_that_speak_it() -> None:
+    users = {
+        path
+        for path, tree in sources().items()
+        if any("_pb2" in name for name in imports(tree)) and not path.startswith("proto/")
+    }
+    strangers = {p for p in users if not any(p.startswith(home) for home in SPEAKS_PROTOBUF)}
+    assert strangers == set()
+
+
+def test_no_actor_is_looked_up_in_a_registry() -> None:
+    assert [p for p, t in sources().items() if "pykka.ActorRegistry" in set(attributes(t))] == []
+
+
+@pytest.mark.parametrize("tree", ["plugin", "actors", "containerd", "workers", "proto", "tests"])
+def test_no_file_outgrows_its_room(tree: str) -> None:
+    long = {
+        str(path.relative_to(ROOT)): count
+        for path in (ROOT / tree).rglob("*.py")
+        if not path.name.endswith("_pb2.py")
+        and (count := len(path.read_text().splitlines())) > MAX_LINES
+    }
+    assert long == {}
+
+
+def test_no_module_is_a_drawer_for_anything() -> None:
+    drawers = {"utils.py", "helpers.py", "common.py", "misc.py"}
+    assert [path for path in sources() if Path(path).name in drawers] == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = [path for path, tree in sources().items() if not ast.get_docstring(tree)]
+    assert silent == []
+
+
+def test_the_release_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["project"]["version"] == RELEASE
+    assert f"## {RELEASE}" in (ROOT / "CHANGES.md").read_text()
+
+
+def test_tests_do_not_sleep_and_hope() -> None:
+    allowed = {"tests/bench.py", "tests/support/waiting.py"}
+    sleepers = [
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if "time.sleep" in set(attributes(ast.parse(path.read_text())))
+        and str(path.relative_to(ROOT)) not in allowed
+    ]
+    assert sleepers == []
+
+
+def test_nothing_binary_is_committed() -> None:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, check=False, capture_output=True
+    ).stdout.split(b"\0")
+    binaries = [
+        name.decode()
+        for name in listed
+        if name and (path := ROOT / name.decode()).is_file() and b"\0" in path.read_bytes()
+    ]
+    assert binaries == []
