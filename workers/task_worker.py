@@ -45,18 +45,22 @@ class Worker:
         self.identity = _own_identity()
         self._directory = _open_directory(spec.dir)
         self._lock = _lock(self._directory, spec, self.identity)
-        self._exit = journal.read_exit(spec.dir)
         self._drained: bool | None = None
         self._watch: Watch | None = None
-        self._keepers = [
-            Keeper(self.loop, path, lambda: self._drain.look())  # noqa: PLW0108 - made below
-            for path in dict.fromkeys((spec.stdout, spec.stderr))
-            if path not in _NO_LOG
-        ]
+        self._keepers: list[Keeper] = []
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
-        self.listener = control.Listener(
-            self.loop, self._directory, wire.CONTROL_SOCKET, self.serve
-        )
+        try:
+            self._exit = journal.read_exit(spec.dir)
+            for path in dict.fromkeys((spec.stdout, spec.stderr)):
+                if path not in _NO_LOG:
+                    self._keepers.append(Keeper(self.loop, path, self._drain.look))
+            self.listener = control.Listener(
+                self.loop, self._directory, wire.CONTROL_SOCKET, self.serve
+            )
+        except (DriverError, OSError):
+            # Whoever asked may try again as soon as it is told, before this process has ended.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+            raise
         if self._exit is not None:
             self._drain.begin()
 
