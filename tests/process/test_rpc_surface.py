@@ -6,7 +6,6 @@ dereferences what it gets, and takes some errors for the end of a task.
 
 from __future__ import annotations
 
-import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,16 @@ import pytest
 from proto.nomad import base_pb2, driver_pb2, health_pb2, rpc_status_pb2, shared_structs_pb2
 from proto.release import RELEASE
 from tests.support.fake_gateway import HANDLE_VERSION, STARTED_AT_NS
-from tests.support.plugin_dir import make_plugin_dir
+from tests.support.plugin_calls import (
+    UNARIES,
+    answered_or_refused,
+    failure_of,
+    raw_call,
+    started,
+    task_message,
+    text_of,
+    unhurt,
+)
 from tests.support.plugin_process import (
     BASE,
     CONTROLLER,
@@ -31,72 +39,12 @@ from tests.support.plugin_process import (
 )
 from tests.support.waiting import wait_until
 
-UNARIES = [
-    "TaskConfigSchema",
-    "Capabilities",
-    "RecoverTask",
-    "StartTask",
-    "WaitTask",
-    "StopTask",
-    "DestroyTask",
-    "InspectTask",
-    "Shutdown",
-    "SignalTask",
-    "ExecTask",
-    "CreateNetwork",
-    "DestroyNetwork",
-    "Init",
-]
-Exec = driver_pb2.ExecTaskStreamingRequest
-
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
-    """One process for the whole file; at its end it must still be one that nothing has hurt."""
-    with PluginProcess(make_fake_plugin(tmp_path_factory.mktemp("fake"))) as process:
+    """One process for the whole file."""
+    with unhurt(make_fake_plugin(tmp_path_factory.mktemp("fake"))) as process:
         yield process
-        process.driver("Init")
-        process.shut_down()
-        assert process.rest_of_stdout() == b""
-        process.log()  # every line is one that an agent survives
-
-
-def _task(name: str, *, image: str = "busybox", **fields: Any) -> driver_pb2.TaskConfig:
-    fields.setdefault("msgpack_driver_config", msgpack.packb({"image": image}))
-    return driver_pb2.TaskConfig(id=f"alloc/{name}/0123abcd", name=name, alloc_id="alloc", **fields)
-
-
-def _started(plugin: PluginProcess, name: str) -> str:
-    task = _task(name)
-    plugin.driver("StartTask", task=task)
-    return task.id
-
-
-def _failure(plugin: PluginProcess, method: str, **fields: Any) -> Any:
-    with pytest.raises(grpc.RpcError) as failed:
-        plugin.driver(method, **fields)
-    return failed.value
-
-
-def _text(failed: pytest.ExceptionInfo[grpc.RpcError]) -> str:
-    return failed.value.details() or ""
-
-
-def _raw(plugin: PluginProcess, path: str, request: bytes) -> bytes:
-    channel: Any = plugin.channel
-    answer: bytes = channel.unary_unary(path)(request, timeout=DEADLINE_S)
-    return answer
-
-
-def _answered_or_refused(plugin: PluginProcess, method: str, **fields: Any) -> None:
-    request = getattr(driver_pb2, f"{method}Request")(**fields)
-    call = plugin.unary_call(DRIVER, method).future(request, timeout=DEADLINE_S)
-    # FAILED_PRECONDITION: it may work when tried again.
-    refused = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.FAILED_PRECONDITION}
-    assert call.code() in {grpc.StatusCode.OK, *refused}, call.details()
-    if call.code() in refused:
-        assert call.details()
-        assert "the containerd driver failed inside" not in call.details()
 
 
 def test_plugin_info_names_a_driver_with_the_one_api_version(plugin: PluginProcess) -> None:
@@ -140,7 +88,7 @@ def test_set_config_names_every_problem(plugin: PluginProcess) -> None:
     config = msgpack.packb({"stats_intervall": "1s", "enabled": "yes", "state_dir": "run"})
     with pytest.raises(grpc.RpcError) as failed:
         plugin.unary(BASE, "SetConfig", base_pb2.SetConfigRequest(msgpack_config=config))
-    text = _text(failed)
+    text = text_of(failed)
     assert 'stats_intervall: no such option, did you mean "stats_interval"?' in text
     assert "enabled: 'yes' is not true or false" in text
     assert "state_dir: 'run' is not an absolute path" in text
@@ -150,9 +98,9 @@ def test_set_config_names_every_problem(plugin: PluginProcess) -> None:
 def test_garbage_config_is_a_clear_error(plugin: PluginProcess, garbage: bytes) -> None:
     with pytest.raises(grpc.RpcError) as failed:
         plugin.unary(BASE, "SetConfig", base_pb2.SetConfigRequest(msgpack_config=garbage))
-    assert "failed to decode driver config" in _text(failed)
-    task = _task("garbage", msgpack_driver_config=garbage)
-    failure = _failure(plugin, "StartTask", task=task)
+    assert "failed to decode driver config" in text_of(failed)
+    task = task_message("garbage", msgpack_driver_config=garbage)
+    failure = failure_of(plugin, "StartTask", task=task)
     assert failure.code() is grpc.StatusCode.UNKNOWN
     assert "failed to decode driver config" in failure.details()
 
@@ -161,7 +109,7 @@ def test_garbage_config_is_a_clear_error(plugin: PluginProcess, garbage: bytes) 
 def test_an_empty_request_gets_an_answer_or_a_clear_error(
     plugin: PluginProcess, method: str
 ) -> None:
-    _answered_or_refused(plugin, method)
+    answered_or_refused(plugin, method)
 
 
 @pytest.mark.parametrize("method", UNARIES)
@@ -169,19 +117,19 @@ def test_bytes_that_are_no_message_end_the_call_and_not_the_plugin(
     plugin: PluginProcess, method: str
 ) -> None:
     with pytest.raises(grpc.RpcError):
-        _raw(plugin, f"/{DRIVER}/{method}", b"\x0a\xff\xff\xff\xff\xff")
+        raw_call(plugin, f"/{DRIVER}/{method}", b"\x0a\xff\xff\xff\xff\xff")
     assert plugin.child.poll() is None
 
 
 def test_methods_and_services_that_do_not_exist_are_unimplemented(plugin: PluginProcess) -> None:
     for path in (f"/{DRIVER}/Frobnicate", "/plugin.GRPCStdio/StreamStdio", "/x/y", "/x"):
         with pytest.raises(grpc.RpcError) as failed:
-            _raw(plugin, path, b"")
+            raw_call(plugin, path, b"")
         assert failed.value.code() is grpc.StatusCode.UNIMPLEMENTED, path
 
 
 def test_start_gives_the_request_back_in_a_handle(plugin: PluginProcess) -> None:
-    task = _task("handle", env={"A": "1"}, user="nobody")
+    task = task_message("handle", env={"A": "1"}, user="nobody")
     answer = plugin.driver("StartTask", task=task)
     assert answer.handle.config == task
     assert answer.handle.version == HANDLE_VERSION
@@ -192,7 +140,7 @@ def test_start_gives_the_request_back_in_a_handle(plugin: PluginProcess) -> None
 
 def test_an_environment_of_five_megabytes_arrives_whole(plugin: PluginProcess) -> None:
     events = iter(plugin.stream("TaskEvents"))
-    task = _task("huge", env={"BIG": "x" * 5_000_000})
+    task = task_message("huge", env={"BIG": "x" * 5_000_000})
     assert plugin.driver("StartTask", task=task).handle.config.env["BIG"][-1] == "x"
     event = next(event for event in events if event.task_id == task.id)
     assert event.message == "started with 5000000 bytes of environment"
@@ -202,7 +150,7 @@ def test_an_environment_of_five_megabytes_arrives_whole(plugin: PluginProcess) -
 
 
 def test_a_final_failure_is_an_unknown_without_details(plugin: PluginProcess) -> None:
-    failure = _failure(plugin, "StartTask", task=_task("final", image="fail-final"))
+    failure = failure_of(plugin, "StartTask", task=task_message("final", image="fail-final"))
     assert failure.code() is grpc.StatusCode.UNKNOWN
     assert failure.details() == "this image is wrong for ever"
     assert "grpc-status-details-bin" not in dict(failure.trailing_metadata())
@@ -212,7 +160,7 @@ def test_a_final_failure_is_an_unknown_without_details(plugin: PluginProcess) ->
 def test_a_recoverable_failure_says_so_in_nomads_own_form(
     plugin: PluginProcess, image: str
 ) -> None:
-    failure = _failure(plugin, "StartTask", task=_task("again", image=image))
+    failure = failure_of(plugin, "StartTask", task=task_message("again", image=image))
     assert failure.code() is grpc.StatusCode.FAILED_PRECONDITION
     status = rpc_status_pb2.Status()
     status.ParseFromString(dict(failure.trailing_metadata())["grpc-status-details-bin"])
@@ -230,7 +178,7 @@ def test_a_recoverable_failure_says_so_in_nomads_own_form(
 def test_an_unexpected_failure_is_told_and_logged_once_with_its_traceback(
     plugin: PluginProcess,
 ) -> None:
-    failure = _failure(plugin, "StartTask", task=_task("defect", image="fail-unexpected"))
+    failure = failure_of(plugin, "StartTask", task=task_message("defect", image="fail-unexpected"))
     assert failure.code() is grpc.StatusCode.UNKNOWN
     assert "ZeroDivisionError: a defect of two lines" in failure.details()
 
@@ -244,15 +192,15 @@ def test_an_unexpected_failure_is_told_and_logged_once_with_its_traceback(
 
 
 def test_a_second_start_of_the_same_task_is_refused(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "twice")
-    failure = _failure(plugin, "StartTask", task=_task("twice"))
+    task_id = started(plugin, "twice")
+    failure = failure_of(plugin, "StartTask", task=task_message("twice"))
     assert failure.details() == f'task with ID "{task_id}" already started'
 
 
 def test_wait_answers_every_caller_and_never_ends_for_a_passing_failure(
     plugin: PluginProcess,
 ) -> None:
-    task_id = _started(plugin, "wait")
+    task_id = started(plugin, "wait")
     call = plugin.unary_call(DRIVER, "WaitTask")
     # The fake's first two waits fail: with containerd away, and with a defect.
     waits = [
@@ -269,17 +217,17 @@ def test_wait_answers_every_caller_and_never_ends_for_a_passing_failure(
     # And again after the end, for as long as the task is not destroyed.
     assert plugin.driver("WaitTask", task_id=task_id).result.exit_code == 15
     plugin.driver("DestroyTask", task_id=task_id, force=True)
-    assert "task not found" in _failure(plugin, "WaitTask", task_id=task_id).details()
+    assert "task not found" in failure_of(plugin, "WaitTask", task_id=task_id).details()
 
 
 def test_an_exit_status_beyond_nomads_range_still_ends_the_wait(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "status")
+    task_id = started(plugin, "status")
     plugin.driver("StopTask", task_id=task_id, signal="4294967295")
     assert plugin.driver("WaitTask", task_id=task_id).result.exit_code == -1
 
 
 def test_inspect_fills_every_message_within(plugin: PluginProcess) -> None:
-    answer = plugin.driver("InspectTask", task_id=_started(plugin, "inspect"))
+    answer = plugin.driver("InspectTask", task_id=started(plugin, "inspect"))
     assert answer.task.HasField("started_at")
     assert answer.task.HasField("completed_at")
     assert answer.task.HasField("result")
@@ -300,19 +248,19 @@ def test_other_calls_for_an_unknown_task_say_that_it_is_not_found(
     plugin: PluginProcess, method: str
 ) -> None:
     extra = {"command": ["true"]} if method == "ExecTask" else {}
-    failure = _failure(plugin, method, task_id="alloc/nobody/00000000", **extra)
+    failure = failure_of(plugin, method, task_id="alloc/nobody/00000000", **extra)
     assert failure.details() == "task not found for given id"
 
 
 def test_a_task_that_runs_is_destroyed_only_by_force(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "destroy")
-    failure = _failure(plugin, "DestroyTask", task_id=task_id)
+    task_id = started(plugin, "destroy")
+    failure = failure_of(plugin, "DestroyTask", task_id=task_id)
     assert failure.details() == "cannot destroy running task"
     plugin.driver("DestroyTask", task_id=task_id, force=True)
 
 
 def test_a_task_is_recovered_by_its_handle_alone(plugin: PluginProcess) -> None:
-    task = _task("recover", msgpack_driver_config=b"")
+    task = task_message("recover", msgpack_driver_config=b"")
     handle = driver_pb2.TaskHandle(
         version=HANDLE_VERSION,
         config=task,
@@ -324,18 +272,20 @@ def test_a_task_is_recovered_by_its_handle_alone(plugin: PluginProcess) -> None:
 
 
 def test_recovery_without_a_handle_or_a_task_is_refused(plugin: PluginProcess) -> None:
-    assert _failure(plugin, "RecoverTask").details() == "error: handle cannot be nil"
+    assert failure_of(plugin, "RecoverTask").details() == "error: handle cannot be nil"
     empty = driver_pb2.TaskHandle()
-    assert "without an id" in _failure(plugin, "RecoverTask", handle=empty).details()
-    foreign = driver_pb2.TaskHandle(version=99, config=_task("foreign"), driver_state=b"\x00")
-    failure = _failure(plugin, "RecoverTask", handle=foreign)
+    assert "without an id" in failure_of(plugin, "RecoverTask", handle=empty).details()
+    foreign = driver_pb2.TaskHandle(
+        version=99, config=task_message("foreign"), driver_state=b"\x00"
+    )
+    failure = failure_of(plugin, "RecoverTask", handle=foreign)
     assert failure.details() == "failed to decode task state from handle"
 
 
 def test_an_invalid_signal_is_named(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "signal")
+    task_id = started(plugin, "signal")
     plugin.driver("SignalTask", task_id=task_id, signal="SIGHUP")
-    failure = _failure(plugin, "SignalTask", task_id=task_id, signal="INVALID")
+    failure = failure_of(plugin, "SignalTask", task_id=task_id, signal="INVALID")
     assert failure.details() == "Invalid signal: INVALID"
 
 
@@ -364,7 +314,7 @@ def test_fingerprint_outlives_a_defect_and_says_unhealthy_meanwhile(
 
 
 def test_stats_are_whole_and_end_ok_with_the_task(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "stats")
+    task_id = started(plugin, "stats")
     samples = plugin.stream("TaskStats", task_id=task_id, collection_interval={"nanos": 1})
     sample = next(iter(samples)).stats
     assert sample.id == task_id
@@ -394,14 +344,14 @@ def test_stats_of_an_unknown_task_end_ok_but_not_at_once(plugin: PluginProcess) 
 
 
 def test_cancelled_stats_stop_the_sampling(plugin: PluginProcess) -> None:
-    samples = plugin.stream("TaskStats", task_id=_started(plugin, "cancel"))
+    samples = plugin.stream("TaskStats", task_id=started(plugin, "cancel"))
     next(iter(samples))
     samples.cancel()
     plugin.driver("Capabilities")
 
 
 def test_exec_task_has_output_and_result(plugin: PluginProcess) -> None:
-    task_id = _started(plugin, "script")
+    task_id = started(plugin, "script")
     answer = plugin.driver(
         "ExecTask", task_id=task_id, command=["true", "x"], timeout={"nanos": 500_000_000}
     )
@@ -410,86 +360,9 @@ def test_exec_task_has_output_and_result(plugin: PluginProcess) -> None:
     assert answer.result.exit_code == 2
 
 
-def _setup(task_id: str, *command: str, tty: bool = False) -> Exec:
-    return Exec(setup=Exec.Setup(task_id=task_id, command=list(command), tty=tty))
-
-
-def test_exec_carries_streams_and_sizes_and_ends_with_the_exit_alone(
-    plugin: PluginProcess,
-) -> None:
-    requests = [
-        _setup(_started(plugin, "cat"), "cat", tty=True),
-        Exec(tty_size=Exec.TerminalSize(height=24, width=80)),
-        Exec(tty_size=Exec.TerminalSize(height=-1, width=99_999)),
-        Exec(),
-        Exec(stdin={"data": b"one"}),
-        Exec(stdin={"data": b"two" * 100_000}),
-        Exec(stdin={"close": True}),
-    ]
-    answers = list(plugin.execute(iter(requests)))
-    assert answers[0].stderr.data == b"True (24, 80)"
-    assert b"".join(answer.stdout.data for answer in answers) == b"one" + b"two" * 100_000
-    assert answers[-2].stdout.close
-    last = answers[-1]
-    assert last.exited
-    assert last.result.exit_code == 7
-    assert not last.HasField("stdout")
-    assert not last.HasField("stderr")
-
-
-@pytest.mark.parametrize(
-    "requests",
-    [[], [Exec()], [Exec(stdin={"data": b"x"})], [Exec(setup=Exec.Setup(task_id="x"))]],
-    ids=["nothing", "heartbeat", "stdin", "no command"],
-)
-def test_exec_that_does_not_begin_with_a_setup_is_refused(
-    plugin: PluginProcess, requests: list[Exec]
-) -> None:
-    with pytest.raises(grpc.RpcError) as failed:
-        list(plugin.execute(iter(requests)))
-    assert failed.value.code() is grpc.StatusCode.UNKNOWN
-    assert "exec" in _text(failed)
-
-
-def test_exec_in_an_unknown_task_says_not_found(plugin: PluginProcess) -> None:
-    with pytest.raises(grpc.RpcError) as failed:
-        list(plugin.execute(iter([_setup("alloc/nobody/00000000", "true")])))
-    assert _text(failed) == "task not found for given id"
-
-
-@pytest.mark.parametrize(
-    ("command", "text"), [("half", "without an exit code"), ("break", "ZeroDivisionError")]
-)
-def test_an_exec_that_breaks_off_is_an_error_and_no_success(
-    plugin: PluginProcess, command: str, text: str
-) -> None:
-    requests: queue.Queue[Exec] = queue.Queue()
-    requests.put(_setup(_started(plugin, f"exec-{command}"), command))
-    with pytest.raises(grpc.RpcError) as failed:
-        list(plugin.execute(iter(requests.get, None)))
-    requests.put(Exec())
-    requests.put(None)  # type: ignore[arg-type]
-    assert failed.value.code() is grpc.StatusCode.UNKNOWN
-    assert text in _text(failed)
-
-
-def test_an_exec_whose_caller_cancels_is_closed(plugin: PluginProcess) -> None:
-    requests: queue.Queue[Exec | None] = queue.Queue()
-    requests.put(_setup(_started(plugin, "leave"), "forever"))
-    answers = plugin.execute(iter(requests.get, None))
-    assert next(answers).stdout.data == b"running"
-    answers.cancel()
-    requests.put(None)
-    wait_until(
-        lambda: any(item.get("command") == "forever" for item in plugin.log()),
-        DEADLINE_S,
-        "the exec was not closed",
-    )
-
-
 def test_two_hundred_waits_and_streams_leave_room_for_a_stop(plugin: PluginProcess) -> None:
     wait = plugin.unary_call(DRIVER, "WaitTask")
-    ids = [_started(plugin, f"many-{number}") for number in range(100)]
+    ids = [started(plugin, f"many-{number}") for number in range(100)]
     waits = [wait.future(driver_pb2.WaitTaskRequest(task_id=task_id)) for task_id in ids]
     streams = [plugin.stream("TaskStats", task_id=task_id) for task_id in ids]
     for stream in streams:
@@ -503,64 +376,6 @@ def test_two_hundred_waits_and_streams_leave_room_for_a_stop(plugin: PluginProce
 
 def test_the_controllers_empty_message_takes_unknown_fields(tmp_path: Path) -> None:
     with PluginProcess(make_fake_plugin(tmp_path)) as plugin:
-        assert _raw(plugin, f"/{CONTROLLER}/Shutdown", b"\x0a\x01x") == b""
+        assert raw_call(plugin, f"/{CONTROLLER}/Shutdown", b"\x0a\x01x") == b""
         plugin.child.wait(DEADLINE_S)
         assert plugin.child.returncode == 0
-
-
-@pytest.fixture(scope="module")
-def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
-    """The product's own actors, with no containerd anywhere."""
-    directory = tmp_path_factory.mktemp("product")
-    with PluginProcess(make_plugin_dir(directory / "plugins")) as process:
-        yield process
-        process.shut_down()
-        assert process.rest_of_stdout() == b""
-        process.log()
-
-
-def _configure(product: PluginProcess, directory: Path) -> None:
-    config = {"containerd_address": f"{directory}/nowhere.sock", "state_dir": f"{directory}/state"}
-    request = base_pb2.SetConfigRequest(msgpack_config=msgpack.packb(config))
-    product.unary(BASE, "SetConfig", request)
-
-
-MEANINGLESS: list[dict[str, str]] = [
-    {},
-    {"task_id": "a/b/00000000"},
-    {"task_id": "\n../\0"},
-    {"task_id": "/" * 100_000},
-]
-
-
-def _ask_everything(product: PluginProcess, fields: dict[str, str]) -> None:
-    for method in UNARIES:
-        known = getattr(driver_pb2, f"{method}Request").DESCRIPTOR.fields_by_name
-        _answered_or_refused(product, method, **{k: v for k, v in fields.items() if k in known})
-
-
-@pytest.mark.parametrize("fields", MEANINGLESS, ids=["empty", "unknown", "hostile", "long"])
-def test_the_products_actors_answer_or_refuse_what_means_nothing(
-    product: PluginProcess, tmp_path: Path, fields: dict[str, str]
-) -> None:
-    _configure(product, tmp_path)
-    _ask_everything(product, fields)
-
-
-def test_the_products_actors_answer_or_refuse_before_they_are_configured(tmp_path: Path) -> None:
-    with PluginProcess(make_plugin_dir(tmp_path)) as product:
-        for fields in MEANINGLESS:
-            _ask_everything(product, fields)
-        product.shut_down()
-
-
-def test_without_containerd_the_product_is_unhealthy_with_the_reason(
-    product: PluginProcess, tmp_path: Path
-) -> None:
-    _configure(product, tmp_path)
-    look = next(iter(product.stream("Fingerprint")))
-    assert look.health == driver_pb2.FingerprintResponse.UNHEALTHY
-    assert f"{tmp_path}/nowhere.sock" in look.health_description
-    failure = _failure(product, "StartTask", task=_task("nowhere"))
-    assert failure.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNKNOWN}
-    assert "the containerd driver failed inside" not in failure.details()

@@ -31,8 +31,9 @@ _FAKE_SCRIPT = """\
 #!{python} -I
 import sys
 sys.path.insert(0, {root!r})
-from plugin import json_logging, serve
+from plugin import json_logging, patience, serve
 json_logging.install()
+patience.PAUSE_S = 2.0
 from tests.support.fake_gateway import FakeGateway
 serve.run(FakeGateway)
 """

@@ -1,0 +1,78 @@
+"""The product's own actors behind every RPC, with no containerd to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import msgpack
+import pytest
+
+from proto.nomad import base_pb2, driver_pb2
+from tests.support.plugin_calls import (
+    UNARIES,
+    answered_or_refused,
+    failure_of,
+    task_message,
+    unhurt,
+)
+from tests.support.plugin_dir import make_plugin_dir
+from tests.support.plugin_process import (
+    BASE,
+    PluginProcess,
+)
+
+
+@pytest.fixture(scope="module")
+def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
+    """The product's own actors, with no containerd anywhere."""
+    with unhurt(make_plugin_dir(tmp_path_factory.mktemp("product"))) as process:
+        yield process
+
+
+def _configure(product: PluginProcess, directory: Path) -> None:
+    config = {"containerd_address": f"{directory}/nowhere.sock", "state_dir": f"{directory}/state"}
+    request = base_pb2.SetConfigRequest(msgpack_config=msgpack.packb(config))
+    product.unary(BASE, "SetConfig", request)
+
+
+MEANINGLESS: list[dict[str, str]] = [
+    {},
+    {"task_id": "a/b/00000000"},
+    {"task_id": "\n../\0"},
+    {"task_id": "/" * 100_000},
+]
+
+
+def _ask_everything(product: PluginProcess, fields: dict[str, str]) -> None:
+    for method in UNARIES:
+        known = getattr(driver_pb2, f"{method}Request").DESCRIPTOR.fields_by_name
+        answered_or_refused(product, method, **{k: v for k, v in fields.items() if k in known})
+
+
+@pytest.mark.parametrize("fields", MEANINGLESS, ids=["empty", "unknown", "hostile", "long"])
+def test_the_products_actors_answer_or_refuse_what_means_nothing(
+    product: PluginProcess, tmp_path: Path, fields: dict[str, str]
+) -> None:
+    _configure(product, tmp_path)
+    _ask_everything(product, fields)
+
+
+def test_the_products_actors_answer_or_refuse_before_they_are_configured(tmp_path: Path) -> None:
+    with PluginProcess(make_plugin_dir(tmp_path)) as product:
+        for fields in MEANINGLESS:
+            _ask_everything(product, fields)
+        product.shut_down()
+
+
+def test_without_containerd_the_product_is_unhealthy_with_the_reason(
+    product: PluginProcess, tmp_path: Path
+) -> None:
+    _configure(product, tmp_path)
+    look = next(iter(product.stream("Fingerprint")))
+    assert look.health == driver_pb2.FingerprintResponse.UNHEALTHY
+    assert f"{tmp_path}/nowhere.sock" in look.health_description
+    failure = failure_of(product, "StartTask", task=task_message("nowhere"))
+    assert failure.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNKNOWN}
+    assert "the containerd driver failed inside" not in failure.details()
