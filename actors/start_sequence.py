@@ -102,8 +102,9 @@ class _Start:
             await self._container(mounts, lease)
             shim = await self._create(mounts)
             await self._watch(link, shim)
-            pid = await self._containerd.start_task(self._id)
+            # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
+            pid = await self._containerd.start_task(self._id)
             self._undo.pop_all()
         asyncio.get_running_loop().create_task(self._drop(lease))
         state = self._state(pid, started_at_ns)
