@@ -11,7 +11,6 @@ import pytest
 from tests.nomad.api import NomadApi
 from tests.nomad.build import BuildError, build
 from tests.nomad.go_host import GoHost
-from tests.nomad.leftovers import end_all_with
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing
@@ -59,28 +58,38 @@ def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
         nomad_agent.api.stop_and_wait(job)
 
 
-@pytest.fixture(params=HOSTS)
-def make_host(
-    request: pytest.FixtureRequest, containerd: ContainerdDaemon
-) -> Iterator[Callable[[], GoHost]]:
-    """Makes hosts of one Nomad version; none is started."""
-    binary = built(f"host-{request.param}")
+@pytest.fixture(scope="module", params=HOSTS)
+def host_binary(request: pytest.FixtureRequest) -> Path:
+    """The plugin host of one Nomad version."""
+    return built(f"host-{request.param}")
+
+
+@pytest.fixture
+def make_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[Callable[[], GoHost]]:
+    """Makes hosts of the test's own; none is started."""
     hosts: list[GoHost] = []
     with tempfile.TemporaryDirectory(prefix="cd-h-", dir="/run") as folder:
         state_dir = Path(folder)
 
         def make() -> GoHost:
-            hosts.append(GoHost(binary, _plugin_config(containerd, state_dir), state_dir))
+            hosts.append(GoHost(host_binary, _plugin_config(containerd, state_dir), state_dir))
             return hosts[-1]
 
         yield make
         for host in hosts:
             host.close()
-        end_all_with(folder)
+
+
+@pytest.fixture(scope="module")
+def _shared_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[GoHost]:
+    with tempfile.TemporaryDirectory(prefix="cd-h-", dir="/run") as folder:
+        state_dir = Path(folder)
+        with GoHost(host_binary, _plugin_config(containerd, state_dir), state_dir) as host:
+            yield host
 
 
 @pytest.fixture
-def nomad_host(make_host: Callable[[], GoHost]) -> Iterator[GoHost]:
-    """A host with its plugin launched."""
-    with make_host() as host:
-        yield host
+def nomad_host(_shared_host: GoHost) -> Iterator[GoHost]:
+    """A host with its plugin launched, common to many tests; their tasks are ended after them."""
+    yield _shared_host
+    _shared_host.end_all()

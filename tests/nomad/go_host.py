@@ -113,6 +113,7 @@ class GoHost:
         self._pending: dict[int, Future[Json]] = {}
         self._lock = threading.Lock()
         self._collectors: set[int] = set()
+        self._tasks: dict[str, HostTask] = {}
 
     def __enter__(self) -> Self:
         try:
@@ -226,6 +227,7 @@ class GoHost:
 
     def begin(self, task: HostTask) -> Json:
         """Starts the task; the answer, its handle in it."""
+        self._tasks[task.id] = task
         answer = self.call("start", task=task.to_wire())
         task.collector = answer["collector"]
         return answer
@@ -239,6 +241,12 @@ class GoHost:
     def end(self, task: HostTask) -> None:
         """Destroys a task, running or not."""
         self.call("destroy", task_id=task.id, force=True)
+        self._tasks.pop(task.id, None)
+
+    def end_all(self) -> None:
+        """Destroys the tasks that a test has left."""
+        for task in list(self._tasks.values()):
+            self.end(task)
 
     def exec(self, task: HostTask, *argv: str, timeout_s: float = 20) -> tuple[int, str, str]:
         """ExecTask: exit code, stdout, stderr."""

@@ -160,18 +160,15 @@ def test_a_task_config_is_parsed_against_the_schema_with_its_defaults(
     assert full["auth"]["username"] == "u"
 
 
-@pytest.mark.parametrize(
-    ("text", "named"),
-    [
+def test_a_wrong_task_config_is_refused_by_name(nomad_host: GoHost) -> None:
+    for text, named in (
         ('image = "i"\nimgae = "i"', "imgae"),
         ('command = "c"', "image"),
         ('image = "i"\nargs = "no list"', "args"),
         ('image = ["i"]', "image"),
-    ],
-)
-def test_a_wrong_task_config_is_refused_by_name(nomad_host: GoHost, text: str, named: str) -> None:
-    with pytest.raises(HostError, match=named):
-        nomad_host.call("parse", config_hcl=text)
+    ):
+        with pytest.raises(HostError, match=named):
+            nomad_host.call("parse", config_hcl=text)
 
 
 # A task's life
@@ -224,17 +221,17 @@ def test_an_ended_task_keeps_its_result_for_every_waiter_until_it_is_destroyed(
     nomad_host.end(task)
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGHUP", "SIGUSR2"])
 def test_the_stop_signal_that_was_asked_for_is_sent_and_no_longer_waited_than_needed(
-    nomad_host: GoHost, scripts: Scripts, name: str
+    nomad_host: GoHost, scripts: Scripts
 ) -> None:
-    task = nomad_host.run(scripts.config(f"trap 'exit 6' {name[3:]}; echo ready; {TICKING}"))
-    task.wait_log("ready")
-    waiting = nomad_host.send("wait", task_id=task.id)
-    answer = nomad_host.call("stop", task_id=task.id, timeout_s=60, signal=name)
-    assert answer["seconds"] < 2
-    assert waiting.result(10)["exit_code"] == 6
-    nomad_host.end(task)
+    for name in ("SIGINT", "SIGHUP", "SIGUSR2"):
+        task = nomad_host.run(scripts.config(f"trap 'exit 6' {name[3:]}; echo ready; {TICKING}"))
+        task.wait_log("ready")
+        waiting = nomad_host.send("wait", task_id=task.id)
+        answer = nomad_host.call("stop", task_id=task.id, timeout_s=60, signal=name)
+        assert answer["seconds"] < 2
+        assert waiting.result(10)["exit_code"] == 6
+        nomad_host.end(task)
 
 
 def test_a_task_that_ignores_its_signal_is_killed_after_the_timeout(
@@ -383,8 +380,10 @@ def test_a_failed_start_leaves_nothing_and_is_final_or_not_as_it_should_be(
         nomad_host.begin(away)
     assert passing.value.answer["recoverable"] is True
     program = nomad_host.task(f'image = "{scripts.image}"\ncommand = "/no/such/program"')
-    with pytest.raises(HostError, match="/no/such/program"):
+    with pytest.raises(HostError, match="/no/such/program") as wrong:
         nomad_host.begin(program)
+    for failed in (final, passing, wrong):
+        assert failed.value.answer["seconds"] < 5
     for task in (absent, away, program):
         assert not in_containerd(containerd, task.alloc_id)
         assert not cgroups_named(task.alloc_id)

