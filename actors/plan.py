@@ -15,7 +15,7 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
-    from actors.settings import TaskOptions
+    from actors.settings import Auth, TaskOptions
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
@@ -80,9 +80,16 @@ def _image(services: Services, options: TaskOptions) -> ImageRequest:
         name=str(name),
         snapshotter=services.containerd.default_snapshotter,
         timeout_s=options.image_pull_timeout_s,
-        auth=options.auth or services.settings.auth,
+        auth=options.auth or _operators_auth(services.settings.auth, name),
         always_pull=name.tag == "latest" and not name.digest,
     )
+
+
+def _operators_auth(auth: Auth | None, name: reference.Reference) -> Auth | None:
+    """The operator's credentials, bound to a registry: the image's name is the job author's."""
+    if auth is None or auth.server_address:
+        return auth
+    return auth if name.registry == reference.DEFAULT_REGISTRY else None
 
 
 def _logs(task: TaskConfig) -> tuple[str, str]:

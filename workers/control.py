@@ -38,14 +38,23 @@ class Connection:
     """One peer. `serve` gets its frames in order and must not raise anything but DriverError.
 
     A DriverError of `serve` means that the frame made no sense: the connection is closed.
+    `gone` is called once it is closed, whoever closed it.
     """
 
-    def __init__(self, loop: Loop, sock: socket.socket, decoder: Decoder, serve: Serve) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        decoder: Decoder,
+        serve: Serve,
+        gone: Callable[[], None] | None = None,
+    ) -> None:
         self.stats_timer: Timer | None = None
         self._loop = loop
         self._socket: socket.socket | None = sock
         self._decoder = decoder
         self._serve = serve
+        self._gone = gone
         self._out = bytearray()
         sock.setblocking(False)
         loop.watch(sock.fileno(), READ, self._on_ready)
@@ -91,6 +100,8 @@ class Connection:
             self._loop.forget(self._socket.fileno())
             self._socket.close()
             self._socket = None
+            if self._gone is not None:
+                self._gone()
 
     def _on_ready(self, events: int) -> None:
         if events & WRITE:
@@ -129,13 +140,22 @@ class Listener:
         directory: descriptor of the directory that holds the socket, private to us.
         name: of the socket in it; one that is there already is a dead predecessor's.
         serve: gets the frames of every connection.
+        alone: called when the last connection has closed.
     """
 
-    def __init__(self, loop: Loop, directory: int, name: str, serve: Serve) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        directory: int,
+        name: str,
+        serve: Serve,
+        alone: Callable[[], None] | None = None,
+    ) -> None:
         self._loop = loop
         self._directory = directory
         self._name = name
         self._serve = serve
+        self._alone = alone
         self._connections: list[Connection] = []
         self._socket = listen(directory, name)
         loop.watch(self._socket.fileno(), READ, self._on_ready)
@@ -143,9 +163,16 @@ class Listener:
     def adopt(self, sock: socket.socket, decoder: Decoder) -> Connection:
         """Serves a connection that was made elsewhere."""
         self._connections = self.connections()
-        connection = Connection(self._loop, sock, decoder, self._serve)
+        connection = Connection(self._loop, sock, decoder, self._serve, self._left)
         self._connections.append(connection)
         return connection
+
+    def _left(self) -> None:
+        if self._alone is None or self.connections():
+            return
+        self._on_ready(READ)  # one may have knocked already
+        if not self.connections():
+            self._alone()
 
     def broadcast(self, frame: Frame) -> None:
         """Sends an event to every peer."""

@@ -55,7 +55,7 @@ class Worker:
                 if path not in _NO_LOG:
                     self._keepers.append(Keeper(self.loop, path, self._drain.look))
             self.listener = control.Listener(
-                self.loop, self._directory, wire.CONTROL_SOCKET, self.serve
+                self.loop, self._directory, wire.CONTROL_SOCKET, self.serve, self._alone
             )
         except (DriverError, OSError):
             # Whoever asked may try again as soon as it is told, before this process has ended.
@@ -193,6 +193,16 @@ class Worker:
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         connection.answer(request)
         self.loop.stop()
+
+    def _alone(self) -> None:
+        """Ends a worker that nobody told what to watch before the last one hung up.
+
+        Its plugin died in the middle of a start; it holds nothing of a task yet, and the next
+        start of this task has a worker of its own forked.
+        """
+        if self._watch is None and self._exit is None:
+            self.listener.close()
+            self.loop.stop()
 
     def close(self) -> None:
         """Gives back the descriptors that are left after `end`; a worker that exits need not."""

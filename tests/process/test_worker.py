@@ -63,11 +63,24 @@ def test_several_connections_are_served_and_their_end_ends_nothing(
     launcher: LauncherProcess, name: str
 ) -> None:
     first = launcher.worker(name)
-    with launcher.control(name) as second, launcher.control(name) as third:
-        first.socket.close()
-        assert second.ask("hello")["pid"] == third.ask("hello")["pid"]
     with launcher.control(name) as last:
+        with launcher.control(name) as second, launcher.control(name) as third:
+            first.socket.close()
+            assert second.ask("hello")["pid"] == third.ask("hello")["pid"]
         finish(last)
+
+
+def test_a_worker_that_has_nothing_to_watch_ends_with_its_last_connection(
+    launcher: LauncherProcess, name: str
+) -> None:
+    first = launcher.worker(name)
+    pid = int(str(first.ask("hello")["pid"]))
+    second = launcher.control(name)
+    first.socket.close()
+    assert second.ask("hello")["pid"] == pid
+    second.socket.close()
+    wait_until(lambda: has_ended(pid), 10, "the worker goes on for nobody")
+    finish(launcher.worker(name))
 
 
 @pytest.mark.parametrize(
