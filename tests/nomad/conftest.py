@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,19 @@ from tests.support.needs import missing
 from tests.support.plugin_dir import make_plugin_dir
 
 HOSTS = ("1.5.17", "1.11.0")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Builds what the chosen tests need before any test's clock runs: minutes, the first time."""
+    if session.config.option.collectonly:
+        return
+    wanted = {fixture for item in session.items for fixture in getattr(item, "fixturenames", ())}
+    programs = ["agent"] if "nomad_agent" in wanted else []
+    programs += [f"host-{version}" for version in HOSTS if "host_binary" in wanted]
+    for program in programs:
+        # The fixture that asks for it again says what is wrong.
+        with contextlib.suppress(BuildError):
+            build(program)
 
 
 def built(name: str) -> Path:

@@ -1,0 +1,59 @@
+"""Building the Nomad parts: what is said when it cannot be, and that the sources are in order."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.nomad import build as building
+from tests.nomad.conftest import built
+
+
+@pytest.fixture
+def no_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine without Go."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(building, "_USUAL_GO", tmp_path / "go")
+    monkeypatch.delenv("NOMAD_BIN", raising=False)
+
+
+@pytest.mark.usefixtures("no_go")
+def test_without_go_the_reason_and_the_way_out_are_named() -> None:
+    with pytest.raises(building.BuildError, match=r"go is not on PATH.*NOMAD_BIN"):
+        building.build("agent")
+
+
+@pytest.mark.usefixtures("no_go")
+def test_without_go_tests_skip_unless_nomad_is_required(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="go is not on PATH"):
+        built("host-1.11.0")
+    monkeypatch.setenv("REQUIRE", "containerd,nomad")
+    with pytest.raises(pytest.fail.Exception, match="go is not on PATH"):
+        built("host-1.11.0")
+
+
+@pytest.mark.usefixtures("no_go")
+def test_a_given_nomad_takes_the_agents_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given = tmp_path / "nomad"
+    monkeypatch.setenv("NOMAD_BIN", str(given))
+    with pytest.raises(building.BuildError, match="not an executable file"):
+        building.build("agent")
+    given.touch(mode=0o755)
+    assert building.build("agent") == given
+
+
+@pytest.mark.nomad
+def test_the_go_sources_are_formatted() -> None:
+    try:
+        gofmt = Path(building.find_go()).with_name("gofmt")
+    except building.BuildError as error:
+        pytest.skip(str(error))
+    done = subprocess.run(
+        [str(gofmt), "-l", str(building.HERE)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == ""
