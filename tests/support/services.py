@@ -1,0 +1,30 @@
+"""The services of a plugin that talks to nobody, for what is pure."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
+
+from actors.launcher_link import LauncherLink
+from actors.running_task import Services
+from actors.settings import DriverSettings
+from containerd.client import Containerd
+
+
+def services(settings: DriverSettings | None = None, *, cgroup_v2: bool = False) -> Services:
+    """Services whose containerd, launcher and actors must not be reached."""
+    chosen = settings or DriverSettings()
+    return Services(
+        settings=chosen,
+        loop=cast("asyncio.AbstractEventLoop", None),
+        executor=cast("ThreadPoolExecutor", None),
+        containerd=Containerd("/nowhere/containerd.sock", "nomad"),
+        namespace="nomad.slice" if cgroup_v2 else "nomad",
+        cgroup_v2=cgroup_v2,
+        boot_id="boot",
+        launcher=LauncherLink(Path(chosen.state_dir)),
+        images=cast("Any", None),
+        events=cast("Any", None),
+    )
