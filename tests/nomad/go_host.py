@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.nomad.leftovers import end_all_with, pids_with, unmount_below
+from tests.nomad.leftovers import end_all_with, end_cgroups, pids_with, unmount_below
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
@@ -165,6 +165,9 @@ class GoHost:
     def close(self) -> None:
         """Ends the host, the plugin, the driver's processes, and removes the files."""
         try:
+            if self._process is not None:
+                with contextlib.suppress(HostError, AssertionError, OSError):
+                    self.end_all()
             self.quit()
         finally:
             self.kill()
@@ -173,6 +176,8 @@ class GoHost:
                     os.kill(pid, signal.SIGKILL)
             for folder in (self.base, self._state_dir):
                 end_all_with(str(folder))
+            for task in self._tasks.values():
+                end_cgroups(task.alloc_id)
             unmount_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)
 

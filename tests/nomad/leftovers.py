@@ -54,3 +54,21 @@ def cgroups_named(part: str) -> list[Path]:
         text=True,
     )
     return [Path(line) for line in done.stdout.splitlines()]
+
+
+def end_cgroups(part: str) -> None:
+    """Kills what runs in the cgroups with the part in their name, then removes them.
+
+    A container whose shim and driver were killed lives on, its arguments are its own: its cgroup
+    is what it is known by.
+    """
+
+    def gone() -> bool:
+        for folder in cgroups_named(part):
+            with contextlib.suppress(OSError):
+                for pid in (folder / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+                folder.rmdir()
+        return not cgroups_named(part)
+
+    wait_until(gone, 20, lambda: f"cgroups stay: {cgroups_named(part)}")

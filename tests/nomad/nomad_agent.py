@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.nomad.api import NomadApi
-from tests.nomad.leftovers import end_all_with, mounts_below, pids_with, unmount_below
+from tests.nomad.leftovers import end_all_with, end_cgroups, mounts_below, pids_with, unmount_below
 from tests.support.registry import free_port
 from tests.support.waiting import wait_until
 
@@ -158,6 +158,9 @@ class NomadAgent:
             for folder in (self.base, self._state_dir):
                 if folder is not None:
                     end_all_with(str(folder))
+            if self.alloc_root.exists():
+                for alloc in self.alloc_root.iterdir():
+                    end_cgroups(alloc.name)
             unmount_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)
 
