@@ -58,7 +58,6 @@ def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
         rendezvous.remove()
         os._exit(0)
 
-    signal.signal(signal.SIGTERM, lambda _signal, _frame: leave())
     try:
         asyncio.run(_serve(rendezvous, make_gateway, leave))
     finally:
@@ -69,6 +68,9 @@ async def _serve(
     rendezvous: Rendezvous, make_gateway: Callable[[], Gateway], leave: Callable[[], NoReturn]
 ) -> None:
     loop = asyncio.get_running_loop()
+    # Not signal.signal: the kernel may choose one of gRPC's threads, or the moment before the loop
+    # sleeps, and only the loop's own wake-up gets through then.
+    loop.add_signal_handler(signal.SIGTERM, leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     services = LazyServices(
         functools.cache(make_gateway), lambda: loop.call_later(_LAST_WORDS_S, leave)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -38,6 +39,10 @@ def program(tmp_path: Path) -> Path:
 def plugin(program: Path) -> Iterator[PluginProcess]:
     with PluginProcess(program) as process:
         yield process
+
+
+def _threads(process: int) -> list[int]:
+    return [int(task.name) for task in Path(f"/proc/{process}/task").iterdir()]
 
 
 def _run(program: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -87,6 +92,17 @@ def test_sigterm_ends_the_process_even_while_calls_wait(tmp_path: Path) -> None:
         with pytest.raises(grpc.RpcError) as gone:
             next(iter(events))
         assert gone.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_sigterm_ends_the_process_whichever_of_its_threads_gets_it(plugin: PluginProcess) -> None:
+    process = plugin.child.pid
+    wait_until(lambda: len(_threads(process)) > 1, DEADLINE_S)
+    thread = max(_threads(process))
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert thread != process
+    assert libc.tgkill(process, thread, signal.SIGTERM) == 0
+    plugin.child.wait(DEADLINE_S)
+    assert plugin.child.returncode == 0
 
 
 def test_sigint_is_ignored(plugin: PluginProcess) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import selectors
+import shutil
 import subprocess
 import sys
 import threading
@@ -91,6 +92,8 @@ class PluginProcess:
             self.child.kill()
         self.child.wait(DEADLINE_S)
         self._reader.join(DEADLINE_S)
+        # A plugin that was killed could not.
+        shutil.rmtree(Path(self.socket).parent, ignore_errors=True)
         for pipe in (self.child.stdout, self.child.stderr):
             if pipe is not None:
                 pipe.close()
