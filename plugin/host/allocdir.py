@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from plugin.host.jobfile import Template
 from proto.errors import Code, DriverError
 
 _STREAMS = ("stdout", "stderr")
+_TASK_DIRECTORIES = {"local": 0o777, "secrets": 0o777, "tmp": 0o1777, "private": 0o700}
 
 
 class AllocDir:
-    """`<root>/<alloc id>` with the shared `alloc/` and, per task, local, secrets and tmp.
+    """`<root>/<alloc id>` with the shared `alloc/` and, per task, local, secrets, tmp, private.
 
-    On a real client secrets is a small tmpfs; here it is a directory that only root enters.
+    On a Nomad client secrets and private are small tmpfs. Here they are plain directories, so
+    what is in them reaches the disk; the allocation's own directory lets only root in, which
+    leaves the ones below open to whatever user a task runs as.
     """
 
     def __init__(self, root: Path, alloc_id: str) -> None:
         self.path = root / alloc_id
 
-    def build(self, tasks: list[str]) -> None:
+    def build(self, tasks: Iterable[str]) -> None:
         """Makes everything.
 
         Raises:
-            OSError: the disk does not take it.
+            DriverError: code DENIED, or EXHAUSTED where the disk is full.
         """
-        self.path.mkdir(parents=True)
+        try:
+            self._build(tasks)
+        except OSError as error:
+            raise DriverError(
+                f"cannot make the allocation's directory {error.filename or self.path}",
+                details=str(error.strerror),
+                resolution="choose another place with --alloc-dir",
+                code=Code.EXHAUSTED if error.errno == errno.ENOSPC else Code.DENIED,
+            ) from error
+
+    def _build(self, tasks: Iterable[str]) -> None:
+        self.path.mkdir(parents=True, mode=0o700)
+        shared = self.path / "alloc"
+        _make(shared, 0o755)
         for name in ("logs", "data", "tmp"):
-            directory = self.path / "alloc" / name
-            directory.mkdir(parents=True, exist_ok=True)
-            directory.chmod(0o777)
-        (self.path / "alloc").chmod(0o755)
+            _make(shared / name, 0o777)
         for task in tasks:
-            for name, mode in (("local", 0o777), ("secrets", 0o700), ("tmp", 0o777)):
-                directory = self.path / task / name
-                directory.mkdir(parents=True)
-                directory.chmod(mode)
+            _make(self.path / task, 0o777)
+            for name, mode in _TASK_DIRECTORIES.items():
+                _make(self.path / task / name, mode)
             for stream in _STREAMS:
                 os.mkfifo(self.fifo(task, stream), 0o600)
 
@@ -45,15 +59,16 @@ class AllocDir:
         """The FIFO of a task's `stdout` or `stderr`."""
         return self.path / "alloc" / "logs" / f".{task}.{stream}.fifo"
 
-    def write(self, task: str, template: Template, text: str) -> None:
-        """Writes a rendered template below the task's directory.
+    def write(self, task: str, template: Template, destination: str, text: str) -> None:
+        """Writes a rendered template below the task's directory or the shared one.
 
         Raises:
-            DriverError: code INVALID; its destination leaves the directory.
+            DriverError: code INVALID; its destination leaves both.
         """
-        base = self.path / task
-        target = Path(os.path.normpath(base / template.destination))
-        if not target.is_relative_to(base) or target == base:
+        base, shared = self.path / task, self.path / "alloc"
+        target = Path(os.path.normpath(base / destination))
+        inside = any(target.is_relative_to(home) and target != home for home in (base, shared))
+        if not inside:
             raise DriverError(
                 f"template: destination {template.destination!r} leaves the task directory",
                 resolution='write it like "local/app.conf"',
@@ -66,3 +81,8 @@ class AllocDir:
     def remove(self) -> None:
         """Removes it all."""
         shutil.rmtree(self.path, ignore_errors=True)
+
+
+def _make(directory: Path, mode: int) -> None:
+    directory.mkdir(exist_ok=True)
+    directory.chmod(mode)  # mkdir's own mode is cut by the umask

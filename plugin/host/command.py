@@ -4,57 +4,72 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from plugin.host import jobfile, screen
-from plugin.host.runner import DRIVER_FAILED, JobRunner
+from plugin.host import hcl_job, jobfile, screen
+from plugin.host.runner import JobRunner
 from plugin.host.session import HostSession, default_program
-from proto.errors import DriverError
+from plugin.host.task_run import DRIVER_FAILED
+from proto.errors import Code, DriverError
 
+_PLUGIN = "containerd-driver"
 _EPILOG = """\
-The exit status is the task's; of several tasks the first that is not 0; 125 when the driver failed.
-Ctrl-C stops the tasks as Nomad would (kill_signal, then SIGKILL after kill_timeout); twice kills.
+exit status:
+  the task's own; of several tasks the first that is not 0; 128+n for a task that signal n ended;
+  125 when the driver failed, 130 when Ctrl-C came before anything ran
+
+Ctrl-C stops the tasks as Nomad would (kill_signal, SIGKILL after kill_timeout), a second one kills
+them, a third one leaves. A task that ends is not restarted: that is for a Nomad agent to do.
 """
 
 
 def run(argv: list[str]) -> int:
     """Runs the job that the arguments name and returns the exit status."""
     arguments = _parser().parse_args(argv)
+    _log_to_stderr(verbose=arguments.verbose)
     shown: screen.Screen = screen.choose(as_json=arguments.json, prefix=False)
-    if os.geteuid() != 0:
-        shown.error("containers need root: run it with sudo")
-        return DRIVER_FAILED
     try:
         job = jobfile.load(arguments.job, _pairs(arguments.var, "--var"))
-        config = _config(arguments)
+        config = _config(arguments.config_file, arguments.config)
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
-    tasks = sum(group.count * len(group.tasks) for group in job.groups)
-    shown = screen.choose(as_json=arguments.json, prefix=tasks > 1)
+    if os.geteuid() != 0:
+        shown.error("containers need root: run it with sudo")
+        return DRIVER_FAILED
+    shown = screen.choose(as_json=arguments.json, prefix=job.task_count > 1)
     if job.ignored:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
-    _log_to_stderr(verbose=arguments.verbose)
-    return _run(job, config, arguments, shown)
+    try:
+        return _run(job, config, arguments, shown)
+    finally:
+        shown.close()
 
 
 def _run(
     job: jobfile.Job, config: dict[str, Any], arguments: argparse.Namespace, shown: screen.Screen
 ) -> int:
-    own_root = arguments.alloc_dir is None
-    root = arguments.alloc_dir or Path(tempfile.mkdtemp(prefix="containerd-driver-"))
+    own = arguments.alloc_dir is None
+    root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
+    root = root.absolute()
     program = [str(arguments.plugin)] if arguments.plugin else default_program()
 
     async def work() -> int:
-        session = HostSession(program, config)
-        return await JobRunner(session, shown, root, keep=arguments.keep).run(job)
+        runner = JobRunner(
+            HostSession(program, config),
+            shown,
+            root,
+            keep=arguments.keep,
+            stats=arguments.stats,
+        )
+        return await runner.run(job)
 
     try:
         return asyncio.run(work())
@@ -64,8 +79,10 @@ def _run(
     finally:
         if arguments.keep:
             shown.note(f"allocation directories kept in {root}")
-        elif own_root:
-            shutil.rmtree(root, ignore_errors=True)
+        elif own:
+            # Not empty where a container could not be removed: its directory stays for it.
+            with contextlib.suppress(OSError):
+                root.rmdir()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -74,23 +91,25 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a Nomad job file on this machine, without Nomad.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("job", type=Path, help="job file, HCL or JSON")
-    parser.add_argument(
-        "--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable"
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
+    add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
+    add(
         "--config",
         action="append",
         default=[],
         metavar="OPTION=VALUE",
         help="an option of the plugin block, such as containerd_address=/run/x.sock",
     )
-    parser.add_argument("--alloc-dir", type=Path, help="where allocations lie (default: temporary)")
-    parser.add_argument("--keep", action="store_true", help="keep the allocation directories")
-    parser.add_argument("--plugin", type=Path, help="plugin executable (default: this driver)")
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    parser.add_argument("--verbose", action="store_true", help="show the plugin's own log")
+    add("--config-file", type=Path, metavar="FILE", help="take the plugin block of an agent's HCL")
+    add("--alloc-dir", type=Path, metavar="DIR", help="where allocations lie (default: temporary)")
+    add("--keep", action="store_true", help="keep the allocation directories")
+    add("--stats", action="store_true", help="show each second what the tasks use")
+    add("--json", action="store_true", help="one JSON object per line")
+    add("--plugin", type=Path, metavar="PATH", help="plugin executable (default: this driver)")
+    add("--verbose", action="store_true", help="show the plugin's own log")
     return parser
 
 
@@ -99,15 +118,18 @@ def _pairs(words: list[str], option: str) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise jobfile.invalid(option, f"{word!r} is not NAME=VALUE")
+            raise DriverError(f"{option} {word}: is not NAME=VALUE", code=Code.INVALID)
         pairs[name] = value
     return pairs
 
 
-def _config(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Plugin options; a value that is JSON counts as such, so that blocks can be given too."""
-    config: dict[str, Any] = {}
-    for name, text in _pairs(arguments.config, "--config").items():
+def _config(file: Path | None, words: list[str]) -> dict[str, Any]:
+    """Plugin options: those of a file, and over them those of the command line.
+
+    A value that is JSON counts as such, so that blocks can be given too.
+    """
+    config = _from_file(file) if file is not None else {}
+    for name, text in _pairs(words, "--config").items():
         try:
             config[name] = json.loads(text)
         except ValueError:
@@ -115,11 +137,24 @@ def _config(arguments: argparse.Namespace) -> dict[str, Any]:
     return config
 
 
+def _from_file(file: Path) -> dict[str, Any]:
+    """The `config` of the block `plugin "containerd-driver"`."""
+    try:
+        text = file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DriverError(f"{file}: cannot be read: {error}", code=Code.INVALID) from error
+    tree = hcl_job.parse(file.name, text, {})
+    for block in tree.get("plugin") or []:
+        if isinstance(block, dict) and _PLUGIN in block:
+            return hcl_job.merged(block[_PLUGIN].get("config"))
+    raise DriverError(f'{file}: has no block plugin "{_PLUGIN}"', code=Code.INVALID)
+
+
 def _log_to_stderr(*, verbose: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr,
         level=logging.DEBUG if verbose else logging.WARNING,
-        format="%(levelname)s %(message)s",
+        format="%(asctime)s %(levelname)s %(message)s" if verbose else "%(levelname)s %(message)s",
     )
     for noisy in ("asyncio", "grpc", "pykka"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

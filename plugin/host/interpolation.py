@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -9,16 +11,37 @@ from typing import Any
 from plugin.host.jobfile import Job, JobGroup, JobTask
 
 _REFERENCE = re.compile(
-    r"""\$\$\{ | \$\{ \s* (?: (?:env\[\s*"([^"]+)"\s*\]) | ([A-Za-z_][\w.\-]*) ) \s* \}""",
-    re.VERBOSE,
+    r"""\$\{ \s* (?: env\[\s*"([^"]+)"\s*\] | ([A-Za-z_][\w.\-]*) ) \s* \}""", re.VERBOSE
 )
 _TEMPLATE_ENV = re.compile(r'\{\{-?\s*env\s+"([^"]+)"\s*-?\}\}')
+_NO_NAME = re.compile(r"[^A-Za-z0-9_]")
+_LOOPBACK = "127.0.0.1"
+
+
+def node(job: Job) -> dict[str, str]:
+    """What `${node.…}` and `${attr.…}` give on this machine, as far as a job may care."""
+    system = platform.uname()
+    return {
+        "node.datacenter": job.datacenter,
+        "node.region": job.region,
+        "node.unique.name": system.node,
+        "node.class": "",
+        "node.pool": "default",
+        "attr.kernel.name": system.system.lower(),
+        "attr.kernel.version": system.release,
+        "attr.kernel.arch": system.machine,
+        "attr.cpu.arch": {"x86_64": "amd64", "aarch64": "arm64"}.get(
+            system.machine, system.machine
+        ),
+        "attr.cpu.numcores": str(os.cpu_count() or 1),
+        "attr.unique.hostname": system.node,
+    }
 
 
 def environment(
     job: Job, group: JobGroup, task: JobTask, alloc_id: str, index: int
 ) -> dict[str, str]:
-    """What Nomad puts into a task's environment, before the job's own `env`."""
+    """What Nomad puts into a task's environment, and over it the job's own `env`."""
     known = {
         "NOMAD_ALLOC_DIR": "/alloc",
         "NOMAD_TASK_DIR": "/local",
@@ -30,21 +53,48 @@ def environment(
         "NOMAD_TASK_NAME": task.name,
         "NOMAD_GROUP_NAME": group.name,
         "NOMAD_JOB_ID": job.id,
-        "NOMAD_JOB_NAME": job.id,
+        "NOMAD_JOB_NAME": job.name or job.id,
         "NOMAD_DC": job.datacenter,
         "NOMAD_REGION": job.region,
         "NOMAD_NAMESPACE": job.namespace,
         "NOMAD_CPU_LIMIT": str(task.cpu_mhz),
         "NOMAD_MEMORY_LIMIT": str(task.memory_mb),
     }
-    if task.memory_max_mb:
+    if task.memory_max_mb > 0:
         known["NOMAD_MEMORY_MAX_LIMIT"] = str(task.memory_max_mb)
-    own = {key: expand(value, known) for key, value in task.env.items()}
+    facts = {**node(job), **known}
+    known |= _meta({**job.meta, **group.meta, **task.meta}, facts)
+    known |= _ports(group.ports)
+    facts |= known
+    own = {key: expand(value, facts) for key, value in task.env.items()}
     return {**known, **own}
 
 
+def _meta(meta: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
+    """Each key of the meta blocks twice, as it is and in capitals, as Nomad does."""
+    found: dict[str, str] = {}
+    for key, value in meta.items():
+        name = _NO_NAME.sub("_", key)
+        text = expand(value, facts)
+        found |= {f"NOMAD_META_{name}": text, f"NOMAD_META_{name.upper()}": text}
+    return found
+
+
+def _ports(ports: Mapping[str, int]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for label, port in ports.items():
+        name = _NO_NAME.sub("_", label)
+        found |= {
+            f"NOMAD_IP_{name}": _LOOPBACK,
+            f"NOMAD_PORT_{name}": str(port),
+            f"NOMAD_ADDR_{name}": f"{_LOOPBACK}:{port}",
+            f"NOMAD_HOST_PORT_{name}": str(port),
+        }
+    return found
+
+
 def expand(value: Any, known: Mapping[str, str]) -> Any:
-    """A value with the references in its strings replaced; `$${` stands for `${`.
+    """A value with the references in its strings replaced.
 
     What is not known stays as it is, as with Nomad.
     """
@@ -54,13 +104,18 @@ def expand(value: Any, known: Mapping[str, str]) -> Any:
         return [expand(item, known) for item in value]
     if not isinstance(value, str):
         return value
+    return _REFERENCE.sub(lambda match: known.get(match[1] or match[2], match[0]), value)
 
-    def replaced(match: re.Match[str]) -> str:
-        if match[0] == "$${":
-            return "${"
-        return known.get(match[1] or match[2], match[0])
 
-    return _REFERENCE.sub(replaced, value)
+def destination(text: str, known: Mapping[str, str]) -> str:
+    """A template's destination, relative to the task's directory of the host."""
+    here = {
+        "NOMAD_TASK_DIR": "local",
+        "NOMAD_SECRETS_DIR": "secrets",
+        "NOMAD_ALLOC_DIR": "../alloc",
+    }
+    found: str = expand(text, {**known, **here})
+    return found.lstrip("/")
 
 
 def render(template: str, known: Mapping[str, str]) -> str:
@@ -69,8 +124,7 @@ def render(template: str, known: Mapping[str, str]) -> str:
     Raises:
         ValueError: it uses a function that only a Nomad agent has.
     """
-    text = _TEMPLATE_ENV.sub(lambda match: known.get(match[1], ""), template)
-    other = re.search(r"\{\{.*?\}\}", text, re.DOTALL)
+    other = re.search(r"\{\{.*?\}\}", _TEMPLATE_ENV.sub("", template), re.DOTALL)
     if other:
         raise ValueError(f"template: {other[0][:60]} needs a Nomad agent")
-    return text
+    return _TEMPLATE_ENV.sub(lambda match: known.get(match[1], ""), template)

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
 import sys
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
-if TYPE_CHECKING:
-    from actors.nomad_types import ExitResult
-
-_COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
+from actors.nomad_types import ExitResult, TaskUsage
 
 
 class Screen(Protocol):
@@ -27,8 +26,11 @@ class Screen(Protocol):
     def event(self, task: str, text: str) -> None:
         """A task event: progress of a pull, a start, an end."""
 
-    def log(self, task: str, stream: str, line: str) -> None:
+    def log(self, task: str, stream: str, line: bytes) -> None:
         """A line that a task wrote."""
+
+    def stats(self, task: str, usage: TaskUsage) -> None:
+        """A sample of what a task uses."""
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """A task ended after so many seconds."""
@@ -36,9 +38,16 @@ class Screen(Protocol):
     def error(self, text: str) -> None:
         """A failure."""
 
+    def close(self) -> None:
+        """Nothing comes any more: the terminal is as it was."""
+
 
 class PlainScreen:
-    """Logs go to stdout and stderr as the task wrote them; the rest to stderr."""
+    """Logs go to stdout and stderr byte for byte as the task wrote them; the rest to stderr.
+
+    Args:
+        prefix: True puts the task's name before each of its lines.
+    """
 
     def __init__(self, *, prefix: bool) -> None:
         self._prefix = prefix
@@ -51,10 +60,17 @@ class PlainScreen:
         """See `Screen`."""
         _print(sys.stderr, f"{task}: {text}")
 
-    def log(self, task: str, stream: str, line: str) -> None:
+    def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
         out = sys.stdout if stream == "stdout" else sys.stderr
-        _print(out, f"{task} | {line}" if self._prefix else line)
+        before = f"{task} | ".encode() if self._prefix else b""
+        with _pipe_may_close(out):
+            out.buffer.write(before + line + b"\n")
+            out.buffer.flush()
+
+    def stats(self, task: str, usage: TaskUsage) -> None:
+        """See `Screen`."""
+        _print(sys.stderr, f"{task}: {used(usage)}")
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
@@ -64,9 +80,12 @@ class PlainScreen:
         """See `Screen`."""
         _print(sys.stderr, f"error: {text}")
 
+    def close(self) -> None:
+        """See `Screen`."""
+
 
 class JsonScreen:
-    """One JSON object per line on stdout: `kind` is note, event, log, exit or error."""
+    """One JSON object per line on stdout: `kind` is note, event, log, stats, exit or error."""
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -76,9 +95,20 @@ class JsonScreen:
         """See `Screen`."""
         self._write(kind="event", task=task, text=text)
 
-    def log(self, task: str, stream: str, line: str) -> None:
+    def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
-        self._write(kind="log", task=task, stream=stream, line=line)
+        self._write(kind="log", task=task, stream=stream, line=line.decode(errors="replace"))
+
+    def stats(self, task: str, usage: TaskUsage) -> None:
+        """See `Screen`."""
+        self._write(
+            kind="stats",
+            task=task,
+            cpu_percent=round(usage.cpu.percent, 2),
+            memory_bytes=usage.memory.usage,
+            rss_bytes=usage.memory.rss,
+            throttled_ns=usage.cpu.throttled_ns,
+        )
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
@@ -96,67 +126,11 @@ class JsonScreen:
         """See `Screen`."""
         self._write(kind="error", text=text)
 
+    def close(self) -> None:
+        """See `Screen`."""
+
     def _write(self, **fields: Any) -> None:
         _print(sys.stdout, json.dumps({"time": round(time.time(), 3), **fields}))
-
-
-class TerminalScreen:
-    """Colours per task, events dimmed, and a status line for what is under way."""
-
-    def __init__(self, *, prefix: bool) -> None:
-        from rich.console import Console  # noqa: PLC0415 - only where somebody looks
-        from rich.text import Text  # noqa: PLC0415
-
-        self._console = Console(highlight=False)
-        self._text = Text
-        self._prefix = prefix
-        self._status: Any = None
-        self._colours: dict[str, str] = {}
-
-    def note(self, text: str) -> None:
-        """See `Screen`."""
-        self._line(("• ", "dim"), (text, "dim"))
-
-    def event(self, task: str, text: str) -> None:
-        """See `Screen`. What goes on for a while turns on the status line."""
-        if " image" in text and "pulled" not in text:
-            if self._status is None:
-                self._status = self._console.status("")
-                self._status.start()
-            self._status.update(self._text(f"{task}: {text}"))
-            return
-        self._settle()
-        self._line(("• ", "dim"), (task, self._colour(task)), (f"  {text}", "dim"))
-
-    def log(self, task: str, stream: str, line: str) -> None:
-        """See `Screen`."""
-        self._settle()
-        parts = [(f"{task} │ ", self._colour(task))] if self._prefix else []
-        self._line(*parts, (line, "red" if stream == "stderr" else ""))
-
-    def ended(self, task: str, result: ExitResult, seconds: float) -> None:
-        """See `Screen`."""
-        self._settle()
-        good = result.exit_code == 0
-        mark = ("✔ ", "green") if good else ("✘ ", "red")
-        text = f"  {describe(result)} after {seconds:.1f} s"
-        self._line(mark, (task, self._colour(task)), (text, "" if good else "red"))
-
-    def error(self, text: str) -> None:
-        """See `Screen`."""
-        self._settle()
-        self._line(("✘ ", "bold red"), (text, "red"))
-
-    def _settle(self) -> None:
-        if self._status is not None:
-            self._status.stop()
-            self._status = None
-
-    def _line(self, *parts: tuple[str, str]) -> None:
-        self._console.print(self._text.assemble(*parts), soft_wrap=True)
-
-    def _colour(self, task: str) -> str:
-        return self._colours.setdefault(task, _COLOURS[len(self._colours) % len(_COLOURS)])
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:
@@ -165,6 +139,8 @@ def choose(*, as_json: bool, prefix: bool) -> Screen:
         return JsonScreen()
     if sys.stdout.isatty():
         with contextlib.suppress(ImportError):
+            from plugin.host.terminal import TerminalScreen  # noqa: PLC0415 - rich may be missing
+
             return TerminalScreen(prefix=prefix)
     return PlainScreen(prefix=prefix)
 
@@ -176,18 +152,39 @@ def describe(result: ExitResult) -> str:
     if result.oom_killed:
         return f"killed by the kernel, out of memory (exit code {result.exit_code})"
     if result.signal:
-        return f"ended by signal {result.signal} (exit code {result.exit_code})"
+        return f"ended by {_signal_name(result.signal)} (exit code {result.exit_code})"
     return f"exit code {result.exit_code}"
 
 
+def used(usage: TaskUsage) -> str:
+    """A sample in words."""
+    memory = usage.memory.usage
+    shown = f", memory {memory / 2**20:.1f} MiB" if memory is not None else ""
+    return f"cpu {usage.cpu.percent:.1f} %{shown}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
 def _print(out: TextIO, text: str) -> None:
-    with _pipe_may_close():
+    with _pipe_may_close(out):
         out.write(f"{text}\n")
         out.flush()
 
 
 @contextlib.contextmanager
-def _pipe_may_close() -> Generator[None, None, None]:
+def _pipe_may_close(out: TextIO) -> Generator[None, None, None]:
     """`run job | head` closes our stdout; the job goes on until it ends or Ctrl-C."""
-    with contextlib.suppress(BrokenPipeError, ValueError):
+    try:
         yield
+    except BrokenPipeError:
+        # Into nothing from now on; the interpreter's own flush at exit would complain else.
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, out.fileno())
+        os.close(null)
+    except ValueError:
+        pass  # closed by whoever embeds this

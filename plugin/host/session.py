@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import logging
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +29,24 @@ from actors.nomad_types import (
     TaskStatus,
     TaskUsage,
 )
-from plugin import environment
 from plugin.host import hcl_config, wire
+from plugin.host.plugin_process import PluginProcess
 from proto.errors import Code, DriverError
-from proto.nomad import base_pb2, driver_pb2, goplugin_pb2
+from proto.nomad import base_pb2, driver_pb2, goplugin_pb2, hclspec_pb2
 
 _BASE = "/hashicorp.nomad.plugins.base.proto.BasePlugin"
 _DRIVER = "/hashicorp.nomad.plugins.drivers.proto.Driver"
-_START_S = 60.0
+_API_VERSION = "v0.1.0"
 _EXIT_S = 2.0
-_log = logging.getLogger("plugin.host.plugin")
+_DEATH_S = 3.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginInfo:
+    """Who a plugin is: the name that jobs give as `driver`, and its version."""
+
+    name: str
+    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,52 +73,73 @@ class HostSession:
     def __init__(self, program: Sequence[str], config: Mapping[str, Any] | None = None) -> None:
         self._program = list(program)
         self._config = dict(config or {})
-        self._process: child_process.Child | None = None
+        self._process = PluginProcess(self._program)
         self._channel: grpc.aio.Channel | None = None
-        self._task_spec: Any = None
-        self._log_pump: asyncio.Task[None] | None = None
+        self._task_spec = hclspec_pb2.Spec()
+        self.info = PluginInfo(name="", version="")
 
     async def launch(self) -> None:
         """Starts the plugin, configures it and reads the task schema.
 
         Raises:
-            DriverError: it does not start or refuses its config.
+            DriverError: it does not start, is no task driver, or refuses its config.
         """
         address = await self._handshake()
         self._channel = grpc.aio.insecure_channel(
             f"unix:{address}", [("grpc.max_receive_message_length", -1)]
         )
+        self.info = await self._introduce()
         schema = await self._call(
             f"{_BASE}/ConfigSchema", base_pb2.ConfigSchemaRequest(), base_pb2.ConfigSchemaResponse
         )
         request = base_pb2.SetConfigRequest(
             msgpack_config=hcl_config.encode(schema.spec, self._config),
-            plugin_api_version="v0.1.0",
+            nomad_config=wire.nomad_config(),
+            plugin_api_version=_API_VERSION,
         )
         await self._call(f"{_BASE}/SetConfig", request, base_pb2.SetConfigResponse)
-        await self._ask("Init", driver_pb2.InitRequest())
+        try:
+            await self._ask("Init", driver_pb2.InitRequest())
+        except DriverError as error:
+            if error.code is not Code.UNSUPPORTED:  # a driver from before Nomad 2.0.4
+                raise
         answer = await self._ask("TaskConfigSchema", driver_pb2.TaskConfigSchemaRequest())
         self._task_spec = answer.spec
+
+    async def _introduce(self) -> PluginInfo:
+        answer = await self._call(
+            f"{_BASE}/PluginInfo", base_pb2.PluginInfoRequest(), base_pb2.PluginInfoResponse
+        )
+        if answer.type != base_pb2.DRIVER or _API_VERSION not in answer.plugin_api_versions:
+            raise DriverError(
+                f"{self._program[0]} is a plugin, but no task driver of API {_API_VERSION}",
+                code=Code.UNSUPPORTED,
+            )
+        return PluginInfo(name=answer.name, version=answer.plugin_version)
 
     @property
     def pid(self) -> int:
         """The plugin's pid."""
-        return self._process.pid if self._process else 0
+        return self._process.pid
 
     @property
     def alive(self) -> bool:
         """Whether the plugin process runs."""
-        return self._process is not None and self._process.poll() is None
+        return self._process.alive
+
+    async def died(self, error: DriverError) -> bool:
+        """Whether a call failed because the plugin died; asked as Nomad does, for up to 3 s."""
+        if error.code not in {Code.UNAVAILABLE, Code.CANCELLED}:
+            return False
+        return await self._process.ends_within(_DEATH_S)
 
     def kill_plugin(self) -> None:
         """SIGKILL, as an out-of-memory kill or a crash would end it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
 
     async def close(self) -> None:
         """Ends the plugin as an agent does: GRPCController.Shutdown, 2 s, SIGKILL."""
-        if self.alive:
+        if self.alive and self._channel is not None:
             with contextlib.suppress(DriverError):
                 await self._call(
                     "/plugin.GRPCController/Shutdown",
@@ -121,11 +148,7 @@ class HostSession:
                     timeout_s=_EXIT_S,
                 )
         await self._drop_channel()
-        if self._process is not None:
-            await asyncio.to_thread(child_process.finish, self._process, _EXIT_S)
-        if self._log_pump is not None:
-            self._log_pump.cancel()
-            await asyncio.gather(self._log_pump, return_exceptions=True)
+        await self._process.finish(_EXIT_S)
 
     # --- tasks
 
@@ -242,30 +265,9 @@ class HostSession:
 
     async def _handshake(self) -> str:
         await self._drop_channel()
-        self._process = await asyncio.to_thread(
-            child_process.start,
-            self._program,
-            env=environment.for_plugin(),
-            stdout=child_process.PIPE,
-            stderr=child_process.PIPE,
-        )
-        assert self._process.stdout is not None  # noqa: S101 - PIPE was asked for
-        reader = await _stream_reader(self._process.stdout)
-        try:
-            line = (await asyncio.wait_for(reader.readline(), _START_S)).decode()
-        except TimeoutError:
-            line = ""
-        self._log_pump = asyncio.create_task(_pump_log(self._process))
-        fields = line.strip().split("|")
-        if len(fields) < 5 or fields[4] != "grpc" or fields[2] != "unix":  # noqa: PLR2004
-            self.kill_plugin()
-            raise DriverError(
-                f"{self._program[0]} did not answer as a plugin does",
-                details=repr(line[:200]),
-                resolution="run it by hand to see what it says",
-                code=Code.UNAVAILABLE,
-            )
-        return fields[3]
+        await self._process.finish(_EXIT_S)
+        self._process = PluginProcess(self._program)
+        return await self._process.start()
 
     async def _drop_channel(self) -> None:
         channel, self._channel = self._channel, None
@@ -294,6 +296,10 @@ class HostSession:
             return await stub(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise _refused(error) from None
+        except asyncio.CancelledError:
+            if _cancelled_by_caller():
+                raise
+            raise _channel_closed() from None
 
     async def _stream(self, name: str, request: Any, response: Any) -> AsyncGenerator[Any, None]:
         call = self._open().unary_stream(
@@ -310,8 +316,22 @@ class HostSession:
                 yield message
         except grpc.aio.AioRpcError as error:
             raise _refused(error) from None
+        except asyncio.CancelledError:
+            if _cancelled_by_caller():
+                raise
+            raise _channel_closed() from None
         finally:
             call.cancel()
+
+
+def _cancelled_by_caller() -> bool:
+    """False where gRPC cancelled the call itself: somebody has closed the channel under it."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _channel_closed() -> DriverError:
+    return DriverError("the connection to the plugin was closed", code=Code.CANCELLED)
 
 
 def _refused(error: grpc.aio.AioRpcError) -> DriverError:
@@ -331,30 +351,6 @@ def _duration(seconds: float) -> Duration:
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
-
-
-async def _stream_reader(pipe: Any) -> asyncio.StreamReader:
-    reader = asyncio.StreamReader(limit=1024 * 1024)
-    await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), pipe
-    )
-    return reader
-
-
-async def _pump_log(process: child_process.Child) -> None:
-    """The plugin's log lines, as a Nomad agent takes them, into our own logging."""
-    assert process.stderr is not None  # noqa: S101 - PIPE was asked for
-    reader = await _stream_reader(process.stderr)
-    levels = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO}
-    while line := await reader.readline():
-        try:
-            fields = json.loads(line)
-            text = str(fields.pop("@message"))
-            level = levels.get(str(fields.pop("@level")), logging.DEBUG)
-            extra = " ".join(f"{k}={v}" for k, v in fields.items() if not k.startswith("@"))
-        except (ValueError, KeyError, AttributeError):
-            text, level, extra = line.decode(errors="replace").rstrip(), logging.DEBUG, ""
-        _log.log(level, "%s", f"{text} {extra}".rstrip())
 
 
 def default_program() -> list[str]:

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import re
+from pathlib import Path
+
 from actors import nomad_types as nomad
-from proto.nomad import driver_pb2
+from proto.nomad import base_pb2, driver_pb2
 
 _Memory = driver_pb2.MemoryUsage
 _Cpu = driver_pb2.CPUUsage
+
+
+def nomad_config(cpuinfo: Path = Path("/proc/cpuinfo")) -> base_pb2.NomadConfig:
+    """The node as an agent describes it since Nomad 1.7: its cores and their speed.
+
+    Where the kernel names no speed, as on arm64, the cores go without, and ticks are 0.
+    """
+    try:
+        text = cpuinfo.read_text()
+    except OSError:
+        text = ""
+    found: list[str] = re.findall(r"^cpu MHz\s*: ([\d.]+)", text, re.MULTILINE)
+    mhz = round(max(map(float, found), default=0))
+    cores = [
+        base_pb2.ClientTopologyCore(core_id=number, guess_speed=mhz)
+        for number in range(os.cpu_count() or 1)
+    ]
+    return base_pb2.NomadConfig(
+        driver=base_pb2.NomadDriverConfig(Topology=base_pb2.ClientTopology(cores=cores))
+    )
 
 
 def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:

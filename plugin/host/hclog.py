@@ -1,0 +1,52 @@
+"""Log lines of a plugin, read as a Nomad agent reads them."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+_LEVELS = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO}
+_PREFIXES = {
+    "[ERROR]": logging.ERROR,
+    "[WARN]": logging.WARNING,
+    "[INFO]": logging.INFO,
+    "panic:": logging.ERROR,
+    "fatal error:": logging.ERROR,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line; level is a number of the logging module."""
+
+    level: int
+    text: str
+
+
+def parse(line: bytes) -> LogLine:
+    """A line of the plugin's stderr: hclog's JSON, or whatever else was printed there."""
+    plain = line.decode(errors="replace").rstrip()
+    try:
+        fields = json.loads(plain)
+    except ValueError:
+        fields = None
+    if not isinstance(fields, dict) or "@message" not in fields:
+        return LogLine(_level_of(plain), plain)
+    level = _LEVELS.get(str(fields.get("@level")), logging.DEBUG)
+    words = [str(fields["@message"])]
+    words += [f"{key}={_shown(value)}" for key, value in fields.items() if not key.startswith("@")]
+    return LogLine(level, " ".join(words))
+
+
+def _level_of(plain: str) -> int:
+    for prefix, level in _PREFIXES.items():
+        if plain.startswith(prefix):
+            return level
+    return logging.DEBUG
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if " " in text or "\n" in text else text

@@ -1,0 +1,106 @@
+"""Which keys of a job file the embedded host acts on, leaves to Nomad, or cannot do without it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one kind of block. refused: leaving it out would change what the task does."""
+
+    used: frozenset[str]
+    ignored: frozenset[str] = frozenset()
+    silent: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    def sift(
+        self, where: str, block: Mapping[str, Any], problems: list[str], ignored: set[str]
+    ) -> None:
+        """Adds to `problems` what cannot be done or is no key at all, and to `ignored`."""
+        for key in block:
+            if key in self.used or key in self.silent:
+                continue
+            if key in self.ignored:
+                ignored.add(key)
+            elif key in self.refused:
+                problems.append(f"{where}: {key} {self.refused[key]}")
+            else:
+                known = [*self.used, *self.ignored, *self.silent, *self.refused]
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f', did you mean "{near[0]}"?' if near else ""
+                problems.append(f'{where}: no such key "{key}"{hint}')
+
+
+_NEEDS_NOMAD = "needs a Nomad agent"
+
+FILE = Keys(used=_words("job"))
+
+JOB = Keys(
+    used=_words("group task datacenters region namespace id name meta"),
+    ignored=_words(
+        "constraint affinity spread update migrate reschedule periodic multiregion consul"
+    ),
+    silent=_words("type priority all_at_once node_pool ui version_tag"),
+    refused={
+        "parameterized": "is dispatched, which needs a Nomad server",
+        "vault": _NEEDS_NOMAD,
+    },
+)
+
+GROUP = Keys(
+    used=_words("count task network meta"),
+    ignored=_words(
+        "restart reschedule update migrate service constraint affinity spread ephemeral_disk"
+        " scaling disconnect shutdown_delay consul volume"
+    ),
+    silent=_words("stop_after_client_disconnect max_client_disconnect prevent_reschedule_on_lost"),
+    refused={"vault": _NEEDS_NOMAD},
+)
+
+TASK = Keys(
+    used=_words("driver config env meta user resources kill_timeout kill_signal template"),
+    ignored=_words(
+        "service constraint affinity restart logs identity shutdown_delay scaling leader consul"
+        " action schedule"
+    ),
+    refused=dict.fromkeys(
+        _words("artifact vault dispatch_payload volume_mount csi_plugin lifecycle secret kind"),
+        _NEEDS_NOMAD,
+    ),
+)
+
+RESOURCES = Keys(
+    used=_words("cpu memory memory_max"),
+    silent=_words("disk iops network secrets"),
+    refused={
+        "cores": "are reserved by a Nomad agent; use cpu",
+        "device": "needs a Nomad agent with a device plugin",
+        "numa": _NEEDS_NOMAD,
+    },
+)
+
+NETWORK = Keys(
+    used=_words("mode port"),
+    silent=_words("mbits hostname"),
+    refused={"dns": _NEEDS_NOMAD, "cni": _NEEDS_NOMAD},
+)
+
+TEMPLATE = Keys(
+    used=_words("data destination perms"),
+    silent=_words(
+        "change_mode change_signal change_script splay wait once error_on_missing_key vault_grace"
+    ),
+    refused={
+        "source": "needs a Nomad agent; put the text into data",
+        "env": "needs a Nomad agent; use the env block",
+        **dict.fromkeys(("left_delimiter", "right_delimiter", "uid", "gid"), _NEEDS_NOMAD),
+    },
+)

@@ -1,0 +1,111 @@
+"""A job in Nomad's JSON, as the API takes it or `nomad job run -output` prints it.
+
+It becomes the tree that an HCL file gives. JSON jobs are full of Nomad's defaults, so only what
+has a value that the embedded host cannot follow is passed on to be refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from proto.errors import Code, DriverError
+
+Block = dict[str, Any]
+
+_JOB = {"ID": "id", "Region": "region", "Datacenters": "datacenters", "Namespace": "namespace"}
+_GROUP = {"Meta": "meta"}
+_TASK = {
+    "Driver": "driver",
+    "Config": "config",
+    "Env": "env",
+    "User": "user",
+    "Meta": "meta",
+    "KillSignal": "kill_signal",
+    "Artifacts": "artifact",
+    "Vault": "vault",
+    "VolumeMounts": "volume_mount",
+    "Lifecycle": "lifecycle",
+    "Kind": "kind",
+    "DispatchPayload": "dispatch_payload",
+    "CSIPluginConfig": "csi_plugin",
+}
+_RESOURCES = {
+    "CPU": "cpu",
+    "MemoryMB": "memory",
+    "MemoryMaxMB": "memory_max",
+    "Cores": "cores",
+    "Devices": "device",
+}
+_TEMPLATE = {
+    "EmbeddedTmpl": "data",
+    "DestPath": "destination",
+    "Perms": "perms",
+    "SourcePath": "source",
+    "Envvars": "env",
+}
+
+
+def parse(name: str, text: str) -> Block:
+    """The job as `{"job": [{id: body}]}`.
+
+    Raises:
+        DriverError: code INVALID, it is not a job in JSON.
+    """
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise DriverError(f"{name}: is not JSON: {error}", code=Code.INVALID) from None
+    body = document.get("Job", document) if isinstance(document, dict) else None
+    if not isinstance(body, dict) or not isinstance(body.get("TaskGroups"), list):
+        raise DriverError(
+            f"{name}: has no TaskGroups",
+            resolution="give a job in Nomad's JSON form, as `nomad job run -output` prints it",
+            code=Code.INVALID,
+        )
+    job = _renamed(body, _JOB)
+    job |= _renamed(body, {"Meta": "meta", "ParameterizedJob": "parameterized"})
+    job["group"] = [_group(group) for group in body["TaskGroups"] if isinstance(group, dict)]
+    return {"job": [{str(body.get("ID") or body.get("Name") or "job"): job}]}
+
+
+def _group(group: Block) -> Block:
+    block = _renamed(group, _GROUP)
+    if group.get("Count") is not None:
+        block["count"] = group["Count"]
+    networks = [_network(item) for item in group.get("Networks") or [] if isinstance(item, dict)]
+    if networks:
+        block["network"] = networks[:1]
+    block["task"] = [_task(task) for task in group.get("Tasks") or [] if isinstance(task, dict)]
+    return {str(group.get("Name") or "group"): block}
+
+
+def _network(network: Block) -> Block:
+    ports = [
+        {str(port.get("Label")): {"static": port.get("Value")} if static else {}}
+        for static, key in ((True, "ReservedPorts"), (False, "DynamicPorts"))
+        for port in network.get(key) or []
+    ]
+    block: Block = {"mode": network.get("Mode") or "host"}
+    return {**block, "port": ports} if ports else block
+
+
+def _task(task: Block) -> Block:
+    block = _renamed(task, _TASK)
+    resources = task.get("Resources")
+    if isinstance(resources, dict):
+        block["resources"] = _renamed(resources, _RESOURCES)
+    timeout = task.get("KillTimeout")
+    if timeout:
+        # The API gives nanoseconds; people write "10s".
+        block["kill_timeout"] = f"{timeout}ns" if isinstance(timeout, int) else timeout
+    templates = [_renamed(item, _TEMPLATE) for item in task.get("Templates") or []]
+    if templates:
+        block["template"] = templates
+    return {str(task.get("Name") or "task"): block}
+
+
+def _renamed(source: Block, names: Mapping[str, str]) -> Block:
+    """The keys that have a value, under their HCL names."""
+    return {hcl: source[key] for key, hcl in names.items() if source.get(key)}
