@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and arguments.plugin is None:
         shown.error("containers need root: run it with sudo")
         return DRIVER_FAILED
     shown = screen.choose(as_json=arguments.json, prefix=job.task_count > 1)

@@ -14,7 +14,7 @@ from proto.errors import Code, DriverError
 
 Block = dict[str, Any]
 
-_JOB = {"ID": "id", "Region": "region", "Datacenters": "datacenters", "Namespace": "namespace"}
+_JOB = {"ID": "id", "Name": "name", "Region": "region", "Datacenters": "datacenters", "Namespace": "namespace"}
 _GROUP = {"Meta": "meta"}
 _TASK = {
     "Driver": "driver",
