@@ -73,19 +73,23 @@ class ContentStore:
             rpc.CONTENT_WRITE, iter(outbox.get, None), what, many_requests=True
         )
 
-        def ask(request: content_pb2.WriteContentRequest) -> None:
+        def ask(request: content_pb2.WriteContentRequest) -> int:
             outbox.put(request)
-            if next(answers, None) is None:
-                raise DriverError(f"containerd cannot {what}", code=Code.UNAVAILABLE)
+            answer = next(answers, None)
+            if answer is None:
+                raise DriverError(
+                    f"containerd cannot {what}", recoverable=True, code=Code.UNAVAILABLE
+                )
+            return int(answer.offset)
 
-        offset = 0
         try:
-            ask(
+            # Not 0 where another of containerd's namespaces has the blob: then it is shared whole.
+            offset = ask(
                 content_pb2.WriteContentRequest(
                     action=_STAT, ref=name, total=blob.size, expected=blob.digest
                 )
             )
-            for chunk in chunks:
+            for chunk in chunks if offset == 0 else ():
                 ask(
                     content_pb2.WriteContentRequest(
                         action=_WRITE, ref=name, total=blob.size, offset=offset, data=chunk

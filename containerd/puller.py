@@ -33,6 +33,7 @@ from proto.errors import Code, DriverError
 _PARALLEL_LAYERS = 3
 _REPORT_S = 0.2
 _CALL_S = 30.0
+_MAX_LAYER_BYTES = 1 << 50
 _APPLICABLE = frozenset(
     {
         "application/vnd.oci.image.layer.v1.tar",
@@ -153,6 +154,12 @@ class Pull:
                     resolution="build the image with gzip layers and without encryption",
                     code=Code.UNSUPPORTED,
                 )
+            if layer.size > _MAX_LAYER_BYTES:
+                raise DriverError(
+                    f"{self._name} has a layer that no disk can hold",
+                    details=f"{layer.size} bytes"[:100],
+                    code=Code.CORRUPT,
+                )
 
     def _config(self, config: Descriptor) -> bytes:
         if config.size > images.CONFIG_LIMIT_BYTES:
@@ -162,7 +169,8 @@ class Pull:
 
     def _layers(self, manifest: Manifest, diff_ids: tuple[str, ...]) -> str:
         """Downloads in parallel, unpacks in order as they come."""
-        with ThreadPoolExecutor(_PARALLEL_LAYERS) as pool:
+        pool = ThreadPoolExecutor(_PARALLEL_LAYERS)
+        try:
             futures: list[Future[None]] = [
                 pool.submit(self._fetch, layer, self._reporter.got) for layer in manifest.layers
             ]
@@ -171,23 +179,30 @@ class Pull:
                 futures[index].result()
                 self._reporter.unpacked()
 
-            try:
-                unpacker = Unpacker(self._calls, self._request.snapshotter)
-                return unpacker.unpack(manifest.layers, diff_ids, ready)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+            unpacker = Unpacker(self._calls, self._request.snapshotter)
+            return unpacker.unpack(manifest.layers, diff_ids, ready)
+        finally:
+            # Never waits: after a failure the process ends under the downloads that still run.
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, blob: Descriptor, count: Callable[[int], None] = lambda _: None) -> None:
         """Fetches a blob; what does not match is fetched once more and then believed."""
         for last in (False, True):
+            counted = 0
+
+            def progress(more: int) -> None:
+                nonlocal counted
+                counted += more
+                count(more)
+
             try:
                 self._store.write(
-                    blob, self._registry.blob(blob.digest, blob.size), self._source(), count
+                    blob, self._registry.blob(blob.digest, blob.size), self._source(), progress
                 )
             except DriverError as error:
                 if last or error.code not in {Code.CORRUPT, Code.UNAVAILABLE}:
                     raise
+                count(-counted)
                 continue
             return
 
@@ -202,7 +217,9 @@ class Pull:
         self._put(target, body, labels)
 
     def _keep_index(self, root: Descriptor, body: bytes, target: Descriptor) -> None:
-        self._put(root, body, {"containerd.io/gc.ref.content.m.0": target.digest})
+        # Named by digest: a number may be another platform's, which somebody else has fetched.
+        name = target.digest.partition(":")[2][:12]
+        self._put(root, body, {f"containerd.io/gc.ref.content.m.{name}": target.digest})
 
     def _put(self, blob: Descriptor, body: bytes, labels: dict[str, str]) -> None:
         self._store.write(blob, chunks_of(body), {**self._source(), **labels}, lambda _: None)

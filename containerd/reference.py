@@ -18,6 +18,7 @@ _DOMAIN = re.compile(
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_ID = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,10 +56,12 @@ def parse(text: str) -> Reference:
     name = f"{head}{slash}{last}"
     if colon and not _TAG.fullmatch(tag):
         raise _invalid(text, f"{tag[:80]!r} is no tag")
+    if _ID.fullmatch(text):
+        raise _invalid(text, "64 hexadecimal digits are an image's id and not a name")
     registry, repository = _split(name)
     if not _DOMAIN.fullmatch(registry):
         raise _invalid(text, f"{registry[:80]!r} is no registry host")
-    if not repository or len(repository) > _MAX_NAME:
+    if not last or len(repository) > _MAX_NAME:
         raise _invalid(text, "it has no repository name, or one over 255 characters")
     for component in repository.split("/"):
         if not _COMPONENT.fullmatch(component):

@@ -7,6 +7,7 @@ nothing leads from TLS to plain text.
 from __future__ import annotations
 
 import hashlib
+import socket
 import ssl
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from urllib.parse import urljoin, urlsplit
 import urllib3
 
 from containerd import images
-from containerd.registry_auth import Authorizer, is_loopback
+from containerd.registry_auth import Authorizer, is_loopback, web_address
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 _CONNECT_S, _READ_S = 10.0, 30.0
+_PROBE_S = 3.0
 _MAX_REDIRECTS = 5
 _HUB_HOST = "registry-1.docker.io"
 _ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
@@ -48,8 +50,9 @@ class Registry:
         self._reference = reference
         self._host = _HUB_HOST if reference.registry == "docker.io" else reference.registry
         self._deadline = deadline
+        self._tls = ssl.create_default_context()
         self._pool = urllib3.PoolManager(
-            ssl_context=ssl.create_default_context(),
+            ssl_context=self._tls,
             retries=False,
             maxsize=4,
             headers={"User-Agent": "nomad-driver-containerd"},
@@ -68,7 +71,7 @@ class Registry:
         try:
             if response.status != 200:  # noqa: PLR2004
                 raise self._refused(response, f"manifest {selector}")
-            body = _read_limited(response, images.MANIFEST_LIMIT_BYTES, self._reference)
+            body = self._read_limited(response, images.MANIFEST_LIMIT_BYTES)
             media_type = str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
         finally:
             _release(response)
@@ -100,41 +103,50 @@ class Registry:
     def _open(self, path: str, headers: dict[str, str]) -> Any:
         url = f"{self._base()}/v2/{self._reference.repository}/{path}"
         for _ in range(3):
-            response = self._follow(url, headers)
-            if response.status != 401:  # noqa: PLR2004
+            sent = self._auth.header
+            response, at_home = self._follow(url, headers, sent)
+            # Only the registry itself may ask for credentials, not what it redirects to.
+            if response.status != 401 or not at_home:  # noqa: PLR2004
                 return response
             challenge = str(response.headers.get("WWW-Authenticate", ""))
             _release(response)
             tls = url.startswith("https:")
-            if not self._auth.answer(challenge, self._scope, over_tls=tls):
+            if not self._auth.answer(challenge, self._scope, sent=sent, over_tls=tls):
                 break
         raise self._denied("401")
 
-    def _follow(self, url: str, headers: dict[str, str]) -> Any:
-        """One GET through redirects; Authorization goes to the registry's own host only."""
+    def _follow(self, url: str, headers: dict[str, str], authorization: str) -> tuple[Any, bool]:
+        """One GET through redirects, and whether the registry's own host gave the answer.
+
+        Authorization goes to that host only.
+        """
         home = urlsplit(url).netloc
         for _ in range(_MAX_REDIRECTS + 1):
             parts = urlsplit(url)
+            at_home = parts.netloc == home
             sent = dict(headers)
-            if self._auth.header and parts.netloc == home:
-                sent["Authorization"] = self._auth.header
+            if authorization and at_home:
+                sent["Authorization"] = authorization
             response = self._request(url, sent)
             if response.status not in _REDIRECTS:
-                return response
-            target = urljoin(url, str(response.headers.get("Location", "")))
+                return response, at_home
+            location = str(response.headers.get("Location", ""))
             _release(response)
-            url = self._checked_redirect(parts.scheme, target)
+            url = self._checked_redirect(url, location)
         raise DriverError(
             f"registry {self._reference.registry} redirects more than {_MAX_REDIRECTS} times",
             code=Code.UNAVAILABLE,
         )
 
-    def _checked_redirect(self, scheme: str, target: str) -> str:
-        parts = urlsplit(target)
-        plain = parts.scheme == "http" and not is_loopback(parts.netloc)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+    def _checked_redirect(self, url: str, location: str) -> str:
+        try:
+            target = urljoin(url, location)
+        except ValueError:
+            target = location
+        parts = web_address(target)
+        if parts is None:
             why = "to what is no URL"
-        elif plain or (scheme == "https" and parts.scheme == "http"):
+        elif parts.scheme == "http" and (url.startswith("https:") or not is_loopback(parts.netloc)):
             why = "from TLS to plain text"
         else:
             return target
@@ -153,23 +165,25 @@ class Registry:
         return f"{self._scheme}://{self._host}"
 
     def _speaks_tls(self) -> bool:
+        """Whether a handshake goes through, or fails for the certificate only."""
+        parts = urlsplit(f"//{self._host}")
+        name = parts.hostname or ""
         try:
-            _release(self._request(f"https://{self._host}/v2/", {}))
-        except DriverError as error:
-            return not isinstance(error.__cause__, urllib3.exceptions.SSLError) or (
-                "CERTIFICATE" in str(error.__cause__).upper()
-            )
-        return True
+            with (
+                socket.create_connection((name, parts.port or 443), _PROBE_S) as plain,
+                self._tls.wrap_socket(plain, server_hostname=name),
+            ):
+                return True
+        except ssl.SSLCertVerificationError:
+            return True
+        except (OSError, ValueError):
+            # Plain HTTP answers a handshake with words, with silence, or not at all.
+            return False
 
     def _request(self, url: str, headers: dict[str, str]) -> Any:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise DriverError(
-                f"the pull from {self._reference.registry} did not end in time",
-                resolution="raise image_pull_timeout, or look at the registry and the network",
-                recoverable=True,
-                code=Code.TIMEOUT,
-            )
+            raise self._late()
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(_READ_S, left))
         try:
             return self._pool.request(
@@ -180,31 +194,47 @@ class Registry:
                 redirect=False,
                 preload_content=False,
                 decode_content=False,
+                enforce_content_length=True,
             )
         except urllib3.exceptions.HTTPError as error:
             raise self._away(url, error) from error
 
-    def _read(self, response: Any) -> bytes:
-        if time.monotonic() > self._deadline:
-            raise self._away("the download", TimeoutError("image_pull_timeout is over"))
+    def _read(self, response: Any, what: str = "the download") -> bytes:
+        if time.monotonic() >= self._deadline:
+            raise self._late()
         try:
             data: bytes = response.read(CHUNK_BYTES)
         except urllib3.exceptions.HTTPError as error:
-            raise self._away("the download", error) from error
+            raise self._away(what, error) from error
         return data
 
     def _get_small(self, url: str, headers: dict[str, str], limit_bytes: int) -> tuple[int, bytes]:
         response = self._request(url, headers)
         try:
-            return response.status, _read_limited(response, limit_bytes, self._reference)
+            return response.status, self._read_limited(response, limit_bytes)
         finally:
             _release(response)
+
+    def _read_limited(self, response: Any, limit_bytes: int) -> bytes:
+        body = bytearray()
+        while chunk := self._read(response, "an answer"):
+            body += chunk
+            if len(body) > limit_bytes:
+                raise DriverError(
+                    f"registry {self._reference.registry} sent an answer that is too large",
+                    details=f"more than {limit_bytes} bytes",
+                    code=Code.CORRUPT,
+                )
+        return bytes(body)
 
     def _refused(self, response: Any, what: str) -> DriverError:
         status = int(response.status)
         if status in {401, 403, 404}:
             return self._denied(str(status), not_found=status == 404)  # noqa: PLR2004
-        body = _printable(response.read(_SHOWN_BODY * 2))
+        try:
+            body = _printable(response.read(_SHOWN_BODY * 2))
+        except urllib3.exceptions.HTTPError:
+            body = ""
         return DriverError(
             f"registry {self._reference.registry} answered {status} for {what}",
             details=body,
@@ -221,7 +251,17 @@ class Registry:
             code=Code.NOT_FOUND if not_found else Code.DENIED,
         )
 
+    def _late(self) -> DriverError:
+        return DriverError(
+            f"the pull from {self._reference.registry} did not end in time",
+            resolution="raise image_pull_timeout, or look at the registry and the network",
+            recoverable=True,
+            code=Code.TIMEOUT,
+        )
+
     def _away(self, url: str, error: Exception) -> DriverError:
+        if time.monotonic() >= self._deadline:
+            return self._late()
         reason = str(getattr(error, "reason", None) or error)
         certificate = "CERTIFICATE" in reason.upper()
         return DriverError(
@@ -254,25 +294,6 @@ def verify(body: bytes, digest: str, registry: str) -> None:
             resolution="do not trust this registry or what lies between",
             code=Code.CORRUPT,
         )
-
-
-def _read_limited(response: Any, limit_bytes: int, reference: Reference) -> bytes:
-    try:
-        body: bytes = response.read(limit_bytes + 1)
-    except urllib3.exceptions.HTTPError as error:
-        raise DriverError(
-            f"registry {reference.registry} stopped in the middle of an answer",
-            details=type(error).__name__,
-            recoverable=True,
-            code=Code.UNAVAILABLE,
-        ) from error
-    if len(body) > limit_bytes:
-        raise DriverError(
-            f"registry {reference.registry} sent an answer that is too large",
-            details=f"more than {limit_bytes} bytes",
-            code=Code.CORRUPT,
-        )
-    return body
 
 
 def _release(response: Any) -> None:

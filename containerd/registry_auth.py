@@ -12,7 +12,7 @@ import ipaddress
 import json
 import re
 from typing import TYPE_CHECKING
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import SplitResult, urlencode, urlsplit
 
 from proto.errors import Code, DriverError
 
@@ -21,20 +21,49 @@ if TYPE_CHECKING:
 
     from containerd.pull_wire import Credentials
 
-_PARAMETER = re.compile(r'([A-Za-z_]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))')
+# One piece of WWW-Authenticate: name="value", name=value, or the scheme that opens a challenge.
+_PIECE = re.compile(r'[\s,]*(?:([A-Za-z_-]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))|([A-Za-z0-9_-]+))')
 _MAX_TOKEN_BYTES = 64 * 1024
 _HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host, with or without a port, is this machine by its very name; never resolved."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name == "localhost":
-        return True
     try:
+        name = urlsplit(f"//{host}").hostname or ""
+        if name == "localhost":
+            return True
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def web_address(url: str) -> SplitResult | None:
+    """The parts of an http or https URL that every reader reads alike; None for another text."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    # Control characters and backslashes are what one parser drops and another one splits at.
+    odd = "@" in parts.netloc or "\\" in parts.netloc or any(c < " " or c == "\x7f" for c in url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or odd:
+        return None
+    return parts
+
+
+def challenges(header: str) -> dict[str, dict[str, str]]:
+    """The parameters of each challenge in a WWW-Authenticate header, by lower-case scheme."""
+    found: dict[str, dict[str, str]] = {}
+    current: dict[str, str] = {}
+    end = 0
+    while piece := _PIECE.match(header, end):
+        end = piece.end()
+        name, quoted, plain, scheme = piece.groups()
+        if scheme:
+            current = found.setdefault(scheme.lower(), {})
+        else:
+            current.setdefault(name.lower(), quoted or plain or "")
+    return found
 
 
 def credentials_for(registry: str, credentials: Credentials | None) -> Credentials | None:
@@ -42,7 +71,10 @@ def credentials_for(registry: str, credentials: Credentials | None) -> Credentia
     if credentials is None or not credentials.server_address:
         return credentials
     address = credentials.server_address
-    host = urlsplit(address if "//" in address else f"//{address}").netloc.lower()
+    try:
+        host = urlsplit(address if "//" in address else f"//{address}").netloc.lower()
+    except ValueError:
+        return None
     wanted = registry.lower()
     same = host == wanted or (host in _HUB_NAMES and wanted in _HUB_NAMES)
     return credentials if same else None
@@ -62,35 +94,40 @@ class Authorizer:
         self._get = get
         self.header: str = ""
 
-    def answer(self, challenge: str, scope: str, *, over_tls: bool) -> bool:
+    def answer(self, challenge: str, scope: str, *, sent: str, over_tls: bool) -> bool:
         """Takes a WWW-Authenticate header; False when there is nothing (more) to try.
+
+        Args:
+            challenge: the header; a token is preferred to the password itself.
+            scope: what to ask a token server for where the challenge names no scope.
+            sent: the Authorization that was refused; another thread may have a better one by now.
+            over_tls: whether the registry is spoken to over TLS.
 
         Raises:
             DriverError: the challenge asks for what must not be given.
         """
-        kind, _, rest = challenge.partition(" ")
-        parameters = {name.lower(): a or b for name, a, b in _PARAMETER.findall(rest)}
-        before = self.header
-        match kind.lower():
-            case "basic" if self._credentials is not None:
-                self._only_in_private(over_tls=over_tls, to=self._registry)
-                self.header = _basic(self._credentials)
-            case "bearer":
-                self.header = f"Bearer {self._token(parameters, scope)}"
-            case _:
-                return False
-        return self.header != before
+        offered = challenges(challenge)
+        if "bearer" in offered:
+            self.header = f"Bearer {self._token(offered['bearer'], scope)}"
+        elif "basic" in offered and self._credentials is not None:
+            self._only_in_private(over_tls=over_tls, to=self._registry)
+            self.header = _basic(self._credentials)
+        else:
+            return False
+        return self.header != sent
 
     def _token(self, parameters: dict[str, str], scope: str) -> str:
         realm = parameters.get("realm", "")
-        parts = urlsplit(realm)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or "@" in parts.netloc:
+        parts = web_address(realm)
+        if parts is None:
             raise DriverError(
                 f"registry {self._registry} names a token server that is no URL",
                 details=repr(realm[:200]),
                 code=Code.DENIED,
             )
-        if parts.scheme == "http" and not is_loopback(parts.netloc):
+        # Plain text stays on this machine, and only its own registries may point at it.
+        here = is_loopback(parts.netloc) and is_loopback(self._registry)
+        if parts.scheme == "http" and not here:
             raise DriverError(
                 f"registry {self._registry} names a token server without TLS",
                 details=repr(realm[:200]),
@@ -120,14 +157,15 @@ class Authorizer:
             token = fields.get("token") or fields.get("access_token")
         except (ValueError, AttributeError, RecursionError):
             token = None
-        if not isinstance(token, str) or not token.isprintable() or " " in token:
+        text = token if isinstance(token, str) else ""
+        if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise DriverError(
                 f"token server {server} of {self._registry} gave no token",
                 details=f"status {status}",
                 recoverable=status >= 500 or status == 429,  # noqa: PLR2004
                 code=Code.UNAVAILABLE,
             )
-        return token
+        return text
 
     def _only_in_private(self, *, over_tls: bool, to: str) -> None:
         if not over_tls and not is_loopback(to):

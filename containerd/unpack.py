@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from containerd.images import Descriptor
 
 _CALL_S = 30.0
+_DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
 # Applying a layer is as long as its files are many; the pull's own time limit bounds it.
 _APPLY_S = 3600.0
 
@@ -50,13 +52,24 @@ class Unpacker:
                 details=f"{len(diff_ids)} diff ids, {len(layers)} layers",
                 code=Code.CORRUPT,
             )
+        for diff_id in diff_ids:
+            # Snapshots are looked up by it: nothing else that has a name may be meant.
+            if not _DIFF_ID.fullmatch(diff_id):
+                raise DriverError(
+                    "the image's config has a diff id that is no digest",
+                    details=repr(diff_id[:100]),
+                    code=Code.CORRUPT,
+                )
         parent = ""
         for index, layer in enumerate(layers):
             chain = images.chain_id(diff_ids[: index + 1])
             ready(index)
             if not self._exists(chain):
                 self._apply(layer, diff_ids[index], parent, chain)
-            self._label_blob(layer.digest, "containerd.io/uncompressed", diff_ids[index])
+                # Of this very blob it has been seen; others trust the label.
+                label_blob(
+                    self._calls, layer.digest, {"containerd.io/uncompressed": diff_ids[index]}
+                )
             parent = chain
         return parent
 
@@ -111,9 +124,6 @@ class Unpacker:
             self._calls(rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", _CALL_S)
         except DriverError:
             return  # the lease's end lets containerd collect it
-
-    def _label_blob(self, digest: str, name: str, value: str) -> None:
-        label_blob(self._calls, digest, {name: value})
 
 
 def _check(layer: Descriptor, applied: str, diff_id: str) -> None:

@@ -1,0 +1,165 @@
+"""Image references: completed as Docker does it, or refused with what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import string
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from containerd import reference
+from containerd.reference import Reference
+from proto.errors import Code, DriverError
+
+HEX = "0123456789abcdef"
+DIGEST = f"sha256:{HEX * 4}"
+LONG_DIGEST = f"sha512:{HEX * 8}"
+
+
+@pytest.mark.parametrize(
+    ("text", "whole"),
+    [
+        ("redis", "docker.io/library/redis:latest"),
+        ("redis:alpine", "docker.io/library/redis:alpine"),
+        ("redis:5000", "docker.io/library/redis:5000"),
+        (f"redis@{DIGEST}", f"docker.io/library/redis@{DIGEST}"),
+        (f"redis:7@{DIGEST}", f"docker.io/library/redis@{DIGEST}"),
+        (f"redis@{LONG_DIGEST}", f"docker.io/library/redis@{LONG_DIGEST}"),
+        ("library/redis", "docker.io/library/redis:latest"),
+        ("bitnami/redis:7", "docker.io/bitnami/redis:7"),
+        ("a/b/c:1", "docker.io/a/b/c:1"),
+        ("docker.io/redis", "docker.io/library/redis:latest"),
+        ("docker.io/library/redis", "docker.io/library/redis:latest"),
+        ("docker.io/bitnami/redis", "docker.io/bitnami/redis:latest"),
+        ("docker.io", "docker.io/library/docker.io:latest"),
+        ("index.docker.io/redis", "docker.io/library/redis:latest"),
+        ("index.docker.io/bitnami/redis:1", "docker.io/bitnami/redis:1"),
+        ("localhost/redis", "localhost/redis:latest"),
+        ("localhost:5000/redis:1", "localhost:5000/redis:1"),
+        ("127.0.0.1:5000/redis", "127.0.0.1:5000/redis:latest"),
+        ("[::1]:5000/redis:1", "[::1]:5000/redis:1"),
+        ("[2001:db8::1]/redis", "[2001:db8::1]/redis:latest"),
+        ("quay.io/coreos/etcd:v3.5", "quay.io/coreos/etcd:v3.5"),
+        ("registry:443/x", "registry:443/x:latest"),
+        ("Registry/x", "Registry/x:latest"),
+        ("ghcr.io/x", "ghcr.io/x:latest"),
+        (
+            "ex-ample.co.uk:8080/a__b/c.d/e--f_g:T_a.g-1",
+            "ex-ample.co.uk:8080/a__b/c.d/e--f_g:T_a.g-1",
+        ),
+        (f"{HEX * 4}:1", f"docker.io/library/{HEX * 4}:1"),
+    ],
+)
+def test_a_reference_is_completed_as_docker_completes_it(text: str, whole: str) -> None:
+    assert str(reference.parse(text)) == whole
+
+
+def test_the_selector_is_the_digest_before_the_tag() -> None:
+    assert reference.parse("redis").selector == "latest"
+    assert reference.parse("redis:7").selector == "7"
+    both = reference.parse(f"redis:7@{DIGEST}")
+    assert (both.selector, both.tag, both.digest) == (DIGEST, "", DIGEST)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "no repository name"),
+        (":1", "no repository name"),
+        ("quay.io/", "no repository name"),
+        (f"@{DIGEST}", "no repository name"),
+        ("redis:", "'' is no tag"),
+        ("redis:a b", "'a b' is no tag"),
+        ("redis:1\n", "is no tag"),
+        ("redis:-1", "'-1' is no tag"),
+        ("redis:1:2", "'1:2' is no tag"),
+        (f"redis:{'t' * 129}", "is no tag"),
+        ("redis@", "'' is no sha256 or sha512 digest"),
+        ("redis@sha256:abc", "'sha256:abc' is no sha256 or sha512 digest"),
+        (f"redis@{DIGEST.upper()}", "is no sha256 or sha512 digest"),
+        (f"redis@md5:{HEX * 2}", "is no sha256 or sha512 digest"),
+        (f"redis@{DIGEST}@{DIGEST}", "is no sha256 or sha512 digest"),
+        ("Redis", "'Redis': names are lower case"),
+        ("quay.io/Coreos/etcd", "'Coreos': names are lower case"),
+        ("a//b", "'': not a name"),
+        ("/redis", "'': not a name"),
+        ("a/-b", "'-b': not a name"),
+        ("a/b-", "'b-': not a name"),
+        ("a/b..c", "'b..c': not a name"),
+        ("a/b___c", "'b___c': not a name"),
+        ("a/b c", "'b c': not a name"),
+        ("a/\u00e9", "not a name"),
+        ("quay.io/../etcd", "'..': not a name"),
+        (f"quay.io/{'a' * 256}", "one over 255 characters"),
+        ("-quay.io/etcd", "'-quay.io' is no registry host"),
+        ("quay..io/etcd", "'quay..io' is no registry host"),
+        ("quay.io:/etcd", "'quay.io:' is no registry host"),
+        ("quay.io:port/etcd", "'quay.io:port' is no registry host"),
+        ("me:pw@quay.io/etcd", "'quay.io/etcd' is no sha256 or sha512 digest"),
+        ("https://quay.io/etcd", "'https:' is no registry host"),
+        ("[::1/etcd", "'[::1' is no registry host"),
+        ("[::g]:5000/etcd", "'[::g]:5000' is no registry host"),
+        (HEX * 4, "an image's id"),
+    ],
+)
+def test_a_bad_reference_is_refused_with_what_is_wrong(text: str, why: str) -> None:
+    with pytest.raises(DriverError) as refused:
+        reference.parse(text)
+    assert refused.value.code is Code.INVALID
+    assert not refused.value.recoverable
+    assert refused.value.brief == f"image {text[:200]!r} is not an image reference"
+    assert why in refused.value.details
+    assert "registry/name:tag" in refused.value.resolution
+
+
+_WORDS = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=10)
+_COMPONENTS = st.builds(
+    lambda words, between: between.join(words),
+    st.lists(_WORDS, min_size=1, max_size=3),
+    st.sampled_from([".", "_", "__", "-", "---"]),
+)
+_TAGS = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", fullmatch=True).filter(str.isascii)
+_HOSTS = st.builds(
+    lambda labels, port: ".".join(labels) + port,
+    st.lists(_WORDS, min_size=2, max_size=4),
+    st.sampled_from(["", ":80", ":5000"]),
+)
+
+
+@given(
+    host=_HOSTS, path=st.lists(_COMPONENTS, min_size=1, max_size=4), tag=_TAGS, pinned=st.booleans()
+)
+def test_a_whole_reference_stays_as_it_is(
+    host: str, path: list[str], tag: str, *, pinned: bool
+) -> None:
+    end = f"@{DIGEST}" if pinned else f":{tag}"
+    text = f"{host}/{'/'.join(path)}{end}"
+    parsed = reference.parse(text)
+    assert str(parsed) == text
+    assert parsed == Reference(
+        registry=host,
+        repository="/".join(path),
+        tag="" if pinned else tag,
+        digest=DIGEST if pinned else "",
+    )
+
+
+@given(st.text() | st.text("aA0./:@[]-_ \n%"))
+@example("[")
+@example("a" * 5000)
+def test_any_text_is_refused_in_words_or_completed_once_and_for_all(text: str) -> None:
+    with contextlib.suppress(DriverError):
+        whole = str(reference.parse(text))
+        assert str(reference.parse(whole)) == whole
+        assert whole.isascii()
+        assert not set(whole) & set(" \n%?#\\")
+
+
+@given(st.text())
+def test_an_error_never_shows_more_than_a_line_of_what_it_refuses(text: str) -> None:
+    with pytest.raises(DriverError) as refused:
+        reference.parse(f"{text * 50} !")
+    assert len(str(refused.value)) < 4000
+    assert "\n" not in str(refused.value)
