@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
-from actors import exec_session, fingerprint, identifiers, worker_link
+from actors import exec_session, fingerprint, identifiers, node_speed, worker_link
 from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.gateway import Gateway
@@ -34,11 +35,12 @@ from actors.messages import (
     Unsubscribe,
     Wait,
 )
+from actors.node_speed import NodeSpeed
 from actors.nomad_types import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.pull import ImageStore
 from actors.running_task import RunningTask, Services
 from actors.supervisor import Supervisor
-from actors.usage import Node, UsageTracker
+from actors.usage import UsageTracker
 from containerd.client import Containerd
 from proto.errors import Code, DriverError
 from workers import identity
@@ -97,6 +99,9 @@ class ActorGateway(Gateway):
 
     async def configure(self, settings: DriverSettings) -> None:
         """See `Gateway`."""
+        if not settings.total_mhz:
+            speed = node_speed.measure()
+            settings = dataclasses.replace(settings, total_mhz=speed.total_mhz, cores=speed.cores)
         reply: Reply[None] = Reply()
         await self._ask(Configure(settings=settings, reply=reply), reply)
         self._configured.set()
@@ -147,7 +152,8 @@ class ActorGateway(Gateway):
     async def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
         """See `Gateway`. The worker samples only while this runs."""
         settings = self._ready().settings
-        tracker = UsageTracker(task_id, Node(total_mhz=settings.total_mhz, cores=settings.cores))
+        node = NodeSpeed(total_mhz=settings.total_mhz, cores=settings.cores)
+        tracker = UsageTracker(task_id, node)
         interval_s = settings.stats_interval_s or interval_s
         while (running := await self._locate(task_id)) is not None:
             # The worker may be gone for a moment: its successor is asked next.

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 _LINGER_S = 1.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
+# runc's words: exec: "/x": stat /x: no such file or directory: unknown
+_RUNTIME_EXEC = re.compile(r'exec: "[^"]*": (?:stat [^:]*: )?([^:]+)(?:: unknown)?$')
+_SHORT_NAME, _SHORT_REASON = 30, 45
 _log = logging.getLogger(__name__)
 
 
@@ -76,7 +80,10 @@ class ExecSession:
             terminal=self._terminal,
         )
         self._created = True
-        await containerd.exec_start(self._container, self._id)
+        try:
+            await containerd.exec_start(self._container, self._id)
+        except DriverError as error:
+            raise _short(error, command[0]) from error
 
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)
@@ -163,6 +170,20 @@ class ExecSession:
         for reader in self._outputs:
             reader.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+
+def _short(error: DriverError, program: str) -> DriverError:
+    """The runtime's error in few words.
+
+    Nomad shows an exec's error in a websocket's close frame, which holds 123 bytes with its own
+    "rpc error: code = Unknown desc = "; of a longer one the user sees "unexpected EOF".
+    """
+    said = _RUNTIME_EXEC.search(error.details)
+    if said is None:
+        return error
+    reason = said[1][:_SHORT_REASON]
+    name = program if len(program) <= _SHORT_NAME else f"…{program[-_SHORT_NAME:]}"
+    return DriverError(f"cannot run {name}: {reason}", code=Code.INVALID)
 
 
 async def _pump(

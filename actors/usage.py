@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import cast
 
+from actors.node_speed import NodeSpeed
 from actors.nomad_types import CpuUsage, MemoryUsage, TaskUsage
 from proto.frames import Frame
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Node:
-    """The node as Nomad counts it: total MHz of all cores, and how many cores."""
-
-    total_mhz: int
-    cores: int
 
 
 class UsageTracker:
@@ -23,7 +15,7 @@ class UsageTracker:
     The first sample has no predecessor and reads 0 %, as Nomad's own tracker does.
     """
 
-    def __init__(self, task_id: str, node: Node) -> None:
+    def __init__(self, task_id: str, node: NodeSpeed) -> None:
         self._task_id = task_id
         self._node = node
         self._last: Frame | None = None

@@ -185,23 +185,30 @@ def test_an_exec_stream_carries_megabytes_both_ways(driver: Driver, busybox_imag
 def test_an_exec_with_a_terminal_starts_in_its_size_and_follows_it(
     driver: Driver, busybox_image: str
 ) -> None:
+    script = "stty size; until [ \"$(stty size)\" = '44 22' ]; do :; done; echo resized"
+
     async def life() -> None:
         async with launched(driver) as session:
             job = driver.task()
             await driver.start(job, busybox_image, SLEEPER)
-            script = [
-                "/bin/sh",
-                "-c",
-                "stty size; until [ \"$(stty size)\" = '44 22' ]; do :; done; echo resized",
-            ]
-            inputs = _typed(ExecInput(resize=(33, 101)), ExecInput(), ExecInput(resize=(44, 22)))
-            outputs = [o async for o in session.exec_streaming(job.id, script, inputs, tty=True)]
-            shown = b"".join(output.stdout for output in outputs)
-            assert shown.startswith(b"33 101\r\n")
-            assert shown.endswith(b"resized\r\n")
+            sized = asyncio.Event()
+
+            async def typed() -> AsyncGenerator[ExecInput, None]:
+                yield ExecInput(resize=(33, 101))
+                yield ExecInput()
+                await sized.wait()
+                yield ExecInput(resize=(44, 22))
+
+            shown = b""
+            command = ["/bin/sh", "-c", script]
+            async for output in session.exec_streaming(job.id, command, typed(), tty=True):
+                shown += output.stdout
+                if b"33 101" in shown:
+                    sized.set()
+            assert shown == b"33 101\r\nresized\r\n"
             await driver.end(job)
 
-    asyncio.run(life())
+    asyncio.run(asyncio.wait_for(life(), 60))
 
 
 def test_an_abandoned_exec_is_killed(driver: Driver, busybox_image: str) -> None:
