@@ -101,6 +101,8 @@ def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
         DriverError: code INVALID; everything that is wrong, and where.
     """
     if text.lstrip().startswith("{"):
+        if variables:
+            raise DriverError(f"{name}: a job in JSON has no variables", code=Code.INVALID)
         tree = json_job.parse(name, text)
     else:
         tree = hcl_job.parse(name, text, variables)

@@ -14,7 +14,15 @@ from proto.errors import Code, DriverError
 
 Block = dict[str, Any]
 
-_JOB = {"ID": "id", "Name": "name", "Region": "region", "Datacenters": "datacenters", "Namespace": "namespace"}
+_JOB = {
+    "ID": "id",
+    "Name": "name",
+    "Region": "region",
+    "Datacenters": "datacenters",
+    "Namespace": "namespace",
+    "Meta": "meta",
+    "ParameterizedJob": "parameterized",
+}
 _GROUP = {"Meta": "meta"}
 _TASK = {
     "Driver": "driver",
@@ -65,7 +73,6 @@ def parse(name: str, text: str) -> Block:
             code=Code.INVALID,
         )
     job = _renamed(body, _JOB)
-    job |= _renamed(body, {"Meta": "meta", "ParameterizedJob": "parameterized"})
     job["group"] = [_group(group) for group in body["TaskGroups"] if isinstance(group, dict)]
     return {"job": [{str(body.get("ID") or body.get("Name") or "job"): job}]}
 

@@ -98,6 +98,8 @@ class TaskRun:
         finally:
             await _cancel(helpers)
         # What the task wrote last comes before the word that it has ended.
+        for reader in self._readers:
+            reader.finish()
         await asyncio.wait(self._logs, timeout=_LOG_END_S)
         self._screen.ended(self._label, result, time.monotonic() - begun)
         return _status(result)
