@@ -274,8 +274,8 @@ def test_an_exit_is_alone_in_its_message() -> None:
 def test_streams_carry_data_and_their_end(
     out: bytes,
     err: bytes,
-    out_ends: bool,  # noqa: FBT001
-    err_ends: bool,  # noqa: FBT001
+    out_ends: bool,
+    err_ends: bool,
 ) -> None:
     message = conversions.exec_output(
         nomad.ExecOutput(stdout=out, stderr=err, stdout_close=out_ends, stderr_close=err_ends)
@@ -291,7 +291,7 @@ def test_exec_input_takes_only_sizes_that_a_terminal_has(
     height: int,
     width: int,
     data: bytes,
-    close: bool,  # noqa: FBT001
+    close: bool,
 ) -> None:
     request = wire.ExecTaskStreamingRequest(
         tty_size={"height": height, "width": width}, stdin={"data": data, "close": close}

@@ -83,7 +83,7 @@ def test_an_unexpected_error_is_logged_with_its_traceback(
 
 
 @given(st.text(st.characters(exclude_categories=[]), max_size=4000), st.booleans())
-def test_any_text_fits_into_a_header(text: str, recoverable: bool) -> None:  # noqa: FBT001
+def test_any_text_fits_into_a_header(text: str, recoverable: bool) -> None:
     context = _aborted(DriverError(text, recoverable=recoverable))
     assert "\n" not in context.text
     # gRPC's C core refuses headers beyond 8 KiB, both forms of the text counted.
@@ -96,7 +96,7 @@ def test_a_long_text_is_cut_visibly() -> None:
     assert _aborted(DriverError("x" * 2900)).text == "x" * 2900
 
 
-async def _items(fails: bool) -> AsyncGenerator[int, None]:  # noqa: FBT001
+async def _items(fails: bool) -> AsyncGenerator[int, None]:
     yield 1
     if fails:
         raise DriverError("broken off")

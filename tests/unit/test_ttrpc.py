@@ -22,7 +22,7 @@ def framed(stream: int, body: bytes, kind: int = 2) -> bytes:
 def test_a_kill_request_is_what_protobuf_would_write(
     name: str,
     number: int,
-    everyone: bool,  # noqa: FBT001
+    everyone: bool,
 ) -> None:
     # containerd's own KillRequest has the same fields as the shim's.
     expected = tasks_pb2.KillRequest(container_id=name, signal=number, all=everyone)

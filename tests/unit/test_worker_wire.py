@@ -14,7 +14,7 @@ SPEC = {"name": "web-1", "dir": "/run/x", "stdout": "/logs/out", "stderr": ""}
 
 
 @given(st.integers(0, 255), st.integers(0, 2**63 - 1), st.booleans(), st.text())
-def test_a_record_survives_the_wire(code: int, at_ns: int, lost: bool, reason: str) -> None:  # noqa: FBT001
+def test_a_record_survives_the_wire(code: int, at_ns: int, lost: bool, reason: str) -> None:
     record = ExitRecord(code=code, at_ns=at_ns, lost=lost, reason=reason)
     (frame,) = frames.Decoder().feed(frames.encode(record.to_wire()))
     assert ExitRecord.from_wire(frame) == record

@@ -1,0 +1,36 @@
+# A task that runs until it is stopped, and takes its time to say goodbye.
+#
+#   containerd-driver run --stats example/service.nomad
+#
+# Ctrl-C sends kill_signal; the task has kill_timeout to end. A second Ctrl-C kills it at once.
+#
+# The image lies in the demo's registry on loopback. With a network, any image does:
+#   image = "docker.io/library/busybox:1.36"
+
+variable "image" {
+  default = "127.0.0.1:5000/hello:1"
+}
+
+job "service" {
+  datacenters = ["dc1"]
+  type        = "service"
+
+  group "service" {
+    task "clock" {
+      driver       = "containerd-driver"
+      kill_signal  = "SIGINT"
+      kill_timeout = "10s"
+
+      config {
+        image   = var.image
+        command = "/bin/sh"
+        args    = ["-c", "trap 'echo goodbye; exit 0' INT; while :; do date; sleep 1 & wait $!; done"]
+      }
+
+      resources {
+        cpu    = 100
+        memory = 32
+      }
+    }
+  }
+}
