@@ -37,14 +37,13 @@ job "pair" {
         args    = ["/local/read.sh"]
       }
 
-      # $${…} is for the shell; ${NOMAD_…} would be Nomad's.
       template {
         destination = "local/read.sh"
         data        = <<-EOT
           echo "{{ env "NOMAD_TASK_NAME" }} of {{ env "NOMAD_JOB_NAME" }} reads"
           touch /alloc/data/lines
-          seen=0
-          until [ "$${line:-}" = end ]; do
+          seen=0 line=
+          until [ "$line" = end ]; do
             line=$(tail -n +$((seen + 1)) /alloc/data/lines | head -n 1)
             if [ -n "$line" ]; then
               seen=$((seen + 1))
