@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugin.options import Option
+from plugin.option import Option
 from proto.nomad import hclspec_pb2
 
 
@@ -13,6 +13,10 @@ def schema(options: tuple[Option, ...]) -> hclspec_pb2.Spec:
 
 
 def _spec(option: Option) -> hclspec_pb2.Spec:
+    if option.repeated:
+        return hclspec_pb2.Spec(
+            block_list=hclspec_pb2.BlockList(name=option.name, nested=schema(option.nested))
+        )
     if option.nested:
         return hclspec_pb2.Spec(
             block_value=hclspec_pb2.Block(

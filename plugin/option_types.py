@@ -12,6 +12,11 @@ from typing import Any
 
 Reader = Callable[[Any, str, list[str]], Any]
 
+
+class Fields(dict[str, Any]):
+    """What a reader returns whose value fills several fields, by their names."""
+
+
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024  # the kernel's MAX_ARG_STRLEN
@@ -32,6 +37,7 @@ _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # containerd's identifiers.Validate, which namespaces pass too.
 _CONTAINERD_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_DURATION_S = 366 * 24 * 3600.0
 
 
@@ -60,7 +66,7 @@ def parse_duration_s(text: str) -> float:
 def boolean(value: Any, path: str, problems: list[str]) -> bool:
     """True or false."""
     if not isinstance(value, bool):
-        problems.append(f"{path}: {_shown(value)} is not true or false")
+        problems.append(f"{path}: {shown(value)} is not true or false")
         return False
     return value
 
@@ -70,7 +76,7 @@ def text(limit: int = MAX_TEXT_BYTES, *, secret: bool = False) -> Reader:
 
     def read(value: Any, path: str, problems: list[str]) -> str:
         if not isinstance(value, str):
-            problems.append(f"{path}: {'it' if secret else _shown(value)} is not a string")
+            problems.append(f"{path}: {'it' if secret else shown(value)} is not a string")
         elif "\0" in value:
             problems.append(f"{path}: has a NUL byte")
         elif len(value.encode(errors="surrogatepass")) > limit:
@@ -93,7 +99,7 @@ def required_text(value: Any, path: str, problems: list[str]) -> str:
 def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
     """A list of strings."""
     if not isinstance(value, list | tuple):
-        problems.append(f"{path}: {_shown(value)} is not a list of strings")
+        problems.append(f"{path}: {shown(value)} is not a list of strings")
         return ()
     if len(value) > MAX_ITEMS:
         problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
@@ -133,7 +139,7 @@ def container_path(value: Any, path: str, problems: list[str]) -> str:
     """An absolute path in the container, or nothing."""
     found: str = text()(value, path, problems)
     if found and not found.startswith("/"):
-        problems.append(f'{path}: {_shown(found)} is not absolute, did you mean "/{found[:64]}"?')
+        problems.append(f'{path}: {shown(found)} is not absolute, did you mean "/{found[:64]}"?')
     return found
 
 
@@ -141,7 +147,7 @@ def hostname(value: Any, path: str, problems: list[str]) -> str:
     """A host name, or nothing."""
     found: str = text(63)(value, path, problems)
     if found and not _HOSTNAME.fullmatch(found):
-        problems.append(f"{path}: {_shown(found)} is not a host name: letters, digits, - and .")
+        problems.append(f"{path}: {shown(found)} is not a host name: letters, digits, - and .")
     return found
 
 
@@ -150,12 +156,70 @@ def containerd_name(value: Any, path: str, problems: list[str]) -> str:
     found: str = text(76)(value, path, problems)
     if found and not _CONTAINERD_NAME.fullmatch(found):
         problems.append(
-            f"{path}: {_shown(found)} is not a name of containerd's:"
+            f"{path}: {shown(found)} is not a name of containerd's:"
             " letters and digits, with single . _ or - between them"
         )
     return found
 
 
-def _shown(value: object) -> str:
+def absolute_paths(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """A list of absolute paths of the host."""
+    return tuple(
+        absolute_path(item, f"{path}[{index}]", problems)
+        for index, item in enumerate(texts(value, path, problems))
+    )
+
+
+def file_name(value: Any, path: str, problems: list[str]) -> str:
+    """The name of a file without a directory, or nothing."""
+    found: str = text(255)(value, path, problems)
+    if found and not _FILE_NAME.fullmatch(found):
+        problems.append(f"{path}: {shown(found)} is not a plain name")
+    return found
+
+
+def integer(at_least: int, at_most: int) -> Reader:
+    """A whole number; Nomad's encoder writes some of them as floats."""
+
+    def read(value: Any, path: str, problems: list[str]) -> int:
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            problems.append(f"{path}: {shown(value)} is not a whole number")
+        elif not at_least <= value <= at_most:
+            problems.append(f"{path}: {value} is not between {at_least} and {at_most}")
+        else:
+            return value
+        return 0
+
+    return read
+
+
+def choice(*words: str) -> Reader:
+    """One of the words, or nothing."""
+
+    def read(value: Any, path: str, problems: list[str]) -> str:
+        found: str = text()(value, path, problems)
+        if found and found not in words:
+            problems.append(f"{path}: {shown(found)} is not one of {', '.join(words)}")
+        return found
+
+    return read
+
+
+def host_mode(sentence: str) -> Reader:
+    """`host` in any case, or nothing; the sentence says what is wrong with anything else."""
+
+    def read(value: Any, path: str, problems: list[str]) -> str:
+        found: str = text()(value, path, problems).lower()
+        if found not in {"", "host", "private"}:
+            problems.append(f"{path}: {sentence}")
+        return "host" if found == "host" else ""
+
+    return read
+
+
+def shown(value: object) -> str:
+    """The value as a sentence shows it: quoted and not longer than a line takes."""
     shown = repr(value)
     return shown if len(shown) <= 64 else f"{shown[:64]}…"  # noqa: PLR2004

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import subprocess
 import tomllib
 from collections.abc import Iterator
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.settings import DriverSettings, TaskOptions
 from plugin.options import DRIVER_OPTIONS, TASK_OPTIONS, markdown_table
 from proto.release import RELEASE
 
@@ -168,11 +166,3 @@ def test_the_readme_has_the_option_tables() -> None:
     text = (ROOT / "README.md").read_text()
     for table in (DRIVER_OPTIONS, TASK_OPTIONS):
         assert markdown_table(table) in text
-
-
-def test_the_options_fill_every_field_of_the_settings() -> None:
-    computed = {"total_mhz", "cores"}
-    for table, settings in ((DRIVER_OPTIONS, DriverSettings), (TASK_OPTIONS, TaskOptions)):
-        assert {option.target for option in table} == {
-            field.name for field in dataclasses.fields(settings)
-        } - computed

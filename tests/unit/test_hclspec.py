@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from plugin import hclspec, options
-from plugin.options import Option
+from plugin.option import Option
 
 
 @pytest.mark.parametrize("table", [options.DRIVER_OPTIONS, options.TASK_OPTIONS])
@@ -29,28 +31,34 @@ def test_a_default_wraps_an_attribute_that_carries_its_own_name() -> None:
 
 
 def test_literals_are_hcl_expressions_of_their_type() -> None:
+    kinds = {"bool": bool, "string": str, "number": int, "list(string)": list}
     for option in (*options.DRIVER_OPTIONS, *options.TASK_OPTIONS):
-        if not option.default:
-            continue
-        if option.hcl_type == "bool":
-            assert option.default in {"true", "false"}
-        else:
-            assert option.hcl_type == "string"
-            assert option.default.startswith('"')
-            assert option.default.endswith('"')
+        if option.default:
+            # Every literal in use is JSON too.
+            assert isinstance(json.loads(option.default), kinds[option.hcl_type]), option.name
 
 
-def test_auth_is_a_block_with_required_attributes() -> None:
-    for table in (options.DRIVER_OPTIONS, options.TASK_OPTIONS):
-        spec = hclspec.schema(table).object.attributes["auth"]
-        assert spec.WhichOneof("block") == "block_value"
-        assert (spec.block_value.name, spec.block_value.required) == ("auth", False)
-        inner = spec.block_value.nested.object.attributes
-        assert {name: inner[name].Attr.required for name in inner} == {
-            "username": True,
-            "password": True,
-            "server_address": False,
-        }
+@pytest.mark.parametrize(
+    ("table", "required"), [(options.DRIVER_OPTIONS, False), (options.TASK_OPTIONS, True)]
+)
+def test_auth_is_a_block_that_asks_a_job_for_user_and_password(
+    table: tuple[Option, ...], *, required: bool
+) -> None:
+    spec = hclspec.schema(table).object.attributes["auth"]
+    assert spec.WhichOneof("block") == "block_value"
+    assert (spec.block_value.name, spec.block_value.required) == ("auth", False)
+    inner = spec.block_value.nested.object.attributes
+    assert inner["username"].Attr.required is required
+    assert inner["password"].Attr.required is required
+    assert inner["server_address"].Attr.required is False
+
+
+def test_mounts_are_blocks_that_may_stand_several_times() -> None:
+    for name in ("mounts", "mount"):
+        spec = hclspec.schema(options.TASK_OPTIONS).object.attributes[name]
+        assert spec.WhichOneof("block") == "block_list"
+        assert spec.block_list.name == name
+        assert spec.block_list.nested.object.attributes["target"].Attr.required
 
 
 def test_only_the_image_is_required_of_a_job_and_nothing_of_an_agent() -> None:

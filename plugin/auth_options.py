@@ -1,0 +1,90 @@
+"""The `auth` blocks: a task's credentials, and what an operator gives to all tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.settings import Auth
+from plugin import option_types as types
+from plugin.option import Option, block, read_fields
+
+_MAX_SECRET_BYTES = 64 * 1024
+
+_SERVER = Option(
+    name="server_address",
+    hcl_type="string",
+    read=types.text(),
+    doc="Registry that the credentials are for, such as `registry.example.com`.",
+)
+TASK_AUTH = (
+    Option(
+        name="username",
+        hcl_type="string",
+        required=True,
+        read=types.text(),
+        doc="User name at the registry.",
+    ),
+    Option(
+        name="password",
+        hcl_type="string",
+        required=True,
+        read=types.text(_MAX_SECRET_BYTES, secret=True),
+        doc="Password or access token at the registry.",
+    ),
+    _SERVER,
+)
+DRIVER_AUTH = (
+    Option(
+        name="username",
+        hcl_type="string",
+        read=types.text(),
+        doc="User name at the registry.",
+    ),
+    Option(
+        name="password",
+        hcl_type="string",
+        read=types.text(_MAX_SECRET_BYTES, secret=True),
+        doc="Password or access token at the registry.",
+    ),
+    _SERVER,
+    Option(
+        name="config",
+        hcl_type="string",
+        read=types.absolute_path,
+        doc="A Docker `config.json` with credentials or credential helpers by registry.",
+    ),
+    Option(
+        name="helper",
+        hcl_type="string",
+        read=types.file_name,
+        doc="Asked for credentials: the `ecr-login` of a program `docker-credential-ecr-login`.",
+    ),
+)
+
+
+def task_auth(value: Any, path: str, problems: list[str]) -> Auth | None:
+    """A task's block; one whose user or password is empty, as a template may leave it, is none."""
+    values = block(value, path, problems)
+    if values is None:
+        return None
+    before = len(problems)
+    fields = read_fields(TASK_AUTH, values, f"{path}.", problems)
+    if len(problems) > before or not fields["username"] or not fields["password"]:
+        return None
+    return Auth(**fields)
+
+
+def driver_auth(value: Any, path: str, problems: list[str]) -> types.Fields:
+    """The operator's block: user and password, a config file, a helper, or several of them."""
+    values = block(value, path, problems)
+    if values is None:
+        return types.Fields()
+    fields = read_fields(DRIVER_AUTH, values, f"{path}.", problems)
+    found = types.Fields(auth_config=fields.get("config", ""), auth_helper=fields.get("helper", ""))
+    user, password = fields.get("username", ""), fields.get("password", "")
+    if bool(user) != bool(password):
+        problems.append(f"{path}: username and password go together")
+    elif user:
+        server = fields.get("server_address", "")
+        found["auth"] = Auth(username=user, password=password, server_address=server)
+    return found

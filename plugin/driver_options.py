@@ -1,0 +1,159 @@
+"""The options of the driver: the agent's `plugin "containerd-driver" { config { … } }`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from actors.settings import DriverSettings
+from plugin import option_types as types
+from plugin.auth_options import DRIVER_AUTH, driver_auth
+from plugin.option import Option, block, decode, read_fields
+
+_GC = (
+    Option(
+        name="image",
+        field="image_gc",
+        hcl_type="bool",
+        default="true",
+        read=types.boolean,
+        doc="`false` keeps images for ever. Only images that this driver pulled are removed.",
+    ),
+    Option(
+        name="image_delay",
+        field="image_gc_delay_s",
+        hcl_type="string",
+        default='"1h"',
+        read=types.duration_s(),
+        doc="How long an image stays after its last task.",
+    ),
+)
+
+
+def _gc(value: Any, path: str, problems: list[str]) -> types.Fields:
+    values = block(value, path, problems)
+    return types.Fields(read_fields(_GC, values, f"{path}.", problems) if values else {})
+
+
+OPTIONS: tuple[Option, ...] = (
+    Option(
+        name="enabled",
+        hcl_type="bool",
+        default="true",
+        read=types.boolean,
+        doc="`false` hides the driver on this node.",
+    ),
+    Option(
+        name="containerd_runtime",
+        hcl_type="string",
+        default='"io.containerd.runc.v2"',
+        read=types.required_text,
+        doc="Runtime of tasks that name none: `io.containerd.runc.v2`, `io.containerd.runsc.v1`"
+        " …, or `runc`, `crun`, `runsc`, `kata`.",
+    ),
+    Option(
+        name="allow_runtimes",
+        hcl_type="list(string)",
+        default="[]",
+        read=types.texts,
+        doc="Runtimes that a task's `runtime` may name; empty: all that this page names.",
+    ),
+    Option(
+        name="stats_interval",
+        field="stats_interval_s",
+        hcl_type="string",
+        default='"1s"',
+        read=types.duration_s(at_least=0.1),
+        doc="How often a task is sampled while somebody watches its stats.",
+    ),
+    Option(
+        name="allow_privileged",
+        hcl_type="bool",
+        default="true",
+        read=types.boolean,
+        doc="`false` refuses privileged jobs.",
+    ),
+    Option(
+        name="seccomp_profile_dir",
+        hcl_type="string",
+        default='"/opt/seccomp"',
+        read=types.absolute_path,
+        doc="Where the files lie that a task's `seccomp_profile` may name.",
+    ),
+    Option(
+        name="auth",
+        hcl_type="block",
+        nested=DRIVER_AUTH,
+        read=driver_auth,
+        doc="Credentials for jobs that bring none. User and password are sent only to"
+        " `server_address`; without one, to `docker.io`.",
+    ),
+    Option(
+        name="registry_config_path",
+        hcl_type="string",
+        default='"/etc/containerd/certs.d"',
+        read=types.absolute_path,
+        doc="Directory with `<registry>/hosts.toml`: mirrors, plain HTTP, CA and client"
+        " certificates.",
+    ),
+    Option(
+        name="snapshotter",
+        hcl_type="string",
+        default='""',
+        read=types.containerd_name,
+        doc="Snapshotter of tasks that name none; empty: `overlayfs`.",
+    ),
+    Option(
+        name="gc",
+        hcl_type="block",
+        nested=_GC,
+        read=_gc,
+        doc="Removal of images that no task uses.",
+    ),
+    Option(
+        name="init_path",
+        hcl_type="string",
+        default='""',
+        read=types.absolute_path,
+        doc="Static program that `init = true` makes process 1; empty: `catatonit` or"
+        " `tini-static` of this machine.",
+    ),
+    Option(
+        name="cdi_spec_dirs",
+        hcl_type="list(string)",
+        default='["/etc/cdi", "/var/run/cdi"]',
+        read=types.absolute_paths,
+        doc="Where the Container Device Interface's device descriptions lie.",
+    ),
+    Option(
+        name="containerd_address",
+        hcl_type="string",
+        default='"/run/containerd/containerd.sock"',
+        read=types.absolute_path,
+        doc="containerd's socket.",
+    ),
+    Option(
+        name="containerd_namespace",
+        hcl_type="string",
+        default='""',
+        read=types.containerd_name,
+        doc="containerd's namespace; empty: `nomad`, or `nomad.slice` on cgroup v2.",
+    ),
+    Option(
+        name="state_dir",
+        hcl_type="string",
+        default='"/run/nomad-driver-containerd"',
+        read=types.absolute_path,
+        doc="Where the launcher and the workers keep sockets and exit records; must not survive"
+        " a reboot.",
+    ),
+)
+
+
+def driver_settings(packed: bytes, *, total_mhz: int = 0, cores: int = 0) -> DriverSettings:
+    """The driver's settings from the plugin block.
+
+    Raises:
+        DriverError: code INVALID, with every problem in the block.
+    """
+    fields = decode(OPTIONS, packed, "the plugin block of containerd-driver")
+    return DriverSettings(**fields, total_mhz=total_mhz, cores=cores)

@@ -1,0 +1,329 @@
+"""The options of a task: the job's `config { … }`."""
+
+from __future__ import annotations
+
+from actors.settings import TaskOptions
+from plugin import option_forms as forms
+from plugin import option_types as types
+from plugin.auth_options import TASK_AUTH, task_auth
+from plugin.mount_options import MOUNT, MOUNTS, mount_blocks, mounts, volumes
+from plugin.option import Option, decode
+
+_MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
+
+_IMAGE = (
+    Option(
+        name="image",
+        hcl_type="string",
+        required=True,
+        read=types.required_text,
+        doc="Image to run, written as for Docker.",
+    ),
+    Option(
+        name="image_pull_timeout",
+        field="image_pull_timeout_s",
+        hcl_type="string",
+        default='"5m"',
+        read=types.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
+        doc="How long a pull may take.",
+    ),
+    Option(
+        name="image_pull_policy",
+        hcl_type="string",
+        default='""',
+        read=types.choice("always", "missing", "never"),
+        doc="`always`, `missing` or `never`; empty: `always` for the tag `latest`, else `missing`.",
+    ),
+    Option(
+        name="force_pull",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc='`true` is `image_pull_policy = "always"`.',
+    ),
+    Option(
+        name="load",
+        hcl_type="string",
+        read=types.text(),
+        doc="Archive below the task directory, as `docker save` or `skopeo` write it, that brings"
+        " the image.",
+    ),
+    Option(
+        name="snapshotter",
+        hcl_type="string",
+        default='""',
+        read=types.containerd_name,
+        doc="containerd's snapshotter; empty: the driver's.",
+    ),
+    Option(
+        name="auth",
+        hcl_type="block",
+        nested=TASK_AUTH,
+        read=task_auth,
+        doc="Credentials for the image's registry; they win over the driver's.",
+    ),
+    Option(
+        name="auth_soft_fail",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` pulls without credentials when none can be got for the registry.",
+    ),
+)
+_PROCESS = (
+    Option(
+        name="command",
+        hcl_type="string",
+        read=types.text(types.MAX_ARGUMENT_BYTES),
+        doc="Replaces the image's CMD, keeps its ENTRYPOINT.",
+    ),
+    Option(
+        name="args",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc="Arguments after `command` or `entrypoint`; alone they replace CMD.",
+    ),
+    Option(
+        name="entrypoint",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc='Replaces ENTRYPOINT and CMD; `[""]` clears the image\'s ENTRYPOINT.',
+    ),
+    Option(
+        name="cwd",
+        hcl_type="string",
+        read=types.container_path,
+        doc="Working directory; made when it does not exist.",
+    ),
+    Option(
+        name="group_add",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc="More groups of the task's user, by the image's names or by number.",
+    ),
+    Option(
+        name="init",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` runs a small init as process 1, which reaps orphans and passes signals on.",
+    ),
+    Option(
+        name="stop_signal",
+        hcl_type="string",
+        read=forms.signal_name,
+        doc="Signal that asks the task to end, where the job has no `kill_signal`; default: the"
+        " image's, else SIGTERM.",
+    ),
+    Option(
+        name="runtime",
+        hcl_type="string",
+        read=types.text(),
+        doc="Runtime of this task, written as `containerd_runtime`.",
+    ),
+    Option(
+        name="labels",
+        hcl_type="list(map(string))",
+        read=forms.labels,
+        doc="Labels on containerd's container.",
+    ),
+)
+_RESOURCES = (
+    Option(
+        name="cpu_hard_limit",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` makes `resources.cpu` a limit; without, it is a weight.",
+    ),
+    Option(
+        name="cpu_cfs_period",
+        field="cpu_cfs_period_us",
+        hcl_type="number",
+        default="100000",
+        read=types.integer(1000, 1_000_000),
+        doc="Period of the hard limit, in microseconds.",
+    ),
+    Option(
+        name="pids_limit",
+        hcl_type="number",
+        default="0",
+        read=types.integer(-1, _MAX_PIDS),
+        doc="Most processes and threads at once; 0 is no limit.",
+    ),
+    Option(
+        name="oom_score_adj",
+        hcl_type="number",
+        default="0",
+        read=types.integer(0, 1000),
+        doc="How much sooner than others the kernel kills the task when memory runs out.",
+    ),
+    Option(
+        name="shm_size",
+        field="shm_size_bytes",
+        hcl_type="string",
+        read=forms.size_bytes("Error in setting shm_size: "),
+        doc='Size of /dev/shm, such as `"128M"`; default: 64M.',
+    ),
+    Option(
+        name="ulimit",
+        field="ulimits",
+        hcl_type="list(map(string))",
+        read=forms.ulimits,
+        doc='Limits by name, as `soft:hard` or one number for both: `nofile = "1024:65536"`.',
+    ),
+    Option(
+        name="sysctl",
+        hcl_type="list(map(string))",
+        read=forms.sysctls,
+        doc="Kernel parameters of the container's own namespaces.",
+    ),
+)
+_ISOLATION = (
+    Option(
+        name="privileged",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` gives all capabilities and all devices of the host.",
+    ),
+    Option(
+        name="cap_add",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc="Capabilities to add, such as `SYS_ADMIN`, or `all`.",
+    ),
+    Option(
+        name="cap_drop",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc="Capabilities to take away, or `all`.",
+    ),
+    Option(
+        name="seccomp",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` filters system calls by the default profile.",
+    ),
+    Option(
+        name="seccomp_profile",
+        hcl_type="string",
+        read=types.text(),
+        doc="A profile of your own in Docker's JSON, below the driver's `seccomp_profile_dir`;"
+        " needs `seccomp = true`.",
+    ),
+    Option(
+        name="apparmor_profile",
+        hcl_type="string",
+        read=types.text(256),
+        doc="AppArmor profile, loaded on the host, that the task runs under.",
+    ),
+    Option(
+        name="readonly_rootfs",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` makes the container's root read-only.",
+    ),
+    Option(
+        name="pid_mode",
+        hcl_type="string",
+        default='""',
+        read=types.host_mode("Invalid pid_mode. Set pid_mode=host to enable host pid namespace."),
+        doc="`host` shares the host's process namespace.",
+    ),
+    Option(
+        name="ipc_mode",
+        hcl_type="string",
+        default='""',
+        read=types.host_mode("Invalid ipc_mode. Set ipc_mode=host to share the host's."),
+        doc="`host` shares the host's System V IPC, message queues and /dev/shm.",
+    ),
+    Option(
+        name="uts_mode",
+        hcl_type="string",
+        default='""',
+        read=types.host_mode("Invalid uts_mode. Set uts_mode=host to share the host's."),
+        doc="`host` shares the host's name.",
+    ),
+)
+_NETWORK = (
+    Option(
+        name="hostname",
+        hcl_type="string",
+        read=types.hostname,
+        doc="Host name in the container; default: task name and the alloc's first 8 digits.",
+    ),
+    Option(
+        name="host_network",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` uses the host's network.",
+    ),
+    Option(
+        name="host_dns",
+        hcl_type="bool",
+        default="true",
+        read=types.boolean,
+        doc="`false` keeps the image's `/etc/resolv.conf` instead of the host's.",
+    ),
+    Option(
+        name="extra_hosts",
+        hcl_type="list(string)",
+        read=types.texts,
+        doc="Lines for /etc/hosts, as `name:address`.",
+    ),
+)
+_FILES = (
+    Option(
+        name="devices",
+        hcl_type="any",
+        read=forms.devices,
+        doc='Devices of the host: `"/dev/fuse"`, `"/dev/a:/dev/b:rw"`, blocks with `host_path`,'
+        ' `container_path`, `cgroup_permissions`, or CDI names as `"vendor.com/gpu=0"`.',
+    ),
+    Option(
+        name="mounts",
+        hcl_type="block list",
+        nested=MOUNTS,
+        repeated=True,
+        read=mounts,
+        doc="Mounts with fstab options.",
+    ),
+    Option(
+        name="mount",
+        field="mounts",
+        hcl_type="block list",
+        nested=MOUNT,
+        repeated=True,
+        read=mount_blocks,
+        doc="Mounts in Docker's form.",
+    ),
+    Option(
+        name="volumes",
+        field="mounts",
+        hcl_type="list(string)",
+        read=volumes,
+        doc="Bind mounts as `source:target:options`.",
+    ),
+)
+
+OPTIONS: tuple[Option, ...] = (
+    *_IMAGE,
+    *_PROCESS,
+    *_RESOURCES,
+    *_ISOLATION,
+    *_NETWORK,
+    *_FILES,
+)
+
+
+def task_options(packed: bytes) -> TaskOptions:
+    """One task's options from the job's `config` block.
+
+    Raises:
+        DriverError: code INVALID, `failed to decode driver config`, with every problem.
+    """
+    return TaskOptions(**decode(OPTIONS, packed, "the task's config"))
