@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.nomad_types import Fingerprint, Health
+from containerd import runtimes
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -54,6 +55,8 @@ async def take(services: Services) -> Fingerprint:
             "driver.containerd-driver": True,
             "driver.containerd-driver.version": RELEASE,
             "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
+            "driver.containerd-driver.privileged": services.settings.allow_privileged,
+            "driver.containerd-driver.runtimes": ",".join(runtimes.available()),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,
         },

@@ -7,19 +7,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers
+from actors import identifiers, limits
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import reference, spec
+from containerd import reference, runtimes, spec
+from containerd.runtimes import Runtime
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
-    from actors.settings import Auth, TaskOptions
+    from actors.settings import Auth, DriverSettings, TaskOptions
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
 _NO_LOG = frozenset({"", "/dev/null"})
+# Static ones: the container has no library of the host's.
+_INITS = (
+    "/usr/libexec/podman/catatonit",
+    "/usr/bin/catatonit",
+    "/usr/bin/tini-static",
+    "/usr/bin/docker-init",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +37,8 @@ class Plan:
     container_id: str
     directory: Path
     image: ImageRequest
-    runtime: str
+    runtime: Runtime
+    init: str
     stdout: str
     stderr: str
     labels: dict[str, str]
@@ -60,17 +69,65 @@ def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
             " Only one of them needs to be set.",
             code=Code.INVALID,
         )
+    _check_sysctls(options)
+    if options.uts_mode and options.hostname:
+        raise _invalid("hostname and uts_mode are mutually exclusive")
     container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
     stdout, stderr = _logs(task)
     return Plan(
         container_id=container,
         directory=identifiers.task_directory(services.state_dir, container),
         image=_image(services, options),
-        runtime=settings.containerd_runtime,
+        runtime=_runtime(settings, options),
+        init=_init(settings) if options.init else "",
         stdout=stdout,
         stderr=stderr,
-        labels=identifiers.labels(task.id, task.alloc_id, task.name),
+        labels={
+            **options.labels,
+            **identifiers.labels(task.id, task.alloc_id, task.name),
+        },
     )
+
+
+def _runtime(settings: DriverSettings, options: TaskOptions) -> Runtime:
+    written = options.runtime or settings.containerd_runtime
+    allowed = settings.allow_runtimes or runtimes.KNOWN
+    # A runtime runs as root with what the job gives it: only names that somebody wrote down.
+    if options.runtime and written not in (*allowed, settings.containerd_runtime):
+        raise DriverError(
+            f"Error in creating container: runtime: {written[:64]!r} is not allowed on this node",
+            resolution=f"use one of {', '.join(allowed)}, or add it to the driver's allow_runtimes",
+            code=Code.DENIED,
+        )
+    return runtimes.resolve(written)
+
+
+def _init(settings: DriverSettings) -> str:
+    candidates = (settings.init_path,) if settings.init_path else _INITS
+    for path in candidates:
+        if Path(path).is_file():
+            return path
+    raise DriverError(
+        "Error in creating container: init: no init program on this machine",
+        details=f"looked for {', '.join(candidates)}",
+        resolution="install catatonit, or name a static one as the driver's init_path",
+        code=Code.INVALID,
+    )
+
+
+def _check_sysctls(options: TaskOptions) -> None:
+    """A parameter of a namespace that the task shares with the host would be the host's."""
+    for name in options.sysctl:
+        if name.startswith("net.") and options.host_network:
+            raise _invalid(f"sysctl: {name} is the host's own with host_network")
+        if not name.startswith("net.") and name != "kernel.domainname" and options.ipc_mode:
+            raise _invalid(f"sysctl: {name} is the host's own with ipc_mode")
+        if name == "kernel.domainname" and options.uts_mode:
+            raise _invalid(f"sysctl: {name} is the host's own with uts_mode")
+
+
+def _invalid(text: str) -> DriverError:
+    return DriverError(f"Error in creating container: {text}", code=Code.INVALID)
 
 
 def _image(services: Services, options: TaskOptions) -> ImageRequest:
@@ -105,15 +162,13 @@ def spec_inputs(
     services: Services,
     task: TaskConfig,
     options: TaskOptions,
+    made: Plan,
     image: ImageReady,
     user: ResolvedUser,
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
     alloc_id, name = task.alloc_id, task.name
     container = identifiers.container_id(alloc_id, name, cgroup_v2=services.cgroup_v2)
-    resources = task.resources
-    hard = resources.memory_limit_bytes if resources.memory_max_mb >= 0 else 0
-    soft = resources.memory_mb * 1024 * 1024 if resources.memory_max_mb else 0
     return spec.SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -123,14 +178,21 @@ def spec_inputs(
         env={**task.device_env, **task.env},
         user=user,
         hostname=options.hostname or identifiers.hostname(alloc_id, name),
-        cgroup_path=identifiers.cgroup_path(container, services.namespace),
-        memory_limit_bytes=hard,
-        memory_reservation_bytes=soft,
-        cpu_shares=resources.cpu_shares,
-        cpuset_cpus=resources.cpuset_cpus,
+        cgroup_path=limits.cgroup_path(
+            task.resources, container, services.namespace, cgroup_v2=services.cgroup_v2
+        ),
+        limits=limits.limits(task.resources, options, services.settings),
+        rlimits=options.ulimits,
+        oom_score_adj=options.oom_score_adj,
+        sysctl=options.sysctl,
+        shm_size_bytes=options.shm_size_bytes,
+        init=made.init,
         mounts=mounts(task, options),
         netns_path=task.network.path if task.network else "",
         host_network=options.host_network,
+        host_pid=bool(options.pid_mode),
+        host_ipc=bool(options.ipc_mode),
+        host_uts=bool(options.uts_mode),
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=services.cgroup_v2,
     )

@@ -19,7 +19,7 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from actors import identifiers, plan, teardown
+from actors import identifiers, limits, plan, teardown
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
@@ -167,16 +167,20 @@ class _Start:
             self._task.user or self._image.config.user,
             mounts,
             cache_key=self._image.chain_id,
+            more_groups=self._options.group_add,
         )
         document = spec.build_spec(
-            plan.spec_inputs(self._services, self._task, self._options, self._image, user)
+            plan.spec_inputs(
+                self._services, self._task, self._options, self._plan, self._image, user
+            )
         )
         await self._containerd.create_container(
             ContainerRecord(
                 id=self._id,
                 labels=self._plan.labels,
                 image=self._image.name,
-                runtime=self._plan.runtime,
+                runtime=self._plan.runtime.name,
+                runtime_binary=self._plan.runtime.binary_name,
                 spec_json=json.dumps(document, separators=(",", ":")).encode(),
                 snapshotter=self._plan.image.snapshotter,
                 snapshot_key=identifiers.snapshot_key(self._id),
@@ -195,13 +199,20 @@ class _Start:
             stderr=self._plan.stderr,
             terminal=False,
         )
+        if self._task.resources.cpuset_cgroup:
+            await asyncio.to_thread(
+                limits.join_cpuset,
+                self._task.resources,
+                pid,
+                cgroup_v2=self._services.cgroup_v2,
+            )
         return await self._containerd.shim(self._id, pid)
 
     async def _watch(self, link: WorkerLink, shim: ShimAddress | None) -> None:
         if shim is None:
             raise DriverError(
                 f"the shim of container {self._id} has no address that a worker can use",
-                details=f"runtime {self._plan.runtime}",
+                details=f"runtime {self._plan.runtime.name}",
                 resolution="use io.containerd.runc.v2",
                 code=Code.UNSUPPORTED,
             )
@@ -230,7 +241,7 @@ class _Start:
             pid=pid,
             stdout_path=self._task.stdout_path,
             stderr_path=self._task.stderr_path,
-            stop_signal=self._image.config.stop_signal,
+            stop_signal=self._options.stop_signal or self._image.config.stop_signal,
             image=self._image.name,
         )
 

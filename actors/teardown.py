@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import shutil
 import signal
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from containerd.client import Containerd
 
 _KILL_WAIT_S = 10.0
+_RUNTIME_WAIT_S = 2.0
 _POLL_S = 0.02
 _log = logging.getLogger(__name__)
 
@@ -72,13 +74,18 @@ async def delete_task(containerd: Containerd, container_id: str) -> None:
 
 
 async def _until_stopped(containerd: Containerd, container_id: str) -> None:
-    deadline = asyncio.get_running_loop().time() + _KILL_WAIT_S
+    now = asyncio.get_running_loop().time
+    patience, deadline = now() + _RUNTIME_WAIT_S, now() + _KILL_WAIT_S
     while True:
         record = await containerd.task(container_id)
         # A task that was created and never started is gone with its kill.
         if record is None or record.status is Status.STOPPED:
             return
-        if asyncio.get_running_loop().time() > deadline:
+        if now() > patience:
+            patience = deadline
+            # gVisor's runtime kills no container that was created and not started.
+            await _kill_directly(containerd, container_id, record.pid)
+        if now() > deadline:
             raise DriverError(
                 f"the process of container {container_id} survives SIGKILL",
                 details=f"pid {record.pid}, after {_KILL_WAIT_S:g} s",
@@ -87,6 +94,24 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
                 code=Code.TIMEOUT,
             )
         await asyncio.sleep(_POLL_S)
+
+
+async def _kill_directly(containerd: Containerd, container_id: str, pid: int) -> None:
+    """Kills a task's process without its runtime."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        # The number could have passed to another process; containerd still names it as the task's.
+        record = await containerd.task(container_id)
+        if record is not None and record.pid == pid and record.status is not Status.STOPPED:
+            _log.warning("the runtime kills no task, killed directly", extra={"id": container_id})
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except OSError:
+        return
+    finally:
+        os.close(pidfd)
 
 
 async def end_worker(link: WorkerLink) -> None:

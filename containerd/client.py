@@ -29,6 +29,7 @@ from proto.containerd import (
     content_pb2,
     images_pb2,
     leases_pb2,
+    runc_options_pb2,
     snapshots_pb2,
     tasks_pb2,
     types_pb2,
@@ -41,6 +42,7 @@ CALL_S = 10.0
 RUNTIME_S = 60.0
 DEFAULT_SNAPSHOTTER = "overlayfs"
 _SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+_RUNC_OPTIONS_URL = "containerd.runc.v1.Options"
 _PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
 
@@ -181,7 +183,7 @@ class Containerd:
             id=record.id,
             labels=dict(record.labels),
             image=record.image,
-            runtime=containers_pb2.Container.Runtime(name=record.runtime),
+            runtime=_runtime(record),
             spec=AnyMessage(type_url=_SPEC_URL, value=record.spec_json),
             snapshotter=record.snapshotter,
             snapshot_key=record.snapshot_key,
@@ -393,6 +395,15 @@ class Containerd:
 
 def _mount(mount: types_pb2.Mount) -> Mount:
     return Mount(type=mount.type, source=mount.source, options=tuple(mount.options))
+
+
+def _runtime(record: ContainerRecord) -> containers_pb2.Container.Runtime:
+    runtime = containers_pb2.Container.Runtime(name=record.runtime)
+    if record.runtime_binary:
+        options = runc_options_pb2.Options(binary_name=record.runtime_binary)
+        runtime.options.type_url = _RUNC_OPTIONS_URL
+        runtime.options.value = options.SerializeToString()
+    return runtime
 
 
 def _container(container: containers_pb2.Container) -> ContainerRecord:

@@ -48,7 +48,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
-    """A container: what a task is made from. spec_json is the OCI runtime spec."""
+    """A container: what a task is made from. spec_json is the OCI runtime spec.
+
+    runtime_binary is the program that a shim of runc's kind runs, empty for its own choice.
+    """
 
     id: str
     labels: Mapping[str, str]
@@ -57,6 +60,7 @@ class ContainerRecord:
     spec_json: bytes = field(repr=False)
     snapshotter: str
     snapshot_key: str
+    runtime_binary: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,13 +57,16 @@ class Accounts:
 _known: OrderedDict[str, Accounts] = OrderedDict()
 
 
-async def resolve(user: str, mounts: tuple[Mount, ...], *, cache_key: str) -> ResolvedUser:
+async def resolve(
+    user: str, mounts: tuple[Mount, ...], *, cache_key: str, more_groups: tuple[str, ...] = ()
+) -> ResolvedUser:
     """Resolves `user`, `uid`, `user:group` or any mix; empty is root.
 
     Args:
         user: what the job or the image says.
         mounts: of a snapshot that has the image's files.
         cache_key: the image's chain id: the files of one chain never change.
+        more_groups: names or numbers of groups beside the user's own.
 
     Raises:
         DriverError: code INVALID; `no users found` or `no groups found`.
@@ -74,14 +77,14 @@ async def resolve(user: str, mounts: tuple[Mount, ...], *, cache_key: str) -> Re
         _known[cache_key] = accounts
         while len(_known) > _REMEMBERED:
             _known.popitem(last=False)
-    return lookup(user, accounts)
+    return lookup(user, accounts, more_groups)
 
 
-def lookup(user: str, accounts: Accounts) -> ResolvedUser:
+def lookup(user: str, accounts: Accounts, more_groups: tuple[str, ...] = ()) -> ResolvedUser:
     """The pure part of `resolve`: what Docker and containerd make of a user.
 
     A number needs no entry. A user without a group gets the entry's group (0 without an entry)
-    and every group that lists its name; an explicit group replaces both.
+    and every group that lists its name; an explicit group replaces both. more_groups come on top.
     """
     name, colon, group = user.partition(":")
     name = name or "root"
@@ -91,10 +94,13 @@ def lookup(user: str, accounts: Accounts) -> ResolvedUser:
             raise _unknown("user", name, "no users found")
         entry = ["root", "", "0", "0", "", "/root"]
     uid = _number(entry[2] if entry else name, "user", name)
+    more = tuple(_gid(given, accounts.group) for given in more_groups)
     if colon and group:
-        return ResolvedUser(uid=uid, gid=_gid(group, accounts.group), home=_home(entry))
-    gid = _number(entry[3], "group", name) if entry else 0
-    extra = _groups_with(entry[0], accounts.group) if entry else ()
+        gid, own = _gid(group, accounts.group), ()
+    else:
+        gid = _number(entry[3], "group", name) if entry else 0
+        own = _groups_with(entry[0], accounts.group) if entry else ()
+    extra = tuple(dict.fromkeys((*own, *more)))
     return ResolvedUser(uid=uid, gid=gid, additional_gids=extra, home=_home(entry))
 
 

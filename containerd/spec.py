@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from containerd import resources
+from containerd.resources import Limits
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ _MASKED_PATHS = (
     "/proc/scsi",
 )
 _READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-# cpu.shares of cgroup v1; runc turns them into the weight of v2.
-_MIN_SHARES, _MAX_SHARES = 2, 262144
+_DEFAULT_SHM_BYTES = 64 * 1024 * 1024
+INIT_PATH = "/.init"
 _MAX_HOSTNAME = 63
 
 
@@ -71,9 +73,11 @@ class BindMount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInputs:
-    """All that a spec depends on. Sizes in bytes, 0 means no limit; cgroup_path from the root.
+    """All that a spec depends on. cgroup_path counts from the root of cgroups.
 
     netns_path joins a network namespace; host_network keeps the host's; neither makes a new one.
+    rlimits are (soft, hard) by lower-case name. shm_size_bytes 0 is 64 MiB. init is the path of a
+    static program of the host that becomes process 1, or empty.
     """
 
     image_config: ImageConfig
@@ -85,13 +89,18 @@ class SpecInputs:
     user: ResolvedUser
     hostname: str
     cgroup_path: str
-    memory_limit_bytes: int = 0
-    memory_reservation_bytes: int = 0
-    cpu_shares: int = 0
-    cpuset_cpus: str = ""
+    limits: Limits = field(default_factory=Limits)
+    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    oom_score_adj: int = 0
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    shm_size_bytes: int = 0
+    init: str = ""
     mounts: tuple[BindMount, ...] = ()
     netns_path: str = ""
     host_network: bool = False
+    host_pid: bool = False
+    host_ipc: bool = False
+    host_uts: bool = False
     readonly_rootfs: bool = False
     cgroup_v2: bool = False
 
@@ -102,7 +111,7 @@ def build_spec(inputs: SpecInputs) -> Document:
     Raises:
         DriverError: code INVALID; the message starts with the option that is wrong.
     """
-    return {
+    document: Document = {
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": inputs.readonly_rootfs},
         "hostname": _hostname(inputs.hostname),
@@ -111,11 +120,20 @@ def build_spec(inputs: SpecInputs) -> Document:
         "linux": {
             "cgroupsPath": inputs.cgroup_path,
             "namespaces": _namespaces(inputs),
-            "resources": _resources(inputs),
+            "resources": {
+                "devices": [{"allow": False, "access": "rwm"}],
+                **resources.document(inputs.limits),
+            },
             "maskedPaths": list(_MASKED_PATHS),
             "readonlyPaths": list(_READONLY_PATHS),
         },
     }
+    if inputs.sysctl:
+        document["linux"]["sysctl"] = dict(inputs.sysctl)
+    if inputs.host_uts:
+        # runc would set the host's own name.
+        del document["hostname"]
+    return document
 
 
 def process_for_exec(
@@ -179,7 +197,8 @@ def environment(inputs: SpecInputs) -> list[str]:
         name, _, value = entry.partition("=")
         merged[name] = value
     merged.setdefault("HOME", inputs.user.home or "/")
-    merged["HOSTNAME"] = _hostname(inputs.hostname)
+    if not inputs.host_uts:
+        merged["HOSTNAME"] = _hostname(inputs.hostname)
     for name, value in inputs.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise _invalid(f"env: {name[:64]!r} is no name or has a NUL byte in its value")
@@ -192,8 +211,8 @@ def _process(inputs: SpecInputs) -> Document:
     if inputs.user.additional_gids:
         user["additionalGids"] = list(inputs.user.additional_gids)
     capabilities = list(DEFAULT_CAPABILITIES)
-    return {
-        "args": arguments(inputs),
+    process: Document = {
+        "args": [INIT_PATH, "--", *arguments(inputs)] if inputs.init else arguments(inputs),
         "cwd": _cwd(inputs),
         "env": environment(inputs),
         "user": user,
@@ -204,6 +223,14 @@ def _process(inputs: SpecInputs) -> Document:
             "permitted": capabilities,
         },
     }
+    if inputs.rlimits:
+        process["rlimits"] = [
+            {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
+            for name, (soft, hard) in sorted(inputs.rlimits.items())
+        ]
+    if inputs.oom_score_adj:
+        process["oomScoreAdj"] = inputs.oom_score_adj
+    return process
 
 
 def _cwd(inputs: SpecInputs) -> str:
@@ -224,33 +251,15 @@ def _hostname(name: str) -> str:
 
 
 def _namespaces(inputs: SpecInputs) -> list[Document]:
-    kinds: list[Document] = [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")]
+    shared = {"pid": inputs.host_pid, "ipc": inputs.host_ipc, "uts": inputs.host_uts}
+    kinds: list[Document] = [
+        {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup") if not shared.get(kind)
+    ]
     if inputs.netns_path:
         kinds.append({"type": "network", "path": inputs.netns_path})
     elif not inputs.host_network:
         kinds.append({"type": "network"})
     return kinds
-
-
-def _resources(inputs: SpecInputs) -> Document:
-    resources: Document = {"devices": [{"allow": False, "access": "rwm"}]}
-    cpu: Document = {}
-    if inputs.cpu_shares > 0:
-        cpu["shares"] = max(_MIN_SHARES, min(_MAX_SHARES, inputs.cpu_shares))
-    if inputs.cpuset_cpus:
-        cpu["cpus"] = inputs.cpuset_cpus
-    if cpu:
-        resources["cpu"] = cpu
-    memory: Document = {}
-    if inputs.memory_limit_bytes > 0:
-        memory["limit"] = inputs.memory_limit_bytes
-        # Memory and swap together: equal to the limit means no swap.
-        memory["swap"] = inputs.memory_limit_bytes
-    if inputs.memory_reservation_bytes > 0:
-        memory["reservation"] = inputs.memory_reservation_bytes
-    if memory:
-        resources["memory"] = memory
-    return resources
 
 
 def _mounts(inputs: SpecInputs) -> list[Document]:
@@ -265,13 +274,14 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
             "devpts",
             ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         ),
-        _fs("/dev/shm", "tmpfs", "shm", [*secure, "mode=1777", "size=65536k"]),  # noqa: S108
-        _fs("/dev/mqueue", "mqueue", "mqueue", secure),
+        *_ipc_mounts(inputs, secure),
         _fs("/sys", "sysfs", "sysfs", [*secure, "ro"]),
         _fs("/sys/fs/cgroup", "cgroup", "cgroup", [*secure, "relatime", "ro"]),
     ]
     if inputs.readonly_rootfs:
         mounts.append(_fs("/run", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]))
+    if inputs.init:
+        mounts.append(_fs(INIT_PATH, "bind", inputs.init, ["bind", "ro", "nosuid", "nodev"]))
     binds = sorted(inputs.mounts, key=lambda mount: posixpath.normpath(mount.target).count("/"))
     for mount in binds:
         target = posixpath.normpath(mount.target)
@@ -280,6 +290,18 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
         options = ["rbind", "rprivate", "ro" if mount.readonly else "rw"]
         mounts.append(_fs(target, "bind", mount.source, options))
     return mounts
+
+
+def _ipc_mounts(inputs: SpecInputs, secure: list[str]) -> list[Document]:
+    """What belongs to the IPC namespace: shared memory and message queues."""
+    # A mount of mqueue shows the queues of the namespace it is made in, the host's too.
+    queues = _fs("/dev/mqueue", "mqueue", "mqueue", secure)
+    path = "/dev/shm"  # noqa: S108
+    if inputs.host_ipc:
+        return [_fs(path, "bind", path, ["rbind", *secure]), queues]
+    # Whole KiB, rounded up: a size of 0 would be no limit at all.
+    size_kib = -(-(inputs.shm_size_bytes or _DEFAULT_SHM_BYTES) // 1024)
+    return [_fs(path, "tmpfs", "shm", [*secure, "mode=1777", f"size={size_kib}k"]), queues]
 
 
 def _fs(destination: str, kind: str, source: str, options: list[str]) -> Document:

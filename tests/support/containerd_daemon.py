@@ -33,13 +33,15 @@ class ContainerdDaemon:
 
     namespace = "nomad-test"
 
-    def __init__(self, binary: str = "containerd") -> None:
+    def __init__(self, binary: str = "containerd", path: str = "") -> None:
+        """A daemon to start. path comes first where it looks for shims and runtimes."""
         self.binary = shutil.which(binary) or binary
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
+        self._path = path
 
     def __enter__(self) -> Self:
         self.start()
@@ -64,6 +66,7 @@ class ContainerdDaemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, "PATH": f"{self._path}:{os.environ['PATH']}"},
             )
         wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
 

@@ -90,6 +90,7 @@ class Driver:
         name: str = "t",
         *,
         memory_mb: int = 64,
+        resources: Resources | None = None,
         user: str = "",
         env: Mapping[str, str] | None = None,
         alloc_id: str = "",
@@ -105,9 +106,8 @@ class Driver:
             job_name="test",
             task_group_name="test",
             env={"NOMAD_ALLOC_ID": alloc_id, "NOMAD_TASK_NAME": name, **(env or {})},
-            resources=Resources(
-                cpu_shares=100, memory_mb=memory_mb, memory_limit_bytes=memory_mb * MIB
-            ),
+            resources=resources
+            or Resources(cpu_shares=100, memory_mb=memory_mb, memory_limit_bytes=memory_mb * MIB),
             user=user,
             alloc_dir=str(alloc.path),
             stdout_path=str(alloc.fifo(name, "stdout")),
@@ -122,6 +122,15 @@ class Driver:
         if script:
             chosen |= {"command": "/bin/sh", "args": ["-c", script]}
         return await self.session.start(job.config, chosen)
+
+    async def output(self, image: str, script: str, job: Job | None = None, **options: Any) -> str:
+        """What a script prints in a task of its own, from start to destroy."""
+        job = job or self.task()
+        await self.start(job, image, script, **options)
+        result = await self.session.wait(job.id)
+        await self.end(job)
+        assert result.exit_code == 0, (result, bytes(job.out), bytes(job.err))
+        return job.out.decode()
 
     async def end(self, job: Job) -> None:
         """Destroys the task and waits for the end of its logs."""

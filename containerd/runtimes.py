@@ -1,0 +1,105 @@
+"""Runtimes by the names that operators and jobs write, and which of them this machine has.
+
+containerd finds the shim of `io.containerd.<name>.<version>` as the program
+`containerd-shim-<name>-<version>` on its PATH. runc's shim runs any program that takes runc's
+command line, which is how crun is run, and gVisor's runsc where its own shim is not installed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from proto.errors import Code, DriverError
+
+# A service's PATH, and where bundles of containerd put their programs.
+DIRECTORIES = (
+    *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
+    *("/opt/containerd/bin", "/usr/libexec"),
+)
+DEFAULT = "io.containerd.runc.v2"
+_TYPE = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.(v[0-9]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """What containerd is told. binary_name is empty where the shim knows its own program."""
+
+    name: str
+    binary_name: str = ""
+
+
+# By preference; the first whose programs are here is taken.
+_SHORT_NAMES = {
+    "runc": (Runtime(name=DEFAULT),),
+    "crun": (Runtime(name=DEFAULT, binary_name="crun"),),
+    "runsc": (
+        Runtime(name="io.containerd.runsc.v1"),
+        Runtime(name=DEFAULT, binary_name="runsc"),
+    ),
+    "kata": (Runtime(name="io.containerd.kata.v2"),),
+}
+_LONG_NAMES = (
+    "io.containerd.runc.v2",
+    "io.containerd.runc.v1",
+    "io.containerd.runsc.v1",
+    "io.containerd.kata.v2",
+)
+KNOWN = (*_SHORT_NAMES, *_LONG_NAMES)
+
+
+def resolve(written: str, directories: tuple[str, ...] = DIRECTORIES) -> Runtime:
+    """The runtime of a name: short, or a shim's type, or the path of a shim.
+
+    Raises:
+        DriverError: code INVALID; no such name, or its programs are not on this machine.
+    """
+    candidates = _SHORT_NAMES.get(written) or (Runtime(name=written),)
+    if written == "io.containerd.runsc.v1":
+        candidates = _SHORT_NAMES["runsc"]
+    missing: list[str] = []
+    for runtime in candidates:
+        lacking = [name for name in _programs(runtime) if not _find(name, directories)]
+        if not lacking:
+            return runtime
+        missing += lacking
+    raise DriverError(
+        f"the runtime {written[:128]!r} is not installed",
+        details=f"no {' and no '.join(dict.fromkeys(missing))} on this machine",
+        resolution=f"install it, or use one that is here: {', '.join(available(directories))}",
+        code=Code.INVALID,
+    )
+
+
+def available(directories: tuple[str, ...] = DIRECTORIES) -> tuple[str, ...]:
+    """The names of KNOWN whose programs are on this machine."""
+    found: list[str] = []
+    for name in KNOWN:
+        candidates = _SHORT_NAMES.get(name, (Runtime(name=name),))
+        if any(all(_find(p, directories) for p in _programs(c)) for c in candidates):
+            found.append(name)
+    return tuple(found)
+
+
+def _programs(runtime: Runtime) -> tuple[str, ...]:
+    match = _TYPE.fullmatch(runtime.name)
+    if match is not None:
+        shim = f"containerd-shim-{match[1]}-{match[2]}"
+    elif runtime.name.startswith("/"):
+        shim = runtime.name
+    else:
+        raise DriverError(
+            f"the runtime {runtime.name[:128]!r} is unknown",
+            resolution=f"use one of {', '.join(KNOWN)}",
+            code=Code.INVALID,
+        )
+    if match is not None and match[1] == "runc":
+        return shim, runtime.binary_name or "runc"
+    return (shim,)
+
+
+def _find(program: str, directories: tuple[str, ...]) -> bool:
+    if program.startswith("/"):
+        return Path(program).is_file()
+    return any((Path(directory) / program).is_file() for directory in directories)

@@ -1,0 +1,143 @@
+"""Tasks under other runtimes than runc, for real where they are installed."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proto.errors import DriverError
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.needs import need_containerd
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+# crun refuses a host with both cgroup versions, unless it cannot see the second one.
+CRUN = """\
+#!/bin/sh
+[ -e /sys/fs/cgroup/unified/cgroup.procs ] || exec {crun} "$@"
+exec unshare -m --propagation slave \\
+  sh -c 'umount /sys/fs/cgroup/unified; exec {crun} "$@"' sh "$@"
+"""
+# gVisor of 2022 takes every network namespace of a new kernel for the host's and refuses it.
+RUNSC = """\
+#!/bin/sh
+exec {runsc} --network=none "$@"
+"""
+
+
+def need(program: str) -> str:
+    """The path of a runtime; the test is skipped without it."""
+    found = shutil.which(program)
+    if found is None:
+        pytest.skip(f"{program} is not installed: apt-get install {program}")
+    return found
+
+
+@pytest.fixture
+def runtimes_dir(tmp_path: Path) -> Path:
+    """A directory that containerd looks into first."""
+    directory = tmp_path / "runtimes"
+    directory.mkdir()
+    for name, script in (("crun", CRUN), ("runsc", RUNSC)):
+        program = directory / name
+        program.write_text(script.format(crun=shutil.which("crun"), runsc=shutil.which("runsc")))
+        program.chmod(0o755)
+    return directory
+
+
+@pytest.fixture
+def other_driver(runtimes_dir: Path, tmp_path: Path) -> Iterator[Driver]:
+    """A driver on a containerd that finds the runtimes of the test."""
+    need_containerd()
+    with ContainerdDaemon(path=str(runtimes_dir)) as daemon:
+        made = Driver(daemon, tmp_path)
+        try:
+            yield made
+            made.wait_clean()
+        finally:
+            made.close()
+
+
+@pytest.mark.parametrize(
+    "name", ["crun", "runsc", "io.containerd.runc.v1", "io.containerd.runc.v2"]
+)
+def test_a_life_under_another_runtime(other_driver: Driver, busybox_image: str, name: str) -> None:
+    if not name.startswith("io."):
+        need(name)
+    driver = other_driver
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            look = await session.fingerprint()
+            assert name in str(look.attributes["driver.containerd-driver.runtimes"]).split(",")
+            job = driver.task(env={"GREETING": "hello"})
+            script = (
+                'trap "exit 9" TERM; echo $GREETING; cat /proc/version; while :; do sleep 0.1; done'
+            )
+            await driver.start(job, busybox_image, script, runtime=name)
+            await until(lambda: job.out.count(b"\n") > 1, 20)
+            assert job.out.startswith(b"hello\n")
+            # gVisor answers with a kernel of its own.
+            assert (b"Linux version 4.4.0" in job.out) == (name == "runsc")
+            answer = await session.exec(job.id, ["/bin/echo", "inside"], 20)
+            assert (answer.stdout, answer.exit.exit_code) == (b"inside\n", 0)
+            await session.stop(job.id, 20, "SIGTERM")
+            assert (await session.wait(job.id)).exit_code == 9
+            await driver.end(job)
+            short = driver.task()
+            await driver.start(short, busybox_image, "echo bye; exit 4", runtime=name)
+            assert (await session.wait(short.id)).exit_code == 4
+            await driver.end(short)
+            assert bytes(short.out) == b"bye\n"
+
+    asyncio.run(life())
+
+
+def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
+    other_driver: Driver, runtimes_dir: Path, busybox_image: str
+) -> None:
+    runsc = need("runsc")
+    # Its start fails after its create: the sandbox stands, and runsc kill refuses.
+    (runtimes_dir / "runsc").write_text(
+        f'#!/bin/sh\ncase "$*" in *" start "*) echo no >&2; exit 1;; esac\n'
+        f'exec {runsc} --network=none "$@"\n'
+    )
+    driver = other_driver
+
+    async def life() -> None:
+        async with launched(driver):
+            job = driver.task()
+            with pytest.raises(DriverError, match="cannot start the task"):
+                await driver.start(job, busybox_image, "true", runtime="runsc")
+            assert driver.leftovers() == []
+            sandboxes = [
+                entry
+                for entry in Path("/proc").glob("[0-9]*/cmdline")
+                if job.container.encode() in entry.read_bytes()
+            ]
+            assert sandboxes == []
+
+    asyncio.run(life())
+
+
+def test_the_operator_says_which_runtimes_a_job_may_name(
+    driver: Driver, busybox_image: str
+) -> None:
+    async def life() -> None:
+        await driver.session.launch()
+        try:
+            job = driver.task()
+            with pytest.raises(DriverError, match=r"'kata-x' is not allowed on this node .*runc"):
+                await driver.session.start(
+                    job.config, {"image": busybox_image, "runtime": "kata-x"}
+                )
+        finally:
+            await driver.session.close()
+
+    asyncio.run(life())
