@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,15 @@ from typing import TYPE_CHECKING
 
 from actors import identifiers
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import reference, spec
+from containerd import mounts, reference, spec
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.host_parts import HostParts
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
     from actors.settings import Auth, TaskOptions
+    from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
@@ -107,6 +110,7 @@ def spec_inputs(
     options: TaskOptions,
     image: ImageReady,
     user: ResolvedUser,
+    parts: HostParts,
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
     alloc_id, name = task.alloc_id, task.name
@@ -120,15 +124,20 @@ def spec_inputs(
         args=options.args,
         entrypoint=options.entrypoint,
         cwd=options.cwd,
-        env={**task.device_env, **task.env},
-        user=user,
+        env={**task.device_env, **task.env, **parts.cdi.env},
+        user=dataclasses.replace(
+            user, additional_gids=(*user.additional_gids, *parts.cdi.additional_gids)
+        ),
         hostname=options.hostname or identifiers.hostname(alloc_id, name),
         cgroup_path=identifiers.cgroup_path(container, services.namespace),
         memory_limit_bytes=hard,
         memory_reservation_bytes=soft,
         cpu_shares=resources.cpu_shares,
         cpuset_cpus=resources.cpuset_cpus,
-        mounts=mounts(task, options),
+        mounts=(*host_files(options), *parts.mounts),
+        devices=parts.devices,
+        hooks=parts.cdi.hooks,
+        shm_size_bytes=options.shm_size_bytes,
         netns_path=task.network.path if task.network else "",
         host_network=options.host_network,
         readonly_rootfs=options.readonly_rootfs,
@@ -136,32 +145,11 @@ def spec_inputs(
     )
 
 
-def mounts(task: TaskConfig, options: TaskOptions) -> tuple[spec.BindMount, ...]:
-    """Binds of the alloc's directories, Nomad's volume mounts and the host's resolv.conf.
-
-    /alloc/logs is read-only: a task that swaps its log FIFO for a link must not be possible.
-    """
-    found: list[spec.BindMount] = []
-    task_dir = Path(task.alloc_dir) / task.name if task.alloc_dir else None
-    if task_dir is not None:
-        shared = Path(task.alloc_dir) / "alloc"
-        for source, variable, fallback in (
-            (shared, "NOMAD_ALLOC_DIR", "/alloc"),
-            (task_dir / "local", "NOMAD_TASK_DIR", "/local"),
-            (task_dir / "secrets", "NOMAD_SECRETS_DIR", "/secrets"),
-        ):
-            target = task.env.get(variable) or fallback
-            found.append(spec.BindMount(source=str(source), target=target, readonly=False))
-        logs = Path(task.env.get("NOMAD_ALLOC_DIR") or "/alloc") / "logs"
-        found.append(spec.BindMount(source=str(shared / "logs"), target=str(logs), readonly=True))
-    found += [
-        spec.BindMount(source=volume.host_path, target=volume.task_path, readonly=volume.readonly)
-        for volume in task.mounts
-    ]
+def host_files(options: TaskOptions) -> tuple[MountPoint, ...]:
+    """Binds of the host's resolv.conf and hosts."""
+    found: list[MountPoint] = []
     if options.host_dns or options.host_network:
-        found.append(
-            spec.BindMount(source="/etc/resolv.conf", target="/etc/resolv.conf", readonly=True)
-        )
+        found.append(mounts.bind("/etc/resolv.conf", "/etc/resolv.conf", readonly=True))
     if options.host_network:
-        found.append(spec.BindMount(source="/etc/hosts", target="/etc/hosts", readonly=True))
+        found.append(mounts.bind("/etc/hosts", "/etc/hosts", readonly=True))
     return tuple(found)

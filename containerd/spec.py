@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from containerd import devices, mounts
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from containerd.devices import DeviceNode
     from containerd.images import ImageConfig
+    from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
 Document = dict[str, Any]
@@ -61,15 +64,6 @@ _MAX_HOSTNAME = 63
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BindMount:
-    """A directory or file of the host at `target` in the container."""
-
-    source: str
-    target: str
-    readonly: bool
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInputs:
     """All that a spec depends on. Sizes in bytes, 0 means no limit; cgroup_path from the root.
 
@@ -89,7 +83,10 @@ class SpecInputs:
     memory_reservation_bytes: int = 0
     cpu_shares: int = 0
     cpuset_cpus: str = ""
-    mounts: tuple[BindMount, ...] = ()
+    mounts: tuple[MountPoint, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
+    hooks: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
+    shm_size_bytes: int = 0
     netns_path: str = ""
     host_network: bool = False
     readonly_rootfs: bool = False
@@ -102,20 +99,29 @@ def build_spec(inputs: SpecInputs) -> Document:
     Raises:
         DriverError: code INVALID; the message starts with the option that is wrong.
     """
-    return {
+    linux: Document = {
+        "cgroupsPath": inputs.cgroup_path,
+        "namespaces": _namespaces(inputs),
+        "resources": _resources(inputs),
+        "maskedPaths": list(_MASKED_PATHS),
+        "readonlyPaths": list(_READONLY_PATHS),
+    }
+    if inputs.devices:
+        linux["devices"] = devices.oci_nodes(inputs.devices)
+    propagation = mounts.rootfs_propagation(inputs.mounts)
+    if propagation:
+        linux["rootfsPropagation"] = propagation
+    document: Document = {
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": inputs.readonly_rootfs},
         "hostname": _hostname(inputs.hostname),
         "process": _process(inputs),
         "mounts": _mounts(inputs),
-        "linux": {
-            "cgroupsPath": inputs.cgroup_path,
-            "namespaces": _namespaces(inputs),
-            "resources": _resources(inputs),
-            "maskedPaths": list(_MASKED_PATHS),
-            "readonlyPaths": list(_READONLY_PATHS),
-        },
+        "linux": linux,
     }
+    if inputs.hooks:
+        document["hooks"] = {when: list(hooks) for when, hooks in inputs.hooks.items()}
+    return document
 
 
 def process_for_exec(
@@ -233,7 +239,7 @@ def _namespaces(inputs: SpecInputs) -> list[Document]:
 
 
 def _resources(inputs: SpecInputs) -> Document:
-    resources: Document = {"devices": [{"allow": False, "access": "rwm"}]}
+    resources: Document = {"devices": devices.cgroup_rules(inputs.devices)}
     cpu: Document = {}
     if inputs.cpu_shares > 0:
         cpu["shares"] = max(_MIN_SHARES, min(_MAX_SHARES, inputs.cpu_shares))
@@ -255,35 +261,10 @@ def _resources(inputs: SpecInputs) -> Document:
 
 def _mounts(inputs: SpecInputs) -> list[Document]:
     """The kernel's file systems, then the task's mounts, parents before children."""
-    secure = ["nosuid", "noexec", "nodev"]
-    mounts: list[Document] = [
-        _fs("/proc", "proc", "proc", secure),
-        _fs("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _fs(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        _fs("/dev/shm", "tmpfs", "shm", [*secure, "mode=1777", "size=65536k"]),  # noqa: S108
-        _fs("/dev/mqueue", "mqueue", "mqueue", secure),
-        _fs("/sys", "sysfs", "sysfs", [*secure, "ro"]),
-        _fs("/sys/fs/cgroup", "cgroup", "cgroup", [*secure, "relatime", "ro"]),
-    ]
-    if inputs.readonly_rootfs:
-        mounts.append(_fs("/run", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]))
-    binds = sorted(inputs.mounts, key=lambda mount: posixpath.normpath(mount.target).count("/"))
-    for mount in binds:
-        target = posixpath.normpath(mount.target)
-        if not mount.target.startswith("/") or target == "/":
-            raise _invalid(f"mount: target {mount.target[:128]!r} is not a path below /")
-        options = ["rbind", "rprivate", "ro" if mount.readonly else "rw"]
-        mounts.append(_fs(target, "bind", mount.source, options))
-    return mounts
-
-
-def _fs(destination: str, kind: str, source: str, options: list[str]) -> Document:
-    return {"destination": destination, "type": kind, "source": source, "options": options}
+    own = mounts.kernel_file_systems(
+        shm_size_bytes=inputs.shm_size_bytes, readonly_rootfs=inputs.readonly_rootfs
+    )
+    return own + mounts.oci_mounts(inputs.mounts)
 
 
 def _invalid(text: str) -> DriverError:
