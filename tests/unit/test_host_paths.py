@@ -13,6 +13,7 @@ from actors import host_paths
 from actors.host_paths import Source
 from actors.nomad_types import TaskConfig
 from proto.errors import DriverError
+from tests.support import mounted
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 PARTS = st.lists(
@@ -112,7 +113,9 @@ def alloc(tmp_path: Path) -> Path:
     (base / "web/private").mkdir()
     (local / "dir").mkdir()
     (local / "file").write_text("content")
-    (local / "root").symlink_to("/")
+    # A decoy, never / itself: were the code wrong, the machine's files would be in a pin.
+    (tmp_path / "outside" / "etc").mkdir(parents=True)
+    (local / "root").symlink_to(tmp_path / "outside")
     (local / "up").symlink_to("../private")
     (local / "beside").symlink_to("dir")
     os.mkfifo(local / "fifo")
@@ -156,7 +159,7 @@ def test_a_pin_keeps_what_was_found_and_goes_without_a_trace(alloc: Path, tmp_pa
     try:
         # What a task can do now: put a link where the directory was.
         (local / "dir").rename(local / "old")
-        (local / "dir").symlink_to("/etc")
+        (local / "dir").symlink_to(tmp_path / "outside")
         (local / "old" / "mine").touch()
         assert [p.name for p in Path(host_paths.pin_path(pins, 0)).iterdir()] == ["mine"]
         assert Path(host_paths.pin_path(pins, 1)).read_text() == "content"
@@ -174,10 +177,14 @@ def test_a_link_that_came_after_the_first_look_is_not_pinned(alloc: Path, tmp_pa
     source = Source(path="web/local/dir", root=str(alloc))
     host_paths.check(source)
     (local / "dir").rmdir()
-    (local / "dir").symlink_to("/")
-    with pytest.raises(DriverError, match="goes through a link"):
-        host_paths.pin(pins, [Source(path="web/local/file", root=str(alloc)), source])
-    assert not pins.exists()
+    (local / "dir").symlink_to(tmp_path / "outside")
+    try:
+        with pytest.raises(DriverError, match="goes through a link"):
+            host_paths.pin(pins, [Source(path="web/local/file", root=str(alloc)), source])
+        left = pins.exists()
+    finally:
+        host_paths.release(pins)
+    assert not left
     assert str(pins) not in Path("/proc/mounts").read_text()
 
 
@@ -193,3 +200,14 @@ def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
     assert str(pins) not in Path("/proc/mounts").read_text()
     assert (alloc / "web/local/file").read_text() == "content"
     host_paths.release_all(tmp_path / "never")
+
+
+@root_only
+def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
+    alloc: Path, tmp_path: Path
+) -> None:
+    pins = tmp_path / "pins" / "c"
+    host_paths.pin(pins, [Source(path="web/local", root=str(alloc))])
+    assert mounted.detach_below(tmp_path) == [str(pins), host_paths.pin_path(pins, 0)]
+    assert mounted.detach_below(tmp_path) == []
+    assert (alloc / "web/local/file").exists()
