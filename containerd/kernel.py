@@ -7,6 +7,7 @@ import os
 
 # openat2 has the same number on every architecture.
 _SYS_OPENAT2 = 437
+_TRIES = 128
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
@@ -39,15 +40,20 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
 
     Raises:
         OSError: as of open(2); EXDEV for a path that leaves the directory, ELOOP for a link.
+        ValueError: the path has a NUL byte; the kernel would open what stands before it.
     """
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise ValueError("a path has no NUL byte")
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    tries = 0
     while True:
         try:
             return _check(
                 _libc.syscall(
                     ctypes.c_long(_SYS_OPENAT2),
                     ctypes.c_int(directory),
-                    ctypes.c_char_p(os.fsencode(path)),
+                    ctypes.c_char_p(name),
                     ctypes.byref(how),
                     ctypes.c_size_t(ctypes.sizeof(how)),
                 ),
@@ -55,7 +61,10 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
             )
         except BlockingIOError:
             # EAGAIN: something was renamed meanwhile, so the kernel could not vouch for "..".
-            continue
+            # A task may rename without end.
+            tries += 1
+            if tries == _TRIES:
+                raise
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
