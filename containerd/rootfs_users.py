@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -203,7 +204,10 @@ def _read(path: str) -> str:
         return ""
     finally:
         os.close(root)
-    with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path
-        if not os.path.isfile(f"/proc/self/fd/{descriptor}"):  # noqa: PTH113
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return ""
-        return file.read(_FILE_LIMIT_BYTES).decode(errors="replace")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(_FILE_LIMIT_BYTES).decode(errors="replace")
+    finally:
+        os.close(descriptor)
