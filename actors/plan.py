@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors import identifiers
 from actors.image_wire import ImageReady, ImageRequest
 from containerd import mounts, reference, spec
+from containerd.security import Security, Wish
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.host_parts import HostParts
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
-    from actors.settings import Auth, TaskOptions
+    from actors.settings import Auth, DriverSettings, TaskOptions
     from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
@@ -27,7 +28,10 @@ _NO_LOG = frozenset({"", "/dev/null"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Names and places of one start. stdout and stderr are FIFOs, or both empty."""
+    """Names and places of one start. stdout and stderr are FIFOs, or both empty.
+
+    security is what `make` cannot know: `containerd.security.for_task` looks at the host.
+    """
 
     container_id: str
     directory: Path
@@ -36,6 +40,7 @@ class Plan:
     stdout: str
     stderr: str
     labels: dict[str, str]
+    security: Security = field(default_factory=Security)
 
 
 def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
@@ -76,6 +81,20 @@ def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
     )
 
 
+def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
+    """What the job asks for that a host may refuse, beside what the operator allows."""
+    return Wish(
+        privileged=options.privileged,
+        cap_add=options.cap_add,
+        cap_drop=options.cap_drop,
+        seccomp=options.seccomp,
+        seccomp_profile=options.seccomp_profile,
+        apparmor_profile=options.apparmor_profile,
+        allow_privileged=settings.allow_privileged,
+        seccomp_profile_dir=settings.seccomp_profile_dir,
+    )
+
+
 def _image(services: Services, options: TaskOptions) -> ImageRequest:
     name = reference.parse(options.image)
     return ImageRequest(
@@ -111,6 +130,7 @@ def spec_inputs(
     image: ImageReady,
     user: ResolvedUser,
     parts: HostParts,
+    made: Plan,
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
     alloc_id, name = task.alloc_id, task.name
@@ -140,6 +160,7 @@ def spec_inputs(
         shm_size_bytes=options.shm_size_bytes,
         netns_path=task.network.path if task.network else "",
         host_network=options.host_network,
+        security=made.security,
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=services.cgroup_v2,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
@@ -26,7 +27,7 @@ from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage
 from actors.nomad_types import StartedTask, TaskConfig
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_users, spec
+from containerd import rootfs_users, security, spec
 from containerd.records import ContainerRecord
 from proto.errors import Code, DriverError
 from workers import wire
@@ -52,6 +53,8 @@ async def start(
         DriverError: the step that failed; every step before it is undone.
     """
     made = plan.make(services, task, options)
+    allowed = await asyncio.to_thread(security.for_task, plan.wish(services.settings, options))
+    made = dataclasses.replace(made, security=allowed)
     pins = identifiers.pins_directory(services.state_dir, made.container_id)
     parts = await asyncio.to_thread(host_parts.gather, services.settings, task, options, pins)
     image = await _image(services, task, made.image)
@@ -174,7 +177,13 @@ class _Start:
         )
         document = spec.build_spec(
             plan.spec_inputs(
-                self._services, self._task, self._options, self._image, user, self._parts
+                self._services,
+                self._task,
+                self._options,
+                self._image,
+                user,
+                self._parts,
+                self._plan,
             )
         )
         await self._containerd.create_container(

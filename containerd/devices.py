@@ -113,8 +113,13 @@ def oci_nodes(nodes: Iterable[DeviceNode]) -> list[Document]:
     ]
 
 
-def cgroup_rules(nodes: Iterable[DeviceNode]) -> list[Document]:
-    """The `linux.resources.devices` of a spec: nothing, and then the devices of this task."""
+def cgroup_rules(nodes: Iterable[DeviceNode], *, everything: bool = False) -> list[Document]:
+    """The `linux.resources.devices` of a spec: nothing, and then the devices of this task.
+
+    With `everything` also those that appear later.
+    """
+    if everything:
+        return [{"allow": True, "access": _PERMISSIONS}]
     rules: list[Document] = [{"allow": False, "access": _PERMISSIONS}]
     for node in nodes:
         rule: Document = {

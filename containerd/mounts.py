@@ -193,13 +193,15 @@ def rootfs_propagation(points: Iterable[MountPoint]) -> str:
 
 
 def kernel_file_systems(
-    *, shm_size_bytes: int = 0, readonly_rootfs: bool = False
+    *, shm_size_bytes: int = 0, readonly_rootfs: bool = False, privileged: bool = False
 ) -> list[Document]:
     """What every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
 
-    A read-only root gets a tmpfs on /run; other images keep what they put there.
+    A read-only root gets a tmpfs on /run; other images keep what they put there. A privileged
+    task may write to /sys and to its cgroup.
     """
     shm_kib = (shm_size_bytes or DEFAULT_SHM_BYTES) + 1023 >> 10
+    access = "rw" if privileged else "ro"
     found = [
         _oci("/proc", "proc", "proc", _SECURE),
         _oci("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
@@ -211,8 +213,8 @@ def kernel_file_systems(
         ),
         _oci("/dev/shm", "tmpfs", "shm", (*_SECURE, "mode=1777", f"size={shm_kib}k")),  # noqa: S108
         _oci("/dev/mqueue", "mqueue", "mqueue", _SECURE),
-        _oci("/sys", "sysfs", "sysfs", (*_SECURE, "ro")),
-        _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", "ro")),
+        _oci("/sys", "sysfs", "sysfs", (*_SECURE, access)),
+        _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", access)),
     ]
     if readonly_rootfs:
         found.append(_oci("/run", "tmpfs", "tmpfs", ("nosuid", "mode=755", "size=65536k")))

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from containerd import devices, mounts
+from containerd.security import Security
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -27,37 +28,6 @@ Document = dict[str, Any]
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Docker's set, without which images that chown or bind low ports do not start.
-DEFAULT_CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-)
-_MASKED_PATHS = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/proc/scsi",
-)
-_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 # cpu.shares of cgroup v1; runc turns them into the weight of v2.
 _MIN_SHARES, _MAX_SHARES = 2, 262144
 _MAX_HOSTNAME = 63
@@ -77,6 +47,7 @@ class SpecInputs:
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     user: ResolvedUser
+    security: Security = field(default_factory=Security)
     hostname: str
     cgroup_path: str
     memory_limit_bytes: int = 0
@@ -103,9 +74,11 @@ def build_spec(inputs: SpecInputs) -> Document:
         "cgroupsPath": inputs.cgroup_path,
         "namespaces": _namespaces(inputs),
         "resources": _resources(inputs),
-        "maskedPaths": list(_MASKED_PATHS),
-        "readonlyPaths": list(_READONLY_PATHS),
+        "maskedPaths": list(inputs.security.masked_paths),
+        "readonlyPaths": list(inputs.security.readonly_paths),
     }
+    if inputs.security.seccomp is not None:
+        linux["seccomp"] = inputs.security.seccomp
     if inputs.devices:
         linux["devices"] = devices.oci_nodes(inputs.devices)
     propagation = mounts.rootfs_propagation(inputs.mounts)
@@ -197,19 +170,23 @@ def _process(inputs: SpecInputs) -> Document:
     user: Document = {"uid": inputs.user.uid, "gid": inputs.user.gid}
     if inputs.user.additional_gids:
         user["additionalGids"] = list(inputs.user.additional_gids)
-    capabilities = list(DEFAULT_CAPABILITIES)
-    return {
+    security = inputs.security
+    capabilities = list(security.capabilities)
+    process: Document = {
         "args": arguments(inputs),
         "cwd": _cwd(inputs),
         "env": environment(inputs),
         "user": user,
-        "noNewPrivileges": True,
+        "noNewPrivileges": security.no_new_privileges,
         "capabilities": {
             "bounding": capabilities,
             "effective": capabilities,
             "permitted": capabilities,
         },
     }
+    if security.apparmor_profile:
+        process["apparmorProfile"] = security.apparmor_profile
+    return process
 
 
 def _cwd(inputs: SpecInputs) -> str:
@@ -239,7 +216,9 @@ def _namespaces(inputs: SpecInputs) -> list[Document]:
 
 
 def _resources(inputs: SpecInputs) -> Document:
-    resources: Document = {"devices": devices.cgroup_rules(inputs.devices)}
+    resources: Document = {
+        "devices": devices.cgroup_rules(inputs.devices, everything=inputs.security.privileged)
+    }
     cpu: Document = {}
     if inputs.cpu_shares > 0:
         cpu["shares"] = max(_MIN_SHARES, min(_MAX_SHARES, inputs.cpu_shares))
@@ -262,7 +241,9 @@ def _resources(inputs: SpecInputs) -> Document:
 def _mounts(inputs: SpecInputs) -> list[Document]:
     """The kernel's file systems, then the task's mounts, parents before children."""
     own = mounts.kernel_file_systems(
-        shm_size_bytes=inputs.shm_size_bytes, readonly_rootfs=inputs.readonly_rootfs
+        shm_size_bytes=inputs.shm_size_bytes,
+        readonly_rootfs=inputs.readonly_rootfs,
+        privileged=inputs.security.privileged,
     )
     return own + mounts.oci_mounts(inputs.mounts)
 
