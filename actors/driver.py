@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
-from actors import exec_session, fingerprint, identifiers, node_speed, worker_link
+from actors import exec_session, fingerprint, host_paths, identifiers, node_speed, worker_link
 from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.gateway import Gateway
@@ -102,6 +102,9 @@ class ActorGateway(Gateway):
         if not settings.total_mhz:
             speed = node_speed.measure()
             settings = dataclasses.replace(settings, total_mhz=speed.total_mhz, cores=speed.cores)
+        if not self._configured.is_set():  # no start of ours can be under way
+            pins = identifiers.pins_directory(Path(settings.state_dir), "x").parent
+            await asyncio.to_thread(host_paths.release_all, pins)
         reply: Reply[None] = Reply()
         await self._ask(Configure(settings=settings, reply=reply), reply)
         self._configured.set()

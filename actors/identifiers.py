@@ -84,6 +84,14 @@ def task_directory(state_dir: Path, container: str) -> Path:
     return state_dir / "tasks" / container
 
 
+def pins_directory(state_dir: Path, container: str) -> Path:
+    """Where the sources of the task's mounts are held while it is made.
+
+    Never below a directory that is removed as a tree, for these are not our files.
+    """
+    return state_dir / "mounts" / container
+
+
 def labels(task_id: str, alloc_id: str, task_name: str) -> dict[str, str]:
     """Labels on everything that the driver makes in containerd for a task."""
     return {LABEL_TASK_ID: task_id, LABEL_ALLOC_ID: alloc_id, LABEL_TASK_NAME: task_name}

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors import identifiers, limits
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import reference, runtimes, spec
+from containerd import mounts, reference, runtimes, spec
 from containerd.runtimes import Runtime
+from containerd.security import Security, Wish
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.host_parts import HostParts
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
     from actors.settings import Auth, DriverSettings, TaskOptions
+    from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
@@ -32,7 +36,10 @@ _INITS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Names and places of one start. stdout and stderr are FIFOs, or both empty."""
+    """Names and places of one start. stdout and stderr are FIFOs, or both empty.
+
+    security is what `make` cannot know: `containerd.security.for_task` looks at the host.
+    """
 
     container_id: str
     directory: Path
@@ -42,6 +49,7 @@ class Plan:
     stdout: str
     stderr: str
     labels: dict[str, str]
+    security: Security = field(default_factory=Security)
 
 
 def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
@@ -130,6 +138,20 @@ def _invalid(text: str) -> DriverError:
     return DriverError(f"Error in creating container: {text}", code=Code.INVALID)
 
 
+def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
+    """What the job asks for that a host may refuse, beside what the operator allows."""
+    return Wish(
+        privileged=options.privileged,
+        cap_add=options.cap_add,
+        cap_drop=options.cap_drop,
+        seccomp=options.seccomp,
+        seccomp_profile=options.seccomp_profile,
+        apparmor_profile=options.apparmor_profile,
+        allow_privileged=settings.allow_privileged,
+        seccomp_profile_dir=settings.seccomp_profile_dir,
+    )
+
+
 def _image(services: Services, options: TaskOptions) -> ImageRequest:
     name = reference.parse(options.image)
     return ImageRequest(
@@ -165,6 +187,7 @@ def spec_inputs(
     made: Plan,
     image: ImageReady,
     user: ResolvedUser,
+    parts: HostParts,
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
     alloc_id, name = task.alloc_id, task.name
@@ -175,8 +198,10 @@ def spec_inputs(
         args=options.args,
         entrypoint=options.entrypoint,
         cwd=options.cwd,
-        env={**task.device_env, **task.env},
-        user=user,
+        env={**task.device_env, **task.env, **parts.cdi.env},
+        user=dataclasses.replace(
+            user, additional_gids=(*user.additional_gids, *parts.cdi.additional_gids)
+        ),
         hostname=options.hostname or identifiers.hostname(alloc_id, name),
         cgroup_path=limits.cgroup_path(
             task.resources, container, services.namespace, cgroup_v2=services.cgroup_v2
@@ -187,43 +212,25 @@ def spec_inputs(
         sysctl=options.sysctl,
         shm_size_bytes=options.shm_size_bytes,
         init=made.init,
-        mounts=mounts(task, options),
+        mounts=(*host_files(options), *parts.mounts),
+        devices=parts.devices,
+        hooks=parts.cdi.hooks,
         netns_path=task.network.path if task.network else "",
         host_network=options.host_network,
         host_pid=bool(options.pid_mode),
         host_ipc=bool(options.ipc_mode),
         host_uts=bool(options.uts_mode),
+        security=made.security,
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=services.cgroup_v2,
     )
 
 
-def mounts(task: TaskConfig, options: TaskOptions) -> tuple[spec.BindMount, ...]:
-    """Binds of the alloc's directories, Nomad's volume mounts and the host's resolv.conf.
-
-    /alloc/logs is read-only: a task that swaps its log FIFO for a link must not be possible.
-    """
-    found: list[spec.BindMount] = []
-    task_dir = Path(task.alloc_dir) / task.name if task.alloc_dir else None
-    if task_dir is not None:
-        shared = Path(task.alloc_dir) / "alloc"
-        for source, variable, fallback in (
-            (shared, "NOMAD_ALLOC_DIR", "/alloc"),
-            (task_dir / "local", "NOMAD_TASK_DIR", "/local"),
-            (task_dir / "secrets", "NOMAD_SECRETS_DIR", "/secrets"),
-        ):
-            target = task.env.get(variable) or fallback
-            found.append(spec.BindMount(source=str(source), target=target, readonly=False))
-        logs = Path(task.env.get("NOMAD_ALLOC_DIR") or "/alloc") / "logs"
-        found.append(spec.BindMount(source=str(shared / "logs"), target=str(logs), readonly=True))
-    found += [
-        spec.BindMount(source=volume.host_path, target=volume.task_path, readonly=volume.readonly)
-        for volume in task.mounts
-    ]
+def host_files(options: TaskOptions) -> tuple[MountPoint, ...]:
+    """Binds of the host's resolv.conf and hosts."""
+    found: list[MountPoint] = []
     if options.host_dns or options.host_network:
-        found.append(
-            spec.BindMount(source="/etc/resolv.conf", target="/etc/resolv.conf", readonly=True)
-        )
+        found.append(mounts.bind("/etc/resolv.conf", "/etc/resolv.conf", readonly=True))
     if options.host_network:
-        found.append(spec.BindMount(source="/etc/hosts", target="/etc/hosts", readonly=True))
+        found.append(mounts.bind("/etc/hosts", "/etc/hosts", readonly=True))
     return tuple(found)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import logging
 import shutil
@@ -19,14 +20,14 @@ import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from actors import identifiers, limits, plan, teardown
+from actors import host_parts, host_paths, identifiers, limits, plan, teardown
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage
 from actors.nomad_types import StartedTask, TaskConfig
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_users, spec
+from containerd import rootfs_users, security, spec
 from containerd.records import ContainerRecord
 from proto.errors import Code, DriverError
 from workers import wire
@@ -52,16 +53,20 @@ async def start(
         DriverError: the step that failed; every step before it is undone.
     """
     made = plan.make(services, task, options)
+    allowed = await asyncio.to_thread(security.for_task, plan.wish(services.settings, options))
+    made = dataclasses.replace(made, security=allowed)
+    pins = identifiers.pins_directory(services.state_dir, made.container_id)
+    parts = await asyncio.to_thread(host_parts.gather, services.settings, task, options, pins)
     image = await _image(services, task, made.image)
     try:
-        return await _Start(services, task, options, made, image).run()
+        return await _Start(services, task, options, made, image, parts).run()
     except DriverError as error:
         if error.code is not Code.ALREADY_EXISTS:
             raise
         # An earlier start of this very task was cut short: one clean-up, one more try.
         _log.warning("leftovers of an earlier start are removed", extra={"id": made.container_id})
         await teardown.remove(services, made.container_id, link=None)
-        return await _Start(services, task, options, made, image).run()
+        return await _Start(services, task, options, made, image, parts).run()
 
 
 async def _image(services: Services, task: TaskConfig, request: ImageRequest) -> ImageReady:
@@ -85,6 +90,7 @@ class _Start:
         options: TaskOptions,
         made: plan.Plan,
         image: ImageReady,
+        parts: host_parts.HostParts,
     ) -> None:
         self._services = services
         self._containerd = services.containerd
@@ -92,6 +98,7 @@ class _Start:
         self._options = options
         self._plan = made
         self._image = image
+        self._parts = parts
         self._id = made.container_id
         self._undo = AsyncExitStack()
 
@@ -100,7 +107,7 @@ class _Start:
             lease = await self._lease()
             link, mounts = await self._worker_and_snapshot(lease)
             await self._container(mounts, lease)
-            shim = await self._create(mounts)
+            shim = await self._create_from_held_sources(mounts)
             await self._watch(link, shim)
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
@@ -171,7 +178,13 @@ class _Start:
         )
         document = spec.build_spec(
             plan.spec_inputs(
-                self._services, self._task, self._options, self._plan, self._image, user
+                self._services,
+                self._task,
+                self._options,
+                self._plan,
+                self._image,
+                user,
+                self._parts,
             )
         )
         await self._containerd.create_container(
@@ -188,6 +201,22 @@ class _Start:
             lease,
         )
         self._later("container", self._containerd.delete_container, self._id)
+
+    async def _create_from_held_sources(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
+        """Holds the sources of the task's mounts while the runtime makes them, and no longer."""
+        holding = asyncio.ensure_future(
+            asyncio.to_thread(host_paths.pin, self._parts.pins, self._parts.pinned)
+        )
+        self._later("held sources", self._release, holding)
+        await asyncio.shield(holding)
+        shim = await self._create(mounts)
+        await self._release(holding)
+        return shim
+
+    async def _release(self, holding: asyncio.Future[None]) -> None:
+        # A cancelled start does not stop the thread that holds them.
+        await asyncio.wait([holding])
+        await asyncio.to_thread(host_paths.release, self._parts.pins)
 
     async def _create(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
         self._later("task", teardown.delete_task, self._containerd, self._id)

@@ -10,7 +10,7 @@ import shutil
 import signal
 from typing import TYPE_CHECKING
 
-from actors import identifiers, worker_link
+from actors import host_paths, identifiers, worker_link
 from containerd.records import Status
 from proto.errors import Code, DriverError
 
@@ -54,6 +54,8 @@ async def remove(
             link = await worker_link.connect(directory)
     if link is not None:
         await end_worker(link)
+    pins = identifiers.pins_directory(services.state_dir, container_id)
+    await asyncio.to_thread(host_paths.release, pins)
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 

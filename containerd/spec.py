@@ -14,61 +14,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from containerd import resources
+from containerd import devices, mounts, resources
 from containerd.resources import Limits
+from containerd.security import Security
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from containerd.devices import DeviceNode
     from containerd.images import ImageConfig
+    from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
 Document = dict[str, Any]
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Docker's set, without which images that chown or bind low ports do not start.
-DEFAULT_CAPABILITIES = (
-    "CAP_CHOWN",
-    "CAP_DAC_OVERRIDE",
-    "CAP_FSETID",
-    "CAP_FOWNER",
-    "CAP_MKNOD",
-    "CAP_NET_RAW",
-    "CAP_SETGID",
-    "CAP_SETUID",
-    "CAP_SETFCAP",
-    "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",
-    "CAP_SYS_CHROOT",
-    "CAP_KILL",
-    "CAP_AUDIT_WRITE",
-)
-_MASKED_PATHS = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-    "/proc/scsi",
-)
-_READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-_DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 INIT_PATH = "/.init"
 _MAX_HOSTNAME = 63
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BindMount:
-    """A directory or file of the host at `target` in the container."""
-
-    source: str
-    target: str
-    readonly: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +49,7 @@ class SpecInputs:
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     user: ResolvedUser
+    security: Security = field(default_factory=Security)
     hostname: str
     cgroup_path: str
     limits: Limits = field(default_factory=Limits)
@@ -95,7 +58,9 @@ class SpecInputs:
     sysctl: Mapping[str, str] = field(default_factory=dict)
     shm_size_bytes: int = 0
     init: str = ""
-    mounts: tuple[BindMount, ...] = ()
+    mounts: tuple[MountPoint, ...] = ()
+    devices: tuple[DeviceNode, ...] = ()
+    hooks: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     netns_path: str = ""
     host_network: bool = False
     host_pid: bool = False
@@ -111,25 +76,32 @@ def build_spec(inputs: SpecInputs) -> Document:
     Raises:
         DriverError: code INVALID; the message starts with the option that is wrong.
     """
+    linux: Document = {
+        "cgroupsPath": inputs.cgroup_path,
+        "namespaces": _namespaces(inputs),
+        "resources": _resources(inputs),
+        "maskedPaths": list(inputs.security.masked_paths),
+        "readonlyPaths": list(inputs.security.readonly_paths),
+    }
+    if inputs.sysctl:
+        linux["sysctl"] = dict(inputs.sysctl)
+    if inputs.security.seccomp is not None:
+        linux["seccomp"] = inputs.security.seccomp
+    if inputs.devices:
+        linux["devices"] = devices.oci_nodes(inputs.devices)
+    propagation = mounts.rootfs_propagation(inputs.mounts)
+    if propagation:
+        linux["rootfsPropagation"] = propagation
     document: Document = {
         "ociVersion": OCI_VERSION,
         "root": {"path": "rootfs", "readonly": inputs.readonly_rootfs},
         "hostname": _hostname(inputs.hostname),
         "process": _process(inputs),
         "mounts": _mounts(inputs),
-        "linux": {
-            "cgroupsPath": inputs.cgroup_path,
-            "namespaces": _namespaces(inputs),
-            "resources": {
-                "devices": [{"allow": False, "access": "rwm"}],
-                **resources.document(inputs.limits),
-            },
-            "maskedPaths": list(_MASKED_PATHS),
-            "readonlyPaths": list(_READONLY_PATHS),
-        },
+        "linux": linux,
     }
-    if inputs.sysctl:
-        document["linux"]["sysctl"] = dict(inputs.sysctl)
+    if inputs.hooks:
+        document["hooks"] = {when: list(hooks) for when, hooks in inputs.hooks.items()}
     if inputs.host_uts:
         # runc would set the host's own name.
         del document["hostname"]
@@ -210,13 +182,14 @@ def _process(inputs: SpecInputs) -> Document:
     user: Document = {"uid": inputs.user.uid, "gid": inputs.user.gid}
     if inputs.user.additional_gids:
         user["additionalGids"] = list(inputs.user.additional_gids)
-    capabilities = list(DEFAULT_CAPABILITIES)
+    security = inputs.security
+    capabilities = list(security.capabilities)
     process: Document = {
         "args": [INIT_PATH, "--", *arguments(inputs)] if inputs.init else arguments(inputs),
         "cwd": _cwd(inputs),
         "env": environment(inputs),
         "user": user,
-        "noNewPrivileges": True,
+        "noNewPrivileges": security.no_new_privileges,
         "capabilities": {
             "bounding": capabilities,
             "effective": capabilities,
@@ -230,6 +203,8 @@ def _process(inputs: SpecInputs) -> Document:
         ]
     if inputs.oom_score_adj:
         process["oomScoreAdj"] = inputs.oom_score_adj
+    if security.apparmor_profile:
+        process["apparmorProfile"] = security.apparmor_profile
     return process
 
 
@@ -262,50 +237,22 @@ def _namespaces(inputs: SpecInputs) -> list[Document]:
     return kinds
 
 
+def _resources(inputs: SpecInputs) -> Document:
+    allowed = devices.cgroup_rules(inputs.devices, everything=inputs.security.privileged)
+    return {"devices": allowed, **resources.document(inputs.limits)}
+
+
 def _mounts(inputs: SpecInputs) -> list[Document]:
     """The kernel's file systems, then the task's mounts, parents before children."""
-    secure = ["nosuid", "noexec", "nodev"]
-    mounts: list[Document] = [
-        _fs("/proc", "proc", "proc", secure),
-        _fs("/dev", "tmpfs", "tmpfs", ["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        _fs(
-            "/dev/pts",
-            "devpts",
-            "devpts",
-            ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
-        ),
-        *_ipc_mounts(inputs, secure),
-        _fs("/sys", "sysfs", "sysfs", [*secure, "ro"]),
-        _fs("/sys/fs/cgroup", "cgroup", "cgroup", [*secure, "relatime", "ro"]),
-    ]
-    if inputs.readonly_rootfs:
-        mounts.append(_fs("/run", "tmpfs", "tmpfs", ["nosuid", "mode=755", "size=65536k"]))
+    own = mounts.kernel_file_systems(
+        shm_size_bytes=inputs.shm_size_bytes,
+        readonly_rootfs=inputs.readonly_rootfs,
+        privileged=inputs.security.privileged,
+        host_ipc=inputs.host_ipc,
+    )
     if inputs.init:
-        mounts.append(_fs(INIT_PATH, "bind", inputs.init, ["bind", "ro", "nosuid", "nodev"]))
-    binds = sorted(inputs.mounts, key=lambda mount: posixpath.normpath(mount.target).count("/"))
-    for mount in binds:
-        target = posixpath.normpath(mount.target)
-        if not mount.target.startswith("/") or target == "/":
-            raise _invalid(f"mount: target {mount.target[:128]!r} is not a path below /")
-        options = ["rbind", "rprivate", "ro" if mount.readonly else "rw"]
-        mounts.append(_fs(target, "bind", mount.source, options))
-    return mounts
-
-
-def _ipc_mounts(inputs: SpecInputs, secure: list[str]) -> list[Document]:
-    """What belongs to the IPC namespace: shared memory and message queues."""
-    # A mount of mqueue shows the queues of the namespace it is made in, the host's too.
-    queues = _fs("/dev/mqueue", "mqueue", "mqueue", secure)
-    path = "/dev/shm"  # noqa: S108
-    if inputs.host_ipc:
-        return [_fs(path, "bind", path, ["rbind", *secure]), queues]
-    # Whole KiB, rounded up: a size of 0 would be no limit at all.
-    size_kib = -(-(inputs.shm_size_bytes or _DEFAULT_SHM_BYTES) // 1024)
-    return [_fs(path, "tmpfs", "shm", [*secure, "mode=1777", f"size={size_kib}k"]), queues]
-
-
-def _fs(destination: str, kind: str, source: str, options: list[str]) -> Document:
-    return {"destination": destination, "type": kind, "source": source, "options": options}
+        own.append(mounts.program(inputs.init, INIT_PATH))
+    return own + mounts.oci_mounts(inputs.mounts)
 
 
 def _invalid(text: str) -> DriverError:

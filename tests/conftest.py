@@ -7,11 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import images
+from tests.support import images, mounted
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver
 from tests.support.needs import need_containerd
 from tests.support.registry import Registry
+
+
+@pytest.fixture(autouse=True)
+def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Pytest removes its directories as trees, and would remove what is mounted in them too."""
+    yield
+    left = mounted.detach_below(tmp_path_factory.getbasetemp())
+    assert left == [], f"the test left mounts, now detached: {left}"
 
 
 @pytest.fixture(scope="session")

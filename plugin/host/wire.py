@@ -57,8 +57,21 @@ def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
             ),
         ),
         mounts=[
-            driver_pb2.Mount(task_path=m.task_path, host_path=m.host_path, readonly=m.readonly)
+            driver_pb2.Mount(
+                task_path=m.task_path,
+                host_path=m.host_path,
+                readonly=m.readonly,
+                propagation_mode=m.propagation_mode,
+            )
             for m in task.mounts
+        ],
+        devices=[
+            driver_pb2.Device(
+                task_path=d.task_path,
+                host_path=d.host_path,
+                cgroup_permissions=d.cgroup_permissions,
+            )
+            for d in task.devices
         ],
         user=task.user,
         alloc_dir=task.alloc_dir,

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.nomad.leftovers import end_all_with, end_cgroups, pids_with, unmount_below
+from tests.support import mounted
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
@@ -179,6 +180,7 @@ class GoHost:
             for task in self._tasks.values():
                 end_cgroups(task.alloc_id)
             unmount_below(self.base)
+            mounted.detach_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)
 
     def tail(self) -> str:

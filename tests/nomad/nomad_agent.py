@@ -15,6 +15,7 @@ from typing import Self
 
 from tests.nomad.api import NomadApi
 from tests.nomad.leftovers import end_all_with, end_cgroups, mounts_below, pids_with, unmount_below
+from tests.support import mounted
 from tests.support.registry import free_port
 from tests.support.waiting import wait_until
 
@@ -162,6 +163,7 @@ class NomadAgent:
                 for alloc in self.alloc_root.iterdir():
                     end_cgroups(alloc.name)
             unmount_below(self.base)
+            mounted.detach_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)
 
     def _end_jobs(self) -> None:

@@ -77,11 +77,3 @@ def test_containerd_gets_both_log_paths_or_none(
     task = TaskConfig(id="a/t/1", name="t", alloc_id="a", stdout_path=stdout, stderr_path=stderr)
     made = plan.make(services(), task, TaskOptions(image="redis"))
     assert (made.stdout, made.stderr) == expected
-
-
-def test_the_logs_of_an_allocation_are_read_only_to_its_tasks() -> None:
-    mounts = {m.target: m for m in plan.mounts(TASK, TaskOptions(image="redis"))}
-    assert mounts["/alloc/logs"].readonly
-    assert mounts["/alloc/logs"].source == "/allocs/a/alloc/logs"
-    assert not mounts["/local"].readonly
-    assert mounts["/secrets"].source == "/allocs/a/web/secrets"

@@ -1,0 +1,278 @@
+"""What is mounted in a container, as pure functions: options of a job in, OCI mounts out.
+
+Parents come before children, so that nothing hides what was mounted below it earlier. Only binds
+and tmpfs are made for a job: the runtime would mount any other type with the host's own power.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from proto.errors import Code, DriverError
+
+Document = dict[str, Any]
+
+TYPES = ("bind", "volume", "tmpfs")
+DEFAULT_SHM_BYTES = 64 * 1024 * 1024
+PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
+# Nomad's words of a volume_mount, in its own job files and in its API.
+_NOMADS_PROPAGATION = {
+    "": "rprivate",
+    "private": "rprivate",
+    "host-to-task": "rslave",
+    "bidirectional": "rshared",
+}
+_FLAGS = frozenset(
+    {
+        *("ro", "rw", "suid", "nosuid", "dev", "nodev", "exec", "noexec", "defaults"),
+        *("atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime"),
+        *("strictatime", "nostrictatime", "sync", "async", "dirsync"),
+    }
+)
+_BIND_FLAGS = _FLAGS | PROPAGATIONS | {"bind", "rbind"}
+# Hints for other systems; Docker on Linux takes and ignores them where they say nothing.
+_IGNORED = frozenset({"z", "Z", "nocopy", "consistent", "cached", "delegated"})
+_TMPFS_VALUES = {
+    "size": re.compile(r"[1-9][0-9]{0,17}[kKmMgGtT%]?"),
+    "mode": re.compile(r"[0-7]{1,4}"),
+    "uid": re.compile(r"[0-9]{1,10}"),
+    "gid": re.compile(r"[0-9]{1,10}"),
+    "nr_inodes": re.compile(r"[1-9][0-9]{0,17}[kKmMgG]?"),
+}
+_SECURE = ("nosuid", "noexec", "nodev")
+_PATH_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountPoint:
+    """A mount in the container; type is `bind` or `tmpfs`, source an absolute path of the host."""
+
+    target: str
+    source: str = ""
+    type: str = "bind"
+    options: tuple[str, ...] = ()
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the task may only read; the last word counts, as in mount(8)."""
+        words = [option for option in self.options if option in {"ro", "rw"}]
+        return words[-1:] == ["ro"]
+
+
+def bind(
+    source: str, target: str, *, readonly: bool = False, propagation: str = "rprivate"
+) -> MountPoint:
+    """A bind with all that is mounted below its source.
+
+    Raises:
+        DriverError: code INVALID; the target is no place for a mount.
+    """
+    return MountPoint(
+        target=clean_target(target, "mount"),
+        source=source,
+        options=("rbind", propagation, "ro" if readonly else "rw"),
+    )
+
+
+def volume_mount(source: str, target: str, *, readonly: bool, propagation: str) -> MountPoint:
+    """A volume_mount of Nomad; propagation is one of its words.
+
+    Raises:
+        DriverError: code INVALID; the target is no place for a mount, or the word is unknown.
+    """
+    mode = _NOMADS_PROPAGATION.get(propagation)
+    if mode is None:
+        raise invalid(
+            f"volume_mount: propagation_mode {propagation[:64]!r} is none of private, host-to-task"
+            " and bidirectional"
+        )
+    return MountPoint(
+        target=clean_target(target, "volume_mount"),
+        source=source,
+        options=("rbind", mode, "ro" if readonly else "rw"),
+    )
+
+
+def job_mount(
+    *,
+    type: str,
+    source: str,
+    target: str,
+    options: tuple[str, ...] = (),
+    readonly: bool = False,
+    propagation: str = "",
+    tmpfs_size_bytes: int = 0,
+    tmpfs_mode: int | None = None,
+) -> MountPoint:
+    """A mount of the job's config: fstab options, or Docker's fields where there are none.
+
+    A volume is a bind of the path that it names.
+
+    Raises:
+        DriverError: code INVALID; it says which option is wrong.
+    """
+    where = clean_target(target, "mounts")
+    if type == "tmpfs":
+        words = _tmpfs_options(options, where)
+        if not options:
+            words = [*_SECURE, "rw"]
+        if readonly:
+            words.append("ro")
+        if tmpfs_size_bytes > 0:
+            words.append(f"size={tmpfs_size_bytes}")
+        if tmpfs_mode is not None:
+            words.append(f"mode={tmpfs_mode:o}")
+        return MountPoint(target=where, source="tmpfs", type="tmpfs", options=tuple(words))
+    if type not in TYPES:
+        raise invalid(
+            f"mounts: type {type[:64]!r} of {where} is not one of {', '.join(TYPES)}",
+        )
+    if not source:
+        raise invalid(f"mounts: {where} has no source")
+    words = _bind_options(options, where)
+    if readonly:
+        words.append("ro")
+    if propagation:
+        if propagation not in PROPAGATIONS:
+            raise invalid(f"mounts: propagation {propagation[:64]!r} of {where} is unknown")
+        words.append(propagation)
+    if PROPAGATIONS.isdisjoint(words):
+        words.append("rprivate")
+    if {"bind", "rbind"}.isdisjoint(words):
+        words.insert(0, "rbind")
+    return MountPoint(target=where, source=source, options=tuple(words))
+
+
+def clean_target(target: str, what: str) -> str:
+    """The target without double slashes and dots.
+
+    Raises:
+        DriverError: code INVALID; it is relative, climbs, or covers what a container is made of.
+    """
+    if not target.startswith("/") or not target.isprintable() or len(target) > _PATH_MAX:
+        raise invalid(f"{what}: target {target[:128]!r} is not an absolute path of the container")
+    parts = [part for part in target.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise invalid(f"{what}: target {target[:128]!r} has a '..' in it")
+    clean = "/" + "/".join(parts)
+    own = (
+        not parts or parts[0] in {"proc", "sys"} or parts == ["dev"] or parts[:2] == ["dev", "pts"]
+    )
+    if own:
+        raise invalid(
+            f"{what}: nothing can be mounted at {clean[:128]!r}: /, /dev, /dev/pts and all of /proc"
+            " and /sys are the container's own"
+        )
+    return clean
+
+
+def by_depth(points: Iterable[MountPoint]) -> list[MountPoint]:
+    """Parents before children; mounts of one depth keep their order."""
+    return sorted(points, key=lambda point: posixpath.normpath(point.target).count("/"))
+
+
+def oci_mounts(points: Iterable[MountPoint]) -> list[Document]:
+    """The mounts of a spec, in the order in which the runtime makes them."""
+    return [_oci(p.target, p.type, p.source, p.options) for p in by_depth(points)]
+
+
+def rootfs_propagation(points: Iterable[MountPoint]) -> str:
+    """What the container's root must be for its mounts to see, or show, later ones; or empty.
+
+    The runtime makes every mount a slave of the host's unless told otherwise, and what a slave
+    shares does not reach the host.
+    """
+    words = {option for point in points for option in point.options}
+    if words & {"shared", "rshared"}:
+        return "shared"
+    return "rslave" if words & {"slave", "rslave"} else ""
+
+
+def kernel_file_systems(
+    *,
+    shm_size_bytes: int = 0,
+    readonly_rootfs: bool = False,
+    privileged: bool = False,
+    host_ipc: bool = False,
+) -> list[Document]:
+    """What every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
+
+    A read-only root gets a tmpfs on /run; other images keep what they put there. A privileged
+    task may write to /sys and to its cgroup. With the host's IPC namespace, shared memory is the
+    host's; a mount of mqueue shows the queues of the namespace it is made in by itself.
+    """
+    shm = "/dev/shm"  # noqa: S108
+    # Whole KiB, rounded up: a size of 0 would be no limit at all.
+    shm_kib = (shm_size_bytes or DEFAULT_SHM_BYTES) + 1023 >> 10
+    access = "rw" if privileged else "ro"
+    found = [
+        _oci("/proc", "proc", "proc", _SECURE),
+        _oci("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+        _oci(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        _oci(shm, "bind", shm, ("rbind", *_SECURE))
+        if host_ipc
+        else _oci(shm, "tmpfs", "shm", (*_SECURE, "mode=1777", f"size={shm_kib}k")),
+        _oci("/dev/mqueue", "mqueue", "mqueue", _SECURE),
+        _oci("/sys", "sysfs", "sysfs", (*_SECURE, access)),
+        _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", access)),
+    ]
+    if readonly_rootfs:
+        found.append(_oci("/run", "tmpfs", "tmpfs", ("nosuid", "mode=755", "size=65536k")))
+    return found
+
+
+def program(source: str, target: str) -> Document:
+    """A program of the host's, for the task to run and not to change."""
+    return _oci(target, "bind", source, ("bind", "ro", "nosuid", "nodev"))
+
+
+def invalid(text: str, resolution: str = "") -> DriverError:
+    """The error of a start whose job has a wrong mount or device."""
+    return DriverError(
+        f"Error in creating container: {text}", resolution=resolution, code=Code.INVALID
+    )
+
+
+def _bind_options(options: tuple[str, ...], where: str) -> list[str]:
+    found: list[str] = []
+    for option in options:
+        if option in _IGNORED:
+            continue
+        if option not in _BIND_FLAGS:
+            raise _no_option(option, where, "a bind")
+        found.append(option)
+    return found
+
+
+def _tmpfs_options(options: tuple[str, ...], where: str) -> list[str]:
+    found: list[str] = []
+    for option in options:
+        name, equals, value = option.partition("=")
+        pattern = _TMPFS_VALUES.get(name)
+        if equals and pattern is not None and not pattern.fullmatch(value):
+            raise invalid(f"mounts: option {option[:64]!r} of {where} is no {name} of a tmpfs")
+        if option not in _FLAGS and not (equals and pattern) and option != "tmpcopyup":
+            raise _no_option(option, where, "a tmpfs")
+        found.append(option)
+    return found
+
+
+def _no_option(option: str, where: str, what: str) -> DriverError:
+    allowed = _BIND_FLAGS if what == "a bind" else _FLAGS | {f"{name}=…" for name in _TMPFS_VALUES}
+    return invalid(
+        f"mounts: {option[:64]!r} of {where} is no option of {what}",
+        f"use some of {', '.join(sorted(allowed))}",
+    )
+
+
+def _oci(destination: str, kind: str, source: str, options: tuple[str, ...]) -> Document:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}

@@ -1,0 +1,19 @@
+"""Mounts that tests made: found and detached before anybody removes the directory around them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from containerd import kernel
+
+
+def detach_below(directory: Path) -> list[str]:
+    """Detaches every mount below a directory, the deepest first; returns what there was."""
+    base = f"{directory.resolve()}/"
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    # mountinfo writes a space of a path as \040.
+    targets = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    found = [target for target in targets if target.startswith(base)]
+    for target in reversed(found):
+        kernel.unmount(target)
+    return found

@@ -1,0 +1,87 @@
+"""A profile in Docker's form, and an evaluator of OCI documents that works as the kernel would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+_COMPARE: dict[str, Callable[[int, int, int], bool]] = {
+    "SCMP_CMP_NE": lambda given, value, _: given != value,
+    "SCMP_CMP_LT": lambda given, value, _: given < value,
+    "SCMP_CMP_LE": lambda given, value, _: given <= value,
+    "SCMP_CMP_EQ": lambda given, value, _: given == value,
+    "SCMP_CMP_GE": lambda given, value, _: given >= value,
+    "SCMP_CMP_GT": lambda given, value, _: given > value,
+    "SCMP_CMP_MASKED_EQ": lambda given, mask, value: given & mask == value,
+}
+
+
+def docker_profile() -> dict[str, Any]:
+    """Everything allowed but a few calls; each kind of condition is used once."""
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "comment": "a profile of the tests",
+        "archMap": [
+            {
+                "architecture": "SCMP_ARCH_X86_64",
+                "subArchitectures": ["SCMP_ARCH_X86", "SCMP_ARCH_X32"],
+            },
+            {"architecture": "SCMP_ARCH_AARCH64", "subArchitectures": ["SCMP_ARCH_ARM"]},
+            {"architecture": "SCMP_ARCH_RISCV64", "subArchitectures": None},
+        ],
+        "syscalls": [
+            {
+                "names": ["mkdir", "mkdirat"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 38,
+                "args": [],
+                "comment": "for everybody",
+                "includes": {},
+                "excludes": {},
+            },
+            {
+                "names": ["mount"],
+                "action": "SCMP_ACT_ERRNO",
+                "excludes": {"caps": ["CAP_SYS_ADMIN"]},
+            },
+            {
+                "names": ["chroot"],
+                "action": "SCMP_ACT_ERRNO",
+                "includes": {"caps": ["CAP_SYS_TIME"]},
+            },
+            {
+                "name": "sethostname",
+                "action": "SCMP_ACT_ERRNO",
+                "includes": {"arches": ["amd64", "arm64"], "minKernel": "4.8"},
+            },
+            {
+                "names": ["swapcontext"],
+                "action": "SCMP_ACT_ERRNO",
+                "includes": {"arches": ["ppc64le"]},
+            },
+            {
+                "names": ["ptrace"],
+                "action": "SCMP_ACT_ERRNO",
+                "excludes": {"minKernel": "4.8"},
+            },
+        ],
+    }
+
+
+def outcome(document: dict[str, Any], call: str, *arguments: int) -> tuple[str, int | None]:
+    """What the filter answers to a call: action and error number.
+
+    Of several rules with one action any may hold; rules with different actions must not meet.
+    """
+    given = (*arguments, 0, 0, 0, 0, 0, 0)
+    found = {
+        (rule["action"], rule.get("errnoRet"))
+        for rule in document["syscalls"]
+        if call in rule["names"]
+        and all(
+            _COMPARE[a["op"]](given[a["index"]], a["value"], a["valueTwo"])
+            for a in rule.get("args", [])
+        )
+    }
+    assert len(found) <= 1, (call, found)
+    return found.pop() if found else (document["defaultAction"], document.get("defaultErrnoRet"))

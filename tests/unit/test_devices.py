@@ -1,0 +1,86 @@
+"""Devices of the host as the runtime gets them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from containerd import devices
+from containerd.devices import DeviceNode
+from proto.errors import DriverError
+
+NULL = DeviceNode(path="/dev/null", kind="c", major=1, minor=3)
+
+
+def test_a_device_is_as_the_host_has_it() -> None:
+    (node,) = devices.host_nodes("/dev/null")
+    assert (node.path, node.kind, node.major, node.minor) == ("/dev/null", "c", 1, 3)
+    assert node.mode == Path("/dev/null").stat().st_mode & 0o7777
+    assert node.permissions == "rwm"
+
+
+def test_a_device_can_have_another_place_and_fewer_rights() -> None:
+    (node,) = devices.host_nodes("/dev/null", "/dev//nothing/", "r")
+    assert (node.path, node.permissions) == ("/dev/nothing", "r")
+
+
+def test_a_link_leads_to_its_device(tmp_path: Path) -> None:
+    link = tmp_path / "by-name"
+    link.symlink_to("/dev/zero")
+    (node,) = devices.host_nodes(str(link), "/dev/x")
+    assert (node.path, node.major, node.minor) == ("/dev/x", 1, 5)
+
+
+@pytest.mark.skipif(not Path("/dev/net/tun").exists(), reason="this machine has no /dev/net/tun")
+def test_a_directory_means_every_device_below_it() -> None:
+    nodes = devices.host_nodes("/dev/net", "/dev/mine", "rw")
+    assert {node.path for node in nodes} >= {"/dev/mine/tun"}
+    assert {node.permissions for node in nodes} == {"rw"}
+
+
+@pytest.mark.parametrize(
+    ("host", "inside", "permissions", "text"),
+    [
+        ("/etc/hostname", "", "", "'/etc/hostname': not a device node"),
+        ("/etc", "", "", "outside /dev: not a device node"),
+        ("/", "/dev/x", "", "outside /dev"),
+        ("/dev/shm", "/dev/x", "", "not a device node"),
+        ("/dev/no-such", "", "", "'/dev/no-such' cannot be used: No such file"),
+        ("dev/null", "/dev/x", "", "not an absolute path of the host"),
+        ("/dev/null", "/dev/../proc/x", "", "no place for a device"),
+        ("/dev/null", "/proc/x", "", "no place for a device"),
+        ("/dev/null", "dev/x", "", "no place for a device"),
+        ("/dev/null", "", "rwx", "'rwx' of '/dev/null' are not rwm"),
+        ("/dev/null", "", "rr", "are not rwm"),
+    ],
+)
+def test_what_is_no_device_is_said_with_its_path(
+    host: str, inside: str, permissions: str, text: str
+) -> None:
+    with pytest.raises(DriverError, match=text):
+        devices.host_nodes(host, inside, permissions)
+
+
+def test_the_cgroup_allows_the_tasks_devices_and_nothing_else() -> None:
+    twice = DeviceNode(path="/dev/other", kind="c", major=1, minor=3)
+    read = DeviceNode(path="/dev/b", kind="b", major=7, minor=0, permissions="r")
+    assert devices.cgroup_rules([NULL, twice, read]) == [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
+        {"allow": True, "type": "b", "major": 7, "minor": 0, "access": "r"},
+    ]
+
+
+def test_the_last_device_at_a_place_wins() -> None:
+    other = DeviceNode(path="/dev/null", kind="c", major=1, minor=5)
+    assert devices.unique([NULL, other]) == (other,)
+
+
+def test_a_privileged_task_gets_the_hosts_devices_but_no_terminal_of_it() -> None:
+    nodes = {node.path: node for node in devices.every_host_node()}
+    assert "/dev/full" in nodes
+    assert "/dev/net/tun" in nodes or not Path("/dev/net/tun").exists()
+    assert not {"/dev/console", "/dev/ptmx", "/dev/stdin"} & nodes.keys()
+    assert not any(path.startswith(("/dev/pts", "/dev/shm")) for path in nodes)
+    assert devices.oci_nodes([nodes["/dev/full"]])[0]["type"] == "c"

@@ -1,0 +1,213 @@
+"""Sources of mounts: where they are, and that no link leads out."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import host_paths
+from actors.host_paths import Source
+from actors.nomad_types import TaskConfig
+from proto.errors import DriverError
+from tests.support import mounted
+
+TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
+PARTS = st.lists(
+    st.sampled_from(["local", "localX", "secrets", "private", "alloc", "web", "db", "x", "..", "."])
+)
+
+
+@pytest.mark.parametrize(
+    ("source", "below"),
+    [
+        ("local", "web/local"),
+        ("local/x", "web/local/x"),
+        ("./local//x/", "web/local/x"),
+        ("local/x/../y", "web/local/y"),
+        ("secrets/key.pem", "web/secrets/key.pem"),
+        ("alloc/data", "alloc/data"),
+        ("../alloc/data", "alloc/data"),
+        ("../web/local", "web/local"),
+        ("/allocs/a/web/local/x", "web/local/x"),
+        ("/allocs//a/./alloc", "alloc"),
+    ],
+)
+def test_a_relative_source_is_the_tasks_or_the_groups(source: str, below: str) -> None:
+    assert host_paths.locate(source, TASK) == Source(path=below, root="/allocs/a")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "localX",
+        "localX/y",
+        "local/../../../etc",
+        "local/../private/token",
+        "private",
+        "..",
+        ".",
+        "data",
+        "../db/secrets",
+        "alloc/../db/local",
+        "../allocX",
+        "/allocs/a",
+        "/allocs/a/db/secrets",
+        "/allocs/a/web/private",
+        "a\0b",
+        "x" * 5000,
+    ],
+)
+def test_a_source_outside_of_what_the_task_may_see_is_refused(source: str) -> None:
+    with pytest.raises(DriverError, match=r"mounts: source"):
+        host_paths.locate(source, TASK)
+
+
+@pytest.mark.parametrize(
+    ("source", "clean"),
+    [("/srv", "/srv"), ("//srv/x/../y", "/srv/y"), ("/allocs/ab", "/allocs/ab"), ("/", "/")],
+)
+def test_other_absolute_paths_are_the_hosts(source: str, clean: str) -> None:
+    assert host_paths.locate(source, TASK) == Source(path=clean)
+
+
+@given(parts=PARTS)
+def test_no_relative_source_leaves_the_tasks_directories(parts: list[str]) -> None:
+    try:
+        source = host_paths.locate("/".join(parts) or ".", TASK)
+    except DriverError:
+        return
+    assert source.root == "/allocs/a"
+    names = source.path.split("/")
+    assert ".." not in names
+    assert names[0] == "alloc" or (names[0] == "web" and names[1] in {"local", "secrets", "tmp"})
+
+
+def test_a_relative_source_without_an_allocation_is_refused() -> None:
+    with pytest.raises(DriverError, match="the task has no place"):
+        host_paths.locate("local/x", TaskConfig(id="a/web/1", name="web"))
+
+
+def test_the_log_directory_is_known_in_every_form() -> None:
+    def of(text: str) -> Source:
+        return host_paths.locate(text, TASK)
+
+    assert host_paths.holds_logs(of("../alloc"))
+    assert host_paths.holds_logs(of("alloc/data/.."))
+    assert not host_paths.holds_logs(of("alloc/data"))
+    assert host_paths.is_in_logs(of("alloc/logs"))
+    assert host_paths.is_in_logs(of("/allocs/a/alloc/logs/web.stdout.0"))
+    assert not host_paths.is_in_logs(of("alloc/logs2"))
+    assert not host_paths.is_in_logs(of("/srv/alloc/logs"))
+
+
+@pytest.fixture
+def alloc(tmp_path: Path) -> Path:
+    """An allocation with a task `web`, and links as a task would write them."""
+    base = tmp_path / "a"
+    local = base / "web/local"
+    local.mkdir(parents=True)
+    (base / "web/private").mkdir()
+    (local / "dir").mkdir()
+    (local / "file").write_text("content")
+    # A decoy, never / itself: were the code wrong, the machine's files would be in a pin.
+    (tmp_path / "outside" / "etc").mkdir(parents=True)
+    (local / "root").symlink_to(tmp_path / "outside")
+    (local / "up").symlink_to("../private")
+    (local / "beside").symlink_to("dir")
+    os.mkfifo(local / "fifo")
+    return base
+
+
+@pytest.mark.parametrize("name", ["dir", "file", "fifo", "."])
+def test_what_is_there_is_fine(alloc: Path, name: str) -> None:
+    host_paths.check(Source(path=f"web/local/{name}", root=str(alloc)))
+
+
+@pytest.mark.parametrize("name", ["root", "root/etc", "up", "beside", "dir/../root"])
+def test_no_link_of_a_task_is_followed(alloc: Path, name: str) -> None:
+    with pytest.raises(DriverError, match="goes through a link"):
+        host_paths.check(Source(path=f"web/local/{name}", root=str(alloc)))
+
+
+def test_a_path_that_climbs_is_stopped_by_the_kernel_too(alloc: Path) -> None:
+    with pytest.raises(DriverError, match="goes through a link"):
+        host_paths.check(Source(path="../../etc", root=str(alloc)))
+
+
+def test_what_is_missing_is_named_with_its_option(alloc: Path) -> None:
+    with pytest.raises(DriverError, match=r"mounts: source .*/web/local/no.* does not exist"):
+        host_paths.check(Source(path="web/local/no", root=str(alloc)))
+    with pytest.raises(DriverError, match=r"volume_mount: source '/no/such' does not exist"):
+        host_paths.check(Source(path="/no/such", what="volume_mount"))
+    with pytest.raises(DriverError, match="cannot be used"):
+        host_paths.check(Source(path="web/local/file/x", root=str(alloc)))
+
+
+root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+@root_only
+def test_a_pin_keeps_what_was_found_and_goes_without_a_trace(alloc: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins" / "c"
+    sources = [Source(path=f"web/local/{name}", root=str(alloc)) for name in ("dir", "file")]
+    local = alloc / "web/local"
+    host_paths.pin(pins, sources)
+    try:
+        # What a task can do now: put a link where the directory was.
+        (local / "dir").rename(local / "old")
+        (local / "dir").symlink_to(tmp_path / "outside")
+        (local / "old" / "mine").touch()
+        assert [p.name for p in Path(host_paths.pin_path(pins, 0)).iterdir()] == ["mine"]
+        assert Path(host_paths.pin_path(pins, 1)).read_text() == "content"
+    finally:
+        host_paths.release(pins)
+    assert not pins.exists()
+    assert str(pins) not in Path("/proc/mounts").read_text()
+    assert (local / "old" / "mine").exists()
+
+
+@root_only
+def test_a_link_that_came_after_the_first_look_is_not_pinned(alloc: Path, tmp_path: Path) -> None:
+    pins = tmp_path / "pins" / "c"
+    local = alloc / "web/local"
+    source = Source(path="web/local/dir", root=str(alloc))
+    host_paths.check(source)
+    (local / "dir").rmdir()
+    (local / "dir").symlink_to(tmp_path / "outside")
+    try:
+        with pytest.raises(DriverError, match="goes through a link"):
+            host_paths.pin(pins, [Source(path="web/local/file", root=str(alloc)), source])
+        left = pins.exists()
+    finally:
+        host_paths.release(pins)
+    assert not left
+    assert str(pins) not in Path("/proc/mounts").read_text()
+
+
+@root_only
+def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
+    alloc: Path, tmp_path: Path
+) -> None:
+    pins = tmp_path / "pins"
+    for name in ("c", "d"):
+        host_paths.pin(pins / name, [Source(path="web/local", root=str(alloc))])
+    host_paths.release_all(pins)
+    assert list(pins.iterdir()) == []
+    assert str(pins) not in Path("/proc/mounts").read_text()
+    assert (alloc / "web/local/file").read_text() == "content"
+    host_paths.release_all(tmp_path / "never")
+
+
+@root_only
+def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
+    alloc: Path, tmp_path: Path
+) -> None:
+    pins = tmp_path / "pins" / "c"
+    host_paths.pin(pins, [Source(path="web/local", root=str(alloc))])
+    assert mounted.detach_below(tmp_path) == [str(pins), host_paths.pin_path(pins, 0)]
+    assert mounted.detach_below(tmp_path) == []
+    assert (alloc / "web/local/file").exists()

@@ -1,0 +1,178 @@
+"""From a job's options to what its spec says about capabilities, filters and hidden paths."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import plan
+from actors.settings import DriverSettings, TaskOptions
+from containerd import capabilities, security, spec
+from containerd.devices import DeviceNode
+from containerd.images import ImageConfig
+from containerd.rootfs_users import ResolvedUser
+from containerd.seccomp_default import DEFAULT_PROFILE
+from containerd.security import Host, Security, Wish
+from proto.errors import Code, DriverError
+from tests.support.seccomp import docker_profile, outcome
+
+KERNEL = capabilities.of_kernel(40)
+HOST = Host(
+    machine="x86_64",
+    kernel_release="6.1.0-18-amd64",
+    kernel_capabilities=KERNEL,
+    own_capabilities=frozenset(KERNEL),
+    apparmor=True,
+)
+
+
+def decide(host: Host = HOST, **options: Any) -> Security:
+    wish = plan.wish(DriverSettings(), TaskOptions(image="x", **options))
+    return security.decide(wish, host, DEFAULT_PROFILE if wish.seccomp else None)
+
+
+def document(given: Security, **fields: Any) -> dict[str, Any]:
+    return spec.build_spec(
+        spec.SpecInputs(
+            image_config=ImageConfig(cmd=("sh",)),
+            user=ResolvedUser(uid=0, gid=0),
+            hostname="web",
+            cgroup_path="/x",
+            security=given,
+            **fields,
+        )
+    )
+
+
+def options_of(made: dict[str, Any], target: str) -> list[str]:
+    return next(m["options"] for m in made["mounts"] if m["destination"] == target)
+
+
+def test_a_plain_task_has_the_default_capabilities_in_three_sets_only() -> None:
+    process = document(decide())["process"]
+    assert set(process["capabilities"]) == {"bounding", "effective", "permitted"}
+    for names in process["capabilities"].values():
+        assert set(names) == set(capabilities.DEFAULT)
+
+
+def test_setuid_programs_work_with_and_without_a_filter() -> None:
+    assert document(decide())["process"]["noNewPrivileges"] is False
+    assert document(decide(seccomp=True))["process"]["noNewPrivileges"] is False
+
+
+def test_a_plain_task_sees_no_secrets_of_the_host_and_has_no_filter() -> None:
+    made = document(decide())
+    assert "/proc/kcore" in made["linux"]["maskedPaths"]
+    assert "/proc/sys" in made["linux"]["readonlyPaths"]
+    assert "seccomp" not in made["linux"]
+    assert "apparmorProfile" not in made["process"]
+    assert "ro" in options_of(made, "/sys")
+    assert "ro" in options_of(made, "/sys/fs/cgroup")
+
+
+def test_the_filter_follows_the_capabilities_that_the_task_will_have() -> None:
+    plain = document(decide(seccomp=True))["linux"]["seccomp"]
+    assert outcome(plain, "mount")[0] == "SCMP_ACT_ERRNO"
+    admin = document(decide(seccomp=True, cap_add=("sys_admin",)))["linux"]["seccomp"]
+    assert outcome(admin, "mount")[0] == "SCMP_ACT_ALLOW"
+    dropped = decide(seccomp=True, cap_add=("SYS_ADMIN",), cap_drop=("SYS_ADMIN", "SYS_CHROOT"))
+    assert dropped.seccomp is not None
+    assert outcome(dropped.seccomp, "mount")[0] == "SCMP_ACT_ERRNO"
+    assert outcome(dropped.seccomp, "chroot")[0] == "SCMP_ACT_ERRNO"
+
+
+def test_a_privileged_task_has_all_and_nothing_is_hidden_from_it() -> None:
+    node = DeviceNode(path="/dev/loop0", kind="b", major=7, minor=0)
+    made = document(decide(privileged=True), devices=(node,))
+    assert made["process"]["capabilities"]["bounding"] == list(KERNEL)
+    assert made["process"]["noNewPrivileges"] is False
+    assert made["linux"]["maskedPaths"] == made["linux"]["readonlyPaths"] == []
+    assert "seccomp" not in made["linux"]
+    assert made["linux"]["resources"]["devices"] == [{"allow": True, "access": "rwm"}]
+    assert [device["path"] for device in made["linux"]["devices"]] == ["/dev/loop0"]
+    for target in ("/sys", "/sys/fs/cgroup"):
+        assert "rw" in options_of(made, target)
+        assert "ro" not in options_of(made, target)
+
+
+def test_a_privileged_task_has_no_more_than_kernel_and_driver_have() -> None:
+    host = dataclasses.replace(
+        HOST,
+        kernel_capabilities=capabilities.of_kernel(37),
+        own_capabilities=frozenset(KERNEL) - {"CAP_SYS_MODULE"},
+    )
+    expected = set(capabilities.of_kernel(37)) - {"CAP_SYS_MODULE"}
+    assert set(decide(host, privileged=True).capabilities) == expected
+    assert set(decide(host, cap_add=("all",)).capabilities) == expected
+
+
+def test_options_beside_privileged_still_count() -> None:
+    made = decide(privileged=True, cap_drop=("SYS_MODULE",), seccomp=True, apparmor_profile="web")
+    assert set(KERNEL) - set(made.capabilities) == {"CAP_SYS_MODULE"}
+    assert made.seccomp is not None
+    assert outcome(made.seccomp, "finit_module")[0] == "SCMP_ACT_ERRNO"
+    assert made.apparmor_profile == "web"
+
+
+def test_an_apparmor_profile_is_passed_where_there_is_apparmor() -> None:
+    made = document(decide(apparmor_profile="docker-default"))
+    assert made["process"]["apparmorProfile"] == "docker-default"
+    process = spec.process_for_exec(made, ["sh"], terminal=False)
+    assert process["apparmorProfile"] == "docker-default"
+    assert process["capabilities"] == made["process"]["capabilities"]
+
+
+def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
+    host = dataclasses.replace(HOST, apparmor=False)
+    with pytest.raises(DriverError, match="AppArmor is not enabled on this node") as caught:
+        decide(host, apparmor_profile="docker-default")
+    assert caught.value.code is Code.INVALID
+
+
+def test_privileged_is_refused_where_the_operator_says_so() -> None:
+    settings = DriverSettings(allow_privileged=False)
+    wish = plan.wish(settings, TaskOptions(image="x", privileged=True))
+    with pytest.raises(DriverError) as caught:
+        security.for_task(wish)
+    assert caught.value.code is Code.DENIED
+    assert (
+        "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
+        " to allow running privileged jobs." in str(caught.value)
+    )
+
+
+def test_a_profile_without_seccomp_is_refused() -> None:
+    wish = Wish(seccomp_profile="web.json", seccomp_profile_dir="/nowhere")
+    text = "seccomp must be set to true, if using a custom seccomp_profile."
+    with pytest.raises(DriverError, match=text):
+        security.for_task(wish)
+
+
+def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> None:
+    (tmp_path / "web.json").write_text(json.dumps(docker_profile()))
+    made = security.for_task(
+        Wish(
+            seccomp=True,
+            seccomp_profile="web.json",
+            seccomp_profile_dir=str(tmp_path),
+            cap_add=("SYS_TIME",),
+        )
+    )
+    assert made.seccomp is not None
+    assert outcome(made.seccomp, "mkdir") == ("SCMP_ACT_ERRNO", 38)
+    assert outcome(made.seccomp, "chroot")[0] == "SCMP_ACT_ERRNO"
+    assert outcome(made.seccomp, "keyctl")[0] == "SCMP_ACT_ALLOW"
+
+
+def test_this_machine_is_described_by_its_own_proc() -> None:
+    host = security.this_host()
+    assert host.kernel_capabilities[:2] == ("CAP_CHOWN", "CAP_DAC_OVERRIDE")
+    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
+    assert len(host.kernel_capabilities) == min(last + 1, len(capabilities.NAMES))
+    status = Path("/proc/self/status").read_text()
+    mask = int(status.split("CapEff:")[1].split()[0], 16)
+    assert capabilities.mask_of(host.own_capabilities) == mask & ((1 << 41) - 1)
