@@ -8,13 +8,13 @@ image are resolved inside the image (openat2, RESOLVE_IN_ROOT).
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from containerd import kernel
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -23,16 +23,6 @@ if TYPE_CHECKING:
 _FILE_LIMIT_BYTES = 1024 * 1024
 _REMEMBERED = 64
 _MAX_ID = 2**32 - 2
-# Linux system call and constants; openat2 has the same number on every architecture.
-_SYS_OPENAT2 = 437
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
-_CLONE_NEWNS = 0x00020000
-_CLONE_FS = 0x00000200
-_MS_RDONLY = 1
-_MS_REC = 0x4000
-_MS_BIND = 0x1000
-_MS_PRIVATE = 1 << 18
 _MOUNT_POINT = "/tmp"  # noqa: S108 - only the reading thread's namespace sees what is mounted
 
 
@@ -177,19 +167,9 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
     return result
 
 
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _check(status: int, what: str) -> int:
-    if status < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
-    return status
-
-
 def _enter_own_namespace() -> None:
-    _check(_libc.unshare(_CLONE_FS | _CLONE_NEWNS), "unshare")
-    _check(_libc.mount(b"none", b"/", None, _MS_REC | _MS_PRIVATE, None), "mount --make-rprivate")
+    kernel.unshare(kernel.CLONE_FS | kernel.CLONE_NEWNS)
+    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
 
 
 def _mount_here(mounts: tuple[Mount, ...]) -> None:
@@ -198,29 +178,14 @@ def _mount_here(mounts: tuple[Mount, ...]) -> None:
         flags, data = 0, []
         for option in mount.options:
             if option in {"bind", "rbind"}:
-                flags |= _MS_BIND | (_MS_REC if option == "rbind" else 0)
+                flags |= kernel.MS_BIND | (kernel.MS_REC if option == "rbind" else 0)
             elif option == "ro":
-                flags |= _MS_RDONLY
+                flags |= kernel.MS_RDONLY
             elif option != "rw":
                 data.append(option)
-        if flags & _MS_BIND:
+        if flags & kernel.MS_BIND:
             kind = ""
-        status = _libc.mount(
-            mount.source.encode(),
-            _MOUNT_POINT.encode(),
-            kind.encode(),
-            flags,
-            ",".join(data).encode(),
-        )
-        _check(status, f"mount {mount.type}")
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = (
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    )
+        kernel.mount(mount.source, _MOUNT_POINT, kind, flags, ",".join(data))
 
 
 def _read(path: str) -> str:
@@ -228,24 +193,14 @@ def _read(path: str) -> str:
     root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         # O_NONBLOCK: an image may have a FIFO there.
-        how = _OpenHow(
-            os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY,
-            0,
-            _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS,
+        descriptor = kernel.openat2(
+            root,
+            path,
+            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
+            kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS,
         )
-        try:
-            descriptor = _check(
-                _libc.syscall(
-                    ctypes.c_long(_SYS_OPENAT2),
-                    ctypes.c_int(root),
-                    ctypes.c_char_p(path.encode()),
-                    ctypes.byref(how),
-                    ctypes.c_size_t(ctypes.sizeof(how)),
-                ),
-                f"open /{path}",
-            )
-        except (FileNotFoundError, NotADirectoryError):
-            return ""
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
     finally:
         os.close(root)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - a descriptor, not a path

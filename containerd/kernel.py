@@ -1,0 +1,101 @@
+"""System calls that Python's os has no name for: openat2, mount, umount2, unshare."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+# openat2 has the same number on every architecture.
+_SYS_OPENAT2 = 437
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
+RESOLVE_IN_ROOT = 0x10
+CLONE_NEWNS = 0x00020000
+CLONE_FS = 0x00000200
+MS_RDONLY = 1
+MS_NOSUID = 2
+MS_NODEV = 4
+MS_NOEXEC = 8
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+_MNT_DETACH = 2
+_UMOUNT_NOFOLLOW = 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    )
+
+
+def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
+    """A descriptor of `path`, resolved from the open directory under the rules of `resolve`.
+
+    Raises:
+        OSError: as of open(2); EXDEV for a path that leaves the directory, ELOOP for a link.
+    """
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve)
+    while True:
+        try:
+            return _check(
+                _libc.syscall(
+                    ctypes.c_long(_SYS_OPENAT2),
+                    ctypes.c_int(directory),
+                    ctypes.c_char_p(os.fsencode(path)),
+                    ctypes.byref(how),
+                    ctypes.c_size_t(ctypes.sizeof(how)),
+                ),
+                path,
+            )
+        except BlockingIOError:
+            # EAGAIN: something was renamed meanwhile, so the kernel could not vouch for "..".
+            continue
+
+
+def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
+    """Mounts a file system, or binds with MS_BIND.
+
+    Raises:
+        OSError: the kernel's answer; its filename is the target.
+    """
+    _check(
+        _libc.mount(
+            os.fsencode(source),
+            os.fsencode(target),
+            os.fsencode(kind),
+            ctypes.c_ulong(flags),
+            os.fsencode(data),
+        ),
+        target,
+    )
+
+
+def unmount(target: str) -> None:
+    """Detaches what is mounted at the target, with all that is mounted below; follows no link.
+
+    Raises:
+        OSError: EINVAL where nothing is mounted.
+    """
+    _check(_libc.umount2(os.fsencode(target), ctypes.c_int(_MNT_DETACH | _UMOUNT_NOFOLLOW)), target)
+
+
+def unshare(flags: int) -> None:
+    """Gives the calling thread namespaces of its own.
+
+    Raises:
+        OSError: the kernel's answer.
+    """
+    _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def _check(status: int, what: str) -> int:
+    if status < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), what)
+    return status
