@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers
+from actors import identifiers, image_plan
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import reference, spec
+from containerd import spec
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
-    from actors.settings import Auth, TaskOptions
+    from actors.settings import TaskOptions
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
@@ -65,31 +65,12 @@ def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
     return Plan(
         container_id=container,
         directory=identifiers.task_directory(services.state_dir, container),
-        image=_image(services, options),
+        image=image_plan.request(services, task, options),
         runtime=settings.containerd_runtime,
         stdout=stdout,
         stderr=stderr,
         labels=identifiers.labels(task.id, task.alloc_id, task.name),
     )
-
-
-def _image(services: Services, options: TaskOptions) -> ImageRequest:
-    name = reference.parse(options.image)
-    return ImageRequest(
-        written=options.image,
-        name=str(name),
-        snapshotter=services.containerd.default_snapshotter,
-        timeout_s=options.image_pull_timeout_s,
-        auth=options.auth or _operators_auth(services.settings.auth, name),
-        always_pull=name.tag == "latest" and not name.digest,
-    )
-
-
-def _operators_auth(auth: Auth | None, name: reference.Reference) -> Auth | None:
-    """The operator's credentials, bound to a registry: the image's name is the job author's."""
-    if auth is None or auth.server_address:
-        return auth
-    return auth if name.registry == reference.DEFAULT_REGISTRY else None
 
 
 def _logs(task: TaskConfig) -> tuple[str, str]:
