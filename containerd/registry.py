@@ -291,13 +291,17 @@ class Registry:
         if time.monotonic() >= self._deadline:
             return self._late()
         reason = str(getattr(error, "reason", None) or error)
-        certificate = "CERTIFICATE" in reason.upper()
+        resolution = ""
+        if "doesn't match" in reason:
+            resolution = "its certificate is for another host: correct the name or the certificate"
+        elif "CERTIFICATE" in reason.upper():
+            resolution = "its certificate is not trusted here: install its CA"
         tried = f"{self._no_tls}; " if self._no_tls else ""
         return DriverError(
             f"registry {self.name} cannot be read",
             details=f"{tried}{url.partition('?')[0]}: {_printable(reason.encode())}",
-            resolution="its certificate is not trusted here: install its CA" if certificate else "",
-            recoverable=not certificate,
+            resolution=resolution,
+            recoverable=not resolution,
             code=Code.UNAVAILABLE,
         )
 
@@ -330,7 +334,6 @@ def _pool(tls: ssl.SSLContext) -> urllib3.PoolManager:
     return urllib3.PoolManager(
         ssl_context=tls,
         cert_reqs="CERT_REQUIRED" if tls.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE",
-        assert_hostname=None if tls.check_hostname else False,
         retries=False,
         maxsize=4,
     )

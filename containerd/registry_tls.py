@@ -18,8 +18,9 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
         DriverError: code INVALID; a certificate or key file cannot be used.
     """
     tls = ssl.create_default_context()
+    # urllib3 compares the name itself then; 1.26 cannot connect to an address otherwise.
+    tls.check_hostname = False
     if endpoint.skip_verify:
-        tls.check_hostname = False
         tls.verify_mode = ssl.CERT_NONE
     for file in endpoint.ca:
         try:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
 
+from actors import child_process
 from actors.nomad_types import TaskEvent
-from containerd import pull_wire, puller
+from containerd import pull_wire
+from proto import frames
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.archives import layout_files, tar_of
@@ -195,12 +198,27 @@ def test_each_of_two_platforms_can_be_pulled(
         timeout_s=60,
         labels={},
     )
-    result = puller.Pull(request, puller.Reporter()).run()
+    result = pull_wire.PullResult.from_wire(_last_event(request))
     assert result.config_digest in built[architecture].blobs
     listed = containerd.ctr("content", "list", "-q")
     other = next(image for name, image in built.items() if name != architecture)
     assert built[architecture].digest in listed
     assert other.digest not in listed
+
+
+def _last_event(request: pull_wire.PullRequest) -> frames.Frame:
+    """What a puller process says at its end; while its stdin is open it goes on."""
+    program = child_process.ROOT / "containerd" / "puller.py"
+    pipe = child_process.PIPE
+    child = child_process.start([sys.executable, "-I", str(program)], stdin=pipe, stdout=pipe)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    child.stdin.write(frames.encode(request.to_wire()))
+    child.stdin.flush()
+    with child.stdout:
+        events = list(frames.Decoder().feed(child.stdout.read()))
+    assert child_process.finish(child, 10) == 0, events
+    return events[-1]
 
 
 def test_an_image_for_other_machines_says_which(store: Images, registry: Registry) -> None:

@@ -82,6 +82,19 @@ def test_the_ca_of_another_registry_is_not_trusted_for_this_one(
         store.get(f"{tls_registry.host}/other-ca:1")
 
 
+@pytest.mark.parametrize("names", ["DNS:other.example", "DNS:127.0.0.1", "IP:127.0.0.2"])
+def test_a_certificate_for_another_host_is_not_trusted(
+    store: Images, ca: Certificate, names: str
+) -> None:
+    server = certificates.signed(ca.file.parent, "misnamed", ca, names)
+    with Registry(certificate=(server.file, server.key)) as registry:
+        store.hosts_file(registry.host, f'ca = "{ca.file}"')
+        with pytest.raises(DriverError, match="cannot be read") as caught:
+            store.get(f"{registry.host}/misnamed:1")
+    assert "its certificate is for another host" in caught.value.resolution
+    assert not caught.value.recoverable
+
+
 def test_dockers_layout_of_certificates_is_read(
     store: Images, ca: Certificate, tls_registry: Registry
 ) -> None:

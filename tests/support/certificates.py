@@ -19,7 +19,7 @@ subjectKeyIdentifier = hash
 [leaf]
 basicConstraints = CA:FALSE
 keyUsage = critical, digitalSignature
-subjectAltName = DNS:localhost, IP:127.0.0.1
+subjectAltName = {names}
 subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 """
@@ -38,15 +38,19 @@ def authority(directory: Path, name: str = "ca") -> Certificate:
     return _make(directory, name, "ca", None)
 
 
-def signed(directory: Path, name: str, by: Certificate) -> Certificate:
-    """A certificate for this machine's loopback, for servers and clients."""
-    return _make(directory, name, "leaf", by)
+def signed(
+    directory: Path, name: str, by: Certificate, names: str = "DNS:localhost, IP:127.0.0.1"
+) -> Certificate:
+    """A certificate for servers and clients of these names."""
+    return _make(directory, name, "leaf", by, names)
 
 
-def _make(directory: Path, name: str, kind: str, by: Certificate | None) -> Certificate:
+def _make(
+    directory: Path, name: str, kind: str, by: Certificate | None, names: str = "DNS:none"
+) -> Certificate:
     made = Certificate(directory / f"{name}.pem", directory / f"{name}.key")
     config = directory / f"{name}.cnf"
-    config.write_text(_CONFIG.format(name=f"test {name}"))
+    config.write_text(_CONFIG.format(name=f"test {name}", names=names))
     signer = ["-CA", str(by.file), "-CAkey", str(by.key)] if by else []
     subprocess.run(
         [
