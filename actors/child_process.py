@@ -1,4 +1,4 @@
-"""The only place that starts child processes: launcher, puller, and the embedded host's plugin.
+"""The only place that starts child processes: launcher, puller, credential helpers, host's plugin.
 
 The environment of a child is built from nothing. What outlives the plugin must not hold the
 plugin's stdout or stderr: go-plugin waits for the end of both before it notices a dead plugin.
@@ -7,6 +7,8 @@ plugin's stdout or stderr: go-plugin waits for the end of both before it notices
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,6 +57,17 @@ def start(
         start_new_session=new_session,
         close_fds=True,
     )
+
+
+def end_group(process: Child) -> int:
+    """Kills a child that has a session of its own, with all that it started, and reaps it.
+
+    Returns:
+        The exit status. Blocks, but not for long.
+    """
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    return process.wait()
 
 
 def finish(process: Child, grace_s: float) -> int:

@@ -18,6 +18,7 @@ from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.gateway import Gateway
 from actors.image_actor import ImageActor
+from actors.image_gc import ImageCollector
 from actors.launcher_link import LauncherLink
 from actors.messages import (
     Configure,
@@ -26,6 +27,7 @@ from actors.messages import (
     Inspect,
     Locate,
     RecoverTask,
+    Retire,
     Signal,
     StartTask,
     Stop,
@@ -81,7 +83,14 @@ class ActorGateway(Gateway):
         cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         namespace = settings.containerd_namespace or identifiers.namespace(cgroup_v2=cgroup_v2)
         containerd = Containerd(settings.containerd_address, namespace)
-        images = ImageActor.start(self._loop, ImageStore(containerd), self._events)
+        collector = None
+        if settings.image_gc and settings.enabled:
+            collector = ImageCollector(containerd, settings.image_gc_delay_s)
+        for old in self._images:
+            tell(old, Retire())
+        images = ImageActor.start(
+            self._loop, ImageStore(containerd, settings), self._events, collector
+        )
         self._images.append(images)
         self._services = Services(
             settings=settings,

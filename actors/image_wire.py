@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actors.settings import Auth
     from containerd.images import ImageConfig
+    from containerd.pull_wire import Archive
+
+
+class PullPolicy(StrEnum):
+    """When a registry is asked."""
+
+    ALWAYS = "always"
+    FRESH = "fresh"  # each time, but where the registry is away the present image will do
+    MISSING = "missing"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,12 +29,14 @@ class ImageRequest:
     one pull; credentials are part of that, so that nobody gets an image by another's password.
     """
 
-    written: str
+    written: str = field(compare=False)
     name: str
     snapshotter: str
     timeout_s: float
     auth: Auth | None
-    always_pull: bool
+    policy: PullPolicy
+    auth_soft_fail: bool = False
+    archive: Archive | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

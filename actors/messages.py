@@ -264,7 +264,10 @@ class EnsureImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveImage:
-    """A waiter went away; the last one to go cancels the pull."""
+    """A waiter went away, or its container holds the image now.
+
+    The last one to leave a pull cancels it; an image that nobody holds may be collected.
+    """
 
     reply: Reply[ImageReady]
 
@@ -287,4 +290,25 @@ class PullEnded:
     error: BaseException | None
 
 
-ImageMessage = EnsureImage | LeaveImage | PullProgressed | PullEnded
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImagesUnused:
+    """A sweep found these images to be due for removal."""
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageRemoved:
+    """A removal is done, or failed."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retire:
+    """Another configuration has its own ImageActor: collect no more images."""
+
+
+ImageMessage = (
+    EnsureImage | LeaveImage | PullProgressed | PullEnded | ImagesUnused | ImageRemoved | Retire
+)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, limits
+from actors import identifiers, image_plan, limits
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import mounts, reference, runtimes, spec
+from containerd import mounts, runtimes, spec
 from containerd.runtimes import Runtime
 from containerd.security import Security, Wish
 from proto.errors import Code, DriverError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from actors.host_parts import HostParts
     from actors.nomad_types import TaskConfig
     from actors.running_task import Services
-    from actors.settings import Auth, DriverSettings, TaskOptions
+    from actors.settings import DriverSettings, TaskOptions
     from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
@@ -85,7 +85,7 @@ def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
     return Plan(
         container_id=container,
         directory=identifiers.task_directory(services.state_dir, container),
-        image=_image(services, options),
+        image=image_plan.request(services, task, options),
         runtime=_runtime(settings, options),
         init=_init(settings) if options.init else "",
         stdout=stdout,
@@ -150,25 +150,6 @@ def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
         allow_privileged=settings.allow_privileged,
         seccomp_profile_dir=settings.seccomp_profile_dir,
     )
-
-
-def _image(services: Services, options: TaskOptions) -> ImageRequest:
-    name = reference.parse(options.image)
-    return ImageRequest(
-        written=options.image,
-        name=str(name),
-        snapshotter=services.containerd.default_snapshotter,
-        timeout_s=options.image_pull_timeout_s,
-        auth=options.auth or _operators_auth(services.settings.auth, name),
-        always_pull=name.tag == "latest" and not name.digest,
-    )
-
-
-def _operators_auth(auth: Auth | None, name: reference.Reference) -> Auth | None:
-    """The operator's credentials, bound to a registry: the image's name is the job author's."""
-    if auth is None or auth.server_address:
-        return auth
-    return auth if name.registry == reference.DEFAULT_REGISTRY else None
 
 
 def _logs(task: TaskConfig) -> tuple[str, str]:

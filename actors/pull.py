@@ -11,14 +11,16 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actors import child_process
+from actors import child_process, image_gc
+from actors.credentials import CredentialSources
 from actors.identifiers import PREFIX
-from actors.image_wire import ImageReady, ImageRequest
-from containerd import images, pull_wire
+from actors.image_wire import ImageReady, ImageRequest, PullPolicy
+from containerd import images, pull_wire, reference, registry_hosts
 from proto import frames
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.settings import DriverSettings
     from containerd.client import Containerd
 
 Report = Callable[[str], object]
@@ -48,31 +50,30 @@ class _Pace:
 
 
 class ImageStore:
-    """Belongs to the event loop; one per containerd.
+    """Belongs to the event loop; one per containerd and configuration of the driver.
 
     What it remembers of an image is keyed by digest, so it can be old but never wrong.
     """
 
-    def __init__(self, containerd: Containerd) -> None:
+    def __init__(self, containerd: Containerd, settings: DriverSettings) -> None:
         self._containerd = containerd
+        self._hosts_directory = settings.registry_config_path
+        self._credentials = CredentialSources(settings)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
+        self._snapshotters = {containerd.default_snapshotter}
 
     async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
-        """The image, unpacked; pulled when it is missing or the request says always.
+        """The image, unpacked; pulled or loaded as the request's policy says.
 
         Raises:
             DriverError: `Error in pulling image <as written>: …`.
         """
-        present = await self._find(request)
-        if present is not None and not request.always_pull:
-            return present
         try:
-            return await self._pull(request, report)
+            await self._check_snapshotter(request.snapshotter)
+            if request.archive is not None:
+                return await self._pull(request, report)
+            return await self._present_or_pulled(request, report)
         except DriverError as error:
-            if present is not None and error.recoverable:
-                _log.warning("registry away, image present", extra={"image": request.name})
-                report(f"Registry not reachable, starting the image that is here: {error}")
-                return present
             raise DriverError(
                 f"Error in pulling image {request.written}: {error.brief}",
                 details=error.details,
@@ -81,19 +82,55 @@ class ImageStore:
                 code=error.code,
             ) from error
 
-    async def _find(self, request: ImageRequest) -> ImageReady | None:
-        record = await self._containerd.image(request.name)
+    async def _present_or_pulled(self, request: ImageRequest, report: Report) -> ImageReady:
+        present = await self._find(request, request.name)
+        if present is not None and request.policy in {PullPolicy.MISSING, PullPolicy.NEVER}:
+            return present
+        if request.policy is PullPolicy.NEVER:
+            raise DriverError(
+                'it is not on this node, and image_pull_policy is "never"',
+                details=f"containerd namespace {self._containerd.namespace},"
+                f" snapshotter {request.snapshotter}",
+                resolution="load it into this namespace, or use another policy",
+                code=Code.NOT_FOUND,
+            )
+        try:
+            return await self._pull(request, report)
+        except DriverError as error:
+            if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
+                raise
+            _log.warning("registry away, image present", extra={"image": request.name})
+            report(f"Registry not reachable, starting the image that is here: {error}")
+            return present
+
+    async def _check_snapshotter(self, name: str) -> None:
+        if name in self._snapshotters:
+            return
+        there = await self._containerd.snapshotters()
+        if name not in there:
+            raise DriverError(
+                f'containerd has no snapshotter "{name}"',
+                details=f"it has {', '.join(there) or 'none that works'}",
+                resolution="set snapshotter to one of these, or set this one up in containerd",
+                code=Code.INVALID,
+            )
+        self._snapshotters.add(name)
+
+    async def _find(self, request: ImageRequest, name: str) -> ImageReady | None:
+        record = await self._containerd.image(name)
         if record is None:
             return None
+        if image_gc.UNUSED_SINCE in record.labels:
+            await self._containerd.label_image(name, image_gc.UNUSED_SINCE, "")
         ready = self._known.get(record.digest)
-        if ready is None or ready.name != request.name:
+        if ready is None or ready.name != name:
             try:
                 found = await images.load(self._containerd, record)
             except DriverError as error:
                 _log.info("image is incomplete, pulling", extra={"why": str(error)})
                 return None
             ready = ImageReady(
-                name=request.name,
+                name=name,
                 digest=record.digest,
                 chain_id=found.chain_id,
                 config=found.config,
@@ -108,12 +145,13 @@ class ImageStore:
 
     async def _pull(self, request: ImageRequest, report: Report) -> ImageReady:
         begun = time.monotonic()
-        report("Downloading image")
+        loads = request.archive is not None
+        report("Loading image" if loads else "Downloading image")
         lease = f"{PREFIX}-pull-{time.time_ns():x}"
         await self._containerd.create_lease(lease, expire_s=request.timeout_s + 3600, labels={})
         try:
-            size = await self._run_puller(request, lease, report)
-            ready = await self._find(request)
+            pulled = await self._fetch(request, lease, report)
+            ready = await self._find(request, pulled.name)
         finally:
             with contextlib.suppress(DriverError):
                 await self._containerd.delete_lease(lease)
@@ -124,10 +162,39 @@ class ImageStore:
                 recoverable=True,
             )
         seconds = time.monotonic() - begun
-        report(f"Image {ready.digest} pulled: {size / 1e6:.1f} MB in {seconds:.1f} s")
+        done = "loaded" if loads else "pulled"
+        report(f"Image {ready.digest} {done}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
         return ready
 
-    async def _run_puller(self, request: ImageRequest, lease: str, report: Report) -> int:
+    async def _fetch(
+        self, request: ImageRequest, lease: str, report: Report
+    ) -> pull_wire.PullResult:
+        """Has the puller run with what the operator's files say about the registry."""
+        if request.archive is not None:
+            return await self._run_puller(request, self._wire_request(request, lease), report)
+        registry = reference.parse(request.name).registry
+        endpoints = await asyncio.to_thread(registry_hosts.load, self._hosts_directory, registry)
+        hosts = [registry, *(endpoint.host for endpoint in endpoints)]
+        try:
+            credentials = await self._credentials.find(registry, hosts, request.auth)
+        except DriverError as error:
+            if not request.auth_soft_fail:
+                raise
+            report(f"Pulling without credentials: {error}")
+            credentials = ()
+        wire = self._wire_request(request, lease, endpoints, credentials)
+        try:
+            return await self._run_puller(request, wire, report)
+        except DriverError as error:
+            if not (credentials and request.auth_soft_fail and error.code is Code.DENIED):
+                raise
+            report(f"Pulling once more without credentials: {error}")
+        wire = self._wire_request(request, lease, endpoints)
+        return await self._run_puller(request, wire, report)
+
+    async def _run_puller(
+        self, request: ImageRequest, wire: frames.Frame, report: Report
+    ) -> pull_wire.PullResult:
         argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
         loop = asyncio.get_running_loop()
         process = await loop.run_in_executor(
@@ -138,7 +205,7 @@ class ImageStore:
         )
         try:
             async with asyncio.timeout(request.timeout_s + _GRACE_S):
-                return await _converse(process, self._wire_request(request, lease), report)
+                return await _converse(process, wire, report)
         except TimeoutError:
             raise DriverError(
                 f"the pull was cancelled after {request.timeout_s:g} s",
@@ -149,14 +216,13 @@ class ImageStore:
         finally:
             await loop.run_in_executor(None, child_process.finish, process, _END_S)
 
-    def _wire_request(self, request: ImageRequest, lease: str) -> frames.Frame:
-        auth = None
-        if request.auth is not None:
-            auth = pull_wire.Credentials(
-                username=request.auth.username,
-                password=request.auth.password,
-                server_address=request.auth.server_address,
-            )
+    def _wire_request(
+        self,
+        request: ImageRequest,
+        lease: str,
+        endpoints: tuple[registry_hosts.Endpoint, ...] = (),
+        credentials: tuple[pull_wire.Credentials, ...] = (),
+    ) -> frames.Frame:
         return pull_wire.PullRequest(
             reference=request.name,
             address=self._containerd.address,
@@ -164,14 +230,18 @@ class ImageStore:
             snapshotter=request.snapshotter,
             lease=lease,
             platform="",
-            auth=auth,
             timeout_s=request.timeout_s,
-            labels={f"{PREFIX}.io/pulled": "true"},
+            labels={image_gc.PULLED: "true"},
+            endpoints=endpoints,
+            credentials=credentials,
+            archive=request.archive,
         ).to_wire()
 
 
-async def _converse(process: child_process.Child, request: frames.Frame, report: Report) -> int:
-    """Hands over the request, reports progress, returns the image's size in bytes."""
+async def _converse(
+    process: child_process.Child, request: frames.Frame, report: Report
+) -> pull_wire.PullResult:
+    """Hands over the request, reports progress, returns what came of it."""
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101
     process.stdin.write(frames.encode(request))
@@ -190,7 +260,7 @@ async def _converse(process: child_process.Child, request: frames.Frame, report:
                         if pace.due():
                             report(pull_wire.Progress.from_wire(frame).sentence())
                     case "done":
-                        return pull_wire.PullResult.from_wire(frame).size
+                        return pull_wire.PullResult.from_wire(frame)
                     case "failed":
                         error = frame.get("error")
                         raise DriverError.from_wire(error if isinstance(error, dict) else {})

@@ -17,6 +17,7 @@ import json
 import logging
 import shutil
 import time
+from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -57,27 +58,32 @@ async def start(
     made = dataclasses.replace(made, security=allowed)
     pins = identifiers.pins_directory(services.state_dir, made.container_id)
     parts = await asyncio.to_thread(host_parts.gather, services.settings, task, options, pins)
-    image = await _image(services, task, made.image)
-    try:
-        return await _Start(services, task, options, made, image, parts).run()
-    except DriverError as error:
-        if error.code is not Code.ALREADY_EXISTS:
-            raise
-        # An earlier start of this very task was cut short: one clean-up, one more try.
-        _log.warning("leftovers of an earlier start are removed", extra={"id": made.container_id})
-        await teardown.remove(services, made.container_id, link=None)
-        return await _Start(services, task, options, made, image, parts).run()
+    async with _image(services, task, made.image) as image:
+        try:
+            return await _Start(services, task, options, made, image, parts).run()
+        except DriverError as error:
+            if error.code is not Code.ALREADY_EXISTS:
+                raise
+            # An earlier start of this very task was cut short: one clean-up, one more try.
+            _log.warning(
+                "leftovers of an earlier start are removed", extra={"id": made.container_id}
+            )
+            await teardown.remove(services, made.container_id, link=None)
+            return await _Start(services, task, options, made, image, parts).run()
 
 
-async def _image(services: Services, task: TaskConfig, request: ImageRequest) -> ImageReady:
+@contextlib.asynccontextmanager
+async def _image(
+    services: Services, task: TaskConfig, request: ImageRequest
+) -> AsyncGenerator[ImageReady, None]:
+    """The image, which is not collected until its container exists or the start has failed."""
     reply: Reply[ImageReady] = Reply()
     identity = TaskIdentity(task_id=task.id, alloc_id=task.alloc_id, task_name=task.name)
     tell(services.images, EnsureImage(request=request, task=identity, reply=reply))
     try:
-        return await reply.future
-    except asyncio.CancelledError:
+        yield await reply.future
+    finally:
         tell(services.images, LeaveImage(reply=reply))
-        raise
 
 
 class _Start:

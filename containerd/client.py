@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.empty_pb2 import Empty
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from containerd import bundle, rpc
 from containerd.records import (
@@ -28,6 +29,7 @@ from proto.containerd import (
     containers_pb2,
     content_pb2,
     images_pb2,
+    introspection_pb2,
     leases_pb2,
     runc_options_pb2,
     snapshots_pb2,
@@ -41,6 +43,7 @@ CALL_S = 10.0
 # A runtime that creates or starts a container may wait for disk, cgroups or a VM.
 RUNTIME_S = 60.0
 DEFAULT_SNAPSHOTTER = "overlayfs"
+_SNAPSHOTTER_TYPE = "io.containerd.snapshotter.v1"
 _SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 _RUNC_OPTIONS_URL = "containerd.runc.v1.Options"
 _PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
@@ -68,6 +71,13 @@ class Containerd:
         found = await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=CALL_S)
         return Version(version=found.version, revision=found.revision)
 
+    async def snapshotters(self) -> tuple[str, ...]:
+        """Names of the snapshotters that work."""
+        request = introspection_pb2.PluginsRequest(filters=[f"type=={_SNAPSHOTTER_TYPE}"])
+        found = await self._call(rpc.PLUGINS, request, "list its snapshotters", timeout_s=CALL_S)
+        works = (plugin for plugin in found.plugins if not plugin.HasField("init_err"))
+        return tuple(sorted(plugin.id for plugin in works if plugin.type == _SNAPSHOTTER_TYPE))
+
     # --- images and content
 
     async def image(self, name: str) -> ImageRecord | None:
@@ -78,20 +88,29 @@ class Containerd:
         )
         if found is None:
             return None
-        image = found.image
-        return ImageRecord(
-            name=image.name,
-            digest=image.target.digest,
-            media_type=image.target.media_type,
-            size=image.target.size,
-            labels=dict(image.labels),
+        return _image(found.image)
+
+    async def list_images(self, *filters: str) -> tuple[ImageRecord, ...]:
+        """Images that match any filter, in containerd's filter syntax; all without one."""
+        request = images_pb2.ListImagesRequest(filters=filters)
+        found = await self._call(rpc.IMAGE_LIST, request, "list images", timeout_s=CALL_S)
+        return tuple(_image(image) for image in found.images)
+
+    async def label_image(self, name: str, key: str, value: str) -> None:
+        """Sets one label of an image, or takes it away with an empty value."""
+        request = images_pb2.UpdateImageRequest(
+            image=images_pb2.Image(name=name, labels={key: value}),
+            update_mask=FieldMask(paths=[f"labels.{key}"]),
+        )
+        await self._unless_gone(
+            self._call(rpc.IMAGE_UPDATE, request, f"label image {name}", timeout_s=CALL_S)
         )
 
     async def delete_image(self, name: str) -> None:
-        """Removes an image's name; its content goes with the next garbage collection."""
-        request = images_pb2.DeleteImageRequest(name=name)
+        """Removes an image's name, and waits for the collection of what only it referred to."""
+        request = images_pb2.DeleteImageRequest(name=name, sync=True)
         await self._unless_gone(
-            self._call(rpc.IMAGE_DELETE, request, f"delete image {name}", timeout_s=CALL_S)
+            self._call(rpc.IMAGE_DELETE, request, f"delete image {name}", timeout_s=RUNTIME_S)
         )
 
     async def read_content(self, digest: str, limit_bytes: int) -> bytes:
@@ -391,6 +410,16 @@ class Containerd:
             if error.code is Code.NOT_FOUND:
                 return None
             raise
+
+
+def _image(image: images_pb2.Image) -> ImageRecord:
+    return ImageRecord(
+        name=image.name,
+        digest=image.target.digest,
+        media_type=image.target.media_type,
+        size=image.target.size,
+        labels=dict(image.labels),
+    )
 
 
 def _mount(mount: types_pb2.Mount) -> Mount:

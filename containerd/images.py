@@ -115,7 +115,11 @@ def choose_manifest(body: bytes, name: str, machine: str = "") -> Descriptor:
     architecture, variants = host_platform(machine)
     found: dict[str, Descriptor] = {}
     others: list[str] = []
-    for entry in _list(_object(body, name), "manifests"):
+    entries = _list(_object(body, name), "manifests")
+    if len(entries) == 1 and not entries[0].get("platform"):
+        # `ctr images import --index-name` wraps a single image so; its config has the platform.
+        return descriptor(entries[0], name)
+    for entry in entries:
         platform = entry.get("platform") or {}
         text = "/".join(
             str(platform.get(key)) for key in ("os", "architecture", "variant") if platform.get(key)
@@ -124,7 +128,7 @@ def choose_manifest(body: bytes, name: str, machine: str = "") -> Descriptor:
         if platform.get("os") != "linux" or platform.get("architecture") != architecture:
             continue
         # The first one of a kind wins, as in containerd's own matcher.
-        found.setdefault(str(platform.get("variant") or ""), _descriptor(entry, name))
+        found.setdefault(str(platform.get("variant") or ""), descriptor(entry, name))
     for variant in variants:
         if variant in found:
             return found[variant]
@@ -154,8 +158,8 @@ def parse_manifest(body: bytes, name: str) -> Manifest:
     if not isinstance(config, dict) or len(layers) > _MAX_LAYERS:
         raise _corrupt(name, "its manifest has no config or too many layers")
     return Manifest(
-        config=_descriptor(config, name),
-        layers=tuple(_descriptor(layer, name) for layer in layers),
+        config=descriptor(config, name),
+        layers=tuple(descriptor(layer, name) for layer in layers),
     )
 
 
@@ -211,7 +215,12 @@ def _list(fields: dict[str, Any], key: str) -> list[dict[str, Any]]:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def _descriptor(fields: dict[str, Any], name: str) -> Descriptor:
+def descriptor(fields: dict[str, Any], name: str) -> Descriptor:
+    """One descriptor of a manifest or an index.
+
+    Raises:
+        DriverError: CORRUPT; it has no proper digest or size.
+    """
     digest, size = fields.get("digest"), fields.get("size")
     if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
         raise _corrupt(name, "a descriptor has no digest or size")

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from containerd.registry_hosts import Endpoint
 from proto.errors import Code, DriverError
 from proto.frames import Frame
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """User and password, and the registry that they are for; empty: the image's own."""
+    """User and password, and the registry that they are for; empty: the image's own.
+
+    identity_token is a registry's refresh token and stands for the password.
+    """
 
     username: str
     password: str = field(repr=False)
     server_address: str = ""
+    identity_token: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Archive:
+    """An image in a file or a directory: path is relative to root, and follows no link."""
+
+    root: str
+    path: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +39,8 @@ class PullRequest:
     """One pull.
 
     reference is normalised; address is containerd's socket; lease keeps what the pull makes;
-    platform is uname's machine, empty for this one; timeout_s is for the whole pull.
+    platform is uname's machine, empty for this one; timeout_s is for the whole pull. endpoints are
+    asked in order, none means the registry itself. archive replaces the registry.
     """
 
     reference: str
@@ -35,18 +49,15 @@ class PullRequest:
     snapshotter: str
     lease: str
     platform: str
-    auth: Credentials | None
     timeout_s: float
     labels: Mapping[str, str]
+    credentials: tuple[Credentials, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    archive: Archive | None = None
 
     def to_wire(self) -> Frame:
         """The frame that is written to the puller's stdin."""
-        fields: Frame = {name: getattr(self, name) for name in self.__slots__}
-        fields["labels"] = dict(self.labels)
-        fields["auth"] = self.auth and {
-            name: getattr(self.auth, name) for name in self.auth.__slots__
-        }
-        return {"v": VERSION, **fields}
+        return {"v": VERSION, **asdict(self), "labels": dict(self.labels)}
 
     @classmethod
     def from_wire(cls, frame: Mapping[str, Any]) -> PullRequest:
@@ -57,8 +68,10 @@ class PullRequest:
         """
         try:
             fields = {name: frame[name] for name in cls.__slots__}
-            auth = fields["auth"]
-            fields["auth"] = Credentials(**auth) if auth else None
+            fields["credentials"] = tuple(Credentials(**one) for one in fields["credentials"])
+            fields["endpoints"] = tuple(_endpoint(one) for one in fields["endpoints"])
+            archive = fields["archive"]
+            fields["archive"] = Archive(**archive) if archive else None
             return cls(**fields)
         except (KeyError, TypeError) as error:
             raise DriverError(
@@ -66,6 +79,15 @@ class PullRequest:
                 details=str(error),
                 code=Code.CORRUPT,
             ) from error
+
+
+def _endpoint(fields: dict[str, Any]) -> Endpoint:
+    """The wire has one kind of list; the dataclass is hashable."""
+    whole: dict[str, Any] = dict(fields)
+    whole["ca"] = tuple(fields["ca"])
+    for name in ("client", "headers"):
+        whole[name] = tuple(tuple(pair) for pair in fields[name])
+    return Endpoint(**whole)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +123,7 @@ class Progress:
 class PullResult:
     """What was pulled; size is the sum of the compressed blobs, in bytes."""
 
+    name: str
     digest: str
     size: int
     chain_id: str

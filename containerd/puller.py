@@ -22,9 +22,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from containerd import images, reference, rpc
 from containerd.content import ContentStore, chunks_of
+from containerd.image_source import ImageSource, RegistrySource
 from containerd.images import Descriptor, Manifest
 from containerd.pull_wire import Progress, PullRequest, PullResult
-from containerd.registry import Registry
 from containerd.unpack import Unpacker, label_blob
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
@@ -94,7 +94,8 @@ class Pull:
         self._request = request
         self._reporter = reporter
         self._name = reference.parse(request.reference)
-        self._registry = Registry(self._name, request.auth, time.monotonic() + request.timeout_s)
+        self._image = request.reference
+        self._source = _source(request, self._name)
         self._calls = rpc.SyncCalls(request.address, request.namespace, request.lease)
         self._store = ContentStore(self._calls)
 
@@ -106,6 +107,9 @@ class Pull:
         """
         root, body = self._resolve()
         target, manifest_body = self._choose(root, body)
+        if self._request.archive is not None:
+            # Whoever asks for this name without the archive must not get what a job brought along.
+            self._image = loaded_name(self._name, root.digest)
         manifest = images.parse_manifest(manifest_body, str(self._name))
         self._check_layers(manifest)
         self._reporter.expect(manifest.layers)
@@ -119,6 +123,7 @@ class Pull:
         self._name_image(root)
         size = manifest.config.size + sum(layer.size for layer in manifest.layers)
         return PullResult(
+            name=self._image,
             digest=root.digest,
             size=size,
             chain_id=chain,
@@ -126,7 +131,7 @@ class Pull:
         )
 
     def _resolve(self) -> tuple[Descriptor, bytes]:
-        body, media_type = self._registry.manifest(self._name.selector)
+        body, media_type = self._source.manifest(self._name.selector)
         digest = self._name.digest or _digest_of(body)
         if media_type not in images.INDEX_TYPES | images.MANIFEST_TYPES:
             raise DriverError(
@@ -142,7 +147,7 @@ class Pull:
         if root.media_type in images.MANIFEST_TYPES:
             return root, body
         chosen = images.choose_manifest(body, str(self._name), self._request.platform)
-        body, _ = self._registry.manifest(chosen.digest)
+        body, _ = self._source.manifest(chosen.digest)
         return Descriptor(media_type=chosen.media_type, digest=chosen.digest, size=len(body)), body
 
     def _check_layers(self, manifest: Manifest) -> None:
@@ -186,8 +191,9 @@ class Pull:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, blob: Descriptor, count: Callable[[int], None] = lambda _: None) -> None:
-        """Fetches a blob; what does not match is fetched once more and then believed."""
-        for last in (False, True):
+        """Fetches a blob; what does not come or not match is fetched once more, or elsewhere."""
+        errors: list[DriverError] = []
+        for way in self._source.tries(blob.digest, blob.size):
             counted = 0
 
             def progress(more: int) -> None:
@@ -196,17 +202,19 @@ class Pull:
                 count(more)
 
             try:
-                self._store.write(
-                    blob, self._registry.blob(blob.digest, blob.size), self._source(), progress
-                )
+                self._store.write(blob, way(), self._origin(), progress)
             except DriverError as error:
-                if last or error.code not in {Code.CORRUPT, Code.UNAVAILABLE}:
-                    raise
+                errors.append(error)
                 count(-counted)
+                if not self._source.again(error):
+                    break
                 continue
             return
+        raise self._source.failure(errors)
 
-    def _source(self) -> dict[str, str]:
+    def _origin(self) -> dict[str, str]:
+        if self._request.archive is not None:
+            return {}
         host = self._name.registry
         return {f"containerd.io/distribution.source.{host}": self._name.repository}
 
@@ -222,19 +230,19 @@ class Pull:
         self._put(root, body, {f"containerd.io/gc.ref.content.m.{name}": target.digest})
 
     def _put(self, blob: Descriptor, body: bytes, labels: dict[str, str]) -> None:
-        self._store.write(blob, chunks_of(body), {**self._source(), **labels}, lambda _: None)
+        self._store.write(blob, chunks_of(body), {**self._origin(), **labels}, lambda _: None)
         # Where the blob was there already, its labels may be another's.
         label_blob(self._calls, blob.digest, labels)
 
     def _name_image(self, root: Descriptor) -> None:
         image = images_pb2.Image(
-            name=str(self._name),
+            name=self._image,
             labels=dict(self._request.labels),
             target=types_pb2.Descriptor(
                 media_type=root.media_type, digest=root.digest, size=root.size
             ),
         )
-        what = f"name image {self._name}"
+        what = f"name image {self._image}"
         try:
             self._calls(rpc.IMAGE_CREATE, images_pb2.CreateImageRequest(image=image), what, _CALL_S)
         except DriverError as error:
@@ -245,6 +253,20 @@ class Pull:
                 image=image, update_mask=FieldMask(paths=["target"])
             )
             self._calls(rpc.IMAGE_UPDATE, update, what, _CALL_S)
+
+
+def loaded_name(name: reference.Reference, digest: str) -> str:
+    """Name of an image from an archive: no registry has such a one, and no other content does."""
+    return f"loaded/{name.registry}/{name.repository}@{digest}"
+
+
+def _source(request: PullRequest, name: reference.Reference) -> ImageSource:
+    deadline = time.monotonic() + request.timeout_s
+    if request.archive is None:
+        return RegistrySource(name, request.endpoints, request.credentials, deadline)
+    from containerd import image_archive  # noqa: PLC0415 - few pulls are from an archive
+
+    return image_archive.open_source(request.archive, name, deadline)
 
 
 def _digest_of(body: bytes) -> str:

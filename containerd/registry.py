@@ -11,13 +11,15 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 
-from containerd import images
+from containerd import images, registry_tls
 from containerd.registry_auth import Authorizer, is_loopback, web_address
+from containerd.registry_hosts import HUB_HOST, Endpoint, endpoint_of
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -28,38 +30,53 @@ CHUNK_BYTES = 256 * 1024
 _CONNECT_S, _READ_S = 10.0, 30.0
 _PROBE_S = 3.0
 _MAX_REDIRECTS = 5
-_HUB_HOST = "registry-1.docker.io"
 _ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT = frozenset({408, 425, 429})
 _SHOWN_BODY = 200
+_AGENT = "nomad-driver-containerd"
 
 
 class Registry:
-    """One repository of one registry. Threads may share it.
+    """One repository of one registry, read from one place. Threads may share it.
 
     Args:
         reference: the image.
         credentials: user and password, or None.
         deadline: `time.monotonic()` after which every request fails.
+        endpoint: where to read; the registry itself where not given.
     """
 
     def __init__(
-        self, reference: Reference, credentials: Credentials | None, deadline: float
+        self,
+        reference: Reference,
+        credentials: Credentials | None,
+        deadline: float,
+        endpoint: Endpoint | None = None,
     ) -> None:
         self._reference = reference
-        self._host = _HUB_HOST if reference.registry == "docker.io" else reference.registry
+        self.endpoint = endpoint or endpoint_of(reference.registry)
+        self._host = self.endpoint.host
+        # What errors call it, and what credentials are bound to.
+        self.name = "docker.io" if self._host == HUB_HOST else self._host
         self._deadline = deadline
-        self._tls = ssl.create_default_context()
-        self._pool = urllib3.PoolManager(
-            ssl_context=self._tls,
-            retries=False,
-            maxsize=4,
-            headers={"User-Agent": "nomad-driver-containerd"},
-        )
         self._scope = f"repository:{reference.repository}:pull"
-        self._auth = Authorizer(reference.registry, credentials, self._get_small)
-        self._scheme = ""
+        self._auth = Authorizer(self.name, credentials, self._get_small)
+        self._scheme = self.endpoint.scheme
+        self._no_tls = ""
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return registry_tls.context(self.endpoint)
+
+    @cached_property
+    def _home(self) -> urllib3.PoolManager:
+        return _pool(self._tls)
+
+    @cached_property
+    def _elsewhere(self) -> urllib3.PoolManager:
+        """For what the registry points at: its CAs, but neither skip_verify nor its certificate."""
+        return _pool(registry_tls.context(Endpoint(host=self._host, ca=self.endpoint.ca)))
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
         """A manifest or index and its media type; a digest selector is verified.
@@ -76,8 +93,8 @@ class Registry:
         finally:
             _release(response)
         if ":" in selector:
-            verify(body, selector, self._reference.registry)
-        return body, media_type or _guess_type(body)
+            verify(body, selector, self.name)
+        return body, media_type or guess_type(body)
 
     def blob(self, digest: str, size: int) -> Iterator[bytes]:
         """The bytes of a blob, checked to be `size` of them; the digest is containerd's to check.
@@ -101,7 +118,9 @@ class Registry:
             raise self._wrong_size(digest, f"{sent} of {size} bytes", recoverable=True)
 
     def _open(self, path: str, headers: dict[str, str]) -> Any:
-        url = f"{self._base()}/v2/{self._reference.repository}/{path}"
+        url = f"{self._base()}/{self._reference.repository}/{path}"
+        if self.endpoint.namespace:
+            url = f"{url}?{urlencode({'ns': self.endpoint.namespace})}"
         for _ in range(3):
             sent = self._auth.header
             response, at_home = self._follow(url, headers, sent)
@@ -125,6 +144,8 @@ class Registry:
             parts = urlsplit(url)
             at_home = parts.netloc == home
             sent = dict(headers)
+            if at_home:
+                sent.update(self.endpoint.headers)
             if authorization and at_home:
                 sent["Authorization"] = authorization
             response = self._request(url, sent)
@@ -134,7 +155,7 @@ class Registry:
             _release(response)
             url = self._checked_redirect(url, location)
         raise DriverError(
-            f"registry {self._reference.registry} redirects more than {_MAX_REDIRECTS} times",
+            f"registry {self.name} redirects more than {_MAX_REDIRECTS} times",
             code=Code.UNAVAILABLE,
         )
 
@@ -146,12 +167,12 @@ class Registry:
         parts = web_address(target)
         if parts is None:
             why = "to what is no URL"
-        elif parts.scheme == "http" and (url.startswith("https:") or not is_loopback(parts.netloc)):
+        elif parts.scheme == "http" and not _stays_plain(url, parts.netloc):
             why = "from TLS to plain text"
         else:
             return target
         raise DriverError(
-            f"registry {self._reference.registry} redirects {why}",
+            f"registry {self.name} redirects {why}",
             details=repr(target[:200]),
             code=Code.DENIED,
         )
@@ -162,7 +183,7 @@ class Registry:
             self._scheme = "https"
             if is_loopback(self._host) and not self._speaks_tls():
                 self._scheme = "http"
-        return f"{self._scheme}://{self._host}"
+        return f"{self._scheme}://{self._host}{self.endpoint.path}"
 
     def _speaks_tls(self) -> bool:
         """Whether a handshake goes through, or fails for the certificate only."""
@@ -176,20 +197,25 @@ class Registry:
                 return True
         except ssl.SSLCertVerificationError:
             return True
-        except (OSError, ValueError):
+        except (OSError, ValueError) as error:
             # Plain HTTP answers a handshake with words, with silence, or not at all.
+            self._no_tls = f"https://{self._host}: {error}"
             return False
 
-    def _request(self, url: str, headers: dict[str, str]) -> Any:
+    def _request(self, url: str, headers: dict[str, str], form: str = "") -> Any:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._late()
         timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(_READ_S, left))
+        pool = self._home if urlsplit(url).netloc == self._host else self._elsewhere
+        if form:
+            headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
         try:
-            return self._pool.request(
-                "GET",
+            return pool.request(
+                "POST" if form else "GET",
                 url,
-                headers=headers,
+                body=form.encode() if form else None,
+                headers={"User-Agent": _AGENT, **headers},
                 timeout=timeout,
                 redirect=False,
                 preload_content=False,
@@ -208,8 +234,10 @@ class Registry:
             raise self._away(what, error) from error
         return data
 
-    def _get_small(self, url: str, headers: dict[str, str], limit_bytes: int) -> tuple[int, bytes]:
-        response = self._request(url, headers)
+    def _get_small(
+        self, url: str, headers: dict[str, str], limit_bytes: int, form: str = ""
+    ) -> tuple[int, bytes]:
+        response = self._request(url, headers, form)
         try:
             return response.status, self._read_limited(response, limit_bytes)
         finally:
@@ -221,7 +249,7 @@ class Registry:
             body += chunk
             if len(body) > limit_bytes:
                 raise DriverError(
-                    f"registry {self._reference.registry} sent an answer that is too large",
+                    f"registry {self.name} sent an answer that is too large",
                     details=f"more than {limit_bytes} bytes",
                     code=Code.CORRUPT,
                 )
@@ -236,7 +264,7 @@ class Registry:
         except urllib3.exceptions.HTTPError:
             body = ""
         return DriverError(
-            f"registry {self._reference.registry} answered {status} for {what}",
+            f"registry {self.name} answered {status} for {what}",
             details=body,
             resolution="too many requests: try later" if status == 429 else "",  # noqa: PLR2004
             recoverable=status >= 500 or status in _TRANSIENT,  # noqa: PLR2004
@@ -246,14 +274,14 @@ class Registry:
     def _denied(self, status: str, *, not_found: bool = False) -> DriverError:
         return DriverError(
             "pull access denied, repository does not exist or may require authorization",
-            details=f"{self._reference} at {self._reference.registry}, status {status}",
+            details=f"{self._reference} at {self.name}, status {status}",
             resolution="check the image's name and tag, and the auth block",
             code=Code.NOT_FOUND if not_found else Code.DENIED,
         )
 
     def _late(self) -> DriverError:
         return DriverError(
-            f"the pull from {self._reference.registry} did not end in time",
+            f"the pull from {self.name} did not end in time",
             resolution="raise image_pull_timeout, or look at the registry and the network",
             recoverable=True,
             code=Code.TIMEOUT,
@@ -263,18 +291,23 @@ class Registry:
         if time.monotonic() >= self._deadline:
             return self._late()
         reason = str(getattr(error, "reason", None) or error)
-        certificate = "CERTIFICATE" in reason.upper()
+        resolution = ""
+        if "doesn't match" in reason:
+            resolution = "its certificate is for another host: correct the name or the certificate"
+        elif "CERTIFICATE" in reason.upper():
+            resolution = "its certificate is not trusted here: install its CA"
+        tried = f"{self._no_tls}; " if self._no_tls else ""
         return DriverError(
-            f"registry {self._reference.registry} cannot be read",
-            details=f"{url.partition('?')[0]}: {_printable(reason.encode())}",
-            resolution="its certificate is not trusted here: install its CA" if certificate else "",
-            recoverable=not certificate,
+            f"registry {self.name} cannot be read",
+            details=f"{tried}{url.partition('?')[0]}: {_printable(reason.encode())}",
+            resolution=resolution,
+            recoverable=not resolution,
             code=Code.UNAVAILABLE,
         )
 
     def _wrong_size(self, digest: str, why: str, *, recoverable: bool = False) -> DriverError:
         return DriverError(
-            f"registry {self._reference.registry} sent a wrong blob {digest}",
+            f"registry {self.name} sent a wrong blob {digest}",
             details=why,
             recoverable=recoverable,
             code=Code.CORRUPT,
@@ -296,12 +329,34 @@ def verify(body: bytes, digest: str, registry: str) -> None:
         )
 
 
+def _pool(tls: ssl.SSLContext) -> urllib3.PoolManager:
+    # urllib3 1.26 asks for both, whatever the context says.
+    return urllib3.PoolManager(
+        ssl_context=tls,
+        cert_reqs="CERT_REQUIRED" if tls.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE",
+        retries=False,
+        maxsize=4,
+    )
+
+
+def _stays_plain(url: str, target: str) -> bool:
+    """Whether a redirect to plain text at `target` gives nothing away: no TLS before, no new host.
+
+    This machine's own registries may point at each other.
+    """
+    source = urlsplit(url)
+    if source.scheme != "http":
+        return False
+    return source.netloc == target or (is_loopback(source.netloc) and is_loopback(target))
+
+
 def _release(response: Any) -> None:
     """Closes rather than drains: what is left may be endless."""
     response.close()
 
 
-def _guess_type(body: bytes) -> str:
+def guess_type(body: bytes) -> str:
+    """The media type of a document that nobody named."""
     return (
         "application/vnd.oci.image.index.v1+json"
         if b'"manifests"' in body

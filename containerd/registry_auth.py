@@ -11,20 +11,18 @@ import base64
 import ipaddress
 import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from containerd.pull_wire import Credentials
 
 # One piece of WWW-Authenticate: name="value", name=value, or the scheme that opens a challenge.
 _PIECE = re.compile(r'[\s,]*(?:([A-Za-z_-]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))|([A-Za-z0-9_-]+))')
 _MAX_TOKEN_BYTES = 64 * 1024
-_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
+HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
 def is_loopback(host: str) -> bool:
@@ -70,14 +68,29 @@ def credentials_for(registry: str, credentials: Credentials | None) -> Credentia
     """The credentials, if they were given for this registry."""
     if credentials is None or not credentials.server_address:
         return credentials
-    address = credentials.server_address
+    return credentials if host_of(credentials.server_address) == host_of(registry) else None
+
+
+def host_of(address: str) -> str:
+    """The host and port that an address of any form names, in lower case; Docker Hub has one name.
+
+    Empty for what is no address.
+    """
     try:
         host = urlsplit(address if "//" in address else f"//{address}").netloc.lower()
     except ValueError:
-        return None
-    wanted = registry.lower()
-    same = host == wanted or (host in _HUB_NAMES and wanted in _HUB_NAMES)
-    return credentials if same else None
+        return ""
+    return "docker.io" if host in HUB_NAMES else host
+
+
+class Fetch(Protocol):
+    """Fetches (status, body) of a token server; POSTs the form where there is one."""
+
+    def __call__(
+        self, url: str, headers: dict[str, str], limit_bytes: int, form: str = "", /
+    ) -> tuple[int, bytes]:
+        """One request, without redirects."""
+        ...
 
 
 class Authorizer:
@@ -87,7 +100,7 @@ class Authorizer:
         self,
         registry: str,
         credentials: Credentials | None,
-        get: Callable[[str, dict[str, str], int], tuple[int, bytes]],
+        get: Fetch,
     ) -> None:
         self._registry = registry
         self._credentials = credentials_for(registry, credentials)
@@ -108,15 +121,15 @@ class Authorizer:
         """
         offered = challenges(challenge)
         if "bearer" in offered:
-            self.header = f"Bearer {self._token(offered['bearer'], scope)}"
-        elif "basic" in offered and self._credentials is not None:
+            self.header = f"Bearer {self._token(offered['bearer'], scope, over_tls=over_tls)}"
+        elif "basic" in offered and self._credentials is not None and self._credentials.password:
             self._only_in_private(over_tls=over_tls, to=self._registry)
             self.header = _basic(self._credentials)
         else:
             return False
         return self.header != sent
 
-    def _token(self, parameters: dict[str, str], scope: str) -> str:
+    def _token(self, parameters: dict[str, str], scope: str, *, over_tls: bool) -> str:
         realm = parameters.get("realm", "")
         parts = web_address(realm)
         if parts is None:
@@ -137,9 +150,23 @@ class Authorizer:
         query = {"scope": parameters.get("scope") or scope}
         if "service" in parameters:
             query["service"] = parameters["service"]
+        credentials = self._credentials
+        if credentials is not None:
+            # The token goes back to the registry, and is worth the password for a while.
+            self._only_in_private(over_tls=over_tls, to=self._registry)
+        if credentials is not None and credentials.identity_token:
+            # Docker's and OAuth's refresh: the identity token goes in the body, never in a URL.
+            form = {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token,
+                "client_id": "nomad-driver-containerd",
+                **query,
+            }
+            status, body = self._get(realm, {}, _MAX_TOKEN_BYTES, urlencode(form))
+            return self._read_token(status, body, parts.netloc)
         headers: dict[str, str] = {}
-        if self._credentials is not None:
-            headers["Authorization"] = _basic(self._credentials)
+        if credentials is not None:
+            headers["Authorization"] = _basic(credentials)
         separator = "&" if parts.query else "?"
         status, body = self._get(f"{realm}{separator}{urlencode(query)}", headers, _MAX_TOKEN_BYTES)
         return self._read_token(status, body, parts.netloc)

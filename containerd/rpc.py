@@ -15,6 +15,7 @@ from proto.containerd import (
     content_pb2,
     diff_pb2,
     images_pb2,
+    introspection_pb2,
     leases_pb2,
     snapshots_pb2,
     tasks_pb2,
@@ -65,7 +66,15 @@ _LEASES = "leases.v1.Leases"
 
 VERSION = _method("version.v1.Version", "Version", Empty, version_pb2.VersionResponse)
 
+PLUGINS = _method(
+    "introspection.v1.Introspection",
+    "Plugins",
+    introspection_pb2.PluginsRequest,
+    introspection_pb2.PluginsResponse,
+)
+
 IMAGE_GET = _method(_IMAGES, "Get", images_pb2.GetImageRequest, images_pb2.GetImageResponse)
+IMAGE_LIST = _method(_IMAGES, "List", images_pb2.ListImagesRequest, images_pb2.ListImagesResponse)
 IMAGE_CREATE = _method(
     _IMAGES, "Create", images_pb2.CreateImageRequest, images_pb2.CreateImageResponse
 )

@@ -8,6 +8,7 @@ import http.client
 import io
 import json
 import os
+import ssl
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,9 +187,20 @@ def index(images: Mapping[str, Image]) -> Image:
     return whole
 
 
-def push(host: str, repository: str, tag: str, image: Image, authorization: str = "") -> str:
-    """Pushes over plain HTTP and returns the reference `host/repository:tag`."""
-    connection = http.client.HTTPConnection(host, timeout=30)
+def push(
+    host: str,
+    repository: str,
+    tag: str,
+    image: Image,
+    authorization: str = "",
+    tls: ssl.SSLContext | None = None,
+) -> str:
+    """Pushes, over plain HTTP without `tls`, and returns the reference `host/repository:tag`."""
+    connection = (
+        http.client.HTTPSConnection(host, timeout=30, context=tls)
+        if tls
+        else http.client.HTTPConnection(host, timeout=30)
+    )
     headers = {"Authorization": authorization} if authorization else {}
     try:
         for digest, body in image.blobs.items():

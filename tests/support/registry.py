@@ -43,6 +43,7 @@ class Registry:
         password: see user.
         certificate: PEM files (certificate, key) for TLS.
         port: 0 takes a free one.
+        client_ca: with TLS, whoever shows no certificate of this CA is turned away.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Registry:
         password: str = "",
         certificate: tuple[Path, Path] | None = None,
         port: int = 0,
+        client_ca: Path | None = None,
     ) -> None:
         self._program = shutil.which("docker-registry")
         if self._program is None:
@@ -58,6 +60,7 @@ class Registry:
         self.host = f"127.0.0.1:{port or free_port()}"
         self._account = (user, password)
         self._certificate = certificate
+        self._client_ca = client_ca
         self._base = Path(tempfile.mkdtemp(prefix="cd-registry-"))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -107,7 +110,8 @@ class Registry:
         if self._certificate is None:
             return ""
         certificate, key = self._certificate
-        return f"  tls: {{ certificate: {certificate}, key: {key} }}"
+        clients = f", clientcas: [{self._client_ca}]" if self._client_ca else ""
+        return f"  tls: {{ certificate: {certificate}, key: {key}{clients} }}"
 
     def _auth(self) -> str:
         user, password = self._account

@@ -6,48 +6,11 @@ import pytest
 
 from actors import plan
 from actors.nomad_types import NetworkIsolation, TaskConfig
-from actors.settings import Auth, DriverSettings, TaskOptions
-from containerd.reference import parse
+from actors.settings import DriverSettings, TaskOptions
 from proto.errors import DriverError
 from tests.support.services import services
 
-OPERATOR = Auth(username="operator", password="secret")
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
-
-
-@pytest.mark.parametrize(
-    ("image", "server", "sent"),
-    [
-        ("redis", "", True),
-        ("docker.io/library/redis:7", "", True),
-        ("evil.example/redis", "", False),
-        ("127.0.0.1:5000/redis", "", False),
-        ("registry.example.com/redis", "registry.example.com", True),
-    ],
-)
-def test_the_operators_password_goes_to_its_own_registry_only(
-    image: str, server: str, sent: bool
-) -> None:
-    auth = Auth(username="operator", password="secret", server_address=server)
-    made = plan.make(services(DriverSettings(auth=auth)), TASK, TaskOptions(image=image))
-    assert made.image.auth == (auth if sent else None)
-
-
-def test_a_jobs_own_password_wins_over_the_operators() -> None:
-    own = Auth(username="job", password="own")
-    options = TaskOptions(image="evil.example/x", auth=own)
-    assert plan.make(services(DriverSettings(auth=OPERATOR)), TASK, options).image.auth == own
-
-
-def test_only_latest_is_looked_up_each_time() -> None:
-    def always(image: str) -> bool:
-        return plan.make(services(), TASK, TaskOptions(image=image)).image.always_pull
-
-    assert always("redis")
-    assert always("redis:latest")
-    assert not always("redis:7")
-    assert not always(f"redis:latest@sha256:{'a' * 64}")
-    assert parse("redis").tag == "latest"
 
 
 def test_a_disabled_driver_starts_nothing() -> None:

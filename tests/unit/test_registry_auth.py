@@ -32,10 +32,14 @@ class TokenServer:
 
     def __init__(self, status: int = 200, body: bytes = b'{"token": "abc"}') -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
+        self.forms: list[str] = []
         self._answer = (status, body)
 
-    def __call__(self, url: str, headers: dict[str, str], _: int) -> tuple[int, bytes]:
+    def __call__(
+        self, url: str, headers: dict[str, str], _: int, form: str = ""
+    ) -> tuple[int, bytes]:
         self.asked.append((url, headers))
+        self.forms.append(form)
         return self._answer
 
 
@@ -263,6 +267,33 @@ def test_a_token_server_is_asked_without_a_password_when_there_is_none() -> None
     challenge = 'Bearer realm="https://auth.example/t"'
     assert answer(challenge, credentials=None, server=server) == "Bearer def"
     assert server.asked[0][1] == {}
+
+
+def test_a_token_for_a_password_is_not_sent_in_plain_text_to_another_machine() -> None:
+    server = TokenServer()
+    challenge = 'Bearer realm="https://auth.example/t"'
+    error = refused(lambda: answer(challenge, server=server, over_tls=False))
+    assert error.code is Code.DENIED
+    assert "wants a password without TLS" in error.brief
+    assert server.asked == []
+    assert answer(challenge, credentials=None, server=server, over_tls=False) == "Bearer abc"
+    assert answer(challenge, registry="localhost:5000", server=server, over_tls=False)
+
+
+def test_an_identity_token_goes_into_the_body_and_to_no_basic_challenge() -> None:
+    server = TokenServer()
+    token = Credentials(username="", password="", identity_token="hush refresh")
+    challenge = 'Bearer realm="https://auth.example/t?a=b",service="s"'
+    assert answer(challenge, credentials=token, server=server) == "Bearer abc"
+    assert server.asked == [("https://auth.example/t?a=b", {})]
+    assert parse_qs(server.forms[0]) == {
+        "grant_type": ["refresh_token"],
+        "refresh_token": ["hush refresh"],
+        "client_id": ["nomad-driver-containerd"],
+        "service": ["s"],
+        "scope": [SCOPE],
+    }
+    assert answer("Basic realm=x", credentials=token) == ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+"""TLS of one registry endpoint: whom to trust, and which certificate to show."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING
+
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from containerd.registry_hosts import Endpoint
+
+
+def context(endpoint: Endpoint) -> ssl.SSLContext:
+    """The system's CAs and the endpoint's own; nobody is checked where skip_verify says so.
+
+    Raises:
+        DriverError: code INVALID; a certificate or key file cannot be used.
+    """
+    tls = ssl.create_default_context()
+    # urllib3 compares the name itself then; 1.26 cannot connect to an address otherwise.
+    tls.check_hostname = False
+    if endpoint.skip_verify:
+        tls.verify_mode = ssl.CERT_NONE
+    for file in endpoint.ca:
+        try:
+            tls.load_verify_locations(file)
+        except (OSError, ssl.SSLError) as error:
+            raise _unusable(endpoint, file, "is no CA in PEM form", error) from error
+    for certificate, key in endpoint.client:
+        try:
+            # Without a password OpenSSL would ask for one at the terminal.
+            tls.load_cert_chain(certificate, key or None, password="")
+        except (OSError, ssl.SSLError, ValueError) as error:
+            what = f"is no client certificate for key {key or certificate}"
+            raise _unusable(endpoint, certificate, what, error) from error
+    return tls
+
+
+def _unusable(endpoint: Endpoint, file: str, what: str, error: Exception) -> DriverError:
+    why = error.strerror if isinstance(error, OSError) else ""
+    return DriverError(
+        f"{file} of registry host {endpoint.host} {what}",
+        details=str(getattr(error, "reason", "") or why or type(error).__name__),
+        resolution="correct the registry hosts directory",
+        code=Code.INVALID,
+    )

@@ -1,0 +1,274 @@
+"""Images that no task uses are removed, counted from a real containerd."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.image_gc import PULLED, UNUSED_SINCE, ImageCollector
+from containerd.client import Containerd
+from tests.support import images
+from tests.support.archives import docker_files, tar_of
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.image_store import Images
+from tests.support.registry import Registry
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+DELAY_S = 3600.0
+
+
+class Clock:
+    """Seconds that the test moves on."""
+
+    def __init__(self) -> None:
+        self.seconds = 1_700_000_000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+class Sweeps:
+    """Sweeps as the ImageActor makes them; each with a collector of its own, as after a restart."""
+
+    def __init__(self, daemon: ContainerdDaemon) -> None:
+        self._daemon = daemon
+        self.clock = Clock()
+
+    def sweep(self, *busy: str, remove: bool = True) -> set[str]:
+        """Looks, removes what is due, and says what that was."""
+
+        async def run(containerd: Containerd) -> set[str]:
+            collector = ImageCollector(containerd, DELAY_S, self.clock)
+            names = await collector.due(busy)
+            for name in names if remove else ():
+                await collector.remove(name)
+            return set(names)
+
+        found: set[str] = self.ask(run)
+        return found
+
+    def label(self, name: str, key: str, value: str) -> None:
+        """Sets a label of an image."""
+        self.ask(lambda containerd: containerd.label_image(name, key, value))
+
+    def ask(self, work: Any) -> Any:
+        """What a coroutine makes of containerd."""
+
+        async def run() -> Any:
+            containerd = Containerd(self._daemon.address, self._daemon.namespace)
+            try:
+                return await work(containerd)
+            finally:
+                await containerd.close()
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
+    """Where images come from."""
+    return Images(containerd, tmp_path)
+
+
+@pytest.fixture
+def sweeps(containerd: ContainerdDaemon) -> Sweeps:
+    """Sweeps by a clock; no image of another test counts."""
+    for name in containerd.ctr("images", "list", "-q").split():
+        containerd.ctr("images", "remove", name)
+    return Sweeps(containerd)
+
+
+def pulled(store: Images, registry: Registry, name: str) -> str:
+    """An image of the test's own, pulled; its name."""
+    image = images.build([images.layer({"hello": name.encode()})])
+    return store.get(images.push(registry.host, name, "1", image)).name
+
+
+def test_an_image_goes_the_delay_after_its_last_use_and_with_all_its_content(
+    store: Images, sweeps: Sweeps, registry: Registry, containerd: ContainerdDaemon
+) -> None:
+    name = pulled(store, registry, "gone")
+    record = store.record(name)
+    assert record is not None
+    assert record.labels[PULLED] == "true"
+    assert sweeps.sweep() == set()  # seen for the first time
+    sweeps.clock.seconds += DELAY_S - 1
+    assert sweeps.sweep() == set()
+    sweeps.clock.seconds += 1
+    assert sweeps.sweep() == {name}
+    assert store.record(name) is None
+    assert record.digest not in containerd.ctr("content", "list", "-q")
+    assert containerd.ctr("snapshots", "list").count("Committed") == 0
+
+
+def test_a_start_begins_the_delay_anew(store: Images, sweeps: Sweeps, registry: Registry) -> None:
+    name = pulled(store, registry, "again")
+    sweeps.sweep()
+    sweeps.clock.seconds += DELAY_S
+    assert store.get(name).name == name
+    record = store.record(name)
+    assert record is not None
+    assert UNUSED_SINCE not in record.labels
+    assert sweeps.sweep() == set()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep() == {name}
+
+
+def test_an_image_that_a_container_has_stays(
+    store: Images, sweeps: Sweeps, registry: Registry, containerd: ContainerdDaemon
+) -> None:
+    name = pulled(store, registry, "used")
+    sweeps.sweep()
+    sweeps.clock.seconds += DELAY_S
+    containerd.ctr("containers", "create", name, "user")
+    try:
+        assert sweeps.sweep() == set()
+        sweeps.clock.seconds += 10 * DELAY_S
+        assert sweeps.sweep() == set()
+    finally:
+        containerd.ctr("containers", "delete", "user")
+    assert sweeps.sweep() == set()  # unused from now on
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep() == {name}
+
+
+def test_what_a_start_holds_counts_as_used(
+    store: Images, sweeps: Sweeps, registry: Registry
+) -> None:
+    name = pulled(store, registry, "held")
+    sweeps.sweep()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep(name) == set()
+    sweeps.clock.seconds += 1
+    assert sweeps.sweep() == set()
+
+
+def test_images_of_others_are_never_touched(
+    store: Images, sweeps: Sweeps, registry: Registry, containerd: ContainerdDaemon
+) -> None:
+    image = images.build([images.layer({"hello": b"operator's"})])
+    name = images.push(registry.host, "operators", "latest", image)
+    containerd.ctr("images", "pull", "--plain-http", name)
+    assert store.get(name).name == name  # ours to use, not to remove
+    for _ in range(3):
+        assert sweeps.sweep() == set()
+        sweeps.clock.seconds += DELAY_S
+    record = store.record(name)
+    assert record is not None
+    assert UNUSED_SINCE not in record.labels
+
+
+def test_a_start_in_another_plugin_stops_a_removal(
+    store: Images, sweeps: Sweeps, registry: Registry
+) -> None:
+    name = pulled(store, registry, "raced")
+    sweeps.sweep()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep(remove=False) == {name}
+    store.get(name)
+
+    async def remove(containerd: Containerd) -> None:
+        await ImageCollector(containerd, DELAY_S, sweeps.clock).remove(name)
+
+    sweeps.ask(remove)
+    assert store.record(name) is not None
+
+
+@pytest.mark.parametrize("text", ["soon", "-5", "99999999999", "1e400", "٣"])
+def test_a_label_that_makes_no_sense_begins_the_delay_anew(
+    store: Images, sweeps: Sweeps, registry: Registry, text: str
+) -> None:
+    name = pulled(store, registry, "odd")
+    sweeps.label(name, UNUSED_SINCE, text)
+    assert sweeps.sweep() == set()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep() == {name}
+
+
+def test_an_image_from_an_archive_is_removed_too(store: Images, sweeps: Sweeps) -> None:
+    (store.task_directory / "local").mkdir(parents=True)
+    body = tar_of(docker_files([images.layer({"hello": b"archive"})]))
+    (store.task_directory / "local/x.tar").write_bytes(body)
+    name = store.get("mine:1", load="x.tar").name
+    sweeps.sweep()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep() == {name}
+
+
+@pytest.fixture
+def own_image(registry: Registry) -> str:
+    """An image with busybox that only one test has."""
+    image = images.build([images.busybox_layer({"for": b"gc"})])
+    return images.push(registry.host, "gc-box", "1", image)
+
+
+def test_the_plugin_removes_images_after_their_last_task_and_not_before(
+    containerd: ContainerdDaemon, tmp_path: Path, own_image: str, sweeps: Sweeps
+) -> None:
+    driver = Driver(containerd, tmp_path, {"gc": {"image_delay": "1s"}})
+
+    def there() -> bool:
+        return own_image in containerd.ctr("images", "list", "-q").split()
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            job, marker = driver.task("kept"), driver.task("marker")
+            await driver.start(job, own_image, "echo ready; exec sleep 600")
+            # Another image comes and goes: by then the sweeps have had their time with this one.
+            other = images.build([images.busybox_layer({"for": b"marker"})])
+            name = images.push(own_image.partition("/")[0], "gc-marker", "1", other)
+            await driver.start(marker, name, "true")
+            await session.wait(marker.id)
+            await driver.end(marker)
+            await until(lambda: name not in containerd.ctr("images", "list", "-q").split(), 30)
+            assert there()
+            session.kill_plugin()
+            await session.launch()
+            await session.destroy(job.id)
+            await until(lambda: not there(), 30)
+            again = driver.task("again")
+            await driver.start(again, own_image, "true")
+            await session.wait(again.id)
+            await driver.end(again)
+
+    try:
+        asyncio.run(asyncio.wait_for(life(), 120))
+        driver.wait_clean()
+    finally:
+        driver.close()
+
+
+def test_collection_is_off_where_the_operator_says_so(
+    containerd: ContainerdDaemon, tmp_path: Path, own_image: str, sweeps: Sweeps
+) -> None:
+    on, off = {"image_delay": "0s"}, {"image": False, "image_delay": "0s"}
+    kept, swept = Driver(containerd, tmp_path / "off", {"gc": off}), tmp_path / "on"
+
+    async def life() -> None:
+        async with launched(kept) as session:
+            other = images.build([images.busybox_layer({"for": b"off"})])
+            name = images.push(own_image.partition("/")[0], "gc-off", "1", other)
+            # The second task lasts longer than two sweeps would need for the first one's image.
+            for image, script in ((own_image, "true"), (name, "sleep 4")):
+                job = kept.task()
+                await kept.start(job, image, script)
+                await session.wait(job.id)
+                await kept.end(job)
+        assert own_image in containerd.ctr("images", "list", "-q").split()
+
+    async def second() -> None:
+        # Any plugin on the same containerd may remove it: nothing is counted in memory.
+        async with launched(Driver(containerd, swept, {"gc": on})):
+            await until(lambda: own_image not in containerd.ctr("images", "list", "-q").split(), 30)
+
+    try:
+        asyncio.run(asyncio.wait_for(life(), 60))
+        asyncio.run(asyncio.wait_for(second(), 60))
+    finally:
+        kept.close()

@@ -1,0 +1,77 @@
+"""Image archives made on the spot: as `docker save` and as OCI's layout write them."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.support.images import Image, digest_of, host_architecture
+
+File = tuple[str, bytes]
+
+
+def tar_of(files: Iterable[File], format: int = tarfile.PAX_FORMAT) -> bytes:
+    """A tar of plain files; a name may come twice."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=format) as tar:
+        for name, body in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            tar.addfile(info, io.BytesIO(body))
+    return out.getvalue()
+
+
+def docker_files(
+    layers: Sequence[bytes],
+    tags: Sequence[str] = ("demo:1",),
+    config: Mapping[str, Any] | None = None,
+) -> list[File]:
+    """The files of `docker save` for one image; layers are uncompressed."""
+    document = json.dumps(
+        {
+            "architecture": host_architecture(),
+            "os": "linux",
+            "config": dict(config or {}),
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
+        }
+    ).encode()
+    name = f"{digest_of(document)[7:]}.json"
+    places = [f"{digest_of(layer)[7:]}/layer.tar" for layer in layers]
+    manifest = [{"Config": name, "RepoTags": list(tags), "Layers": places}]
+    return [
+        *zip(places, layers, strict=True),
+        (name, document),
+        ("manifest.json", json.dumps(manifest).encode()),
+    ]
+
+
+def layout_files(images: Mapping[str, Image]) -> list[File]:
+    """The files of OCI's layout; keys are what the images are called, empty for no name."""
+    files: list[File] = [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
+    entries = []
+    for name, image in images.items():
+        blobs = {**image.blobs, **image.manifests, image.digest: image.body}
+        files += [(f"blobs/sha256/{digest[7:]}", body) for digest, body in blobs.items()]
+        notes = {"org.opencontainers.image.ref.name": name} if name else {}
+        entries.append(
+            {
+                "mediaType": image.media_type,
+                "digest": image.digest,
+                "size": len(image.body),
+                "annotations": notes,
+            }
+        )
+    index = {"schemaVersion": 2, "manifests": entries}
+    return [*files, ("index.json", json.dumps(index).encode())]
+
+
+def write_directory(root: Path, files: Iterable[File]) -> None:
+    """The files as a directory."""
+    for name, body in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(body)

@@ -1,0 +1,283 @@
+"""Whose password a pull gets, for which host, and what helpers and config files may do."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import child_process, credential_helper
+from actors.credentials import CredentialSources
+from actors.docker_config import DockerConfig
+from actors.settings import Auth, DriverSettings
+from containerd.pull_wire import Credentials
+from proto.errors import Code, DriverError
+from tests.support.waiting import wait_until
+
+SECRET = "hush-hush"
+OPERATOR = Auth(username="operator", password=SECRET)
+TASK = Auth(username="job", password="own")
+
+
+def find(
+    settings: DriverSettings,
+    registry: str = "r.example",
+    *,
+    mirrors: Sequence[str] = (),
+    own: Auth | None = None,
+) -> dict[str, str]:
+    """User, or identity token, by host."""
+    sources = CredentialSources(settings)
+    found = asyncio.run(sources.find(registry, [registry, *mirrors], own))
+    return {one.server_address: one.identity_token or one.username for one in found}
+
+
+@pytest.fixture
+def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory that is the first one where helpers are looked for."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    path = f"{programs}:{child_process.BASE_ENVIRONMENT['PATH']}"
+    environment = MappingProxyType({**child_process.BASE_ENVIRONMENT, "PATH": path})
+    monkeypatch.setattr(child_process, "BASE_ENVIRONMENT", environment)
+    return programs
+
+
+def helper(directory: Path, name: str, script: str) -> Path:
+    """A credential helper of this name."""
+    program = directory / f"docker-credential-{name}"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return program
+
+
+def answering(user: str, secret: str = SECRET) -> str:
+    """A helper's script that knows every registry, and notes which one it was asked for."""
+    answer = json.dumps({"ServerURL": "x", "Username": user, "Secret": secret})
+    return f"cat >> $0.asked; echo >> $0.asked; echo '{answer}'"
+
+
+def config(directory: Path, fields: object) -> str:
+    """A Docker config.json."""
+    path = directory / "config.json"
+    path.write_text(json.dumps(fields))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("registry", "server", "sent"),
+    [
+        ("docker.io", "", True),
+        ("evil.example", "", False),
+        ("127.0.0.1:5000", "", False),
+        ("r.example", "r.example", True),
+        ("r.example", "https://r.example/v2/", True),
+        ("r.example:444", "r.example", False),
+        ("r.example.evil.example", "r.example", False),
+    ],
+)
+def test_the_operators_password_goes_to_its_own_registry_only(
+    registry: str, server: str, sent: bool
+) -> None:
+    auth = Auth(username="operator", password=SECRET, server_address=server)
+    assert find(DriverSettings(auth=auth), registry) == ({registry: "operator"} if sent else {})
+
+
+def test_the_tasks_password_is_for_its_images_registry_or_the_one_that_it_names() -> None:
+    settings = DriverSettings(auth=OPERATOR)
+    assert find(settings, "docker.io", own=TASK) == {"docker.io": "job"}
+    assert find(settings, "r.example", own=TASK) == {"r.example": "job"}
+    elsewhere = Auth(username="job", password="own", server_address="other.example")
+    assert find(settings, "docker.io", own=elsewhere) == {"docker.io": "operator"}
+    assert find(settings, "r.example", own=elsewhere) == {}
+
+
+def test_a_mirror_gets_only_what_is_for_the_mirror(tmp_path: Path) -> None:
+    path = config(tmp_path, {"auths": {"m.example": {"username": "m", "password": SECRET}}})
+    settings = DriverSettings(auth=OPERATOR, auth_config=path)
+    found = find(settings, "docker.io", mirrors=["m.example", "n.example"], own=TASK)
+    assert found == {"docker.io": "job", "m.example": "m"}
+
+
+def test_the_order_is_task_config_helper_driver_nobody(tmp_path: Path, helpers: Path) -> None:
+    helper(helpers, "store", answering("helper"))
+    path = config(tmp_path, {"auths": {"r.example": {"username": "file", "password": SECRET}}})
+    driver = Auth(username="driver", password=SECRET, server_address="r.example")
+    everything = DriverSettings(auth=driver, auth_config=path, auth_helper="store")
+    assert find(everything, own=TASK) == {"r.example": "job"}
+    assert find(everything) == {"r.example": "file"}
+    assert find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "helper"}
+    assert find(DriverSettings(auth=driver)) == {"r.example": "driver"}
+    assert find(DriverSettings()) == {}
+
+
+def test_the_operators_helper_is_not_asked_for_mirrors(helpers: Path) -> None:
+    program = helper(helpers, "store", answering("helper"))
+    settings = DriverSettings(auth_helper="store")
+    assert find(settings, mirrors=["m.example"]) == {"r.example": "helper"}
+    assert Path(f"{program}.asked").read_text() == "r.example\n"
+
+
+def test_a_helper_that_knows_nothing_leaves_it_to_the_next_source(helpers: Path) -> None:
+    words = "echo credentials not found in native keychain; exit 1"
+    helper(helpers, "store", words)
+    driver = Auth(username="driver", password=SECRET, server_address="r.example")
+    assert find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "driver"}
+
+
+def test_a_config_file_names_a_helper_for_a_registry_or_for_all(
+    tmp_path: Path, helpers: Path
+) -> None:
+    one = helper(helpers, "one", answering("one"))
+    helper(helpers, "all", answering("all"))
+    fields = {
+        "auths": {"r.example": {}, "https://index.docker.io/v1/": {}},
+        "credHelpers": {"q.example": "one", "docker.io": "one"},
+        "credsStore": "all",
+    }
+    settings = DriverSettings(auth_config=config(tmp_path, fields))
+    assert find(settings, "q.example") == {"q.example": "one"}
+    assert find(settings, "r.example") == {"r.example": "all"}
+    assert find(settings, "docker.io") == {"docker.io": "one"}
+    assert Path(f"{one}.asked").read_text() == "q.example\nhttps://index.docker.io/v1/\n"
+
+
+@pytest.mark.parametrize("key", ["docker.io", "https://index.docker.io/v1/", "index.docker.io"])
+def test_docker_hub_is_known_by_every_name(tmp_path: Path, key: str) -> None:
+    packed = base64.b64encode(f"hub:{SECRET}:more".encode()).decode()
+    path = config(tmp_path, {"auths": {key: {"auth": packed}}})
+    found = DockerConfig(path).credentials("docker.io")
+    assert found is not None
+    assert (found.username, found.password) == ("hub", f"{SECRET}:more")
+
+
+def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path) -> None:
+    entry = {"auth": base64.b64encode(b"user:").decode(), "identitytoken": "refresh"}
+    path = config(tmp_path, {"auths": {"r.example": entry}})
+    assert find(DriverSettings(auth_config=path)) == {"r.example": "refresh"}
+    helper(helpers, "store", answering("<token>", "renew"))
+    assert find(DriverSettings(auth_helper="store")) == {"r.example": "renew"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{" + SECRET, "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        (f'["{SECRET}"]', "is not a JSON object"),
+        (f'{{"auths": "{SECRET}"}}', "auths is not an object"),
+        (f'{{"auths": {{"r.example": "{SECRET}"}}}}', "auths of r.example is not an object"),
+        (f'{{"auths": {{"r.example": {{"auth": "{SECRET}!"}}}}}}', "is not base64"),
+        (f'{{"auths": {{"r.example": {{"password": ["{SECRET}"]}}}}}}', "password of r.example is"),
+        (f'{{"credHelpers": "{SECRET}"}}', "credHelpers is not an object"),
+        (f'{{"credsStore": ["{SECRET}"]}}', "helper of r.example is not a string"),
+        (" " * (1024 * 1024 + 1), "is over 1 MiB"),
+    ],
+)
+def test_a_wrong_config_file_is_named_and_not_quoted(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(DriverError, match=words) as caught:
+        find(DriverSettings(auth_config=str(path)))
+    assert str(path) in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert not caught.value.recoverable
+
+
+def test_a_config_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(DriverError, match="cannot be read: No such file"):
+        find(DriverSettings(auth_config=str(tmp_path / "none.json")))
+
+
+@given(st.text())
+def test_no_registry_name_upsets_a_config_file(host: str) -> None:
+    fields = {"auths": {host: {"username": "u", "password": "p"}}}
+    path = Path("/dev/shm") / "cd-test-config.json"
+    path.write_text(json.dumps(fields))
+    try:
+        DockerConfig(str(path)).credentials(host)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "name", ["../bin/evil", "/bin/sh", "a/b", "", ".", "-rf", "a b", "a\nb", "a;b", "a\0b"]
+)
+def test_a_helper_is_a_name_and_never_a_path(helpers: Path, name: str) -> None:
+    with pytest.raises(DriverError, match="is not a name") as caught:
+        asyncio.run(credential_helper.ask(name, "r.example"))
+    assert caught.value.code is Code.INVALID
+
+
+def test_a_helper_that_is_not_installed_is_named() -> None:
+    with pytest.raises(DriverError, match="docker-credential-none-such is not installed"):
+        asyncio.run(credential_helper.ask("none-such", "r.example"))
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (f"echo {SECRET}; exit 3", "it ended with status 3"),
+        ("kill -9 $$", "it ended with status -9"),
+        (f"echo {SECRET}", "its answer is not JSON"),
+        (f"""echo '{{"Username": 5, "Secret": "{SECRET}"}}'""", "its answer is not JSON with"),
+        (f"""echo '["{SECRET}"]'""", "its answer is not JSON with"),
+        ("exec cat /dev/zero", "it answered more than"),
+    ],
+)
+def test_a_helper_that_fails_is_an_error_without_its_words(
+    helpers: Path, script: str, words: str
+) -> None:
+    helper(helpers, "bad", script)
+    with pytest.raises(DriverError, match=words) as caught:
+        asyncio.run(credential_helper.ask("bad", "r.example"))
+    assert "docker-credential-bad" in caught.value.brief
+    assert SECRET not in str(caught.value)
+    assert caught.value.recoverable
+
+
+def test_a_helper_that_hangs_is_ended_with_its_children(helpers: Path) -> None:
+    program = helper(helpers, "slow", "sleep 4321 & echo $! > $0.pid; cat > /dev/null; wait")
+    with pytest.raises(DriverError, match="did not answer within"):
+        asyncio.run(credential_helper.ask("slow", "r.example", timeout_s=1))
+    child = int(Path(f"{program}.pid").read_text())
+    wait_until(lambda: not _runs(child), 5, "the helper's child still runs")
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_helper_gets_neither_our_environment_nor_secrets_as_arguments(
+    helpers: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NOMAD_TOKEN", SECRET)
+    program = helper(helpers, "env", f"env > $0.env; echo $* > $0.argv; {answering('u')}")
+    found = asyncio.run(credential_helper.ask("env", "r.example"))
+    assert found == Credentials(username="u", password=SECRET, server_address="r.example")
+    environment = Path(f"{program}.env").read_text()
+    assert "NOMAD_TOKEN" not in environment
+    assert "HOME=" in environment
+    assert Path(f"{program}.argv").read_text() == "get\n"
+
+
+def test_a_helper_may_leave_the_question_unread(helpers: Path) -> None:
+    answer = json.dumps({"Username": "u", "Secret": SECRET})
+    helper(helpers, "deaf", f"exec <&-; echo '{answer}'")
+    assert asyncio.run(credential_helper.ask("deaf", "r.example")) is not None
+
+
+def test_credentials_do_not_print_their_secrets() -> None:
+    whole = Credentials(username="u", password=SECRET, identity_token=f"{SECRET}2")
+    assert SECRET not in repr(whole)
+    assert SECRET not in repr(OPERATOR)

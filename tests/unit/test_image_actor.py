@@ -1,0 +1,291 @@
+"""Pulls are shared by who may share them; what is held is not removed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import pytest
+
+from actors.bridge import Reply, tell
+from actors.event_actor import EventActor
+from actors.image_actor import ImageActor
+from actors.image_wire import ImageReady, ImageRequest, PullPolicy, TaskIdentity
+from actors.messages import EnsureImage, LeaveImage, Retire
+from actors.settings import Auth
+from containerd.images import ImageConfig
+from containerd.pull_wire import Archive
+from proto.errors import Code, DriverError
+from tests.support.waiting import until
+
+TASK = TaskIdentity(task_id="a/t/1", alloc_id="a", task_name="t")
+
+
+def ready(name: str) -> ImageReady:
+    """An image."""
+    return ImageReady(name=name, digest="sha256:0", chain_id="sha256:1", config=ImageConfig())
+
+
+def request(name: str, auth: Auth | None = None, archive: Archive | None = None) -> ImageRequest:
+    """A request that differs from another one by these only."""
+    return ImageRequest(
+        written=name,
+        name=name,
+        snapshotter="overlayfs",
+        timeout_s=60,
+        auth=auth,
+        policy=PullPolicy.MISSING,
+        archive=archive,
+    )
+
+
+class Store:
+    """Pulls that last until the test ends them."""
+
+    def __init__(self) -> None:
+        self.asked: list[ImageRequest] = []
+        self.cancelled: list[ImageRequest] = []
+        self.gate = asyncio.Event()
+        self.result: ImageReady | DriverError | None = None
+
+    async def ensure(self, request: ImageRequest, _: Callable[[str], object]) -> ImageReady:
+        self.asked.append(request)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(request)
+            raise
+        if isinstance(self.result, DriverError):
+            raise self.result
+        return self.result or ready(request.name)
+
+
+class Collector:
+    """Finds the same images due at every sweep; a removal lasts until the test ends it."""
+
+    pause_s = 0.01
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.sweeps = 0
+        self.busy: list[set[str]] = []
+        self.removing: list[str] = []
+        self.gate = asyncio.Event()
+
+    async def due(self, busy: set[str]) -> tuple[str, ...]:
+        self.sweeps += 1
+        self.busy.append(busy)
+        return self.names
+
+    async def remove_quietly(self, name: str) -> None:
+        self.removing.append(name)
+        await self.gate.wait()
+
+
+class Actor:
+    """A running ImageActor."""
+
+    def __init__(self, store: Store, collector: Collector | None) -> None:
+        loop: Any = asyncio.get_running_loop()
+        self._events = EventActor.start()
+        self.ref = ImageActor.start(loop, store, self._events, collector)
+
+    def ask(self, wanted: ImageRequest) -> Reply[ImageReady]:
+        reply: Reply[ImageReady] = Reply()
+        tell(self.ref, EnsureImage(request=wanted, task=TASK, reply=reply))
+        return reply
+
+    def leave(self, reply: Reply[ImageReady]) -> None:
+        tell(self.ref, LeaveImage(reply=reply))
+
+    def stop(self) -> None:
+        self.ref.stop(block=False)
+        self._events.stop(block=False)
+
+
+@contextlib.asynccontextmanager
+async def running(store: Store, collector: Collector | None = None) -> AsyncGenerator[Actor, None]:
+    """An actor for a while."""
+    actor = Actor(store, collector)
+    try:
+        yield actor
+    finally:
+        actor.stop()
+        await until(lambda: not actor.ref.is_alive(), 5)
+
+
+def run(test: Callable[[], Any]) -> None:
+    """A coroutine with a deadline."""
+    asyncio.run(asyncio.wait_for(test(), 20))
+
+
+def test_equal_requests_share_one_pull_and_one_failure() -> None:
+    async def test() -> None:
+        store = Store()
+        store.result = DriverError("no", code=Code.DENIED)
+        async with running(store) as actor:
+            replies = [actor.ask(request("x")) for _ in range(5)]
+            await until(lambda: store.asked, 5)
+            store.gate.set()
+            for reply in replies:
+                with pytest.raises(DriverError, match="no"):
+                    await reply.future
+            assert len(store.asked) == 1
+
+    run(test)
+
+
+def test_requests_with_other_credentials_share_nothing() -> None:
+    async def test() -> None:
+        store = Store()
+        async with running(store) as actor:
+            users = [None, Auth(username="a", password="1"), Auth(username="a", password="2")]
+            replies = [actor.ask(request("x", auth)) for auth in users * 2]
+            await until(lambda: len(store.asked) == 3, 5)
+            store.gate.set()
+            for reply in replies:
+                await reply.future
+            assert {wanted.auth for wanted in store.asked} == set(users)
+
+    run(test)
+
+
+def test_the_last_one_to_leave_ends_the_pull() -> None:
+    async def test() -> None:
+        store = Store()
+        async with running(store) as actor:
+            one, two = actor.ask(request("x")), actor.ask(request("x"))
+            await until(lambda: store.asked, 5)
+            actor.leave(one)
+            other = actor.ask(request("y"))
+            await until(lambda: len(store.asked) == 2, 5)
+            assert store.cancelled == []
+            actor.leave(two)
+            await until(lambda: store.cancelled, 5)
+            assert store.cancelled == [request("x")]
+            store.gate.set()
+            assert (await other.future).name == "y"
+
+    run(test)
+
+
+def test_what_is_due_is_removed_while_nobody_wants_it() -> None:
+    async def test() -> None:
+        collector = Collector("x")
+        async with running(Store(), collector):
+            await until(lambda: collector.removing, 5)
+            collector.gate.set()
+            await until(lambda: len(collector.removing) > 1, 5)
+
+    run(test)
+
+
+def test_an_image_of_a_start_is_not_removed_until_the_start_has_ended() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector("x")
+        async with running(store, collector) as actor:
+            reply = actor.ask(request("x"))
+            await until(lambda: store.asked, 5)
+            await _sweeps(collector)  # while it is pulled
+            store.gate.set()
+            await reply.future
+            await _sweeps(collector)  # while its container is made
+            assert collector.removing == []
+            assert {"x"} in collector.busy
+            actor.leave(reply)
+            await until(lambda: collector.removing == ["x"], 5)
+
+    run(test)
+
+
+def test_two_starts_hold_an_image_until_both_have_ended() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector("x")
+        store.gate.set()
+        async with running(store, collector) as actor:
+            collector.names = ()
+            one, two = actor.ask(request("x")), actor.ask(request("x"))
+            await asyncio.gather(one.future, two.future)
+            collector.names = ("x",)
+            actor.leave(one)
+            await _sweeps(collector)
+            assert collector.removing == []
+            actor.leave(two)
+            await until(lambda: collector.removing, 5)
+
+    run(test)
+
+
+def test_a_start_waits_for_the_end_of_a_removal() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector("x")
+        store.gate.set()
+        async with running(store, collector) as actor:
+            await until(lambda: collector.removing, 5)
+            reply, archive = actor.ask(request("x")), Archive(root="/a", path="b")
+            loading = actor.ask(request("y", archive=archive))
+            assert (await actor.ask(request("z")).future).name == "z"
+            assert [wanted.name for wanted in store.asked] == ["z"]
+            collector.names = ()
+            collector.gate.set()
+            await asyncio.gather(reply.future, loading.future)
+            assert {wanted.name for wanted in store.asked} == {"x", "y", "z"}
+
+    run(test)
+
+
+def test_who_leaves_while_a_removal_lasts_is_not_pulled_for() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector("x")
+        async with running(store, collector) as actor:
+            await until(lambda: collector.removing, 5)
+            actor.leave(actor.ask(request("x")))
+            collector.names = ()
+            collector.gate.set()
+            await _sweeps(collector)
+            assert store.asked == []
+
+    run(test)
+
+
+def test_nothing_is_removed_while_an_archive_is_loaded() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector()
+        store.result = ready("loaded/x@sha256:0")
+        async with running(store, collector) as actor:
+            reply = actor.ask(request("x", archive=Archive(root="/a", path="b")))
+            await until(lambda: store.asked, 5)
+            collector.names = ("loaded/x@sha256:0",)
+            await _sweeps(collector)
+            store.gate.set()
+            await reply.future
+            await _sweeps(collector)
+            assert collector.removing == []
+            actor.leave(reply)
+            await until(lambda: collector.removing, 5)
+
+    run(test)
+
+
+def test_a_retired_actor_collects_nothing_more() -> None:
+    async def test() -> None:
+        store, collector = Store(), Collector()
+        store.gate.set()
+        async with running(store, collector) as actor:
+            await _sweeps(collector)
+            tell(actor.ref, Retire())
+            assert (await actor.ask(request("y")).future).name == "y"
+            collector.names, seen = ("x",), collector.sweeps
+            assert (await actor.ask(request("z")).future).name == "z"
+            assert collector.removing == []
+            assert collector.sweeps == seen
+
+    run(test)
+
+
+async def _sweeps(collector: Collector) -> None:
+    """Two whole sweeps from now on."""
+    seen = collector.sweeps
+    await until(lambda: collector.sweeps >= seen + 2, 5)

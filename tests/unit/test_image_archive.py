@@ -1,0 +1,386 @@
+"""Image archives as a job may bring them: whole, damaged, and made to do harm."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import tarfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from containerd import image_archive, images, tar_index
+from containerd.image_archive import ArchiveSource
+from containerd.pull_wire import Archive
+from containerd.reference import parse
+from proto.errors import Code, DriverError
+from tests.support.archives import File, docker_files, layout_files, tar_of, write_directory
+from tests.support.images import MANIFEST, build, digest_of, index, layer
+
+LAYERS = (layer({"a": b"one"}), layer({"b": b"two" * 100_000}))
+NAME = "docker.io/library/demo:1"
+
+
+def opened(
+    directory: Path, path: str = "x.tar", name: str = NAME, wait_s: float = 60
+) -> ArchiveSource:
+    """The source of an image in a task's directory; the fixture below closes it."""
+    archive = Archive(root=str(directory), path=path)
+    source = image_archive.open_source(archive, parse(name), time.monotonic() + wait_s)
+    _open.append(source)
+    return source
+
+
+_open: list[ArchiveSource] = []
+
+
+@pytest.fixture(autouse=True)
+def close_archives() -> Iterator[None]:
+    """Every archive that a test opened."""
+    yield
+    while _open:
+        _open.pop().close()
+
+
+def put(directory: Path, body: bytes) -> Path:
+    """An archive in a task's local directory."""
+    local = directory / "local"
+    local.mkdir(exist_ok=True)
+    (local / "x.tar").write_bytes(body)
+    return directory
+
+
+def blobs(source: ArchiveSource) -> list[bytes]:
+    """Every layer, after its manifest and config were found right."""
+    body, kind = source.manifest("1")
+    assert kind == MANIFEST
+    manifest = images.parse_manifest(body, "demo")
+    wanted = (manifest.config, *manifest.layers)
+    found = [b"".join(source.tries(blob.digest, blob.size)[0]()) for blob in wanted]
+    assert [digest_of(one) for one in found] == [blob.digest for blob in wanted]
+    assert [len(one) for one in found] == [blob.size for blob in wanted]
+    return found[1:]
+
+
+def refused(call: Callable[[], object], words: str) -> DriverError:
+    """The error of a call."""
+    with pytest.raises(DriverError, match=words) as caught:
+        call()
+    assert not caught.value.recoverable
+    return caught.value
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_what_docker_saves_is_an_image(
+    tmp_path: Path, pack: Callable[[bytes], bytes], kind: int
+) -> None:
+    assert blobs(opened(put(tmp_path, pack(tar_of(docker_files(LAYERS), kind))))) == [*LAYERS]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_archive_of_ocis_layout_is_an_image(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    image = build(LAYERS)
+    found = blobs(opened(put(tmp_path, pack(tar_of(layout_files({"": image}))))))
+    assert [gzip.decompress(one) for one in found] == [*LAYERS]
+
+
+def test_a_directory_of_ocis_layout_is_an_image(tmp_path: Path) -> None:
+    write_directory(tmp_path / "local/image", layout_files({"": build(LAYERS)}))
+    found = blobs(opened(tmp_path, "image"))
+    assert [gzip.decompress(one) for one in found] == [*LAYERS]
+
+
+def test_a_path_is_looked_for_in_local_and_in_the_tasks_directory(tmp_path: Path) -> None:
+    put(tmp_path, tar_of(docker_files(LAYERS)))
+    assert blobs(opened(tmp_path, "local/x.tar")) == blobs(opened(tmp_path, "x.tar"))
+
+
+def test_compressed_layers_of_a_docker_archive_keep_their_compression(tmp_path: Path) -> None:
+    files = dict(docker_files(LAYERS))
+    packed = [
+        (name, gzip.compress(body) if name.endswith("/layer.tar") else body)
+        for name, body in files.items()
+    ]
+    source = opened(put(tmp_path, tar_of(packed)))
+    assert [gzip.decompress(one) for one in blobs(source)] == [*LAYERS]
+    body, _ = source.manifest("1")
+    assert images.parse_manifest(body, "demo").layers[0].media_type.endswith("tar+gzip")
+
+
+def test_a_layer_may_be_a_link_to_another_one(tmp_path: Path) -> None:
+    """Old versions of docker save write a layer that comes twice so."""
+    files = dict(docker_files((LAYERS[0], LAYERS[0])))
+    document = json.loads(files["manifest.json"])
+    first = document[0]["Layers"][0]
+    document[0]["Layers"][1] = "again/layer.tar"
+    files["manifest.json"] = json.dumps(document).encode()
+    body = tar_of(files.items())
+    assert blobs(opened(put(tmp_path, with_member(body, link("again/layer.tar", f"../{first}")))))
+
+
+def test_the_image_of_the_jobs_name_is_taken(tmp_path: Path) -> None:
+    one, two = build([LAYERS[0]]), build([LAYERS[1]])
+    put(tmp_path, tar_of(layout_files({"demo:1": one, "registry.example/other:2": two})))
+    assert opened(tmp_path).manifest("1")[0] == one.body
+    assert opened(tmp_path, name="registry.example/other:2").manifest("2")[0] == two.body
+    error = refused(lambda: opened(tmp_path, name="third:3"), "has 2 images, and none of them is")
+    assert "demo:1, registry.example/other:2" in error.details
+    assert opened(tmp_path, name=f"any@{two.digest}").manifest(two.digest)[0] == two.body
+
+
+def test_the_image_of_the_jobs_name_is_taken_from_dockers_form(tmp_path: Path) -> None:
+    one, two = dict(docker_files([LAYERS[0]], ["a:1"])), dict(docker_files([LAYERS[1]], ["b:1"]))
+    listed = [*json.loads(one.pop("manifest.json")), *json.loads(two.pop("manifest.json"))]
+    files: list[File] = [*one.items(), *two.items(), ("manifest.json", json.dumps(listed).encode())]
+    put(tmp_path, tar_of(files))
+    assert blobs(opened(tmp_path, name="b:1")) == [LAYERS[1]]
+    refused(lambda: opened(tmp_path, name="c:1"), "has 2 images, and none of them is")
+
+
+def test_a_single_image_needs_no_name(tmp_path: Path) -> None:
+    put(tmp_path, tar_of(docker_files(LAYERS, tags=())))
+    assert blobs(opened(tmp_path, name="registry.example/mine:5")) == [*LAYERS]
+
+
+def test_an_index_in_an_archive_is_an_index(tmp_path: Path) -> None:
+    whole = index({"amd64": build([LAYERS[0]], architecture="amd64"), "arm64": build([LAYERS[1]])})
+    put(tmp_path, tar_of(layout_files({"": whole})))
+    body, kind = opened(tmp_path).manifest("1")
+    assert kind in images.INDEX_TYPES
+    assert body == whole.body
+
+
+def test_a_manifest_that_is_not_its_digest_is_refused(tmp_path: Path) -> None:
+    image = build(LAYERS)
+    files = dict(layout_files({"": image}))
+    files[f"blobs/sha256/{image.digest[7:]}"] = image.body + b" "
+    error = refused(lambda: opened(put(tmp_path, tar_of(files.items()))).manifest("1"), "other")
+    assert error.code is Code.CORRUPT
+
+
+# --- attacks
+
+
+def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    """A link, hard or symbolic."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def with_member(body: bytes, info: tarfile.TarInfo, *, first: bool = False) -> bytes:
+    """A tar with one member more; its body is missing."""
+    header = info.tobuf(tarfile.GNU_FORMAT)
+    return header + body if first else body[: -_end(body)] + header + bytes(1024)
+
+
+def _end(body: bytes) -> int:
+    return len(body) - len(body.rstrip(b"\0")) // 512 * 512 - 512
+
+
+def device(name: str, kind: bytes) -> tarfile.TarInfo:
+    """What is no file."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        (tarfile.TarInfo("../../etc/cron.d/x"), "leads out of it"),
+        (tarfile.TarInfo("/etc/cron.d/x"), "leads out of it"),
+        (tarfile.TarInfo("a/../../x"), "leads out of it"),
+        (tarfile.TarInfo("a/../x"), "leads out of it"),
+        (link("x", "/etc/shadow"), "leads out of it"),
+        (link("x", "../../etc/shadow"), "leads out of it"),
+        (link("x", "../etc/shadow", tarfile.LNKTYPE), "leads out of it"),
+        (link("x", "/etc/shadow", tarfile.LNKTYPE), "leads out of it"),
+        (device("x", tarfile.CHRTYPE), "is no plain file"),
+        (device("x", tarfile.BLKTYPE), "is no plain file"),
+        (device("x", tarfile.FIFOTYPE), "is no plain file"),
+        (device("x", tarfile.GNUTYPE_SPARSE), "is no plain file"),
+    ],
+)
+def test_a_member_that_leads_elsewhere_makes_the_archive_refused(
+    tmp_path: Path, info: tarfile.TarInfo, words: str
+) -> None:
+    body = with_member(tar_of(docker_files(LAYERS)), info, first=True)
+    assert refused(lambda: opened(put(tmp_path, body)), words).code is Code.CORRUPT
+
+
+def test_a_link_as_manifest_or_layer_leads_to_a_member_or_nowhere(tmp_path: Path) -> None:
+    files = dict(docker_files(LAYERS))
+    document = json.loads(files["manifest.json"])
+    document[0]["Layers"][1] = "l"
+    files["manifest.json"] = json.dumps(document).encode()
+    body = tar_of(files.items())
+    for target in ("none", "l", "manifest.json/x"):
+        broken = with_member(body, link("l", target))
+        refused(lambda broken=broken: opened(put(tmp_path, broken)), "leads to no file in it")
+
+
+@pytest.mark.parametrize(
+    "size", [tar_index.MAX_ARCHIVE_BYTES, (1 << 62), (1 << 80)], ids=["limit", "62", "80"]
+)
+def test_a_member_larger_than_any_disk_is_refused(tmp_path: Path, size: int) -> None:
+    info = tarfile.TarInfo("huge")
+    info.size = size
+    body = with_member(tar_of(docker_files(LAYERS)), info, first=True)
+    refused(lambda: opened(put(tmp_path, body)), "larger than 64 GiB")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: bytes) -> None:
+    info = device("x", kind)
+    info.size = 8 * 1024**3
+    body = with_member(tar_of([]), info, first=True)
+    refused(lambda: opened(put(tmp_path, body)), "larger than any tool writes it")
+
+
+def test_members_without_end_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT)
+    many = b"".join(
+        tarfile.TarInfo(f"{number}").tobuf(tarfile.GNU_FORMAT) for number in range(70_000)
+    )
+    refused(lambda: opened(put(tmp_path, gzip.compress(header + many, 1))), "over 65536 members")
+
+
+def test_a_bomb_in_gzip_ends_with_the_pulls_time(tmp_path: Path) -> None:
+    body = tar_of(docker_files(LAYERS))
+    with pytest.raises(DriverError, match="was not read in time") as caught:
+        opened(put(tmp_path, gzip.compress(body)), wait_s=0)
+    assert caught.value.code is Code.TIMEOUT
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "index.json"])
+def test_a_document_that_is_too_large_is_refused(tmp_path: Path, name: str) -> None:
+    files: list[File] = [("oci-layout", b"{}"), (name, b" " * (4 * 1024 * 1024 + 1))]
+    refused(lambda: opened(put(tmp_path, tar_of(files))), "is larger than")
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ([], "neither index.json nor manifest.json"),
+        ([("manifest.json", b"{")], "manifest.json is not JSON"),
+        ([("manifest.json", b"[" * 100_000)], "manifest.json is not JSON"),
+        ([("manifest.json", b"{}")], "has 0 images"),
+        ([("manifest.json", b"[5]")], "has 0 images"),
+        ([("manifest.json", b"[{}]")], "it has no 'no config'"),
+        ([("manifest.json", b'[{"Config": "c"}]')], "it has no 'c'"),
+        ([("manifest.json", b'[{"Config": "c"}]'), ("c", b"{}")], "no rootfs"),
+        ([("manifest.json", b'[{"Config": "../../etc/shadow"}]')], "it has no"),
+        (
+            [
+                ("manifest.json", b'[{"Config": "c", "Layers": ["l"]}]'),
+                ("c", b'{"rootfs": {"diff_ids": []}}'),
+            ],
+            "its config has 0 layers, its manifest 1",
+        ),
+        (
+            [
+                ("manifest.json", b'[{"Config": "c", "Layers": ["/etc/shadow"]}]'),
+                ("c", b'{"rootfs": {"diff_ids": ["sha256:0"]}}'),
+            ],
+            "it has no '/etc/shadow'",
+        ),
+        ([("oci-layout", b"{}"), ("index.json", b"[]")], "has 0 images"),
+        ([("oci-layout", b"{}"), ("index.json", b'{"manifests": [{}]}')], "no digest or size"),
+        (
+            [
+                ("oci-layout", b"{}"),
+                ("index.json", b'{"manifests": [{"digest": "../../../etc/shadow", "size": 5}]}'),
+            ],
+            "is not a digest",
+        ),
+    ],
+)
+def test_an_archive_without_an_image_says_what_it_lacks(
+    tmp_path: Path, files: Sequence[File], words: str
+) -> None:
+    with pytest.raises(DriverError) as caught:
+        opened(put(tmp_path, tar_of(files))).manifest("1")
+    assert words in str(caught.value)
+
+
+@given(st.binary(max_size=2000), st.integers(0, 5000))
+def test_any_damage_is_a_refusal_and_nothing_else(noise: bytes, at: int) -> None:
+    body = tar_of(docker_files([LAYERS[0]]))
+    for damaged in (noise, body[:at] + noise + body[at + len(noise) :], body[:at]):
+        with contextlib.suppress(DriverError):
+            tar_index.TarIndex(io.BytesIO(damaged), lambda: None)
+
+
+def test_a_cut_or_damaged_gzip_is_refused(tmp_path: Path) -> None:
+    packed = gzip.compress(tar_of(docker_files(LAYERS)))
+    refused(lambda: opened(put(tmp_path, packed[:-40])), "it cannot be read")
+    refused(lambda: opened(put(tmp_path, packed[:20] + b"xxxx" + packed[24:])), "refused")
+
+
+def test_zstd_is_read_where_python_can_and_named_where_it_cannot(tmp_path: Path) -> None:
+    put(tmp_path, b"\x28\xb5\x2f\xfd" + bytes(100))
+    with pytest.raises(DriverError, match=r"zstd|it cannot be read"):
+        opened(tmp_path)
+
+
+def test_a_link_in_the_tasks_directory_is_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "x.tar").write_bytes(tar_of(docker_files(LAYERS)))
+    task = tmp_path / "task"
+    (task / "local").mkdir(parents=True)
+    (task / "local/file").symlink_to(outside / "x.tar")
+    (task / "local/dir").symlink_to(outside)
+    (task / "local/up").symlink_to("../..")
+    (task / "local/inside").symlink_to("own")
+    (task / "local/own").write_bytes(tar_of(docker_files(LAYERS)))
+    for path in ("file", "dir/x.tar", "local/up/outside/x.tar", "inside", "/etc/passwd"):
+        error = refused(lambda path=path: opened(task, path), "cannot be opened|there is no")
+        assert error.code is Code.INVALID
+    assert "over a link" in refused(lambda: opened(task, "file"), "cannot be opened").details
+
+
+def test_a_local_directory_that_became_a_link_is_not_followed(tmp_path: Path) -> None:
+    put(tmp_path, tar_of(docker_files(LAYERS)))
+    task = tmp_path / "task"
+    task.mkdir()
+    (task / "local").symlink_to(tmp_path / "local")
+    refused(lambda: opened(task), "cannot be opened")
+
+
+def test_a_path_that_climbs_out_is_refused(tmp_path: Path) -> None:
+    put(tmp_path, tar_of(docker_files(LAYERS)))
+    task = tmp_path / "task"
+    (task / "local").mkdir(parents=True)
+    refused(lambda: opened(task, "../../local/x.tar"), "cannot be opened")
+
+
+def test_a_fifo_or_a_missing_file_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "local").mkdir()
+    os.mkfifo(tmp_path / "local/pipe")
+    refused(lambda: opened(tmp_path, "pipe"), "is neither a file nor a directory")
+    error = refused(lambda: opened(tmp_path, "none.tar"), "there is no 'none.tar'")
+    assert error.code is Code.INVALID
+
+
+def test_links_and_fifos_in_a_layout_directory_are_refused(tmp_path: Path) -> None:
+    image = build(LAYERS)
+    root = tmp_path / "local/image"
+    write_directory(root, layout_files({"": image}))
+    (root / "index.json").rename(tmp_path / "index.json")
+    (root / "index.json").symlink_to(tmp_path / "index.json")
+    refused(lambda: opened(tmp_path, "image"), "is a link, or cannot be read")
+    (root / "index.json").unlink()
+    os.mkfifo(root / "index.json")
+    refused(lambda: opened(tmp_path, "image"), "is no plain file")

@@ -1,0 +1,86 @@
+"""Which image a job asks for, when, and from where."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors import image_plan
+from actors.image_wire import ImageRequest, PullPolicy
+from actors.nomad_types import TaskConfig
+from actors.settings import Auth, DriverSettings, TaskOptions
+from containerd.pull_wire import Archive
+from proto.errors import Code, DriverError
+from tests.support.services import services
+
+TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
+
+
+def asked(options: TaskOptions, settings: DriverSettings | None = None) -> ImageRequest:
+    """What the options come to."""
+    return image_plan.request(services(settings), TASK, options)
+
+
+@pytest.mark.parametrize(
+    ("image", "policy", "force", "expected"),
+    [
+        ("redis", "", False, PullPolicy.FRESH),
+        ("redis:latest", "", False, PullPolicy.FRESH),
+        ("redis:7", "", False, PullPolicy.MISSING),
+        (f"redis:latest@sha256:{'a' * 64}", "", False, PullPolicy.MISSING),
+        ("redis:latest", "missing", False, PullPolicy.MISSING),
+        ("redis:latest", "never", False, PullPolicy.NEVER),
+        ("redis:latest", "always", False, PullPolicy.ALWAYS),
+        ("redis:7", "always", False, PullPolicy.ALWAYS),
+        ("redis:7", "", True, PullPolicy.ALWAYS),
+        ("redis:7", "always", True, PullPolicy.ALWAYS),
+    ],
+)
+def test_the_policy_is_the_jobs_or_follows_the_tag(
+    image: str, policy: str, force: bool, expected: PullPolicy
+) -> None:
+    options = TaskOptions(image=image, image_pull_policy=policy, force_pull=force)
+    assert asked(options).policy is expected
+
+
+@pytest.mark.parametrize("policy", ["missing", "never"])
+def test_force_pull_does_not_go_with_another_policy(policy: str) -> None:
+    options = TaskOptions(image="redis", image_pull_policy=policy, force_pull=True)
+    with pytest.raises(DriverError, match="exclude each other") as caught:
+        asked(options)
+    assert caught.value.code is Code.INVALID
+
+
+def test_requests_share_a_pull_unless_their_credentials_differ() -> None:
+    plain = asked(TaskOptions(image="redis:7"))
+    assert plain == asked(TaskOptions(image="docker.io/library/redis:7"))
+    alice = TaskOptions(image="redis:7", auth=Auth(username="alice", password="a"))
+    wrong = TaskOptions(image="redis:7", auth=Auth(username="alice", password="b"))
+    assert len({plain, asked(alice), asked(wrong)}) == 3
+    assert asked(TaskOptions(image="redis:7", snapshotter="native")) != plain
+
+
+def test_the_snapshotter_is_the_tasks_else_the_drivers_else_containerds() -> None:
+    driver = DriverSettings(snapshotter="native")
+    assert asked(TaskOptions(image="redis", snapshotter="zfs"), driver).snapshotter == "zfs"
+    assert asked(TaskOptions(image="redis"), driver).snapshotter == "native"
+    assert asked(TaskOptions(image="redis")).snapshotter == "overlayfs"
+
+
+def test_an_archive_lies_beneath_the_tasks_directory() -> None:
+    options = TaskOptions(image="redis", load="local//./redis.tar")
+    assert asked(options).archive == Archive(root="/allocs/a/web", path="local/redis.tar")
+    assert asked(TaskOptions(image="redis")).archive is None
+
+
+@pytest.mark.parametrize(
+    "load", ["/etc/shadow", "../other/local/x.tar", "local/../../x", "..", ".", "local/.."]
+)
+def test_an_archive_elsewhere_is_refused(load: str) -> None:
+    with pytest.raises(DriverError, match="is not a path beneath the task's directory"):
+        asked(TaskOptions(image="redis", load=load))
+
+
+def test_a_task_without_a_directory_has_no_archive() -> None:
+    task = TaskConfig(id="a/web/1", name="web", alloc_id="a")
+    with pytest.raises(DriverError, match="beneath the task's directory"):
+        image_plan.request(services(), task, TaskOptions(image="redis", load="x.tar"))
