@@ -1,4 +1,4 @@
-# A first job: says hello every second, ten times, and ends.
+# A first job: says hello five times and ends.
 #
 #   ./dev demo                                  runs it with everything it needs
 #   nomad job run example/hello.nomad           runs it on a Nomad client with this driver

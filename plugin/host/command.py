@@ -153,7 +153,8 @@ def _from_file(file: Path) -> dict[str, Any]:
 def _log_to_stderr(*, verbose: bool) -> None:
     logging.basicConfig(
         stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.WARNING,
+        # What the plugin warns of reaches the user as an event or as the error of a call.
+        level=logging.DEBUG if verbose else logging.ERROR,
         format="%(asctime)s %(levelname)s %(message)s" if verbose else "%(levelname)s %(message)s",
     )
     for noisy in ("asyncio", "grpc", "pykka"):

@@ -117,7 +117,11 @@ def _variables(name: str, tree: Block, given: Mapping[str, str]) -> Block:
             declared[key] = default if text is None else _typed(text, body.get("type"), default)
     for key in given:
         if key not in declared:
-            raise DriverError(f'{name}: has no variable "{key}"', code=Code.INVALID)
+            raise DriverError(
+                f'{name}: has no variable "{key}"',
+                resolution=f"it has: {', '.join(declared)}" if declared else "it declares none",
+                code=Code.INVALID,
+            )
     return declared
 
 

@@ -24,8 +24,8 @@ from proto.errors import Code, DriverError
 _HEALTH_S = 30.0
 _PAUSE_S = 0.1
 _ADVICE = (
-    "start it: systemctl start containerd; install it: apt-get install containerd runc;"
-    " name another socket: --config containerd_address=PATH"
+    "where there is none: apt-get install containerd runc;"
+    " another socket: --config containerd_address=PATH"
 )
 _WORDS = {
     Wish.STOP: "stopping (Ctrl-C again kills)",

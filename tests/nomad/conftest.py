@@ -38,7 +38,14 @@ def built(name: str) -> Path:
     try:
         return build(name)
     except BuildError as error:
-        missing("nomad", str(error))
+        missing("nomad", str(error), skip_as=brief(name, str(error)))
+
+
+def brief(name: str, reason: str) -> str:
+    """Pytest prints the reason of every skip: a compiler's pages would bury all else."""
+    if "\n" not in reason:
+        return reason
+    return f"{name} cannot be built; python -m tests.nomad.build {name} says why"
 
 
 def _plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:

@@ -35,6 +35,21 @@ def test_without_go_tests_skip_unless_nomad_is_required(monkeypatch: pytest.Monk
         built("host-1.11.0")
 
 
+def test_a_build_that_fails_is_one_line_of_a_skip_and_told_whole_where_required(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fails(name: str) -> Path:
+        raise building.BuildError("go build in x: one\ntwo\nthree")
+
+    monkeypatch.setattr("tests.nomad.conftest.build", fails)
+    monkeypatch.delenv("REQUIRE", raising=False)
+    with pytest.raises(pytest.skip.Exception, match=r"^agent cannot be built; python -m .* agent"):
+        built("agent")
+    monkeypatch.setenv("REQUIRE", "nomad")
+    with pytest.raises(pytest.fail.Exception, match="two"):
+        built("agent")
+
+
 @pytest.mark.usefixtures("no_go")
 def test_a_given_nomad_takes_the_agents_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -285,7 +285,8 @@ def test_an_unhealthy_driver_says_what_to_do(host: Host) -> None:
     status, _, err = host.run(host.task(), arguments=("--config", "containerd_address=/none"))
     assert status == 125
     assert "the driver is not healthy: containerd does not answer at /none" in err
-    assert "systemctl start containerd" in err
+    assert err.count("systemctl start containerd") == 1
+    assert "apt-get install containerd runc" in err
     assert list(host.allocs.iterdir()) == []
 
 
@@ -359,6 +360,15 @@ def test_the_plugin_block_of_an_agent_file_is_taken(host: Host, tmp_path: Path) 
 def test_verbose_shows_the_plugins_log(host: Host) -> None:
     _, _, err = host.run(host.task("exit 0"), arguments=("--verbose",))
     assert "INFO the agent ends the plugin; tasks go on" in err
+
+
+def test_what_the_plugin_warns_of_is_shown_only_where_asked_for(host: Host) -> None:
+    first, rest = host.program.read_text().split("\n", 1)
+    line = json.dumps({"@message": "coped", "@level": "warn"}) + "\n"
+    warning = f"import sys; sys.stderr.write({line!r})"
+    host.program.write_text(f"{first}\n{warning}\n{rest}")
+    assert "coped" not in host.run(host.task("exit 0"))[2]
+    assert "WARNING coped" in host.run(host.task("exit 0"), arguments=("--verbose",))[2]
 
 
 def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:

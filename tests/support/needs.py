@@ -9,11 +9,17 @@ from typing import NoReturn
 import pytest
 
 
-def missing(tier: str, reason: str) -> NoReturn:
-    """Skips the test, or fails it when the environment's REQUIRE (a comma list) names `tier`."""
+def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
+    """Skips the test, or fails it when the environment's REQUIRE (a comma list) names `tier`.
+
+    Args:
+        tier: as in REQUIRE.
+        reason: what is missing, and what to do.
+        skip_as: the reason in a line, where `reason` is long.
+    """
     if tier in os.environ.get("REQUIRE", "").split(","):
         pytest.fail(f"REQUIRE={tier}, but {reason}")
-    pytest.skip(reason)
+    pytest.skip(skip_as or reason)
 
 
 def need_containerd() -> None:

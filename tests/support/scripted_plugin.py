@@ -21,6 +21,10 @@ from proto.errors import Code, DriverError
 from tests.support.fake_gateway import HANDLE_VERSION, FakeGateway, FakeTask
 from tests.support.plugin_dir import ROOT
 
+_UNHEALTHY = (
+    "containerd does not answer at /none"
+    " (start it (systemctl start containerd), or set containerd_address)"
+)
 _SCRIPT = """\
 #!{python} -I
 import sys
@@ -70,7 +74,7 @@ class ScriptedGateway(FakeGateway):
     async def fingerprints(self):  # type: ignore[no-untyped-def] # noqa: ANN201
         """See `Gateway`."""
         health = Health.UNHEALTHY if self._unhealthy else Health.HEALTHY
-        description = "containerd does not answer at /none" if self._unhealthy else "Healthy"
+        description = _UNHEALTHY if self._unhealthy else "Healthy"
         yield Fingerprint(health=health, description=description, attributes={})
         await asyncio.Event().wait()
 

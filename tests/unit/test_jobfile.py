@@ -176,7 +176,8 @@ def test_a_variable_of_the_environment_counts_below_the_command_line(
 
 def test_variables_without_a_value_and_values_without_a_variable_are_named() -> None:
     assert 'variable "a" has no value (give --var a=…)' in refused('variable "a" {}')
-    assert 'has no variable "b"' in refused('job "j" {}', b="1")
+    assert 'has no variable "b" (it declares none)' in refused('job "j" {}', b="1")
+    assert 'has no variable "b" (it has: a)' in refused('variable "a" {default = 1}', b="1")
 
 
 def test_locals_that_define_each_other_are_refused() -> None:

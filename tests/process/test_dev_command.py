@@ -1,0 +1,52 @@
+"""`./dev` on a machine where something that it installs cannot be had."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from actors.child_process import ROOT
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A checkout whose Debian packages are all there, so that only pip has work to do."""
+    for name in ("dev", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    query = programs / "dpkg-query"
+    query.write_text("#!/bin/sh\nprintf installed\n")
+    query.chmod(0o755)
+    return tmp_path
+
+
+def dev(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    path = f"{checkout / 'programs'}:/usr/local/bin:/usr/bin:/bin"
+    return subprocess.run(
+        [str(checkout / "dev"), *words],
+        check=False,
+        capture_output=True,
+        text=True,
+        # pip asks nobody and finds nothing.
+        env={"PATH": path, "HOME": str(checkout), "PIP_NO_INDEX": "1"},
+    )
+
+
+@pytest.mark.parametrize("command", ["setup", "test"])
+def test_a_failed_pip_ends_the_command_and_is_tried_again(checkout: Path, command: str) -> None:
+    for _ in range(2):
+        run = dev(checkout, command)
+        assert run.returncode == 1, run.stderr
+        assert "making .venv" in run.stderr
+        assert "run this again" in run.stderr.splitlines()[-1]
+        assert not (checkout / ".venv" / "stamp").exists()
+
+
+def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) -> None:
+    run = dev(checkout, "tset")
+    assert run.returncode == 2
+    assert run.stderr.startswith("./dev has no command 'tset'\n")
