@@ -37,13 +37,13 @@ from actors.messages import (
     Unsubscribe,
     Wait,
 )
+from actors.node import this_node
 from actors.node_speed import NodeSpeed
 from actors.nomad_types import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.pull import ImageStore
 from actors.running_task import RunningTask, Services
 from actors.supervisor import Supervisor
 from actors.usage import UsageTracker
-from containerd.client import Containerd
 from proto.errors import Code, DriverError
 from workers import identity
 
@@ -80,25 +80,23 @@ class ActorGateway(Gateway):
 
     def _make_services(self, settings: DriverSettings) -> Services:
         """Called on the supervisor's thread; what belongs to the loop is only constructed."""
-        cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-        namespace = settings.containerd_namespace or identifiers.namespace(cgroup_v2=cgroup_v2)
-        containerd = Containerd(settings.containerd_address, namespace)
+        node = this_node(settings)
         collector = None
         if settings.image_gc and settings.enabled:
-            collector = ImageCollector(containerd, settings.image_gc_delay_s)
+            collector = ImageCollector(node.containerd, settings.image_gc_delay_s)
         for old in self._images:
             tell(old, Retire())
         images = ImageActor.start(
-            self._loop, ImageStore(containerd, settings), self._events, collector
+            self._loop, ImageStore(node.containerd, settings), self._events, collector
         )
         self._images.append(images)
         self._services = Services(
             settings=settings,
             loop=self._loop,
             executor=self._executor,
-            containerd=containerd,
-            namespace=namespace,
-            cgroup_v2=cgroup_v2,
+            containerd=node.containerd,
+            namespace=node.namespace,
+            cgroup_v2=node.cgroup_v2,
             boot_id=identity.boot_id(),
             launcher=LauncherLink(Path(settings.state_dir)),
             images=images,

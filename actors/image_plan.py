@@ -12,12 +12,12 @@ from containerd.pull_wire import Archive
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.node import Node
     from actors.nomad_types import TaskConfig
-    from actors.running_task import Services
     from actors.settings import TaskOptions
 
 
-def request(services: Services, task: TaskConfig, options: TaskOptions) -> ImageRequest:
+def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
     """What the ImageActor is asked for.
 
     Raises:
@@ -28,8 +28,8 @@ def request(services: Services, task: TaskConfig, options: TaskOptions) -> Image
         written=options.image,
         name=str(name),
         snapshotter=options.snapshotter
-        or services.settings.snapshotter
-        or services.containerd.default_snapshotter,
+        or node.settings.snapshotter
+        or node.containerd.default_snapshotter,
         timeout_s=options.image_pull_timeout_s,
         auth=options.auth,
         policy=policy(options, name),

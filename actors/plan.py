@@ -17,8 +17,8 @@ from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.host_parts import HostParts
+    from actors.node import Node
     from actors.nomad_types import TaskConfig
-    from actors.running_task import Services
     from actors.settings import DriverSettings, TaskOptions
     from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
@@ -52,13 +52,13 @@ class Plan:
     security: Security = field(default_factory=Security)
 
 
-def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
+def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
     """The plan of a start.
 
     Raises:
         DriverError: code INVALID; the job asks for what cannot be.
     """
-    settings = services.settings
+    settings = node.settings
     if not settings.enabled:
         raise DriverError(
             "the containerd driver is disabled on this node",
@@ -80,14 +80,14 @@ def make(services: Services, task: TaskConfig, options: TaskOptions) -> Plan:
     _check_sysctls(options)
     if options.uts_mode and options.hostname:
         raise _invalid("hostname and uts_mode are mutually exclusive")
-    container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
+    container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=node.cgroup_v2)
     stdout, stderr = _logs(task)
     return Plan(
         container_id=container,
-        directory=identifiers.task_directory(services.state_dir, container),
-        image=image_plan.request(services, task, options),
+        directory=identifiers.task_directory(node.state_dir, container),
+        image=image_plan.request(node, task, options),
         runtime=_runtime(settings, options),
-        init=_init(settings) if options.init else "",
+        init=init_program(settings) if options.init else "",
         stdout=stdout,
         stderr=stderr,
         labels={
@@ -110,7 +110,12 @@ def _runtime(settings: DriverSettings, options: TaskOptions) -> Runtime:
     return runtimes.resolve(written)
 
 
-def _init(settings: DriverSettings) -> str:
+def init_program(settings: DriverSettings) -> str:
+    """The program that becomes process 1 of tasks with `init`.
+
+    Raises:
+        DriverError: code INVALID; there is none.
+    """
     candidates = (settings.init_path,) if settings.init_path else _INITS
     for path in candidates:
         if Path(path).is_file():
@@ -162,7 +167,7 @@ def _logs(task: TaskConfig) -> tuple[str, str]:
 
 
 def spec_inputs(
-    services: Services,
+    node: Node,
     task: TaskConfig,
     options: TaskOptions,
     made: Plan,
@@ -172,7 +177,7 @@ def spec_inputs(
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
     alloc_id, name = task.alloc_id, task.name
-    container = identifiers.container_id(alloc_id, name, cgroup_v2=services.cgroup_v2)
+    container = identifiers.container_id(alloc_id, name, cgroup_v2=node.cgroup_v2)
     return spec.SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -185,9 +190,9 @@ def spec_inputs(
         ),
         hostname=options.hostname or identifiers.hostname(alloc_id, name),
         cgroup_path=limits.cgroup_path(
-            task.resources, container, services.namespace, cgroup_v2=services.cgroup_v2
+            task.resources, container, node.namespace, cgroup_v2=node.cgroup_v2
         ),
-        limits=limits.limits(task.resources, options, services.settings),
+        limits=limits.limits(task.resources, options, node.settings),
         rlimits=options.ulimits,
         oom_score_adj=options.oom_score_adj,
         sysctl=options.sysctl,
@@ -203,7 +208,7 @@ def spec_inputs(
         host_uts=bool(options.uts_mode),
         security=made.security,
         readonly_rootfs=options.readonly_rootfs,
-        cgroup_v2=services.cgroup_v2,
+        cgroup_v2=node.cgroup_v2,
     )
 
 

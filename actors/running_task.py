@@ -8,37 +8,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.node import Node
+
 if TYPE_CHECKING:
     import pykka
 
     from actors.handle_state import HandleState
     from actors.launcher_link import LauncherLink
     from actors.nomad_types import NetworkOverride
-    from actors.settings import DriverSettings
     from actors.worker_link import WorkerLink
-    from containerd.client import Containerd
     from workers.wire import ExitRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Services:
+class Services(Node):
     """What every task needs of the plugin. One object per configuration of the driver."""
 
-    settings: DriverSettings
     loop: asyncio.AbstractEventLoop
     executor: concurrent.futures.Executor
-    containerd: Containerd
-    namespace: str
-    cgroup_v2: bool
     boot_id: str
     launcher: LauncherLink
     images: pykka.ActorRef[Any]
     events: pykka.ActorRef[Any]
-
-    @property
-    def state_dir(self) -> Path:
-        """The driver's state directory."""
-        return Path(self.settings.state_dir)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

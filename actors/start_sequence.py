@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import logging
 import shutil
@@ -21,14 +20,14 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from actors import host_parts, host_paths, identifiers, limits, plan, teardown
+from actors import host_parts, host_paths, identifiers, limits, plan, preparation, teardown
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage
 from actors.nomad_types import StartedTask, TaskConfig
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_users, security, spec
+from containerd import rootfs_users, spec
 from containerd.records import ContainerRecord
 from proto.errors import Code, DriverError
 from workers import wire
@@ -53,11 +52,7 @@ async def start(
     Raises:
         DriverError: the step that failed; every step before it is undone.
     """
-    made = plan.make(services, task, options)
-    allowed = await asyncio.to_thread(security.for_task, plan.wish(services.settings, options))
-    made = dataclasses.replace(made, security=allowed)
-    pins = identifiers.pins_directory(services.state_dir, made.container_id)
-    parts = await asyncio.to_thread(host_parts.gather, services.settings, task, options, pins)
+    made, parts = await preparation.prepare(services, task, options)
     async with _image(services, task, made.image) as image:
         try:
             return await _Start(services, task, options, made, image, parts).run()

@@ -73,10 +73,18 @@ class Containerd:
 
     async def snapshotters(self) -> tuple[str, ...]:
         """Names of the snapshotters that work."""
+        return tuple(sorted(plugin.id for plugin in await self._snapshotters()))
+
+    async def snapshotter_root(self, name: str) -> str:
+        """The directory where a snapshotter keeps its data; empty where containerd does not say."""
+        found = (plugin for plugin in await self._snapshotters() if plugin.id == name)
+        return next((plugin.exports["root"] for plugin in found if "root" in plugin.exports), "")
+
+    async def _snapshotters(self) -> list[introspection_pb2.Plugin]:
         request = introspection_pb2.PluginsRequest(filters=[f"type=={_SNAPSHOTTER_TYPE}"])
         found = await self._call(rpc.PLUGINS, request, "list its snapshotters", timeout_s=CALL_S)
         works = (plugin for plugin in found.plugins if not plugin.HasField("init_err"))
-        return tuple(sorted(plugin.id for plugin in works if plugin.type == _SNAPSHOTTER_TYPE))
+        return [plugin for plugin in works if plugin.type == _SNAPSHOTTER_TYPE]
 
     # --- images and content
 

@@ -86,8 +86,9 @@ def lookup(user: str, accounts: Accounts, more_groups: tuple[str, ...] = ()) -> 
         entry = ["root", "", "0", "0", "", "/root"]
     uid = _number(entry[2] if entry else name, "user", name)
     more = tuple(_gid(given, accounts.group) for given in more_groups)
+    own: tuple[int, ...] = ()
     if colon and group:
-        gid, own = _gid(group, accounts.group), ()
+        gid = _gid(group, accounts.group)
     else:
         gid = _number(entry[3], "group", name) if entry else 0
         own = _groups_with(entry[0], accounts.group) if entry else ()

@@ -181,7 +181,7 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
     if code is Code.UNAVAILABLE and _nobody_there(text):
         return DriverError(
             f"containerd does not answer at {address}",
-            details=f"asked to {what}; {text}",
+            details=f"asked to {what}; {text.rpartition('error: ')[2]}",
             resolution="start it (systemctl start containerd), or set containerd_address",
             recoverable=True,
             code=code,

@@ -1,6 +1,7 @@
 """The command line of `containerd-driver`.
 
-Without arguments it is Nomad's plugin; with `run` it is the embedded host.
+Without arguments it is Nomad's plugin; with `run` it is the embedded host, with `spec` and `doctor`
+a way to look before one runs.
 """
 
 from __future__ import annotations
@@ -36,6 +37,14 @@ def main(argv: list[str] | None = None) -> int:
             from plugin.host import command  # noqa: PLC0415 - a plugin never needs the host
 
             return command.run(rest)
+        case ["spec", *rest]:
+            from plugin.host import spec_command  # noqa: PLC0415
+
+            return spec_command.run(rest)
+        case ["doctor", *rest]:
+            from plugin.host import doctor_command  # noqa: PLC0415
+
+            return doctor_command.run(rest)
         case ["--help" | "-h" | "help"]:
             sys.stdout.write(_USAGE)
             return 0
@@ -47,6 +56,8 @@ def main(argv: list[str] | None = None) -> int:
 _USAGE = """\
 usage: containerd-driver                 serve a Nomad agent (the agent starts it so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad
+       containerd-driver spec JOB ...    print the OCI spec that a job would get
+       containerd-driver doctor ...      say what on this machine will not work
        containerd-driver --version
 """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -78,9 +79,22 @@ class AllocDir:
         target.write_text(text)
         target.chmod(template.permissions)
 
-    def remove(self) -> None:
-        """Removes it all."""
+    def remove(self) -> bool:
+        """Removes it all; False, and nothing removed, where something is mounted in it.
+
+        What a task that did not end cleanly has left mounted is somebody else's files.
+        """
+        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+        if any(_mount_point(line).is_relative_to(self.path) for line in mounts):
+            return False
         shutil.rmtree(self.path, ignore_errors=True)
+        return True
+
+
+def _mount_point(line: str) -> Path:
+    """Of a line of mountinfo, where space, tab, newline and backslash are octal (proc(5))."""
+    text = line.split(" ")[4]
+    return Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text))
 
 
 def _make(directory: Path, mode: int) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -13,13 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from plugin.host import hcl_job, jobfile, screen
+from plugin.host import jobfile, plugin_block, screen
 from plugin.host.runner import JobRunner
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
-from proto.errors import Code, DriverError
+from proto.errors import DriverError
 
-_PLUGIN = "containerd-driver"
 _EPILOG = """\
 exit status:
   the task's own; of several tasks the first that is not 0; 128+n for a task that signal n ended;
@@ -36,8 +34,8 @@ def run(argv: list[str]) -> int:
     _log_to_stderr(verbose=arguments.verbose)
     shown: screen.Screen = screen.choose(as_json=arguments.json, prefix=False)
     try:
-        job = jobfile.load(arguments.job, _pairs(arguments.var, "--var"))
-        config = _config(arguments.config_file, arguments.config)
+        job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
+        config = plugin_block.read(arguments.config_file, arguments.config)
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
@@ -96,14 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
-    add(
-        "--config",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of the plugin block, such as containerd_address=/run/x.sock",
-    )
-    add("--config-file", type=Path, metavar="FILE", help="take the plugin block of an agent's HCL")
+    plugin_block.add_arguments(parser)
     add("--alloc-dir", type=Path, metavar="DIR", help="where allocations lie (default: temporary)")
     add("--keep", action="store_true", help="keep the allocation directories")
     add("--stats", action="store_true", help="show each second what the tasks use")
@@ -111,43 +102,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--plugin", type=Path, metavar="PATH", help="plugin executable (default: this driver)")
     add("--verbose", action="store_true", help="show the plugin's own log")
     return parser
-
-
-def _pairs(words: list[str], option: str) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or not name:
-            raise DriverError(f"{option} {word}: is not NAME=VALUE", code=Code.INVALID)
-        pairs[name] = value
-    return pairs
-
-
-def _config(file: Path | None, words: list[str]) -> dict[str, Any]:
-    """Plugin options: those of a file, and over them those of the command line.
-
-    A value that is JSON counts as such, so that blocks can be given too.
-    """
-    config = _from_file(file) if file is not None else {}
-    for name, text in _pairs(words, "--config").items():
-        try:
-            config[name] = json.loads(text)
-        except ValueError:
-            config[name] = text
-    return config
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    """The `config` of the block `plugin "containerd-driver"`."""
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DriverError(f"{file}: cannot be read: {error}", code=Code.INVALID) from error
-    tree = hcl_job.parse(file.name, text, {})
-    for block in tree.get("plugin") or []:
-        if isinstance(block, dict) and _PLUGIN in block:
-            return hcl_job.merged(block[_PLUGIN].get("config"))
-    raise DriverError(f'{file}: has no block plugin "{_PLUGIN}"', code=Code.INVALID)
 
 
 def _log_to_stderr(*, verbose: bool) -> None:

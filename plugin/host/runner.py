@@ -134,8 +134,11 @@ class JobRunner:
     def _clean_up(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
             # A container that could not be removed may still use its directory.
-            if not self._keep and alloc.directory.path not in self._held:
-                alloc.directory.remove()
+            if self._keep or alloc.directory.path in self._held:
+                continue
+            if not alloc.directory.remove():
+                path = alloc.directory.path
+                self._screen.note(f"something is mounted in {path}: unmount it, then remove it")
 
     async def _show_events(self, allocs: list[Alloc]) -> None:
         labels = {task.config.id: task.label for alloc in allocs for task in alloc.tasks}

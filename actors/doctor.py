@@ -1,0 +1,268 @@
+"""What on this machine will not work, and what to do about it. Looks only; changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from actors.docker_config import DockerConfig
+from actors.node import Node
+from actors.plan import init_program
+from containerd import registry_hosts, runtimes
+from proto.errors import DriverError
+
+CNI_DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni")
+_CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap")
+_CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+_V1_CONTROLLERS = (*_CONTROLLERS, "cpuacct", "devices", "freezer")
+# openat2 and its RESOLVE_ flags.
+_MIN_KERNEL = (5, 6)
+_LOW_BYTES = 2 * 1024**3
+_LOW_STATE_BYTES = 16 * 1024**2
+
+
+class Verdict(StrEnum):
+    """FAIL: no task can run. WARN: some jobs cannot. OK: works, or is only told."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One thing that was looked at; advice is what to do where it is not well."""
+
+    subject: str
+    verdict: Verdict
+    text: str
+    advice: str = ""
+
+
+async def examine(node: Node, root: Path = Path("/")) -> list[Finding]:
+    """Everything, in the order in which a start needs it. root is where the machine's files are."""
+    if os.geteuid() != 0:
+        return [_fail("user", "the driver needs root", "run this with sudo")]
+    found = [_kernel(), *await _containerd(node)]
+    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        lambda: _runtimes(node),
+        lambda: _cgroups(node, root),
+        lambda: _seccomp(node, root),
+        lambda: _apparmor(root),
+        lambda: _network(root),
+        lambda: _registries(node),
+        lambda: _init(node),
+        lambda: _state(node),
+    )
+    for look in looks:
+        found += await asyncio.to_thread(lambda look=look: list(look()))  # type: ignore[misc]
+    return found
+
+
+def _kernel() -> Finding:
+    release = platform.release()
+    numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
+    if numbers < _MIN_KERNEL:
+        wanted = ".".join(str(number) for number in _MIN_KERNEL)
+        return _fail("kernel", f"Linux {release} is too old", f"use Linux {wanted} or later")
+    return _ok("kernel", f"Linux {release} {platform.machine()}")
+
+
+async def _containerd(node: Node) -> list[Finding]:
+    address = node.settings.containerd_address
+    try:
+        version = await node.containerd.version()
+        there = await node.containerd.snapshotters()
+        snapshotter = node.settings.snapshotter or node.containerd.default_snapshotter
+        root = await node.containerd.snapshotter_root(snapshotter)
+    except DriverError as error:
+        advice = error.resolution or "apt-get install containerd runc; systemctl start containerd"
+        return [_fail("containerd", _sentence(error), advice)]
+    found = [_ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
+    if snapshotter not in there:
+        found.append(
+            _fail(
+                "snapshotter",
+                f"containerd has no working {snapshotter}; it has {', '.join(there) or 'none'}",
+                "set snapshotter in the plugin block to one of these, or see containerd's log",
+            )
+        )
+    else:
+        found.append(_ok("snapshotter", snapshotter))
+    if root:
+        found.append(_disk(root))
+    return found
+
+
+def _disk(root: str) -> Finding:
+    try:
+        room = os.statvfs(root)
+    except OSError as error:
+        return _warn("disk", f"{root}: {error.strerror}", "look at the directory's file system")
+    free = room.f_bavail * room.f_frsize
+    text = f"{free / 1e9:.1f} GB free for images and containers in {root}"
+    if free < _LOW_BYTES:
+        return _warn("disk", text, "make room: pulls fail when it is full")
+    if room.f_files and room.f_favail * 100 < room.f_files:
+        return _warn("disk", f"under 1 % of the inodes are free in {root}", "make room")
+    return _ok("disk", text)
+
+
+def _runtimes(node: Node) -> Iterator[Finding]:
+    settings = node.settings
+    here = ", ".join(runtimes.available()) or "none"
+    try:
+        runtimes.resolve(settings.containerd_runtime)
+    except DriverError as error:
+        yield _fail("runtime", _sentence(error), error.resolution)
+    else:
+        yield _ok("runtime", f"{settings.containerd_runtime}; jobs may ask for {here}")
+    for name in settings.allow_runtimes:
+        try:
+            runtimes.resolve(name)
+        except DriverError as error:
+            yield _warn("runtime", f"allow_runtimes: {_sentence(error)}", error.resolution)
+
+
+def _cgroups(node: Node, root: Path) -> Iterator[Finding]:
+    base = root / "sys/fs/cgroup"
+    if node.cgroup_v2:
+        enabled = _text(base / "cgroup.controllers").split()
+        missing = [name for name in _CONTROLLERS if name not in enabled]
+    else:
+        missing = [name for name in _V1_CONTROLLERS if not (base / name).is_dir()]
+    version = "v2" if node.cgroup_v2 else "v1"
+    if missing:
+        yield _warn(
+            "cgroups",
+            f"{version} without {', '.join(missing)}: limits of that kind are not kept",
+            "boot with them enabled; on some boards cgroup_enable=memory is missing",
+        )
+    else:
+        yield _ok("cgroups", f"{version} with {', '.join(_CONTROLLERS)}")
+
+
+def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
+    if not (root / "proc/sys/kernel/seccomp/actions_avail").exists():
+        yield _warn(
+            "seccomp",
+            "the kernel has no seccomp: jobs with seccomp = true do not start",
+            "use a kernel with CONFIG_SECCOMP_FILTER",
+        )
+        return
+    directory = Path(node.settings.seccomp_profile_dir)
+    profiles = len(list(directory.glob("*.json"))) if directory.is_dir() else 0
+    yield _ok("seccomp", f"there; {profiles} profiles of yours in {directory}")
+
+
+def _apparmor(root: Path) -> Iterator[Finding]:
+    enabled = _text(root / "sys/module/apparmor/parameters/enabled").startswith("Y")
+    yield _ok("apparmor", "there" if enabled else "not enabled; jobs with a profile do not start")
+
+
+def _network(root: Path) -> Iterator[Finding]:
+    homes = [root / directory.lstrip("/") for directory in CNI_DIRECTORIES]
+    missing = [name for name in _CNI_PLUGINS if not any((home / name).is_file() for home in homes)]
+    if missing:
+        yield _warn(
+            "cni",
+            f"no {', '.join(missing)} in {' or '.join(CNI_DIRECTORIES)}: jobs with"
+            ' network { mode = "bridge" } do not start',
+            "apt-get install containernetworking-plugins, and set Nomad's cni_path to where it is",
+        )
+    else:
+        yield _ok("cni", f"{', '.join(_CNI_PLUGINS)}")
+    # Absent until br_netfilter is loaded, which the first bridge network may do.
+    if _text(root / "proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "0":
+        yield _warn(
+            "bridge",
+            "net.bridge.bridge-nf-call-iptables is 0: Nomad's bridge mode loses packets",
+            "sysctl net.bridge.bridge-nf-call-iptables=1",
+        )
+
+
+def _registries(node: Node) -> Iterator[Finding]:
+    settings = node.settings
+    directory = Path(settings.registry_config_path)
+    names = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
+    well = 0
+    for name in names:
+        try:
+            registry_hosts.load(str(directory), name)
+            well += 1
+        except DriverError as error:
+            yield _warn("registries", _sentence(error), error.resolution)
+    yield _ok("registries", f"{well} with settings of their own in {directory}")
+    if settings.auth_config:
+        try:
+            DockerConfig(settings.auth_config)
+        except DriverError as error:
+            yield _warn("auth", f"{_sentence(error)}: pulls fail", error.resolution)
+        else:
+            yield _ok("auth", f"credentials from {settings.auth_config}")
+    helper = f"docker-credential-{settings.auth_helper}"
+    if settings.auth_helper and shutil.which(helper) is None:
+        yield _warn("auth", f"no program {helper}: pulls fail", "install it where PATH finds it")
+
+
+def _init(node: Node) -> Iterator[Finding]:
+    try:
+        yield _ok("init", init_program(node.settings))
+    except DriverError as error:
+        yield _warn("init", "no init program: jobs with init = true do not start", error.resolution)
+
+
+def _state(node: Node) -> Iterator[Finding]:
+    directory = node.state_dir
+    home = directory
+    while not home.exists():
+        home = home.parent
+    room = os.statvfs(home)
+    free = room.f_bavail * room.f_frsize
+    if free < _LOW_STATE_BYTES:
+        yield _fail(
+            "state", f"{free // 1024} KiB free for {directory}", "make room: starts fail without"
+        )
+    if directory == home:
+        found = directory.stat()
+        if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
+            yield _fail(
+                "state",
+                f"{directory} is open to others",
+                f"chown root {directory}; chmod 700 {directory}",
+            )
+        tasks = directory / "tasks"
+        count = len(list(tasks.iterdir())) if tasks.is_dir() else 0
+        yield _ok("state", f"{directory}, {count} tasks")
+    else:
+        yield _ok("state", f"{directory} will be made")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def _sentence(error: DriverError) -> str:
+    return f"{error.brief}: {error.details}" if error.details else error.brief
+
+
+def _ok(subject: str, text: str) -> Finding:
+    return Finding(subject=subject, verdict=Verdict.OK, text=text)
+
+
+def _warn(subject: str, text: str, advice: str) -> Finding:
+    return Finding(subject=subject, verdict=Verdict.WARN, text=text, advice=advice)
+
+
+def _fail(subject: str, text: str, advice: str) -> Finding:
+    return Finding(subject=subject, verdict=Verdict.FAIL, text=text, advice=advice)

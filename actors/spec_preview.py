@@ -1,0 +1,91 @@
+"""The OCI spec that a start would give its container, worked out without starting anything."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from actors import identifiers, plan, preparation
+from actors.image_wire import ImageReady
+from containerd import images, rootfs_users, spec
+from proto.errors import DriverError
+
+if TYPE_CHECKING:
+    from actors.node import Node
+    from actors.nomad_types import TaskConfig
+    from actors.plan import Plan
+    from actors.settings import TaskOptions
+    from containerd.records import Mount
+
+_LEASE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preview:
+    """The spec, and what it cannot know."""
+
+    document: spec.Document
+    notes: tuple[str, ...]
+
+
+async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview:
+    """The spec of a task, by the same steps as its start. Nothing is pulled and nothing stays.
+
+    Raises:
+        DriverError: what the start would fail with, or containerd is away.
+    """
+    made, parts = await preparation.prepare(node, task, options)
+    image, notes = await _image(node, made)
+    user = await _user(node, task.user or image.config.user, options.group_add, made, image)
+    inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
+    return Preview(document=spec.build_spec(inputs), notes=notes)
+
+
+async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
+    record = await node.containerd.image(made.image.name)
+    if record is not None:
+        found = await images.load(node.containerd, record)
+        ready = ImageReady(
+            name=record.name, digest=record.digest, chain_id=found.chain_id, config=found.config
+        )
+        return ready, ()
+    nothing = ImageReady(name=made.image.name, digest="", chain_id="", config=images.ImageConfig())
+    note = (
+        f"the image {made.image.written} is not on this machine: what it says of command,"
+        " environment, user and working directory is missing here"
+    )
+    return nothing, (note,)
+
+
+async def _user(
+    node: Node, wanted: str, groups: tuple[str, ...], made: Plan, image: ImageReady
+) -> rootfs_users.ResolvedUser:
+    there = image.chain_id and await node.containerd.snapshot_exists(
+        made.image.snapshotter, image.chain_id
+    )
+    if not there:
+        return rootfs_users.lookup(wanted, rootfs_users.Accounts("", ""), groups)
+    async with _files_of(node, made.image.snapshotter, image.chain_id) as mounts:
+        return await rootfs_users.resolve(
+            wanted, mounts, cache_key=image.chain_id, more_groups=groups
+        )
+
+
+@contextlib.asynccontextmanager
+async def _files_of(
+    node: Node, snapshotter: str, chain_id: str
+) -> AsyncGenerator[tuple[Mount, ...], None]:
+    """A snapshot of the image for a look into it; containerd removes it if we are killed here."""
+    key = f"{identifiers.PREFIX}-spec-{time.time_ns():x}"
+    containerd = node.containerd
+    await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
+    try:
+        yield await containerd.prepare_snapshot(snapshotter, key, chain_id, {}, key)
+    finally:
+        with contextlib.suppress(DriverError):
+            await containerd.remove_snapshot(snapshotter, key)
+        with contextlib.suppress(DriverError):
+            await containerd.delete_lease(key)

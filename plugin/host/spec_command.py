@@ -1,0 +1,91 @@
+"""`containerd-driver spec JOB`: the OCI spec that each task of a job would get."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from actors import spec_preview
+from actors.node import Node, this_node
+from actors.settings import DriverSettings
+from plugin import hclspec, options
+from plugin.host import hcl_config, jobfile, plan, plugin_block
+from plugin.host.plan import PlannedTask
+from proto.errors import Code, DriverError
+
+_EPILOG = """\
+Nothing is pulled, started or left behind. One task prints its spec; several print one object with
+a spec for each. Identifiers and paths of an allocation differ from run to run.
+
+exit status: 0, or 1 when a task could not start as it is
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Prints the specs and returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
+        settings = plugin_block.settings(arguments.config_file, arguments.config)
+        specs = asyncio.run(_specs(job, settings, arguments.task))
+    except DriverError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    shown = specs if len(specs) != 1 else next(iter(specs.values()))
+    sys.stdout.write(f"{json.dumps(shown, indent=2)}\n")
+    return 0
+
+
+async def _specs(job: jobfile.Job, settings: DriverSettings, only: str) -> dict[str, Any]:
+    node = this_node(settings)
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="containerd-driver-") as root:
+        allocs = plan.allocations(job, Path(root))
+        try:
+            for alloc in allocs:
+                plan.build(alloc)
+                for planned in alloc.tasks:
+                    if only in {"", planned.task.name}:
+                        found[planned.label] = await _spec(node, planned)
+        finally:
+            await node.containerd.close()
+    if not found:
+        raise DriverError(f"the job has no task {only!r}", code=Code.INVALID)
+    return found
+
+
+async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
+    try:
+        packed = hcl_config.encode(hclspec.schema(options.TASK_OPTIONS), planned.options)
+        seen = await spec_preview.preview(node, planned.config, options.task_options(packed))
+    except DriverError as error:
+        raise DriverError(
+            f"{planned.label}: {error.brief}",
+            details=error.details,
+            resolution=error.resolution,
+            code=error.code,
+        ) from error
+    for note in seen.notes:
+        sys.stderr.write(f"{planned.label}: {note}\n")
+    return seen.document
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="containerd-driver spec",
+        description="Prints the OCI spec that the tasks of a job file would get.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
+    add("--task", default="", metavar="NAME", help="only this task")
+    add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
+    plugin_block.add_arguments(parser)
+    return parser

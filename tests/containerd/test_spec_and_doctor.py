@@ -1,0 +1,119 @@
+"""`containerd-driver spec` and `doctor` on a real containerd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import images
+from tests.support.driver import Driver, launched
+from tests.support.plugin_dir import ROOT
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.containerd
+
+
+def command(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-I", str(ROOT / "plugin/main.py"), *words),
+            *("--config", f"containerd_address={driver.containerd.address}"),
+            *("--config", f"containerd_namespace={driver.containerd.namespace}"),
+            *("--config", f"state_dir={driver.state_dir}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def job_file(directory: Path, config: dict[str, Any], **task: Any) -> str:
+    tasks = [{"Name": "t", "Driver": "containerd-driver", "Config": config, **task}]
+    path = directory / "job.json"
+    path.write_text(json.dumps({"ID": "j", "TaskGroups": [{"Name": "g", "Tasks": tasks}]}))
+    return str(path)
+
+
+def comparable(spec: dict[str, Any]) -> dict[str, Any]:
+    """Without what is another allocation's."""
+    process = dict(spec["process"])
+    process["env"] = [e for e in process["env"] if not e.startswith(("NOMAD_", "HOSTNAME="))]
+    linux = {key: value for key, value in spec["linux"].items() if key != "cgroupsPath"}
+    del linux["resources"]["cpu"]
+    mounts = [(m["destination"], m["type"], m["options"]) for m in spec["mounts"]]
+    return written_out({"process": process, "linux": linux, "mounts": mounts, "root": spec["root"]})
+
+
+def written_out(value: Any) -> Any:
+    """Without zeros and empty values, which ctr leaves away."""
+    if isinstance(value, dict):
+        return {key: written_out(inner) for key, inner in value.items() if inner}
+    return [written_out(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.fixture
+def image(registry: Registry) -> str:
+    """An image with a user, a command and an environment of its own."""
+    users = {"etc/passwd": b"ann:x:1007:1008::/home/ann:\n", "etc/group": b"ops:x:77:ann\n"}
+    config = {"Cmd": ["/bin/sh", "-c", "sleep 60"], "User": "ann", "Env": ["A=1"]}
+    built = images.build([images.busybox_layer(), images.layer(users)], config)
+    return images.push(registry.host, "spec-of", "1", built)
+
+
+def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_path: Path) -> None:
+    config = {
+        "image": image,
+        "cap_add": ["NET_ADMIN"],
+        "seccomp": True,
+        "readonly_rootfs": True,
+        "mounts": [{"type": "tmpfs", "target": "/t", "options": ["size=1m"]}],
+    }
+
+    async def life() -> dict[str, Any]:
+        async with launched(driver) as session:
+            job = driver.task()
+            job.read_logs()
+            await session.start(job.config, config)
+            told = json.loads(driver.containerd.ctr("containers", "info", job.container))
+            await driver.end(job)
+            return dict(told["Spec"])
+
+    given = asyncio.run(life())
+    resources = {"CPU": 100, "MemoryMB": 64}
+    shown = command(driver, "spec", job_file(tmp_path, config, Resources=resources))
+    assert shown.returncode == 0, shown.stderr
+    assert comparable(json.loads(shown.stdout)) == comparable(given)
+    assert given["process"]["user"] == {"uid": 1007, "gid": 1008, "additionalGids": [77]}
+    assert driver.leftovers() == []
+
+
+def test_a_spec_without_its_image_says_what_is_missing(driver: Driver, tmp_path: Path) -> None:
+    config = {"image": "127.0.0.1:1/nowhere:1", "command": "/bin/x"}
+    shown = command(driver, "spec", job_file(tmp_path, config))
+    assert shown.returncode == 0
+    assert json.loads(shown.stdout)["process"]["args"] == ["/bin/x"]
+    assert "127.0.0.1:1/nowhere:1 is not on this machine" in shown.stderr
+
+
+def test_a_job_that_cannot_start_has_no_spec(driver: Driver, tmp_path: Path) -> None:
+    shown = command(driver, "spec", job_file(tmp_path, {"image": "i", "cap_add": ["NO_SUCH"]}))
+    assert shown.returncode == 1
+    assert shown.stdout == ""
+    assert "t: " in shown.stderr
+    assert "NO_SUCH" in shown.stderr
+
+
+def test_the_doctor_finds_this_machine_fit(driver: Driver) -> None:
+    shown = command(driver, "doctor", "--json")
+    assert shown.returncode == 0, shown.stdout
+    found = {line["subject"]: line for line in map(json.loads, shown.stdout.splitlines())}
+    assert found["containerd"]["verdict"] == "ok"
+    assert driver.containerd.namespace in found["containerd"]["text"]
+    assert found["snapshotter"]["text"] == "overlayfs"
+    assert "GB free" in found["disk"]["text"]

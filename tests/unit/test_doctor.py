@@ -1,0 +1,154 @@
+"""What the doctor says of machines that lack something."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from actors import doctor
+from actors.doctor import Finding, Verdict
+from actors.node import Node, this_node
+from actors.settings import DriverSettings
+from plugin.host import doctor_command
+
+
+def node(tmp_path: Path, *, cgroup_v2: bool = True, **settings: object) -> Node:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700, exist_ok=True)
+    chosen = {
+        "containerd_address": str(tmp_path / "nobody.sock"),
+        "state_dir": str(state),
+        "registry_config_path": str(tmp_path / "certs.d"),
+        **settings,
+    }
+    made = this_node(DriverSettings(**chosen))  # type: ignore[arg-type]
+    return dataclasses.replace(made, cgroup_v2=cgroup_v2)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    """A machine of files where everything is well."""
+    root = tmp_path / "root"
+    for path, text in (
+        ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n"),
+        ("proc/sys/kernel/seccomp/actions_avail", "kill_process errno allow\n"),
+        ("sys/module/apparmor/parameters/enabled", "Y\n"),
+        ("proc/sys/net/bridge/bridge-nf-call-iptables", "1\n"),
+        *((f"opt/cni/bin/{name}", "") for name in ("bridge", "firewall", "host-local")),
+        *((f"usr/lib/cni/{name}", "") for name in ("loopback", "portmap")),
+    ):
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_text(text)
+    return root
+
+
+def findings(made: Node, root: Path) -> dict[str, list[Finding]]:
+    async def look() -> list[Finding]:
+        try:
+            return await doctor.examine(made, root)
+        finally:
+            await made.containerd.close()
+
+    found: dict[str, list[Finding]] = {}
+    for finding in asyncio.run(look()):
+        found.setdefault(finding.subject, []).append(finding)
+    return found
+
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the doctor looks as root")
+
+
+def test_without_containerd_no_task_can_run(tmp_path: Path, machine: Path) -> None:
+    found = findings(node(tmp_path), machine)
+    [about] = found["containerd"]
+    assert about.verdict is Verdict.FAIL
+    assert str(tmp_path / "nobody.sock") in about.text
+    assert "No such file or directory" in about.text
+    assert "grpc" not in about.text
+    assert "systemctl start containerd" in about.advice
+
+
+def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
+    tmp_path: Path, machine: Path
+) -> None:
+    found = findings(node(tmp_path), machine)
+    unwell = [f for many in found.values() for f in many if f.verdict is not Verdict.OK]
+    # What is installed where the tests run is not this machine of files.
+    assert {f.subject for f in unwell} <= {"containerd", "runtime", "init"}
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "subject", "words"),
+    [
+        ("sys/fs/cgroup/cgroup.controllers", "cpu pids", "cgroups", "v2 without cpuset, memory"),
+        ("opt/cni/bin/bridge", None, "cni", "no bridge in /opt/cni/bin or /usr/lib/cni"),
+        ("proc/sys/kernel/seccomp/actions_avail", None, "seccomp", "the kernel has no seccomp"),
+        ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n", "bridge", "loses packets"),
+    ],
+)
+def test_what_is_missing_is_named_with_advice(
+    tmp_path: Path, machine: Path, path: str, text: str | None, subject: str, words: str
+) -> None:
+    if text is None:
+        (machine / path).unlink()
+    else:
+        (machine / path).write_text(text)
+    [about] = findings(node(tmp_path), machine)[subject]
+    assert about.verdict is Verdict.WARN
+    assert words in about.text
+    assert about.advice
+
+
+def test_every_wrong_file_of_a_registry_is_named(tmp_path: Path, machine: Path) -> None:
+    for name, text in (("one:5000", "server = 1"), ("two", "][")):
+        (tmp_path / "certs.d" / name).mkdir(parents=True)
+        (tmp_path / "certs.d" / name / "hosts.toml").write_text(text)
+    wrong, also_wrong, rest = findings(node(tmp_path), machine)["registries"]
+    assert "one:5000" in wrong.text
+    assert "server" in wrong.text
+    assert "two" in also_wrong.text
+    assert rest.text.startswith("0 with settings")
+
+
+def test_credentials_that_no_pull_can_read_are_told_without_showing_them(
+    tmp_path: Path, machine: Path
+) -> None:
+    config = tmp_path / "config.json"
+    config.write_text('{"auths": "geheim"')
+    made = node(tmp_path, auth_config=str(config), auth_helper="no-such-helper")
+    unreadable, no_program = findings(made, machine)["auth"]
+    assert "is not JSON" in unreadable.text
+    assert "geheim" not in unreadable.text
+    assert "docker-credential-no-such-helper" in no_program.text
+
+
+def test_a_state_directory_that_others_may_enter_is_a_failure(
+    tmp_path: Path, machine: Path
+) -> None:
+    made = node(tmp_path)
+    made.state_dir.chmod(0o755)
+    about = findings(made, machine)["state"][0]
+    assert about.verdict is Verdict.FAIL
+    assert f"chmod 700 {made.state_dir}" in about.advice
+
+
+def test_a_runtime_that_is_not_installed_is_a_failure(tmp_path: Path, machine: Path) -> None:
+    made = node(tmp_path, containerd_runtime="io.containerd.nosuch.v2")
+    about = findings(made, machine)["runtime"][0]
+    assert about.verdict is Verdict.FAIL
+    assert "containerd-shim-nosuch-v2" in about.text
+
+
+def test_the_table_lines_up() -> None:
+    text = doctor_command.table(
+        [
+            Finding(subject="a", verdict=Verdict.OK, text="one"),
+            Finding(subject="longer", verdict=Verdict.FAIL, text="two", advice="do this"),
+        ],
+        colours=False,
+    )
+    assert text == "ok    a       one\nfail  longer  two\n              → do this\n"
