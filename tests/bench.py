@@ -24,6 +24,7 @@ from containerd import images as image_config
 from containerd import spec
 from containerd.client import Containerd
 from containerd.records import ContainerRecord
+from containerd.resources import Limits
 from containerd.rootfs_users import ResolvedUser
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -100,8 +101,7 @@ async def _raw_start(
             user=ResolvedUser(uid=0, gid=0),
             hostname="raw",
             cgroup_path=f"/{client.namespace}/{container}",
-            memory_limit_bytes=64 << 20,
-            cpu_shares=100,
+            limits=Limits(memory_bytes=64 << 20, cpu_shares=100),
         )
     )
     record = ContainerRecord(
