@@ -51,11 +51,15 @@ class BridgeNetwork:
     Args:
         directories: where plugins are looked for, in order.
         state: where host-local keeps its addresses; gone with the last allocation.
+        bridge: the bridge's name; gone with the last allocation too.
     """
 
-    def __init__(self, directories: Sequence[str], state: Path = STATE) -> None:
+    def __init__(
+        self, directories: Sequence[str], state: Path = STATE, bridge: str = BRIDGE
+    ) -> None:
         self._directories = tuple(directories)
         self._state = state
+        self._bridge = bridge
         self._results: dict[str, Any] = {}
 
     def check(self) -> None:
@@ -105,7 +109,7 @@ class BridgeNetwork:
             if not self._addresses():
                 shutil.rmtree(self._state, ignore_errors=True)
                 try:
-                    namespaces.remove_link(BRIDGE)
+                    namespaces.remove_link(self._bridge)
                 except DriverError as error:
                     failures.append(error)
         return failures
@@ -114,7 +118,7 @@ class BridgeNetwork:
         """The plugins' configurations in their order."""
         bridge = {
             "type": "bridge",
-            "bridge": BRIDGE,
+            "bridge": self._bridge,
             "isGateway": True,
             "ipMasq": True,
             "hairpinMode": True,
