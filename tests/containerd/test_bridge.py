@@ -6,9 +6,8 @@ Everything happens in a network namespace of the test's own.
 from __future__ import annotations
 
 import asyncio
-import json
+import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,19 +18,19 @@ import pytest
 
 from plugin.host import cni, namespaces
 from tests.support.driver import Driver, launched
+from tests.support.host_run import Run
 from tests.support.needs import missing
 from tests.support.own_network import OwnNetwork
-from tests.support.plugin_dir import ROOT
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.containerd
 
-DEADLINE_S = 60.0
 STATIC = 18080
+PLUGINS = Path("/usr/lib/cni")
 # Two servers of one directory; what they publish is what the task knows of its network.
 SERVE = (
-    "env | grep NOMAD_ >/local/env; cat /proc/net/dev >/local/dev; cp /proc/sys/kernel/hostname"
-    " /local/name; busybox httpd -p 8080 -h /local; exec busybox httpd -f -p 9090 -h /local"
+    "env | grep NOMAD_ >/local/env; busybox httpd -p 8080 -h /local;"
+    " exec busybox httpd -f -p 9090 -h /local"
 )
 
 
@@ -40,93 +39,10 @@ def network() -> Iterator[OwnNetwork]:
     for program in ("iptables", "nsenter", "busybox"):
         if shutil.which(program) is None:
             missing("containerd", f"{program} is not installed")
-    if not any(Path(home, "bridge").exists() for home in ("/opt/cni/bin", "/usr/lib/cni")):
+    if not (PLUGINS / "bridge").exists():
         missing("containerd", "no CNI plugins (apt-get install containernetworking-plugins)")
     with OwnNetwork() as own:
         yield own
-
-
-class Run:
-    """`containerd-driver run --json` of a job inside the test's network."""
-
-    def __init__(self, network: OwnNetwork, driver: Driver, directory: Path) -> None:
-        self.network = network
-        self._driver = driver
-        self._directory = directory
-        self.process: subprocess.Popen[str] | None = None
-        self.alloc_ids: list[str] = []
-
-    def start(self, groups: list[dict[str, Any]], *words: str) -> None:
-        """Starts it. What it says goes to a file, so that it never blocks."""
-        job = self._directory / "job.json"
-        job.write_text(json.dumps({"ID": "j", "TaskGroups": groups}))
-        daemon = self._driver.containerd
-        with self._log().open("wb") as log:
-            self.process = self.network.popen(
-                [
-                    *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "run", str(job)),
-                    *("--json", "--alloc-dir", str(self._driver.alloc_root)),
-                    *("--config", f"containerd_address={daemon.address}"),
-                    *("--config", f"containerd_namespace={daemon.namespace}"),
-                    *("--config", f"state_dir={self._driver.state_dir}"),
-                    *words,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-
-    def _log(self) -> Path:
-        return self._directory / "log"
-
-    def said(self, kind: str) -> list[dict[str, Any]]:
-        """What it has said of that kind."""
-        lines = self._log().read_text().splitlines()
-        found = [json.loads(line) for line in lines if line.startswith("{")]
-        return [line for line in found if line["kind"] == kind]
-
-    def wait_said(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
-        """What it has said of that kind, once there is so much."""
-        wait_until(
-            lambda: len(self.said(kind)) >= count or self.ended(),
-            DEADLINE_S,
-            lambda: self._log().read_text(),
-        )
-        found = self.said(kind)
-        assert len(found) >= count, self._log().read_text()
-        self.alloc_ids = [entry.name for entry in self._driver.alloc_root.glob("*")]
-        return found
-
-    def page(self, address: str, path: str) -> str:
-        """What a task's web server says, once it does."""
-        return wait_until(
-            lambda: self.network.fetch(address, path), DEADLINE_S, lambda: self._log().read_text()
-        )
-
-    def ended(self) -> bool:
-        assert self.process is not None
-        return self.process.poll() is not None
-
-    def stop(self) -> int:
-        """Ctrl-C, and the exit status."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGINT)
-        return self.process.wait(DEADLINE_S)
-
-    def finish(self) -> int:
-        assert self.process is not None
-        return self.process.wait(DEADLINE_S)
-
-    def left(self) -> list[str]:
-        """What is left of the allocations' networks."""
-        rules, links = self.network.rules(), self.network.links()
-        left = [link for link in links if link == cni.BRIDGE or link.startswith("veth")]
-        for alloc_id in self.alloc_ids:
-            left += [line for line in rules.splitlines() if alloc_id in line]
-            left += [alloc_id] if Path(namespaces.path(alloc_id)).exists() else []
-            addresses = (cni.STATE / cni.NETWORK).glob("[0-9]*")
-            left += [str(file) for file in addresses if alloc_id in file.read_text()]
-        return left
 
 
 @pytest.fixture
@@ -149,14 +65,44 @@ def image(driver: Driver, busybox_image: str) -> str:
     return busybox_image
 
 
-def group(image: str, script: str, network: dict[str, Any], **more: Any) -> dict[str, Any]:
+def task(image: str, script: str, name: str = "web") -> dict[str, Any]:
     config = {"image": image, "command": "/bin/sh", "args": ["-c", script]}
-    task = {"Name": "web", "Driver": "containerd-driver", "Config": config}
-    return {"Name": "g", "Networks": [network], "Tasks": [task], **more}
+    return {"Name": name, "Driver": "containerd-driver", "Config": config, "KillSignal": "SIGKILL"}
+
+
+def group(network: dict[str, Any], *tasks: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"Name": "g", "Networks": [network], "Tasks": tasks, **more}
 
 
 def variables(page: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in page.splitlines())
+
+
+class HeldPlugin:
+    """A directory of the real plugins in which one, asked to ADD, waits and then does `script`."""
+
+    def __init__(self, directory: Path, name: str, script: str) -> None:
+        home = directory / "cni-plugins"
+        home.mkdir()
+        for plugin in PLUGINS.iterdir():
+            (home / plugin.name).symlink_to(plugin)
+        self.path = str(home)
+        self._called, self._go_on = directory / "called", directory / "go-on"
+        os.mkfifo(self._go_on)
+        (home / name).unlink()
+        (home / name).write_text(
+            f"#!/bin/sh\n[ $CNI_COMMAND = DEL ] && exec {PLUGINS}/{name}\n"
+            f"touch {self._called}; read -r _ <{self._go_on}\n{script}\n"
+        )
+        (home / name).chmod(0o755)
+
+    def wait_called(self) -> None:
+        """Returns once it is asked."""
+        wait_until(self._called.exists, 60)
+
+    def release(self) -> None:
+        """Lets it go on."""
+        self._go_on.write_text("\n")
 
 
 def test_a_task_in_a_bridge_is_reached_at_its_ports(run: Run, image: str) -> None:
@@ -165,22 +111,116 @@ def test_a_task_in_a_bridge_is_reached_at_its_ports(run: Run, image: str) -> Non
         "DynamicPorts": [{"Label": "http", "To": 8080}],
         "ReservedPorts": [{"Label": "more", "Value": STATIC, "To": 9090}],
     }
-    run.start([group(image, SERVE, network)])
+    run.start([group(network, task(image, SERVE))])
     ports = {line["label"]: line for line in run.wait_said("port", 2)}
     assert 20000 <= ports["http"]["port"] <= 32000
     assert (ports["http"]["to"], ports["more"]["port"], ports["more"]["to"]) == (8080, STATIC, 9090)
 
     dynamic = f"127.0.0.1:{ports['http']['port']}"
-    env = variables(run.page(dynamic, "/env"))
-    assert run.page(f"127.0.0.1:{STATIC}", "/env") == run.page(dynamic, "/env")
+    page = run.page(dynamic, "/env")
+    assert run.page(f"127.0.0.1:{STATIC}", "/env") == page
+    env = variables(page)
     assert env["NOMAD_ADDR_http"] == dynamic
     assert env["NOMAD_PORT_http"] == "8080"
     assert env["NOMAD_HOST_PORT_more"] == str(STATIC)
-    # The address inside is reached directly as well, as another task of the bridge would.
-    assert run.page(env["NOMAD_ALLOC_ADDR_more"], "/env") == run.page(dynamic, "/env")
-    devices = run.page(dynamic, "/dev")
-    assert "eth0:" in devices
+    # The address inside is reached directly as well, as from another task of the bridge.
+    assert run.page(env["NOMAD_ALLOC_ADDR_more"], "/env") == page
     assert run.network.links().count(cni.BRIDGE) == 1
 
-    assert run.stop() != 125
+    assert run.stop() == 137
     assert run.left() == []
+
+
+def test_allocations_of_one_bridge_have_ports_and_addresses_of_their_own(
+    run: Run, image: str
+) -> None:
+    network = {"Mode": "bridge", "DynamicPorts": [{"Label": "http", "To": 8080}]}
+    run.start([group(network, task(image, SERVE), Count=2)])
+    ports = run.wait_said("port", 2)
+    assert [port["alloc"] for port in ports] == ["g[0]", "g[1]"]
+    pages = [variables(run.page(f"127.0.0.1:{port['port']}", "/env")) for port in ports]
+    assert [page["NOMAD_ALLOC_INDEX"] for page in pages] == ["0", "1"]
+    assert len({page["NOMAD_ALLOC_IP_http"] for page in pages}) == 2
+    run.stop()
+    assert run.left() == []
+
+
+@pytest.mark.parametrize(("mode", "links"), [("none", {"lo"}), ("bridge", {"lo", "eth0"})])
+def test_the_tasks_of_a_group_share_one_network(
+    run: Run, image: str, mode: str, links: set[str]
+) -> None:
+    server = task(image, SERVE)
+    ask = "until wget -qO- 127.0.0.1:8080/env >/dev/null; do sleep 0.1; done; ls /sys/class/net"
+    run.start([group({"Mode": mode}, server, task(image, ask, "ask"))])
+    run.wait_said("exit")
+    assert {line["line"] for line in run.said("log") if line["stream"] == "stdout"} == links
+    run.stop()
+    assert run.left() == []
+
+
+def test_a_start_that_fails_leaves_no_network(run: Run) -> None:
+    network = {"Mode": "bridge", "DynamicPorts": [{"Label": "http"}]}
+    broken = task("127.0.0.1:1/nowhere:1", "true")
+    broken["Config"]["image_pull_policy"] = "never"
+    run.start([group(network, broken)])
+    run.wait_said("port")
+    assert run.finish() == 125
+    assert run.left() == []
+
+
+def test_a_plugin_that_fails_is_named_and_what_was_made_is_undone(run: Run, tmp_path: Path) -> None:
+    says = """{"cniVersion":"0.4.0","code":7,"msg":"there is no nat"}"""
+    plugin = HeldPlugin(tmp_path, "portmap", f"echo '{says}'; exit 1")
+    run.start([group({"Mode": "bridge"}, task("i", "true"))], "--cni-path", plugin.path)
+    plugin.wait_called()
+    run.note_allocations()
+    plugin.release()
+    assert run.finish() == 125
+    (error,) = run.said("error")
+    assert "the CNI plugin portmap failed at ADD: there is no nat" in error["text"]
+    assert run.left() == []
+    assert run.said("event") == []
+
+
+def test_ctrl_c_while_a_network_is_made_lets_the_plugin_end_and_undoes_it(
+    run: Run, tmp_path: Path
+) -> None:
+    plugin = HeldPlugin(tmp_path, "firewall", f"exec {PLUGINS}/firewall")
+    run.start([group({"Mode": "bridge"}, task("i", "true"))], "--cni-path", plugin.path)
+    plugin.wait_called()
+    run.note_allocations()
+    (alloc_id,) = run.alloc_ids
+    assert Path(namespaces.path(alloc_id)).exists()
+    run.interrupt()
+    run.wait_said("note")
+    plugin.release()
+    assert run.finish() == 130
+    assert run.left() == []
+    assert run.said("port") == run.said("event") == run.said("error") == []
+
+
+def test_without_the_plugins_nothing_is_started(run: Run) -> None:
+    run.start([group({"Mode": "bridge"}, task("i", "true"))], "--cni-path", "/nonexistent")
+    assert run.finish() == 125
+    (error,) = run.said("error")
+    assert "apt-get install containernetworking-plugins" in error["text"]
+    assert run.said("port") == run.said("event") == []
+
+
+def test_a_published_port_that_is_in_use_stops_the_job_first(run: Run) -> None:
+    taken = "import socket,sys; s=socket.create_server(('127.0.0.1',18080)); print(1,flush=True)"
+    holder = run.network.popen(
+        [sys.executable, "-I", "-c", f"{taken}; sys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert holder.stdout is not None
+    assert holder.stdin is not None
+    with holder.stdout, holder.stdin:
+        holder.stdout.readline()
+        network = {"Mode": "bridge", "ReservedPorts": [{"Label": "http", "Value": STATIC}]}
+        run.start([group(network, task("i", "true"))])
+        assert run.finish() == 125
+    holder.wait()
+    (error,) = run.said("error")
+    assert 'group "g": port "http": 127.0.0.1:18080 is in use' in error["text"]
