@@ -30,7 +30,9 @@ async def prepare(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[P
 
     def look() -> tuple[Security, HostParts]:
         allowed = security.for_task(wish)
-        return allowed, host_parts.gather(node.settings, task, options, pins)
+        return allowed, host_parts.gather(
+            node.settings, task, options, hostname=made.hostname, pins=pins
+        )
 
     allowed, parts = await asyncio.to_thread(look)
     return dataclasses.replace(made, security=allowed), parts

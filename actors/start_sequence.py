@@ -22,12 +22,21 @@ from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
-from actors import host_parts, host_paths, identifiers, limits, plan, preparation, teardown
+from actors import (
+    host_parts,
+    host_paths,
+    identifiers,
+    limits,
+    plan,
+    preparation,
+    private_files,
+    teardown,
+)
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
-from actors.messages import EnsureImage, LeaveImage
-from actors.nomad_types import StartedTask, TaskConfig
+from actors.messages import EnsureImage, LeaveImage, Publish
+from actors.nomad_types import StartedTask, TaskConfig, TaskEvent
 from actors.running_task import RunningTask, Services
 from containerd import rootfs_users, spec
 from containerd.records import ContainerRecord
@@ -55,6 +64,8 @@ async def start(
         DriverError: the step that failed; every step before it is undone.
     """
     made, parts = await preparation.prepare(services, task, options)
+    for note in parts.notes:
+        tell(services.events, Publish(event=TaskEvent.now(task, note)))
     async with _image(services, task, made.image) as image:
         try:
             return await _Start(services, task, options, made, image, parts).run()
@@ -119,8 +130,11 @@ class _Start:
             self._undo.pop_all()
         asyncio.get_running_loop().create_task(self._let_go())
         state = self._state(pid, started_at_ns)
-        running = RunningTask(state=state, directory=self._plan.directory, link=link)
-        return running, StartedTask(handle_version=VERSION, driver_state=state.encode())
+        network = self._parts.network
+        return (
+            RunningTask(state=state, directory=self._plan.directory, link=link, network=network),
+            StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
+        )
 
     def _later(self, what: str, undo: object, *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
@@ -166,11 +180,19 @@ class _Start:
 
     async def _hold(self) -> None:
         """Holds the sources of the task's mounts until the runtime has made them."""
-        self._holding = asyncio.ensure_future(
-            asyncio.to_thread(host_paths.pin, self._parts.pins, self._parts.pinned)
-        )
+        parts, task = self._parts, self._task
+
+        def hold() -> None:
+            private_files.write(task.alloc_dir, task.name, parts.files)
+            host_paths.pin(parts.pins, parts.pinned)
+
+        self._holding = asyncio.ensure_future(asyncio.to_thread(hold))
+        self._later("name files", asyncio.to_thread, private_files.remove, *self._place())
         self._later("held sources", self._release)
         await asyncio.shield(self._holding)
+
+    def _place(self) -> tuple[str, str]:
+        return self._task.alloc_dir, self._task.name
 
     async def _release(self) -> None:
         # A cancelled start does not stop the thread that holds them.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -149,30 +148,20 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
     Raises:
         DriverError: the snapshot cannot be mounted or a file cannot be read.
     """
-    outcome: list[Accounts | BaseException] = []
 
-    def work() -> None:
-        try:
-            _enter_own_namespace()
-            _mount_here(mounts)
-            outcome.append(Accounts(_read("etc/passwd"), _read("etc/group")))
-        except BaseException as error:  # noqa: BLE001 - carried to the caller
-            outcome.append(error)
+    def work() -> Accounts:
+        _enter_own_namespace()
+        _mount_here(mounts)
+        return Accounts(_read("etc/passwd"), _read("etc/group"))
 
-    # A thread of its own: the namespace goes with it, and takes the mount along.
-    thread = threading.Thread(target=work, name="rootfs-users")
-    thread.start()
-    thread.join()
-    result = outcome[0]
-    if isinstance(result, OSError):
+    try:
+        return kernel.in_a_thread_of_its_own(work)
+    except OSError as error:
         raise DriverError(
             "the image's users cannot be read",
-            details=f"{result.strerror or result}",
+            details=f"{error.strerror or error}",
             resolution="the driver runs as root with the right to mount; check the snapshotter",
-        ) from result
-    if isinstance(result, BaseException):
-        raise result
-    return result
+        ) from error
 
 
 def _enter_own_namespace() -> None:
