@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from plugin.host import jobfile, plugin_block, screen
+from plugin.host import host_options, jobfile, plugin_block, screen
+from plugin.host.host_options import HostOptions
 from plugin.host.runner import JobRunner
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
@@ -36,6 +37,7 @@ def run(argv: list[str]) -> int:
     try:
         job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
         config = plugin_block.read(arguments.config_file, arguments.config)
+        host = host_options.read(arguments)
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
@@ -46,13 +48,17 @@ def run(argv: list[str]) -> int:
     if job.ignored:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
     try:
-        return _run(job, config, arguments, shown)
+        return _run(job, config, host, arguments, shown)
     finally:
         shown.close()
 
 
 def _run(
-    job: jobfile.Job, config: dict[str, Any], arguments: argparse.Namespace, shown: screen.Screen
+    job: jobfile.Job,
+    config: dict[str, Any],
+    host: HostOptions,
+    arguments: argparse.Namespace,
+    shown: screen.Screen,
 ) -> int:
     own = arguments.alloc_dir is None
     root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
@@ -64,6 +70,7 @@ def _run(
             HostSession(program, config),
             shown,
             root,
+            host,
             keep=arguments.keep,
             stats=arguments.stats,
         )
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
     plugin_block.add_arguments(parser)
+    host_options.add_arguments(parser)
     add("--alloc-dir", type=Path, metavar="DIR", help="where allocations lie (default: temporary)")
     add("--keep", action="store_true", help="keep the allocation directories")
     add("--stats", action="store_true", help="show each second what the tasks use")

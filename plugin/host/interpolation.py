@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from actors.nomad_types import PortMapping
+from plugin.host.cni import Attached
 from plugin.host.jobfile import Job, JobGroup, JobTask
+from plugin.host.ports import inside
 
 _REFERENCE = re.compile(
     r"""\$\{ \s* (?: env\[\s*"([^"]+)"\s*\] | ([A-Za-z_][\w.\-]*) ) \s* \}""", re.VERBOSE
 )
 _TEMPLATE_ENV = re.compile(r'\{\{-?\s*env\s+"([^"]+)"\s*-?\}\}')
 _NO_NAME = re.compile(r"[^A-Za-z0-9_]")
-_LOOPBACK = "127.0.0.1"
 
 
 def node(job: Job) -> dict[str, str]:
@@ -39,7 +41,12 @@ def node(job: Job) -> dict[str, str]:
 
 
 def environment(
-    job: Job, group: JobGroup, task: JobTask, alloc_id: str, index: int
+    job: Job,
+    group: JobGroup,
+    task: JobTask,
+    alloc_id: str,
+    index: int,
+    ports: Sequence[PortMapping] = (),
 ) -> dict[str, str]:
     """What Nomad puts into a task's environment, and over it the job's own `env`."""
     known = {
@@ -64,7 +71,7 @@ def environment(
         known["NOMAD_MEMORY_MAX_LIMIT"] = str(task.memory_max_mb)
     facts = {**node(job), **known}
     known |= _meta({**job.meta, **group.meta, **task.meta}, facts)
-    known |= _ports(group.ports)
+    known |= _ports(ports)
     facts |= known
     own = {key: expand(value, facts) for key, value in task.env.items()}
     return {**known, **own}
@@ -80,15 +87,31 @@ def _meta(meta: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def _ports(ports: Mapping[str, int]) -> dict[str, str]:
+def _ports(ports: Sequence[PortMapping]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for label, port in ports.items():
-        name = _NO_NAME.sub("_", label)
+    for port in ports:
+        name = _NO_NAME.sub("_", port.label)
         found |= {
-            f"NOMAD_IP_{name}": _LOOPBACK,
-            f"NOMAD_PORT_{name}": str(port),
-            f"NOMAD_ADDR_{name}": f"{_LOOPBACK}:{port}",
-            f"NOMAD_HOST_PORT_{name}": str(port),
+            f"NOMAD_IP_{name}": port.host_ip,
+            f"NOMAD_PORT_{name}": str(inside(port)),
+            f"NOMAD_ADDR_{name}": f"{port.host_ip}:{port.value}",
+            f"NOMAD_HOST_IP_{name}": port.host_ip,
+            f"NOMAD_HOST_PORT_{name}": str(port.value),
+            f"NOMAD_HOST_ADDR_{name}": f"{port.host_ip}:{port.value}",
+            f"NOMAD_ALLOC_PORT_{name}": str(inside(port)),
+        }
+    return found
+
+
+def addresses(ports: Sequence[PortMapping], end: Attached) -> dict[str, str]:
+    """What Nomad adds for each port once the allocation's network is made."""
+    found: dict[str, str] = {}
+    for port in ports:
+        name = _NO_NAME.sub("_", port.label)
+        found |= {
+            f"NOMAD_ALLOC_INTERFACE_{name}": end.interface,
+            f"NOMAD_ALLOC_IP_{name}": end.address,
+            f"NOMAD_ALLOC_ADDR_{name}": f"{end.address}:{inside(port)}",
         }
     return found
 

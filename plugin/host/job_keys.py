@@ -56,23 +56,25 @@ JOB = Keys(
 )
 
 GROUP = Keys(
-    used=_words("count task network meta"),
+    used=_words("count task network meta volume"),
     ignored=_words(
         "restart reschedule update migrate service constraint affinity spread ephemeral_disk"
-        " scaling disconnect shutdown_delay consul volume"
+        " scaling disconnect shutdown_delay consul"
     ),
     silent=_words("stop_after_client_disconnect max_client_disconnect prevent_reschedule_on_lost"),
     refused={"vault": _NEEDS_NOMAD},
 )
 
 TASK = Keys(
-    used=_words("driver config env meta user resources kill_timeout kill_signal template"),
+    used=_words(
+        "driver config env meta user resources kill_timeout kill_signal template volume_mount"
+    ),
     ignored=_words(
         "service constraint affinity restart logs identity shutdown_delay scaling leader consul"
         " action schedule"
     ),
     refused=dict.fromkeys(
-        _words("artifact vault dispatch_payload volume_mount csi_plugin lifecycle secret kind"),
+        _words("artifact vault dispatch_payload csi_plugin lifecycle secret kind"),
         _NEEDS_NOMAD,
     ),
 )
@@ -88,9 +90,32 @@ RESOURCES = Keys(
 )
 
 NETWORK = Keys(
-    used=_words("mode port"),
-    silent=_words("mbits hostname"),
-    refused={"dns": _NEEDS_NOMAD, "cni": _NEEDS_NOMAD},
+    used=_words("mode port dns"),
+    silent=_words("mbits"),
+    refused={
+        "hostname": "is for drivers that make networks; set hostname in the task's config",
+        "cni": _NEEDS_NOMAD,
+    },
+)
+
+PORT = Keys(
+    used=_words("static to"),
+    silent=_words("ignore_collision"),
+    refused={"host_network": "needs a Nomad agent with host networks; see --host-ip"},
+)
+
+DNS = Keys(used=_words("servers searches options"))
+
+VOLUME = Keys(
+    used=_words("type source read_only per_alloc"),
+    # These say how volumes of other kinds are claimed.
+    silent=_words("access_mode attachment_mode sticky"),
+    refused={"mount_options": _NEEDS_NOMAD},
+)
+
+VOLUME_MOUNT = Keys(
+    used=_words("volume destination read_only propagation_mode"),
+    ignored=_words("selinux_label"),
 )
 
 TEMPLATE = Keys(

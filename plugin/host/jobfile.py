@@ -6,21 +6,19 @@ Every problem of a file is reported at once, and before anything is started.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from plugin.host import hcl_job, job_keys, json_job
-from plugin.host.hcl_job import merged, shown
-from plugin.option_types import parse_duration_s
+from plugin.host import hcl_job, job_keys, job_network, job_volumes, json_job
+from plugin.host.block_reader import Block, BlockReader, labelled, texts
+from plugin.host.hcl_job import merged
+from plugin.host.job_network import GroupNetwork
+from plugin.host.job_volumes import Volume, VolumeMount
 from proto.errors import Code, DriverError
-
-Block = dict[str, Any]
 
 _DEFAULT_CPU_MHZ, _DEFAULT_MEMORY_MB = 100, 300
 _MAX_COUNT = 1000
-_MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,17 +46,19 @@ class JobTask:
     kill_timeout_s: float = 5.0
     kill_signal: str = ""
     templates: tuple[Template, ...] = ()
+    mounts: tuple[VolumeMount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobGroup:
-    """A group; each of its `count` allocations runs every task. ports are static ones."""
+    """A group; each of its `count` allocations runs every task."""
 
     name: str
     count: int
     tasks: tuple[JobTask, ...]
     meta: Mapping[str, str] = field(default_factory=dict)
-    ports: Mapping[str, int] = field(default_factory=dict)
+    network: GroupNetwork = field(default_factory=GroupNetwork)
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,26 +114,22 @@ def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
     return job
 
 
-class _Reader:
-    """Turns blocks into dataclasses and collects what is wrong."""
-
-    def __init__(self) -> None:
-        self.problems: list[str] = []
-        self._ignored: set[str] = set()
+class _Reader(BlockReader):
+    """Turns blocks into dataclasses."""
 
     def job(self, tree: Block) -> Job:
-        self._sift(job_keys.FILE, "file", tree)
-        jobs = list(_labelled(tree.get("job")))
+        self.sift(job_keys.FILE, "file", tree)
+        jobs = list(labelled(tree.get("job")))
         if len(jobs) != 1:
             self.problems.append(f"{len(jobs)} job blocks, one is wanted")
             return Job(id="", groups=())
         label, body = jobs[0]
         where = f'job "{label}"'
-        self._sift(job_keys.JOB, where, body)
-        groups = [self._group(key, block) for key, block in _labelled(body.get("group"))]
+        self.sift(job_keys.JOB, where, body)
+        groups = [self._group(key, block) for key, block in labelled(body.get("group"))]
         # A task directly in the job is a group of its own.
         groups += [
-            self._group(key, {"task": [{key: block}]}) for key, block in _labelled(body.get("task"))
+            self._group(key, {"task": [{key: block}]}) for key, block in labelled(body.get("task"))
         ]
         if not groups:
             self.problems.append(f"{where}: has no group")
@@ -145,71 +141,56 @@ class _Reader:
             region=str(body.get("region", "global")),
             datacenter=str(datacenters[0]) if isinstance(datacenters, list) else "dc1",
             namespace=str(body.get("namespace", "default")),
-            meta=_texts(body.get("meta")),
-            ignored=tuple(sorted(self._ignored)),
+            meta=texts(body.get("meta")),
+            ignored=tuple(sorted(self.ignored)),
         )
 
     def _group(self, label: str, block: Block) -> JobGroup:
         where = f'group "{label}"'
-        self._sift(job_keys.GROUP, where, block)
-        tasks = tuple(self._task(key, body) for key, body in _labelled(block.get("task")))
+        self.sift(job_keys.GROUP, where, block)
+        volumes = job_volumes.read(self, where, block.get("volume"))
+        tasks = tuple(self._task(key, body, volumes) for key, body in labelled(block.get("task")))
         if not tasks:
             self.problems.append(f"{where}: has no task")
-        network = merged(block.get("network"))
-        self._sift(job_keys.NETWORK, f"{where}: network", network)
-        mode = str(network.get("mode") or "host")
-        if mode not in {"host", "none"}:
-            self.problems.append(f'{where}: network mode "{mode}" needs a Nomad agent; use "host"')
         return JobGroup(
             name=label,
-            count=self._number(where, block, "count", 1, (0, _MAX_COUNT)),
+            count=self.number(where, block, "count", 1, (0, _MAX_COUNT)),
             tasks=tasks,
-            meta=_texts(block.get("meta")),
-            ports=self._ports(where, network),
+            meta=texts(block.get("meta")),
+            network=job_network.read(self, where, block.get("network")),
+            volumes=volumes,
         )
 
-    def _ports(self, where: str, network: Block) -> dict[str, int]:
-        ports: dict[str, int] = {}
-        for label, body in _labelled(network.get("port")):
-            if not body.get("static"):
-                self.problems.append(
-                    f'{where}: port "{label}" is chosen by a Nomad agent; give it static = …'
-                )
-                continue
-            ports[label] = self._number(
-                f'{where}: port "{label}"', body, "static", 0, (1, _MAX_PORT)
-            )
-        return ports
-
-    def _task(self, label: str, block: Block) -> JobTask:
+    def _task(self, label: str, block: Block, volumes: Mapping[str, Volume]) -> JobTask:
         where = f'task "{label}"'
-        self._sift(job_keys.TASK, where, block)
+        self.sift(job_keys.TASK, where, block)
         if "/" in label or label in {"", ".", "..", "alloc"}:
             self.problems.append(f"{where}: cannot be a directory, so not a task's name either")
         resources = merged(block.get("resources"))
-        self._sift(job_keys.RESOURCES, f"{where}: resources", resources)
+        self.sift(job_keys.RESOURCES, f"{where}: resources", resources)
         span = (0, 2**40)
         return JobTask(
             name=label,
             driver=str(block.get("driver", "")),
             config=merged(block.get("config")),
-            env=_texts(block.get("env")),
-            meta=_texts(block.get("meta")),
+            env=texts(block.get("env")),
+            meta=texts(block.get("meta")),
             user=str(block.get("user", "")),
-            cpu_mhz=self._number(where, resources, "cpu", _DEFAULT_CPU_MHZ, span),
-            memory_mb=self._number(where, resources, "memory", _DEFAULT_MEMORY_MB, span),
-            memory_max_mb=self._number(where, resources, "memory_max", 0, (-1, span[1])),
-            kill_timeout_s=self._duration(where, block, "kill_timeout", 5.0),
+            cpu_mhz=self.number(where, resources, "cpu", _DEFAULT_CPU_MHZ, span),
+            memory_mb=self.number(where, resources, "memory", _DEFAULT_MEMORY_MB, span),
+            memory_max_mb=self.number(where, resources, "memory_max", 0, (-1, span[1])),
+            kill_timeout_s=self.duration(where, block, "kill_timeout", 5.0),
             kill_signal=str(block.get("kill_signal", "")),
             templates=tuple(
                 self._template(f"{where}: template", item)
                 for item in block.get("template") or []
                 if isinstance(item, dict)
             ),
+            mounts=job_volumes.read_mounts(self, where, block.get("volume_mount"), volumes),
         )
 
     def _template(self, where: str, block: Block) -> Template:
-        self._sift(job_keys.TEMPLATE, where, block)
+        self.sift(job_keys.TEMPLATE, where, block)
         for key in ("data", "destination"):
             if not block.get(key) and "source" not in block:
                 self.problems.append(f"{where}: {key} is missing")
@@ -224,40 +205,3 @@ class _Reader:
             destination=str(block.get("destination", "")),
             permissions=permissions,
         )
-
-    def _sift(self, keys: job_keys.Keys, where: str, block: Block) -> None:
-        keys.sift(where, block, self.problems, self._ignored)
-
-    def _number(
-        self, where: str, block: Block, key: str, default: int, span: tuple[int, int]
-    ) -> int:
-        value = block.get(key, default)
-        try:
-            number = int(str(value)) if not isinstance(value, bool) else span[0] - 1
-        except ValueError:
-            number = span[0] - 1
-        if not span[0] <= number <= span[1]:
-            self.problems.append(f"{where}: {key} {value!r} is not a number of {span[0]} or more")
-        return number
-
-    def _duration(self, where: str, block: Block, key: str, default: float) -> float:
-        if key not in block:
-            return default
-        try:
-            return parse_duration_s(str(block[key]))
-        except ValueError as error:
-            self.problems.append(f"{where}: {key}: {error}")
-            return default
-
-
-def _labelled(blocks: Any) -> Iterable[tuple[str, Block]]:
-    """(label, body) of blocks such as `task "web" {}`."""
-    for block in blocks if isinstance(blocks, list) else []:
-        for label, body in block.items() if isinstance(block, dict) else ():
-            if isinstance(body, dict):
-                yield str(label), body
-
-
-def _texts(block: Any) -> dict[str, str]:
-    """A map of strings, given as a block or as an attribute; null leaves a key out."""
-    return {key: shown(value) for key, value in merged(block).items() if value is not None}

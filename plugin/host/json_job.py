@@ -33,7 +33,6 @@ _TASK = {
     "KillSignal": "kill_signal",
     "Artifacts": "artifact",
     "Vault": "vault",
-    "VolumeMounts": "volume_mount",
     "Lifecycle": "lifecycle",
     "Kind": "kind",
     "DispatchPayload": "dispatch_payload",
@@ -45,6 +44,20 @@ _RESOURCES = {
     "MemoryMaxMB": "memory_max",
     "Cores": "cores",
     "Devices": "device",
+}
+_DNS = {"Servers": "servers", "Searches": "searches", "Options": "options"}
+_VOLUME = {
+    "Type": "type",
+    "Source": "source",
+    "ReadOnly": "read_only",
+    "PerAlloc": "per_alloc",
+    "MountOptions": "mount_options",
+}
+_VOLUME_MOUNT = {
+    "Volume": "volume",
+    "Destination": "destination",
+    "ReadOnly": "read_only",
+    "PropagationMode": "propagation_mode",
 }
 _TEMPLATE = {
     "EmbeddedTmpl": "data",
@@ -83,19 +96,42 @@ def _group(group: Block) -> Block:
         block["count"] = group["Count"]
     networks = [_network(item) for item in group.get("Networks") or [] if isinstance(item, dict)]
     if networks:
-        block["network"] = networks[:1]
+        block["network"] = networks
+    volumes = group.get("Volumes")
+    if isinstance(volumes, dict):
+        block["volume"] = [
+            {label: _renamed(volume, _VOLUME)}
+            for label, volume in volumes.items()
+            if isinstance(volume, dict)
+        ]
     block["task"] = [_task(task) for task in group.get("Tasks") or [] if isinstance(task, dict)]
     return {str(group.get("Name") or "group"): block}
 
 
 def _network(network: Block) -> Block:
     ports = [
-        {str(port.get("Label")): {"static": port.get("Value")} if static else {}}
+        {str(port.get("Label")): _port(port, static=static)}
         for static, key in ((True, "ReservedPorts"), (False, "DynamicPorts"))
         for port in network.get(key) or []
+        if isinstance(port, dict)
     ]
     block: Block = {"mode": network.get("Mode") or "host"}
-    return {**block, "port": ports} if ports else block
+    if ports:
+        block["port"] = ports
+    if network.get("Hostname"):
+        block["hostname"] = network["Hostname"]
+    if isinstance(network.get("DNS"), dict):
+        block["dns"] = [_renamed(network["DNS"], _DNS)]
+    return block
+
+
+def _port(port: Block, *, static: bool) -> Block:
+    body = _renamed(port, {"To": "to"})
+    if static:
+        body["static"] = port.get("Value")
+    if port.get("HostNetwork") not in {None, "", "default"}:
+        body["host_network"] = port["HostNetwork"]
+    return body
 
 
 def _task(task: Block) -> Block:
@@ -110,6 +146,9 @@ def _task(task: Block) -> Block:
     templates = [_renamed(item, _TEMPLATE) for item in task.get("Templates") or []]
     if templates:
         block["template"] = templates
+    mounts = [_renamed(item, _VOLUME_MOUNT) for item in task.get("VolumeMounts") or []]
+    if mounts:
+        block["volume_mount"] = mounts
     return {str(task.get("Name") or "task"): block}
 
 

@@ -71,14 +71,25 @@ def read(file: Path | None, words: list[str]) -> dict[str, Any]:
     return config
 
 
-def _from_file(file: Path) -> dict[str, Any]:
-    """The `config` of the block `plugin "containerd-driver"`."""
+def tree(file: Path) -> dict[str, Any]:
+    """The blocks of an agent's file.
+
+    Raises:
+        DriverError: code INVALID; it cannot be read or is no HCL.
+    """
     try:
         text = file.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise DriverError(f"{file}: cannot be read: {error}", code=Code.INVALID) from error
-    tree = hcl_job.parse(file.name, text, {})
-    for block in tree.get("plugin") or []:
+    return hcl_job.parse(file.name, text, {})
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    """The `config` of the block `plugin "containerd-driver"`; a file may bring volumes alone."""
+    blocks = tree(file)
+    for block in blocks.get("plugin") or []:
         if isinstance(block, dict) and _PLUGIN in block:
             return hcl_job.merged(block[_PLUGIN].get("config"))
+    if "client" in blocks:
+        return {}
     raise DriverError(f'{file}: has no block plugin "{_PLUGIN}"', code=Code.INVALID)

@@ -12,10 +12,14 @@ from pathlib import Path
 
 from actors.nomad_types import Health
 from plugin.host import plan
+from plugin.host.cni import BridgeNetwork
+from plugin.host.host_options import HostOptions
 from plugin.host.interrupts import Interrupts, Wish
 from plugin.host.jobfile import Job
+from plugin.host.networks import AllocNetworks
 from plugin.host.plan import Alloc
 from plugin.host.plugin_care import PluginCare
+from plugin.host.ports import HostPorts
 from plugin.host.screen import Screen
 from plugin.host.session import HostSession
 from plugin.host.task_run import DRIVER_FAILED, INTERRUPTED, TaskRun
@@ -41,18 +45,29 @@ class JobRunner:
         session: a plugin that is not launched yet.
         screen: where news go.
         root: where allocation directories are made.
+        host: what a job may have of this machine.
         keep: True leaves them there.
         stats: True shows a sample of every task each second.
     """
 
     def __init__(
-        self, session: HostSession, screen: Screen, root: Path, *, keep: bool, stats: bool = False
+        self,
+        session: HostSession,
+        screen: Screen,
+        root: Path,
+        host: HostOptions,
+        *,
+        keep: bool,
+        stats: bool = False,
     ) -> None:
         self._session = session
         self._screen = screen
         self._root = root
         self._keep = keep
         self._stats = stats
+        self._volumes = host.volumes
+        self._ports = HostPorts(host.address)
+        self._networks = AllocNetworks(BridgeNetwork(host.cni_directories), screen.error)
         self._care = PluginCare(session, screen.note)
         self._held: set[Path] = set()
         self._interrupts = Interrupts(lambda wish: screen.note(_WORDS[wish]))
@@ -66,7 +81,14 @@ class JobRunner:
         Raises:
             DriverError: nothing was started.
         """
-        allocs = plan.allocations(job, self._root)
+        try:
+            allocs = plan.allocations(job, self._root, self._ports, self._volumes)
+            self._networks.check(allocs)
+            return await self._from_plan_to_end(job, allocs)
+        finally:
+            self._ports.close()
+
+    async def _from_plan_to_end(self, job: Job, allocs: list[Alloc]) -> int:
         self._interrupts.listen()
         events = asyncio.create_task(self._show_events(allocs))
         try:
@@ -74,13 +96,23 @@ class JobRunner:
                 plan.build(alloc)
             if not await self._ready(job):
                 return INTERRUPTED
-            return await self._all(allocs)
+            connected = await self._networks.set_up(allocs, lambda: bool(self._interrupts.wish))
+            if self._interrupts.wish:
+                return INTERRUPTED
+            self._show_ports(connected)
+            return await self._all(connected)
         finally:
+            await self._networks.tear_down()
             self._clean_up(allocs)
             events.cancel()
             await asyncio.gather(events, return_exceptions=True)
             await self._session.close()
             self._interrupts.ignore()
+
+    def _show_ports(self, allocs: list[Alloc]) -> None:
+        for alloc in allocs:
+            for port in alloc.ports:
+                self._screen.port(alloc.label if len(allocs) > 1 else "", port)
 
     async def _ready(self, job: Job) -> bool:
         """Launches the plugin and looks at it; False when Ctrl-C came first."""

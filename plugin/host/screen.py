@@ -14,7 +14,8 @@ import time
 from collections.abc import Generator
 from typing import Any, Protocol, TextIO
 
-from actors.nomad_types import ExitResult, TaskUsage
+from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host.ports import inside
 
 
 class Screen(Protocol):
@@ -31,6 +32,9 @@ class Screen(Protocol):
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """A sample of what a task uses."""
+
+    def port(self, alloc: str, port: PortMapping) -> None:
+        """Where a port of an allocation is reachable; alloc is empty where there is one."""
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """A task ended after so many seconds."""
@@ -72,6 +76,10 @@ class PlainScreen:
         """See `Screen`."""
         _print(sys.stderr, f"{task}: {used(usage)}")
 
+    def port(self, alloc: str, port: PortMapping) -> None:
+        """See `Screen`."""
+        self.note(published(alloc, port))
+
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
         _print(sys.stderr, f"{task}: {describe(result)} after {seconds:.1f} s")
@@ -85,7 +93,10 @@ class PlainScreen:
 
 
 class JsonScreen:
-    """One JSON object per line on stdout: `kind` is note, event, log, stats, exit or error."""
+    """One JSON object per line on stdout.
+
+    `kind` is note, port, event, log, stats, exit or error.
+    """
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -108,6 +119,17 @@ class JsonScreen:
             memory_bytes=usage.memory.usage,
             rss_bytes=usage.memory.rss,
             throttled_ns=usage.cpu.throttled_ns,
+        )
+
+    def port(self, alloc: str, port: PortMapping) -> None:
+        """See `Screen`."""
+        self._write(
+            kind="port",
+            alloc=alloc,
+            label=port.label,
+            host_ip=port.host_ip,
+            port=port.value,
+            to=inside(port),
         )
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
@@ -143,6 +165,13 @@ def choose(*, as_json: bool, prefix: bool) -> Screen:
 
             return TerminalScreen(prefix=prefix)
     return PlainScreen(prefix=prefix)
+
+
+def published(alloc: str, port: PortMapping) -> str:
+    """Where a port is reachable, in words."""
+    before = f"{alloc}: " if alloc else ""
+    after = f" -> {inside(port)}" if inside(port) != port.value else ""
+    return f"{before}port {port.label}: {port.host_ip}:{port.value}{after}"
 
 
 def describe(result: ExitResult) -> str:

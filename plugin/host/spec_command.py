@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import tempfile
@@ -14,8 +15,10 @@ from actors import spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin import hclspec, options
-from plugin.host import hcl_config, jobfile, plan, plugin_block
+from plugin.host import hcl_config, host_options, jobfile, plan, plugin_block
+from plugin.host.host_options import HostOptions
 from plugin.host.plan import PlannedTask
+from plugin.host.ports import HostPorts
 from proto.errors import Code, DriverError
 
 _EPILOG = """\
@@ -32,7 +35,8 @@ def run(argv: list[str]) -> int:
     try:
         job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
         settings = plugin_block.settings(arguments.config_file, arguments.config)
-        specs = asyncio.run(_specs(job, settings, arguments.task))
+        host = host_options.read(arguments)
+        specs = asyncio.run(_specs(job, settings, host, arguments.task))
     except DriverError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -41,11 +45,16 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-async def _specs(job: jobfile.Job, settings: DriverSettings, only: str) -> dict[str, Any]:
+async def _specs(
+    job: jobfile.Job, settings: DriverSettings, host: HostOptions, only: str
+) -> dict[str, Any]:
     node = this_node(settings)
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory(prefix="containerd-driver-") as root:
-        allocs = plan.allocations(job, Path(root))
+    with (
+        tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,
+        contextlib.closing(HostPorts(host.address)) as ports,
+    ):
+        allocs = plan.allocations(job, Path(root), ports, host.volumes)
         try:
             for alloc in allocs:
                 plan.build(alloc)
@@ -88,4 +97,5 @@ def _parser() -> argparse.ArgumentParser:
     add("--task", default="", metavar="NAME", help="only this task")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
     plugin_block.add_arguments(parser)
+    host_options.add_arguments(parser)
     return parser

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from actors.nomad_types import ExitResult, TaskUsage
-from plugin.host.screen import describe, used
+from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host.screen import describe, published, used
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 # Events that say what is under way rather than what has happened.
@@ -54,6 +54,10 @@ class TerminalScreen:
         """See `Screen`."""
         self._pending[task] = used(usage)
         self._draw()
+
+    def port(self, alloc: str, port: PortMapping) -> None:
+        """See `Screen`."""
+        self.note(published(alloc, port))
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""

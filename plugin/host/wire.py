@@ -85,9 +85,18 @@ def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
         node_name=task.node_name,
         node_id=task.node_id,
     )
+    message.resources.ports.extend(
+        driver_pb2.PortMapping(label=p.label, value=p.value, to=p.to, host_ip=p.host_ip)
+        for p in resources.ports
+    )
     if task.network is not None:
         message.network_isolation_spec.mode = driver_pb2.NetworkIsolationSpec.GROUP
         message.network_isolation_spec.path = task.network.path
+    if task.dns is not None:
+        message.dns.SetInParent()
+        message.dns.servers.extend(task.dns.servers)
+        message.dns.searches.extend(task.dns.searches)
+        message.dns.options.extend(task.dns.options)
     return message
 
 

@@ -8,23 +8,26 @@ from pathlib import Path
 
 import pytest
 
+from actors.nomad_types import PortMapping
 from plugin.host import interpolation, plan
 from plugin.host.allocdir import AllocDir
 from plugin.host.jobfile import Job, JobGroup, JobTask, Template
+from plugin.host.ports import HostPorts
 from proto.errors import Code, DriverError
 
 ALLOC = "0123456789abcdef"
 
 
 def job_of(*tasks: JobTask, count: int = 1) -> Job:
-    group = JobGroup(name="g", count=count, tasks=tasks, meta={"tier": "g"}, ports={"http-x": 8080})
+    group = JobGroup(name="g", count=count, tasks=tasks, meta={"tier": "g"})
     return Job(id="j", name="the job", groups=(group,), meta={"tier": "j", "the-owner": "me"})
 
 
 def environment(**fields: object) -> dict[str, str]:
     task = JobTask(name="t", driver="d", config={}, **fields)  # type: ignore[arg-type]
     job = job_of(task)
-    return interpolation.environment(job, job.groups[0], task, ALLOC, 2)
+    port = PortMapping(label="http-x", value=8080, to=80, host_ip="127.0.0.1")
+    return interpolation.environment(job, job.groups[0], task, ALLOC, 2, [port])
 
 
 def test_a_task_gets_nomads_variables() -> None:
@@ -52,9 +55,12 @@ def test_a_task_gets_nomads_variables() -> None:
         "NOMAD_META_the_owner": "me",
         "NOMAD_META_THE_OWNER": "me",
         "NOMAD_IP_http_x": "127.0.0.1",
-        "NOMAD_PORT_http_x": "8080",
+        "NOMAD_PORT_http_x": "80",
         "NOMAD_ADDR_http_x": "127.0.0.1:8080",
+        "NOMAD_HOST_IP_http_x": "127.0.0.1",
         "NOMAD_HOST_PORT_http_x": "8080",
+        "NOMAD_HOST_ADDR_http_x": "127.0.0.1:8080",
+        "NOMAD_ALLOC_PORT_http_x": "80",
     }
 
 
@@ -174,7 +180,7 @@ def test_a_place_that_takes_no_directory_is_named(tmp_path: Path) -> None:
 
 
 def planned(task: JobTask, root: Path, count: int = 1) -> list[plan.Alloc]:
-    return plan.allocations(job_of(task, count=count), root)
+    return plan.allocations(job_of(task, count=count), root, HostPorts("127.0.0.1"), {})
 
 
 def test_each_allocation_has_an_id_and_a_directory_of_its_own(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from plugin.host import hcl_text, jobfile
+from plugin.host.job_network import GroupNetwork, Port
 from plugin.host.jobfile import Job, JobTask, Template
 from proto.errors import DriverError
 
@@ -87,7 +88,7 @@ def test_a_whole_job_is_read() -> None:
     assert web.task_count == 6
     (front,) = web.groups
     assert (front.name, front.count, front.meta) == ("front", 3, {"tier": "1"})
-    assert front.ports == {"http": 8080}
+    assert front.network == GroupNetwork(ports=(Port(label="http", static=8080),))
     server, helper = front.tasks
     assert (server.user, server.kill_timeout_s, server.kill_signal) == ("1000:1000", 90.0, "SIGINT")
     assert (server.cpu_mhz, server.memory_mb, server.memory_max_mb) == (250, 64, 128)
@@ -243,14 +244,6 @@ def test_what_nomad_alone_looks_after_is_ignored_by_name() -> None:
         ('x = "${a', "line 1: ${ has no closing brace"),
         ('job "a" {\n group "g" {\n count = -1\n task "t" {}\n}\n}', "count -1 is not a number"),
         ('job "a" {\n task "../x" {}\n}', "cannot be a directory"),
-        (
-            'job "a" {\n group "g" {\n network { mode = "bridge" }\n task "t" {}\n}\n}',
-            'network mode "bridge" needs a Nomad agent; use "host"',
-        ),
-        (
-            'job "a" {\n group "g" {\n network {\n port "p" {}\n}\n task "t" {}\n}\n}',
-            'port "p" is chosen by a Nomad agent; give it static',
-        ),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, words: str) -> None:
@@ -326,7 +319,8 @@ def test_nomads_json_is_read_bare_and_as_the_api_takes_it(document: dict[str, ob
     )
     assert read.ignored == ()
     (group,) = read.groups
-    assert (group.count, group.ports, read.meta) == (2, {"http": 80}, {"a": "b"})
+    assert (group.count, read.meta) == (2, {"a": "b"})
+    assert group.network == GroupNetwork(ports=(Port(label="http", static=80),))
     assert group.tasks == (
         JobTask(
             name="t",

@@ -1,0 +1,77 @@
+"""Reading blocks of a job file: values checked, and every problem collected with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from plugin.host import job_keys
+from plugin.host.hcl_job import merged, shown
+from plugin.option_types import parse_duration_s
+
+Block = dict[str, Any]
+
+
+class BlockReader:
+    """Collects what is wrong, and which keys are left to Nomad, over a whole file."""
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.ignored: set[str] = set()
+
+    def sift(self, keys: job_keys.Keys, where: str, block: Block) -> None:
+        """Looks at the keys of a block."""
+        keys.sift(where, block, self.problems, self.ignored)
+
+    def number(
+        self, where: str, block: Block, key: str, default: int, span: tuple[int, int]
+    ) -> int:
+        """A whole number of that span."""
+        value = block.get(key, default)
+        try:
+            number = int(str(value)) if not isinstance(value, bool) else span[0] - 1
+        except ValueError:
+            number = span[0] - 1
+        if not span[0] <= number <= span[1]:
+            self.problems.append(f"{where}: {key} {value!r} is not a number of {span[0]} or more")
+        return number
+
+    def duration(self, where: str, block: Block, key: str, default: float) -> float:
+        """Seconds of a duration such as "10s"."""
+        if key not in block:
+            return default
+        try:
+            return parse_duration_s(str(block[key]))
+        except ValueError as error:
+            self.problems.append(f"{where}: {key}: {error}")
+            return default
+
+    def flag(self, where: str, block: Block, key: str) -> bool:
+        """True or false; false where it is not given."""
+        value = block.get(key, False)
+        if value in {True, "true"}:
+            return True
+        if value not in {False, "false", None}:
+            self.problems.append(f"{where}: {key} {value!r} is neither true nor false")
+        return False
+
+    def words(self, where: str, block: Block, key: str) -> tuple[str, ...]:
+        """A list of strings."""
+        value = block.get(key) or []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            self.problems.append(f"{where}: {key} is not a list of strings")
+            return ()
+        return tuple(value)
+
+
+def labelled(blocks: Any) -> Iterable[tuple[str, Block]]:
+    """(label, body) of blocks such as `task "web" {}`."""
+    for block in blocks if isinstance(blocks, list) else []:
+        for label, body in block.items() if isinstance(block, dict) else ():
+            if isinstance(body, dict):
+                yield str(label), body
+
+
+def texts(block: Any) -> dict[str, str]:
+    """A map of strings, given as a block or as an attribute; null leaves a key out."""
+    return {key: shown(value) for key, value in merged(block).items() if value is not None}

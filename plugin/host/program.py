@@ -1,0 +1,70 @@
+"""Running a small program to its end: CNI plugins, and the one that makes namespaces."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from actors import child_process
+from proto.errors import Code, DriverError
+
+_LIMIT_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a program ended, and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    question: str = "",
+    env: Mapping[str, str] | None = None,
+    timeout_s: float,
+) -> Ended:
+    """Starts a program, gives it the question on stdin, and waits. Blocks.
+
+    It has a session of its own: Ctrl-C on the terminal must not cut short what has to be undone.
+
+    Raises:
+        DriverError: it does not start, or has not ended in time and was killed.
+    """
+    with (
+        tempfile.TemporaryFile() as asked,
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+    ):
+        asked.write(question.encode())
+        asked.seek(0)
+        try:
+            child = child_process.start(
+                argv,
+                env=env,
+                stdin=asked.fileno(),
+                stdout=out.fileno(),
+                stderr=err.fileno(),
+                new_session=True,
+            )
+        except OSError as error:
+            raise DriverError(
+                f"{argv[0]} does not start: {error.strerror}", code=Code.UNAVAILABLE
+            ) from error
+        status = child_process.finish(child, timeout_s)
+        said = [_text(stream.seek(0) or stream.read(_LIMIT_BYTES)) for stream in (out, err)]
+    if status < 0:
+        raise DriverError(
+            f"{argv[0]} did not end by itself",
+            details=f"signal {-status}, after at most {timeout_s:g} s",
+            code=Code.TIMEOUT,
+        )
+    return Ended(status=status, stdout=said[0], stderr=said[1])
+
+
+def _text(data: bytes | int) -> str:
+    return data.decode(errors="replace") if isinstance(data, bytes) else ""

@@ -1,0 +1,68 @@
+"""A network namespace of a test's own: bridges, rules and ports in it are nobody else's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from plugin.host import namespaces
+
+_FETCH = """\
+import sys, urllib.request
+direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+sys.stdout.write(direct.open(sys.argv[1], timeout=5).read().decode())
+"""
+
+
+class OwnNetwork:
+    """`with OwnNetwork() as network`: nothing but loopback, and gone at the end.
+
+    Commands enter the network alone: `ip netns exec` would give them mounts of their own too, in
+    which they would make namespaces that containerd does not see.
+    """
+
+    def __init__(self) -> None:
+        self.name = f"cdtest-{uuid.uuid4().hex[:8]}"
+
+    def __enter__(self) -> Self:
+        namespaces.add([self.name])
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        namespaces.remove([self.name])
+
+    def inside(self, *command: str) -> list[str]:
+        """The command as it is run inside."""
+        return ["nsenter", f"--net={namespaces.path(self.name)}", *command]
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Runs a command inside, to its end."""
+        return subprocess.run(
+            self.inside(*command), capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+        """Starts a command inside."""
+        return subprocess.Popen(self.inside(*command), text=True, **options)
+
+    def fetch(self, address: str, path: str = "/") -> str:
+        """What a web server says; empty where nobody answers."""
+        return self.run(sys.executable, "-I", "-c", _FETCH, f"http://{address}{path}").stdout
+
+    def links(self) -> list[str]:
+        """Names of the network interfaces."""
+        lines = self.run("busybox", "ip", "-o", "link").stdout.splitlines()
+        return [line.split(": ")[1].partition("@")[0] for line in lines]
+
+    def rules(self) -> str:
+        """Every rule of iptables."""
+        return self.run("iptables-save").stdout
