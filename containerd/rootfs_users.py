@@ -200,12 +200,9 @@ def _read(path: str) -> str:
     """A regular file below the mount point; empty where there is none."""
     root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # O_NONBLOCK: an image may have a FIFO there.
-        descriptor = kernel.openat2(
-            root,
-            path,
-            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
-            kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS,
+        # An image may have a FIFO or a device there.
+        descriptor = kernel.open_plain(
+            root, path, kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
         )
     except (FileNotFoundError, NotADirectoryError):
         return ""
