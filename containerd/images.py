@@ -237,14 +237,21 @@ def _strings(fields: dict[str, Any], key: str, name: str) -> tuple[str, ...]:
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _corrupt(name, f"{key} is not a list of strings")
-    return tuple(value)
+    return tuple(_plain(item, key, name) for item in value)
 
 
 def _string(fields: dict[str, Any], key: str, name: str) -> str:
     value = fields.get(key) or ""
     if not isinstance(value, str):
         raise _corrupt(name, f"{key} is not a string")
-    return value
+    return _plain(value, key, name)
+
+
+def _plain(text: str, key: str, name: str) -> str:
+    """The text, which the kernel and every wire can carry."""
+    if "\0" in text or text != text.encode(errors="replace").decode():
+        raise _corrupt(name, f"{key} has a NUL byte, or is no Unicode")
+    return text
 
 
 def _corrupt(name: str, why: str) -> DriverError:
