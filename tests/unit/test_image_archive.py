@@ -257,6 +257,18 @@ def test_members_without_end_are_refused(tmp_path: Path) -> None:
     refused(lambda: opened(put(tmp_path, gzip.compress(header + many, 1))), "over 65536 members")
 
 
+def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    def member(number: int) -> bytes:
+        name = f"{number:08}".encode() + b"n" * 60_000
+        long = device("", tarfile.GNUTYPE_LONGNAME)
+        long.size = len(name)
+        padding = bytes(-len(name) % 512)
+        return long.tobuf(tarfile.GNU_FORMAT) + name + padding + tarfile.TarInfo("x").tobuf()
+
+    body = b"".join(member(number) for number in range(300))
+    refused(lambda: opened(put(tmp_path, gzip.compress(body, 1))), "longer than 16 MiB together")
+
+
 def test_a_bomb_in_gzip_ends_with_the_pulls_time(tmp_path: Path) -> None:
     body = tar_of(docker_files(LAYERS))
     with pytest.raises(DriverError, match="was not read in time") as caught:
