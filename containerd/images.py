@@ -222,7 +222,8 @@ def descriptor(fields: dict[str, Any], name: str) -> Descriptor:
         DriverError: CORRUPT; it has no proper digest or size.
     """
     digest, size = fields.get("digest"), fields.get("size")
-    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+    # A bool is an int to Python, and to JSON's readers in other languages it is none.
+    if not isinstance(digest, str) or type(size) is not int or size < 0:
         raise _corrupt(name, "a descriptor has no digest or size")
     algorithm, _, value = digest.partition(":")
     lengths = {"sha256": 64, "sha512": 128}
