@@ -198,7 +198,7 @@ def test_a_layer_without_end_is_read_to_its_size_only(store: Images) -> None:
         return itertools.chain([b"%s\r\n" % OK], itertools.repeat(b" " * 65536))
 
     with RawServer(serving(fresh_image(), endless)) as server:
-        with pytest.raises(DriverError, match="more than the [0-9]* bytes it should have"):
+        with pytest.raises(DriverError, match=r"more than the [0-9]* bytes it should have"):
             store.get(f"{server.host}/x:1")
         assert server.sent < 64 * 1024 * 1024
 
