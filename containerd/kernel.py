@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import stat
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -70,6 +71,26 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
             tries += 1
             if tries == _TRIES:
                 raise
+
+
+def open_plain(directory: int, path: str, resolve: int) -> int:
+    """A descriptor that reads a regular file or a directory; of anything else it only names it.
+
+    Whoever made the path may have put a device there, and to open one can already do something:
+    start a watchdog, rewind a tape. fstat of the descriptor tells which of the two it is.
+
+    Raises:
+        OSError: see `openat2`.
+    """
+    named = openat2(directory, path, os.O_PATH, resolve)
+    mode = os.fstat(named).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return named
+    try:
+        # The very thing that was looked at, whatever lies at the path by now.
+        return os.open(f"/proc/self/fd/{named}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(named)
 
 
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:

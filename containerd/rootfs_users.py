@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 _FILE_LIMIT_BYTES = 1024 * 1024
 _REMEMBERED = 64
 _MAX_ID = 2**32 - 2
+# Digits of any script and any number are decimals to Python; the kernel's ids have ten of these.
+_ID = re.compile(r"[0-9]{1,10}")
 _MOUNT_POINT = "/tmp"  # noqa: S108 - only the reading thread's namespace sees what is mounted
 
 
@@ -118,15 +121,19 @@ def _groups_with(name: str, text: str) -> tuple[int, ...]:
     found: list[int] = []
     for line in text.splitlines():
         fields = line.split(":")
-        if len(fields) >= 4 and name in fields[3].split(",") and fields[2].isdecimal():  # noqa: PLR2004
+        if len(fields) >= 4 and name in fields[3].split(",") and _is_id(fields[2]):  # noqa: PLR2004
             found.append(int(fields[2]))
     return tuple(found)
 
 
 def _number(text: str, what: str, name: str) -> int:
-    if not text.isdecimal() or int(text) > _MAX_ID:
+    if not _is_id(text):
         raise _unknown(what, name, f"{text[:32]!r} is no id")
     return int(text)
+
+
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None and int(text) <= _MAX_ID
 
 
 def _home(entry: list[str] | None) -> str:
@@ -189,12 +196,9 @@ def _read(path: str) -> str:
     """A regular file below the mount point; empty where there is none."""
     root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # O_NONBLOCK: an image may have a FIFO there.
-        descriptor = kernel.openat2(
-            root,
-            path,
-            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
-            kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS,
+        # An image may have a FIFO or a device there.
+        descriptor = kernel.open_plain(
+            root, path, kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
         )
     except (FileNotFoundError, NotADirectoryError):
         return ""

@@ -27,7 +27,7 @@ MAY_IMPORT = {
 ONE_HOME = {
     "subprocess": {"actors/child_process.py"},
     "psutil": {"actors/netns.py"},
-    "pyroute2": {"plugin/host/namespaces.py"},
+    "pyroute2": {"plugin/host/netns.py"},
     "sdnotify": set(),
 }
 SPEAKS_PROTOBUF = {
