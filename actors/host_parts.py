@@ -1,4 +1,4 @@
-"""What a task gets of its host: mounts, devices, and what CDI adds to both.
+"""What a task gets of its host: mounts, devices, name files, and what CDI adds to these.
 
 `gather` runs before the image is pulled, so that a wrong path costs no pull. It reads the host and
 changes nothing; the sources that need it are held later, see `host_paths.pin`.
@@ -6,13 +6,16 @@ changes nothing; the sources that need it are held later, see `host_paths.pin`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from posixpath import basename
 
-from actors import host_paths
+from actors import host_paths, name_files, netns, private_files
 from actors.host_paths import Source
-from actors.nomad_types import TaskConfig
+from actors.name_files import HostTexts, NameFiles
+from actors.netns import Network
+from actors.nomad_types import NetworkOverride, TaskConfig
 from actors.settings import DriverSettings, TaskOptions
 from containerd import cdi, devices, mounts
 from containerd.devices import DeviceNode
@@ -23,13 +26,15 @@ _DIRECTORIES = (
     ("local", "NOMAD_TASK_DIR", "/local"),
     ("secrets", "NOMAD_SECRETS_DIR", "/secrets"),
 )
+_MAX_HOST_FILE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostParts:
     """Mounts whose sources are paths for the runtime, those of `pinned` made by `host_paths.pin`.
 
-    pins is the directory where that happens.
+    pins is the directory where that happens. files are texts by name, for `private_files.write`
+    before that. notes are for the user; network is what Nomad is told of the task's own.
     """
 
     mounts: tuple[MountPoint, ...] = ()
@@ -37,10 +42,18 @@ class HostParts:
     cdi: cdi.Edits = field(default_factory=cdi.Edits)
     pins: Path = Path()
     pinned: tuple[Source, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    network: NetworkOverride | None = None
 
 
 def gather(
-    settings: DriverSettings, task: TaskConfig, options: TaskOptions, pins: Path
+    settings: DriverSettings,
+    task: TaskConfig,
+    options: TaskOptions,
+    *,
+    hostname: str,
+    pins: Path,
 ) -> HostParts:
     """Everything of the host that the task will have. Blocks; changes nothing.
 
@@ -57,12 +70,17 @@ def gather(
     _no_target_twice(plan.found[plan.own :])
     for source in plan.sources:
         host_paths.check(source)
+    network = netns.look(task.network.path) if task.network else None
+    named = _name_files(plan, task, options, hostname, network)
     return HostParts(
         mounts=tuple(plan.found),
         devices=_devices(task, options, edits),
         cdi=edits,
         pins=pins,
         pinned=tuple(plan.pinned),
+        files={basename(path): text for path, text in named.texts.items()},
+        notes=named.notes,
+        network=override(task, network),
     )
 
 
@@ -79,8 +97,10 @@ class _Mounts:
     def path_of(self, source: Source) -> str:
         """The path that the runtime gets."""
         self.sources.append(source)
-        if not source.root:
-            return source.path
+        return self.held(source) if source.root else source.path
+
+    def held(self, source: Source) -> str:
+        """The path of what is there by the time when the sources are held."""
         self.pinned.append(source)
         return host_paths.pin_path(self._pins, len(self.pinned) - 1)
 
@@ -111,6 +131,55 @@ def _directories(plan: _Mounts, task: TaskConfig) -> None:
 def _logs(plan: _Mounts, task: TaskConfig, shared: str) -> None:
     source = Source(path=host_paths.LOGS, root=task.alloc_dir, what="logs")
     plan.found.append(mounts.bind(plan.path_of(source), f"{shared}/logs", readonly=True))
+
+
+def _name_files(
+    plan: _Mounts, task: TaskConfig, options: TaskOptions, hostname: str, network: Network | None
+) -> NameFiles:
+    """Mounts of the files that `start` will write; a mount of the job in their place wins."""
+    if not task.alloc_dir:
+        return NameFiles()
+    named = name_files.build(
+        options, hostname=hostname, network=network, dns=task.dns, host=_host_texts()
+    )
+    taken = {point.target for point in plan.found}
+    texts = {path: text for path, text in named.texts.items() if path not in taken}
+    for path in texts:
+        own = private_files.path_below(task.name, basename(path))
+        point = mounts.bind(
+            plan.held(Source(path=own, root=task.alloc_dir, what=path)),
+            path,
+            readonly=options.readonly_rootfs,
+        )
+        plan.found.append(point)
+    return NameFiles(texts=texts, notes=named.notes)
+
+
+def _host_texts() -> HostTexts:
+    return HostTexts(
+        hosts=_text("/etc/hosts"),
+        resolv=_text("/etc/resolv.conf"),
+        uplink=_text("/run/systemd/resolve/resolv.conf"),
+    )
+
+
+def _text(path: str) -> str:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(_MAX_HOST_FILE_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def override(task: TaskConfig, network: Network | None) -> NetworkOverride | None:
+    """What Nomad registers for services with `address_mode = "driver"`: the task's own address.
+
+    Not advertised by itself: other services of the job keep the host's address and port.
+    """
+    if network is None or not network.addresses:
+        return None
+    ports = {port.label: port.to if port.to > 0 else port.value for port in task.resources.ports}
+    return NetworkOverride(addr=network.addresses[0], auto_advertise=False, port_map=ports)
 
 
 def _volume_mounts(plan: _Mounts, task: TaskConfig) -> None:

@@ -157,7 +157,9 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         return
     release(directory)
     try:
-        directory.mkdir(mode=0o700, parents=True)
+        # With `parents`, mkdir gives its mode to the last one only.
+        directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount("tmpfs", str(directory), "tmpfs", flags, "mode=0700,size=1m")
         for number, source in enumerate(sources):

@@ -60,7 +60,8 @@ def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:
 
 def _archive(task: TaskConfig, load: str) -> Archive:
     clean = posixpath.normpath(load)
-    if load.startswith("/") or ".." in load.split("/") or clean == "." or not task.alloc_dir:
+    nowhere = not task.alloc_dir or task.name in {"", ".", ".."} or "/" in task.name
+    if load.startswith("/") or ".." in load.split("/") or clean == "." or nowhere:
         raise DriverError(
             f"load: {load[:200]!r} is not a path beneath the task's directory",
             resolution='write it like "local/image.tar", without ..',

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -208,6 +209,17 @@ class TaskEvent:
     timestamp_ns: int
     message: str
     annotations: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def now(cls, task: TaskConfig, message: str) -> TaskEvent:
+        """An event of this moment."""
+        return cls(
+            task_id=task.id,
+            alloc_id=task.alloc_id,
+            task_name=task.name,
+            timestamp_ns=time.time_ns(),
+            message=message,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

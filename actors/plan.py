@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors import identifiers, image_plan, limits
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import mounts, runtimes, spec
+from containerd import runtimes, spec
 from containerd.runtimes import Runtime
 from containerd.security import Security, Wish
 from proto.errors import Code, DriverError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from actors.node import Node
     from actors.nomad_types import TaskConfig
     from actors.settings import DriverSettings, TaskOptions
-    from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
@@ -46,6 +46,7 @@ class Plan:
     image: ImageRequest
     runtime: Runtime
     init: str
+    hostname: str
     stdout: str
     stderr: str
     labels: dict[str, str]
@@ -88,6 +89,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         image=image_plan.request(node, task, options),
         runtime=_runtime(settings, options),
         init=init_program(settings) if options.init else "",
+        hostname=_hostname(task, options),
         stdout=stdout,
         stderr=stderr,
         labels={
@@ -95,6 +97,13 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
             **identifiers.labels(task.id, task.alloc_id, task.name),
         },
     )
+
+
+def _hostname(task: TaskConfig, options: TaskOptions) -> str:
+    """The name in the container: the host's own where the task shares its UTS namespace."""
+    if options.uts_mode:
+        return platform.node()
+    return options.hostname or identifiers.hostname(task.alloc_id, task.name)
 
 
 def _runtime(settings: DriverSettings, options: TaskOptions) -> Runtime:
@@ -176,8 +185,6 @@ def spec_inputs(
     parts: HostParts,
 ) -> spec.SpecInputs:
     """Everything that the OCI spec is built from."""
-    alloc_id, name = task.alloc_id, task.name
-    container = identifiers.container_id(alloc_id, name, cgroup_v2=node.cgroup_v2)
     return spec.SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -188,9 +195,9 @@ def spec_inputs(
         user=dataclasses.replace(
             user, additional_gids=(*user.additional_gids, *parts.cdi.additional_gids)
         ),
-        hostname=options.hostname or identifiers.hostname(alloc_id, name),
+        hostname=made.hostname,
         cgroup_path=limits.cgroup_path(
-            task.resources, container, node.namespace, cgroup_v2=node.cgroup_v2
+            task.resources, made.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
         limits=limits.limits(task.resources, options, node.settings),
         rlimits=options.ulimits,
@@ -198,7 +205,7 @@ def spec_inputs(
         sysctl=options.sysctl,
         shm_size_bytes=options.shm_size_bytes,
         init=made.init,
-        mounts=(*host_files(options), *parts.mounts),
+        mounts=parts.mounts,
         devices=parts.devices,
         hooks=parts.cdi.hooks,
         netns_path=task.network.path if task.network else "",
@@ -210,13 +217,3 @@ def spec_inputs(
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=node.cgroup_v2,
     )
-
-
-def host_files(options: TaskOptions) -> tuple[MountPoint, ...]:
-    """Binds of the host's resolv.conf and hosts."""
-    found: list[MountPoint] = []
-    if options.host_dns or options.host_network:
-        found.append(mounts.bind("/etc/resolv.conf", "/etc/resolv.conf", readonly=True))
-    if options.host_network:
-        found.append(mounts.bind("/etc/hosts", "/etc/hosts", readonly=True))
-    return tuple(found)

@@ -10,6 +10,7 @@ from actors import host_parts, identifiers, plan
 from actors.host_parts import HostParts
 from actors.plan import Plan
 from containerd import security
+from containerd.security import Security
 
 if TYPE_CHECKING:
     from actors.node import Node
@@ -24,7 +25,14 @@ async def prepare(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[P
         DriverError: code INVALID or DENIED; the job asks for what cannot be here.
     """
     made = plan.make(node, task, options)
-    allowed = await asyncio.to_thread(security.for_task, plan.wish(node.settings, options))
+    wish = plan.wish(node.settings, options)
     pins = identifiers.pins_directory(node.state_dir, made.container_id)
-    parts = await asyncio.to_thread(host_parts.gather, node.settings, task, options, pins)
+
+    def look() -> tuple[Security, HostParts]:
+        allowed = security.for_task(wish)
+        return allowed, host_parts.gather(
+            node.settings, task, options, hostname=made.hostname, pins=pins
+        )
+
+    allowed, parts = await asyncio.to_thread(look)
     return dataclasses.replace(made, security=allowed), parts

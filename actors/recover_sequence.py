@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, teardown, worker_link
+from actors import host_parts, identifiers, netns, teardown, worker_link
 from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
@@ -16,7 +16,7 @@ from workers import journal, wire
 from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
-    from actors.nomad_types import TaskConfig
+    from actors.nomad_types import NetworkOverride, TaskConfig
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,23 @@ async def recover(
             services, state.container_id, link=None, snapshotter=state.snapshotter
         )
         raise _gone(task.id, "containerd knows no such task and nothing recorded its exit")
-    return RunningTask(state=state, directory=directory, link=link, exit=exit_record)
+    return RunningTask(
+        state=state,
+        directory=directory,
+        link=link,
+        exit=exit_record,
+        network=await asyncio.to_thread(_network, task),
+    )
+
+
+def _network(task: TaskConfig) -> NetworkOverride | None:
+    """As at the start; none where the allocation's namespace is gone already."""
+    if task.network is None:
+        return None
+    try:
+        return host_parts.override(task, netns.look(task.network.path))
+    except DriverError:
+        return None
 
 
 async def attach(

@@ -78,6 +78,7 @@ class TaskOptions:
 
     pids_limit of 0 or less is no limit, shm_size_bytes 0 the default size. The modes are empty or
     `host`. ulimits are (soft, hard) by lower-case name. cdi_devices are `vendor/class=name`.
+    extra_hosts are (name, address), where the address may be `host-gateway`.
     """
 
     image: str
@@ -117,7 +118,7 @@ class TaskOptions:
     hostname: str = ""
     host_network: bool = False
     host_dns: bool = True
-    extra_hosts: tuple[str, ...] = ()
+    extra_hosts: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceOption, ...] = ()
     cdi_devices: tuple[str, ...] = ()
     mounts: tuple[MountOption, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 from proto.errors import Code, DriverError
@@ -10,6 +11,10 @@ from proto.errors import Code, DriverError
 _EXTRA = {"SIGNULL": 0, "SIGIOT": signal.SIGABRT.value, "SIGPOLL": signal.SIGIO.value}
 _NAMES = {member.name: member.value for member in signal.Signals} | _EXTRA
 _HIGHEST = 64
+_NUMBER = re.compile(r"[0-9]{1,2}")
+# As images with systemd write their stop signal. glibc keeps the first two for itself.
+_REAL_TIME = re.compile(r"(?:SIG)?RT(MIN\+|MAX-)([0-9]{1,2})")
+_FIRST_REAL_TIME = 34
 
 
 def number(text: str) -> int:
@@ -19,9 +24,9 @@ def number(text: str) -> int:
         DriverError: `Invalid signal: <text>`, code INVALID.
     """
     word = text.strip().upper()
-    if word.isdecimal() and int(word) <= _HIGHEST:
+    if _NUMBER.fullmatch(word) and int(word) <= _HIGHEST:
         return int(word)
-    known = _NAMES.get(word, _NAMES.get(f"SIG{word}"))
+    known = _NAMES.get(word, _NAMES.get(f"SIG{word}", _real_time(word)))
     if known is None:
         raise DriverError(
             f"Invalid signal: {text[:64]}",
@@ -31,9 +36,26 @@ def number(text: str) -> int:
     return known
 
 
-def stop_signal(*candidates: str) -> int:
-    """The first candidate that is given; SIGTERM when none is."""
-    for text in candidates:
-        if text:
-            return number(text)
-    return signal.SIGTERM.value
+def _real_time(word: str) -> int | None:
+    match = _REAL_TIME.fullmatch(word)
+    if match is None:
+        return None
+    way = int(match[2])
+    found = _HIGHEST - way if match[1] == "MAX-" else _FIRST_REAL_TIME + way
+    return found if _FIRST_REAL_TIME <= found <= _HIGHEST else None
+
+
+def stop_signal(asked: str, images: str) -> int:
+    """The one that is asked for, else the image's; SIGTERM when there is none.
+
+    An image may name any text, and nobody could stop its task: that counts as none.
+
+    Raises:
+        DriverError: see `number`; the request has to change.
+    """
+    if asked:
+        return number(asked)
+    try:
+        return number(images) if images else signal.SIGTERM.value
+    except DriverError:
+        return signal.SIGTERM.value

@@ -1,11 +1,13 @@
 """How a task starts: steps in order, each with its undo.
 
-    image ready → lease → worker forked, log keepers open ┐
-                        → snapshot prepared               ┴ → container → task created
-        → the worker's Wait stands at the shim → task started → lease dropped
+    image ready ┐   ┌ worker forked, log keepers open ┐
+                ┼ → ┼ sources of mounts held          ┼ → task created
+    lease       ┘   └ snapshot prepared → container   ┘
+        → the worker's Wait stands at the shim → task started → all let go
 
 containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
-come first. The Wait comes before Start, so that no exit is missed, however short the task.
+come first. The Wait comes before Start, so that no exit is missed, however short the task. Lease
+and held sources are let go after the answer: to unmount beside the runtime makes both slow.
 """
 
 from __future__ import annotations
@@ -16,16 +18,25 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from actors import host_parts, host_paths, identifiers, limits, plan, preparation, teardown
+from actors import (
+    host_parts,
+    host_paths,
+    identifiers,
+    limits,
+    plan,
+    preparation,
+    private_files,
+    teardown,
+)
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
-from actors.messages import EnsureImage, LeaveImage
-from actors.nomad_types import StartedTask, TaskConfig
+from actors.messages import EnsureImage, LeaveImage, Publish
+from actors.nomad_types import StartedTask, TaskConfig, TaskEvent
 from actors.running_task import RunningTask, Services
 from containerd import rootfs_users, spec
 from containerd.records import ContainerRecord
@@ -53,6 +64,8 @@ async def start(
         DriverError: the step that failed; every step before it is undone.
     """
     made, parts = await preparation.prepare(services, task, options)
+    for note in parts.notes:
+        tell(services.events, Publish(event=TaskEvent.now(task, note)))
     async with _image(services, task, made.image) as image:
         try:
             return await _Start(services, task, options, made, image, parts).run()
@@ -70,13 +83,13 @@ async def start(
 @contextlib.asynccontextmanager
 async def _image(
     services: Services, task: TaskConfig, request: ImageRequest
-) -> AsyncGenerator[ImageReady, None]:
-    """The image, which is not collected until its container exists or the start has failed."""
+) -> AsyncGenerator[asyncio.Future[ImageReady], None]:
+    """The image to come, not collected until its container exists or the start has failed."""
     reply: Reply[ImageReady] = Reply()
     identity = TaskIdentity(task_id=task.id, alloc_id=task.alloc_id, task_name=task.name)
     tell(services.images, EnsureImage(request=request, task=identity, reply=reply))
     try:
-        yield await reply.future
+        yield reply.future
     finally:
         tell(services.images, LeaveImage(reply=reply))
 
@@ -90,7 +103,7 @@ class _Start:
         task: TaskConfig,
         options: TaskOptions,
         made: plan.Plan,
-        image: ImageReady,
+        image: asyncio.Future[ImageReady],
         parts: host_parts.HostParts,
     ) -> None:
         self._services = services
@@ -98,26 +111,30 @@ class _Start:
         self._task = task
         self._options = options
         self._plan = made
-        self._image = image
+        self._coming = image
         self._parts = parts
         self._id = made.container_id
+        self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         async with self._undo:
-            lease = await self._lease()
-            link, mounts = await self._worker_and_snapshot(lease)
-            await self._container(mounts, lease)
-            shim = await self._create_from_held_sources(mounts)
+            # Shielded: a second try wants the image too.
+            self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
+            link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
+            shim = await self._create(mounts)
             await self._watch(link, shim)
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
             pid = await self._containerd.start_task(self._id)
             self._undo.pop_all()
-        asyncio.get_running_loop().create_task(self._drop(lease))
+        asyncio.get_running_loop().create_task(self._let_go())
         state = self._state(pid, started_at_ns)
-        running = RunningTask(state=state, directory=self._plan.directory, link=link)
-        return running, StartedTask(handle_version=VERSION, driver_state=state.encode())
+        network = self._parts.network
+        return (
+            RunningTask(state=state, directory=self._plan.directory, link=link, network=network),
+            StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
+        )
 
     def _later(self, what: str, undo: object, *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
@@ -131,20 +148,11 @@ class _Start:
         # Shielded: a cancelled start still cleans up after itself.
         self._undo.push_async_callback(lambda: asyncio.shield(step()))
 
-    async def _lease(self) -> str:
-        lease = identifiers.lease_id(self._id)
-        self._later("lease", self._containerd.delete_lease, lease)
-        await self._containerd.create_lease(lease, expire_s=_LEASE_S, labels=self._plan.labels)
-        return lease
-
-    async def _worker_and_snapshot(self, lease: str) -> tuple[WorkerLink, tuple[Mount, ...]]:
-        link, mounts = await asyncio.gather(
-            self._fork(), self._prepare(lease), return_exceptions=True
+    async def _open_lease(self) -> None:
+        self._later("lease", self._containerd.delete_lease, self._lease)
+        await self._containerd.create_lease(
+            self._lease, expire_s=_LEASE_S, labels=self._plan.labels
         )
-        for outcome in (link, mounts):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return link, mounts  # type: ignore[return-value]
 
     async def _fork(self) -> WorkerLink:
         directory = self._plan.directory
@@ -161,16 +169,38 @@ class _Start:
         self._later("worker", teardown.end_worker, link)
         return link
 
-    async def _prepare(self, lease: str) -> tuple[Mount, ...]:
+    async def _snapshot(self) -> tuple[Mount, ...]:
         key = identifiers.snapshot_key(self._id)
         snapshotter = self._plan.image.snapshotter
         mounts = await self._containerd.prepare_snapshot(
-            snapshotter, key, self._image.chain_id, self._plan.labels, lease
+            snapshotter, key, self._image.chain_id, self._plan.labels, self._lease
         )
         self._later("snapshot", self._containerd.remove_snapshot, snapshotter, key)
         return mounts
 
-    async def _container(self, mounts: tuple[Mount, ...], lease: str) -> None:
+    async def _hold(self) -> None:
+        """Holds the sources of the task's mounts until the runtime has made them."""
+        parts, task = self._parts, self._task
+
+        def hold() -> None:
+            private_files.write(task.alloc_dir, task.name, parts.files)
+            host_paths.pin(parts.pins, parts.pinned)
+
+        self._holding = asyncio.ensure_future(asyncio.to_thread(hold))
+        self._later("name files", asyncio.to_thread, private_files.remove, *self._place())
+        self._later("held sources", self._release)
+        await asyncio.shield(self._holding)
+
+    def _place(self) -> tuple[str, str]:
+        return self._task.alloc_dir, self._task.name
+
+    async def _release(self) -> None:
+        # A cancelled start does not stop the thread that holds them.
+        await asyncio.wait([self._holding])
+        await asyncio.to_thread(host_paths.release, self._parts.pins)
+
+    async def _container(self) -> tuple[Mount, ...]:
+        mounts = await self._snapshot()
         user = await rootfs_users.resolve(
             self._task.user or self._image.config.user,
             mounts,
@@ -199,25 +229,10 @@ class _Start:
                 snapshotter=self._plan.image.snapshotter,
                 snapshot_key=identifiers.snapshot_key(self._id),
             ),
-            lease,
+            self._lease,
         )
         self._later("container", self._containerd.delete_container, self._id)
-
-    async def _create_from_held_sources(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
-        """Holds the sources of the task's mounts while the runtime makes them, and no longer."""
-        holding = asyncio.ensure_future(
-            asyncio.to_thread(host_paths.pin, self._parts.pins, self._parts.pinned)
-        )
-        self._later("held sources", self._release, holding)
-        await asyncio.shield(holding)
-        shim = await self._create(mounts)
-        await self._release(holding)
-        return shim
-
-    async def _release(self, holding: asyncio.Future[None]) -> None:
-        # A cancelled start does not stop the thread that holds them.
-        await asyncio.wait([holding])
-        await asyncio.to_thread(host_paths.release, self._parts.pins)
+        return mounts
 
     async def _create(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
         self._later("task", teardown.delete_task, self._containerd, self._id)
@@ -254,12 +269,15 @@ class _Start:
             container_id=self._id,
         )
 
-    async def _drop(self, lease: str) -> None:
+    async def _let_go(self) -> None:
         """The container refers to the snapshot now; without the lease nothing is lost."""
+        await self._release()
         try:
-            await self._containerd.delete_lease(lease)
+            await self._containerd.delete_lease(self._lease)
         except DriverError as error:
-            _log.info("lease stays until it expires", extra={"lease": lease, "why": str(error)})
+            _log.info(
+                "lease stays until it expires", extra={"lease": self._lease, "why": str(error)}
+            )
 
     def _state(self, pid: int, started_at_ns: int) -> HandleState:
         return HandleState(
@@ -274,6 +292,15 @@ class _Start:
             stop_signal=self._options.stop_signal or self._image.config.stop_signal,
             image=self._image.name,
         )
+
+
+async def _all(*steps: Awaitable[Any]) -> list[Any]:
+    """Runs steps together; each ends before the first failure is raised, so undo has peace."""
+    outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes
 
 
 def _fresh_directory(directory: Path) -> None:

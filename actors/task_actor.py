@@ -417,17 +417,11 @@ class TaskActor(pykka.ThreadingActor):
             completed_at_ns=ended.at_ns if ended else 0,
             result=exit_result(ended) if ended else exit_result(_vanished(code=0)),
             driver_attributes={"containerName": state.container_id} if state else {},
+            network=self._running.network if self._running else None,
         )
 
     def _publish(self, text: str) -> None:
-        event = TaskEvent(
-            task_id=self._task.id,
-            alloc_id=self._task.alloc_id,
-            task_name=self._task.name,
-            timestamp_ns=time.time_ns(),
-            message=text,
-        )
-        tell(self._services.events, Publish(event=event))
+        tell(self._services.events, Publish(event=TaskEvent.now(self._task, text)))
 
 
 _NOMAD_STATE = {

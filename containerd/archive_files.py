@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 _BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
-# O_NONBLOCK: a job may have put a FIFO there.
-_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 # Where artifacts land, as for Docker's driver; then the task directory itself.
 _PLACES = ("local/", "")
@@ -91,7 +89,7 @@ def _open(archive: Archive) -> int:
     try:
         for place in _PLACES:
             try:
-                return kernel.openat2(root, f"{place}{archive.path}", _READ, _BENEATH)
+                return kernel.open_plain(root, f"{place}{archive.path}", _BENEATH)
             except (FileNotFoundError, NotADirectoryError):
                 continue
     except OSError as error:
@@ -204,7 +202,7 @@ class _Directory:
 
     def _opened(self, name: str) -> BinaryIO:
         try:
-            descriptor = kernel.openat2(self._descriptor, name, _READ, _BENEATH)
+            descriptor = kernel.open_plain(self._descriptor, name, _BENEATH)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:

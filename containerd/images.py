@@ -222,7 +222,8 @@ def descriptor(fields: dict[str, Any], name: str) -> Descriptor:
         DriverError: CORRUPT; it has no proper digest or size.
     """
     digest, size = fields.get("digest"), fields.get("size")
-    if not isinstance(digest, str) or not isinstance(size, int) or size < 0:
+    # A bool is an int to Python, and to JSON's readers in other languages it is none.
+    if not isinstance(digest, str) or type(size) is not int or size < 0:
         raise _corrupt(name, "a descriptor has no digest or size")
     algorithm, _, value = digest.partition(":")
     lengths = {"sha256": 64, "sha512": 128}
@@ -237,14 +238,21 @@ def _strings(fields: dict[str, Any], key: str, name: str) -> tuple[str, ...]:
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
         raise _corrupt(name, f"{key} is not a list of strings")
-    return tuple(value)
+    return tuple(_plain(item, key, name) for item in value)
 
 
 def _string(fields: dict[str, Any], key: str, name: str) -> str:
     value = fields.get(key) or ""
     if not isinstance(value, str):
         raise _corrupt(name, f"{key} is not a string")
-    return value
+    return _plain(value, key, name)
+
+
+def _plain(text: str, key: str, name: str) -> str:
+    """The text, which the kernel and every wire can carry."""
+    if "\0" in text or text != text.encode(errors="replace").decode():
+        raise _corrupt(name, f"{key} has a NUL byte, or is no Unicode")
+    return text
 
 
 def _corrupt(name: str, why: str) -> DriverError:

@@ -1,9 +1,13 @@
-"""System calls that Python's os has no name for: openat2, mount, umount2, unshare."""
+"""System calls that Python's os has no name for: openat2, mount, umount2, unshare, setns."""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import stat
+import threading
+from collections.abc import Callable
+from typing import TypeVar
 
 # openat2 has the same number on every architecture.
 _SYS_OPENAT2 = 437
@@ -13,6 +17,7 @@ RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 CLONE_NEWNS = 0x00020000
+CLONE_NEWNET = 0x40000000
 CLONE_FS = 0x00000200
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -24,6 +29,7 @@ MS_PRIVATE = 1 << 18
 _MNT_DETACH = 2
 _UMOUNT_NOFOLLOW = 8
 
+T = TypeVar("T")
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -67,6 +73,26 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
                 raise
 
 
+def open_plain(directory: int, path: str, resolve: int) -> int:
+    """A descriptor that reads a regular file or a directory; of anything else it only names it.
+
+    Whoever made the path may have put a device there, and to open one can already do something:
+    start a watchdog, rewind a tape. fstat of the descriptor tells which of the two it is.
+
+    Raises:
+        OSError: see `openat2`.
+    """
+    named = openat2(directory, path, os.O_PATH, resolve)
+    mode = os.fstat(named).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        return named
+    try:
+        # The very thing that was looked at, whatever lies at the path by now.
+        return os.open(f"/proc/self/fd/{named}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(named)
+
+
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     """Mounts a file system, or binds with MS_BIND.
 
@@ -101,6 +127,38 @@ def unshare(flags: int) -> None:
         OSError: the kernel's answer.
     """
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(descriptor: int, kind: int) -> None:
+    """Has the calling thread enter a namespace.
+
+    Raises:
+        OSError: the kernel's answer.
+    """
+    _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+
+
+def in_a_thread_of_its_own(work: Callable[[], T]) -> T:
+    """Runs what changes its thread's namespaces; they go with the thread. Blocks.
+
+    Raises:
+        BaseException: what `work` raised.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - carried to the caller
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="namespaces")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
 
 
 def _check(status: int, what: str) -> int:

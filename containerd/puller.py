@@ -151,6 +151,11 @@ class Pull:
         return Descriptor(media_type=chosen.media_type, digest=chosen.digest, size=len(body)), body
 
     def _check_layers(self, manifest: Manifest) -> None:
+        if not manifest.layers:
+            raise DriverError(
+                f"{self._name} has no layers, so there is nothing in it to run",
+                code=Code.UNSUPPORTED,
+            )
         for layer in manifest.layers:
             if layer.media_type not in _APPLICABLE:
                 raise DriverError(

@@ -168,7 +168,7 @@ class Registry:
         if parts is None:
             why = "to what is no URL"
         elif parts.scheme == "http" and not _stays_plain(url, parts.netloc):
-            why = "from TLS to plain text"
+            why = "to plain text"
         else:
             return target
         raise DriverError(
@@ -230,7 +230,8 @@ class Registry:
             raise self._late()
         try:
             data: bytes = response.read(CHUNK_BYTES)
-        except urllib3.exceptions.HTTPError as error:
+        # ValueError: http.client, for a chunk of negative length.
+        except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise self._away(what, error) from error
         return data
 
@@ -261,7 +262,7 @@ class Registry:
             return self._denied(str(status), not_found=status == 404)  # noqa: PLR2004
         try:
             body = _printable(response.read(_SHOWN_BODY * 2))
-        except urllib3.exceptions.HTTPError:
+        except (urllib3.exceptions.HTTPError, ValueError):
             body = ""
         return DriverError(
             f"registry {self.name} answered {status} for {what}",

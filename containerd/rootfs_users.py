@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import stat
-import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _FILE_LIMIT_BYTES = 1024 * 1024
 _REMEMBERED = 64
 _MAX_ID = 2**32 - 2
+# Digits of any script and any number are decimals to Python; the kernel's ids have ten of these.
+_ID = re.compile(r"[0-9]{1,10}")
 _MOUNT_POINT = "/tmp"  # noqa: S108 - only the reading thread's namespace sees what is mounted
 
 
@@ -119,15 +121,19 @@ def _groups_with(name: str, text: str) -> tuple[int, ...]:
     found: list[int] = []
     for line in text.splitlines():
         fields = line.split(":")
-        if len(fields) >= 4 and name in fields[3].split(",") and fields[2].isdecimal():  # noqa: PLR2004
+        if len(fields) >= 4 and name in fields[3].split(",") and _is_id(fields[2]):  # noqa: PLR2004
             found.append(int(fields[2]))
     return tuple(found)
 
 
 def _number(text: str, what: str, name: str) -> int:
-    if not text.isdecimal() or int(text) > _MAX_ID:
+    if not _is_id(text):
         raise _unknown(what, name, f"{text[:32]!r} is no id")
     return int(text)
+
+
+def _is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None and int(text) <= _MAX_ID
 
 
 def _home(entry: list[str] | None) -> str:
@@ -149,30 +155,20 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
     Raises:
         DriverError: the snapshot cannot be mounted or a file cannot be read.
     """
-    outcome: list[Accounts | BaseException] = []
 
-    def work() -> None:
-        try:
-            _enter_own_namespace()
-            _mount_here(mounts)
-            outcome.append(Accounts(_read("etc/passwd"), _read("etc/group")))
-        except BaseException as error:  # noqa: BLE001 - carried to the caller
-            outcome.append(error)
+    def work() -> Accounts:
+        _enter_own_namespace()
+        _mount_here(mounts)
+        return Accounts(_read("etc/passwd"), _read("etc/group"))
 
-    # A thread of its own: the namespace goes with it, and takes the mount along.
-    thread = threading.Thread(target=work, name="rootfs-users")
-    thread.start()
-    thread.join()
-    result = outcome[0]
-    if isinstance(result, OSError):
+    try:
+        return kernel.in_a_thread_of_its_own(work)
+    except OSError as error:
         raise DriverError(
             "the image's users cannot be read",
-            details=f"{result.strerror or result}",
+            details=f"{error.strerror or error}",
             resolution="the driver runs as root with the right to mount; check the snapshotter",
-        ) from result
-    if isinstance(result, BaseException):
-        raise result
-    return result
+        ) from error
 
 
 def _enter_own_namespace() -> None:
@@ -200,12 +196,9 @@ def _read(path: str) -> str:
     """A regular file below the mount point; empty where there is none."""
     root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        # O_NONBLOCK: an image may have a FIFO there.
-        descriptor = kernel.openat2(
-            root,
-            path,
-            os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY,
-            kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS,
+        # An image may have a FIFO or a device there.
+        descriptor = kernel.open_plain(
+            root, path, kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
         )
     except (FileNotFoundError, NotADirectoryError):
         return ""

@@ -12,7 +12,7 @@ import json
 import os
 import stat
 
-from containerd.kernel import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, openat2
+from containerd.kernel import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_plain
 from containerd.seccomp import Profile
 from containerd.seccomp_json import MalformedProfileError, parse
 from proto.errors import Code, DriverError
@@ -67,9 +67,7 @@ def read(directory: str, written: str) -> bytes:
             "the operator of this node makes that directory and puts profiles there",
         ) from None
     try:
-        # O_NONBLOCK: a FIFO would wait for its writer.
-        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
-        descriptor = openat2(root, relative, flags, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        descriptor = open_plain(root, relative, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise _outside(directory, written) from None

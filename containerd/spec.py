@@ -31,6 +31,12 @@ OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATH = "/.init"
 _MAX_HOSTNAME = 63
+# What the kernel hands to a program at most: one string with its NUL (MAX_ARG_STRLEN), and all of
+# them with a pointer each (three quarters of _STK_LIM). Beyond, the runtime's execve fails when the
+# start is over, and the task ends with status 1 and no reason.
+_MAX_STRING_BYTES = 128 * 1024
+_MAX_STRINGS_BYTES = 6 * 1024 * 1024
+_POINTER_BYTES = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,10 +190,12 @@ def _process(inputs: SpecInputs) -> Document:
         user["additionalGids"] = list(inputs.user.additional_gids)
     security = inputs.security
     capabilities = list(security.capabilities)
+    words, variables = arguments(inputs), environment(inputs)
+    _check_sizes(words, variables)
     process: Document = {
-        "args": [INIT_PATH, "--", *arguments(inputs)] if inputs.init else arguments(inputs),
+        "args": [INIT_PATH, "--", *words] if inputs.init else words,
         "cwd": _cwd(inputs),
-        "env": environment(inputs),
+        "env": variables,
         "user": user,
         "noNewPrivileges": security.no_new_privileges,
         "capabilities": {
@@ -208,9 +216,21 @@ def _process(inputs: SpecInputs) -> Document:
     return process
 
 
+def _check_sizes(words: list[str], variables: list[str]) -> None:
+    sizes = [len(text.encode(errors="surrogatepass")) + 1 for text in (*words, *variables)]
+    for text, size in zip((*words, *variables), sizes, strict=True):
+        if size > _MAX_STRING_BYTES:
+            name, equals, _ = text.partition("=")
+            what = f"env: {name[:64]!r}" if equals and text in variables else "args: one of them"
+            raise _invalid(f"{what} has {size - 1} bytes; no program takes more than 128 KiB")
+    if sum(sizes) + _POINTER_BYTES * len(sizes) > _MAX_STRINGS_BYTES:
+        raise _invalid("env and args are more than 6 MiB together, which no program takes")
+
+
 def _cwd(inputs: SpecInputs) -> str:
     cwd = inputs.cwd or inputs.image_config.working_dir or "/"
-    clean = posixpath.normpath(cwd)
+    # normpath keeps two slashes at the start, and to the kernel they are one.
+    clean = posixpath.normpath("/" + cwd.lstrip("/"))
     # runc follows a working directory into its own leaked descriptors there: CVE-2024-21626.
     if not cwd.startswith("/") or "\0" in cwd or clean.split("/")[1] in {"proc", "sys"}:
         raise _invalid(

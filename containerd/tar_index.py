@@ -16,6 +16,8 @@ from proto.errors import Code, DriverError
 _BLOCK = 512
 _MAX_MEMBERS = 65536
 _MAX_EXTRA_BYTES = 64 * 1024
+# All names are held in memory, and a few KiB of gzip unpack to gigabytes of them.
+_MAX_NAMES_CHARACTERS = 16 * 1024 * 1024
 MAX_ARCHIVE_BYTES = 64 * 1024**3
 _REGULAR = frozenset({b"0", b"\0", b"7"})
 _HARD_LINK, _LINK, _DIRECTORY = b"1", b"2", b"5"
@@ -46,6 +48,7 @@ class TarIndex:
         self._file = file
         self._members: dict[str, Member] = {}
         self._position = 0
+        self._names_characters = 0
         extra: dict[str, str] = {}
         while (header := self._header()) is not None:
             tick()
@@ -100,7 +103,7 @@ class TarIndex:
             return {}
         if kind not in _REGULAR or any(key.startswith("GNU.sparse") for key in extra):
             raise refused(f"{name[:128]!r} is no plain file")
-        self._members[name] = Member(offset=self._position, size=size)
+        self._keep(name, Member(offset=self._position, size=size))
         self._skip(size)
         return {}
 
@@ -109,7 +112,13 @@ class TarIndex:
         clean = posixpath.normpath(whole)
         if clean.startswith(("/", "../")) or clean in {"..", "."}:
             raise refused(f"the link {name[:128]!r} leads out of it")
-        self._members[name] = Member(offset=0, size=0, link=clean)
+        self._keep(name, Member(offset=0, size=0, link=clean))
+
+    def _keep(self, name: str, member: Member) -> None:
+        self._names_characters += len(name) + len(member.link)
+        if self._names_characters > _MAX_NAMES_CHARACTERS:
+            raise refused(f"its names are longer than {_MAX_NAMES_CHARACTERS >> 20} MiB together")
+        self._members[name] = member
 
     def _body(self, size: int) -> bytes:
         if size > _MAX_EXTRA_BYTES:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors import signals
+from actors.name_files import HOST_GATEWAY
 from actors.settings import DeviceOption
 from plugin import option_types as types
 from proto.errors import DriverError
@@ -36,6 +39,7 @@ _CDI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-
 _PERMISSIONS = re.compile(r"r?w?m?")
 _DEVICE_KEYS = ("host_path", "container_path", "cgroup_permissions")
 _SHORT_DEVICE_PARTS = 3
+_HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
 def size_bytes(prefix: str) -> types.Reader:
@@ -179,6 +183,37 @@ def _device(
             cgroup_permissions=permissions or "rwm",
         )
     ]
+
+
+def extra_hosts(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
+    """(name, address) of `name:address`; the address may be `host-gateway` or in brackets."""
+    found: list[tuple[str, str]] = []
+    for index, text in enumerate(types.texts(value, path, problems)):
+        name, colon, written = text.partition(":")
+        # The line of a file that root writes: a name with a newline would be two.
+        if not colon or not _HOST_NAME.fullmatch(name):
+            problems.append(
+                f'{path}[{index}]: bad format for add-host: {_quoted(text)}, write "name:address"'
+            )
+            continue
+        address = written.removeprefix("[").removesuffix("]")
+        try:
+            found.append((name, _address(address)))
+        except ValueError:
+            problems.append(f"{path}[{index}]: invalid IP address in add-host: {_quoted(written)}")
+    return tuple(found)
+
+
+def _address(text: str) -> str:
+    if text == HOST_GATEWAY:
+        return text
+    if "%" in text:
+        raise ValueError(text)
+    return str(ipaddress.ip_address(text))
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text[:64])
 
 
 def signal_name(value: Any, path: str, problems: list[str]) -> str:

@@ -19,7 +19,7 @@ class Fields(dict[str, Any]):
 
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
-MAX_ARGUMENT_BYTES = 128 * 1024  # the kernel's MAX_ARG_STRLEN
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN without the NUL
 # What an exec takes of arguments and environment together on a stack of 8 MiB.
 MAX_ARGUMENTS_BYTES = 2 * 1024 * 1024
 _UNITS_S = {

@@ -260,20 +260,20 @@ _NETWORK = (
         hcl_type="bool",
         default="false",
         read=types.boolean,
-        doc="`true` uses the host's network.",
+        doc="`true` uses the host's network; not together with a `bridge` network of the group.",
     ),
     Option(
         name="host_dns",
         hcl_type="bool",
         default="true",
         read=types.boolean,
-        doc="`false` keeps the image's `/etc/resolv.conf` instead of the host's.",
+        doc="`false` keeps the image's `/etc/resolv.conf`, unless the group has a `dns` block.",
     ),
     Option(
         name="extra_hosts",
         hcl_type="list(string)",
-        read=types.texts,
-        doc="Lines for /etc/hosts, as `name:address`.",
+        read=forms.extra_hosts,
+        doc="Lines for /etc/hosts, as `name:address`; the address `host-gateway` is the host's.",
     ),
 )
 _FILES = (

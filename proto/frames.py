@@ -19,8 +19,11 @@ Frame = dict[str, object]
 
 
 def pack(value: object) -> bytes:
-    """The msgpack bytes of a value, in the current form of the format (str8, bin)."""
-    packed: bytes | None = msgpack.packb(value, use_bin_type=True)
+    """The msgpack bytes of a value, in the current form of the format (str8, bin).
+
+    What is no Unicode, as JSON of strangers may have it, becomes a question mark.
+    """
+    packed: bytes | None = msgpack.packb(value, use_bin_type=True, unicode_errors="replace")
     return packed or b""
 
 

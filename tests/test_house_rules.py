@@ -26,7 +26,7 @@ MAY_IMPORT = {
 # Each of these is known in one module and nowhere else.
 ONE_HOME = {
     "subprocess": {"actors/child_process.py"},
-    "psutil": set(),
+    "psutil": {"actors/netns.py"},
     "pyroute2": {"plugin/host/netns.py"},
     "sdnotify": set(),
 }

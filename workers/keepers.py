@@ -147,13 +147,19 @@ class Keeper:
 
 
 def _open_fifo(path: str) -> int:
+    """Looks before it opens: what a task puts there instead may be a link, a file or a device."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        named = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISFIFO(os.fstat(named).st_mode):
+                raise _unusable(path, "it is no FIFO")
+            descriptor = os.open(
+                f"/proc/self/fd/{named}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+            )
+        finally:
+            os.close(named)
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _unusable(path, "it is no FIFO")
     _enlarge(descriptor)
     return descriptor
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from proto import frames
+from tests.support.device_nodes import tripwire
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
@@ -204,7 +205,7 @@ def test_a_directory_that_is_not_there_is_named(launcher: LauncherProcess) -> No
         assert "/nonexistent/task" in error_of(first)[1]
 
 
-@pytest.mark.parametrize("kind", ["link", "file", "directory", "nothing"])
+@pytest.mark.parametrize("kind", ["link", "file", "directory", "device", "nothing"])
 def test_only_a_fifo_is_kept_as_a_log(
     launcher: LauncherProcess, name: str, tmp_path: Path, kind: str
 ) -> None:
@@ -217,12 +218,16 @@ def test_only_a_fifo_is_kept_as_a_log(
             path.write_text("")
         case "directory":
             path.mkdir()
+        case "device":
+            tripwire(path)
     peer, first = launcher.fork(name, path)
     with peer:
         assert first["event"] == "failed"
         code, text = error_of(first)
     assert code == "precondition"
     assert str(path) in text
+    # It was not even opened.
+    assert ("No such file" if kind == "nothing" else "it is no FIFO") in text
     # Nothing is left that would stand in the way of a second try.
     finish(launcher.worker(name))
 

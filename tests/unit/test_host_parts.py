@@ -31,7 +31,7 @@ def gather(alloc: Path, *mounts: MountOption, **more: Any) -> host_parts.HostPar
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir=str(alloc), **fields)
     settings = DriverSettings(cdi_spec_dirs=(str(alloc.parent / "cdi"),))
     options = TaskOptions(image="x", mounts=mounts, **more.pop("options", {}))
-    return host_parts.gather(settings, task, options, PINS)
+    return host_parts.gather(settings, task, options, hostname="web-1", pins=PINS)
 
 
 def held(parts: host_parts.HostParts) -> dict[str, str]:
@@ -51,9 +51,28 @@ def test_the_allocations_directories_are_there_and_its_logs_are_read_only(alloc:
         "/alloc/logs": "alloc/logs",
         "/local": "web/local",
         "/secrets": "web/secrets",
+        "/etc/hosts": "web/.etc/hosts",
+        "/etc/hostname": "web/.etc/hostname",
+        "/etc/resolv.conf": "web/.etc/resolv.conf",
     }
     assert by_target(parts)["/alloc/logs"].readonly
     assert not by_target(parts)["/local"].readonly
+
+
+def test_name_files_are_the_tasks_own_and_read_only_with_its_root(alloc: Path) -> None:
+    parts = gather(alloc)
+    assert set(parts.files) == {"hosts", "hostname", "resolv.conf"}
+    assert parts.files["hostname"] == "web-1\n"
+    assert not by_target(parts)["/etc/hosts"].readonly
+    sealed = by_target(gather(alloc, options={"readonly_rootfs": True}))
+    assert all(sealed[f"/etc/{name}"].readonly for name in parts.files)
+
+
+def test_a_jobs_own_mount_at_a_name_file_takes_its_place(alloc: Path) -> None:
+    own = MountOption(type="bind", source="local/x", target="/etc/hosts", options=("rbind", "ro"))
+    parts = gather(alloc, own)
+    assert held(parts)["/etc/hosts"] == "web/local/x"
+    assert "hosts" not in parts.files
 
 
 def test_nomad_says_where_the_directories_are(alloc: Path) -> None:

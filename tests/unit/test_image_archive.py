@@ -22,6 +22,7 @@ from containerd.pull_wire import Archive
 from containerd.reference import parse
 from proto.errors import Code, DriverError
 from tests.support.archives import File, docker_files, layout_files, tar_of, write_directory
+from tests.support.device_nodes import tripwire
 from tests.support.images import MANIFEST, build, digest_of, index, layer
 
 LAYERS = (layer({"a": b"one"}), layer({"b": b"two" * 100_000}))
@@ -256,6 +257,18 @@ def test_members_without_end_are_refused(tmp_path: Path) -> None:
     refused(lambda: opened(put(tmp_path, gzip.compress(header + many, 1))), "over 65536 members")
 
 
+def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
+    def member(number: int) -> bytes:
+        name = f"{number:08}".encode() + b"n" * 60_000
+        long = device("", tarfile.GNUTYPE_LONGNAME)
+        long.size = len(name)
+        padding = bytes(-len(name) % 512)
+        return long.tobuf(tarfile.GNU_FORMAT) + name + padding + tarfile.TarInfo("x").tobuf()
+
+    body = b"".join(member(number) for number in range(300))
+    refused(lambda: opened(put(tmp_path, gzip.compress(body, 1))), "longer than 16 MiB together")
+
+
 def test_a_bomb_in_gzip_ends_with_the_pulls_time(tmp_path: Path) -> None:
     body = tar_of(docker_files(LAYERS))
     with pytest.raises(DriverError, match="was not read in time") as caught:
@@ -383,4 +396,16 @@ def test_links_and_fifos_in_a_layout_directory_are_refused(tmp_path: Path) -> No
     refused(lambda: opened(tmp_path, "image"), "is a link, or cannot be read")
     (root / "index.json").unlink()
     os.mkfifo(root / "index.json")
+    refused(lambda: opened(tmp_path, "image"), "is no plain file")
+
+
+def test_a_device_as_an_archive_is_not_opened(tmp_path: Path) -> None:
+    """A task may make one in its local directory, and name it at its next start."""
+    (tmp_path / "local").mkdir()
+    tripwire(tmp_path / "local/device")
+    refused(lambda: opened(tmp_path, "device"), "is neither a file nor a directory")
+    root = tmp_path / "local/image"
+    write_directory(root, layout_files({"": build(LAYERS)}))
+    (root / "index.json").unlink()
+    tripwire(root / "index.json")
     refused(lambda: opened(tmp_path, "image"), "is no plain file")

@@ -80,6 +80,13 @@ def test_an_archive_elsewhere_is_refused(load: str) -> None:
         asked(TaskOptions(image="redis", load=load))
 
 
+@pytest.mark.parametrize("name", ["..", ".", "", "../b", "web/local", "/etc"])
+def test_s25_a_task_whose_name_is_a_path_has_no_archive(name: str) -> None:
+    task = TaskConfig(id="a/web/1", name=name, alloc_id="a", alloc_dir="/allocs/a")
+    with pytest.raises(DriverError, match="beneath the task's directory"):
+        image_plan.request(services(), task, TaskOptions(image="redis", load="local/x.tar"))
+
+
 def test_a_task_without_a_directory_has_no_archive() -> None:
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a")
     with pytest.raises(DriverError, match="beneath the task's directory"):

@@ -9,6 +9,7 @@ import pytest
 
 from containerd.records import Mount
 from containerd.rootfs_users import Accounts, read_accounts
+from tests.support.device_nodes import tripwire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
@@ -37,3 +38,10 @@ def test_what_is_no_file_counts_as_none_and_no_descriptor_is_left(rootfs: Path) 
     before = len(list(Path("/proc/self/fd").iterdir()))
     assert read(rootfs) == Accounts("", "")
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+def test_a_device_of_an_image_is_looked_at_and_not_opened(rootfs: Path) -> None:
+    """To open /dev/watchdog restarts the host; an image may have that device as its passwd."""
+    tripwire(rootfs / "etc" / "passwd")
+    tripwire(rootfs / "etc" / "group")
+    assert read(rootfs) == Accounts("", "")

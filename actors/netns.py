@@ -1,0 +1,81 @@
+"""What a network namespace has: the addresses of its interfaces, and the gateway of its route out.
+
+Read by a thread that enters the namespace and ends there, so that none of the plugin's own threads
+is ever in another network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from containerd import kernel
+from proto.errors import Code, DriverError
+
+_ROUTES = Path("/proc/thread-self/net/route")
+_ROUTE_FIELDS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """Addresses that others can reach, IPv4 before IPv6, and the IPv4 gateway; "" is none."""
+
+    addresses: tuple[str, ...] = ()
+    gateway: str = ""
+
+
+def look(path: str) -> Network:
+    """What the namespace behind a path has now. Blocks for a moment.
+
+    Raises:
+        DriverError: there is no network namespace at the path.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return kernel.in_a_thread_of_its_own(lambda: _inside(descriptor))
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise DriverError(
+            f"the allocation's network namespace {path[:256]} cannot be entered",
+            details=error.strerror or str(error),
+            resolution="Nomad makes it before its tasks start; see the agent's log for its network",
+            recoverable=True,
+            code=Code.PRECONDITION,
+        ) from error
+
+
+def _inside(descriptor: int) -> Network:
+    kernel.setns(descriptor, kernel.CLONE_NEWNET)
+    found = [
+        address
+        for entries in psutil.net_if_addrs().values()
+        for entry in entries
+        if (address := _reachable(entry.family, entry.address))
+    ]
+    found.sort(key=lambda address: ":" in address)  # stable: interfaces in the kernel's order
+    return Network(addresses=tuple(found), gateway=gateway(_ROUTES.read_text()))
+
+
+def _reachable(family: int, text: str) -> str:
+    if family not in {socket.AF_INET, socket.AF_INET6}:
+        return ""
+    address = ipaddress.ip_address(text.partition("%")[0])
+    return "" if address.is_loopback or address.is_link_local else str(address)
+
+
+def gateway(routes: str) -> str:
+    """The gateway of the default route in a text of /proc/net/route; "" where there is none."""
+    for line in routes.splitlines()[1:]:
+        fields = line.split()
+        # Destination, gateway and mask are numbers in the host's byte order, in hexadecimal.
+        if len(fields) >= _ROUTE_FIELDS and fields[1] == fields[7] == "00000000":
+            return socket.inet_ntoa(struct.pack("=I", int(fields[2], 16)))
+    return ""

@@ -1,0 +1,84 @@
+"""A server that answers in bytes: what no web server would send."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+Reply = Callable[[str], Iterable[bytes]]
+
+
+class RawServer:
+    """`with RawServer(reply) as server`: `.host` is 127.0.0.1:PORT.
+
+    Args:
+        reply: the bytes to send for a request's path; after them the connection is closed.
+    """
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._open: set[socket.socket] = set()
+        self._threads: list[threading.Thread] = []
+        self._ended = threading.Event()
+        self.host = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.sent = 0
+        self.paths: list[str] = []
+
+    def __enter__(self) -> Self:
+        self._start(self._accept)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._ended.set()
+        for connection in (self._listener, *self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+            connection.close()
+        for thread in self._threads:
+            thread.join()
+
+    def pause(self, seconds: float) -> None:
+        """Waits between two pieces, but not longer than the server lives."""
+        self._ended.wait(seconds)
+
+    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = self._listener.accept()
+                self._open.add(connection)
+                self._start(self._serve, connection)
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            head = b""
+            while b"\r\n\r\n" not in head:
+                data = connection.recv(4096)
+                # A TLS handshake is answered with nothing, as a plain server's surprise would be.
+                if not data or not (head or data).startswith((b"GET ", b"POST ")):
+                    break
+                head += data
+            else:
+                path = head.split(b" ")[1].decode(errors="replace")
+                self.paths.append(path)
+                for piece in self._reply(path):
+                    if self._ended.is_set():
+                        break
+                    connection.sendall(piece)
+                    self.sent += len(piece)
+        self._open.discard(connection)
+        connection.close()

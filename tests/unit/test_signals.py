@@ -1,0 +1,59 @@
+"""Signals by name and number, of jobs, of operators and of images that nobody has checked."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors import signals
+from proto.errors import Code, DriverError
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("SIGTERM", 15),
+        ("hup", 1),
+        ("15", 15),
+        ("SIGNULL", 0),
+        ("SIGRTMIN", 34),
+        ("SIGRTMIN+3", 37),
+        ("rtmin+30", 64),
+        ("SIGRTMAX-1", 63),
+    ],
+)
+def test_names_and_numbers_are_known(text: str, number: int) -> None:
+    assert signals.number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text", ["", "SIG", "65", "-9", "9" * 5000, "٩", "SIGRTMIN+31", "RTMAX-40"]
+)
+def test_what_is_no_signal_is_said(text: str) -> None:
+    with pytest.raises(DriverError, match="Invalid signal: ") as caught:
+        signals.number(text)
+    assert caught.value.code is Code.INVALID
+    assert len(str(caught.value)) < 200
+
+
+@given(st.text())
+def test_any_text_is_a_signal_or_none(text: str) -> None:
+    with contextlib.suppress(DriverError):
+        assert 0 <= signals.number(text) <= 64
+
+
+@pytest.mark.parametrize("images", ["SIGFUN", "9" * 5000, "?", "-1"])
+def test_no_image_makes_a_task_that_cannot_be_stopped(images: str) -> None:
+    assert signals.stop_signal("", images) == signal.SIGTERM
+    assert signals.stop_signal("INT", images) == signal.SIGINT
+
+
+def test_the_one_that_is_asked_for_wins_and_must_be_right() -> None:
+    assert signals.stop_signal("", "SIGRTMIN+3") == 37
+    assert signals.stop_signal("", "") == signal.SIGTERM
+    with pytest.raises(DriverError, match="Invalid signal: NONE"):
+        signals.stop_signal("NONE", "SIGINT")

@@ -1,0 +1,93 @@
+"""The OCI spec where a job or an image would have it say what must not be said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from containerd import spec
+from containerd.images import ImageConfig
+from containerd.rootfs_users import ResolvedUser
+from proto.errors import Code, DriverError
+
+
+def process(image: ImageConfig | None = None, **options: Any) -> dict[str, Any]:
+    """The process of a task."""
+    inputs = spec.SpecInputs(
+        image_config=image or ImageConfig(cmd=("/bin/true",)),
+        user=ResolvedUser(uid=0, gid=0),
+        hostname="h",
+        cgroup_path="/nomad/t",
+        **options,
+    )
+    found: dict[str, Any] = spec.build_spec(inputs)["process"]
+    return found
+
+
+def refused(image: ImageConfig | None = None, **options: Any) -> str:
+    with pytest.raises(DriverError) as caught:
+        process(image, **options)
+    assert caught.value.code is Code.INVALID
+    assert len(str(caught.value)) < 500
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cwd",
+    [
+        "/proc/self/fd/8",
+        "//proc/self/fd/8",
+        "///proc/self/fd/8",
+        "/./proc/self/fd/8",
+        "/x/../proc/self/fd/8",
+        "//x//..//..//proc/1/cwd",
+        "/proc",
+        "//sys",
+        "/sys/fs/cgroup",
+        "relative",
+        "../../..",
+        "/a\0b",
+    ],
+)
+def test_s16_no_working_directory_lies_below_proc(cwd: str) -> None:
+    image = ImageConfig(cmd=("/bin/true",), working_dir=cwd)
+    assert "cwd: " in refused(cwd=cwd)
+    assert "cwd: " in refused(image)
+
+
+@given(st.lists(st.sampled_from(["/", ".", "..", "proc", "x", "self", "//"]), max_size=8))
+def test_s16_however_it_is_written(parts: list[str]) -> None:
+    written = "/" + "/".join(parts)
+    place: list[str] = []
+    for part in written.split("/"):
+        if part == "..":
+            place[-1:] = []
+        elif part not in {"", "."}:
+            place.append(part)
+    if place[:1] == ["proc"]:
+        assert "cwd: " in refused(cwd=written)
+    else:
+        assert process(cwd=written)["cwd"] == "/" + "/".join(place)
+
+
+def test_a_string_that_no_program_takes_is_named_and_not_shown() -> None:
+    text = refused(env={"SECRET_KEY": "hush" * 40_000})
+    assert "env: 'SECRET_KEY' has 160011 bytes" in text
+    assert "hush" not in text
+    assert "args: one of them has 131072 bytes" in refused(args=("x" * 128 * 1024,))
+    whole = "x" * (128 * 1024 - 1)
+    assert process(args=(whole,))["args"] == [whole]
+
+
+def test_more_than_any_program_takes_is_refused() -> None:
+    many = {f"A{number}": "x" * 100_000 for number in range(70)}
+    assert "more than 6 MiB together" in refused(env=many)
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "A\0"])
+def test_a_name_that_the_environment_cannot_have_is_refused(name: str) -> None:
+    assert "env: " in refused(env={name: "x"})
+    assert "env: " in refused(env={"A": f"x\0{name}"})
