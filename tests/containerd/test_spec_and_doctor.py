@@ -96,7 +96,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
 def test_a_spec_names_the_networks_namespace_and_makes_none(
     driver: Driver, image: str, tmp_path: Path
 ) -> None:
-    job = json.loads(Path(job_file(tmp_path, {"image": image})).read_text())
+    job = json.loads(Path(job_file(tmp_path, {"image": image, "command": "/bin/x"})).read_text())
     job["TaskGroups"][0]["Networks"] = [{"Mode": "bridge", "DynamicPorts": [{"Label": "a"}]}]
     (tmp_path / "job.json").write_text(json.dumps(job))
     shown = command(driver, "spec", str(tmp_path / "job.json"))
