@@ -49,6 +49,7 @@ client {{
   options = {{
     "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
   }}
+  {client}
 }}
 consul {{
   auto_advertise = false
@@ -70,10 +71,15 @@ class NomadAgent:
         binary: a `nomad`.
         plugin_config: the body of the driver's `config` block in HCL; None leaves the driver out.
         state_dir: the driver's, whose processes are ended with the agent.
+        client_block: more of the agent's client block.
     """
 
     def __init__(
-        self, binary: Path, plugin_config: str | None, state_dir: Path | None = None
+        self,
+        binary: Path,
+        plugin_config: str | None,
+        state_dir: Path | None = None,
+        client_block: str = "",
     ) -> None:
         self.binary = binary
         self.base = Path(tempfile.mkdtemp(prefix="cd-nomad-"))
@@ -90,6 +96,7 @@ class NomadAgent:
         (self.base / "agent.hcl").write_text(
             _CONFIG.format(
                 base=self.base,
+                client=client_block,
                 http=self._http,
                 rpc=free_port(),
                 serf=free_port(),
