@@ -51,6 +51,7 @@ client {{
   options = {{
     "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
   }}
+  {client}
 }}
 consul {{
   auto_advertise = false
@@ -73,6 +74,7 @@ class NomadAgent:
         plugin_config: the body of the driver's `config` block in HCL; None leaves the driver out.
         state_dir: the driver's, whose processes are ended with the agent.
         network: where agent and plugin are put; the machine's own without.
+        client_block: more of the agent's client block.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class NomadAgent:
         plugin_config: str | None,
         state_dir: Path | None = None,
         network: OwnNetwork | None = None,
+        client_block: str = "",
     ) -> None:
         self.binary = binary
         self._network = network
@@ -100,6 +103,7 @@ class NomadAgent:
         (self.base / "agent.hcl").write_text(
             _CONFIG.format(
                 base=self.base,
+                client=client_block,
                 http=self._http,
                 rpc=free_port(),
                 serf=free_port(),
