@@ -206,7 +206,12 @@ def _read(path: str) -> str:
         os.close(root)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return ""
+            # The runtime reads it too, in the container, and would wait for a FIFO's writer.
+            raise DriverError(
+                f"Error in creating container: the image's /{path} is no file",
+                resolution="build the image with a plain file there, or with none",
+                code=Code.INVALID,
+            )
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(_FILE_LIMIT_BYTES).decode(errors="replace")
     finally:

@@ -173,7 +173,8 @@ def environment(inputs: SpecInputs) -> list[str]:
     merged: dict[str, str] = {"PATH": DEFAULT_PATH}
     for entry in inputs.image_config.env:
         name, _, value = entry.partition("=")
-        merged[name] = value
+        if name:  # the runtime refuses a variable without one, and an image may have it
+            merged[name] = value
     merged.setdefault("HOME", inputs.user.home or "/")
     if not inputs.host_uts:
         merged["HOSTNAME"] = _hostname(inputs.hostname)

@@ -24,6 +24,7 @@ from actors.nomad_types import (
     ExecResult,
     ExitResult,
     Fingerprint,
+    NetworkOverride,
     TaskConfig,
     TaskEvent,
     TaskStatus,
@@ -55,6 +56,7 @@ class Handle:
 
     task_id: str
     message: driver_pb2.TaskHandle
+    network: NetworkOverride | None = None
 
     @property
     def driver_state(self) -> bytes:
@@ -161,7 +163,8 @@ class HostSession:
         """StartTask with the driver config as bytes."""
         request = driver_pb2.StartTaskRequest(task=wire.task_config(task, packed))
         answer = await self._ask("StartTask", request)
-        return Handle(task_id=task.id, message=answer.handle)
+        network = wire.network_override(answer.network_override)
+        return Handle(task_id=task.id, message=answer.handle, network=network)
 
     async def recover(self, handle: Handle) -> None:
         """RecoverTask. As after an agent's restart, the handle carries no driver config."""

@@ -151,6 +151,18 @@ def status(message: driver_pb2.InspectTaskResponse) -> nomad.TaskStatus:
             oom_killed=task.result.oom_killed,
         ),
         driver_attributes=dict(message.driver.attributes),
+        network=network_override(message.network_override),
+    )
+
+
+def network_override(message: driver_pb2.NetworkOverride) -> nomad.NetworkOverride | None:
+    """The task's own network; None where the driver reports none."""
+    if not message.addr:
+        return None
+    return nomad.NetworkOverride(
+        addr=message.addr,
+        auto_advertise=message.auto_advertise,
+        port_map=dict(message.port_map),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.nomad_types import Resources, TaskConfig
+from actors.nomad_types import DnsConfig, NetworkIsolation, Resources, TaskConfig
 from plugin.host.allocdir import AllocDir
 from plugin.host.logs import read_bytes
 from plugin.host.session import Handle, HostSession
@@ -94,6 +94,8 @@ class Driver:
         user: str = "",
         env: Mapping[str, str] | None = None,
         alloc_id: str = "",
+        network: NetworkIsolation | None = None,
+        dns: DnsConfig | None = None,
     ) -> Job:
         """A task in an allocation of its own, not started."""
         alloc_id = alloc_id or str(uuid.uuid4())
@@ -110,6 +112,8 @@ class Driver:
             or Resources(cpu_shares=100, memory_mb=memory_mb, memory_limit_bytes=memory_mb * MIB),
             user=user,
             alloc_dir=str(alloc.path),
+            network=network,
+            dns=dns,
             stdout_path=str(alloc.fifo(name, "stdout")),
             stderr_path=str(alloc.fifo(name, "stderr")),
         )

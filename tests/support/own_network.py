@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import socket
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from containerd import kernel
 from plugin.host import namespaces
 
 _FETCH = """\
@@ -57,6 +62,33 @@ class OwnNetwork:
     def fetch(self, address: str, path: str = "/") -> str:
         """What a web server says; empty where nobody answers."""
         return self.run(sys.executable, "-I", "-c", _FETCH, f"http://{address}{path}").stdout
+
+    def connect(self, address: tuple[str, int], timeout_s: float | None) -> socket.socket:
+        """A connection inside; a socket stays in the network in which it was made."""
+
+        def inside() -> socket.socket:
+            descriptor = os.open(namespaces.path(self.name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                kernel.setns(descriptor, kernel.CLONE_NEWNET)
+            finally:
+                os.close(descriptor)
+            return socket.create_connection(address, timeout_s)
+
+        return kernel.in_a_thread_of_its_own(inside)
+
+    def http_handler(self) -> urllib.request.HTTPHandler:
+        """For urllib's openers: requests are made inside."""
+        connect = self.connect
+
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = connect((self.host, self.port), self.timeout)
+
+        class Handler(urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Connection, request)
+
+        return Handler()
 
     def links(self) -> list[str]:
         """Names of the network interfaces."""

@@ -247,6 +247,33 @@ def test_the_gc_block_sets_both_of_its_settings() -> None:
     assert (read.image_gc, read.image_gc_delay_s) == (False, 180.0)
 
 
+def test_extra_hosts_are_names_with_addresses() -> None:
+    read = _task(extra_hosts=["db:10.0.0.1", "six:::1", "box:[fd00::1]", "h.x_y-z:host-gateway"])
+    assert read.extra_hosts == (
+        ("db", "10.0.0.1"),
+        ("six", "::1"),
+        ("box", "fd00::1"),
+        ("h.x_y-z", "host-gateway"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("db", 'bad format for add-host: "db"'),
+        ("x\n* * * * * root sh:1.2.3.4", "bad format for add-host: "),
+        ("a b:1.2.3.4", 'bad format for add-host: "a b:1.2.3.4"'),
+        (":1.2.3.4", "bad format for add-host"),
+        ("db:1.2.3", 'invalid IP address in add-host: "1.2.3"'),
+        ("db:", 'invalid IP address in add-host: ""'),
+        ("db:fe80::1%eth0", "invalid IP address in add-host"),
+        ("db:1.2.3.4\n", "invalid IP address in add-host"),
+    ],
+)
+def test_other_lines_do_not_get_into_hosts(written: str, words: str) -> None:
+    assert words in _refused(extra_hosts=[written])
+
+
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -29,7 +28,7 @@ def test_files_are_written_for_every_reader_and_replaced(alloc: Path) -> None:
     assert (alloc / "web/.etc/hosts").read_text() == "two"
     assert first.st_mode & 0o777 == 0o644
     assert first.st_ino != (alloc / "web/.etc/hosts").stat().st_ino
-    assert sorted(os.listdir(alloc / "web/.etc")) == ["hostname", "hosts"]
+    assert sorted(path.name for path in (alloc / "web/.etc").iterdir()) == ["hostname", "hosts"]
 
 
 def test_a_link_in_the_place_of_a_file_is_replaced_not_followed(alloc: Path) -> None:

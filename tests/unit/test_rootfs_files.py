@@ -9,6 +9,7 @@ import pytest
 
 from containerd.records import Mount
 from containerd.rootfs_users import Accounts, read_accounts
+from proto.errors import Code, DriverError
 from tests.support.device_nodes import tripwire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -32,16 +33,21 @@ def test_links_of_an_image_stay_in_the_image(rootfs: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.timeout(20)
-def test_what_is_no_file_counts_as_none_and_no_descriptor_is_left(rootfs: Path) -> None:
-    (rootfs / "etc" / "passwd").mkdir()
-    os.mkfifo(rootfs / "etc" / "group")
+@pytest.mark.parametrize("name", ["passwd", "group"])
+def test_what_is_no_file_is_refused_and_no_descriptor_is_left(rootfs: Path, name: str) -> None:
+    path = rootfs / "etc" / name
     before = len(list(Path("/proc/self/fd").iterdir()))
-    assert read(rootfs) == Accounts("", "")
+    for make in (Path.mkdir, os.mkfifo):
+        make(path)
+        with pytest.raises(DriverError, match=f"the image's /etc/{name} is no file") as caught:
+            read(rootfs)
+        assert caught.value.code is Code.INVALID
+        path.rmdir() if path.is_dir() else path.unlink()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_a_device_of_an_image_is_looked_at_and_not_opened(rootfs: Path) -> None:
     """To open /dev/watchdog restarts the host; an image may have that device as its passwd."""
     tripwire(rootfs / "etc" / "passwd")
-    tripwire(rootfs / "etc" / "group")
-    assert read(rootfs) == Accounts("", "")
+    with pytest.raises(DriverError, match="the image's /etc/passwd is no file"):
+        read(rootfs)

@@ -91,3 +91,10 @@ def test_more_than_any_program_takes_is_refused() -> None:
 def test_a_name_that_the_environment_cannot_have_is_refused(name: str) -> None:
     assert "env: " in refused(env={name: "x"})
     assert "env: " in refused(env={"A": f"x\0{name}"})
+
+
+def test_a_variable_of_an_image_without_a_name_is_left_out() -> None:
+    image = ImageConfig(cmd=("/bin/true",), env=("=x", "", "A=1"))
+    env = process(image)["env"]
+    assert "A=1" in env
+    assert all(not entry.startswith("=") for entry in env)
