@@ -111,6 +111,6 @@ def ubuntu_image(registry: Registry) -> str:
 
 
 @pytest.fixture(scope="session")
-def signal_image(registry: Registry) -> str:
-    """Prints the signals that it gets."""
-    return pushed(registry, "signal", stand_ins.signal_handler())
+def mosquitto_image(registry: Registry) -> str:
+    """What runs in the place of mosquitto."""
+    return pushed(registry, "mosquitto", stand_ins.mosquitto())

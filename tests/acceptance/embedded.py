@@ -268,8 +268,8 @@ class EmbeddedTask(Task):
     async def _destroy(self) -> None:
         await self._cluster.session.destroy(self._id, force=True)
         self._state = "dead"
-        for reader in self._readers:
-            reader.finish()
+        for helper in self._helpers if self._handle is None else ():
+            helper.cancel()  # nobody ever wrote: a FIFO's end does not come
         _, late = await asyncio.wait(self._helpers, timeout=PATIENCE_S)
         for reader in self._readers:
             reader.close()

@@ -39,18 +39,11 @@ echo "Current: $(named CapEff)"
 echo "Bounding set =$(named CapBnd)"
 """
 
-# Says which signal came, and ends at SIGTERM.
-_HANDLER = r"""#!/bin/sh
-for name in HUP INT QUIT USR1 USR2 WINCH; do
-  trap "echo \"got SIG$name\"" $name
-done
-trap 'echo "got SIGTERM"; exit 0' TERM
-echo ready
-while :; do
-  sleep 600 &
-  wait $!
-  kill $! 2>/dev/null
-done
+# Reads its configuration aloud.
+_MOSQUITTO = r"""#!/bin/sh
+[ "$1" = -c ] && while read -r line; do echo "config: $line"; done <"$2"
+trap 'exit 0' TERM
+while :; do sleep 600 & wait $!; done
 """
 
 
@@ -63,12 +56,15 @@ def redis() -> images.Image:
 def ubuntu() -> images.Image:
     """For `ubuntu`: a shell under bash's name too, and capsh."""
     layer = images.busybox_layer(
-        {"bin/bash": "busybox", "sbin": None, "sbin/capsh": (_CAPSH, 0o755)}
+        {
+            "bin/bash": ('#!/bin/sh\nexec sh "$@"\n', 0o755),
+            "sbin": None,
+            "sbin/capsh": (_CAPSH, 0o755),
+        }
     )
     return images.build([layer], {"Cmd": ["/bin/bash"]})
 
 
-def signal_handler() -> images.Image:
-    """Prints the signals that it gets."""
-    layer = images.busybox_layer({"bin/signal_handler": (_HANDLER, 0o755)})
-    return images.build([layer], {"Entrypoint": ["/bin/signal_handler"]})
+def mosquitto() -> images.Image:
+    """For `eclipse-mosquitto`: says what is in its configuration."""
+    return images.build([images.busybox_layer({"bin/mosquitto": (_MOSQUITTO, 0o755)})])
