@@ -377,7 +377,8 @@ def test_every_example_is_a_job_for_this_driver(path: Path) -> None:
     assert {t.driver for group in read.groups for t in group.tasks} == {"containerd-driver"}
     for group in read.groups:
         for one in group.tasks:
-            assert one.config["image"].startswith("127.0.0.1:")
+            # The demo's registry, or a public image for whoever has a network.
+            assert one.config["image"].startswith(("127.0.0.1:", "docker.io/"))
 
 
 def test_the_guard_keeps_line_numbers() -> None:
