@@ -157,7 +157,7 @@ class AgentTask(Task):
         done = self._api.exec(self.alloc_id, argv, stdin or None, self.name)
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
-    def script(self, *argv: str) -> Done | None:
+    def script(self, *argv: str) -> Done | None:  # noqa: ARG002 - as `Task` has it
         """See `Task`. Script checks are run for a Consul, which is not there."""
         return None
 

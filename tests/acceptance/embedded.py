@@ -109,7 +109,7 @@ class EmbeddedCluster(Cluster):
         return task
 
     def crash(self) -> None:
-        """See `Cluster`. The host is this process; the plugin dies, and every wait brings it back."""
+        """See `Cluster`. The host is this process; the plugin dies, each wait brings it back."""
         before = self.session.pid
         self.session.kill_plugin()
         wait_until(
