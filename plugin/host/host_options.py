@@ -66,7 +66,8 @@ def read(arguments: argparse.Namespace) -> HostOptions:
         DriverError: code INVALID, with what is wrong.
     """
     volumes = _from_file(arguments.config_file) if arguments.config_file else {}
-    for name, text in plugin_block.pairs(arguments.host_volume, "--host-volume").items():
+    given = plugin_block.pairs(arguments.host_volume, "--host-volume", "NAME=PATH")
+    for name, text in given.items():
         path, colon, mode = text.rpartition(":")
         if not colon or mode not in {"ro", "rw"}:
             path, mode = text, "rw"

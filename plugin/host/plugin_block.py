@@ -39,8 +39,8 @@ def settings(file: Path | None, words: list[str]) -> DriverSettings:
     return options.driver_settings(hcl_config.encode(schema, read(file, words)))
 
 
-def pairs(words: list[str], option: str) -> dict[str, str]:
-    """`NAME=VALUE` words as a mapping; option names them in errors.
+def pairs(words: list[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:
+    """`NAME=VALUE` words as a mapping; option and form name them in errors.
 
     Raises:
         DriverError: code INVALID; a word has no name or no value.
@@ -49,7 +49,7 @@ def pairs(words: list[str], option: str) -> dict[str, str]:
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise DriverError(f"{option} {word}: is not NAME=VALUE", code=Code.INVALID)
+            raise DriverError(f"{option} {word}: is not {form}", code=Code.INVALID)
         found[name] = value
     return found
 

@@ -30,10 +30,12 @@ class HostPorts:
 
     Args:
         address: of this machine; where the ports are.
+        hold: False for a look at what they could be, also while another run has them.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, hold: bool = True) -> None:
         self._address = address
+        self._hold = hold
         self._taken: dict[int, str] = {}
         self._kept: list[socket.socket] = []
 
@@ -43,7 +45,7 @@ class HostPorts:
         Raises:
             DriverError: a static port is in use, or no dynamic one is free.
         """
-        keep = network.mode == "bridge"
+        keep = self._hold and network.mode == "bridge"
         static = [port for port in network.ports if port.static]
         chosen = {port.label: self._static(where, port, keep=keep) for port in static}
         for port in network.ports:

@@ -111,7 +111,9 @@ class JobRunner:
 
     def _show_ports(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
-            for port in alloc.ports:
+            # In mode "host" the driver gives its network to the tasks that ask for it.
+            shared = any(task.options.get("host_network") for task in alloc.tasks)
+            for port in alloc.ports if shared or alloc.mode == "bridge" else ():
                 self._screen.port(alloc.label if len(allocs) > 1 else "", port)
 
     async def _ready(self, job: Job) -> bool:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
 from proto.errors import Code, DriverError
 
+_STAND_IN = "/proc/self/ns/net"
 _EPILOG = """\
 Nothing is pulled, started or left behind. One task prints its spec; several print one object with
 a spec for each. Identifiers and paths of an allocation differ from run to run.
@@ -52,7 +54,7 @@ async def _specs(
     found: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,
-        contextlib.closing(HostPorts(host.address)) as ports,
+        contextlib.closing(HostPorts(host.address, hold=False)) as ports,
     ):
         allocs = plan.allocations(job, Path(root), ports, host.volumes)
         try:
@@ -69,9 +71,13 @@ async def _specs(
 
 
 async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
+    config, network = planned.config, planned.config.network
+    if network is not None:
+        # A start looks into the allocation's namespace; for a preview none is made.
+        config = replace(config, network=replace(network, path=_STAND_IN))
     try:
         packed = hcl_config.encode(hclspec.schema(options.TASK_OPTIONS), planned.options)
-        seen = await spec_preview.preview(node, planned.config, options.task_options(packed))
+        seen = await spec_preview.preview(node, config, options.task_options(packed))
     except DriverError as error:
         raise DriverError(
             f"{planned.label}: {error.brief}",
@@ -81,6 +87,9 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
         ) from error
     for note in seen.notes:
         sys.stderr.write(f"{planned.label}: {note}\n")
+    for namespace in seen.document["linux"]["namespaces"]:
+        if network is not None and namespace.get("path") == _STAND_IN:
+            namespace["path"] = network.path
     return seen.document
 
 

@@ -18,6 +18,7 @@ from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.image_store import Images
 from tests.support.images import Image, digest_of
 from tests.support.raw_server import RawServer, Reply
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.containerd
 
@@ -252,6 +253,11 @@ def test_a_registry_that_drips_is_given_up_when_the_pulls_time_is_over(
     assert caught.value.code is Code.TIMEOUT
     assert caught.value.recoverable
     assert layer_of(image) not in containerd.ctr("content", "list", "-q")
+    wait_until(
+        lambda: "nomad-driver" not in containerd.ctr("content", "active"),
+        20,
+        "what came of the layer stays on the disk",
+    )
 
 
 def test_s13_no_redirect_and_no_realm_leads_to_plain_text_elsewhere(store: Images) -> None:

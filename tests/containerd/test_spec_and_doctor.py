@@ -93,6 +93,22 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
     assert driver.leftovers() == []
 
 
+def test_a_spec_names_the_networks_namespace_and_makes_none(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    job = json.loads(Path(job_file(tmp_path, {"image": image, "command": "/bin/x"})).read_text())
+    job["TaskGroups"][0]["Networks"] = [{"Mode": "bridge", "DynamicPorts": [{"Label": "a"}]}]
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    shown = command(driver, "spec", str(tmp_path / "job.json"))
+    assert shown.returncode == 0, shown.stderr
+    spec = json.loads(shown.stdout)
+    env = dict(line.split("=", 1) for line in spec["process"]["env"])
+    (network,) = (n for n in spec["linux"]["namespaces"] if n["type"] == "network")
+    assert network["path"] == f"/var/run/netns/{env['NOMAD_ALLOC_ID']}"
+    assert not Path(network["path"]).exists()
+    assert "NOMAD_PORT_a" in env
+
+
 def test_a_spec_without_its_image_says_what_is_missing(driver: Driver, tmp_path: Path) -> None:
     config = {"image": "127.0.0.1:1/nowhere:1", "command": "/bin/x"}
     shown = command(driver, "spec", job_file(tmp_path, config))

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.own_network import OwnNetwork
 from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
@@ -86,13 +87,17 @@ class NomadApi:
     Args:
         address: the agent's HTTP address.
         binary: the `nomad` program, for what only its command line can do.
+        network: where the agent listens, when that is not here.
     """
 
-    def __init__(self, address: str, binary: Path) -> None:
+    def __init__(self, address: str, binary: Path, network: OwnNetwork | None = None) -> None:
         self.address = address
         self._binary = binary
         # A proxy from the environment would take loopback requests elsewhere.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.ProxyHandler({})]
+        if network is not None:
+            handlers.append(network.http_handler())
+        self._opener = urllib.request.build_opener(*handlers)
 
     def text(self, method: str, path: str, body: Any = None, **query: str | int | bool) -> str:
         """One request; the answer as text.

@@ -48,7 +48,8 @@ def brief(name: str, reason: str) -> str:
     return f"{name} cannot be built; python -m tests.nomad.build {name} says why"
 
 
-def _plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
+def plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
+    """The body of the agent's config block for the driver."""
     return f"""
         containerd_address = "{containerd.address}"
         containerd_namespace = "{containerd.namespace}"
@@ -63,7 +64,7 @@ def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
     # Short: sockets lie below it.
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
         state_dir = Path(folder)
-        agent = NomadAgent(built("agent"), _plugin_config(containerd, state_dir), state_dir)
+        agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir)
         make_plugin_dir(agent.plugins)
         with agent:
             yield agent
@@ -93,7 +94,7 @@ def make_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[Calla
         state_dir = Path(folder)
 
         def make() -> GoHost:
-            hosts.append(GoHost(host_binary, _plugin_config(containerd, state_dir), state_dir))
+            hosts.append(GoHost(host_binary, plugin_config(containerd, state_dir), state_dir))
             return hosts[-1]
 
         yield make
@@ -105,7 +106,7 @@ def make_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[Calla
 def _shared_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[GoHost]:
     with tempfile.TemporaryDirectory(prefix="cd-h-", dir="/run") as folder:
         state_dir = Path(folder)
-        with GoHost(host_binary, _plugin_config(containerd, state_dir), state_dir) as host:
+        with GoHost(host_binary, plugin_config(containerd, state_dir), state_dir) as host:
             yield host
 
 

@@ -55,6 +55,9 @@ class HostTask:
     user: str = ""
     cpu_shares: int = 100
     memory_mb: int = 64
+    memory_max_mb: int = 0
+    mounts: Sequence[Json] = ()
+    dns: Json | None = None
     collector: Json | None = None
 
     def __post_init__(self) -> None:
@@ -72,6 +75,9 @@ class HostTask:
             "user": self.user,
             "cpu_shares": self.cpu_shares,
             "memory_mb": self.memory_mb,
+            "memory_max_mb": self.memory_max_mb,
+            "mounts": list(self.mounts),
+            "dns": self.dns,
             "collector": self.collector,
         }
 

@@ -16,6 +16,7 @@ from typing import Self
 from tests.nomad.api import NomadApi
 from tests.nomad.leftovers import end_all_with, end_cgroups, mounts_below, pids_with, unmount_below
 from tests.support import mounted
+from tests.support.own_network import OwnNetwork
 from tests.support.registry import free_port
 from tests.support.waiting import wait_until
 
@@ -46,9 +47,11 @@ client {{
   memory_total_mb = 16384
   max_kill_timeout = "120s"
   cni_path = "/usr/lib/cni"
+  cni_config_dir = "{base}/cni"
   options = {{
     "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
   }}
+  {client}
 }}
 consul {{
   auto_advertise = false
@@ -70,12 +73,20 @@ class NomadAgent:
         binary: a `nomad`.
         plugin_config: the body of the driver's `config` block in HCL; None leaves the driver out.
         state_dir: the driver's, whose processes are ended with the agent.
+        network: where agent and plugin are put; the machine's own without.
+        client_block: more of the agent's client block.
     """
 
     def __init__(
-        self, binary: Path, plugin_config: str | None, state_dir: Path | None = None
+        self,
+        binary: Path,
+        plugin_config: str | None,
+        state_dir: Path | None = None,
+        network: OwnNetwork | None = None,
+        client_block: str = "",
     ) -> None:
         self.binary = binary
+        self._network = network
         self.base = Path(tempfile.mkdtemp(prefix="cd-nomad-"))
         self.plugins = self.base / "plugins"
         self.plugins.mkdir()
@@ -84,12 +95,15 @@ class NomadAgent:
         self._state_dir = state_dir
         self._has_driver = plugin_config is not None
         self._http = free_port()
-        self.api = NomadApi(f"http://127.0.0.1:{self._http}", binary)
+        self.cni = self.base / "cni"
+        self.cni.mkdir()
+        self.api = NomadApi(f"http://127.0.0.1:{self._http}", binary, network)
         block = f'plugin "{DRIVER}" {{\n  config {{\n{plugin_config}\n  }}\n}}\n'
         raw = 'plugin "raw_exec" {\n  config { enabled = true }\n}\n'
         (self.base / "agent.hcl").write_text(
             _CONFIG.format(
                 base=self.base,
+                client=client_block,
                 http=self._http,
                 rpc=free_port(),
                 serf=free_port(),
@@ -120,9 +134,10 @@ class NomadAgent:
 
     def start(self) -> None:
         """Starts the agent; returns when its node is ready and the driver healthy."""
+        command = [str(self.binary), "agent", f"-config={self.base / 'agent.hcl'}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [str(self.binary), "agent", f"-config={self.base / 'agent.hcl'}"],
+                command if self._network is None else self._network.inside(*command),
                 cwd=self.base,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,

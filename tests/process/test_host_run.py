@@ -357,6 +357,23 @@ def test_the_plugin_block_of_an_agent_file_is_taken(host: Host, tmp_path: Path) 
     assert "at /none" in err
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_port_of_the_hosts_network_is_told_where_a_task_has_that_network(
+    host: Host, shared: bool
+) -> None:
+    task = host.task("exit 0")
+    task["Config"]["host_network"] = shared
+    network = {"DynamicPorts": [{"Label": "http"}], "ReservedPorts": [{"Label": "s", "Value": 81}]}
+    group = {"Name": "g", "Tasks": [task], "Networks": [network]}
+    job = host.directory / "ports.json"
+    job.write_text(json.dumps({"ID": "j", "TaskGroups": [group]}))
+    status, _, err = host.ended(host.start_file(job))
+    assert status == 0, err
+    told = [line for line in err.splitlines() if line.startswith("port ")]
+    assert len(told) == (2 if shared else 0)
+    assert ("port s: 127.0.0.1:81" in told) == shared
+
+
 def test_verbose_shows_the_plugins_log(host: Host) -> None:
     _, _, err = host.run(host.task("exit 0"), arguments=("--verbose",))
     assert "INFO the agent ends the plugin; tasks go on" in err

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import http.client
+import os
+import socket
 import subprocess
 import sys
+import urllib.request
 import uuid
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
+from containerd import kernel
 from plugin.host import namespaces
 
 _FETCH = """\
@@ -58,10 +63,53 @@ class OwnNetwork:
         """What a web server says; empty where nobody answers."""
         return self.run(sys.executable, "-I", "-c", _FETCH, f"http://{address}{path}").stdout
 
+    def connect(self, address: tuple[str, int], timeout_s: float | None) -> socket.socket:
+        """A connection inside; a socket stays in the network in which it was made."""
+
+        def inside() -> socket.socket:
+            descriptor = os.open(namespaces.path(self.name), os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                kernel.setns(descriptor, kernel.CLONE_NEWNET)
+            finally:
+                os.close(descriptor)
+            return socket.create_connection(address, timeout_s)
+
+        return kernel.in_a_thread_of_its_own(inside)
+
+    def http_handler(self) -> urllib.request.HTTPHandler:
+        """For urllib's openers: requests are made inside."""
+        connect = self.connect
+
+        class Connection(http.client.HTTPConnection):
+            def connect(self) -> None:
+                self.sock = connect((self.host, self.port), self.timeout)
+
+        class Handler(urllib.request.HTTPHandler):
+            def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(Connection, request)
+
+        return Handler()
+
     def links(self) -> list[str]:
         """Names of the network interfaces."""
         lines = self.run("busybox", "ip", "-o", "link").stdout.splitlines()
         return [line.split(": ")[1].partition("@")[0] for line in lines]
+
+    def join(self, other: OwnNetwork, own: str, theirs: str) -> None:
+        """A cable to another network, with an address of 24 bits at each end."""
+        for words in (
+            f"link add cable type veth peer name cable netns {other.name}",
+            f"addr add {own}/24 dev cable",
+            "link set cable up",
+        ):
+            self.must("ip", *words.split())
+        other.must("ip", "addr", "add", f"{theirs}/24", "dev", "cable")
+        other.must("ip", "link", "set", "cable", "up")
+
+    def must(self, *command: str) -> None:
+        """Runs a command inside that has to succeed."""
+        done = self.run(*command)
+        assert done.returncode == 0, (command, done.stderr)
 
     def rules(self) -> str:
         """Every rule of iptables."""

@@ -87,6 +87,13 @@ def test_a_static_port_that_is_in_use_cannot_be_published(ports: HostPorts, busy
     assert f"sport = {busy}" in error.value.resolution
 
 
+def test_a_look_at_ports_holds_none_and_minds_nobody(busy: int) -> None:
+    ports = HostPorts(HOME, hold=False)
+    static, dynamic = ports.choose("g", network(Port(label="a", static=busy), Port(label="b")))
+    assert static.value == busy
+    assert is_free(dynamic.value)
+
+
 def test_of_the_hosts_network_a_static_port_is_the_tasks_own_matter(
     ports: HostPorts, busy: int
 ) -> None:

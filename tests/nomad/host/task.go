@@ -14,16 +14,18 @@ import (
 
 // Task is what a test says of a task; the rest of Nomad's task config follows from it.
 type Task struct {
-	ID        string            `json:"id"`
-	Name      string            `json:"name"`
-	AllocID   string            `json:"alloc_id"`
-	AllocDir  string            `json:"alloc_dir"`
-	ConfigHCL string            `json:"config_hcl"`
-	Env       map[string]string `json:"env"`
-	User      string            `json:"user"`
-	CPUShares int64             `json:"cpu_shares"`
-	MemoryMB  int64             `json:"memory_mb"`
-	NetNS     string            `json:"netns"`
+	ID          string             `json:"id"`
+	Name        string             `json:"name"`
+	AllocID     string             `json:"alloc_id"`
+	AllocDir    string             `json:"alloc_dir"`
+	ConfigHCL   string             `json:"config_hcl"`
+	Env         map[string]string  `json:"env"`
+	User        string             `json:"user"`
+	CPUShares   int64              `json:"cpu_shares"`
+	MemoryMB    int64              `json:"memory_mb"`
+	MemoryMaxMB int64              `json:"memory_max_mb"`
+	NetNS       string             `json:"netns"`
+	DNS         *drivers.DNSConfig `json:"dns"`
 
 	Collector *pstructs.ReattachConfig `json:"collector"` // of an earlier answer
 
@@ -70,13 +72,16 @@ func (t *Task) driverConfig() *drivers.TaskConfig {
 		StdoutPath: t.fifo("stdout"), StderrPath: t.fifo("stderr"),
 		Resources: &drivers.Resources{
 			NomadResources: &structs.AllocatedTaskResources{
-				Cpu:    structs.AllocatedCpuResources{CpuShares: t.CPUShares},
-				Memory: structs.AllocatedMemoryResources{MemoryMB: t.MemoryMB},
+				Cpu: structs.AllocatedCpuResources{CpuShares: t.CPUShares},
+				Memory: structs.AllocatedMemoryResources{
+					MemoryMB: t.MemoryMB, MemoryMaxMB: t.MemoryMaxMB,
+				},
 			},
 			LinuxResources: &drivers.LinuxResources{
-				CPUShares: t.CPUShares, MemoryLimitBytes: t.MemoryMB << 20,
+				CPUShares: t.CPUShares, MemoryLimitBytes: max(t.MemoryMB, t.MemoryMaxMB) << 20,
 			},
 		},
+		DNS: t.DNS,
 	}
 	if t.NetNS != "" {
 		made.NetworkIsolation = &drivers.NetworkIsolationSpec{

@@ -1,0 +1,68 @@
+# A web server on a bridge network, published on a port of this machine.
+#
+#   containerd-driver run example/bridge.nomad
+#
+# says where, such as `port http: 127.0.0.1:25123 -> 8080`; then ask it, and stop it with Ctrl-C:
+#
+#   curl http://127.0.0.1:25123/
+#
+# The group's tasks share the network: the visitor reaches the server on loopback.
+#
+# The image lies in the demo's registry on loopback. With a network, any image does:
+#   image = "docker.io/library/busybox:1.36"
+
+variable "image" {
+  default = "127.0.0.1:5000/hello:1"
+}
+
+job "bridge" {
+  datacenters = ["dc1"]
+  type        = "service"
+
+  group "web" {
+    network {
+      mode = "bridge"
+
+      port "http" {
+        to = 8080
+      }
+    }
+
+    task "server" {
+      driver = "containerd-driver"
+
+      config {
+        image   = var.image
+        command = "/bin/sh"
+        args    = ["-c", "trap 'exit 0' TERM; busybox httpd -f -p $NOMAD_PORT_http -h /local & wait"]
+      }
+
+      template {
+        destination = "local/index.html"
+        data        = <<-EOT
+          hello from {{ env "NOMAD_ALLOC_ADDR_http" }}, which is {{ env "NOMAD_ADDR_http" }} outside
+        EOT
+      }
+
+      resources {
+        cpu    = 100
+        memory = 32
+      }
+    }
+
+    task "visitor" {
+      driver = "containerd-driver"
+
+      config {
+        image   = var.image
+        command = "/bin/sh"
+        args    = ["-c", "until wget -qO- http://127.0.0.1:$NOMAD_PORT_http/; do sleep 0.3; done"]
+      }
+
+      resources {
+        cpu    = 100
+        memory = 32
+      }
+    }
+  }
+}

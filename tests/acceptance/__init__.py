@@ -1,0 +1,1 @@
+"""Jobs of `example/` through every way to drive the driver."""

@@ -1,0 +1,262 @@
+"""A whole Nomad agent as the host: `nomad job run`, its API, and its command line for exec."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import termios
+import threading
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.cluster import (
+    PATIENCE_S,
+    VOLUME,
+    Cluster,
+    Done,
+    End,
+    Sample,
+    Task,
+    Terminal,
+    example,
+)
+from tests.acceptance.go_cluster import sample
+from tests.nomad.api import ApiError, Json, NomadApi
+from tests.nomad.nomad_agent import NomadAgent
+from tests.support.plugin_dir import make_plugin_dir
+from tests.support.waiting import wait_until
+
+
+class AgentCluster(Cluster):
+    """A NomadAgent for all tests. config is the plugin block's."""
+
+    def __init__(self, binary: Path, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self._binary = binary
+        self._config = {**config, **self.own_config()}
+        self.tasks: list[AgentTask] = []
+        self._begin()
+
+    def _begin(self) -> None:
+        volume = f'host_volume "{VOLUME}" {{ path = "{self.base / VOLUME}" }}'
+        self.agent = NomadAgent(
+            self._binary, _hcl(self._config), self.base / "state", client_block=volume
+        )
+        make_plugin_dir(self.agent.plugins)
+        self.agent.start()
+        self.api.text(
+            "PUT", "/v1/operator/scheduler/configuration", {"MemoryOversubscriptionEnabled": True}
+        )
+
+    @property
+    def api(self) -> NomadApi:
+        """The agent's."""
+        return self.agent.api
+
+    def start(self, job: str, **variables: str) -> Task:
+        """See `Cluster`."""
+        body = self.read(job, variables)
+        # A purged job is remembered with its allocations for a while.
+        body["ID"] = f"{body['ID']}-{uuid.uuid4().hex[:8]}"
+        alloc = self.api.start(body)
+        task = AgentTask(self, body, alloc)
+        self.tasks.append(task)
+        return task
+
+    def read(self, job: str, variables: Mapping[str, str]) -> Json:
+        """The job file as `nomad job run` reads it."""
+        words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
+        done = subprocess.run(
+            [str(self._binary), "job", "run", "-output", *words, str(example(job))],
+            env=environment(self.api),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        body: Json = json.loads(done.stdout)["Job"]
+        return body
+
+    def crash(self) -> None:
+        """See `Cluster`."""
+        pids = self.agent.plugin_pids()
+        self.agent.kill()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.agent.start()
+
+    def deny_privileged(self) -> None:
+        """See `Cluster`."""
+        self.agent.close()
+        self._config["allow_privileged"] = False
+        self._begin()
+
+    def clean(self) -> None:
+        """See `Cluster`."""
+        for task in list(self.tasks):
+            task.purge()
+
+    def close(self) -> None:
+        """See `Cluster`."""
+        self.agent.close()
+        self.remove_base()
+
+
+def environment(api: NomadApi) -> dict[str, str]:
+    """Of the `nomad` command: nothing of the tests' own gets in."""
+    return {"NOMAD_ADDR": api.address, "PATH": os.defpath, "HOME": "/nonexistent"}
+
+
+def _hcl(config: Mapping[str, Any]) -> str:
+    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in config.items())
+
+
+class AgentTask(Task):
+    """The first task of a job's one allocation."""
+
+    def __init__(self, cluster: AgentCluster, job: Json, alloc: str) -> None:
+        super().__init__(job["TaskGroups"][0]["Tasks"][0]["Name"], alloc)
+        self._cluster = cluster
+        self._job = job
+
+    @property
+    def _api(self) -> NomadApi:
+        return self._cluster.api
+
+    @property
+    def state(self) -> str:
+        """See `Task`."""
+        state: str = self._api.task(self.alloc_id, self.name).get("State", "pending")
+        return state
+
+    @property
+    def alloc_dir(self) -> Path:
+        """See `Task`."""
+        return self._cluster.agent.alloc_root / self.alloc_id
+
+    def story(self) -> str:
+        """See `Task`."""
+        return self._api.story(self.alloc_id, self.name)
+
+    def log(self, stream: str = "stdout") -> str:
+        """See `Task`."""
+        return self._api.logs(self.alloc_id, stream, self.name)
+
+    def exec(self, *argv: str, stdin: str = "") -> Done:
+        """See `Task`."""
+        done = self._api.exec(self.alloc_id, argv, stdin or None, self.name)
+        return Done(code=done.returncode, out=done.stdout, err=done.stderr)
+
+    def script(self, *argv: str) -> Done | None:  # noqa: ARG002 - as `Task` has it
+        """See `Task`. Script checks are run for a Consul, which is not there."""
+        return None
+
+    def terminal(self, *argv: str, rows: int, columns: int) -> Terminal:
+        """See `Task`."""
+        command = [str(self._cluster.agent.binary), "alloc", "exec", "-i", "-t"]
+        command += [f"-task={self.name}", self.alloc_id, *argv]
+        return PtyTerminal(command, environment(self._api), rows, columns)
+
+    def signal(self, name: str) -> str:
+        """See `Task`."""
+        done = subprocess.run(
+            [
+                *(str(self._cluster.agent.binary), "alloc", "signal", "-s", name),
+                *(f"-task={self.name}", self.alloc_id),
+            ],
+            env=environment(self._api),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        return "" if done.returncode == 0 else done.stdout + done.stderr
+
+    def stop(self) -> None:
+        """See `Task`."""
+        self._api.stop_and_wait(self._job["ID"], purge=False)
+
+    def end(self, timeout_s: float = PATIENCE_S) -> End:
+        """See `Task`."""
+        wait_until(lambda: self.state == "dead", timeout_s, self.story)
+        ends = [e for e in self._api.events(self.alloc_id, self.name) if e["Type"] == "Terminated"]
+        details = ends[-1]["Details"]
+        return End(exit_code=int(details["exit_code"]), oom_killed=details["oom_killed"] == "true")
+
+    def samples(self, count: int) -> list[Sample]:
+        """See `Task`."""
+        found: list[Sample] = []
+
+        def another() -> bool:
+            answer = self._api.json("GET", f"/v1/client/allocation/{self.alloc_id}/stats")
+            item = (answer.get("Tasks") or {}).get(self.name)
+            if item and (not found or item["Timestamp"] > found[-1].at_ns):
+                found.append(sample(item))
+            return len(found) == count
+
+        wait_until(another, PATIENCE_S, lambda: f"only {found}")
+        return found
+
+    def purge(self) -> None:
+        """See `Task`."""
+        if self in self._cluster.tasks:
+            self._cluster.tasks.remove(self)
+            with contextlib.suppress(ApiError):
+                self._api.stop_and_wait(self._job["ID"])
+            self._api.collect_garbage()
+            wait_until(lambda: not self.alloc_dir.exists(), PATIENCE_S, f"{self.alloc_dir} stays")
+
+
+class PtyTerminal(Terminal):
+    """A program on a terminal of this machine, as a user's shell has it."""
+
+    def __init__(self, command: list[str], env: Mapping[str, str], rows: int, columns: int) -> None:
+        self._out = bytearray()
+        self._master, slave = pty.openpty()
+        _set_size(slave, rows, columns)
+        self._process = subprocess.Popen(
+            command, env=dict(env), stdin=slave, stdout=slave, stderr=slave, start_new_session=True
+        )
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        # Linux says EIO once nobody has the other end open.
+        with contextlib.suppress(OSError):
+            while data := os.read(self._master, 4096):
+                self._out += data
+
+    def type(self, text: str) -> None:
+        """See `Terminal`."""
+        os.write(self._master, text.encode())
+
+    def resize(self, rows: int, columns: int) -> None:
+        """See `Terminal`."""
+        _set_size(self._master, rows, columns)
+        self._process.send_signal(signal.SIGWINCH)
+
+    def output(self) -> str:
+        """See `Terminal`."""
+        return self._out.decode(errors="replace")
+
+    def exit_code(self) -> int:
+        """See `Terminal`."""
+        code = self._process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        os.close(self._master)
+        return code
+
+
+def _set_size(terminal: int, rows: int, columns: int) -> None:
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

@@ -1,0 +1,70 @@
+"""Images that stand in for the public ones of the examples, built here of busybox and scripts."""
+
+from __future__ import annotations
+
+from tests.support import images
+
+# Answers in Redis's own protocol, one client at a time, as far as `PING` goes.
+_REDIS = r"""#!/bin/sh
+echo "* Ready to accept connections"
+trap 'echo "bye bye"; exit 0' TERM INT
+mkfifo /tmp/talk
+while :; do
+  nc -l -p 6379 </tmp/talk | sed -u 's/.*PING.*/+PONG\r/;t;d' >/tmp/talk &
+  wait $!
+done
+"""
+
+# What `capsh --print` of libcap says of the running process, as far as tests look at it.
+_CAPSH = r"""#!/bin/sh
+names='chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap
+linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module
+sys_rawio sys_chroot sys_ptrace sys_pacct sys_admin sys_boot sys_nice sys_resource sys_time
+sys_tty_config mknod lease audit_write audit_control setfcap mac_override mac_admin syslog
+wake_alarm block_suspend audit_read perfmon bpf checkpoint_restore'
+named() {
+  mask=$((0x$(grep "^$1:" /proc/self/status | cut -f 2))) number=0 list=
+  for name in $names; do
+    [ $(((mask >> number) & 1)) = 1 ] && list="$list,cap_$name"
+    number=$((number + 1))
+  done
+  while [ $number -lt 63 ]; do
+    [ $(((mask >> number) & 1)) = 1 ] && list="$list,$number"
+    number=$((number + 1))
+  done
+  echo "${list#,}"
+}
+[ "$1" = --print ] || exit 1
+echo "Current: $(named CapEff)"
+echo "Bounding set =$(named CapBnd)"
+"""
+
+# Reads its configuration aloud.
+_MOSQUITTO = r"""#!/bin/sh
+[ "$1" = -c ] && while read -r line; do echo "config: $line"; done <"$2"
+trap 'exit 0' TERM
+while :; do sleep 600 & wait $!; done
+"""
+
+
+def redis() -> images.Image:
+    """For `redis`: listens at 6379, answers PING, says bye at its end."""
+    layer = images.busybox_layer({"bin/mkfifo": "busybox", "bin/redis-server": (_REDIS, 0o755)})
+    return images.build([layer], {"Cmd": ["redis-server"], "ExposedPorts": {"6379/tcp": {}}})
+
+
+def ubuntu() -> images.Image:
+    """For `ubuntu`: a shell under bash's name too, and capsh."""
+    layer = images.busybox_layer(
+        {
+            "bin/bash": ('#!/bin/sh\nexec sh "$@"\n', 0o755),
+            "sbin": None,
+            "sbin/capsh": (_CAPSH, 0o755),
+        }
+    )
+    return images.build([layer], {"Cmd": ["/bin/bash"]})
+
+
+def mosquitto() -> images.Image:
+    """For `eclipse-mosquitto`: says what is in its configuration."""
+    return images.build([images.busybox_layer({"bin/mosquitto": (_MOSQUITTO, 0o755)})])

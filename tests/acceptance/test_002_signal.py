@@ -1,0 +1,25 @@
+"""Signals by their names, and names that are none."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.cluster import Cluster
+
+pytestmark = pytest.mark.containerd
+
+
+def test_a_signal_reaches_the_task_and_a_wrong_name_is_refused(
+    cluster: Cluster, busybox_image: str
+) -> None:
+    task = cluster.run("signal", image=busybox_image)
+    task.wait_log("ready")
+    assert "Invalid signal" in task.signal("INVALID")
+    assert task.state == "running"
+    for name in ("SIGUSR1", "SIGHUP"):
+        assert task.signal(name) == ""
+        task.wait_log(f"got {name}")
+    task.stop()
+    assert task.state == "dead"
+    assert task.end().exit_code == 0
+    assert task.wait_log("got SIGTERM").endswith("got SIGTERM\n")

@@ -1,0 +1,56 @@
+"""An image that only those with a password get."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+
+import pytest
+
+from tests.acceptance import stand_ins
+from tests.acceptance.cluster import Cluster
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.containerd
+
+USER, PASSWORD = "somebody", "not for everybody"
+DENIED = "pull access denied, repository does not exist or may require authorization"
+
+
+@pytest.fixture(scope="module")
+def private_registry() -> Iterator[Registry]:
+    """A registry with a password."""
+    with Registry(USER, PASSWORD) as registry:
+        yield registry
+
+
+@pytest.fixture
+def private_image(private_registry: Registry, containerd: ContainerdDaemon) -> Iterator[str]:
+    """An image there, which containerd has not yet and not any more after the test."""
+    word = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    image = images.push(private_registry.host, "team/app", "1", stand_ins.ubuntu(), f"Basic {word}")
+    yield image
+    containerd.ctr("images", "rm", "--sync", image, check=False)
+
+
+def test_without_a_password_the_task_fails_and_the_reason_is_told(
+    cluster: Cluster, containerd: ContainerdDaemon, private_image: str
+) -> None:
+    story = cluster.failure("auth", image=private_image)
+    assert DENIED in story
+    assert private_image in story
+    assert private_image not in containerd.ctr("images", "ls", "-q")
+
+
+def test_a_wrong_password_is_refused_and_not_told(cluster: Cluster, private_image: str) -> None:
+    story = cluster.failure("auth", image=private_image, username=USER, password="wrong-word")
+    assert DENIED in story
+    assert "wrong-word" not in story
+
+
+def test_with_the_password_the_task_runs(cluster: Cluster, private_image: str) -> None:
+    task = cluster.run("auth", image=private_image, username=USER, password=PASSWORD)
+    assert task.exec("echo", "inside").out == "inside\n"
+    assert PASSWORD not in task.story()

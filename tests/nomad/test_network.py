@@ -1,0 +1,106 @@
+"""A network and services of a real agent: CNI's bridge, published ports, registered addresses.
+
+Agent, bridge and rules are in a network namespace of the test's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.nomad.api import Json, NomadApi, make_job
+from tests.nomad.conftest import built, plugin_config
+from tests.nomad.nomad_agent import NomadAgent
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.own_network import OwnNetwork
+from tests.support.plugin_dir import make_plugin_dir
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
+
+NETWORK = "bridged"
+SUBNET = "10.214.0.0/24"
+
+
+def conflist(ipam: Path) -> Json:
+    """What Nomad's own bridge mode runs, for kernels whose modules it does not find."""
+    addresses = {
+        "type": "host-local",
+        "dataDir": str(ipam),
+        "ranges": [[{"subnet": SUBNET}]],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    }
+    bridge = {"type": "bridge", "bridge": "ctest0", "isGateway": True, "ipMasq": True}
+    return {
+        "cniVersion": "0.4.0",
+        "name": NETWORK,
+        "plugins": [
+            {**bridge, "hairpinMode": True, "ipam": addresses},
+            {"type": "firewall", "backend": "iptables"},
+            {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+        ],
+    }
+
+
+@pytest.fixture
+def network() -> Iterator[OwnNetwork]:
+    with OwnNetwork() as own:
+        yield own
+
+
+@pytest.fixture
+def bridged(containerd: ContainerdDaemon, network: OwnNetwork) -> Iterator[NomadApi]:
+    """An agent that has a bridge for its jobs."""
+    with tempfile.TemporaryDirectory(prefix="cd-n-", dir="/run") as folder:
+        state_dir = Path(folder)
+        agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir, network)
+        make_plugin_dir(agent.plugins)
+        (agent.cni / f"{NETWORK}.conflist").write_text(json.dumps(conflist(agent.base / "ipam")))
+        with agent:
+            yield agent.api
+
+
+def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
+    bridged: NomadApi, network: OwnNetwork, driver: Driver, busybox_image: str
+) -> None:
+    async def pull() -> None:  # the registry is not in the agent's network
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+
+    asyncio.run(pull())
+    script = "mkdir /www; hostname >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
+    job = make_job("web", {"image": busybox_image, "command": "sh", "args": ["-c", script]})
+    group = job["TaskGroups"][0]
+    group["Networks"] = [
+        {"Mode": f"cni/{NETWORK}", "DynamicPorts": [{"Label": "http", "To": 8080}]}
+    ]
+    service = {"Provider": "nomad", "PortLabel": "http"}
+    group["Tasks"][0]["Services"] = [
+        {**service, "Name": "inside", "AddressMode": "driver"},
+        {**service, "Name": "outside", "AddressMode": "auto"},
+    ]
+    alloc = bridged.run(job)
+    found = {name: registered(bridged, name) for name in ("inside", "outside")}
+    assert found["inside"]["Address"].startswith("10.214.0.")
+    assert found["inside"]["Port"] == 8080
+    assert found["outside"]["Address"] == "127.0.0.1"
+    assert found["outside"]["Port"] >= 20000
+    for service in found.values():
+        address = f"{service['Address']}:{service['Port']}"
+        wait_until(lambda at=address: network.fetch(at), 20, lambda at=address: f"{at} is silent")
+        assert network.fetch(address) == f"main-{alloc[:8]}\n"
+    bridged.stop_and_wait("web")
+    wait_until(lambda: not bridged.json("GET", "/v1/service/inside"), 20, "still registered")
+
+
+def registered(nomad: NomadApi, name: str) -> Json:
+    """The only instance of a service."""
+    wait_until(lambda: nomad.json("GET", f"/v1/service/{name}"), 30, f"no service {name}")
+    (instance,) = nomad.json("GET", f"/v1/service/{name}")
+    return dict(instance)
