@@ -228,3 +228,23 @@ def test_s25_any_task_of_nomad_is_started_or_refused(
         ),
     )
     judge(task, {"image": "x"}, ImageConfig(cmd=("/bin/true",)), Accounts("", ""))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("hooks", "annotations", "annotation", "cdi_spec_dirs", "runtime_options", "rootfs"),
+        *(
+            "seccomp_profile_dir",
+            "allow_runtimes",
+            "allow_privileged",
+            "init_path",
+            "cgroup_parent",
+        ),
+        *("containerd_namespace", "containerd_address", "state_dir", "registry_config_path"),
+    ],
+)
+def test_s24_a_job_has_no_say_in_what_is_the_operators(name: str) -> None:
+    for value in ("x", True, ["x"], [{"io.kubernetes.cri": "x"}]):
+        with pytest.raises(DriverError, match=f"{name}: no such option"):
+            options.task_options(msgpack.packb({"image": "x", name: value}))
