@@ -13,7 +13,7 @@ import subprocess
 import termios
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,15 @@ class AgentCluster(Cluster):
         self._binary = binary
         self._config = {**config, **self.own_config()}
         self.tasks: list[AgentTask] = []
-        self._begin()
+        self._begin({})
 
-    def _begin(self) -> None:
+    def _begin(self, more: Mapping[str, Any]) -> None:
         volume = f'host_volume "{VOLUME}" {{ path = "{self.base / VOLUME}" }}'
         self.agent = NomadAgent(
-            self._binary, _hcl(self._config), self.base / "state", client_block=volume
+            self._binary,
+            hcl({**self._config, **more}),
+            self.base / "state",
+            client_block=volume,
         )
         make_plugin_dir(self.agent.plugins)
         self.agent.start()
@@ -63,7 +66,7 @@ class AgentCluster(Cluster):
 
     def start(self, job: str, **variables: str) -> Task:
         """See `Cluster`."""
-        body = self.read(job, variables)
+        body = read(self._binary, job, variables)
         # A purged job is remembered with its allocations for a while.
         body["ID"] = f"{body['ID']}-{uuid.uuid4().hex[:8]}"
         alloc = self.api.start(body)
@@ -71,35 +74,21 @@ class AgentCluster(Cluster):
         self.tasks.append(task)
         return task
 
-    def read(self, job: str, variables: Mapping[str, str]) -> Json:
-        """The job file as `nomad job run` reads it."""
-        words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
-        done = subprocess.run(
-            [str(self._binary), "job", "run", "-output", *words, str(example(job))],
-            env=environment(self.api),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        body: Json = json.loads(done.stdout)["Job"]
-        return body
-
-    def crash(self) -> None:
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """See `Cluster`."""
         pids = self.agent.plugin_pids()
         self.agent.kill()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        meanwhile()
         self.agent.start()
 
-    def deny_privileged(self) -> None:
+    def restart(self, **config: Any) -> None:
         """See `Cluster`."""
+        self.clean()
         self.agent.close()
-        self._config["allow_privileged"] = False
-        self._begin()
+        self._begin(config)
 
     def clean(self) -> None:
         """See `Cluster`."""
@@ -112,12 +101,29 @@ class AgentCluster(Cluster):
         self.remove_base()
 
 
+def read(binary: Path, job: str, variables: Mapping[str, str]) -> Json:
+    """A job file as `nomad job run` reads it, for the API."""
+    words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
+    done = subprocess.run(
+        [str(binary), "job", "run", "-output", *words, str(example(job))],
+        env={"PATH": os.defpath, "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    body: Json = json.loads(done.stdout)["Job"]
+    return body
+
+
 def environment(api: NomadApi) -> dict[str, str]:
     """Of the `nomad` command: nothing of the tests' own gets in."""
     return {"NOMAD_ADDR": api.address, "PATH": os.defpath, "HOME": "/nonexistent"}
 
 
-def _hcl(config: Mapping[str, Any]) -> str:
+def hcl(config: Mapping[str, Any]) -> str:
+    """The body of a config block."""
     return "\n".join(f"{name} = {json.dumps(value)}" for name, value in config.items())
 
 
@@ -157,9 +163,9 @@ class AgentTask(Task):
         done = self._api.exec(self.alloc_id, argv, stdin or None, self.name)
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
-    def script(self, *argv: str) -> Done | None:
-        """See `Task`. Script checks are run for a Consul, which is not there."""
-        return None
+    def script(self, *argv: str) -> Done:
+        """See `Task`."""
+        raise NotImplementedError(f"{argv}: an agent runs scripts for a Consul, or for templates")
 
     def terminal(self, *argv: str, rows: int, columns: int) -> Terminal:
         """See `Task`."""

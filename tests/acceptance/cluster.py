@@ -9,8 +9,10 @@ from __future__ import annotations
 import abc
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors import identifiers
 from tests.acceptance.task_cgroup import V2, TaskCgroup
@@ -121,8 +123,8 @@ class Task(abc.ABC):
         """Runs a command in the container, its streams passed on."""
 
     @abc.abstractmethod
-    def script(self, *argv: str) -> Done | None:
-        """Runs a command as script checks do; None where the host has no way to say so."""
+    def script(self, *argv: str) -> Done:
+        """Runs a command as script checks do."""
 
     @abc.abstractmethod
     def terminal(self, *argv: str, rows: int, columns: int) -> Terminal:
@@ -204,12 +206,16 @@ class Cluster(abc.ABC):
         """Takes up a job of `example/`; its task may not run yet, or may have failed."""
 
     @abc.abstractmethod
-    def crash(self) -> None:
-        """SIGKILL to the host and the plugin, as far as there are two; both come back."""
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """SIGKILL to the host and the plugin, as far as there are two; both come back.
+
+        Args:
+            meanwhile: is called while neither is there.
+        """
 
     @abc.abstractmethod
-    def deny_privileged(self) -> None:
-        """Starts the host again with `allow_privileged = false`, until its `close`."""
+    def restart(self, **config: Any) -> None:
+        """Ends all and starts another host, with that much more in the driver's config."""
 
     @abc.abstractmethod
     def clean(self) -> None:

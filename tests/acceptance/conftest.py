@@ -17,7 +17,7 @@ from tests.acceptance.embedded import EmbeddedCluster
 from tests.acceptance.go_cluster import GoCluster
 from tests.acceptance.task_cgroup import V2
 from tests.nomad.build import BuildError, build
-from tests.support import images
+from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing, need_containerd
 from tests.support.registry import Registry
@@ -53,10 +53,12 @@ def program(kind: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def containerd() -> Iterator[ContainerdDaemon]:
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
     """A containerd for this tier, with the driver's own namespace, so that paths are a user's."""
     need_containerd()
-    with ContainerdDaemon() as daemon:
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as daemon:
         daemon.namespace = identifiers.namespace(cgroup_v2=V2)
         yield daemon
 
