@@ -15,7 +15,6 @@ from plugin.host.host_options import HostVolume
 from plugin.host.logs import LogReader
 from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
-from plugin.host.screen import describe
 from plugin.host.session import Handle, HostSession, default_program
 from proto.errors import DriverError
 from tests.acceptance.cluster import (
@@ -193,7 +192,6 @@ class EmbeddedTask(Task):
         self._result = await self._cluster.session.wait(self._id)
         for reader in self._readers:
             reader.finish()
-        self.told.append(describe(self._result))
         self._state = "dead"
 
     @property

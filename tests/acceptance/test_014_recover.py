@@ -1,4 +1,4 @@
-"""A task whose host and plugin die: it goes on, and nothing of it is lost."""
+"""Tasks whose host and plugin die: what goes on goes on, what ends is known, no line is lost."""
 
 from __future__ import annotations
 
@@ -16,39 +16,44 @@ def counted(task: Task) -> list[str]:
     return [line.split()[1] for line in lines if line.startswith("count ")]
 
 
-def test_a_task_goes_on_over_the_death_of_its_host_and_no_line_is_lost(
-    cluster: Cluster, busybox_image: str
-) -> None:
-    task = cluster.run("recover", image=busybox_image)
-    task.wait_log("count 3\n")
-    process = task.exec("cut", "-d", " ", "-f", "22", "/proc/1/stat").out
-    cluster.crash()
-    seen = len(counted(task))
-    wait_until(lambda: len(counted(task)) > seen + 3, 30, task.story)
-    task.wait_running()
-    assert task.exec("cut", "-d", " ", "-f", "22", "/proc/1/stat").out == process
-    assert task.samples(1)[0].usage > 0
-    task.stop()
-    assert task.end().exit_code == 7
-    task.wait_log("stopped\n")
-    assert counted(task) == [str(number) for number in range(len(counted(task)))]
+def whole(task: Task) -> bool:
+    """Whether no number is missing and none is there twice."""
+    numbers = counted(task)
+    return numbers == [str(number) for number in range(len(numbers))]
 
 
-def test_an_end_while_nobody_was_there_is_known_afterwards(
-    cluster: Cluster, busybox_image: str
-) -> None:
-    task = cluster.run("recover", image=busybox_image)
-    task.wait_log("count 1\n")
-    processes = task.cgroup.directory("memory") / "cgroup.procs"
+def started_at(task: Task) -> str:
+    """When the task's first process was started, by the kernel's clock."""
+    return task.shell("cut -d ' ' -f 22 /proc/1/stat")
+
+
+def test_tasks_outlive_their_host_and_its_plugin(cluster: Cluster, busybox_image: str) -> None:
+    going = cluster.run("recover", image=busybox_image)
+    ending = cluster.run("recover", image=busybox_image)
+    for task in (going, ending):
+        task.wait_log("count 3\n")
+    began = started_at(going)
+    processes = ending.cgroup.directory("pids") / "cgroup.procs"
 
     def gone() -> bool:
         return not processes.exists() or processes.read_text() == ""
 
-    def end() -> None:
-        (task.alloc_dir / "alloc/data/end").touch()
+    def end_one() -> None:
+        (ending.alloc_dir / "alloc/data/end").touch()
         wait_until(gone, 30, "the task does not end")
 
-    cluster.crash(meanwhile=end)
-    assert task.end().exit_code == 12
-    assert task.wait_log("ended\n").endswith("ended\n")
-    assert counted(task) == [str(number) for number in range(len(counted(task)))]
+    cluster.crash(meanwhile=end_one)
+
+    assert ending.end().exit_code == 12
+    assert ending.wait_log("ended\n").endswith("ended\n")
+    assert whole(ending)
+
+    seen = len(counted(going))
+    wait_until(lambda: len(counted(going)) > seen + 3, 30, going.story)
+    assert going.state == "running"
+    assert started_at(going) == began
+    assert going.samples(1)[0].usage > 0
+    going.stop()
+    assert going.end().exit_code == 7
+    going.wait_log("stopped\n")
+    assert whole(going)

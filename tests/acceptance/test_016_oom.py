@@ -6,6 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.containerd
 
@@ -16,6 +17,6 @@ def test_a_task_over_its_memory_is_killed_and_the_reason_is_told(
     task = cluster.start("oom", image=busybox_image)
     end = task.end()
     assert (end.exit_code, end.oom_killed) == (137, True)
-    assert "oom" in task.story().lower()
+    wait_until(lambda: "out of memory" in task.story(), 10, task.story)
     task.purge()
     assert containerd.ctr("containers", "ls", "-q") == ""
