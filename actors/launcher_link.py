@@ -90,6 +90,7 @@ class LauncherLink:
             await link.close()
             error = frame.get("error")
             raise DriverError.from_wire(error if isinstance(error, dict) else {})
+        link.ready(frame)
         return link
 
     @property

@@ -32,6 +32,7 @@ class WorkerLink:
         self._next_id = 0
         self._backlog: list[frames.Frame] = []
         self._listener: Callable[[frames.Frame | None], None] | None = None
+        self._logs: dict[str, str] = {}
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
 
@@ -64,6 +65,18 @@ class WorkerLink:
             error = answer.get("error")
             raise DriverError.from_wire(error if isinstance(error, dict) else {})
         return answer
+
+    def ready(self, frame: frames.Frame) -> None:
+        """Takes what the worker says when it has just been forked."""
+        logs = frame.get("logs")
+        self._logs = dict(logs) if isinstance(logs, dict) else {}
+
+    def log_path(self, path: str) -> str:
+        """By which path the shim opens a log FIFO: the one that this worker holds.
+
+        At Nomad's own path a task of the group may have put something else since the worker's look.
+        """
+        return self._logs.get(path, path)
 
     def listen(self, listener: Callable[[frames.Frame | None], None]) -> None:
         """Gives events to `listener`, the kept ones first; None says that the link has ended."""

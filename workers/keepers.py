@@ -51,8 +51,8 @@ class Keeper:
 
     Args:
         loop: the worker's loop.
-        path: the FIFO, as Nomad made it. The last component must not be a link: a task that can
-            write to its log directory could otherwise have root open any file.
+        path: the FIFO, as Nomad made it. It and the directories that tasks can write to must not be
+            links: root would open any file.
         on_hang_up: called once, when the shim has closed its end.
 
     Raises:
@@ -60,6 +60,7 @@ class Keeper:
     """
 
     def __init__(self, loop: Loop, path: str, on_hang_up: Callable[[], None]) -> None:
+        self.path = path
         self.hung_up = False
         self._loop = loop
         self._on_hang_up = on_hang_up
@@ -69,6 +70,13 @@ class Keeper:
         self._pause_s = _SETTLE_S
         self._last_unread = 0
         loop.watch(self._reader, HANG_UP, self._on_event)
+
+    def held(self) -> str:
+        """A path by which others open the very FIFO that is open here, whatever lies at its own.
+
+        For as long as the first stage lasts.
+        """
+        return f"/proc/{os.getpid()}/fd/{self._reader}"
 
     def unread(self) -> int:
         """Bytes in the FIFO that no reader has taken yet."""
@@ -149,7 +157,7 @@ class Keeper:
 def _open_fifo(path: str) -> int:
     """Looks before it opens: what a task puts there instead may be a link, a file or a device."""
     try:
-        named = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        named = _name(path)
         try:
             if not stat.S_ISFIFO(os.fstat(named).st_mode):
                 raise _unusable(path, "it is no FIFO")
@@ -161,6 +169,25 @@ def _open_fifo(path: str) -> int:
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
     _enlarge(descriptor)
+    return descriptor
+
+
+def _name(path: str) -> int:
+    """A descriptor that only names what is there.
+
+    No link is followed that a task of the group could have made: neither in the FIFO's place nor
+    in that of the two directories above it, the allocation's `alloc/logs`.
+    """
+    base, *steps = path.rsplit("/", 3)
+    descriptor = os.open(base or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, step in enumerate(steps, 1):
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags |= os.O_DIRECTORY if number < len(steps) else 0
+        above = descriptor
+        try:
+            descriptor = os.open(step, flags, dir_fd=above)
+        finally:
+            os.close(above)
     return descriptor
 
 

@@ -75,6 +75,10 @@ class Worker:
             "drained": self._drained is not None,
         }
 
+    def logs(self) -> dict[str, str]:
+        """For each log FIFO a path that a swap of the FIFO does not lead elsewhere."""
+        return {keeper.path: keeper.held() for keeper in self._keepers}
+
     def serve(self, connection: Connection, request: Frame) -> None:
         """Answers one request.
 
@@ -253,6 +257,7 @@ def run(spec: object, sock: socket.socket, decoder: Decoder) -> int:
             "v": wire.VERSION,
             "release": RELEASE,
             **worker.identity.to_wire(),
+            "logs": worker.logs(),
         }
     )
     connection.take(decoder.feed(b""))

@@ -12,14 +12,14 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors import child_process
 from actors.nomad_types import PortMapping
-from plugin.host import namespaces, program
+from plugin.host import forwarding, namespaces, program
 from plugin.host.ports import inside
 from proto.errors import Code, DriverError
 
@@ -61,6 +61,7 @@ class BridgeNetwork:
         self._state = state
         self._bridge = bridge
         self._results: dict[str, Any] = {}
+        self._allowed: dict[str, str] = {}
 
     def check(self) -> None:
         """Whether all programs are there.
@@ -76,7 +77,7 @@ class BridgeNetwork:
                 resolution="apt-get install containernetworking-plugins, or give --cni-path",
                 code=Code.UNSUPPORTED,
             )
-        if shutil.which("iptables", path=child_process.BASE_ENVIRONMENT["PATH"]) is None:
+        if forwarding.find() is None:
             raise DriverError(
                 'network mode "bridge": the CNI plugins need iptables',
                 resolution="apt-get install iptables",
@@ -93,25 +94,31 @@ class BridgeNetwork:
             for plugin in self._chain():
                 config = self._config(plugin, alloc_id, ports)
                 self._results[alloc_id] = self._call("ADD", config, alloc_id, netns)
-        return _attached(self._results[alloc_id])
+            end = _attached(self._results[alloc_id])
+            if forwarding.needed(ports):
+                forwarding.allow(alloc_id, end.address)
+                self._allowed[alloc_id] = end.address
+        return end
 
     def delete(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> list[DriverError]:
         """Detaches a namespace; every plugin is asked, whatever the ones before it said."""
         failures: list[DriverError] = []
+
+        def tried(work: Callable[..., object], *arguments: object) -> None:
+            try:
+                work(*arguments)
+            except DriverError as error:
+                failures.append(error)
+
         with self._locked():
+            if alloc_id in self._allowed:
+                tried(forwarding.forget, alloc_id, self._allowed.pop(alloc_id))
             for plugin in reversed(self._chain()):
-                try:
-                    config = self._config(plugin, alloc_id, ports)
-                    self._call("DEL", config, alloc_id, netns)
-                except DriverError as error:
-                    failures.append(error)
+                tried(self._call, "DEL", self._config(plugin, alloc_id, ports), alloc_id, netns)
             self._results.pop(alloc_id, None)
             if not self._addresses():
                 shutil.rmtree(self._state, ignore_errors=True)
-                try:
-                    namespaces.remove_link(self._bridge)
-                except DriverError as error:
-                    failures.append(error)
+                tried(namespaces.remove_link, self._bridge)
         return failures
 
     def _chain(self) -> list[dict[str, Any]]:

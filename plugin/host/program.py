@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from actors import child_process
 from proto.errors import Code, DriverError
@@ -56,15 +57,16 @@ def run(
                 f"{argv[0]} does not start: {error.strerror}", code=Code.UNAVAILABLE
             ) from error
         status = child_process.finish(child, timeout_s)
-        said = [_text(stream.seek(0) or stream.read(_LIMIT_BYTES)) for stream in (out, err)]
+        stdout, stderr = _written(out), _written(err)
     if status < 0:
         raise DriverError(
             f"{argv[0]} did not end by itself",
             details=f"signal {-status}, after at most {timeout_s:g} s",
             code=Code.TIMEOUT,
         )
-    return Ended(status=status, stdout=said[0], stderr=said[1])
+    return Ended(status=status, stdout=stdout, stderr=stderr)
 
 
-def _text(data: bytes | int) -> str:
-    return data.decode(errors="replace") if isinstance(data, bytes) else ""
+def _written(stream: IO[bytes]) -> str:
+    stream.seek(0)
+    return stream.read(_LIMIT_BYTES).decode(errors="replace")

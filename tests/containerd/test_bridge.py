@@ -145,6 +145,28 @@ def test_allocations_of_one_bridge_have_ports_and_addresses_of_their_own(
     assert run.left() == []
 
 
+def test_another_machine_reaches_a_published_port_through_a_closed_firewall(
+    run: Run, image: str
+) -> None:
+    wanted = {"Mode": "bridge", "DynamicPorts": [{"Label": "http", "To": 8080}]}
+    with OwnNetwork() as other:
+        run.network.join(other, "192.0.2.1", "192.0.2.2")
+        run.network.must("iptables", "-P", "FORWARD", "DROP")
+        run.start([group(wanted, task(image, SERVE))], "--host-ip", "192.0.2.1")
+        (port,) = run.wait_said("port")
+        address = f"192.0.2.1:{port['port']}"
+        env = variables(run.page(address, "/env"))
+        assert env["NOMAD_ADDR_http"] == address
+        assert variables(other.fetch(address, "/env")) == env
+        # What was not published stays closed, also to who knows the way.
+        inside = env["NOMAD_ALLOC_IP_http"]
+        other.must("ip", "route", "add", inside, "via", "192.0.2.1")
+        assert run.network.fetch(f"{inside}:9090", "/env") != ""
+        assert other.fetch(f"{inside}:9090", "/env") == ""
+        run.stop()
+        assert run.left() == []
+
+
 @pytest.mark.parametrize(("mode", "links"), [("none", {"lo"}), ("bridge", {"lo", "eth0"})])
 def test_the_tasks_of_a_group_share_one_network(
     run: Run, image: str, mode: str, links: set[str]

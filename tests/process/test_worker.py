@@ -232,6 +232,38 @@ def test_only_a_fifo_is_kept_as_a_log(
     finish(launcher.worker(name))
 
 
+@pytest.mark.parametrize("linked", ["alloc", "alloc/logs"])
+def test_no_directory_that_tasks_may_write_to_is_followed_as_a_link(
+    launcher: LauncherProcess, name: str, tmp_path: Path, linked: str
+) -> None:
+    logs = tmp_path / "alloc/logs"
+    logs.mkdir(parents=True)
+    os.mkfifo(logs / "x.fifo")
+    (tmp_path / linked).rename(tmp_path / "elsewhere")
+    (tmp_path / linked).symlink_to(tmp_path / "elsewhere")
+    peer, first = launcher.fork(name, logs / "x.fifo")
+    with peer:
+        code, text = error_of(first)
+    assert code == "precondition"
+    assert "cannot be kept open: Not a directory" in text
+
+
+def test_a_worker_says_how_others_open_the_fifo_that_it_holds(
+    launcher: LauncherProcess, name: str, tmp_path: Path
+) -> None:
+    fifo = tmp_path / "x.fifo"
+    os.mkfifo(fifo)
+    same = fifo.stat()
+    peer, first = launcher.fork(name, fifo)
+    with peer:
+        fifo.unlink()
+        fifo.write_text("something else")
+        logs = first["logs"]
+        assert isinstance(logs, dict)
+        assert os.path.samestat(Path(logs[str(fifo)]).stat(), same)
+        peer.ask("end")
+
+
 def test_no_logs_need_no_keepers(launcher: LauncherProcess, name: str) -> None:
     finish(launcher.worker(name, "/dev/null", ""))
 

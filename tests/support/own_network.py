@@ -95,6 +95,22 @@ class OwnNetwork:
         lines = self.run("busybox", "ip", "-o", "link").stdout.splitlines()
         return [line.split(": ")[1].partition("@")[0] for line in lines]
 
+    def join(self, other: OwnNetwork, own: str, theirs: str) -> None:
+        """A cable to another network, with an address of 24 bits at each end."""
+        for words in (
+            f"link add cable type veth peer name cable netns {other.name}",
+            f"addr add {own}/24 dev cable",
+            "link set cable up",
+        ):
+            self.must("ip", *words.split())
+        other.must("ip", "addr", "add", f"{theirs}/24", "dev", "cable")
+        other.must("ip", "link", "set", "cable", "up")
+
+    def must(self, *command: str) -> None:
+        """Runs a command inside that has to succeed."""
+        done = self.run(*command)
+        assert done.returncode == 0, (command, done.stderr)
+
     def rules(self) -> str:
         """Every rule of iptables."""
         return self.run("iptables-save").stdout

@@ -1,0 +1,63 @@
+"""Letting published ports through a firewall that forwards nothing by itself, such as Docker's.
+
+CNI's firewall plugin lets answers through and what an allocation sends, but no new connection to
+it; CNI-ADMIN is its chain for rules of others. Connections of this machine itself need none.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import shutil
+from collections.abc import Sequence
+
+from actors import child_process
+from actors.nomad_types import PortMapping
+from plugin.host import program
+from proto.errors import Code, DriverError
+
+_CHAIN = "CNI-ADMIN"
+_LIMIT_S = 30.0
+_LOCK_S = "10"
+
+
+def find() -> str | None:
+    """The path of iptables."""
+    return shutil.which("iptables", path=child_process.BASE_ENVIRONMENT["PATH"])
+
+
+def needed(ports: Sequence[PortMapping]) -> bool:
+    """Whether other machines are to reach one of these."""
+    return any(not ipaddress.ip_address(port.host_ip).is_loopback for port in ports)
+
+
+def allow(alloc_id: str, address: str) -> None:
+    """Lets connections to published ports of an allocation through.
+
+    Raises:
+        DriverError: iptables does not take the rule.
+    """
+    _iptables("-A", alloc_id, address)
+
+
+def forget(alloc_id: str, address: str) -> None:
+    """Takes the rule away.
+
+    Raises:
+        DriverError: iptables does not.
+    """
+    _iptables("-D", alloc_id, address)
+
+
+def _iptables(action: str, alloc_id: str, address: str) -> None:
+    # Only what was redirected to a port of the job, not all that is routed to its address.
+    redirected = ("-m", "conntrack", "--ctstate", "DNAT")
+    rule = ("-d", f"{address}/32", *redirected, "-m", "comment", "--comment", alloc_id)
+    argv = [find() or "iptables", "-w", _LOCK_S, action, _CHAIN, *rule, "-j", "ACCEPT"]
+    ended = program.run(argv, timeout_s=_LIMIT_S)
+    if ended.status != 0:
+        raise DriverError(
+            f"iptables {action} {_CHAIN}: the published ports",
+            details=ended.stderr.strip()[-500:],
+            resolution="see what iptables-save says of this chain",
+            code=Code.INTERNAL,
+        )
