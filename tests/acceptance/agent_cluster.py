@@ -36,7 +36,6 @@ from tests.support.own_network import OwnNetwork
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
-
 # What Nomad's bridge mode does, as a network of CNI's: Nomad's own asks for kernel modules by name,
 # which kernels with all built in do not tell.
 BRIDGE = "bridged"
@@ -44,6 +43,7 @@ _CNI: Json = {
     "cniVersion": "0.4.0",
     "name": BRIDGE,
     "plugins": [
+        {"type": "loopback"},
         {
             "type": "bridge",
             "bridge": "acceptance0",
@@ -92,7 +92,7 @@ class AgentCluster(Cluster):
         )
         make_plugin_dir(self.agent.plugins)
         config = copy.deepcopy(_CNI)
-        config["plugins"][0]["ipam"]["dataDir"] = str(self.base / "ipam")
+        config["plugins"][1]["ipam"]["dataDir"] = str(self.base / "ipam")
         (self.agent.cni / f"{BRIDGE}.conflist").write_text(json.dumps(config))
         self.agent.start()
         self.api.text(
