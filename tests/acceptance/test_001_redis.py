@@ -8,7 +8,7 @@ from tests.acceptance.cluster import Cluster
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.registry import Registry
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 USER, PASSWORD = "somebody", "not for everybody"
 DENIED = "pull access denied, repository does not exist or may require authorization"

@@ -24,7 +24,7 @@ from tests.support.needs import missing
 from tests.support.own_network import OwnNetwork
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.cluster import Cluster
 from tests.support.needs import missing
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_a_task_under_gvisor_has_its_own_kernel_and_the_life_of_any_other(

@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.cluster import Cluster, Task
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def counted(task: Task) -> list[str]:

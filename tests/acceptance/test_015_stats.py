@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.cluster import Cluster, Sample, Task
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 MIB = 1024 * 1024
 HELD = 24

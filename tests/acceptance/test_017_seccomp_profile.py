@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.cluster import PROFILES, Cluster, Task
 from tests.support.containerd_daemon import ContainerdDaemon
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 ENOSYS = 38
 # An error that nothing but a filter gives for these calls.

@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.cluster import Cluster
 from tests.support.containerd_daemon import ContainerdDaemon
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 @pytest.mark.parametrize(

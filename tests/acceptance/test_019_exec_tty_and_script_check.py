@@ -9,7 +9,7 @@ import pytest
 from tests.acceptance.agent_cluster import AgentCluster
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_an_exec_on_a_terminal_has_its_size_its_echo_and_its_keys(

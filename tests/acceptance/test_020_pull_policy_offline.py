@@ -11,7 +11,7 @@ from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.registry import Registry
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 @pytest.fixture
