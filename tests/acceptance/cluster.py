@@ -174,6 +174,13 @@ class Task(abc.ABC):
 
         wait_until(runs, 60, self.story)
 
+    def failure(self) -> str:
+        """What the user is told once the task is dead; it is purged then."""
+        wait_until(lambda: self.state == "dead", PATIENCE_S, self.story)
+        story = self.story()
+        self.purge()
+        return story
+
 
 class Cluster(abc.ABC):
     """A host with the driver on it.
@@ -233,11 +240,7 @@ class Cluster(abc.ABC):
 
     def failure(self, job: str, **variables: str) -> str:
         """What the user is told of a job whose task cannot be started."""
-        task = self.start(job, **variables)
-        wait_until(lambda: task.state == "dead", PATIENCE_S, task.story)
-        story = task.story()
-        task.purge()
-        return story
+        return self.start(job, **variables).failure()
 
 
 def example(name: str) -> Path:

@@ -35,12 +35,12 @@ def test_an_image_that_is_there_is_started_without_its_registry(
     cluster.run("offline", image=image).purge()
     own_registry.stop()
 
+    failing = cluster.start("offline", image=image, pull="always")
     for pull in ("missing", "never"):
         task = cluster.run("offline", image=image, pull=pull)
         assert task.exec("echo", "inside").out == "inside\n"
         task.purge()
-    story = cluster.failure("offline", image=image, pull="always")
-    assert f"Error in pulling image {image}" in story
+    assert f"Error in pulling image {image}" in failing.failure()
     assert containerd.ctr("containers", "ls", "-q") == ""
 
 
