@@ -16,7 +16,7 @@ import pytest
 
 from tests.acceptance.agent_cluster import AgentCluster
 from tests.acceptance.cluster import example
-from tests.acceptance.conftest import program
+from tests.acceptance.conftest import driver_config
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
 from tests.support.host_run import Run
@@ -81,10 +81,9 @@ def test_run_publishes_the_port_and_takes_all_back(
 
 @pytest.mark.nomad
 def test_an_agent_publishes_the_port(
-    network: OwnNetwork, containerd: ContainerdDaemon, image: str
+    agent_binary: Path, network: OwnNetwork, containerd: ContainerdDaemon, image: str
 ) -> None:
-    config = {"containerd_address": containerd.address, "stats_interval": "1s"}
-    cluster = AgentCluster(program("agent"), config, network)
+    cluster = AgentCluster(agent_binary, driver_config(containerd), network)
     try:
         task = cluster.run("bridge", image=image)
         (told,) = cluster.api.alloc(task.alloc_id)["AllocatedResources"]["Shared"]["Ports"]
