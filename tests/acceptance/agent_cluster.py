@@ -14,7 +14,7 @@ import subprocess
 import termios
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +136,19 @@ class AgentCluster(Cluster):
 
     def clean(self) -> None:
         """See `Cluster`."""
-        for task in list(self.tasks):
-            task.purge()
+        self.purge(list(self.tasks))
+
+    def purge(self, tasks: Sequence[AgentTask]) -> None:
+        """Ends these tasks' jobs, and has servers and client forget them."""
+        for task in tasks:
+            self.tasks.remove(task)
+            with contextlib.suppress(ApiError):  # an earlier collection has taken it already
+                self.api.stop_and_wait(task.job["ID"])
+        if tasks:
+            self.api.collect_garbage()
+        for task in tasks:
+            folder = task.alloc_dir
+            wait_until(lambda at=folder: not at.exists(), PATIENCE_S, f"{folder} stays")
 
     def close(self) -> None:
         """See `Cluster`."""
@@ -177,7 +188,7 @@ class AgentTask(Task):
     def __init__(self, cluster: AgentCluster, job: Json, alloc: str) -> None:
         super().__init__(job["TaskGroups"][0]["Tasks"][0]["Name"], alloc)
         self._cluster = cluster
-        self._job = job
+        self.job = job
 
     @property
     def _api(self) -> NomadApi:
@@ -234,7 +245,7 @@ class AgentTask(Task):
 
     def stop(self) -> None:
         """See `Task`."""
-        self._api.stop_and_wait(self._job["ID"], purge=False)
+        self._api.stop_and_wait(self.job["ID"], purge=False)
 
     def end(self, timeout_s: float = PATIENCE_S) -> End:
         """See `Task`."""
@@ -268,11 +279,7 @@ class AgentTask(Task):
     def purge(self) -> None:
         """See `Task`."""
         if self in self._cluster.tasks:
-            self._cluster.tasks.remove(self)
-            with contextlib.suppress(ApiError):
-                self._api.stop_and_wait(self._job["ID"])
-            self._api.collect_garbage()
-            wait_until(lambda: not self.alloc_dir.exists(), PATIENCE_S, f"{self.alloc_dir} stays")
+            self._cluster.purge([self])
 
 
 class PtyTerminal(Terminal):

@@ -175,11 +175,9 @@ class Task(abc.ABC):
         wait_until(runs, 60, self.story)
 
     def failure(self) -> str:
-        """What the user is told once the task is dead; it is purged then."""
+        """What the user is told once the task is dead."""
         wait_until(lambda: self.state == "dead", PATIENCE_S, self.story)
-        story = self.story()
-        self.purge()
-        return story
+        return self.story()
 
 
 class Cluster(abc.ABC):
@@ -239,8 +237,11 @@ class Cluster(abc.ABC):
         return task
 
     def failure(self, job: str, **variables: str) -> str:
-        """What the user is told of a job whose task cannot be started."""
-        return self.start(job, **variables).failure()
+        """What the user is told of a job whose task cannot be started; it is purged."""
+        task = self.start(job, **variables)
+        story = task.failure()
+        task.purge()
+        return story
 
 
 def example(name: str) -> Path:

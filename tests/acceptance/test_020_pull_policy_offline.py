@@ -39,8 +39,8 @@ def test_an_image_that_is_there_is_started_without_its_registry(
     for pull in ("missing", "never"):
         task = cluster.run("offline", image=image, pull=pull)
         assert task.exec("echo", "inside").out == "inside\n"
-        task.purge()
     assert f"Error in pulling image {image}" in failing.failure()
+    cluster.clean()
     assert containerd.ctr("containers", "ls", "-q") == ""
 
 
