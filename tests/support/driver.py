@@ -144,10 +144,7 @@ class Driver:
 
     def close(self) -> None:
         """Ends the launcher, and what a failed test left, so that the next one is clean."""
-        ctr = self.containerd.ctr
-        for container in ctr("containers", "list", "-q").split():
-            ctr("tasks", "delete", "--force", container, check=False)
-            ctr("containers", "delete", container, check=False)
+        self.containerd.remove_all()
         for pid in worker_pids(self.state_dir):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -155,15 +152,7 @@ class Driver:
 
     def leftovers(self) -> list[str]:
         """What destroyed tasks have left in containerd, on disk and in the process table."""
-        ctr = self.containerd.ctr
-        left = [f"container {line}" for line in ctr("containers", "list", "-q").split()]
-        left += [f"task {line}" for line in ctr("tasks", "list", "-q").split()]
-        left += [
-            f"snapshot {line}"
-            for line in ctr("snapshots", "list").splitlines()[1:]
-            if "Committed" not in line
-        ]
-        left += [f"lease {line}" for line in ctr("leases", "list", "-q").split()]
+        left = self.containerd.leftovers()
         tasks = self.state_dir / "tasks"
         left += [f"state {entry}" for entry in (tasks.iterdir() if tasks.exists() else ())]
         left += [f"mount {line}" for line in _lines_with("/proc/mounts", str(self.alloc_root))]
