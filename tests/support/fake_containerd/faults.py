@@ -58,9 +58,10 @@ class Fault:
         ended = threading.Event()
         if not context.add_callback(ended.set):
             ended.set()
-        while not self.released.wait(0.01):
-            if ended.is_set():
-                raise Refused(grpc.StatusCode.CANCELLED, "context canceled")
+        while not self.released.wait(0.01) and not ended.is_set():
+            pass
+        if ended.is_set():
+            raise Refused(grpc.StatusCode.CANCELLED, "context canceled")
 
 
 class Faults:
