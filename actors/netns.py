@@ -13,8 +13,6 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from containerd import kernel
 from proto.errors import Code, DriverError
 
@@ -53,6 +51,8 @@ def look(path: str) -> Network:
 
 
 def _inside(descriptor: int) -> Network:
+    import psutil  # noqa: PLC0415 - a megabyte that only nodes with such networks need
+
     kernel.setns(descriptor, kernel.CLONE_NEWNET)
     found = [
         address

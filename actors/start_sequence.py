@@ -6,8 +6,9 @@
         → the worker's Wait stands at the shim → task started → all let go
 
 containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
-come first. The Wait comes before Start, so that no exit is missed, however short the task. Lease
-and held sources are let go after the answer: to unmount beside the runtime makes both slow.
+come first, and it is given what they hold: at Nomad's path a task may have put a link by then. The
+Wait comes before Start, so that no exit is missed, however short the task. Lease and held sources
+are let go after the answer: to unmount beside the runtime makes both slow.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class _Start:
             # Shielded: a second try wants the image too.
             self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
             link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
-            shim = await self._create(mounts)
+            shim = await self._create(mounts, link)
             await self._watch(link, shim)
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
@@ -258,14 +259,14 @@ class _Start:
         await self._make(making, "container", undo, self._id)
         return mounts
 
-    async def _create(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
+    async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> ShimAddress | None:
         self._later("task", teardown.delete_task, self._containerd, self._id)
         pid = await self._containerd.create_task(
             self._id,
             mounts,
             stdin="",
-            stdout=self._plan.stdout,
-            stderr=self._plan.stderr,
+            stdout=link.log_path(self._plan.stdout),
+            stderr=link.log_path(self._plan.stderr),
             terminal=False,
         )
         if self._task.resources.cpuset_cgroup:

@@ -287,6 +287,9 @@ class TaskActor(pykka.ThreadingActor):
         if self._phase not in ALIVE:
             raise DriverError("the task does not run, so it gets no signal", code=Code.PRECONDITION)
         reply = message.reply
+        if number == 0:  # kill(2): a look whether the task is there, and it is
+            reply.answer(None)
+            return
 
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)

@@ -121,6 +121,7 @@ def test_signals_reach_the_task_and_wrong_names_are_refused(
             await until(lambda: b"ready" in job.out, 10)
             await session.signal(job.id, "SIGHUP")
             await until(lambda: b"got hup" in job.out, 10)
+            await session.signal(job.id, "SIGNULL")
             with pytest.raises(DriverError, match="Invalid signal: SIGNONSENSE"):
                 await session.signal(job.id, "SIGNONSENSE")
             await driver.end(job)
