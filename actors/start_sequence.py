@@ -19,9 +19,9 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors import (
     host_parts,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from actors.worker_link import WorkerLink
     from containerd.records import Mount, ShimAddress
 
+T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
 _LEASE_S = 3600.0
 _log = logging.getLogger(__name__)
@@ -117,6 +118,7 @@ class _Start:
         self._id = made.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
+        self._patience = teardown.Patience()
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         async with self._undo:
@@ -137,17 +139,38 @@ class _Start:
             StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
         )
 
-    def _later(self, what: str, undo: object, *arguments: object) -> None:
+    def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
 
         async def step() -> None:
             try:
-                await undo(*arguments)  # type: ignore[operator]
+                await self._patience(lambda: undo(*arguments))
             except (DriverError, OSError) as error:
                 _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
 
         # Shielded: a cancelled start still cleans up after itself.
         self._undo.push_async_callback(lambda: asyncio.shield(step()))
+
+    async def _make(
+        self,
+        making: Awaitable[T],
+        what: str,
+        undo: Callable[..., Awaitable[object]],
+        *arguments: object,
+    ) -> T:
+        """Has something made, and undone later whatever comes of it: an answer may get lost.
+
+        What was there before is an earlier start's, and removed in another order.
+        """
+        theirs = False
+        try:
+            return await making
+        except DriverError as error:
+            theirs = error.code is Code.ALREADY_EXISTS
+            raise
+        finally:
+            if not theirs:
+                self._later(what, undo, *arguments)
 
     async def _open_lease(self) -> None:
         self._later("lease", self._containerd.delete_lease, self._lease)
@@ -173,11 +196,11 @@ class _Start:
     async def _snapshot(self) -> tuple[Mount, ...]:
         key = identifiers.snapshot_key(self._id)
         snapshotter = self._plan.image.snapshotter
-        mounts = await self._containerd.prepare_snapshot(
+        making = self._containerd.prepare_snapshot(
             snapshotter, key, self._image.chain_id, self._plan.labels, self._lease
         )
-        self._later("snapshot", self._containerd.remove_snapshot, snapshotter, key)
-        return mounts
+        undo = self._containerd.remove_snapshot
+        return await self._make(making, "snapshot", undo, snapshotter, key)
 
     async def _hold(self) -> None:
         """Holds the sources of the task's mounts until the runtime has made them."""
@@ -219,7 +242,7 @@ class _Start:
                 self._parts,
             )
         )
-        await self._containerd.create_container(
+        making = self._containerd.create_container(
             ContainerRecord(
                 id=self._id,
                 labels=self._plan.labels,
@@ -232,7 +255,8 @@ class _Start:
             ),
             self._lease,
         )
-        self._later("container", self._containerd.delete_container, self._id)
+        undo = self._containerd.delete_container
+        await self._make(making, "container", undo, self._id)
         return mounts
 
     async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> ShimAddress | None:

@@ -8,7 +8,8 @@ import logging
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from actors import host_paths, identifiers, worker_link
 from containerd.records import Status
@@ -22,7 +23,36 @@ if TYPE_CHECKING:
 _KILL_WAIT_S = 10.0
 _RUNTIME_WAIT_S = 2.0
 _POLL_S = 0.02
+T = TypeVar("T")
+_AWAY_S = 30.0
+_AWAY_POLL_S = 0.2
 _log = logging.getLogger(__name__)
+
+
+class Patience:
+    """Repeats steps of one clean-up while containerd is away: a restart takes it seconds.
+
+    Nobody else would ever remove what such a step leaves. The time is one for all steps.
+    """
+
+    def __init__(self) -> None:
+        self._until = 0.0
+
+    async def __call__(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Does a step.
+
+        Raises:
+            DriverError: the step's own; UNAVAILABLE when containerd stays away.
+        """
+        now = asyncio.get_running_loop().time
+        self._until = self._until or now() + _AWAY_S
+        while True:
+            try:
+                return await step()
+            except DriverError as error:
+                if error.code is not Code.UNAVAILABLE or now() > self._until:
+                    raise
+            await asyncio.sleep(_AWAY_POLL_S)
 
 
 async def remove(
