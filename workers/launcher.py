@@ -203,6 +203,7 @@ def _launch(state_dir: str, notifier: Notifier) -> int:
     bytearray(_TIDY_BYTES)
     launcher.run()
     notifier.status("has retired: another launcher serves")
+    notifier.close()
     return 0
 
 

@@ -52,6 +52,12 @@ class Notifier:
         if self.period_ms is not None:
             self._send(WATCHDOG)
 
+    def close(self) -> None:
+        """Says no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
     def _send(self, data: bytes) -> None:
         if self._socket is None:
             return
