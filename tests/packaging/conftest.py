@@ -32,7 +32,7 @@ def package() -> Path:
     return ROOT / "dist" / f"{PACKAGE}_{RELEASE}_all.deb"
 
 
-@pytest.fixture(scope="module", params=["bookworm", "trixie"])
+@pytest.fixture(scope="module", params=["bookworm", "trixie", "sid"])
 def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
     """A running guest of each suite that was made."""
     suite = str(request.param)
