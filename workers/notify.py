@@ -1,7 +1,8 @@
 """What the launcher tells systemd: that it serves, what it does, that its loop still turns.
 
-Not by the sdnotify package: that one finds the socket in the environment, and what is in the
-launcher's environment shows in every worker's. The unit hands the address over as an argument.
+Not by the sdnotify package: it brings in the Python half of `socket`, 0.04 to 0.1 MB of each worker
+(see `bare`), and finds systemd in the environment, which would show in every worker's. The unit
+hands the address over as an argument.
 """
 
 from __future__ import annotations
