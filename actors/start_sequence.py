@@ -17,7 +17,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -180,7 +179,7 @@ class _Start:
 
     async def _fork(self) -> WorkerLink:
         directory = self._plan.directory
-        self._later("state directory", _remove_directory, directory)
+        self._later("state directory", teardown.remove_directory, directory)
         await asyncio.to_thread(_fresh_directory, directory)
         link = await self._services.launcher.fork(
             wire.WorkerSpec(
@@ -334,7 +333,3 @@ def _fresh_directory(directory: Path) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         (directory / wire.EXIT_RECORD).unlink()
-
-
-async def _remove_directory(directory: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

@@ -16,6 +16,8 @@ from containerd.records import Status
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actors.running_task import Services
     from actors.worker_link import WorkerLink
     from containerd.client import Containerd
@@ -78,14 +80,17 @@ async def remove(
     await containerd.delete_container(container_id)
     await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
     await containerd.delete_lease(identifiers.lease_id(container_id))
-    directory = identifiers.task_directory(services.state_dir, container_id)
-    if link is None or link.closed:
-        with contextlib.suppress(OSError):
-            link = await worker_link.connect(directory)
-    if link is not None:
+    if link is not None and not link.closed:
         await end_worker(link)
     pins = identifiers.pins_directory(services.state_dir, container_id)
     await asyncio.to_thread(host_paths.release, pins)
+    await remove_directory(identifiers.task_directory(services.state_dir, container_id))
+
+
+async def remove_directory(directory: Path) -> None:
+    """Removes a task's state directory, and ends the worker in it: nobody else finds that one."""
+    with contextlib.suppress(OSError):
+        await end_worker(await worker_link.connect(directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 

@@ -72,7 +72,6 @@ class Stage:
         """Ends all faults; nothing may be left of the test's tasks, but allocations' files."""
         self.containerd.faults.clear()
         self.containerd.tasks.address = ""
-        self.containerd.down()
         self.containerd.start()
         try:
             self.driver.wait_clean()
@@ -81,6 +80,8 @@ class Stage:
             for pid in children(launcher_pid(self.driver.state_dir)):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(int(pid), signal.SIGKILL)
+            for left in (self.driver.state_dir / "tasks").glob("*"):
+                shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(self.driver.alloc_root, ignore_errors=True)
 
     async def start(self, job: Job, script: str = SLEEPER, **options: Any) -> None:

@@ -79,7 +79,9 @@ class FakeContainerd:
     # --- life
 
     def start(self) -> None:
-        """Listens."""
+        """Listens; does nothing when it does already."""
+        if self._server is not None:
+            return
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fake-containerd")
         self._server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
         self._server.add_generic_rpc_handlers((_Services(self),))
