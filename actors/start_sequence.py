@@ -117,7 +117,7 @@ class _Start:
         self._id = made.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
-        self._patience = teardown.Patience()
+        self._patience = teardown.Patience(0.0)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         async with self._undo:
@@ -176,6 +176,8 @@ class _Start:
         await self._containerd.create_lease(
             self._lease, expire_s=_LEASE_S, labels=self._plan.labels
         )
+        # Before, containerd has made nothing but perhaps a lease, which expires.
+        self._patience = teardown.Patience()
 
     async def _fork(self) -> WorkerLink:
         directory = self._plan.directory
