@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import json
 import logging
 import time
@@ -118,8 +117,7 @@ class _Start:
         self._id = made.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
-        self._patience = teardown.Patience()
-        self._answered = False
+        self._patience = teardown.Patience(0.0)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         async with self._undo:
@@ -142,12 +140,10 @@ class _Start:
 
     def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
-        self._push(what, lambda: self._patience(lambda: undo(*arguments)))
 
-    def _push(self, what: str, undo: Callable[[], Awaitable[object]]) -> None:
         async def step() -> None:
             try:
-                await undo()
+                await self._patience(lambda: undo(*arguments))
             except (DriverError, OSError) as error:
                 _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
 
@@ -176,18 +172,12 @@ class _Start:
                 self._later(what, undo, *arguments)
 
     async def _open_lease(self) -> None:
-        self._push("lease", self._drop_lease)
+        self._later("lease", self._containerd.delete_lease, self._lease)
         await self._containerd.create_lease(
             self._lease, expire_s=_LEASE_S, labels=self._plan.labels
         )
-        self._answered = True
-
-    async def _drop_lease(self) -> None:
-        """Where there never was a containerd nothing was made, and the start has failed now."""
-        step = functools.partial(self._containerd.delete_lease, self._lease)
-        image = self._coming
-        found = image.done() and not image.cancelled() and image.exception() is None
-        await (self._patience(step) if self._answered or found else step())
+        # Before, containerd has made nothing but perhaps a lease, which expires.
+        self._patience = teardown.Patience()
 
     async def _fork(self) -> WorkerLink:
         directory = self._plan.directory

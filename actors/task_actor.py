@@ -339,8 +339,10 @@ class TaskActor(pykka.ThreadingActor):
         async def work() -> None:
             if link is not None and not link.closed and not drained:
                 await teardown.until_drained(link, _DRAIN_BUDGET_S)
-            await teardown.remove(
-                services, state.container_id, link=link, snapshotter=state.snapshotter
+            await teardown.Patience()(
+                lambda: teardown.remove(
+                    services, state.container_id, link=link, snapshotter=state.snapshotter
+                )
             )
 
         ref = self.actor_ref

@@ -37,7 +37,8 @@ class Patience:
     Nobody else would ever remove what such a step leaves. The time is one for all steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, budget_s: float = _AWAY_S) -> None:
+        self._budget_s = budget_s
         self._until = 0.0
 
     async def __call__(self, step: Callable[[], Awaitable[T]]) -> T:
@@ -47,7 +48,7 @@ class Patience:
             DriverError: the step's own; UNAVAILABLE when containerd stays away.
         """
         now = asyncio.get_running_loop().time
-        self._until = self._until or now() + _AWAY_S
+        self._until = self._until or now() + self._budget_s
         while True:
             try:
                 return await step()

@@ -15,6 +15,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
+from actors.nomad_types import Health
 from containerd import rpc
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, children
@@ -72,7 +73,7 @@ class Stage:
         """Ends all faults; nothing may be left of the test's tasks, but allocations' files."""
         self.containerd.faults.clear()
         self.containerd.tasks.address = ""
-        self.containerd.start()
+        self.play(self.back())
         try:
             self.driver.wait_clean()
         finally:
@@ -83,6 +84,12 @@ class Stage:
             for left in (self.driver.state_dir / "tasks").glob("*"):
                 shutil.rmtree(left, ignore_errors=True)
             shutil.rmtree(self.driver.alloc_root, ignore_errors=True)
+
+    async def back(self) -> None:
+        """Has containerd be there, and the plugin know it: gRPC looks again within a second."""
+        self.containerd.start()
+        while (await self.session.fingerprint()).health is not Health.HEALTHY:
+            await asyncio.sleep(0.05)
 
     async def start(self, job: Job, script: str = SLEEPER, **options: Any) -> None:
         """StartTask."""
