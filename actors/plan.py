@@ -66,7 +66,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
             resolution="set enabled = true in the plugin block",
             code=Code.DENIED,
         )
-    if task.name in {"", ".", ".."} or "/" in task.name or "\0" in task.name:
+    if "\0" in task.name or not {"", ".", ".."}.isdisjoint(task.name.split("/")):
         raise _invalid(f"{task.name[:64]!r} is no name of a task: it names the task's directory")
     if options.host_network and task.network is not None:
         raise DriverError(

@@ -100,7 +100,7 @@ def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
             job = driver.task()
             with pytest.raises(DriverError, match="cannot start the task"):
                 await driver.start(job, busybox_image, "true", runtime="runsc")
-            assert driver.leftovers() == []
+            driver.wait_clean()
             sandboxes = [
                 entry
                 for entry in Path("/proc").glob("[0-9]*/cmdline")

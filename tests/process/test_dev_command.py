@@ -55,7 +55,7 @@ def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) 
 def test_a_package_that_only_some_distributions_have_is_passed_over(checkout: Path) -> None:
     programs = checkout / "programs"
     scripts = {
-        "dpkg-query": "for it; do :; done; case $it in runsc | runc) ;; *) printf installed ;; esac",
+        "dpkg-query": "for p; do :; done; case $p in runsc|runc) ;; *) printf installed ;; esac",
         "apt-cache": 'case $2 in runsc) echo "Candidate: (none)" ;; *) echo "Candidate: 1" ;; esac',
         "apt-get": f'echo "$@" >>{checkout}/asked',
         "id": "echo 0",
