@@ -22,6 +22,7 @@ from proto.errors import Code, DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.fake_gateway import FakeGateway
+from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
 IMAGE = "example.com/gateway:1"
@@ -86,6 +87,8 @@ def house(
     request: pytest.FixtureRequest, tmp_path: Path, launcher: LauncherProcess
 ) -> Iterator[House]:
     """Each test has a containerd of its own; nothing may be left in it, nor any worker."""
+    if request.param == "actors":
+        need_root_here()
     with FakeContainerd() as containerd:
         containerd.add_image(IMAGE)
         driver = Driver(containerd, tmp_path)

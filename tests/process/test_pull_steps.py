@@ -46,7 +46,8 @@ def stage(running: Stage) -> Iterator[Stage]:
     yield running
     running.reset()
     running.containerd.books.images.clear()
-    assert running.containerd.books.ingests == {}
+    # What a puller that was killed has begun to write, containerd collects.
+    running.containerd.books.ingests.clear()
 
 
 def job_with_archive(stage: Stage, name: str) -> Job:
@@ -87,6 +88,7 @@ def test_a_step_of_a_pull_that_fails_is_told_and_leaves_nothing_unfinished(
         assert "containerd cannot " in str(error)
         stage.containerd.faults.clear()
         assert stage.containerd.leftovers() == []
+        assert stage.containerd.books.ingests == {}
 
     stage.play(story())
 
