@@ -13,6 +13,8 @@ from _socket import (
     SHUT_RDWR,
     SO_PEERCRED,
     SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
     socket,
@@ -20,10 +22,14 @@ from _socket import (
 )
 
 __all__ = [
+    "AF_UNIX",
     "SHUT_RDWR",
     "SIGCHLD",
     "SIGKILL",
     "SIG_IGN",
+    "SOCK_CLOEXEC",
+    "SOCK_DGRAM",
+    "SOCK_NONBLOCK",
     "SOL_SOCKET",
     "SO_PEERCRED",
     "accept",

@@ -1,8 +1,9 @@
 """The launcher: a small process that is forked for every task, so that a worker costs about 1 MB.
 
-Run as `python -I launcher.py --state-dir DIR`. It holds what workers need, imported once and shared
-by all of them, and nothing else: one thread, no timers, no gRPC, ever. It listens on
-`DIR/launcher.sock` until told to retire; workers and tasks do not need it once they run.
+Run as `python -I launcher.py --state-dir DIR`, by the plugin or by a systemd unit. It holds what
+workers need, imported once and shared by all of them, and nothing else: one thread, no timers, no
+gRPC, ever. It listens on `DIR/launcher.sock` until told to retire; workers and tasks do not need it
+once they run.
 
 It forks for every connection and reads the request only in the child. So nobody who connects can
 hold it up or break it, and it writes to almost no memory between two forks: each page it writes is
@@ -23,7 +24,8 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import bare, control, layout, procfs, rehearsal, task_worker, wire
+from workers import bare, control, layout, procfs, rehearsal, succession, task_worker, wire
+from workers.notify import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
+_OPTIONS = {"--state-dir", "--notify", "--watchdog-us"}
+_USAGE = "usage: launcher.py --state-dir DIR [--notify ADDRESS [--watchdog-us INTERVAL]]\n"
 _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 3, 1 << 20
 _REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 4096
@@ -46,11 +50,13 @@ class Launcher:
     Args:
         directory: descriptor of the driver's state directory.
         lock: descriptor that holds the lock of the only launcher there.
+        notifier: hears of each turn of the loop.
     """
 
-    def __init__(self, directory: int, lock: int) -> None:
+    def __init__(self, directory: int, lock: int, notifier: Notifier) -> None:
         self._directory = directory
         self._lock = lock
+        self._notifier = notifier
         self._pid = os.getpid()
         self._listener = control.listen(directory, wire.LAUNCHER_SOCKET)
 
@@ -62,9 +68,13 @@ class Launcher:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         fork, pipe, read, close = os.fork, os.pipe, os.read, os.close
+        alive, period_ms = self._notifier.alive, self._notifier.period_ms
         while True:
-            ((_, events),) = poll.poll()
-            if events != select.POLLIN:  # shut down by `_retire`
+            alive()
+            ready = poll.poll(period_ms)
+            if not ready:
+                continue
+            if ready[0][1] != select.POLLIN:  # shut down by `_retire`
                 return
             accepted, accepting = pipe()
             try:
@@ -124,13 +134,13 @@ class Launcher:
         return task_worker.run(spec, sock, decoder)
 
     def _answer(self, request: Frame) -> Frame:
+        if request.get("op") == wire.RETIRE:  # a successor of any version may ask for it
+            self._retire()
+            return {"ok": True}
         control.check_version(request)
         match request.get("op"):
             case wire.HELLO:
                 return {"ok": True, "v": wire.VERSION, "release": RELEASE, "pid": self._pid}
-            case wire.RETIRE:
-                self._retire()
-                return {"ok": True}
             case other:
                 raise DriverError(
                     f"the launcher does not know the request {other!r}",
@@ -154,32 +164,36 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit status: 0 after retiring or when another launcher serves, 2 for bad arguments.
     """
-    if len(argv) != 3 or argv[1] != "--state-dir":  # noqa: PLR2004
-        sys.stderr.write("usage: launcher.py --state-dir DIR\n")
+    options = dict(zip(argv[1::2], argv[2::2], strict=False))
+    watchdog = options.get("--watchdog-us", "") or "0"  # empty in a unit without WatchdogSec
+    known = len(argv) % 2 and options.keys() <= _OPTIONS and watchdog.isdecimal()
+    if not known or not options.get("--state-dir"):
+        sys.stderr.write(_USAGE)
         return _EXIT_USAGE
+    state_dir = options["--state-dir"]
+    notifier = Notifier(options.get("--notify", ""), int(watchdog))
     try:
-        return _launch(argv[2])
+        return _launch(state_dir, notifier)
     except (OSError, DriverError) as error:
-        procfs.say(f"launcher: cannot serve in {argv[2]}: {error}")
+        notifier.status(f"cannot serve in {state_dir}: {error}")
+        procfs.say(f"launcher: cannot serve in {state_dir}: {error}")
         return _EXIT_FAILED
 
 
-def _launch(state_dir: str) -> int:
+def _launch(state_dir: str, notifier: Notifier) -> int:
     _detach()
     directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _log_to(directory)
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    lock = os.open(wire.LAUNCHER_LOCK, flags, 0o600, dir_fd=directory)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    lock = succession.lock(directory, notifier)
+    if lock is None:
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
     procfs.set_name("cd-launcher")
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
     kept = [layout.fill_gaps(), layout.gather_code()]
     rehearsal.rehearse(state_dir)
-    launcher = Launcher(directory, lock)
+    launcher = Launcher(directory, lock, notifier)
+    notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
     # What is here now is shared with every worker as long as nobody writes to it, and a garbage
     # collection writes to the header of every object.
     gc.collect()
@@ -189,6 +203,8 @@ def _launch(state_dir: str) -> int:
     bytearray(_TIDY_BYTES)
     launcher.run()
     kept.clear()
+    notifier.status("has retired: another launcher serves")
+    notifier.close()
     return 0
 
 

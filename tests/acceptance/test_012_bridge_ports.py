@@ -71,7 +71,9 @@ def test_run_publishes_the_port_and_takes_all_back(
         (told,) = run.wait_said("port")
         port = told["port"]
         text = page(network, port)
-        assert re.fullmatch(rf"hello from \d.*:8080, which is 127.0.0.1:{port} outside\n", text)
+        assert re.fullmatch(
+            rf"hello from bridge.web\[0\], which is 127.0.0.1:{port} outside\n", text
+        )
         wait_until(lambda: heard(run) == [text.strip()], 30, lambda: str(heard(run)))
     finally:
         run.stop()

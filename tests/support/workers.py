@@ -134,10 +134,10 @@ class LauncherProcess:
         wait_until(lambda: not self.worker_pids(), 10, "workers do not end")
         subprocess.run(["rm", "-rf", str(self.state_dir)], check=True)
 
-    def spawn(self) -> subprocess.Popen[bytes]:
+    def spawn(self, *options: str) -> subprocess.Popen[bytes]:
         """One more launcher for the same directory."""
         return subprocess.Popen(
-            self._argv,
+            [*self._argv, *options],
             env={"PATH": "/usr/bin:/bin"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,0 +1,159 @@
+"""A Debian guest with systemd as process 1, from a root that `./dev guest SUITE` made.
+
+What a guest writes goes to an overlay and is gone with it. It has a network of its own, loopback
+alone: everything that the package needs was installed when the root was made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+BOOT_S, END_S, COMMAND_S = 60, 30, 120
+_ENVIRONMENT = (
+    *("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"),
+    "DEBIAN_FRONTEND=noninteractive",
+)
+_LEGACY = ("systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
+_REMOUNT = "for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw $c 2>/dev/null; done; true"
+
+
+def root_of(suite: str) -> Path:
+    """Where `./dev guest` puts a suite's root."""
+    return ROOT / ".cache" / "guest" / suite
+
+
+class Guest:
+    """One boot.
+
+    Args:
+        suite: the Debian release.
+    """
+
+    def __init__(self, suite: str) -> None:
+        # Not pytest's directory: mounts in there count as left behind by the test that is over.
+        self._work = work = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(suite).parent))
+        self._root = work / "root"
+        self._log = work / "console"
+        for name in ("root", "upper", "work"):
+            (work / name).mkdir()
+        layers = f"lowerdir={root_of(suite)},upperdir={work / 'upper'},workdir={work / 'work'}"
+        subprocess.run(
+            ["mount", "-t", "overlay", "overlay", "-o", layers, str(self._root)], check=True
+        )
+        self._process = self._boot()
+        try:
+            wait_until(self._up, BOOT_S, lambda: f"no boot: {self._log.read_text()[-2000:]}")
+            self.shell(_REMOUNT)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def start(self, *words: str, out: Path | None = None) -> subprocess.Popen[bytes]:
+        """A command that goes on; what it prints is appended to `out`."""
+        with (out or Path(os.devnull)).open("ab") as file:
+            return subprocess.Popen(
+                self._enter(*words), stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command's end, whatever it is."""
+        return subprocess.run(
+            self._enter(*words),
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=COMMAND_S,
+        )
+
+    def shell(self, script: str) -> str:
+        """What a script prints that must end well."""
+        done = self.run("sh", "-ec", script)
+        assert done.returncode == 0, f"{script}: status {done.returncode}: {done.stdout}"
+        return done.stdout.strip()
+
+    def show(self, unit: str, field: str) -> str:
+        """One property of a unit."""
+        return self.shell(f"systemctl show -P {field} {unit}")
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Until it is so; a failure shows the end of the guest's journal."""
+        wait_until(condition, END_S, lambda: f"{what}: {self.shell('journalctl -n 30 --no-pager')}")
+
+    def copy(self, source: Path, target: str) -> None:
+        """A file or directory into the guest."""
+        place = self._root / target.lstrip("/")
+        if source.is_dir():
+            shutil.copytree(source, place, dirs_exist_ok=True)
+        else:
+            shutil.copy(source, place)
+
+    def close(self) -> None:
+        """Ends the guest, whatever runs in it, and gives its mount back."""
+        leader = self._leader()
+        if leader:
+            os.kill(leader, 9)  # process 1 of its namespace takes the others along
+        try:
+            self._process.wait(END_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        subprocess.run(["umount", str(self._root)], check=True)
+        shutil.rmtree(self._work)
+
+    def _boot(self) -> subprocess.Popen[bytes]:
+        hybrid = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
+        with self._log.open("wb") as log:
+            return subprocess.Popen(
+                [
+                    *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
+                    *("-M", f"cd-{self._work.name}", "-D", str(self._root)),
+                    *("--private-network", "--capability=all"),
+                    *("--system-call-filter=@keyring bpf", "--tmpfs=/var/lib/containerd"),
+                    *(("--", *_LEGACY) if hybrid else ()),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def _leader(self) -> int:
+        pid = self._process.pid
+        try:
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        except OSError:
+            return 0
+        return int(children[0]) if children else 0
+
+    def _enter(self, *words: str) -> list[str]:
+        leader = str(self._leader())
+        return ["nsenter", "-t", leader, "-a", "-r", "-w", *_ENVIRONMENT, *words]
+
+    def _up(self) -> bool:
+        if not self._leader():
+            return False
+        said = self.run("systemctl", "is-system-running").stdout
+        return said.strip() in {"running", "degraded"}
