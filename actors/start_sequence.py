@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -120,16 +120,11 @@ class _Start:
         self._patience = teardown.Patience(0.0)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
-        async with self._undo:
-            # Shielded: a second try wants the image too.
-            self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
-            link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
-            shim = await self._create(mounts, link)
-            await self._watch(link, shim)
-            # Taken before: a short task has ended when containerd answers.
-            started_at_ns = time.time_ns()
-            pid = await self._containerd.start_task(self._id)
-            self._undo.pop_all()
+        try:
+            link, pid, started_at_ns = await self._steps()
+        except BaseException:
+            await _to_its_end(self._undo.aclose())
+            raise
         asyncio.get_running_loop().create_task(self._let_go())
         state = self._state(pid, started_at_ns)
         network = self._parts.network
@@ -137,6 +132,16 @@ class _Start:
             RunningTask(state=state, directory=self._plan.directory, link=link, network=network),
             StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
         )
+
+    async def _steps(self) -> tuple[WorkerLink, int, int]:
+        # Shielded: a second try wants the image too.
+        self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
+        link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
+        shim = await self._create(mounts, link)
+        await self._watch(link, shim)
+        # Taken before: a short task has ended when containerd answers.
+        started_at_ns = time.time_ns()
+        return link, await self._containerd.start_task(self._id), started_at_ns
 
     def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
@@ -147,8 +152,7 @@ class _Start:
             except (DriverError, OSError) as error:
                 _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
 
-        # Shielded: a cancelled start still cleans up after itself.
-        self._undo.push_async_callback(lambda: asyncio.shield(step()))
+        self._undo.push_async_callback(step)
 
     async def _make(
         self,
@@ -327,6 +331,18 @@ async def _all(*steps: Awaitable[Any]) -> list[Any]:
         if isinstance(outcome, BaseException):
             raise outcome
     return outcomes
+
+
+async def _to_its_end(undo: Coroutine[Any, Any, None]) -> None:
+    """Undoes all, whoever cancels the start meanwhile: its steps must not overtake each other.
+
+    A task whose container is removed before it is one that containerd never finds again.
+    """
+    undoing = asyncio.ensure_future(undo)
+    while not undoing.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([undoing])
+    undoing.result()
 
 
 def _fresh_directory(directory: Path) -> None:

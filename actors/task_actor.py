@@ -58,7 +58,7 @@ class TaskActor(pykka.ThreadingActor):
     """Owns one task's phase, its link to the worker and everybody who waits for its end.
 
     Blocks on nothing: what takes time runs as coroutines on the event loop and comes back as a
-    message. Stopped by itself when the task is gone, after telling the Supervisor.
+    message. Stopped by the Supervisor, which it tells when the task is gone.
     """
 
     use_daemon_thread = True
@@ -94,6 +94,8 @@ class TaskActor(pykka.ThreadingActor):
                 reply.fail(error)
 
     def _handle(self, message: TaskMessage) -> None:
+        if self._phase is Phase.GONE and isinstance(message, Wait | Inspect | Signal | Locate):
+            raise not_found(self._task.id)
         match message:
             case Begin():
                 self._begin_start(message)
@@ -365,8 +367,8 @@ class TaskActor(pykka.ThreadingActor):
             stopper.answer(None)
         for waiter in self._waiters:
             waiter.fail(not_found(self._task.id))
+        # It stops this actor: it alone knows that no request is on its way any more.
         tell(self._supervisor, TaskGone(task_id=self._task.id, ref=self.actor_ref))
-        self.stop()
 
     # --- a worker that died
 

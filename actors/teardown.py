@@ -32,9 +32,10 @@ _log = logging.getLogger(__name__)
 
 
 class Patience:
-    """Repeats steps of one clean-up while containerd is away: a restart takes it seconds.
+    """Repeats steps of one piece of work while containerd is away: a restart takes it seconds.
 
-    Nobody else would ever remove what such a step leaves. The time is one for all steps.
+    Nobody else would ever remove what a step of a clean-up leaves. The time is one for all steps,
+    and begins when containerd is first missed.
     """
 
     def __init__(self, budget_s: float = _AWAY_S) -> None:
@@ -48,12 +49,14 @@ class Patience:
             DriverError: the step's own; UNAVAILABLE when containerd stays away.
         """
         now = asyncio.get_running_loop().time
-        self._until = self._until or now() + self._budget_s
         while True:
             try:
                 return await step()
             except DriverError as error:
-                if error.code is not Code.UNAVAILABLE or now() > self._until:
+                if error.code is not Code.UNAVAILABLE:
+                    raise
+                self._until = self._until or now() + self._budget_s
+                if now() >= self._until:
                     raise
             await asyncio.sleep(_AWAY_POLL_S)
 

@@ -221,5 +221,27 @@ def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks_again
     stage.play(story())
 
 
+def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_meanwhile(
+    stage: Stage,
+) -> None:
+    async def story() -> None:
+        stage.containerd.fail(rpc.TASK_START, grpc.StatusCode.UNKNOWN, "no start: unknown")
+        undoing = stage.containerd.hang(rpc.TASK_GET)
+        job = stage.driver.task()
+        starting = asyncio.create_task(stage.start(job))
+        await until(lambda: undoing.calls or starting.done(), 20, "nothing is undone")
+        ways = (stage.session.stop(job.id), stage.session.destroy(job.id))
+        telling = [asyncio.create_task(way) for way in ways]
+        await stage.session.inspect(job.id)  # it comes behind them
+        # A task whose container is removed before it is never found again.
+        assert job.container in stage.containerd.books.containers
+        undoing.release()
+        assert "no start" in str(await stage.refusal(starting))
+        await asyncio.gather(*telling)
+        assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
 def _config() -> dict[str, object]:
     return {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
