@@ -121,6 +121,10 @@ class ContainerdDaemon:
             self.process.wait(30)
             self.process = None
 
+    def down(self) -> None:
+        """Has it killed; `start` comes back."""
+        self.kill()
+
     def close(self) -> None:
         """Ends shims that tests left, then the daemon, then its files."""
         for pid in self.shim_pids():
