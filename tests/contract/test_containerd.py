@@ -525,7 +525,7 @@ def test_a_command_that_cannot_be_run_is_refused(play: Play) -> None:
         os.close(stdin)
         assert "no such file or directory" in failed.value.details.lower()
         for name in ("o", "e"):  # the shim has not opened them, and the readers still wait
-            os.close(os.open(place.logs / name, os.O_RDWR))
+            os.close(await asyncio.to_thread(os.open, place.logs / name, os.O_WRONLY))
         assert [await asyncio.to_thread(reader.finish) for reader in readers] == [b"", b""]
         await client.delete_exec("c", "x")
         await place.end()
