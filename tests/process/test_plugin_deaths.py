@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,10 +14,11 @@ import pytest
 
 from actors.nomad_types import TaskState
 from containerd import rpc
+from plugin.host.session import Handle
 from proto.containerd import snapshots_pb2
 from proto.errors import Code, DriverError
 from tests.support.driver import Job, children
-from tests.support.launcher import launcher_pid
+from tests.support.launcher import launcher_pid, worker_pid
 from tests.support.stage import IMAGE, SLEEPER, STEPS, Stage
 from tests.support.waiting import until
 
@@ -122,5 +125,54 @@ def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
         stage.containerd.faults.clear()
         await stage.session.destroy(job.id)
         assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
+async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
+    """A running task whose worker is gone too, under a new plugin that does not know it yet."""
+    job = stage.driver.task()
+    job.read_logs()
+    config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+    handle = await stage.session.start(job.config, config)
+    stage.session.kill_plugin()
+    worker = worker_pid(stage.driver.state_dir / "tasks" / job.container)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    await stage.session.launch()
+    return job, handle
+
+
+def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
+    async def story() -> None:
+        job, handle = await unrecovered(stage)
+        fault = stage.containerd.hang(rpc.TASK_GET)
+        recovering = asyncio.create_task(stage.session.recover(handle))
+        await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
+        destroying = asyncio.create_task(stage.session.destroy(job.id))
+        with pytest.raises(DriverError):
+            await recovering
+        stage.containerd.faults.clear()
+        await destroying
+        assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
+def test_a_destroy_right_after_a_failed_recovery_removes_the_task(stage: Stage) -> None:
+    async def story() -> None:
+        for _ in range(5):
+            job, handle = await unrecovered(stage)
+            job.alloc.fifo("t", "stdout").unlink()
+            outcomes = await asyncio.gather(
+                stage.session.recover(handle),
+                stage.session.destroy(job.id),
+                return_exceptions=True,
+            )
+            # Which of the two came first is the machine's affair.
+            assert isinstance(outcomes[0], DriverError)
+            assert outcomes[1] is None
+            await stage.session.destroy(job.id)
+            assert stage.containerd.leftovers() == []
 
     stage.play(story())
