@@ -106,9 +106,11 @@ class Containerd:
 
     async def label_image(self, name: str, key: str, value: str) -> None:
         """Sets one label of an image, or takes it away with an empty value."""
+        # The mask leaves the target as it is, but containerd 1.7 ends with a nil dereference where
+        # there is none (services/images: descriptors are read before the mask).
+        image = images_pb2.Image(name=name, labels={key: value}, target=types_pb2.Descriptor())
         request = images_pb2.UpdateImageRequest(
-            image=images_pb2.Image(name=name, labels={key: value}),
-            update_mask=FieldMask(paths=[f"labels.{key}"]),
+            image=image, update_mask=FieldMask(paths=[f"labels.{key}"])
         )
         await self._unless_gone(
             self._call(rpc.IMAGE_UPDATE, request, f"label image {name}", timeout_s=CALL_S)

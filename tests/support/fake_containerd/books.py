@@ -110,6 +110,8 @@ class Books:
     def image_update(
         self, request: images_pb2.UpdateImageRequest
     ) -> images_pb2.UpdateImageResponse:
+        if not request.image.HasField("target"):
+            raise AssertionError("containerd 1.7 ends at an update without a target")
         image = self._image(request.image.name)
         for path in request.update_mask.paths or ["labels", "target"]:
             kind, _, key = path.partition(".")
