@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
+from actors.teardown import Patience
 from containerd import spec
 from proto.errors import Code, DriverError
 
@@ -70,6 +71,7 @@ class ExecSession:
             json.loads(record.spec_json), list(command), terminal=self._terminal, size=size
         )
         stdin, stdout, stderr = self._make_fifos()
+        self._created = True  # before it is: the answer may get lost
         await containerd.exec_create(
             self._container,
             self._id,
@@ -79,7 +81,6 @@ class ExecSession:
             stderr=stderr,
             terminal=self._terminal,
         )
-        self._created = True
         try:
             await containerd.exec_start(self._container, self._id)
         except DriverError as error:
@@ -118,7 +119,9 @@ class ExecSession:
             await asyncio.wait([*pumps, waiter])
 
     async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
-        ended = await self._services.containerd.wait_task(self._container, self._id)
+        containerd = self._services.containerd
+        # The command goes on while containerd restarts.
+        ended = await Patience()(lambda: containerd.wait_task(self._container, self._id))
         self._exited = True
         done, late = await asyncio.wait(pumps, timeout=_LINGER_S)
         del done

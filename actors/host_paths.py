@@ -107,6 +107,8 @@ def check(source: Source) -> None:
     Raises:
         DriverError: code INVALID; it says what is wrong with it.
     """
+    if "\0" in source.path:
+        raise invalid(f"{source.what}: source {source.path[:128]!r} is no path")
     if source.root:
         os.close(_open(source))
         return

@@ -83,6 +83,10 @@ class LauncherLink:
         except TimeoutError:
             await link.close()
             raise self._away(f"no worker within {_FORK_TIMEOUT_S:g} s") from None
+        except asyncio.CancelledError:
+            # A worker without any connection, that was told nothing yet, ends by itself.
+            await link.close()
+            raise
         link.hold()
         if frame is None:
             raise ConnectionResetError("the launcher closed the connection")

@@ -25,6 +25,7 @@ class Event(Enum):
 
     STARTED = auto()
     START_FAILED = auto()
+    NOT_RECOVERED = auto()
     EXITED = auto()
     STOP = auto()
     DESTROY = auto()
@@ -41,7 +42,7 @@ _NEXT: dict[Phase, dict[Event, Phase]] = {
     },
     Phase.RECOVERING: {
         Event.STARTED: Phase.RUNNING,
-        Event.START_FAILED: Phase.GONE,
+        Event.NOT_RECOVERED: Phase.GONE,
         Event.STOP: Phase.ABORTING,
         Event.DESTROY: Phase.ABORTING,
     },
@@ -63,6 +64,8 @@ _NEXT: dict[Phase, dict[Event, Phase]] = {
     Phase.ABORTING: {
         Event.STARTED: Phase.DESTROYING,
         Event.START_FAILED: Phase.GONE,
+        # A start has undone itself; what could not be recovered is still there.
+        Event.NOT_RECOVERED: Phase.DESTROYING,
         Event.STOP: Phase.ABORTING,
         Event.DESTROY: Phase.ABORTING,
     },
@@ -93,14 +96,3 @@ def advance(phase: Phase, event: Event) -> Phase:
             code=Code.PRECONDITION,
         )
     return following
-
-
-def diagram() -> str:
-    """The table as Mermaid text, for ARCHITECTURE.md."""
-    rows = ["stateDiagram-v2"]
-    rows += [
-        f"    {phase.name} --> {following.name}: {event.name.lower()}"
-        for phase, events in _NEXT.items()
-        for event, following in events.items()
-    ]
-    return "\n".join(rows)

@@ -66,6 +66,8 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
             resolution="set enabled = true in the plugin block",
             code=Code.DENIED,
         )
+    if "\0" in task.name or not {"", ".", ".."}.isdisjoint(task.name.split("/")):
+        raise _invalid(f"{task.name[:64]!r} is no name of a task: it names the task's directory")
     if options.host_network and task.network is not None:
         raise DriverError(
             "host_network and bridge network mode are mutually exclusive, and only one of them"

@@ -6,8 +6,9 @@
         → the worker's Wait stands at the shim → task started → all let go
 
 containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
-come first. The Wait comes before Start, so that no exit is missed, however short the task. Lease
-and held sources are let go after the answer: to unmount beside the runtime makes both slow.
+come first, and it is given what they hold: at Nomad's path a task may have put a link by then. The
+Wait comes before Start, so that no exit is missed, however short the task. Lease and held sources
+are let go after the answer: to unmount beside the runtime makes both slow.
 """
 
 from __future__ import annotations
@@ -16,11 +17,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import shutil
 import time
-from collections.abc import AsyncGenerator, Awaitable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors import (
     host_parts,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from actors.worker_link import WorkerLink
     from containerd.records import Mount, ShimAddress
 
+T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
 _LEASE_S = 3600.0
 _log = logging.getLogger(__name__)
@@ -116,18 +117,14 @@ class _Start:
         self._id = made.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
+        self._patience = teardown.Patience(0.0)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
-        async with self._undo:
-            # Shielded: a second try wants the image too.
-            self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
-            link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
-            shim = await self._create(mounts)
-            await self._watch(link, shim)
-            # Taken before: a short task has ended when containerd answers.
-            started_at_ns = time.time_ns()
-            pid = await self._containerd.start_task(self._id)
-            self._undo.pop_all()
+        try:
+            link, pid, started_at_ns = await self._steps()
+        except BaseException:
+            await _to_its_end(self._undo.aclose())
+            raise
         asyncio.get_running_loop().create_task(self._let_go())
         state = self._state(pid, started_at_ns)
         network = self._parts.network
@@ -136,27 +133,59 @@ class _Start:
             StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
         )
 
-    def _later(self, what: str, undo: object, *arguments: object) -> None:
+    async def _steps(self) -> tuple[WorkerLink, int, int]:
+        # Shielded: a second try wants the image too.
+        self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
+        link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
+        shim = await self._create(mounts, link)
+        await self._watch(link, shim)
+        # Taken before: a short task has ended when containerd answers.
+        started_at_ns = time.time_ns()
+        return link, await self._containerd.start_task(self._id), started_at_ns
+
+    def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
 
         async def step() -> None:
             try:
-                await undo(*arguments)  # type: ignore[operator]
+                await self._patience(lambda: undo(*arguments))
             except (DriverError, OSError) as error:
                 _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
 
-        # Shielded: a cancelled start still cleans up after itself.
-        self._undo.push_async_callback(lambda: asyncio.shield(step()))
+        self._undo.push_async_callback(step)
+
+    async def _make(
+        self,
+        making: Awaitable[T],
+        what: str,
+        undo: Callable[..., Awaitable[object]],
+        *arguments: object,
+    ) -> T:
+        """Has something made, and undone later whatever comes of it: an answer may get lost.
+
+        What was there before is an earlier start's, and removed in another order.
+        """
+        theirs = False
+        try:
+            return await making
+        except DriverError as error:
+            theirs = error.code is Code.ALREADY_EXISTS
+            raise
+        finally:
+            if not theirs:
+                self._later(what, undo, *arguments)
 
     async def _open_lease(self) -> None:
         self._later("lease", self._containerd.delete_lease, self._lease)
         await self._containerd.create_lease(
             self._lease, expire_s=_LEASE_S, labels=self._plan.labels
         )
+        # Before, containerd has made nothing but perhaps a lease, which expires.
+        self._patience = teardown.Patience()
 
     async def _fork(self) -> WorkerLink:
         directory = self._plan.directory
-        self._later("state directory", _remove_directory, directory)
+        self._later("state directory", teardown.remove_directory, directory)
         await asyncio.to_thread(_fresh_directory, directory)
         link = await self._services.launcher.fork(
             wire.WorkerSpec(
@@ -172,11 +201,11 @@ class _Start:
     async def _snapshot(self) -> tuple[Mount, ...]:
         key = identifiers.snapshot_key(self._id)
         snapshotter = self._plan.image.snapshotter
-        mounts = await self._containerd.prepare_snapshot(
+        making = self._containerd.prepare_snapshot(
             snapshotter, key, self._image.chain_id, self._plan.labels, self._lease
         )
-        self._later("snapshot", self._containerd.remove_snapshot, snapshotter, key)
-        return mounts
+        undo = self._containerd.remove_snapshot
+        return await self._make(making, "snapshot", undo, snapshotter, key)
 
     async def _hold(self) -> None:
         """Holds the sources of the task's mounts until the runtime has made them."""
@@ -218,7 +247,7 @@ class _Start:
                 self._parts,
             )
         )
-        await self._containerd.create_container(
+        making = self._containerd.create_container(
             ContainerRecord(
                 id=self._id,
                 labels=self._plan.labels,
@@ -231,17 +260,18 @@ class _Start:
             ),
             self._lease,
         )
-        self._later("container", self._containerd.delete_container, self._id)
+        undo = self._containerd.delete_container
+        await self._make(making, "container", undo, self._id)
         return mounts
 
-    async def _create(self, mounts: tuple[Mount, ...]) -> ShimAddress | None:
+    async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> ShimAddress | None:
         self._later("task", teardown.delete_task, self._containerd, self._id)
         pid = await self._containerd.create_task(
             self._id,
             mounts,
             stdin="",
-            stdout=self._plan.stdout,
-            stderr=self._plan.stderr,
+            stdout=link.log_path(self._plan.stdout),
+            stderr=link.log_path(self._plan.stderr),
             terminal=False,
         )
         if self._task.resources.cpuset_cgroup:
@@ -303,13 +333,21 @@ async def _all(*steps: Awaitable[Any]) -> list[Any]:
     return outcomes
 
 
+async def _to_its_end(undo: Coroutine[Any, Any, None]) -> None:
+    """Undoes all, whoever cancels the start meanwhile: its steps must not overtake each other.
+
+    A task whose container is removed before it is one that containerd never finds again.
+    """
+    undoing = asyncio.ensure_future(undo)
+    while not undoing.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([undoing])
+    undoing.result()
+
+
 def _fresh_directory(directory: Path) -> None:
     """A state directory without an earlier task's exit record."""
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         (directory / wire.EXIT_RECORD).unlink()
-
-
-async def _remove_directory(directory: Path) -> None:
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)

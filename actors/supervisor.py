@@ -96,6 +96,8 @@ class Supervisor(pykka.ThreadingActor):
             case TaskGone(task_id=task_id, ref=ref):
                 if self._tasks.get(task_id) == ref:
                     del self._tasks[task_id]
+                # Behind all requests that it was given: each of them is answered.
+                ref.stop(block=False)
             case _:
                 assert_never(message)
 

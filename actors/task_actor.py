@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, assert_never
 
 import pykka
 
-from actors import phases, recover_sequence, signalling, signals, start_sequence, teardown
+from actors import (
+    identifiers,
+    phases,
+    recover_sequence,
+    signalling,
+    signals,
+    start_sequence,
+    teardown,
+)
 from actors.bridge import Reply, spawn, tell
 from actors.exit_result import exit_result
 from actors.messages import (
@@ -58,7 +66,7 @@ class TaskActor(pykka.ThreadingActor):
     """Owns one task's phase, its link to the worker and everybody who waits for its end.
 
     Blocks on nothing: what takes time runs as coroutines on the event loop and comes back as a
-    message. Stopped by itself when the task is gone, after telling the Supervisor.
+    message. Stopped by the Supervisor, which it tells when the task is gone.
     """
 
     use_daemon_thread = True
@@ -75,6 +83,7 @@ class TaskActor(pykka.ThreadingActor):
         self._link: WorkerLink | None = None
         self._exit: ExitRecord | None = None
         self._drained = False
+        self._recovers = False
         self._begin: concurrent.futures.Future[Any] | None = None
         self._begin_reply: Reply[StartedTask] | Reply[None] | None = None
         self._waiters: list[Reply[ExitResult]] = []
@@ -94,6 +103,8 @@ class TaskActor(pykka.ThreadingActor):
                 reply.fail(error)
 
     def _handle(self, message: TaskMessage) -> None:
+        if self._phase is Phase.GONE and isinstance(message, Wait | Inspect | Signal | Locate):
+            raise not_found(self._task.id)
         match message:
             case Begin():
                 self._begin_start(message)
@@ -160,6 +171,8 @@ class TaskActor(pykka.ThreadingActor):
         )
 
     def _begin_recover(self, message: Recover) -> None:
+        self._recovers = True
+
         def done(running: RunningTask | None, error: BaseException | None) -> None:
             tell(self.actor_ref, Started(task=running, error=error))
             if running is None:
@@ -179,13 +192,7 @@ class TaskActor(pykka.ThreadingActor):
     def _started(self, message: Started) -> None:
         self._begin = None
         if message.task is None:
-            self._advance(Event.START_FAILED)
-            if message.error is not None:
-                _log.warning(
-                    "task did not start",
-                    extra={"task_id": self._task.id, "why": str(message.error)},
-                )
-            self._gone()
+            self._not_started(message.error)
             return
         self._running = message.task
         self._exit = message.task.exit
@@ -196,6 +203,17 @@ class TaskActor(pykka.ThreadingActor):
             self._tear_down()
         elif self._exit is not None:
             self._exited(self._exit)
+
+    def _not_started(self, error: BaseException | None) -> None:
+        if error is not None:
+            what = "task not recovered" if self._recovers else "task did not start"
+            why = str(error) or type(error).__name__
+            _log.warning(what, extra={"task_id": self._task.id, "why": why})
+        self._advance(Event.NOT_RECOVERED if self._recovers else Event.START_FAILED)
+        if self._phase is Phase.DESTROYING:
+            self._tear_down()
+        else:
+            self._gone()
 
     def _listen(self, link: WorkerLink) -> None:
         self._link = link
@@ -287,6 +305,9 @@ class TaskActor(pykka.ThreadingActor):
         if self._phase not in ALIVE:
             raise DriverError("the task does not run, so it gets no signal", code=Code.PRECONDITION)
         reply = message.reply
+        if number == 0:  # kill(2): a look whether the task is there, and it is
+            reply.answer(None)
+            return
 
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
@@ -329,19 +350,26 @@ class TaskActor(pykka.ThreadingActor):
             self._begin.cancel()
 
     def _tear_down(self) -> None:
-        assert self._running is not None  # noqa: S101 - only a started task gets here
-        state, link, services = self._running.state, self._link, self._services
-        drained = self._drained or self._exit is None
-
-        async def work() -> None:
-            if link is not None and not link.closed and not drained:
-                await teardown.until_drained(link, _DRAIN_BUDGET_S)
-            await teardown.remove(
-                services, state.container_id, link=link, snapshotter=state.snapshotter
-            )
-
+        work = self._removal(self._running) if self._running else self._removal_by_name()
         ref = self.actor_ref
-        spawn(services.loop, work(), lambda _, error: tell(ref, Destroyed(error=error)))
+        spawn(self._services.loop, work, lambda _, error: tell(ref, Destroyed(error=error)))
+
+    async def _removal(self, running: RunningTask) -> None:
+        link, drained = self._link, self._drained or self._exit is None
+        if link is not None and not link.closed and not drained:
+            await teardown.until_drained(link, _DRAIN_BUDGET_S)
+        state = running.state
+        await teardown.Patience()(
+            lambda: teardown.remove(
+                self._services, state.container_id, link=link, snapshotter=state.snapshotter
+            )
+        )
+
+    async def _removal_by_name(self) -> None:
+        """Of what could not be recovered: the handle did not say what it is, its id does."""
+        services, task = self._services, self._task
+        container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
+        await teardown.Patience()(lambda: teardown.remove_if_ours(services, container, task.id))
 
     def _destroyed(self, error: BaseException | None) -> None:
         if error is not None:
@@ -360,8 +388,8 @@ class TaskActor(pykka.ThreadingActor):
             stopper.answer(None)
         for waiter in self._waiters:
             waiter.fail(not_found(self._task.id))
+        # It stops this actor: it alone knows that no request is on its way any more.
         tell(self._supervisor, TaskGone(task_id=self._task.id, ref=self.actor_ref))
-        self.stop()
 
     # --- a worker that died
 

@@ -8,13 +8,16 @@ import logging
 import os
 import shutil
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from actors import host_paths, identifiers, worker_link
 from containerd.records import Status
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from actors.running_task import Services
     from actors.worker_link import WorkerLink
     from containerd.client import Containerd
@@ -22,7 +25,40 @@ if TYPE_CHECKING:
 _KILL_WAIT_S = 10.0
 _RUNTIME_WAIT_S = 2.0
 _POLL_S = 0.02
+T = TypeVar("T")
+_AWAY_S = 30.0
+_AWAY_POLL_S = 0.2
 _log = logging.getLogger(__name__)
+
+
+class Patience:
+    """Repeats steps of one piece of work while containerd is away: a restart takes it seconds.
+
+    Nobody else would ever remove what a step of a clean-up leaves. The time is one for all steps,
+    and begins when containerd is first missed.
+    """
+
+    def __init__(self, budget_s: float = _AWAY_S) -> None:
+        self._budget_s = budget_s
+        self._until = 0.0
+
+    async def __call__(self, step: Callable[[], Awaitable[T]]) -> T:
+        """Does a step.
+
+        Raises:
+            DriverError: the step's own; UNAVAILABLE when containerd stays away.
+        """
+        now = asyncio.get_running_loop().time
+        while True:
+            try:
+                return await step()
+            except DriverError as error:
+                if error.code is not Code.UNAVAILABLE:
+                    raise
+                self._until = self._until or now() + self._budget_s
+                if now() >= self._until:
+                    raise
+            await asyncio.sleep(_AWAY_POLL_S)
 
 
 async def remove(
@@ -48,14 +84,17 @@ async def remove(
     await containerd.delete_container(container_id)
     await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
     await containerd.delete_lease(identifiers.lease_id(container_id))
-    directory = identifiers.task_directory(services.state_dir, container_id)
-    if link is None or link.closed:
-        with contextlib.suppress(OSError):
-            link = await worker_link.connect(directory)
-    if link is not None:
+    if link is not None and not link.closed:
         await end_worker(link)
     pins = identifiers.pins_directory(services.state_dir, container_id)
     await asyncio.to_thread(host_paths.release, pins)
+    await remove_directory(identifiers.task_directory(services.state_dir, container_id))
+
+
+async def remove_directory(directory: Path) -> None:
+    """Removes a task's state directory, and ends the worker in it: nobody else finds that one."""
+    with contextlib.suppress(OSError):
+        await end_worker(await worker_link.connect(directory))
     await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
 

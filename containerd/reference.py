@@ -59,7 +59,7 @@ def parse(text: str) -> Reference:
     if _ID.fullmatch(text):
         raise _invalid(text, "64 hexadecimal digits are an image's id and not a name")
     registry, repository = _split(name)
-    if not _DOMAIN.fullmatch(registry):
+    if len(registry) > _MAX_NAME or not _DOMAIN.fullmatch(registry):
         raise _invalid(text, f"{registry[:80]!r} is no registry host")
     if not last or len(repository) > _MAX_NAME:
         raise _invalid(text, "it has no repository name, or one over 255 characters")

@@ -40,7 +40,7 @@ job "bridge" {
       template {
         destination = "local/index.html"
         data        = <<-EOT
-          hello from {{ env "NOMAD_ALLOC_ADDR_http" }}, which is {{ env "NOMAD_ADDR_http" }} outside
+          hello from {{ env "NOMAD_ALLOC_NAME" }}, which is {{ env "NOMAD_ADDR_http" }} outside
         EOT
       }
 
@@ -56,7 +56,7 @@ job "bridge" {
       config {
         image   = var.image
         command = "/bin/sh"
-        args    = ["-c", "until wget -qO- http://127.0.0.1:$NOMAD_PORT_http/; do sleep 0.3; done"]
+        args    = ["-c", "trap 'exit 0' TERM; until wget -qO- http://127.0.0.1:$NOMAD_PORT_http/; do sleep 0.3; done; sleep 86400 & wait"]
       }
 
       resources {

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors import nomad_types as nomad
+from plugin.plain_text import plain
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2, shared_structs_pb2
 
@@ -118,7 +119,7 @@ def exit_result(result: nomad.ExitResult) -> driver_pb2.ExitResult:
 
 def waited(result: nomad.ExitResult) -> driver_pb2.WaitTaskResponse:
     """WaitTask's answer; there is always a result."""
-    return driver_pb2.WaitTaskResponse(result=exit_result(result), err=_text(result.error))
+    return driver_pb2.WaitTaskResponse(result=exit_result(result), err=plain(result.error))
 
 
 def exec_result(done: nomad.ExecResult) -> driver_pb2.ExecTaskResponse:
@@ -222,8 +223,8 @@ def event(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
         alloc_id=item.alloc_id,
         task_name=item.task_name,
         timestamp=timestamp(item.timestamp_ns),
-        message=_text(item.message),
-        annotations={_text(key): _text(value) for key, value in item.annotations.items()},
+        message=plain(item.message),
+        annotations={plain(key): plain(value) for key, value in item.annotations.items()},
     )
 
 
@@ -232,7 +233,7 @@ def fingerprint(look: nomad.Fingerprint) -> driver_pb2.FingerprintResponse:
     return driver_pb2.FingerprintResponse(
         attributes={name: _attribute(value) for name, value in look.attributes.items()},
         health=driver_pb2.FingerprintResponse.HealthState.Name(look.health.value),
-        health_description=_text(look.description),
+        health_description=plain(look.description),
     )
 
 
@@ -240,7 +241,7 @@ def failed_fingerprint(error: Exception) -> driver_pb2.FingerprintResponse:
     """The health of a driver that could not say how it is. Running tasks stay."""
     return driver_pb2.FingerprintResponse(
         health=driver_pb2.FingerprintResponse.UNHEALTHY,
-        health_description=_text(f"the driver cannot tell its health: {error}"),
+        health_description=plain(f"the driver cannot tell its health: {error}"),
     )
 
 
@@ -251,7 +252,7 @@ def _attribute(value: float | str) -> shared_structs_pb2.Attribute:
         return shared_structs_pb2.Attribute(int_val=value)
     if isinstance(value, float):
         return shared_structs_pb2.Attribute(float_val=value)
-    return shared_structs_pb2.Attribute(string_val=_text(str(value)))
+    return shared_structs_pb2.Attribute(string_val=plain(str(value)))
 
 
 def exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
@@ -297,8 +298,3 @@ def _int32(number: int) -> int:
 
 def _uint64(number: int) -> int:
     return min(max(0, number), 2**64 - 1)
-
-
-def _text(text: str) -> str:
-    """Without what UTF-8, and so protobuf, has no form for."""
-    return text.encode(errors="replace").decode()

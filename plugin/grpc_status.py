@@ -12,6 +12,7 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
+from plugin.plain_text import plain
 from proto.errors import DriverError
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
 
@@ -105,7 +106,7 @@ def recoverable_details(text: str) -> bytes:
 
 def _header_safe(text: str) -> str:
     """One line, cut where its percent-encoded form gets too long for a header."""
-    flat = " ".join(text.encode(errors="replace").decode().split())
+    flat = plain(" ".join(text.split()))
     room = _MAX_HEADER_BYTES
     for index, character in enumerate(flat):
         room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode())

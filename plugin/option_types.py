@@ -131,7 +131,7 @@ def absolute_path(value: Any, path: str, problems: list[str]) -> str:
     """An absolute path of the host."""
     found: str = text()(value, path, problems)
     if found and (not found.startswith("/") or "/../" in f"{found}/"):
-        problems.append(f"{path}: {found!r} is not an absolute path without ..")
+        problems.append(f"{path}: {shown(found)} is not an absolute path without ..")
     return found
 
 

@@ -36,6 +36,8 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
 ]
 # For the answer to Shutdown to leave before the process does.
 _LAST_WORDS_S = 0.02
+# Late enough that an agent's probes are gone by then.
+_SWEEP_S = 5.0
 
 
 def _actors() -> Gateway:
@@ -81,6 +83,7 @@ async def _serve(
         raise RuntimeError(f"cannot listen on {rendezvous.socket}")
     await server.start()
     rendezvous.announce()
+    loop.call_later(_SWEEP_S, rendezvous.sweep)
     await server.wait_for_termination()
 
 

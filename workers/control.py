@@ -7,12 +7,11 @@ costs that connection only.
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import wire
+from workers import bare, wire
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
@@ -44,14 +43,14 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        sock: socket.socket,
+        sock: bare.socket,
         decoder: Decoder,
         serve: Serve,
         gone: Callable[[], None] | None = None,
     ) -> None:
         self.stats_timer: Timer | None = None
         self._loop = loop
-        self._socket: socket.socket | None = sock
+        self._socket: bare.socket | None = sock
         self._decoder = decoder
         self._serve = serve
         self._gone = gone
@@ -160,7 +159,7 @@ class Listener:
         self._socket = listen(directory, name)
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
-    def adopt(self, sock: socket.socket, decoder: Decoder) -> Connection:
+    def adopt(self, sock: bare.socket, decoder: Decoder) -> Connection:
         """Serves a connection that was made elsewhere."""
         self._connections = self.connections()
         connection = Connection(self._loop, sock, decoder, self._serve, self._left)
@@ -200,13 +199,13 @@ class Listener:
         self.adopt(sock, frames.Decoder())
 
 
-def listen(directory: int, name: str) -> socket.socket:
+def listen(directory: int, name: str) -> bare.socket:
     """A listening socket in a directory of any depth: sun_path holds only 108 bytes.
 
     Raises:
         OSError: it cannot be made.
     """
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = bare.stream()
     try:
         unlink(directory, name)
         sock.bind(f"/proc/self/fd/{directory}/{name}")
@@ -219,16 +218,16 @@ def listen(directory: int, name: str) -> socket.socket:
     return sock
 
 
-def accept(listener: socket.socket) -> socket.socket | None:
+def accept(listener: bare.socket) -> bare.socket | None:
     """The next connection, if its peer is root or who we are; None when there is none.
 
     The directory's mode says the same; this holds if somebody loosens it.
     """
     try:
-        sock, _ = listener.accept()
+        sock = bare.accept(listener)
     except OSError:
         return None
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    credentials = sock.getsockopt(bare.SOL_SOCKET, bare.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(credentials)
     if uid in {0, os.geteuid()}:
         return sock
@@ -238,10 +237,8 @@ def accept(listener: socket.socket) -> socket.socket | None:
 
 def unlink(directory: int, name: str) -> None:
     """Removes a name that may be gone already."""
-    try:
+    if os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
         os.unlink(name, dir_fd=directory)
-    except FileNotFoundError:
-        return
 
 
 def check_version(request: Frame) -> None:

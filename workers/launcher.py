@@ -16,8 +16,6 @@ import fcntl
 import gc
 import os
 import select
-import signal
-import socket
 import sys
 
 # Python's isolated mode leaves this program's own directory out of the module path.
@@ -26,7 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import control, procfs, rehearsal, succession, task_worker, wire
+from workers import bare, control, layout, procfs, rehearsal, succession, task_worker, wire
 from workers.notify import Notifier
 
 TYPE_CHECKING = False
@@ -112,7 +110,7 @@ class Launcher:
         finally:
             os._exit(status)
 
-    def _serve(self, sock: socket.socket) -> int:
+    def _serve(self, sock: bare.socket) -> int:
         decoder = frames.Decoder()
         try:
             request = _receive(sock, decoder)
@@ -126,7 +124,7 @@ class Launcher:
             _send(sock, _failed(error))
         return 0
 
-    def _work(self, sock: socket.socket, decoder: frames.Decoder, spec: object) -> int:
+    def _work(self, sock: bare.socket, decoder: frames.Decoder, spec: object) -> int:
         """This connection is the worker's first; everything else open is the launcher's."""
         os.closerange(_FIRST_DESCRIPTOR, sock.fileno())
         os.closerange(sock.fileno() + 1, _LAST_DESCRIPTOR)
@@ -157,7 +155,7 @@ class Launcher:
         """
         control.unlink(self._directory, wire.LAUNCHER_SOCKET)
         fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.shutdown(bare.SHUT_RDWR)
 
 
 def main(argv: list[str]) -> int:
@@ -191,23 +189,26 @@ def _launch(state_dir: str, notifier: Notifier) -> int:
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
     procfs.set_name("cd-launcher")
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps the workers
+    bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
+    kept = [layout.fill_gaps(), layout.gather_code()]
     rehearsal.rehearse(state_dir)
     launcher = Launcher(directory, lock, notifier)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
     # What is here now is shared with every worker as long as nobody writes to it, and a garbage
     # collection writes to the header of every object.
     gc.collect()
+    kept.append(layout.fill_gaps())
     gc.disable()
     gc.freeze()
     bytearray(_TIDY_BYTES)
     launcher.run()
+    kept.clear()
     notifier.status("has retired: another launcher serves")
     notifier.close()
     return 0
 
 
-def _receive(sock: socket.socket, decoder: frames.Decoder) -> Frame | None:
+def _receive(sock: bare.socket, decoder: frames.Decoder) -> Frame | None:
     """The first request, or None when nobody asks anything."""
     sock.settimeout(_REQUEST_TIMEOUT_S)
     try:
@@ -219,7 +220,7 @@ def _receive(sock: socket.socket, decoder: frames.Decoder) -> Frame | None:
     return None
 
 
-def _send(sock: socket.socket, frame: Frame) -> None:
+def _send(sock: bare.socket, frame: Frame) -> None:
     try:
         sock.sendall(frames.encode(frame))
     except OSError:

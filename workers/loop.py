@@ -18,6 +18,10 @@ WRITE = select.EPOLLOUT
 HANG_UP = select.EPOLLHUP
 
 
+_EVENTS = 32
+"""Taken at once; the usual thousand would be memory of every worker for as long as it sleeps."""
+
+
 class Timer:
     """One call at one time. `cancel` before then, or any number of times."""
 
@@ -68,7 +72,7 @@ class Loop:
         """Serves until `stop`."""
         while not self._stopped:
             try:
-                ready = self._epoll.poll(self._timeout_s())
+                ready = self._epoll.poll(self._timeout_s(), _EVENTS)
             except InterruptedError:
                 continue
             for descriptor, events in ready:

@@ -9,12 +9,11 @@ workers.
 from __future__ import annotations
 
 import os
-import socket
 import struct
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import control, ttrpc, wire
+from workers import bare, control, ttrpc, wire
 from workers.loop import READ
 from workers.task_worker import Worker
 
@@ -59,12 +58,12 @@ class _Life:
         spec = wire.WorkerSpec(name=DIRECTORY, dir=place, stdout=f"{place}/{_FIFO}")
         self._worker = Worker(spec)
         self._loop = self._worker.loop
-        self._plugin, theirs = socket.socketpair()
+        self._plugin, theirs = bare.socketpair()
         self._worker.listener.adopt(theirs, frames.Decoder())
         self._decoder = frames.Decoder()
         self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shims = control.listen(self._directory, _SHIM)
-        self._shim: socket.socket | None = None
+        self._shim: bare.socket | None = None
         self._late = False
 
     def run(self) -> None:

@@ -7,10 +7,9 @@ containerd. Wait stays outstanding for the life of the task and survives contain
 from __future__ import annotations
 
 import os
-import socket
 
 from proto.errors import Code, DriverError
-from workers import ttrpc
+from workers import bare, ttrpc
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
@@ -58,7 +57,7 @@ class Shim:
         self._decoder = ttrpc.Decoder()
         self._out = bytearray()
         self._closing = False
-        self._socket: socket.socket | None = _connect(target.address, target.container_id)
+        self._socket: bare.socket | None = _connect(target.address, target.container_id)
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
     @property
@@ -159,9 +158,9 @@ class Shim:
             self._on_lost(why)
 
 
-def _connect(address: str, container_id: str) -> socket.socket:
+def _connect(address: str, container_id: str) -> bare.socket:
     """Does not block: connect() on a unix socket succeeds or fails at once."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    sock = bare.stream()
     sock.setblocking(False)
     try:
         if address.startswith("unix://"):
@@ -174,7 +173,7 @@ def _connect(address: str, container_id: str) -> socket.socket:
     return sock
 
 
-def _connect_path(sock: socket.socket, path: str) -> None:
+def _connect_path(sock: bare.socket, path: str) -> None:
     """sun_path holds 108 bytes; a descriptor of the directory makes any name short."""
     directory, _, name = path.rpartition("/")
     descriptor = os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

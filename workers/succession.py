@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 
 from proto import frames
-from workers import wire
+from workers import bare, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,11 +43,13 @@ def lock(directory: int, notifier: Notifier) -> int | None:
 
 
 def _ask_to_retire(directory: int) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as peer:
+    peer = bare.stream()
+    try:
         peer.settimeout(_ANSWER_TIMEOUT_S)
-        try:
-            peer.connect(f"/proc/self/fd/{directory}/{wire.LAUNCHER_SOCKET}")
-            peer.sendall(frames.encode({"op": wire.RETIRE, "v": wire.VERSION}))
-            peer.recv(_CHUNK_BYTES)
-        except OSError:
-            return  # it ends already
+        peer.connect(f"/proc/self/fd/{directory}/{wire.LAUNCHER_SOCKET}")
+        peer.sendall(frames.encode({"op": wire.RETIRE, "v": wire.VERSION}))
+        peer.recv(_CHUNK_BYTES)
+    except OSError:
+        return  # it ends already
+    finally:
+        peer.close()

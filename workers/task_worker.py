@@ -14,7 +14,7 @@ import time
 
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import control, identity, journal, procfs, wire
+from workers import bare, control, identity, journal, procfs, wire
 from workers.drain import Drain
 from workers.keepers import Keeper
 from workers.loop import Loop
@@ -23,8 +23,6 @@ from workers.wire import ExitRecord, ShimTarget, WorkerSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import socket
-
     from proto.frames import Decoder, Frame
     from workers.control import Connection
 
@@ -238,7 +236,7 @@ class Worker:
         self.listener.broadcast(_drained_event(complete=complete))
 
 
-def run(spec: object, sock: socket.socket, decoder: Decoder) -> int:
+def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
     """The life of a worker in a process just forked; `sock` is who asked for it.
 
     Returns:

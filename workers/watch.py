@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from proto.errors import DriverError
-from workers import cgroups, identity, procfs, ttrpc
+from workers import bare, cgroups, identity, procfs, ttrpc
 from workers.loop import READ
 from workers.shim import Shim
 from workers.wire import LOST_CODE, ExitRecord, Sample
@@ -157,7 +156,7 @@ class Watch:
     def _kill_orphan(self, reason: str) -> None:
         reason += "; its first process went on and was killed"
         try:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            bare.pidfd_send_signal(self._pidfd, bare.SIGKILL)
         except ProcessLookupError:
             self._end_lost(reason)
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import fcntl
 import json
 import os
@@ -13,7 +14,7 @@ import subprocess
 import termios
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,26 +32,68 @@ from tests.acceptance.cluster import (
 from tests.acceptance.go_cluster import sample
 from tests.nomad.api import ApiError, Json, NomadApi
 from tests.nomad.nomad_agent import NomadAgent
+from tests.support.own_network import OwnNetwork
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
+# What Nomad's bridge mode does, as a network of CNI's: Nomad's own asks for kernel modules by name,
+# which kernels with all built in do not tell.
+BRIDGE = "bridged"
+_CNI: Json = {
+    "cniVersion": "0.4.0",
+    "name": BRIDGE,
+    "plugins": [
+        {"type": "loopback"},
+        {
+            "type": "bridge",
+            "bridge": "acceptance0",
+            "isGateway": True,
+            "ipMasq": True,
+            "hairpinMode": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.214.1.0/24"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        },
+        {"type": "firewall", "backend": "iptables"},
+        {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
+    ],
+}
+
 
 class AgentCluster(Cluster):
-    """A NomadAgent for all tests. config is the plugin block's."""
+    """A NomadAgent for all tests.
 
-    def __init__(self, binary: Path, config: Mapping[str, Any]) -> None:
+    Args:
+        binary: a `nomad`.
+        config: the plugin block's.
+        network: where agent and plugin are put; jobs on a bridge are run in no other.
+    """
+
+    def __init__(
+        self, binary: Path, config: Mapping[str, Any], network: OwnNetwork | None = None
+    ) -> None:
         super().__init__()
         self._binary = binary
+        self._network = network
         self._config = {**config, **self.own_config()}
         self.tasks: list[AgentTask] = []
-        self._begin()
+        self._begin({})
 
-    def _begin(self) -> None:
+    def _begin(self, more: Mapping[str, Any]) -> None:
         volume = f'host_volume "{VOLUME}" {{ path = "{self.base / VOLUME}" }}'
         self.agent = NomadAgent(
-            self._binary, _hcl(self._config), self.base / "state", client_block=volume
+            self._binary,
+            hcl({**self._config, **more}),
+            self.base / "state",
+            self._network,
+            client_block=volume,
         )
         make_plugin_dir(self.agent.plugins)
+        config = copy.deepcopy(_CNI)
+        config["plugins"][1]["ipam"]["dataDir"] = str(self.base / "ipam")
+        (self.agent.cni / f"{BRIDGE}.conflist").write_text(json.dumps(config))
         self.agent.start()
         self.api.text(
             "PUT", "/v1/operator/scheduler/configuration", {"MemoryOversubscriptionEnabled": True}
@@ -63,48 +106,49 @@ class AgentCluster(Cluster):
 
     def start(self, job: str, **variables: str) -> Task:
         """See `Cluster`."""
-        body = self.read(job, variables)
+        body = read(self._binary, job, variables)
         # A purged job is remembered with its allocations for a while.
         body["ID"] = f"{body['ID']}-{uuid.uuid4().hex[:8]}"
+        for group in body["TaskGroups"]:
+            for network in group.get("Networks") or ():
+                assert network["Mode"] != "bridge" or self._network, "a bridge on this machine"
+                network["Mode"] = network["Mode"].replace("bridge", f"cni/{BRIDGE}")
         alloc = self.api.start(body)
         task = AgentTask(self, body, alloc)
         self.tasks.append(task)
         return task
 
-    def read(self, job: str, variables: Mapping[str, str]) -> Json:
-        """The job file as `nomad job run` reads it."""
-        words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
-        done = subprocess.run(
-            [str(self._binary), "job", "run", "-output", *words, str(example(job))],
-            env=environment(self.api),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        body: Json = json.loads(done.stdout)["Job"]
-        return body
-
-    def crash(self) -> None:
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """See `Cluster`."""
         pids = self.agent.plugin_pids()
         self.agent.kill()
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        meanwhile()
         self.agent.start()
 
-    def deny_privileged(self) -> None:
+    def restart(self, **config: Any) -> None:
         """See `Cluster`."""
+        self.clean()
         self.agent.close()
-        self._config["allow_privileged"] = False
-        self._begin()
+        self._begin(config)
 
     def clean(self) -> None:
         """See `Cluster`."""
-        for task in list(self.tasks):
-            task.purge()
+        self.purge(list(self.tasks))
+
+    def purge(self, tasks: Sequence[AgentTask]) -> None:
+        """Ends these tasks' jobs, and has servers and client forget them."""
+        for task in tasks:
+            self.tasks.remove(task)
+            with contextlib.suppress(ApiError):  # an earlier collection has taken it already
+                self.api.stop_and_wait(task.job["ID"])
+        if tasks:
+            self.api.collect_garbage()
+        for task in tasks:
+            folder = task.alloc_dir
+            wait_until(lambda at=folder: not at.exists(), PATIENCE_S, f"{folder} stays")
 
     def close(self) -> None:
         """See `Cluster`."""
@@ -112,12 +156,29 @@ class AgentCluster(Cluster):
         self.remove_base()
 
 
+def read(binary: Path, job: str, variables: Mapping[str, str]) -> Json:
+    """A job file as `nomad job run` reads it, for the API."""
+    words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
+    done = subprocess.run(
+        [str(binary), "job", "run", "-output", *words, str(example(job))],
+        env={"PATH": os.defpath, "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    body: Json = json.loads(done.stdout)["Job"]
+    return body
+
+
 def environment(api: NomadApi) -> dict[str, str]:
     """Of the `nomad` command: nothing of the tests' own gets in."""
     return {"NOMAD_ADDR": api.address, "PATH": os.defpath, "HOME": "/nonexistent"}
 
 
-def _hcl(config: Mapping[str, Any]) -> str:
+def hcl(config: Mapping[str, Any]) -> str:
+    """The body of a config block."""
     return "\n".join(f"{name} = {json.dumps(value)}" for name, value in config.items())
 
 
@@ -127,7 +188,7 @@ class AgentTask(Task):
     def __init__(self, cluster: AgentCluster, job: Json, alloc: str) -> None:
         super().__init__(job["TaskGroups"][0]["Tasks"][0]["Name"], alloc)
         self._cluster = cluster
-        self._job = job
+        self.job = job
 
     @property
     def _api(self) -> NomadApi:
@@ -157,9 +218,9 @@ class AgentTask(Task):
         done = self._api.exec(self.alloc_id, argv, stdin or None, self.name)
         return Done(code=done.returncode, out=done.stdout, err=done.stderr)
 
-    def script(self, *argv: str) -> Done | None:  # noqa: ARG002 - as `Task` has it
-        """See `Task`. Script checks are run for a Consul, which is not there."""
-        return None
+    def script(self, *argv: str) -> Done:
+        """See `Task`."""
+        raise NotImplementedError(f"{argv}: an agent runs scripts for a Consul, or for templates")
 
     def terminal(self, *argv: str, rows: int, columns: int) -> Terminal:
         """See `Task`."""
@@ -184,7 +245,7 @@ class AgentTask(Task):
 
     def stop(self) -> None:
         """See `Task`."""
-        self._api.stop_and_wait(self._job["ID"], purge=False)
+        self._api.stop_and_wait(self.job["ID"], purge=False)
 
     def end(self, timeout_s: float = PATIENCE_S) -> End:
         """See `Task`."""
@@ -195,26 +256,30 @@ class AgentTask(Task):
 
     def samples(self, count: int) -> list[Sample]:
         """See `Task`."""
-        found: list[Sample] = []
+        found = [self._newest()]
 
         def another() -> bool:
-            answer = self._api.json("GET", f"/v1/client/allocation/{self.alloc_id}/stats")
-            item = (answer.get("Tasks") or {}).get(self.name)
-            if item and (not found or item["Timestamp"] > found[-1].at_ns):
-                found.append(sample(item))
-            return len(found) == count
+            newest = self._newest()
+            if newest.at_ns > found[-1].at_ns:
+                found.append(newest)
+            return len(found) > count
 
         wait_until(another, PATIENCE_S, lambda: f"only {found}")
-        return found
+        return found[1:]
+
+    def _newest(self) -> Sample:
+        path = f"/v1/client/allocation/{self.alloc_id}/stats"
+        stats = wait_until(
+            lambda: (self._api.json("GET", path).get("Tasks") or {}).get(self.name),
+            PATIENCE_S,
+            "no stats",
+        )
+        return sample(stats)
 
     def purge(self) -> None:
         """See `Task`."""
         if self in self._cluster.tasks:
-            self._cluster.tasks.remove(self)
-            with contextlib.suppress(ApiError):
-                self._api.stop_and_wait(self._job["ID"])
-            self._api.collect_garbage()
-            wait_until(lambda: not self.alloc_dir.exists(), PATIENCE_S, f"{self.alloc_dir} stays")
+            self._cluster.purge([self])
 
 
 class PtyTerminal(Terminal):

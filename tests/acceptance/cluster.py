@@ -9,8 +9,10 @@ from __future__ import annotations
 import abc
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from actors import identifiers
 from tests.acceptance.task_cgroup import V2, TaskCgroup
@@ -121,8 +123,8 @@ class Task(abc.ABC):
         """Runs a command in the container, its streams passed on."""
 
     @abc.abstractmethod
-    def script(self, *argv: str) -> Done | None:
-        """Runs a command as script checks do; None where the host has no way to say so."""
+    def script(self, *argv: str) -> Done:
+        """Runs a command as script checks do."""
 
     @abc.abstractmethod
     def terminal(self, *argv: str, rows: int, columns: int) -> Terminal:
@@ -172,6 +174,11 @@ class Task(abc.ABC):
 
         wait_until(runs, 60, self.story)
 
+    def failure(self) -> str:
+        """What the user is told once the task is dead."""
+        wait_until(lambda: self.state == "dead", PATIENCE_S, self.story)
+        return self.story()
+
 
 class Cluster(abc.ABC):
     """A host with the driver on it.
@@ -204,12 +211,16 @@ class Cluster(abc.ABC):
         """Takes up a job of `example/`; its task may not run yet, or may have failed."""
 
     @abc.abstractmethod
-    def crash(self) -> None:
-        """SIGKILL to the host and the plugin, as far as there are two; both come back."""
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """SIGKILL to the host and the plugin, as far as there are two; both come back.
+
+        Args:
+            meanwhile: is called while neither is there.
+        """
 
     @abc.abstractmethod
-    def deny_privileged(self) -> None:
-        """Starts the host again with `allow_privileged = false`, until its `close`."""
+    def restart(self, **config: Any) -> None:
+        """Ends all and starts another host, with that much more in the driver's config."""
 
     @abc.abstractmethod
     def clean(self) -> None:
@@ -226,10 +237,9 @@ class Cluster(abc.ABC):
         return task
 
     def failure(self, job: str, **variables: str) -> str:
-        """What the user is told of a job whose task cannot be started."""
+        """What the user is told of a job whose task cannot be started; it is purged."""
         task = self.start(job, **variables)
-        wait_until(lambda: task.state == "dead", PATIENCE_S, task.story)
-        story = task.story()
+        story = task.failure()
         task.purge()
         return story
 

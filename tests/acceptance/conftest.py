@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,18 +16,19 @@ from tests.acceptance.embedded import EmbeddedCluster
 from tests.acceptance.go_cluster import GoCluster
 from tests.acceptance.task_cgroup import V2
 from tests.nomad.build import BuildError, build
-from tests.support import images
+from tests.nomad.conftest import built
+from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.needs import missing, need_containerd
+from tests.support.needs import need_containerd
 from tests.support.registry import Registry
 
-HOST = "host-1.11.0"
 KINDS = [
     pytest.param("embedded"),
     pytest.param("go-host", marks=pytest.mark.nomad),
     pytest.param("agent", marks=pytest.mark.nomad),
 ]
-PROGRAMS = {"go-host": HOST, "agent": "agent"}
+# The newest plugin host that is built, and the newest whole agent.
+PROGRAMS = {"go-host": "host-1.11.0", "agent": "agent"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -37,38 +37,33 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     callspecs = [getattr(item, "callspec", None) for item in session.items]
     kinds = {spec.params.get("_kind") for spec in callspecs if spec is not None}
+    if any("agent_binary" in getattr(item, "fixturenames", ()) for item in session.items):
+        kinds.add("agent")
     for kind in kinds & set(PROGRAMS):
         with contextlib.suppress(BuildError):
             build(PROGRAMS[kind])
 
 
-def program(kind: str) -> Path:
-    """A Nomad program; without Go the test is skipped, or fails where REQUIRE has nomad."""
-    name = PROGRAMS[kind]
-    try:
-        return build(name)
-    except BuildError as error:
-        first = str(error).partition("\n")[0]
-        missing("nomad", str(error), skip_as=f"{name} cannot be built: {first[:200]}")
-
-
 @pytest.fixture(scope="session")
-def containerd() -> Iterator[ContainerdDaemon]:
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
     """A containerd for this tier, with the driver's own namespace, so that paths are a user's."""
     need_containerd()
-    with ContainerdDaemon() as daemon:
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as daemon:
         daemon.namespace = identifiers.namespace(cgroup_v2=V2)
         yield daemon
 
 
-def make(kind: str, containerd: ContainerdDaemon, **config: Any) -> Cluster:
-    """A host of a kind, with the driver's config."""
-    whole = {"containerd_address": containerd.address, "stats_interval": "1s", **config}
-    if kind == "embedded":
-        return EmbeddedCluster(whole)
-    if kind == "go-host":
-        return GoCluster(program(kind), whole)
-    return AgentCluster(program(kind), whole)
+def driver_config(containerd: ContainerdDaemon) -> dict[str, str]:
+    """What every host's driver is told."""
+    return {"containerd_address": containerd.address, "stats_interval": "1s"}
+
+
+@pytest.fixture(scope="session")
+def agent_binary() -> Path:
+    """A `nomad`."""
+    return built("agent")
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -79,7 +74,14 @@ def _kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session")
 def _shared_cluster(_kind: str, containerd: ContainerdDaemon) -> Iterator[Cluster]:
-    made = make(_kind, containerd)
+    config = driver_config(containerd)
+    made: Cluster
+    if _kind == "embedded":
+        made = EmbeddedCluster(config)
+    elif _kind == "go-host":
+        made = GoCluster(built(PROGRAMS[_kind]), config)
+    else:
+        made = AgentCluster(built(PROGRAMS[_kind]), config)
     yield made
     made.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +14,6 @@ from plugin.host import jobfile, plan
 from plugin.host.host_options import HostVolume
 from plugin.host.logs import LogReader
 from plugin.host.plan import PlannedTask
-from plugin.host.plugin_care import PluginCare
 from plugin.host.ports import HostPorts
 from plugin.host.session import Handle, HostSession, default_program
 from proto.errors import DriverError
@@ -56,10 +55,13 @@ class Loop:
 
 
 async def _cancel_all() -> None:
-    rest = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    for task in rest:
+    await _cancelled([task for task in asyncio.all_tasks() if task is not asyncio.current_task()])
+
+
+async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*rest, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def planned(job: str, variables: Mapping[str, str], base: Path) -> PlannedTask:
@@ -78,14 +80,14 @@ class EmbeddedCluster(Cluster):
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self._config = {**config, **self.own_config()}
+        self._more: dict[str, Any] = {}
         self.loop = Loop()
         self.tasks: list[EmbeddedTask] = []
         self._events: asyncio.Task[None] | None = None
         self._launch()
 
     def _launch(self) -> None:
-        self.session = HostSession(default_program(), self._config)
-        self.care = PluginCare(self.session, lambda _: None)
+        self.session = HostSession(default_program(), {**self._config, **self._more})
         self.loop.call(self.session.launch())
         self.loop.call(self._listen())
 
@@ -108,18 +110,22 @@ class EmbeddedCluster(Cluster):
         self.loop.call(task.begin())
         return task
 
-    def crash(self) -> None:
-        """See `Cluster`. The host is this process; the plugin dies, each wait brings it back."""
-        before = self.session.pid
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        """See `Cluster`. The host is this process: the plugin dies alone."""
+        self.loop.call(_cancelled([task.wait for task in self.tasks if task.wait is not None]))
+        pid = self.session.pid
         self.session.kill_plugin()
-        wait_until(
-            lambda: self.session.alive and self.session.pid != before, PATIENCE_S, "no new plugin"
-        )
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE_S, "the plugin lives on")
+        meanwhile()
+        self.loop.call(self.session.launch())
+        for task in self.tasks:
+            self.loop.call(task.recover())
 
-    def deny_privileged(self) -> None:
+    def restart(self, **config: Any) -> None:
         """See `Cluster`."""
+        self.clean()
         self.loop.call(self._end_session())
-        self._config["allow_privileged"] = False
+        self._more = config
         self._launch()
 
     def clean(self) -> None:
@@ -157,6 +163,7 @@ class EmbeddedTask(Task):
         self._logs = {"stdout": bytearray(), "stderr": bytearray()}
         self._readers: list[LogReader] = []
         self._helpers: list[asyncio.Task[None]] = []
+        self.wait: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
         """Opens the logs, starts the task and waits for its end beside."""
@@ -173,14 +180,18 @@ class EmbeddedTask(Task):
             self._state = "dead"
             return
         self._state = "running"
-        self._helpers.append(asyncio.create_task(self._wait()))
+        self.wait = asyncio.create_task(self._wait())
+
+    async def recover(self) -> None:
+        """RecoverTask by a new plugin."""
+        if self._handle is not None and self._result is None:
+            await self._cluster.session.recover(self._handle)
+            self.wait = asyncio.create_task(self._wait())
 
     async def _wait(self) -> None:
-        session = self._cluster.session
-        self._result = await self._cluster.care.insist(self._handle, lambda: session.wait(self._id))
+        self._result = await self._cluster.session.wait(self._id)
         for reader in self._readers:
             reader.finish()
-        self.told.append(f"ended: {self._result}")
         self._state = "dead"
 
     @property
@@ -206,9 +217,13 @@ class EmbeddedTask(Task):
         run = EmbeddedTerminal(self._cluster, self._id, argv, tty=False)
         run.type(stdin)
         run.close_input()
-        return Done(code=run.exit_code(), out=run.output(), err=run.errors.decode())
+        try:
+            code, why = run.exit_code(), ""
+        except DriverError as error:
+            code, why = 1, str(error)
+        return Done(code=code, out=run.output(), err=run.errors.decode() + why)
 
-    def script(self, *argv: str) -> Done | None:
+    def script(self, *argv: str) -> Done:
         """See `Task`."""
         answer = self._cluster.loop.call(self._cluster.session.exec(self._id, argv))
         return Done(
@@ -270,7 +285,8 @@ class EmbeddedTask(Task):
         self._state = "dead"
         for helper in self._helpers if self._handle is None else ():
             helper.cancel()  # nobody ever wrote: a FIFO's end does not come
-        _, late = await asyncio.wait(self._helpers, timeout=PATIENCE_S)
+        ends = [*self._helpers, *([self.wait] if self.wait is not None else [])]
+        _, late = await asyncio.wait(ends, timeout=PATIENCE_S)
         for reader in self._readers:
             reader.close()
         assert not late, f"no end of {late}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,11 @@ class GoCluster(Cluster):
         self._binary = binary
         self._config = {**config, **self.own_config()}
         self.tasks: list[GoTask] = []
-        self._begin()
+        self._begin({})
 
-    def _begin(self) -> None:
-        self.host = GoHost(self._binary, json.dumps(self._config), self.base / "state")
+    def _begin(self, more: Mapping[str, Any]) -> None:
+        config = json.dumps({**self._config, **more})
+        self.host = GoHost(self._binary, config, self.base / "state")
         self.host.start()
         self.host.launch()
 
@@ -39,22 +40,23 @@ class GoCluster(Cluster):
         task.begin()
         return task
 
-    def crash(self) -> None:
+    def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         """See `Cluster`."""
         pid = self.host.plugin_pid()
         self.host.kill()
         os.kill(pid, signal.SIGKILL)
         wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE_S, "the plugin lives on")
+        meanwhile()
         self.host.start()
         self.host.launch()
         for task in self.tasks:
             task.recover()
 
-    def deny_privileged(self) -> None:
+    def restart(self, **config: Any) -> None:
         """See `Cluster`."""
+        self.clean()
         self.host.close()
-        self._config["allow_privileged"] = False
-        self._begin()
+        self._begin(config)
 
     def clean(self) -> None:
         """See `Cluster`."""
@@ -150,10 +152,13 @@ class GoTask(Task):
         if stdin:
             run.type(stdin)
         run.close_stdin()
-        code = run.exit_code()
-        return Done(code=code, out=run.output(), err=run.output("stderr"))
+        try:
+            code, why = run.exit_code(), ""
+        except HostError as error:
+            code, why = 1, str(error)
+        return Done(code=code, out=run.output(), err=run.output("stderr") + why)
 
-    def script(self, *argv: str) -> Done | None:
+    def script(self, *argv: str) -> Done:
         """See `Task`."""
         code, out, err = self._host.exec(self._task, *argv)
         return Done(code=code, out=out, err=err)

@@ -8,7 +8,7 @@ from tests.acceptance.cluster import Cluster
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 MIB = 1024 * 1024
 
@@ -34,6 +34,7 @@ def test_a_server_runs_as_its_job_says_and_is_gone_after_its_stop(
     task.stop()
     assert task.state == "dead"
     assert task.end().exit_code == 0
+    assert task.wait_log("bye bye").endswith("bye bye\n")
     task.purge()
     assert task.container not in containerd.ctr("containers", "ls", "-q")
     wait_until(lambda: not cgroup.exists(), 10, "the cgroup stays")

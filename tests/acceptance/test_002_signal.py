@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_a_signal_reaches_the_task_and_a_wrong_name_is_refused(

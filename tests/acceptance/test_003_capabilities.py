@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_capabilities_are_added_and_dropped_and_the_root_is_read_only(

@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import VOLUME, Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_a_host_volume_is_written_where_it_may_be_and_only_there(

@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 SOMAXCONN, FORWARD = "net/core/somaxconn", "net/ipv4/ip_forward"
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_extra_hosts_stand_in_etc_hosts_beside_the_hosts_own(

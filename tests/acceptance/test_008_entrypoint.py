@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def test_the_entrypoint_of_the_job_runs_and_its_output_is_in_the_logs(

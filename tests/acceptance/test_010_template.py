@@ -6,7 +6,7 @@ import pytest
 
 from tests.acceptance.cluster import Cluster
 
-pytestmark = pytest.mark.containerd
+pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 TEXT = "# of mosquitto\nlistener 1883\nallow_anonymous true\n"
 

@@ -167,7 +167,7 @@ def test_s6_a_wrong_device_is_refused_before_anything_is_pulled(
             options = {"image": f"{registry.host}/never-there:1", "devices": [device]}
             with pytest.raises(DriverError, match=text):
                 await session.start(driver.task().config, options)
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 

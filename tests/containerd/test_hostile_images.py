@@ -170,7 +170,7 @@ def test_a_user_of_an_image_that_is_none_is_refused_and_leaves_nothing(
                 with pytest.raises(DriverError, match="Error in creating container: ") as caught:
                     await session.start(driver.task().config, {"image": image})
                 assert len(str(caught.value)) < 500
-                assert driver.leftovers() == []
+                driver.wait_clean()
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
@@ -196,7 +196,7 @@ def test_users_are_read_in_the_image_whatever_its_files_are(driver: Driver, push
                 image = push(images.busybox_layer(), layer_of(*members), tag=tag)
                 with pytest.raises(DriverError, match=r"no users found|users cannot be|is no file"):
                     await session.start(job.config, {"image": image, "command": "/bin/id"})
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
@@ -255,7 +255,7 @@ def test_a_config_that_no_wire_carries_stops_the_start_before_anything_runs(
                     await session.start(
                         driver.task().config, {"image": image, "command": "/bin/id"}
                     )
-                assert driver.leftovers() == []
+                driver.wait_clean()
 
     asyncio.run(asyncio.wait_for(life(), 60))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import tarfile
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.image_store import Images
 from tests.support.images import Image, digest_of
 from tests.support.raw_server import RawServer, Reply
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.containerd
 
@@ -252,6 +254,43 @@ def test_a_registry_that_drips_is_given_up_when_the_pulls_time_is_over(
     assert caught.value.code is Code.TIMEOUT
     assert caught.value.recoverable
     assert layer_of(image) not in containerd.ctr("content", "list", "-q")
+    wait_until(
+        lambda: "nomad-driver" not in containerd.ctr("content", "active"),
+        20,
+        "what came of the layer stays on the disk",
+    )
+
+
+def zstd_bomb(size: int) -> bytes:
+    """A layer of one file of zeros, in blocks of four bytes that are 128 KiB each."""
+
+    def block(kind: int, count: int, data: bytes, *, last: bool = False) -> bytes:
+        return (int(last) | kind << 1 | count << 3).to_bytes(3, "little") + data
+
+    info = tarfile.TarInfo("zeros")
+    info.size = size
+    head = info.tobuf(tarfile.GNU_FORMAT)
+    zeros = block(1, 128 * 1024, b"\0") * (size // (128 * 1024))
+    frame = b"\x28\xb5\x2f\xfd\0\x38"
+    return frame + block(0, len(head), head) + zeros + block(1, 1024, b"\0", last=True)
+
+
+@pytest.mark.timeout(60)
+def test_s19_a_bomb_ends_with_the_pulls_time_and_leaves_the_disk(
+    containerd: ContainerdDaemon, store: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred kilobytes that would fill gigabytes are being unpacked when the time is over."""
+    monkeypatch.setattr(pull, "_GRACE_S", 0.5)
+    body = zstd_bomb(4 << 30)
+    image = fresh_image()
+    kind = "application/vnd.oci.image.layer.v1.tar+zstd"
+    with_layer(image, mediaType=kind, digest=digest_of(body), size=len(body))
+    image.blobs[digest_of(body)] = body
+    with RawServer(serving(image)) as server, pytest.raises(DriverError) as caught:
+        store.get(f"{server.host}/x:1", image_pull_timeout_s=0.5)
+    assert caught.value.code is Code.TIMEOUT
+    wait_until(lambda: "Active" not in containerd.ctr("snapshots", "list"), 20)
+    wait_until(lambda: layer_of(image) not in containerd.ctr("content", "list", "-q"), 20)
 
 
 def test_s13_no_redirect_and_no_realm_leads_to_plain_text_elsewhere(store: Images) -> None:

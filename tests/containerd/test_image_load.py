@@ -155,6 +155,6 @@ def test_a_start_without_its_archive_says_so_and_leaves_nothing(driver: Driver) 
                 with pytest.raises(DriverError, match=words) as caught:
                     await session.start(job.config, {"image": "box:1", "load": load})
                 assert not caught.value.recoverable
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())

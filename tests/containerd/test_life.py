@@ -121,6 +121,7 @@ def test_signals_reach_the_task_and_wrong_names_are_refused(
             await until(lambda: b"ready" in job.out, 10)
             await session.signal(job.id, "SIGHUP")
             await until(lambda: b"got hup" in job.out, 10)
+            await session.signal(job.id, "SIGNULL")
             with pytest.raises(DriverError, match="Invalid signal: SIGNONSENSE"):
                 await session.signal(job.id, "SIGNONSENSE")
             await driver.end(job)
@@ -308,7 +309,7 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(
             with pytest.raises(DriverError, match=text) as caught:
                 await session.start(job.config, {"image": busybox_image, **options})
             assert not caught.value.recoverable
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 
@@ -319,7 +320,7 @@ def test_an_unknown_user_is_named_and_leaves_nothing(driver: Driver, busybox_ima
             job = driver.task(user="nobody-here")
             with pytest.raises(DriverError, match=r"no users found.*nobody-here"):
                 await session.start(job.config, {"image": busybox_image})
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 

@@ -258,7 +258,7 @@ def test_s2_no_relative_source_leaves_the_allocation(
             options = {"image": busybox_image, "mounts": [bind(source, "/h", "ro")]}
             with pytest.raises(DriverError, match="mounts: source"):
                 await session.start(job.config, options)
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 
@@ -286,7 +286,7 @@ def test_s3_a_link_that_the_task_made_is_not_followed_at_its_next_start(
                 options = {"image": busybox_image, "mounts": [bind(source, "/h", "ro")]}
                 with pytest.raises(DriverError, match="goes through a link"):
                     await session.start(again, options)
-            assert driver.leftovers() == []
+            driver.wait_clean()
             assert pins_are_gone(driver)
 
     asyncio.run(life())
@@ -401,7 +401,7 @@ def test_s4_s5_a_wrong_mount_is_refused_before_anything_is_pulled(
             options = {"image": f"{registry.host}/never-there:1", "mounts": [mount]}
             with pytest.raises(DriverError, match=text):
                 await session.start(job.config, options)
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 

@@ -101,7 +101,7 @@ def test_groups_are_added_to_the_users_own(driver: Driver, busybox_image: str) -
             lost = driver.task()
             with pytest.raises(DriverError, match=r"no groups found.*'nowhere'"):
                 await driver.start(lost, busybox_image, group_add=["nowhere"])
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())
 
@@ -229,6 +229,6 @@ def test_what_cannot_be_is_refused_before_the_image_is_asked_for(
             # Nothing listens there: a pull would fail with other words.
             with pytest.raises(DriverError, match=words):
                 await session.start(job.config, {"image": "127.0.0.1:1/none:1", **options})
-            assert driver.leftovers() == []
+            driver.wait_clean()
 
     asyncio.run(life())

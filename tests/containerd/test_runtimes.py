@@ -10,25 +10,13 @@ from pathlib import Path
 import pytest
 
 from proto.errors import DriverError
+from tests.support import runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
 from tests.support.needs import need_containerd
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
-
-# crun refuses a host with both cgroup versions, unless it cannot see the second one.
-CRUN = """\
-#!/bin/sh
-[ -e /sys/fs/cgroup/unified/cgroup.procs ] || exec {crun} "$@"
-exec unshare -m --propagation slave \\
-  sh -c 'umount /sys/fs/cgroup/unified; exec {crun} "$@"' sh "$@"
-"""
-# gVisor of 2022 takes every network namespace of a new kernel for the host's and refuses it.
-RUNSC = """\
-#!/bin/sh
-exec {runsc} --network=none "$@"
-"""
 
 
 def need(program: str) -> str:
@@ -44,10 +32,7 @@ def runtimes_dir(tmp_path: Path) -> Path:
     """A directory that containerd looks into first."""
     directory = tmp_path / "runtimes"
     directory.mkdir()
-    for name, script in (("crun", CRUN), ("runsc", RUNSC)):
-        program = directory / name
-        program.write_text(script.format(crun=shutil.which("crun"), runsc=shutil.which("runsc")))
-        program.chmod(0o755)
+    runtimes.wrap(directory)
     return directory
 
 
@@ -115,7 +100,7 @@ def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
             job = driver.task()
             with pytest.raises(DriverError, match="cannot start the task"):
                 await driver.start(job, busybox_image, "true", runtime="runsc")
-            assert driver.leftovers() == []
+            driver.wait_clean()
             sandboxes = [
                 entry
                 for entry in Path("/proc").glob("[0-9]*/cmdline")

@@ -267,6 +267,7 @@ def test_an_apparmor_profile_is_refused_before_the_pull_where_there_is_none(
 def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
     guarded: Driver, profiles: Path
 ) -> None:
+    """S10: the author of a job chooses the path, and root reads it."""
     secret = "root:$6$s3cr3t:19000"
     outside = profiles.parent / "shadow"
     outside.write_text(secret)

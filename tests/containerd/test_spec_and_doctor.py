@@ -90,7 +90,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
     assert shown.returncode == 0, shown.stderr
     assert comparable(json.loads(shown.stdout)) == comparable(given)
     assert given["process"]["user"] == {"uid": 1007, "gid": 1008, "additionalGids": [77]}
-    assert driver.leftovers() == []
+    driver.wait_clean()
 
 
 def test_a_spec_names_the_networks_namespace_and_makes_none(

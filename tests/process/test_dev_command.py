@@ -50,3 +50,23 @@ def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) 
     run = dev(checkout, "tset")
     assert run.returncode == 2
     assert run.stderr.startswith("./dev has no command 'tset'\n")
+
+
+def test_a_package_that_only_some_distributions_have_is_passed_over(checkout: Path) -> None:
+    programs = checkout / "programs"
+    scripts = {
+        "dpkg-query": "for p; do :; done; case $p in runsc|runc) ;; *) printf installed ;; esac",
+        "apt-cache": 'case $2 in runsc) echo "Candidate: (none)" ;; *) echo "Candidate: 1" ;; esac',
+        "apt-get": f'echo "$@" >>{checkout}/asked',
+        "id": "echo 0",
+    }
+    for name, script in scripts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    run = dev(checkout, "setup")
+    assert (
+        "runsc is not in this system's package lists, tests that need it are skipped" in run.stderr
+    )
+    asked = (checkout / "asked").read_text().splitlines()
+    assert asked[1].split()[-1] == "runc"
+    assert "runsc" not in asked[1]

@@ -12,6 +12,7 @@ FORBIDDEN = {
     *("asyncio", "google", "grpc", "psutil", "pykka", "pyroute2", "sdnotify", "ssl", "urllib3"),
     *("argparse", "concurrent", "contextlib", "dataclasses", "email", "http", "importlib.metadata"),
     *("inspect", "json", "logging", "multiprocessing", "pathlib", "re", "shutil", "subprocess"),
+    *("selectors", "signal", "socket"),
     *("tempfile", "threading", "traceback", "typing", "unittest", "urllib", "warnings"),
     *("actors", "containerd", "plugin"),
 }
@@ -25,8 +26,8 @@ NEEDED = {
     "msgpack",
     "os",
     "select",
-    "signal",
-    "socket",
+    "_signal",
+    "_socket",
     "struct",
     "termios",
 }

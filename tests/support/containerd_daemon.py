@@ -87,6 +87,33 @@ class ContainerdDaemon:
             raise AssertionError(f"ctr {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
 
+    def leftovers(self) -> list[str]:
+        """What is in the tests' namespace, but for images."""
+        left = [
+            f"{kind} {name}"
+            for kind in ("container", "task", "lease")
+            for name in self._names(kind)
+        ]
+        return left + [f"snapshot {name}" for name in self._snapshots()]
+
+    def remove_all(self) -> None:
+        """Clears what a failed test left."""
+        for task in self._names("task"):
+            self.ctr("tasks", "delete", "--force", task, check=False)
+        for container in self._names("container"):
+            self.ctr("containers", "delete", container, check=False)
+        for lease in self._names("lease"):
+            self.ctr("leases", "delete", lease, check=False)
+        for snapshot in self._snapshots():
+            self.ctr("snapshots", "rm", snapshot, check=False)
+
+    def _snapshots(self) -> list[str]:
+        lines = self.ctr("snapshots", "list").splitlines()[1:]
+        return [line.split()[0] for line in lines if "Committed" not in line]
+
+    def _names(self, kind: str) -> list[str]:
+        return self.ctr(f"{kind}s", "list", "-q").split()
+
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the daemon only; shims and tasks stay."""
         if self.process is not None:

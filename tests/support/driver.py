@@ -18,7 +18,8 @@ from plugin.host.allocdir import AllocDir
 from plugin.host.logs import read_bytes
 from plugin.host.session import Handle, HostSession
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.launcher import end_launcher, worker_pids
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.launcher import end_launcher, launcher_pid, worker_pids
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
@@ -69,14 +70,17 @@ class Driver:
     """Owns what a test starts. `session` is the agent's side of the plugin."""
 
     def __init__(
-        self, containerd: ContainerdDaemon, directory: Path, config: Mapping[str, Any] | None = None
+        self,
+        containerd: ContainerdDaemon | FakeContainerd,
+        directory: Path,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.containerd = containerd
         self.state_dir = directory / "state"
         self.alloc_root = directory / "allocs"
         program = make_plugin_dir(directory / "plugins")
         self.session = HostSession(
-            [str(program)],
+            [*_root(), str(program)],
             {
                 "containerd_address": containerd.address,
                 "containerd_namespace": containerd.namespace,
@@ -144,10 +148,7 @@ class Driver:
 
     def close(self) -> None:
         """Ends the launcher, and what a failed test left, so that the next one is clean."""
-        ctr = self.containerd.ctr
-        for container in ctr("containers", "list", "-q").split():
-            ctr("tasks", "delete", "--force", container, check=False)
-            ctr("containers", "delete", container, check=False)
+        self.containerd.remove_all()
         for pid in worker_pids(self.state_dir):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -155,23 +156,38 @@ class Driver:
 
     def leftovers(self) -> list[str]:
         """What destroyed tasks have left in containerd, on disk and in the process table."""
-        ctr = self.containerd.ctr
-        left = [f"container {line}" for line in ctr("containers", "list", "-q").split()]
-        left += [f"task {line}" for line in ctr("tasks", "list", "-q").split()]
-        left += [
-            f"snapshot {line}"
-            for line in ctr("snapshots", "list").splitlines()[1:]
-            if "Committed" not in line
-        ]
-        left += [f"lease {line}" for line in ctr("leases", "list", "-q").split()]
-        tasks = self.state_dir / "tasks"
-        left += [f"state {entry}" for entry in (tasks.iterdir() if tasks.exists() else ())]
+        left = self.containerd.leftovers()
+        for directory in (self.state_dir / "tasks", self.state_dir / "mounts"):
+            left += [
+                f"state {entry}" for entry in (directory.iterdir() if directory.exists() else ())
+            ]
         left += [f"mount {line}" for line in _lines_with("/proc/mounts", str(self.alloc_root))]
         return left
 
     def wait_clean(self) -> None:
-        """Waits until nothing is left; the lease of a start goes a moment after its answer."""
-        wait_until(lambda: not self.leftovers(), 10, lambda: str(self.leftovers()))
+        """Waits until nothing is left.
+
+        The lease of a start goes a moment after its answer, and a worker a moment after its own.
+        """
+        wait_until(lambda: not self._left(), 10, lambda: str(self._left()))
+
+    def _left(self) -> list[str]:
+        workers = children(launcher_pid(self.state_dir))
+        return self.leftovers() + [f"worker {pid}" for pid in workers]
+
+
+def _root() -> list[str]:
+    """What makes anybody root over mounts of their own: the driver has to make some."""
+    return [] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount", "--"]
+
+
+def children(pid: int | None) -> list[str]:
+    """Pids of a process's children, whichever of its threads started them."""
+    found: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += thread.read_text().split()
+    return found
 
 
 def _lines_with(path: str, text: str) -> list[str]:

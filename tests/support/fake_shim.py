@@ -1,13 +1,14 @@
 """A shim without containerd: a process of its own that runs a script and speaks ttrpc.
 
 It does to the FIFOs what the real one does: opens the write end, blocking, then a read end; closes
-them in that order when the script's output has ended. `FakeTask` is the tests' end of it.
+them in that order when the script has ended. `FakeShim` and `FakeTask` are the tests' end of it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import socketserver
 import struct
@@ -17,6 +18,7 @@ import threading
 import time
 from pathlib import Path
 
+from proto.errors import Code, DriverError
 from workers import ttrpc
 from workers.wire import ShimTarget
 
@@ -27,28 +29,30 @@ _CREATED, _RUNNING, _STOPPED = 1, 2, 3
 _FIRST_LIFE = 'read -r _ && exec /bin/sh -c "$0" </dev/null'
 
 
-class FakeTask:
-    """One task of a fake shim. orphan: the script goes on when the shim is killed."""
+class FakeShim:
+    """A shim process with one task. Empty paths of logs stand for /dev/null.
 
-    def __init__(self, name: str, script: str, logs: Path, *, orphan: bool = False) -> None:
+    orphan: the script goes on when the shim is killed. Creating it needs a reader, or a keeper, on
+    both FIFOs.
+    """
+
+    def __init__(
+        self, name: str, script: str, place: Path, logs: tuple[str, str], *, orphan: bool = False
+    ) -> None:
         self.name = name
-        self.stdout = logs / f"{name}.stdout.fifo"
-        self.stderr = logs / f"{name}.stderr.fifo"
         self.pid = 0
         self._script = script
-        self._socket = logs / f"{name}.sock"
+        self._socket = place
+        self._logs = logs
         self._orphan = orphan
         self._shim: subprocess.Popen[bytes] | None = None
-        os.mkfifo(self.stdout, 0o600)
-        os.mkfifo(self.stderr, 0o600)
 
     def create(self) -> ShimTarget:
         """Starts the shim and the script's process, which waits."""
-        places = (self._socket, self.stdout, self.stderr)
         self._shim = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.fake_shim", self.name),
-                *map(str, places),
+                *(str(self._socket), *(path or os.devnull for path in self._logs)),
                 "orphan" if self._orphan else "",
                 self._script,
             ],
@@ -57,18 +61,33 @@ class FakeTask:
             stdout=subprocess.PIPE,
         )
         assert self._shim.stdout is not None
-        self.pid = int(self._shim.stdout.readline())
+        self.pid = int(self._shim.stdout.readline() or 0)
         return ShimTarget(
             address=f"unix://{self._socket}", api=2, namespace="fake", container_id=self.name
         )
 
     def start(self) -> None:
         """Runs the script."""
+        self.call("Start", ttrpc.message({1: self.name}))
+
+    def call(self, method: str, payload: bytes) -> bytes:
+        """One call of the task API, answered.
+
+        Raises:
+            DriverError: as the shim refuses.
+        """
+        decoder = ttrpc.Decoder()
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(self._socket))
-            call = ttrpc.request("containerd.task.v2.Task", "Start", b"\x0a\x01-", "fake", 0)
-            client.sendall(ttrpc.frame(1, call))
-            client.recv(1024)
+            envelope = ttrpc.request("containerd.task.v2.Task", method, payload, "fake", 0)
+            client.sendall(ttrpc.frame(1, envelope))
+            while data := client.recv(65536):
+                for _, body in decoder.feed(data):
+                    answer, error = ttrpc.response(body)
+                    if error is not None:
+                        raise error
+                    return answer
+        raise DriverError("the fake shim closed the connection", code=Code.UNAVAILABLE)
 
     def kill_shim(self) -> None:
         """SIGKILL to the shim."""
@@ -79,10 +98,30 @@ class FakeTask:
         """Ends shim and script."""
         if self._shim is None:
             return
+        kill_group(self.pid)
         self._shim.kill()
         self._shim.wait(10)
         if self._shim.stdout is not None:
             self._shim.stdout.close()
+
+
+class FakeTask(FakeShim):
+    """A task with log FIFOs of its own, made in `logs`."""
+
+    def __init__(self, name: str, script: str, logs: Path, *, orphan: bool = False) -> None:
+        self.stdout = logs / f"{name}.stdout.fifo"
+        self.stderr = logs / f"{name}.stderr.fifo"
+        os.mkfifo(self.stdout, 0o600)
+        os.mkfifo(self.stderr, 0o600)
+        places = (str(self.stdout), str(self.stderr))
+        super().__init__(name, script, logs / f"{name}.sock", places, orphan=orphan)
+
+
+def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
+    """Signals all of a task's processes: its first one leads a process group."""
+    with contextlib.suppress(ProcessLookupError):
+        if pid:
+            os.killpg(pid, number)
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -99,6 +138,7 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
         stdin=subprocess.PIPE,
         stdout=outputs[0],
         stderr=outputs[1],
+        start_new_session=True,
     )
     state = {"status": _CREATED, "code": 0, "at_ns": 0}
     ended = threading.Event()
@@ -111,20 +151,26 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
         state.update(status=_STOPPED, code=code, at_ns=time.time_ns())
         ended.set()
 
+    def moment() -> bytes:
+        return ttrpc.message({1: state["at_ns"] // 10**9, 2: state["at_ns"] % 10**9})
+
     def answer(method: str, fields: ttrpc.Fields) -> tuple[int, bytes]:
         if method != "Start" and ttrpc.octets(fields, 1).decode() != name:
             return _NOT_FOUND, b"no such task"
         match method:
             case "Wait":
                 ended.wait()
-                moment = {1: state["at_ns"] // 10**9, 2: state["at_ns"] % 10**9}
-                return 0, ttrpc.message({1: state["code"], 2: ttrpc.message({**moment})})
+                return 0, ttrpc.message({1: state["code"], 2: moment()})
             case "State":
-                return 0, ttrpc.message({1: name, 3: process.pid, 4: state["status"]})
+                told = {1: name, 3: process.pid, 4: state["status"], 9: state["code"]}
+                return 0, ttrpc.message({**told, 10: moment()})
             case "Kill" if ended.is_set():
                 return _NOT_FOUND, b"process already finished"
             case "Kill":
-                process.send_signal(ttrpc.number(fields, 3))
+                if ttrpc.number(fields, 4):
+                    kill_group(process.pid, ttrpc.number(fields, 3))
+                else:
+                    process.send_signal(ttrpc.number(fields, 3))
                 return 0, b""
             case "Start":
                 state["status"] = _RUNNING

@@ -30,9 +30,13 @@ class Run:
         self.alloc_ids: list[str] = []
 
     def start(self, groups: list[dict[str, Any]], *words: str) -> None:
-        """Starts it. What it says goes to a file, so that it never blocks."""
+        """Starts a job of these groups."""
         job = self._directory / "job.json"
         job.write_text(json.dumps({"ID": "j", "TaskGroups": groups}))
+        self.start_file(job, *words)
+
+    def start_file(self, job: Path, *words: str) -> None:
+        """Starts a job file. What it says goes to a file, so that it never blocks."""
         daemon = self._driver.containerd
         with self._log().open("wb") as log:
             self.process = self.network.popen(

@@ -22,6 +22,12 @@ def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
     pytest.skip(skip_as or reason)
 
 
+def need_root_here() -> None:
+    """Root, for code of the driver in the test's own process: it reads images in mounts."""
+    if os.geteuid() != 0:
+        missing("root", "not root: the driver's actors make mounts in this process")
+
+
 def need_containerd() -> None:
     """Root, containerd, runc and ctr."""
     if os.geteuid() != 0:

@@ -13,6 +13,7 @@ import asyncio
 import json
 import os
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 from actors.nomad_types import ExitResult, Fingerprint, Health, StartedTask, TaskConfig
@@ -58,6 +59,7 @@ class ScriptedGateway(FakeGateway):
         """See `Gateway`."""
         await super().configure(settings)
         self._journal = Path(settings.state_dir) / "journal"
+        self._waits: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
         self._unhealthy = settings.containerd_address == "/none"
 
     def _note(self, *words: object) -> None:
@@ -126,8 +128,11 @@ class ScriptedGateway(FakeGateway):
                     held.result = ExitResult(exit_code=128 + int(rest), signal=int(rest))
                 case "lost":
                     held.result = ExitResult(exit_code=137, error="the shim vanished")
-                case "die" if self._once("died"):
-                    os._exit(9)
+                case "die":
+                    # Not before the answer of its start has reached the host.
+                    await self._waits[held.config.id].wait()
+                    if self._once("died"):
+                        os._exit(9)
                 case "wait":
                     await held.ended.wait()
         for file in files.values():
@@ -137,6 +142,7 @@ class ScriptedGateway(FakeGateway):
     async def wait_task(self, task_id: str) -> ExitResult:
         """See `Gateway`."""
         held = self._task(task_id)
+        self._waits[task_id].set()
         await held.ended.wait()
         assert held.result is not None
         return held.result

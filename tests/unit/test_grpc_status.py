@@ -85,7 +85,7 @@ def test_an_unexpected_error_is_logged_with_its_traceback(
 @given(st.text(st.characters(exclude_categories=[]), max_size=4000), st.booleans())
 def test_any_text_fits_into_a_header(text: str, recoverable: bool) -> None:
     context = _aborted(DriverError(text, recoverable=recoverable))
-    assert "\n" not in context.text
+    assert context.text.isprintable()
     # gRPC's C core refuses headers beyond 8 KiB, both forms of the text counted.
     details = context.trailers.get("grpc-status-details-bin", b"")
     assert len(quote(context.text)) + len(details) * 4 / 3 < 8000

@@ -211,3 +211,9 @@ def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
     assert mounted.detach_below(tmp_path) == [str(pins), host_paths.pin_path(pins, 0)]
     assert mounted.detach_below(tmp_path) == []
     assert (alloc / "web/local/file").exists()
+
+
+def test_a_path_with_a_nul_byte_is_none(alloc: Path) -> None:
+    for source in (Source(path="/etc\0/x"), Source(path="web\0/local", root=str(alloc))):
+        with pytest.raises(DriverError, match="is no path"):
+            host_paths.check(source)

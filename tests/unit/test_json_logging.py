@@ -153,6 +153,11 @@ def test_secrets_in_words_are_redacted(text: str) -> None:
     assert "hunter2" not in json.dumps(_line(exc_info=_raised(text)))
 
 
+def test_the_image_of_a_refused_pull_is_no_secret() -> None:
+    why = "repository does not exist or may require authorization: quay.io/x:1 at quay.io"
+    assert _line(why=why)["why"] == why
+
+
 def test_an_exception_is_one_field_with_its_end_kept() -> None:
     fields = _line(exc_info=_raised("x" * 20_000 + "the end"))
     assert fields["exception"].startswith("…")

@@ -18,6 +18,13 @@ def test_a_disabled_driver_starts_nothing() -> None:
         plan.make(services(DriverSettings(enabled=False)), TASK, TaskOptions(image="redis"))
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "a/../b", "a/", "/etc", "a\0b"])
+def test_a_name_that_is_no_directory_is_no_tasks(name: str) -> None:
+    task = TaskConfig(id=f"a/{name}/1", name=name, alloc_id="a")
+    with pytest.raises(DriverError, match="is no name of a task"):
+        plan.make(services(), task, TaskOptions(image="redis"))
+
+
 def test_host_network_and_a_bridge_exclude_each_other() -> None:
     bridge = NetworkIsolation(mode=1, path="/var/run/netns/a")
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", network=bridge)

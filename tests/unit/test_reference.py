@@ -95,6 +95,7 @@ def test_the_selector_is_the_digest_before_the_tag() -> None:
         (f"quay.io/{'a' * 256}", "one over 255 characters"),
         ("-quay.io/etcd", "'-quay.io' is no registry host"),
         ("quay..io/etcd", "'quay..io' is no registry host"),
+        (f"{'a.' * 150}io/etcd", "is no registry host"),
         ("quay.io:/etcd", "'quay.io:' is no registry host"),
         ("quay.io:port/etcd", "'quay.io:port' is no registry host"),
         ("me:pw@quay.io/etcd", "'quay.io/etcd' is no sha256 or sha512 digest"),

@@ -1,0 +1,40 @@
+# A task of another user than root. A name is one of the image's; so are the groups that the image
+# has the user in. group_add adds more, by name or number.
+
+variable "image" {
+  default = "docker.io/library/busybox:1.36"
+}
+
+variable "user" {
+  default = "www-data"
+}
+
+job "user" {
+  datacenters = ["dc1"]
+  type        = "service"
+
+  group "user" {
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+
+    task "user" {
+      driver       = "containerd-driver"
+      user         = var.user
+      kill_timeout = "1s"
+
+      config {
+        image     = var.image
+        command   = "/bin/sh"
+        args      = ["-c", "id; exec sleep 600"]
+        group_add = ["2000"]
+      }
+
+      resources {
+        cpu    = 50
+        memory = 32
+      }
+    }
+  }
+}

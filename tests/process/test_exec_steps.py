@@ -1,0 +1,103 @@
+"""Every step of an exec fails or hangs: its caller is told, and nothing of it stays in the task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from actors.nomad_types import TaskState
+from containerd import rpc
+from proto.errors import DriverError
+from tests.support.driver import Job
+from tests.support.stage import Stage
+from tests.support.waiting import until
+
+STEPS = {
+    "container": (rpc.CONTAINER_GET, "containerd cannot look up container"),
+    "exec": (rpc.TASK_EXEC, "containerd cannot prepare a command in container"),
+    "start": (rpc.TASK_START, "containerd cannot run a command in container"),
+    "wait": (rpc.TASK_WAIT, "containerd cannot wait for container"),
+}
+EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
+BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One plugin for the whole file."""
+    with Stage(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    """Nothing may be left of a test's tasks."""
+    yield running
+    running.reset()
+
+
+def left(stage: Stage, job: Job) -> list[str]:
+    """What there is of commands in a task: in containerd and in its state directory."""
+    directory = stage.driver.state_dir / "tasks" / job.container
+    execs = list(stage.containerd.tasks.tasks[job.container].execs)
+    return execs + [entry.name for entry in directory.glob("exec-*")]
+
+
+@BOTH
+@EVERY_STEP
+def test_a_step_of_an_exec_that_fails_is_told_and_leaves_nothing(
+    stage: Stage, step: str, after: bool
+) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        await stage.start(job)
+        method, text = STEPS[step]
+        stage.containerd.fail(method, grpc.StatusCode.UNKNOWN, "no: unknown", after=after)
+        with pytest.raises(DriverError, match=text):
+            await stage.session.exec(job.id, ["/bin/true"])
+        stage.containerd.faults.clear()
+        assert left(stage, job) == []
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+@BOTH
+@pytest.mark.parametrize("step", ["exec", "start"])
+def test_an_exec_that_hangs_goes_with_its_caller(stage: Stage, step: str, after: bool) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        await stage.start(job)
+        fault = stage.containerd.hang(STEPS[step][0], after=after)
+        with pytest.raises(DriverError, match=r"did not end within 0\.3 s"):
+            await stage.session.exec(job.id, ["/bin/sleep", "600"], timeout_s=0.3)
+        assert fault.calls
+        stage.containerd.faults.clear()
+        await until(lambda: not left(stage, job), 10, lambda: str(left(stage, job)))
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_a_command_outlives_a_restart_of_containerd(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        await stage.start(job)
+        go = stage.driver.state_dir / "go"
+        script = f"until test -e {go}; do sleep 0.05; done; echo hello; exit 4"
+        waits = stage.containerd.hang(rpc.TASK_WAIT)
+        running = asyncio.create_task(stage.session.exec(job.id, ["/bin/sh", "-c", script]))
+        await until(lambda: waits.calls or running.done(), 10, "nobody waits for the command")
+        stage.containerd.down()
+        stage.containerd.faults.clear()
+        await stage.back()
+        go.touch()
+        result = await running
+        assert (result.stdout, result.exit.exit_code) == (b"hello\n", 4)
+        await stage.session.destroy(job.id)
+
+    stage.play(story())

@@ -1,0 +1,178 @@
+"""The plugin is killed at every step of a start; the next one copes with what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from actors.nomad_types import TaskState
+from containerd import rpc
+from plugin.host.session import Handle
+from proto.containerd import snapshots_pb2
+from proto.errors import Code, DriverError
+from tests.support.driver import Job, children
+from tests.support.launcher import launcher_pid, worker_pid
+from tests.support.stage import IMAGE, SLEEPER, STEPS, Stage
+from tests.support.waiting import until
+
+STEP = pytest.mark.parametrize("step", list(STEPS)[2:])
+BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One state directory and containerd for the whole file."""
+    with Stage(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    """Nothing may be left of a test's tasks."""
+    yield running
+    running.reset()
+
+
+async def killed_in(stage: Stage, step: str, *, after: bool) -> Job:
+    """The task of a start in which the plugin was killed; a new plugin runs."""
+    job = stage.driver.task()
+    fault = stage.containerd.hang(STEPS[step][0], after=after)
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: fault.calls or starting.done(), 20, f"no start reaches {step}")
+    stage.session.kill_plugin()
+    with pytest.raises(DriverError) as failed:
+        await starting
+    assert failed.value.code in {Code.UNAVAILABLE, Code.CANCELLED}
+    await stage.session.launch()
+    stage.containerd.faults.clear()
+    return job
+
+
+def again(job: Job) -> Job:
+    """The same task as Nomad starts it once more: by another id, in the same allocation."""
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+
+
+def count(stage: Stage) -> dict[str, int]:
+    """What there is of tasks."""
+    books = stage.containerd.books
+    active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
+    return {
+        "containers": len(books.containers),
+        "tasks": len(stage.containerd.tasks.tasks),
+        "snapshots": len(active),
+    }
+
+
+@BOTH
+@STEP
+def test_the_next_start_of_the_task_makes_exactly_one_container(
+    stage: Stage, step: str, after: bool
+) -> None:
+    async def story() -> None:
+        job = again(await killed_in(stage, step, after=after))
+        config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+        await stage.session.start(job.config, config)
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        assert count(stage) == {"containers": 1, "tasks": 1, "snapshots": 1}
+        launcher = launcher_pid(stage.driver.state_dir)
+        await until(lambda: len(children(launcher)) == 1, 10, "not exactly one worker")
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+@BOTH
+@STEP
+def test_a_destroy_of_the_task_removes_what_its_start_had_made(
+    stage: Stage, step: str, after: bool
+) -> None:
+    async def story() -> None:
+        job = await killed_in(stage, step, after=after)
+        await stage.session.destroy(job.id)
+        assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
+@pytest.mark.parametrize(
+    "method",
+    [rpc.TASK_DELETE, rpc.CONTAINER_DELETE, rpc.SNAPSHOT_REMOVE, rpc.LEASE_DELETE],
+    ids=lambda method: method.path.rpartition(".")[2],
+)
+@BOTH
+def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
+    stage: Stage, method: rpc.Method[Any, Any], after: bool
+) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        await stage.start(job)
+        await until(lambda: not stage.containerd.books.leases, 10, "the lease of the start stays")
+        fault = stage.containerd.hang(method, after=after)
+        ending = asyncio.create_task(stage.session.destroy(job.id))
+        await until(lambda: fault.calls or ending.done(), 20, f"no destroy reaches {method.path}")
+        stage.session.kill_plugin()
+        with contextlib.suppress(DriverError):
+            await ending
+        await stage.session.launch()
+        stage.containerd.faults.clear()
+        await stage.session.destroy(job.id)
+        assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
+async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
+    """A running task whose worker is gone too, under a new plugin that does not know it yet."""
+    job = stage.driver.task()
+    job.read_logs()
+    config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+    handle = await stage.session.start(job.config, config)
+    stage.session.kill_plugin()
+    worker = worker_pid(stage.driver.state_dir / "tasks" / job.container)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    await stage.session.launch()
+    return job, handle
+
+
+def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
+    async def story() -> None:
+        job, handle = await unrecovered(stage)
+        fault = stage.containerd.hang(rpc.TASK_GET)
+        recovering = asyncio.create_task(stage.session.recover(handle))
+        await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
+        destroying = asyncio.create_task(stage.session.destroy(job.id))
+        with pytest.raises(DriverError):
+            await recovering
+        stage.containerd.faults.clear()
+        await destroying
+        assert stage.containerd.leftovers() == []
+
+    stage.play(story())
+
+
+def test_a_destroy_right_after_a_failed_recovery_removes_the_task(stage: Stage) -> None:
+    async def story() -> None:
+        for _ in range(5):
+            job, handle = await unrecovered(stage)
+            job.alloc.fifo("t", "stdout").unlink()
+            outcomes = await asyncio.gather(
+                stage.session.recover(handle),
+                stage.session.destroy(job.id),
+                return_exceptions=True,
+            )
+            # Which of the two came first is the machine's affair.
+            assert isinstance(outcomes[0], DriverError)
+            assert outcomes[1] is None
+            await stage.session.destroy(job.id)
+            assert stage.containerd.leftovers() == []
+
+    stage.play(story())

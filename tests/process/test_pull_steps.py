@@ -1,0 +1,119 @@
+"""Every step of a pull fails or hangs: real pullers, on a containerd that does what a test says.
+
+The image comes from an archive of the job: containerd is asked for the same as with a registry.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from actors.nomad_types import TaskState
+from containerd import rpc
+from tests.support import images
+from tests.support.archives import layout_files, tar_of
+from tests.support.driver import Job, children
+from tests.support.fake_containerd.daemon import PASSWD
+from tests.support.stage import SLEEPER, Stage
+from tests.support.waiting import until
+
+STEPS = {
+    "lease": rpc.LEASE_CREATE,
+    "blob": rpc.CONTENT_WRITE,
+    "labels": rpc.CONTENT_UPDATE,
+    "layer": rpc.SNAPSHOT_PREPARE,
+    "unpack": rpc.DIFF_APPLY,
+    "keep": rpc.SNAPSHOT_COMMIT,
+    "name": rpc.IMAGE_CREATE,
+}
+EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One plugin for the whole file."""
+    with Stage(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    """No test finds an image of another; nothing may be left of its tasks and pulls."""
+    yield running
+    running.reset()
+    running.containerd.books.images.clear()
+    # What a puller that was killed has begun to write, containerd collects.
+    running.containerd.books.ingests.clear()
+
+
+def job_with_archive(stage: Stage, name: str) -> Job:
+    """A task that brings an image of its own."""
+    job = stage.driver.task()
+    entries: dict[str, images.Entry] = {"etc": None, "etc/passwd": (PASSWD, 0o644)}
+    lower, upper = images.layer(entries), images.layer({name: name.encode()})
+    archive = Path(job.alloc.path, "t", "local", "image.tar")
+    archive.write_bytes(tar_of(layout_files({"": images.build([lower, upper])})))
+    return job
+
+
+async def start(stage: Stage, job: Job) -> None:
+    """StartTask."""
+    await stage.driver.start(job, "mine:1", SLEEPER, load="image.tar")
+
+
+def test_an_archive_is_loaded_and_its_task_runs(stage: Stage) -> None:
+    async def story() -> None:
+        job = job_with_archive(stage, "whole")
+        await start(stage, job)
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        await stage.session.destroy(job.id)
+        assert any(name.startswith("loaded/") for name in stage.containerd.books.images)
+
+    stage.play(story())
+
+
+@EVERY_STEP
+def test_a_step_of_a_pull_that_fails_is_told_and_leaves_nothing_unfinished(
+    stage: Stage, step: str
+) -> None:
+    async def story() -> None:
+        text = "a disk full of sorrow: unknown"
+        stage.containerd.fail(STEPS[step], grpc.StatusCode.UNKNOWN, text)
+        error = await stage.refusal(start(stage, job_with_archive(stage, f"fails-{step}")))
+        assert "a disk full of sorrow" in str(error)
+        assert "containerd cannot " in str(error)
+        stage.containerd.faults.clear()
+        assert stage.containerd.leftovers() == []
+        assert stage.containerd.books.ingests == {}
+
+    stage.play(story())
+
+
+@EVERY_STEP
+def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
+    stage: Stage, step: str
+) -> None:
+    async def story() -> None:
+        job = job_with_archive(stage, f"hangs-{step}")
+        fault = stage.containerd.hang(STEPS[step])
+        starting = asyncio.create_task(start(stage, job))
+        await until(lambda: fault.calls or starting.done(), 20, f"no pull reaches {step}")
+        await stage.session.stop(job.id)
+        assert "the start was cancelled" in str(await stage.refusal(starting))
+        stage.containerd.faults.clear()
+        await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
+
+    stage.play(story())
+
+
+def _pullers(pid: int) -> list[str]:
+    found = []
+    for child in children(pid):
+        line = Path(f"/proc/{child}/cmdline")
+        if line.exists() and b"puller.py" in line.read_bytes():
+            found.append(child)
+    return found

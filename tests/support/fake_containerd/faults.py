@@ -1,0 +1,89 @@
+"""What goes wrong in a fake containerd, by order of the test."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+
+from tests.support.waiting import wait_until
+
+REACHED_S = 20.0
+
+
+class Refused(Exception):  # noqa: N818 - what a handler answers instead of a message
+    """The status of a call that containerd refuses."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+@dataclass(slots=True, eq=False)
+class Fault:
+    """What happens to calls of one method from now on.
+
+    code None means that no answer comes until `release`. after: the work is done first, only its
+    answer is lost. container names the only container whose calls are meant, by part of its id.
+    """
+
+    path: str
+    code: grpc.StatusCode | None
+    text: str = ""
+    after: bool = False
+    container: str = ""
+    calls: int = 0
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def release(self) -> None:
+        """Lets calls go on as if nothing had been."""
+        self.released.set()
+
+    def wait_reached(self) -> None:
+        """Returns when a call has met this fault."""
+        wait_until(lambda: self.calls, REACHED_S, f"nobody called {self.path}")
+
+    def befall(self, context: grpc.ServicerContext) -> None:
+        """Holds a call up, or refuses it.
+
+        Raises:
+            Refused: by order, or because the caller has given up.
+        """
+        self.calls += 1
+        if self.code is not None and not self.released.is_set():
+            raise Refused(self.code, self.text)
+        ended = threading.Event()
+        if not context.add_callback(ended.set):
+            ended.set()
+        while not self.released.wait(0.01) and not ended.is_set():
+            pass
+        if ended.is_set():
+            raise Refused(grpc.StatusCode.CANCELLED, "context canceled")
+
+
+class Faults:
+    """The faults in force. A later one of the same method comes first."""
+
+    def __init__(self) -> None:
+        self._faults: list[Fault] = []
+
+    def add(self, fault: Fault) -> Fault:
+        """Puts a fault in force."""
+        self._faults.insert(0, fault)
+        return fault
+
+    def clear(self) -> None:
+        """Ends all faults; calls that hang go on."""
+        faults, self._faults = self._faults, []
+        for fault in faults:
+            fault.release()
+
+    def find(self, path: str, request: Any) -> Fault | None:
+        """What befalls a call."""
+        for fault in self._faults:
+            if fault.path == path and fault.container in str(request):
+                return fault
+        return None

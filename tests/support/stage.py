@@ -1,0 +1,125 @@
+"""A plugin process on a fake containerd: where starts are made to fail."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from actors.nomad_types import Health
+from containerd import rpc
+from proto.errors import DriverError
+from tests.support.driver import Driver, Job, children
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.launcher import launcher_pid
+from tests.support.waiting import until
+
+T = TypeVar("T")
+IMAGE = "example.com/stage:1"
+SLEEPER = "echo ready; exec sleep 600"
+
+# The calls of a start whose image is there, in order, and what the user reads when one fails.
+STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
+    "image": (rpc.IMAGE_GET, "containerd cannot look up image"),
+    "snapshot of the image": (rpc.SNAPSHOT_STAT, "containerd cannot look up snapshot"),
+    "lease": (rpc.LEASE_CREATE, "containerd cannot create lease"),
+    "snapshot": (rpc.SNAPSHOT_PREPARE, "containerd cannot prepare snapshot"),
+    "container": (rpc.CONTAINER_CREATE, "containerd cannot create container"),
+    "task": (rpc.TASK_CREATE, "containerd cannot create the task of container"),
+    "start": (rpc.TASK_START, "containerd cannot start the task of container"),
+}
+
+
+class Stage:
+    """`with Stage(directory) as stage`: the plugin runs; `play` runs coroutines on its one loop."""
+
+    def __init__(self, directory: Path) -> None:
+        self.containerd = FakeContainerd()
+        self.containerd.add_image(IMAGE)
+        self.driver = Driver(self.containerd, directory, {"gc": {"image": False}})
+        self.session = self.driver.session
+        self._runner = asyncio.Runner()
+
+    def __enter__(self) -> Self:
+        self.containerd.start()
+        self.play(self.session.launch())
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.play(self.session.close())
+        self.driver.close()
+        self.containerd.close()
+        self._runner.close()
+
+    def play(self, story: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine to its end."""
+        return self._runner.run(story)
+
+    def reset(self) -> None:
+        """Ends all faults; nothing may be left of the test's tasks, but allocations' files."""
+        self.containerd.faults.clear()
+        self.containerd.tasks.address = ""
+        self.play(self.back())
+        try:
+            self.driver.wait_clean()
+        finally:
+            self.containerd.remove_all()
+            for pid in children(launcher_pid(self.driver.state_dir)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            for left in (self.driver.state_dir / "tasks").glob("*"):
+                shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(self.driver.alloc_root, ignore_errors=True)
+
+    async def back(self) -> None:
+        """Has containerd be there, and the plugin know it: gRPC looks again within a second."""
+        self.containerd.start()
+        while (await self.session.fingerprint()).health is not Health.HEALTHY:
+            await asyncio.sleep(0.05)
+
+    async def start(self, job: Job, script: str = SLEEPER, **options: Any) -> None:
+        """StartTask."""
+        await self.driver.start(job, IMAGE, script, **options)
+
+    async def refusal(
+        self, starting: Coroutine[Any, Any, object] | asyncio.Task[Any]
+    ) -> DriverError:
+        """The error of a start, which has left no files in any allocation."""
+        try:
+            await starting
+        except DriverError as error:
+            assert list(self.driver.alloc_root.glob("*/*/.etc")) == []
+            return error
+        raise AssertionError("the start succeeded")
+
+    @asynccontextmanager
+    async def hanging(self, step: str, *, after: bool = False) -> AsyncIterator[asyncio.Task[None]]:
+        """A start that waits for an answer of containerd at this step; the fault ends with it."""
+        job = self.driver.task()
+        fault = self.containerd.hang(STEPS[step][0], after=after)
+        starting = asyncio.create_task(self.start(job))
+        starting.set_name(job.id)
+        await until(lambda: fault.calls or starting.done(), 20, f"no start reaches {step}")
+        try:
+            yield starting
+        finally:
+            self.containerd.faults.clear()
+
+    def internal(self, step: str, *, after: bool = False) -> None:
+        """Has a step fail as containerd fails for reasons of its own."""
+        text = "a disk full of sorrow: unknown"
+        self.containerd.fail(STEPS[step][0], grpc.StatusCode.UNKNOWN, text, after=after)

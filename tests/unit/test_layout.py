@@ -1,0 +1,54 @@
+"""The layout of the launcher's memory: functions do what they did, gaps are filled."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.support.plugin_dir import ROOT
+
+PROGRAM = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from proto import frames
+from workers import control, layout, ttrpc, wire
+
+def codes():
+    return [control.listen.__code__, wire.Record.from_wire.__func__.__code__,
+            control.Connection.closed.fget.__code__, ttrpc.Decoder.feed.__code__]
+
+before = codes()
+kept = layout.gather_code()
+after = codes()
+assert all(new is not old and new == old for new, old in zip(after, before))
+assert set(map(id, before)) <= set(map(id, kept))
+record = wire.ExitRecord(code=3, at_ns=4)
+body = frames.encode(record.to_wire())
+assert wire.ExitRecord.from_wire(next(frames.Decoder().feed(body))) == record
+print(len(kept))
+"""
+
+
+def test_functions_run_copies_of_their_code_that_do_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PROGRAM], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) > 50
+
+
+GAPS = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from workers import layout
+kept = layout.fill_gaps()
+made = [bytes(64 - 33) for _ in range(40)]
+steps = [id(b) - id(a) for a, b in zip(made, made[1:])]
+print(sum(step == 64 for step in steps))
+"""
+
+
+def test_what_is_made_after_the_gaps_are_filled_lies_side_by_side() -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", GAPS], check=True, capture_output=True, text=True
+    )
+    assert int(done.stdout) >= 35

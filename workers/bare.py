@@ -1,0 +1,56 @@
+"""Sockets and signals by the C half of their modules alone.
+
+Python's own half of `socket` and `signal` turns every constant into an enumeration. That leaves
+the memory of a launcher in pieces, and a worker goes through it at each accept: measured together
+with `layout`, 1.45 against 1.25 MB of each worker.
+"""
+
+from __future__ import annotations
+
+from _signal import SIG_IGN, SIGCHLD, SIGKILL, pidfd_send_signal, signal  # type: ignore[import-not-found]
+from _socket import (
+    AF_UNIX,
+    SHUT_RDWR,
+    SO_PEERCRED,
+    SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    socket,
+    socketpair,
+)
+
+__all__ = [
+    "AF_UNIX",
+    "SHUT_RDWR",
+    "SIGCHLD",
+    "SIGKILL",
+    "SIG_IGN",
+    "SOCK_CLOEXEC",
+    "SOCK_DGRAM",
+    "SOCK_NONBLOCK",
+    "SOL_SOCKET",
+    "SO_PEERCRED",
+    "accept",
+    "pidfd_send_signal",
+    "signal",
+    "socket",
+    "socketpair",
+    "stream",
+]
+
+
+def stream() -> socket:
+    """A new unix stream socket, not inherited by programs that are executed."""
+    return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+
+
+def accept(listener: socket) -> socket:
+    """The next connection.
+
+    Raises:
+        OSError: there is none, or it is gone.
+    """
+    descriptor, _ = listener._accept()  # type: ignore[attr-defined] # noqa: SLF001 - all it has
+    return socket(fileno=descriptor)
