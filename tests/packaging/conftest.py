@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,10 +12,27 @@ from pathlib import Path
 import pytest
 
 from proto.release import RELEASE
-from tests.support.guest import ROOT, Guest, root_of
+from tests.support.guest import ROOT, Guest, overlay, root_of, unified
 from tests.support.needs import missing
 
 PACKAGE = "nomad-driver-containerd"
+UNIT = f"{PACKAGE}-launcher.service"
+STATE = f"/run/{PACKAGE}"
+NEWER = f"{RELEASE}.99"
+
+
+def newer_package(package: Path, work: Path) -> Path:
+    """The same package as a later release."""
+    tree = work / "tree"
+    subprocess.run(["dpkg-deb", "-R", str(package), str(tree)], check=True)
+    for name in ("DEBIAN/control", f"usr/share/{PACKAGE}/proto/release.py"):
+        file = tree / name
+        file.write_text(
+            re.sub(rf'(Version: |")({re.escape(RELEASE)})', rf"\g<1>{NEWER}", file.read_text())
+        )
+    made = work / "newer.deb"
+    subprocess.run(["dpkg-deb", "-b", str(tree), str(made)], check=True, capture_output=True)
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -33,21 +51,31 @@ def package() -> Path:
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie", "sid"])
-def guest(request: pytest.FixtureRequest) -> Iterator[Guest]:
-    """A running guest of each suite that was made."""
+def root(request: pytest.FixtureRequest) -> Iterator[Path]:
+    """A root of each suite that was made, with the package in /root."""
     suite = str(request.param)
     if not root_of(suite).is_dir():
         missing("packaging", f"there is no guest: ./dev guest {suite} makes it")
-    request.getfixturevalue("package")
-    with Guest(suite) as running:
+    package = request.getfixturevalue("package")
+    with overlay(suite) as made:
+        shutil.copy(package, made / "root" / "package.deb")
+        shutil.copytree(ROOT / "packaging" / "debian" / "tests", made / "root" / "tests")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def guest(root: Path) -> Iterator[Guest]:
+    """A running guest."""
+    release = (root / "etc" / "debian_version").read_text()
+    if "sid" in release and not unified():
+        missing("packaging", "systemd of sid boots on cgroups of version 2 only")
+    with Guest(root) as running:
         yield running
 
 
 @pytest.fixture
-def installed(guest: Guest, package: Path) -> Guest:
+def installed(guest: Guest) -> Guest:
     """The guest with the package in it, and an image that a job may name."""
-    guest.copy(package, "/root/package.deb")
-    guest.copy(ROOT / "packaging" / "debian" / "tests", "/root/tests")
     guest.shell("dpkg -i /root/package.deb")
     guest.shell("systemctl is-active nomad-driver-containerd-launcher containerd")
     guest.shell(

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.packaging.conftest import PACKAGE
+from tests.packaging.conftest import NEWER, PACKAGE, STATE, UNIT, newer_package
 from tests.support.guest import END_S, Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
-UNIT = f"{PACKAGE}-launcher.service"
-STATE = f"/run/{PACKAGE}"
 COUNT = 'trap "echo stopped; exit 0" TERM; while :; do echo on; busybox sleep 0.1; done'
 
 
@@ -58,20 +54,6 @@ def task(installed: Guest, tmp_path: Path) -> Iterator[Task]:
     installed.wait(lambda: installed.shell(f"ls {STATE}/tasks") == "", "the task left something")
 
 
-@contextlib.contextmanager
-def newer_package(package: Path, work: Path) -> Iterator[Path]:
-    """The same package as release 1.0.99."""
-    tree = work / "tree"
-    subprocess.run(["dpkg-deb", "-R", str(package), str(tree)], check=True)
-    control = tree / "DEBIAN" / "control"
-    control.write_text(control.read_text().replace("Version: 1.0.0", "Version: 1.0.99"))
-    release = tree / "usr" / "share" / PACKAGE / "proto" / "release.py"
-    release.write_text(release.read_text().replace('"1.0.0"', '"1.0.99"'))
-    made = work / "newer.deb"
-    subprocess.run(["dpkg-deb", "-b", str(tree), str(made)], check=True, capture_output=True)
-    yield made
-
-
 def test_the_packages_own_test_passes(installed: Guest) -> None:
     said = installed.shell("/root/tests/life 2>&1")
     assert said.endswith("all is well")
@@ -81,10 +63,9 @@ def test_an_upgrade_leaves_running_tasks_alone(
     installed: Guest, package: Path, task: Task, tmp_path: Path
 ) -> None:
     launcher = installed.show(UNIT, "MainPID")
-    with newer_package(package, tmp_path) as newer:
-        installed.copy(newer, "/root/newer.deb")
-        installed.shell("dpkg -i /root/newer.deb")
-    assert installed.shell("containerd-driver --version") == "containerd-driver v1.0.99"
+    installed.copy(newer_package(package, tmp_path), "/root/newer.deb")
+    installed.shell("dpkg -i /root/newer.deb")
+    assert installed.shell("containerd-driver --version") == f"containerd-driver v{NEWER}"
     assert installed.show(UNIT, "ActiveState") == "active"
     assert installed.show(UNIT, "MainPID") != launcher
     task.goes_on()

@@ -6,11 +6,12 @@ alone: everything that the package needs was installed when the root was made.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -20,11 +21,22 @@ from tests.support.waiting import wait_until
 ROOT = Path(__file__).resolve().parents[2]
 BOOT_S, END_S, COMMAND_S = 60, 30, 120
 _ENVIRONMENT = (
-    *("env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8", "HOME=/root"),
+    *(
+        "env",
+        "-i",
+        "PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LANG=C.UTF-8",
+        "HOME=/root",
+    ),
     "DEBIAN_FRONTEND=noninteractive",
 )
 _LEGACY = ("systemd.unified_cgroup_hierarchy=0", "SYSTEMD_CGROUP_ENABLE_LEGACY_FORCE=1")
 _REMOUNT = "for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw $c 2>/dev/null; done; true"
+
+
+def unified() -> bool:
+    """Whether this machine has cgroups of version 2 alone."""
+    return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def root_of(suite: str) -> Path:
@@ -32,24 +44,46 @@ def root_of(suite: str) -> Path:
     return ROOT / ".cache" / "guest" / suite
 
 
+@contextlib.contextmanager
+def overlay(suite: str) -> Iterator[Path]:
+    """A root to write to; what was written is thrown away."""
+    # Not pytest's directory: mounts in there count as left behind by the test that is over.
+    work = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(suite).parent))
+    for name in ("root", "upper", "work"):
+        (work / name).mkdir()
+    layers = f"lowerdir={root_of(suite)},upperdir={work / 'upper'},workdir={work / 'work'}"
+    root = work / "root"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(root)], check=True)
+    try:
+        yield root
+    finally:
+        subprocess.run(["umount", str(root)], check=True)
+        shutil.rmtree(work)
+
+
+def without_systemd(root: Path, script: str) -> subprocess.CompletedProcess[str]:
+    """A script's end in a container of its own, where nothing but it runs."""
+    return subprocess.run(
+        [*_nspawn(root), "--as-pid2", *_ENVIRONMENT, "sh", "-ec", f"{_REMOUNT}; {script}"],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=COMMAND_S,
+    )
+
+
 class Guest:
     """One boot.
 
     Args:
-        suite: the Debian release.
+        root: of the guest, from `overlay`.
     """
 
-    def __init__(self, suite: str) -> None:
-        # Not pytest's directory: mounts in there count as left behind by the test that is over.
-        self._work = work = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(suite).parent))
-        self._root = work / "root"
-        self._log = work / "console"
-        for name in ("root", "upper", "work"):
-            (work / name).mkdir()
-        layers = f"lowerdir={root_of(suite)},upperdir={work / 'upper'},workdir={work / 'work'}"
-        subprocess.run(
-            ["mount", "-t", "overlay", "overlay", "-o", layers, str(self._root)], check=True
-        )
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._log = root.parent / "console"
         self._process = self._boot()
         try:
             wait_until(self._up, BOOT_S, lambda: f"no boot: {self._log.read_text()[-2000:]}")
@@ -111,7 +145,7 @@ class Guest:
             shutil.copy(source, place)
 
     def close(self) -> None:
-        """Ends the guest, whatever runs in it, and gives its mount back."""
+        """Ends the guest, whatever runs in it."""
         leader = self._leader()
         if leader:
             os.kill(leader, 9)  # process 1 of its namespace takes the others along
@@ -120,20 +154,11 @@ class Guest:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        subprocess.run(["umount", str(self._root)], check=True)
-        shutil.rmtree(self._work)
 
     def _boot(self) -> subprocess.Popen[bytes]:
-        hybrid = not Path("/sys/fs/cgroup/cgroup.controllers").exists()
         with self._log.open("wb") as log:
             return subprocess.Popen(
-                [
-                    *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
-                    *("-M", f"cd-{self._work.name}", "-D", str(self._root)),
-                    *("--private-network", "--capability=all"),
-                    *("--system-call-filter=@keyring bpf", "--tmpfs=/var/lib/containerd"),
-                    *(("--", *_LEGACY) if hybrid else ()),
-                ],
+                [*_nspawn(self._root), "--boot", *(() if unified() else ("--", *_LEGACY))],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -153,7 +178,16 @@ class Guest:
         return ["nsenter", "-t", leader, "-a", "-r", "-w", *_ENVIRONMENT, *words]
 
     def _up(self) -> bool:
+        assert self._process.poll() is None, f"no boot: {self._log.read_text()[-2000:]}"
         if not self._leader():
             return False
         said = self.run("systemctl", "is-system-running").stdout
         return said.strip() in {"running", "degraded"}
+
+
+def _nspawn(root: Path) -> list[str]:
+    return [
+        *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--private-network"),
+        *("-M", f"cd-{os.getpid()}", "-D", str(root), "--capability=all"),
+        *("--system-call-filter=@keyring bpf", "--tmpfs=/var/lib/containerd"),
+    ]

@@ -5,6 +5,12 @@ data_dir   = "/opt/nomad/data"
 plugin_dir = "/usr/lib/nomad-driver-containerd/plugins"
 bind_addr  = "127.0.0.1"
 
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+
 server {
   enabled          = true
   bootstrap_expect = 1
