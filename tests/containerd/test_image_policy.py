@@ -188,12 +188,14 @@ def test_each_of_two_platforms_can_be_pulled(
     containerd: ContainerdDaemon, registry: Registry, machine: str, architecture: str
 ) -> None:
     built = two_platforms(registry, f"each-{architecture}")
+    # Without one, another test's collection may take what no image refers to yet.
+    containerd.ctr("leases", "create", "--id", f"each-{architecture}")
     request = pull_wire.PullRequest(
         reference=f"{registry.host}/each-{architecture}:1",
         address=containerd.address,
         namespace=containerd.namespace,
         snapshotter="overlayfs",
-        lease="",
+        lease=f"each-{architecture}",
         platform=machine,
         timeout_s=60,
         labels={},
@@ -204,6 +206,7 @@ def test_each_of_two_platforms_can_be_pulled(
     other = next(image for name, image in built.items() if name != architecture)
     assert built[architecture].digest in listed
     assert other.digest not in listed
+    containerd.ctr("leases", "delete", f"each-{architecture}")
 
 
 def _last_event(request: pull_wire.PullRequest) -> frames.Frame:
