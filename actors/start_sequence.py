@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
 _LEASE_S = 3600.0
+_under_way: set[asyncio.Task[None]] = set()
 _log = logging.getLogger(__name__)
 
 
@@ -125,7 +126,10 @@ class _Start:
         except BaseException:
             await _to_its_end(self._undo.aclose())
             raise
-        asyncio.get_running_loop().create_task(self._let_go())
+        # The loop itself holds its tasks weakly.
+        letting_go = asyncio.get_running_loop().create_task(self._let_go())
+        _under_way.add(letting_go)
+        letting_go.add_done_callback(_under_way.discard)
         state = self._state(pid, started_at_ns)
         network = self._parts.network
         return (

@@ -24,10 +24,10 @@ from proto.errors import Code, DriverError
 
 _STAND_IN = "/proc/self/ns/net"
 _EPILOG = """\
-Nothing is pulled, started or left behind. One task prints its spec; several print one object with
+containerd is asked about the image; nothing is pulled, started or left behind. One task prints its spec; several print one object with
 a spec for each. Identifiers and paths of an allocation differ from run to run.
 
-exit status: 0, or 1 when a task could not start as it is
+exit status: 0, 1 when a task could not start as it is, 2 when the options are wrong
 """
 
 
