@@ -24,8 +24,9 @@ from proto.errors import Code, DriverError
 
 _STAND_IN = "/proc/self/ns/net"
 _EPILOG = """\
-containerd is asked about the image; nothing is pulled, started or left behind. One task prints its spec; several print one object with
-a spec for each. Identifiers and paths of an allocation differ from run to run.
+containerd is asked about the image; nothing is pulled, started or left behind. One task prints its
+spec; several print one object with a spec for each. Identifiers and paths of an allocation differ
+from run to run.
 
 exit status: 0, 1 when a task could not start as it is, 2 when the options are wrong
 """
