@@ -127,6 +127,8 @@ class ImageStore:
             try:
                 found = await images.load(self._containerd, record)
             except DriverError as error:
+                if error.recoverable:  # containerd went away, and says nothing of the image
+                    raise
                 _log.info("image is incomplete, pulling", extra={"why": str(error)})
                 return None
             ready = ImageReady(

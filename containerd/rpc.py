@@ -157,7 +157,8 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
     grpc.StatusCode.ALREADY_EXISTS: (Code.ALREADY_EXISTS, False),
     grpc.StatusCode.UNAVAILABLE: (Code.UNAVAILABLE, True),
     grpc.StatusCode.DEADLINE_EXCEEDED: (Code.TIMEOUT, True),
-    grpc.StatusCode.CANCELLED: (Code.CANCELLED, True),
+    # Not by us, who get no answer then: containerd cancels what it has as it stops.
+    grpc.StatusCode.CANCELLED: (Code.UNAVAILABLE, True),
     grpc.StatusCode.FAILED_PRECONDITION: (Code.PRECONDITION, False),
     grpc.StatusCode.INVALID_ARGUMENT: (Code.INVALID, False),
     grpc.StatusCode.RESOURCE_EXHAUSTED: (Code.EXHAUSTED, True),
@@ -179,7 +180,7 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
     status = error.code()
     text = str(error.details() or "")[:_DETAILS_LIMIT]
     code, recoverable = _CODES.get(status, (Code.INTERNAL, False))
-    if code is Code.UNAVAILABLE and _nobody_there(text):
+    if status is grpc.StatusCode.CANCELLED or (code is Code.UNAVAILABLE and _nobody_there(text)):
         return DriverError(
             f"containerd does not answer at {address}",
             details=f"asked to {what}; {text.rpartition('error: ')[2]}",
@@ -197,8 +198,11 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
 
 
 def _nobody_there(text: str) -> bool:
-    words = ("connect", "No such file", "refused", "Socket closed", "recvmsg", "unix:")
-    return any(word in text for word in words)
+    """Whether gRPC itself found nobody, in one of its many wordings.
+
+    containerd's own errors of this kind, of a shim that went for instance, end with the word.
+    """
+    return not text.endswith("unavailable")
 
 
 class AsyncCalls:

@@ -25,7 +25,7 @@ from tests.support.fake_gateway import FakeGateway
 from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
-IMAGE = "example.com/gateway:1"
+IMAGE = "127.0.0.1:9/gateway:1"
 ABSENT = "fail-recoverable"  # the fake's word for an image that cannot be had
 GONE = "task not found for given id"
 STRANGER = "alloc/nobody/00000000"

@@ -24,7 +24,7 @@ from tests.support.launcher import launcher_pid
 from tests.support.waiting import until
 
 T = TypeVar("T")
-IMAGE = "example.com/stage:1"
+IMAGE = "127.0.0.1:9/stage:1"
 SLEEPER = "echo ready; exec sleep 600"
 
 # The calls of a start whose image is there, in order, and what the user reads when one fails.
