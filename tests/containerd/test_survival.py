@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from plugin.host.session import Handle
+from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import launcher_pid, worker_pid
 from tests.support.waiting import until
@@ -89,6 +90,7 @@ def _runs(pid: int | None) -> bool:
 
 
 def _pid(driver: Driver, job: Job) -> str:
+    assert isinstance(driver.containerd, ContainerdDaemon)
     rows = [line.split() for line in driver.containerd.ctr("tasks", "list").splitlines()[1:]]
     assert [row[0] for row in rows] == [job.container], "there is another copy"
     assert rows[0][2] == "RUNNING"
