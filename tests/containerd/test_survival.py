@@ -1,0 +1,150 @@
+"""Everything around a running task is killed, alone and in pairs; the task must not notice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+
+from plugin.host.session import Handle
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job, launched
+from tests.support.launcher import launcher_pid, worker_pid
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+VICTIMS = ("plugin", "worker", "launcher", "containerd", "reader")
+ROUNDS = [(one,) for one in VICTIMS] + list(itertools.combinations(VICTIMS, 2))
+COUNTER = (
+    "i=0; until test -e /local/stop; do i=$((i+1)); echo line $i; usleep 2000; done;"
+    "echo $i > /local/last; exit 23"
+)
+
+
+class Killer:
+    """Kills what is around one task, and brings back what an operator or Nomad would."""
+
+    def __init__(self, driver: Driver, job: Job, handle: Handle) -> None:
+        self._driver, self._job, self._handle = driver, job, handle
+
+    def kill(self, victim: str) -> None:
+        """Ends one of VICTIMS without a warning."""
+        directory = self._driver.state_dir / "tasks" / self._job.container
+        if victim == "plugin":
+            self._driver.session.kill_plugin()
+        elif victim == "worker":
+            _kill(worker_pid(directory))
+        elif victim == "launcher":
+            # The plugin starts another when there is something to fork, so there may be none.
+            _kill(launcher_pid(self._driver.state_dir), may_be_gone=True)
+        elif victim == "containerd":
+            self._driver.containerd.down()
+        else:
+            for reader in self._job.readers:
+                reader.cancel()
+
+    async def bring_back(self, victims: tuple[str, ...]) -> None:
+        """Only what does not come back by itself: a worker and a launcher have to."""
+        if "containerd" in victims:
+            await asyncio.to_thread(self._driver.containerd.start)
+        if "reader" in victims:
+            await asyncio.gather(*self._job.readers, return_exceptions=True)
+            self._job.readers.clear()
+            self._job.read_logs()
+        if "plugin" in victims:
+            await self._driver.session.launch()
+            await self._driver.session.recover(self._handle)
+
+
+def _kill(pid: int | None, *, may_be_gone: bool = False) -> None:
+    assert pid is not None or may_be_gone
+    if pid is not None:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _traces(container: str) -> list[str]:
+    """What the kernel still has of a container: cgroups, mounts, processes that name it."""
+    left = [at for at, _, _ in os.walk("/sys/fs/cgroup") if container in at]
+    left += [line for line in Path("/proc/mounts").read_text().splitlines() if container in line]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if container.encode() in (entry / "cmdline").read_bytes():
+                left.append(str(entry))
+    return left
+
+
+def _runs(pid: int | None) -> bool:
+    """Whether a process is there and no zombie, which only its new parent can take away."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _pid(driver: Driver, job: Job) -> str:
+    assert isinstance(driver.containerd, ContainerdDaemon)
+    rows = [line.split() for line in driver.containerd.ctr("tasks", "list").splitlines()[1:]]
+    assert [row[0] for row in rows] == [job.container], "there is another copy"
+    assert rows[0][2] == "RUNNING"
+    return rows[0][1]
+
+
+async def _serves(driver: Driver, job: Job) -> None:
+    """Stats and exec work, and the log goes on."""
+    stats = driver.session.stats(job.id, 0.1)
+    assert (await anext(stats)).memory.usage
+    await stats.aclose()
+    assert (await driver.session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
+    await _more(job, 1)
+
+
+async def _more(job: Job, size: int) -> None:
+    wanted = len(job.out) + size
+    await until(lambda: len(job.out) >= wanted, 20, "the log stands still")
+
+
+@pytest.mark.parametrize("victims", ROUNDS, ids="+".join)
+def test_a_task_does_not_notice_what_is_killed_around_it(
+    driver: Driver, busybox_image: str, victims: tuple[str, ...]
+) -> None:
+    seed = random.SystemRandom().getrandbits(32)
+    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when the test fails
+    chance = random.Random(seed)
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            job = driver.task()
+            handle = await driver.start(job, busybox_image, COUNTER)
+            killer = Killer(driver, job, handle)
+            directory = driver.state_dir / "tasks" / job.container
+            await until(lambda: job.out, 10)
+            pid = _pid(driver, job)
+            for _ in range(2):
+                await _more(job, chance.randrange(2000))
+                for victim in chance.sample(victims, len(victims)):
+                    killer.kill(victim)
+                await killer.bring_back(victims)
+                await until(lambda: worker_pid(directory), 15, "no worker came back")
+                await _serves(driver, job)
+                assert _pid(driver, job) == pid
+            worker = worker_pid(directory)
+            local = Path(job.alloc.path, "t", "local")
+            (local / "stop").touch()
+            assert (await session.wait(job.id)).exit_code == 23
+            await driver.end(job)
+            last = int((local / "last").read_text())
+            assert job.out.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
+            # Its launcher may be dead, so that nobody counts it among a launcher's children.
+            await until(lambda: not _runs(worker), 10, "the worker is left")
+            await until(lambda: not _traces(job.container), 10, lambda: str(_traces(job.container)))
+            assert await driver.output(busybox_image, "echo next") == "next\n"
+
+    asyncio.run(asyncio.wait_for(life(), 90))
