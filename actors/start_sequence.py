@@ -53,7 +53,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
 _LEASE_S = 3600.0
-_under_way: set[asyncio.Task[None]] = set()
+# By container: names of leases and held sources are the next start's too.
+_letting_go: dict[str, asyncio.Task[None]] = {}
 _log = logging.getLogger(__name__)
 
 
@@ -68,6 +69,8 @@ async def start(
     made, parts = await preparation.prepare(services, task, options)
     for note in parts.notes:
         tell(services.events, Publish(event=TaskEvent.now(task, note)))
+    if (before := _letting_go.get(made.container_id)) is not None:
+        await asyncio.wait([before])
     async with _image(services, task, made.image) as image:
         try:
             return await _Start(services, task, options, made, image, parts).run()
@@ -126,10 +129,9 @@ class _Start:
         except BaseException:
             await _to_its_end(self._undo.aclose())
             raise
-        # The loop itself holds its tasks weakly.
-        letting_go = asyncio.get_running_loop().create_task(self._let_go())
-        _under_way.add(letting_go)
-        letting_go.add_done_callback(_under_way.discard)
+        last = asyncio.get_running_loop().create_task(self._let_go())
+        _letting_go[self._id] = last
+        last.add_done_callback(lambda _: _letting_go.pop(self._id, None))
         state = self._state(pid, started_at_ns)
         network = self._parts.network
         return (

@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
@@ -21,20 +20,6 @@ from proto.errors import Code, DriverError
 from tests.support.launcher import worker_pid, worker_pids
 from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.waiting import until
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One plugin, launcher and containerd for the whole file."""
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of a test's tasks."""
-    yield running
-    running.reset()
 
 
 def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:

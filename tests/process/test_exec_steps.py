@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import grpc
 import pytest
@@ -23,20 +22,6 @@ STEPS = {
 }
 EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
 BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One plugin for the whole file."""
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of a test's tasks."""
-    yield running
-    running.reset()
 
 
 def left(stage: Stage, job: Job) -> list[str]:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,20 +23,6 @@ from tests.support.waiting import until
 
 STEP = pytest.mark.parametrize("step", list(STEPS)[2:])
 BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One state directory and containerd for the whole file."""
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
-
-
-@pytest.fixture
-def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of a test's tasks."""
-    yield running
-    running.reset()
 
 
 async def killed_in(stage: Stage, step: str, *, after: bool) -> Job:

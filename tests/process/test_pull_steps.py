@@ -33,13 +33,6 @@ STEPS = {
 EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
 
 
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One plugin for the whole file."""
-    with Stage(tmp_path_factory.mktemp("stage")) as stage:
-        yield stage
-
-
 @pytest.fixture
 def stage(running: Stage) -> Iterator[Stage]:
     """No test finds an image of another; nothing may be left of its tasks and pulls."""
@@ -104,6 +97,7 @@ def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
         await until(lambda: fault.calls or starting.done(), 20, f"no pull reaches {step}")
         await stage.session.stop(job.id)
         assert "the start was cancelled" in str(await stage.refusal(starting))
+        await until(lambda: fault.abandoned == fault.calls, 20, "a call outlives its caller")
         stage.containerd.faults.clear()
         await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
 

@@ -32,13 +32,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         assert stage.session.alive
 
 
-@pytest.fixture
-def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of a test's tasks."""
-    yield running
-    running.reset()
-
-
 def test_without_a_fault_a_task_runs_and_goes(stage: Stage) -> None:
     async def story() -> None:
         job = stage.driver.task()

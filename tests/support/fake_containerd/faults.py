@@ -36,6 +36,7 @@ class Fault:
     after: bool = False
     container: str = ""
     calls: int = 0
+    abandoned: int = 0
     released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
@@ -61,6 +62,7 @@ class Fault:
         while not self.released.wait(0.01) and not ended.is_set():
             pass
         if ended.is_set():
+            self.abandoned += 1
             raise Refused(grpc.StatusCode.CANCELLED, "context canceled")
 
 

@@ -1,0 +1,23 @@
+"""A real plugin on a fake containerd, common to the tests of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.stage import Stage
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """One plugin, launcher, state directory and containerd for the whole file."""
+    with Stage(tmp_path_factory.mktemp("stage")) as stage:
+        yield stage
+
+
+@pytest.fixture
+def stage(running: Stage) -> Iterator[Stage]:
+    """Nothing may be left of a test's tasks."""
+    yield running
+    running.reset()
