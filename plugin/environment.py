@@ -34,9 +34,13 @@ def variable(name: str, default: str = "") -> str:
 
 
 def for_plugin() -> dict[str, str]:
-    """The environment that a Nomad agent gives a plugin: its own, and go-plugin's four."""
+    """The environment that a Nomad agent gives a plugin: its own, and go-plugin's four.
+
+    systemd listens to this process, not to those that it starts.
+    """
+    own = {name: value for name, value in os.environ.items() if name != "NOTIFY_SOCKET"}
     return {
-        **os.environ,
+        **own,
         MAGIC_COOKIE_KEY: MAGIC_COOKIE,
         "PLUGIN_MIN_PORT": "10000",
         "PLUGIN_MAX_PORT": "25000",

@@ -28,7 +28,7 @@ ONE_HOME = {
     "subprocess": {"actors/child_process.py"},
     "psutil": {"actors/netns.py"},
     "pyroute2": {"plugin/host/netns.py"},
-    "sdnotify": set(),
+    "sdnotify": {"plugin/host/service_manager.py"},
 }
 SPEAKS_PROTOBUF = {
     "containerd/rpc.py",

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from plugin.host import host_options, jobfile, plugin_block, screen
+from plugin.host import host_options, jobfile, plugin_block, screen, service_manager
 from plugin.host.host_options import HostOptions
 from plugin.host.runner import JobRunner
+from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
 from proto.errors import DriverError
@@ -38,6 +39,7 @@ def run(argv: list[str]) -> int:
         job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
         config = plugin_block.read(arguments.config_file, arguments.config)
         host = host_options.read(arguments)
+        service = service_manager.find(job.task_count)
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
@@ -48,7 +50,7 @@ def run(argv: list[str]) -> int:
     if job.ignored:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
     try:
-        return _run(job, config, host, arguments, shown)
+        return _run(job, config, host, service, arguments, shown)
     finally:
         shown.close()
 
@@ -57,6 +59,7 @@ def _run(
     job: jobfile.Job,
     config: dict[str, Any],
     host: HostOptions,
+    service: ServiceManager,
     arguments: argparse.Namespace,
     shown: screen.Screen,
 ) -> int:
@@ -71,6 +74,7 @@ def _run(
             shown,
             root,
             host,
+            service,
             keep=arguments.keep,
             stats=arguments.stats,
         )

@@ -21,6 +21,7 @@ from plugin.host.plan import Alloc
 from plugin.host.plugin_care import PluginCare
 from plugin.host.ports import HostPorts
 from plugin.host.screen import Screen
+from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession
 from plugin.host.task_run import DRIVER_FAILED, INTERRUPTED, TaskRun
 from proto.errors import Code, DriverError
@@ -46,6 +47,7 @@ class JobRunner:
         screen: where news go.
         root: where allocation directories are made.
         host: what a job may have of this machine.
+        service: hears of every task that runs or ends.
         keep: True leaves them there.
         stats: True shows a sample of every task each second.
     """
@@ -56,6 +58,7 @@ class JobRunner:
         screen: Screen,
         root: Path,
         host: HostOptions,
+        service: ServiceManager,
         *,
         keep: bool,
         stats: bool = False,
@@ -70,7 +73,8 @@ class JobRunner:
         self._networks = AllocNetworks(BridgeNetwork(host.cni_directories), screen.error)
         self._care = PluginCare(session, screen.note)
         self._held: set[Path] = set()
-        self._interrupts = Interrupts(lambda wish: screen.note(_WORDS[wish]))
+        self._service = service
+        self._interrupts = Interrupts(self._heard)
 
     async def run(self, job: Job) -> int:
         """Runs the job and returns the exit status for the shell.
@@ -87,6 +91,11 @@ class JobRunner:
             return await self._from_plan_to_end(job, allocs)
         finally:
             self._ports.close()
+
+    def _heard(self, wish: Wish) -> None:
+        self._screen.note(_WORDS[wish])
+        if wish is Wish.STOP:
+            self._service.stopping()
 
     async def _from_plan_to_end(self, job: Job, allocs: list[Alloc]) -> int:
         self._interrupts.listen()
@@ -151,7 +160,12 @@ class JobRunner:
 
     async def _all(self, allocs: list[Alloc]) -> int:
         runs = [
-            (alloc, TaskRun(task, self._session, self._care, self._screen, self._interrupts))
+            (
+                alloc,
+                TaskRun(
+                    task, self._session, self._care, self._screen, self._interrupts, self._service
+                ),
+            )
             for alloc in allocs
             for task in alloc.tasks
         ]

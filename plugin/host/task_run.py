@@ -14,6 +14,7 @@ from plugin.host.logs import LogReader
 from plugin.host.plan import PlannedTask
 from plugin.host.plugin_care import PluginCare
 from plugin.host.screen import Screen
+from plugin.host.service_manager import ServiceManager
 from plugin.host.session import Handle, HostSession
 from proto.errors import DriverError
 
@@ -34,6 +35,7 @@ class TaskRun:
         care: PluginCare,
         screen: Screen,
         interrupts: Interrupts,
+        service: ServiceManager,
     ) -> None:
         self._planned = planned
         self._id = planned.config.id
@@ -42,6 +44,7 @@ class TaskRun:
         self._care = care
         self._screen = screen
         self._interrupts = interrupts
+        self._service = service
         self._handle: Handle | None = None
         self._may_read = asyncio.Event()
         self._readers: list[LogReader] = []
@@ -89,6 +92,7 @@ class TaskRun:
             spent_ms = (time.monotonic() - begun) * 1000
             self._screen.event(self._label, f"Started in {spent_ms:.0f} ms")
             self._may_read.set()
+            self._service.started()
             if self._interrupts.wish:
                 # A stop that came before the driver knew the task has stopped nothing.
                 helpers.append(asyncio.create_task(self._stop_when_wanted()))
@@ -97,6 +101,7 @@ class TaskRun:
             result = await self._care.insist(self._handle, lambda: self._session.wait(self._id))
         finally:
             await _cancel(helpers)
+        self._service.ended()
         # What the task wrote last comes before the word that it has ended.
         for reader in self._readers:
             reader.finish()
