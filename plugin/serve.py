@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
+from plugin import open_files
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
     """
     # Ctrl-C on an agent in the foreground reaches its plugins too; the agent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    open_files.allow_all()
     rendezvous = Rendezvous()
 
     def leave() -> NoReturn:

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from plugin import open_files
 from plugin.host import host_options, jobfile, plugin_block, screen, service_manager
 from plugin.host.host_options import HostOptions
 from plugin.host.runner import JobRunner
@@ -49,6 +50,7 @@ def run(argv: list[str]) -> int:
     shown = screen.choose(as_json=arguments.json, prefix=job.task_count > 1)
     if job.ignored:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
+    open_files.allow_all()
     try:
         return _run(job, config, host, service, arguments, shown)
     finally:

@@ -229,3 +229,14 @@ def test_a_process_killed_in_a_call_leaves_its_caller_an_unavailable_plugin(tmp_
         with pytest.raises(grpc.RpcError) as gone:
             list(prints)
         assert gone.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+def test_the_plugin_may_open_as_many_files_as_the_host_allows(
+    program: Path, tmp_path: Path
+) -> None:
+    strict = tmp_path / "strict"
+    strict.write_text(f"#!/bin/sh\nulimit -Sn 256; ulimit -Hn 4000; exec {program}\n")
+    strict.chmod(0o755)
+    with PluginProcess(strict) as plugin:
+        limits = Path(f"/proc/{plugin.child.pid}/limits").read_text()
+        assert re.search(r"^Max open files +4000 +4000 ", limits, re.MULTILINE)
