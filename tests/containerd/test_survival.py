@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import logging
 import os
@@ -17,6 +16,7 @@ from plugin.host.session import Handle
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import launcher_pid, worker_pid
+from tests.support.traces import traces
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
@@ -68,17 +68,6 @@ def _kill(pid: int | None, *, may_be_gone: bool = False) -> None:
     assert pid is not None or may_be_gone
     if pid is not None:
         os.kill(pid, signal.SIGKILL)
-
-
-def _traces(container: str) -> list[str]:
-    """What the kernel still has of a container: cgroups, mounts, processes that name it."""
-    left = [at for at, _, _ in os.walk("/sys/fs/cgroup") if container in at]
-    left += [line for line in Path("/proc/mounts").read_text().splitlines() if container in line]
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if container.encode() in (entry / "cmdline").read_bytes():
-                left.append(str(entry))
-    return left
 
 
 def _runs(pid: int | None) -> bool:
@@ -144,7 +133,9 @@ def test_a_task_does_not_notice_what_is_killed_around_it(
             assert job.out.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
             # Its launcher may be dead, so that nobody counts it among a launcher's children.
             await until(lambda: not _runs(worker), 10, "the worker is left")
-            await until(lambda: not _traces(job.container), 10, lambda: str(_traces(job.container)))
+            await until(
+                lambda: not traces([job.container]), 10, lambda: str(traces([job.container]))
+            )
             assert await driver.output(busybox_image, "echo next") == "next\n"
 
     asyncio.run(asyncio.wait_for(life(), 90))

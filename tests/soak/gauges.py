@@ -1,0 +1,170 @@
+"""What processes hold, read from /proc, and whether it stayed as it was."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.support.driver import children
+
+PLUGIN, LAUNCHER, WORKER = "plugin", "launcher", "workers"
+CONTAINERD, SHIM = "containerd", "shims"
+KINDS = (PLUGIN, LAUNCHER, WORKER, CONTAINERD, SHIM)
+OURS = (PLUGIN, LAUNCHER, WORKER)
+MB = 1024 * 1024
+_KIB = 1024
+
+# What the last third of a window may have more than the first: a share, and so much on top.
+MAY_GROW = {PLUGIN: (0.03, 0.5 * MB), LAUNCHER: (0.03, 0.1 * MB), WORKER: (0.03, 0.02 * MB)}
+MORE_FDS = 8
+MORE_THREADS = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One process at one moment; memory in bytes.
+
+    `own` is what it shares with nobody. A leak shows there; its PSS also moves when a process that
+    it shares pages with comes or goes.
+    """
+
+    pss: int
+    rss: int
+    own: int
+    fds: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """All processes at one moment, by kind and pid; zombies by the kind of their parent."""
+
+    at: float
+    processes: Mapping[str, Mapping[int, Reading]]
+    zombies: Mapping[str, int]
+
+
+def read(pid: int) -> Reading | None:
+    """What a process holds; None when it has gone."""
+    at = Path(f"/proc/{pid}")
+    try:
+        memory = (at / "smaps_rollup").read_text().splitlines()
+        kib = {line.split(":")[0]: int(line.split()[1]) for line in memory[1:]}
+        threads = int((at / "stat").read_text().rpartition(")")[2].split()[17])
+        fds = sum(1 for _ in (at / "fd").iterdir())
+    except (OSError, IndexError):
+        return None
+    # A process that ends has no memory any more, and its entry is there still.
+    if not kib.get("Rss"):
+        return None
+    return Reading(
+        pss=kib["Pss"] * _KIB,
+        rss=kib["Rss"] * _KIB,
+        own=(kib["Private_Clean"] + kib["Private_Dirty"]) * _KIB,
+        fds=fds,
+        threads=threads,
+    )
+
+
+def sample(pids: Mapping[str, Iterable[int]]) -> Sample:
+    """Everything that runs under these pids now."""
+    found: dict[str, dict[int, Reading]] = {}
+    zombies: dict[str, int] = {}
+    for kind, every in pids.items():
+        known = list(every)
+        readings = {pid: read(pid) for pid in known}
+        found[kind] = {pid: reading for pid, reading in readings.items() if reading}
+        zombies[kind] = sum(_is_zombie(child) for pid in known for child in children(pid))
+    return Sample(at=time.monotonic(), processes=found, zombies=zombies)
+
+
+def workers_of(launcher: int) -> list[int]:
+    """Pids of the workers that a launcher has forked."""
+    found = []
+    for pid in children(launcher):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{pid}/comm").read_text() == "cd-worker\n":
+                found.append(int(pid))
+    return found
+
+
+def _is_zombie(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return False
+
+
+@dataclass(slots=True)
+class Gauge:
+    """The samples of one kind of process within one window, and what they say.
+
+    Only processes are compared that were there from the first third to the last: new ones have
+    another age.
+    """
+
+    kind: str
+    samples: list[Sample]
+    faults: list[str] = field(default_factory=list)
+
+    def thirds(self) -> tuple[list[Sample], list[Sample], list[Sample]]:
+        """The window's beginning, middle and end."""
+        third = len(self.samples) // 3
+        return self.samples[:third], self.samples[third:-third], self.samples[-third:]
+
+    def value(self, part: list[Sample], of: Callable[[Reading], float]) -> float:
+        """The median over a part's samples of the mean of the processes that stay."""
+        stay = self.stay()
+        each = [
+            statistics.fmean(of(one.processes[self.kind][pid]) for pid in stay)
+            for one in part
+            if stay
+        ]
+        return statistics.median(each) if each else 0.0
+
+    def stay(self) -> set[int]:
+        """Pids that are in every sample."""
+        every = [set(one.processes.get(self.kind, {})) for one in self.samples]
+        return set.intersection(*every) if every else set()
+
+    def judge(self) -> None:
+        """Puts into `faults` what has grown."""
+        if not self.stay():
+            self.faults.append(f"{self.kind}: none was there all the time")
+            return
+        first, _, last = self.thirds()
+        share, more = MAY_GROW[self.kind]
+        before, after = (self.value(part, lambda one: one.own) for part in (first, last))
+        if after > before * (1 + share) + more:
+            self.faults.append(
+                f"{self.kind}: memory grew from {before / MB:.2f} to {after / MB:.2f} MB"
+            )
+        self._judge_count("fds", lambda one: one.fds, MORE_FDS if self.kind == PLUGIN else 0)
+        self._judge_count(
+            "threads", lambda one: one.threads, MORE_THREADS if self.kind == PLUGIN else 0
+        )
+
+    def _judge_count(self, name: str, of: Callable[[Reading], int], more: int) -> None:
+        first, _, last = self.thirds()
+        before, after = self.value(first, of), self.value(last, of)
+        if after > before + more:
+            self.faults.append(f"{self.kind}: {name} grew from {before:.1f} to {after:.1f}")
+
+
+def zombies(samples: Iterable[Sample]) -> dict[str, int]:
+    """The most zombies that any kind had in two samples one after the other.
+
+    A child that has just ended is a zombie until its parent comes to it.
+    """
+    most: dict[str, int] = defaultdict(int)
+    before: Mapping[str, int] = {}
+    for one in samples:
+        for kind, count in one.zombies.items():
+            most[kind] = max(most[kind], min(count, before.get(kind, 0)))
+        before = one.zombies
+    return dict(most)

@@ -1,0 +1,91 @@
+"""What a task of the soak logs, and whether all of it came: each line once and in order.
+
+A line is `RUN NUMBER WORD`. RUN is drawn by the container as it starts, so a second copy of a task
+shows, and so does one that replaced the first.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+PULSE = "-"
+SIGNAL = "signal"
+END = "end"
+BURST = 5
+"""Lines that a task writes each second."""
+
+_SCRIPT = """\
+read run < /proc/sys/kernel/random/uuid; i=0
+say() { i=$((i+1)); echo "$run $i $1"; }
+last() { say end; exit CODE; }
+trap 'say signal' USR1
+trap last TERM
+while :; do
+  for n in LINES; do say -; done
+  test -e /local/stop && last
+  sleep 1 & wait
+done
+"""
+
+
+def script(code: int) -> str:
+    """A shell script that logs until it gets SIGTERM or finds /local/stop; it exits with `code`."""
+    numbers = shlex.join(str(number) for number in range(BURST))
+    return _SCRIPT.replace("CODE", str(code)).replace("LINES", numbers)
+
+
+class LogCheck:
+    """Takes a task's output as it comes; `faults` says what is wrong with it.
+
+    A start whose answer was lost is repeated, and the driver removes what the first had made: then
+    the log goes on with a new run, and the one before may lack its end.
+    """
+
+    def __init__(self) -> None:
+        self.lines = 0
+        self.signals = 0
+        self.runs: list[str] = []
+        self.ended = False
+        self.faults: list[str] = []
+        self._number = 0
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Takes what came through the FIFO."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            self._take(line.decode(errors="replace"))
+
+    def finish(self, *, starts: int) -> None:
+        """The log is over.
+
+        Args:
+            starts: how often the task's start was asked for.
+        """
+        if self._rest:
+            self.faults.append(f"half a line: {self._rest[:80]!r}")
+        if not self.ended:
+            self.faults.append(f"no last line: the log ends with {self._number}")
+        if len(self.runs) > starts:
+            self.faults.append(f"{len(self.runs)} copies of {starts} starts")
+
+    def _take(self, line: str) -> None:
+        self.lines += 1
+        words = line.split(" ")
+        if len(words) != len(("run", "number", "word")) or not words[1].isdecimal():
+            self.faults.append(f"no line of the task's: {line[:80]!r}")
+            return
+        run, number, word = words[0], int(words[1]), words[2]
+        if not self.runs or run != self.runs[-1]:
+            if run in self.runs:
+                self.faults.append(f"two copies write by turns: {line[:80]!r}")
+            self.runs.append(run)
+            self._number = 0
+            self.ended = False
+        if number != self._number + 1:
+            self.faults.append(f"line {number} comes after {self._number}")
+        if self.ended:
+            self.faults.append(f"line {number} comes after the end")
+        self._number = number
+        self.signals += word == SIGNAL
+        self.ended = self.ended or word == END

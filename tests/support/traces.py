@@ -1,0 +1,24 @@
+"""What the kernel still has of containers: cgroups, mounts, processes that name them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+
+def traces(containers: Collection[str]) -> list[str]:
+    """Every trace of any of these containers, by their ids."""
+    left = [at for at, _, _ in os.walk("/sys/fs/cgroup") if _names(at, containers)]
+    mounts = Path("/proc/mounts").read_text().splitlines()
+    left += [line for line in mounts if _names(line, containers)]
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if _names((entry / "cmdline").read_bytes().decode(errors="replace"), containers):
+                left.append(str(entry))
+    return left
+
+
+def _names(text: str, containers: Collection[str]) -> bool:
+    return any(container in text for container in containers)
