@@ -14,15 +14,17 @@ END = "end"
 BURST = 5
 """Lines that a task writes each second."""
 
+# A trap may come between any two commands, so it only leaves a note.
 _SCRIPT = """\
-read run < /proc/sys/kernel/random/uuid; i=0
+read run < /proc/sys/kernel/random/uuid; i=0 signalled= told=
 say() { i=$((i+1)); echo "$run $i $1"; }
-last() { say end; exit CODE; }
-trap 'say signal' USR1
-trap last TERM
+trap signalled=yes USR1
+trap told=yes TERM
 while :; do
   for n in LINES; do say -; done
-  test -e /local/stop && last
+  test $signalled && signalled= && say signal
+  test -e /local/stop && told=yes
+  test $told && say end && exit CODE
   sleep 1 & wait
 done
 """

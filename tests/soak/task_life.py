@@ -17,7 +17,8 @@ from tests.support.waiting import until
 
 _STATS_S = 1.0
 _LATE_S = 60.0
-_FEW_CODES = 200
+_CODES = 120
+"""A code above 128 stands for a signal."""
 
 
 @dataclass(slots=True)
@@ -50,7 +51,7 @@ class TaskLife:
     ) -> None:
         self._agent = agent
         self._image = image
-        self._code = 1 + number % _FEW_CODES
+        self._code = 1 + number % _CODES
         self._counts = counts
         self._job = driver.task(f"s{number}")
         self._log = LogCheck()
@@ -129,7 +130,7 @@ class TaskLife:
 
     async def _execute(self) -> None:
         self._exec += 1
-        word, code = f"exec-{self._exec}", self._exec % _FEW_CODES
+        word, code = f"exec-{self._exec}", self._exec % _CODES
         command = ["/bin/sh", "-c", f"echo {word}; exit {code}"]
         done = await self._agent.insist(lambda: self._agent.session.exec(self._job.id, command, 60))
         if (done.stdout, done.exit.exit_code) != (f"{word}\n".encode(), code):

@@ -1,0 +1,63 @@
+"""Who is around a task is killed at every step of its removal; the rest is removed all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+
+from containerd import rpc
+from proto.errors import DriverError
+from tests.support.stage import IMAGE, SLEEPER, Stage
+from tests.support.victims import PLUGIN, SINGLES_AND_PAIRS, Victims, runs
+from tests.support.waiting import until
+
+# Nothing is left to do for the last two, as containerd collects a snapshot with its container: what
+# was not there is answered at once.
+STEPS = [
+    (rpc.TASK_GET, False),
+    (rpc.TASK_GET, True),
+    (rpc.TASK_KILL, False),
+    (rpc.TASK_KILL, True),
+    (rpc.TASK_DELETE, False),
+    (rpc.TASK_DELETE, True),
+    (rpc.CONTAINER_DELETE, False),
+    (rpc.CONTAINER_DELETE, True),
+    (rpc.SNAPSHOT_REMOVE, False),
+    (rpc.LEASE_DELETE, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "after"),
+    STEPS,
+    ids=[f"{method.path.rpartition('.')[2]}{'-done' * after}" for method, after in STEPS],
+)
+@pytest.mark.parametrize("victims", SINGLES_AND_PAIRS, ids="+".join)
+def test_a_destroy_removes_everything_whoever_is_killed_in_it(
+    stage: Stage, method: rpc.Method[Any, Any], victims: tuple[str, ...], after: bool
+) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+        await stage.session.start(job.config, config)
+        await until(lambda: not stage.containerd.books.leases, 10, "the lease of the start stays")
+        around = Victims(stage.driver, job)
+        fault = stage.containerd.hang(method, after=after)
+        ending = asyncio.create_task(stage.session.destroy(job.id))
+        await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")
+        around.kill(*victims)
+        stage.containerd.faults.clear()
+        await around.bring_back(*victims, handle=None)
+        if PLUGIN in victims:  # Nomad asks the next one
+            with contextlib.suppress(DriverError):
+                await ending
+            ending = asyncio.create_task(stage.session.destroy(job.id))
+        await ending
+        stage.driver.wait_clean()
+        # Its launcher may be dead, so that nobody counts it among a launcher's children.
+        await until(lambda: not runs(around.worker), 10, "the worker is left")
+
+    stage.play(story())

@@ -1,0 +1,67 @@
+"""Killing what is around a task without a warning, and bringing back what does not come by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+from pathlib import Path
+
+from plugin.host.session import Handle
+from tests.support.driver import Driver, Job
+from tests.support.launcher import launcher_pid, worker_pid
+
+PLUGIN, WORKER, LAUNCHER, CONTAINERD = "plugin", "worker", "launcher", "containerd"
+ALL = (PLUGIN, WORKER, LAUNCHER, CONTAINERD)
+SINGLES_AND_PAIRS = [(one,) for one in ALL] + list(itertools.combinations(ALL, 2))
+
+
+class Victims:
+    """Those around one task.
+
+    The worker is known from now on: once it hangs, nobody can ask who it is. A launcher may be gone
+    already, as the plugin starts another when there is something to fork.
+    """
+
+    def __init__(self, driver: Driver, job: Job) -> None:
+        self._driver = driver
+        self._launcher = launcher_pid(driver.state_dir)
+        self.worker = worker_pid(driver.state_dir / "tasks" / job.container)
+
+    def kill(self, *victims: str) -> None:
+        """Ends them in this order."""
+        for victim in victims:
+            match victim:
+                case "plugin":
+                    self._driver.session.kill_plugin()
+                case "worker":
+                    _kill(self.worker)
+                case "launcher":
+                    _kill(self._launcher)
+                case "containerd":
+                    self._driver.containerd.down()
+                case other:
+                    raise AssertionError(f"{other!r} cannot be killed")
+
+    async def bring_back(self, *victims: str, handle: Handle | None) -> None:
+        """What an operator, systemd or Nomad would; a handle is recovered by the new plugin."""
+        if CONTAINERD in victims:
+            await asyncio.to_thread(self._driver.containerd.start)
+        if PLUGIN in victims:
+            await self._driver.session.launch()
+            if handle is not None:
+                await self._driver.session.recover(handle)
+
+
+def _kill(pid: int | None) -> None:
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def runs(pid: int | None) -> bool:
+    """Whether a process is there and no zombie, which only its new parent can take away."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
