@@ -1,0 +1,88 @@
+"""The shim is killed, alone and with those around it: the task is lost, and the reason is told."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from proto.errors import DriverError
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job, launched
+from tests.support.traces import traces
+from tests.support.victims import CONTAINERD, LAUNCHER, PLUGIN, WORKER, Victims, runs
+from tests.support.waiting import until
+from workers.wire import LOST_CODE
+
+pytestmark = pytest.mark.containerd
+
+SLEEPER = "echo ready; sleep 600 & wait"
+AROUND = [(), (LAUNCHER,), (CONTAINERD,), (PLUGIN,), (WORKER,), (WORKER, CONTAINERD)]
+
+
+def shim_of(daemon: ContainerdDaemon, container: str) -> int:
+    """The pid of a container's shim."""
+    every = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemon.shim_pids()}
+    (found,) = [pid for pid, words in every.items() if container.encode() in words.split(b"\0")]
+    return found
+
+
+def processes_of(job: Job) -> list[int]:
+    """All processes of a task."""
+    found: set[int] = set()
+    for group in traces([job.container]):
+        procs = Path(group, "cgroup.procs")
+        if procs.is_file():
+            found |= {int(line) for line in procs.read_text().split()}
+    return sorted(found)
+
+
+async def _gone(job: Job, processes: list[int], worker: int | None) -> None:
+    everybody = [*processes, worker]
+    await until(lambda: not any(runs(pid) for pid in everybody), 10, "a process is left")
+    await until(lambda: not traces([job.container]), 10, lambda: str(traces([job.container])))
+
+
+@pytest.mark.parametrize("victims", AROUND, ids=lambda victims: "+".join(("shim", *victims)))
+def test_a_task_whose_shim_is_killed_is_lost_with_the_reason_and_nothing_is_left(
+    driver: Driver, containerd: ContainerdDaemon, busybox_image: str, victims: tuple[str, ...]
+) -> None:
+    async def life() -> None:
+        async with launched(driver) as session:
+            job = driver.task()
+            handle = await driver.start(job, busybox_image, SLEEPER)
+            await until(lambda: job.out, 10)
+            around, processes = Victims(driver, job), processes_of(job)
+            assert len(processes) > 1
+            around.kill(*victims)
+            os.kill(shim_of(containerd, job.container), signal.SIGKILL)
+            await around.bring_back(*victims, handle=handle)
+            result = await session.wait(job.id)
+            assert result.exit_code == LOST_CODE
+            assert "shim" in result.error or "containerd has no such task" in result.error
+            await driver.end(job)
+            await _gone(job, processes, around.worker)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+def test_a_task_whose_plugin_worker_and_shim_are_killed_is_not_recovered_and_nothing_is_left(
+    driver: Driver, containerd: ContainerdDaemon, busybox_image: str
+) -> None:
+    async def life() -> None:
+        async with launched(driver):
+            job = driver.task()
+            handle = await driver.start(job, busybox_image, SLEEPER)
+            await until(lambda: job.out, 10)
+            around, processes = Victims(driver, job), processes_of(job)
+            around.kill(PLUGIN, WORKER)
+            os.kill(shim_of(containerd, job.container), signal.SIGKILL)
+            with pytest.raises(DriverError, match="task not found"):
+                await around.bring_back(PLUGIN, handle=handle)
+            await driver.end(job)
+            await _gone(job, processes, around.worker)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
