@@ -8,6 +8,8 @@ MAGIC_COOKIE_KEY = "NOMAD_PLUGIN_MAGIC_COOKIE"
 # Nomad's plugins/base/plugin.go; every agent since 0.9 sets it.
 MAGIC_COOKIE = "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255"
 
+_HOST_KEY = "CONTAINERD_DRIVER_HOST"
+
 
 def launched_by_nomad() -> bool:
     """Whether the magic cookie of a Nomad agent is there."""
@@ -31,6 +33,17 @@ def quiet_grpc() -> None:
 def variable(name: str, default: str = "") -> str:
     """One variable."""
     return os.environ.get(name, default)
+
+
+def host_pid() -> int:
+    """The embedded host that this plugin is to end with; 0 under a Nomad agent."""
+    text = os.environ.get(_HOST_KEY, "")
+    return int(text) if text.isdecimal() else 0
+
+
+def for_plugin_of_this_process() -> dict[str, str]:
+    """The environment of a plugin that ends with us."""
+    return {**for_plugin(), _HOST_KEY: str(os.getpid())}
 
 
 def for_plugin() -> dict[str, str]:

@@ -44,7 +44,7 @@ class PluginProcess:
             self._child = await asyncio.to_thread(
                 child_process.start,
                 self._program,
-                env=environment.for_plugin(),
+                env=environment.for_plugin_of_this_process(),
                 stdout=child_process.PIPE,
                 stderr=child_process.PIPE,
             )

@@ -1,4 +1,4 @@
-"""Who is around a task is killed in each step of its end; the code is right and the log is whole."""
+"""Who is around a task is killed in each step of its end: its code is right, its log whole."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Ending:
     async def told(self) -> asyncio.Task[None]:
         """A StopTask under way; the task knows of it and runs."""
         stopping = asyncio.create_task(self.session.stop(self.job.id, timeout_s=60))
-        await until(lambda: (self.local / "told").exists(), 10, "no signal comes")
+        await until((self.local / "told").exists, 10, "no signal comes")
         return stopping
 
     def let_end(self) -> None:

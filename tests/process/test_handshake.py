@@ -240,3 +240,25 @@ def test_the_plugin_may_open_as_many_files_as_the_host_allows(
     with PluginProcess(strict) as plugin:
         limits = Path(f"/proc/{plugin.child.pid}/limits").read_text()
         assert re.search(r"^Max open files +4000 +4000 ", limits, re.MULTILINE)
+
+
+def test_a_plugin_of_the_embedded_host_ends_when_that_is_killed(program: Path) -> None:
+    host = subprocess.Popen(["sleep", "600"])
+    try:
+        with PluginProcess(program, CONTAINERD_DRIVER_HOST=str(host.pid)) as plugin:
+            plugin.unary(BASE, "PluginInfo", base_pb2.PluginInfoRequest())
+            host.kill()
+            host.wait()
+            assert plugin.child.wait(DEADLINE_S) == 0
+            assert not Path(plugin.socket).parent.exists()
+    finally:
+        host.kill()
+        host.wait()
+
+
+def test_a_plugin_whose_embedded_host_has_gone_already_does_not_stay(program: Path) -> None:
+    host = subprocess.Popen(["true"])
+    host.wait()
+    variables = {**environment.for_plugin(), "CONTAINERD_DRIVER_HOST": str(host.pid)}
+    done = _run(program, **variables)
+    assert (done.returncode, done.stdout) == (0, "")

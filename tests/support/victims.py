@@ -1,4 +1,4 @@
-"""Killing what is around a task without a warning, and bringing back what does not come by itself."""
+"""Killing what is around a task, and bringing back what does not come by itself."""
 
 from __future__ import annotations
 

@@ -1,0 +1,78 @@
+"""The embedded host is killed: its plugin ends with it, its task goes on and can be removed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import identifiers
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, children, launched
+from tests.support.host_run import Run
+from tests.support.launcher import worker_pids
+from tests.support.own_network import OwnNetwork
+from tests.support.traces import traces
+from tests.support.victims import runs
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.containerd
+
+SCRIPT = "i=0; while :; do i=$((i+1)); echo $i; echo $i >/local/count; sleep 0.05; done"
+
+
+def group(image: str) -> dict[str, Any]:
+    config = {"image": image, "command": "/bin/sh", "args": ["-c", SCRIPT]}
+    return {"Name": "g", "Tasks": [{"Name": "t", "Driver": "containerd-driver", "Config": config}]}
+
+
+def counted(allocation: Path) -> int:
+    """How far the task is; it empties the file before it writes."""
+    return int((allocation / "t/local/count").read_text() or 0)
+
+
+def running(daemon: ContainerdDaemon) -> list[list[str]]:
+    """Container and pid of every task that runs."""
+    rows = [line.split() for line in daemon.ctr("tasks", "list").splitlines()[1:]]
+    return [row[:2] for row in rows if row[2] == "RUNNING"]
+
+
+def test_a_task_goes_on_when_its_embedded_host_is_killed_and_the_hosts_plugin_ends(
+    driver: Driver, containerd: ContainerdDaemon, busybox_image: str, tmp_path: Path
+) -> None:
+    async def pull() -> None:  # the registry is not in the run's network
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+
+    async def remove(task_id: str) -> None:
+        async with launched(driver) as session:
+            await session.destroy(task_id)
+
+    asyncio.run(pull())
+    with OwnNetwork() as network:
+        run = Run(network, driver, tmp_path)
+        run.start([group(busybox_image)])
+        run.wait_said("log")
+        assert run.process is not None
+        plugins = [int(pid) for pid in children(run.process.pid)]
+        assert plugins
+        before = running(containerd)
+        os.kill(run.process.pid, signal.SIGKILL)
+        run.finish()
+    ((container, _),) = before
+    info = json.loads(containerd.ctr("containers", "info", container))
+    task_id: str = info["Labels"][identifiers.LABEL_TASK_ID]
+    allocation = driver.alloc_root / identifiers.split_task_id(task_id)[0]
+    wait_until(lambda: not any(runs(pid) for pid in plugins), 10, "its plugin stays")
+    seen = counted(allocation)
+    wait_until(lambda: counted(allocation) > seen + 5, 10, "the task stands still")
+    assert running(containerd) == before
+    (worker,) = worker_pids(driver.state_dir)
+    asyncio.run(remove(task_id))
+    wait_until(lambda: not runs(worker), 10, "its worker is left")
+    wait_until(lambda: not traces([container]), 10, lambda: str(traces([container])))
