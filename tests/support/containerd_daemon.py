@@ -12,13 +12,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.containerd_versions import bin_dir, program
 from tests.support.waiting import wait_until
 
 CONFIG = """\
 version = 2
 root = "{base}/root"
 state = "{base}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs",
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
   "io.containerd.snapshotter.v1.aufs"]
 [grpc]
@@ -33,15 +35,16 @@ class ContainerdDaemon:
 
     namespace = "nomad-test"
 
-    def __init__(self, binary: str = "containerd", path: str = "") -> None:
+    def __init__(self, path: str = "") -> None:
         """A daemon to start. path comes first where it looks for shims and runtimes."""
-        self.binary = shutil.which(binary) or binary
+        self.binary = program("containerd") or "containerd"
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._path = path
+        self._ctr = program("ctr") or "ctr"
+        self._path = ":".join(filter(None, (path, str(bin_dir() or ""), os.environ["PATH"])))
 
     def __enter__(self) -> Self:
         self.start()
@@ -66,7 +69,7 @@ class ContainerdDaemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "PATH": f"{self._path}:{os.environ['PATH']}"},
+                env={**os.environ, "PATH": self._path},
             )
         wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
 
@@ -77,7 +80,7 @@ class ContainerdDaemon:
     def ctr(self, *arguments: str, check: bool = True) -> str:
         """What `ctr` prints in the tests' namespace."""
         done = subprocess.run(
-            ["ctr", "-a", self.address, "-n", self.namespace, *arguments],
+            [self._ctr, "-a", self.address, "-n", self.namespace, *arguments],
             check=False,
             capture_output=True,
             text=True,

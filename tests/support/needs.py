@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from typing import NoReturn
 
 import pytest
+
+from tests.support import containerd_versions
 
 
 def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
@@ -32,6 +33,6 @@ def need_containerd() -> None:
     """Root, containerd, runc and ctr."""
     if os.geteuid() != 0:
         missing("containerd", "not root: a real containerd needs it")
-    for program in ("containerd", "runc", "ctr"):
-        if shutil.which(program) is None:
-            missing("containerd", f"{program} is not installed (apt-get install containerd runc)")
+    for name in ("containerd", "runc", "ctr"):
+        if containerd_versions.program(name) is None:
+            missing("containerd", f"{name} is not installed (apt-get install containerd runc)")

@@ -1,0 +1,112 @@
+"""`./dev matrix [VERSIONS] [-- PYTEST ARGS]`: the containerd tier on each containerd, as one table.
+
+Each version is fetched (`tests.support.containerd_versions`) and the tests run on it one version
+after the other, in a pytest of its own. The end is 1 where a test failed.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.support.containerd_versions import SUITES, FetchError, fetch
+
+_ROOT = Path(__file__).resolve().parents[1]
+_TIER = ("-m", "containerd", "tests/contract", "tests/containerd")
+
+
+@dataclass(slots=True, kw_only=True)
+class Outcome:
+    """What pytest said of one version."""
+
+    version: str
+    release: str
+    seconds: float = 0.0
+    passed: int = 0
+    skipped: int = 0
+    failed: list[str] = field(default_factory=list)
+
+    def add(self, report: Path) -> None:
+        """Counts the cases of a JUnit report."""
+        # Our own pytest wrote it a moment ago.
+        for case in ET.parse(report).iter("testcase"):  # noqa: S314
+            kinds = {child.tag for child in case}
+            if kinds & {"failure", "error"}:
+                self.failed.append(f"{case.get('classname')}::{case.get('name')}")
+            elif "skipped" in kinds:
+                self.skipped += 1
+            else:
+                self.passed += 1
+
+
+def run(version: str, arguments: Sequence[str]) -> Outcome:
+    """The tier on one containerd.
+
+    Raises:
+        FetchError: there is no such containerd to be had.
+    """
+    folder = fetch(version)
+    said = subprocess.run(
+        [folder / "containerd", "--version"], check=True, capture_output=True, text=True
+    ).stdout.split()
+    outcome = Outcome(version=version, release=said[2])
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        report = Path(work) / "report.xml"
+        pytest = [sys.executable, "-m", "pytest", f"--junitxml={report}", *arguments]
+        ended = subprocess.run(
+            pytest, cwd=_ROOT, check=False, env={**os.environ, "CONTAINERD_BIN_DIR": str(folder)}
+        )
+        if report.exists():
+            outcome.add(report)
+    if ended.returncode and not outcome.failed:
+        outcome.failed.append(f"pytest itself, with status {ended.returncode}")
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
+def table(outcomes: Iterable[Outcome]) -> str:
+    """The outcomes in columns, failures beneath."""
+    outcomes = list(outcomes)
+    rows = [("containerd", "release", "passed", "failed", "skipped", "minutes")]
+    rows += [
+        (
+            *(one.version, one.release, str(one.passed), str(len(one.failed)), str(one.skipped)),
+            f"{one.seconds / 60:.1f}",
+        )
+        for one in outcomes
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    lines += [f"failed on {one.version}: {name}" for one in outcomes for name in one.failed]
+    return "\n".join(lines)
+
+
+def main(words: list[str]) -> int:
+    """Runs the named versions, or all; after `--` stand arguments for pytest, not the tier's."""
+    cut = words.index("--") if "--" in words else len(words)
+    versions, arguments = words[:cut] or list(SUITES), words[cut + 1 :] or list(_TIER)
+    strangers = [version for version in versions if version not in SUITES]
+    if strangers:
+        sys.stderr.write(f"no containerd {strangers[0]!r}; there are: {', '.join(SUITES)}\n")
+        return 2
+    outcomes = []
+    for version in versions:
+        try:
+            outcomes.append(run(version, arguments))
+        except FetchError as error:
+            sys.stderr.write(f"containerd {version} cannot be had: {error}\n")
+            return 1
+    sys.stdout.write(f"\n{table(outcomes)}\n")
+    return 1 if any(one.failed for one in outcomes) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
