@@ -1,0 +1,255 @@
+"""`./dev vectors`: records what this release's processes say, for the tests of later ones.
+
+A gateway of the product runs on a real launcher, real workers and a fake containerd, and every
+frame between them is written down on its way. What was recorded of a release is not recorded again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import msgpack
+
+from actors import launcher_link, worker_link
+from actors.driver import ActorGateway
+from actors.nomad_types import StartedTask
+from actors.settings import DriverSettings, TaskOptions
+from actors.worker_link import WorkerLink, connect, connect_unix
+from proto import frames
+from proto.errors import DriverError
+from proto.frames import Frame
+from proto.release import RELEASE
+from tests.support.driver import Driver, Job
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.vectors import DIRECTORY, DISK, FRAMES
+from tests.support.waiting import until
+from tests.support.workers import LauncherProcess
+from workers import wire
+
+IMAGE = "127.0.0.1:9/vectors:1"
+Entry = dict[str, Any]
+
+
+class Tape:
+    """All frames, by way and name. The first of a name is kept; `scene` is part of the name."""
+
+    def __init__(self) -> None:
+        self.scene = ""
+        self.ways: dict[str, dict[str, Entry]] = {}
+
+    def note(self, way: str, name: str, frame: Frame) -> None:
+        """Keeps a frame."""
+        data = frames.encode(frame)
+        entry = {"reads": frame, "hex": data.hex()}
+        self.ways.setdefault(way, {}).setdefault(f"{name}, {self.scene}", entry)
+
+    async def connect(self, path: Path) -> tuple[Any, Any]:
+        """In the place of `connect_unix`."""
+        reader, writer = await connect_unix(path)
+        tap = _Tap(self, path.name == wire.LAUNCHER_SOCKET)
+        return _Reader(reader, tap), _Writer(writer, tap)
+
+
+class _Tap:
+    """One connection: the launcher's until it says `ready`, then the worker's."""
+
+    def __init__(self, tape: Tape, launcher: bool) -> None:
+        self._tape = tape
+        self._peer = "launcher" if launcher else "worker"
+        self._asked: dict[object, str] = {}
+        self._sent, self._got = frames.Decoder(), frames.Decoder()
+
+    def sent(self, data: bytes) -> None:
+        for frame in self._sent.feed(data):
+            self._asked[frame.get("id")] = str(frame["op"])
+            self._tape.note(f"plugin to {self._peer}", str(frame["op"]), frame)
+
+    def got(self, data: bytes) -> None:
+        for frame in self._got.feed(data):
+            name = frame.get("event")
+            if name in {None, wire.FAILED}:
+                word = "answer to" if frame.get("ok") else "refusal of"
+                name = f"{word} {self._asked.get(frame.get('re'))}"
+            if name == wire.READY:
+                self._peer = "worker"
+            self._tape.note(f"{self._peer} to plugin", str(name), frame)
+
+
+class _Reader:
+    def __init__(self, reader: asyncio.StreamReader, tap: _Tap) -> None:
+        self._reader, self._tap = reader, tap
+
+    async def read(self, count: int) -> bytes:
+        data = await self._reader.read(count)
+        self._tap.got(data)
+        return data
+
+
+class _Writer:
+    def __init__(self, writer: asyncio.StreamWriter, tap: _Tap) -> None:
+        self._writer, self._tap = writer, tap
+        self.close, self.wait_closed = writer.close, writer.wait_closed
+
+    def write(self, data: bytes) -> None:
+        self._tap.sent(data)
+        self._writer.write(data)
+
+
+class Recorder:
+    """The scenes. One task that ends by itself, one that loses its shim, and what is refused."""
+
+    def __init__(self, launcher: LauncherProcess, containerd: FakeContainerd, place: Path) -> None:
+        self.tape = Tape()
+        self.disk: dict[str, Entry] = {}
+        self._launcher = launcher
+        self._containerd = containerd
+        self._driver = Driver(containerd, place)
+        self._settings = DriverSettings(
+            containerd_address=containerd.address,
+            containerd_namespace=containerd.namespace,
+            state_dir=str(launcher.state_dir),
+            total_mhz=1000,
+            cores=1,
+            image_gc=False,
+        )
+
+    async def run(self) -> None:
+        """All scenes, in order."""
+        await self._life()
+        await self._loss()
+        await self._refusals()
+
+    @contextlib.asynccontextmanager
+    async def _gateway(self) -> AsyncIterator[ActorGateway]:
+        gateway = ActorGateway()
+        await gateway.configure(self._settings)
+        try:
+            yield gateway
+        finally:
+            await gateway.shutdown()
+
+    async def _start(self, gateway: ActorGateway) -> tuple[Job, StartedTask]:
+        job = self._driver.task()
+        job.read_logs()
+        options = TaskOptions(
+            image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
+        )
+        return job, await gateway.start_task(job.config, options)
+
+    def _directory(self, job: Job) -> Path:
+        return self._launcher.state_dir / "tasks" / job.container
+
+    async def _life(self) -> None:
+        self.tape.scene = "while a task starts"
+        async with self._gateway() as gateway:
+            await anext(gateway.fingerprints())
+            job, started = await self._start(gateway)
+            self.tape.scene = "while a task runs"
+            await anext(gateway.task_stats(job.id, 1.0))
+        async with self._gateway() as gateway:
+            await gateway.recover_task(job.config, started.handle_version, started.driver_state)
+            self._keep("handle", started.driver_state)
+            self._keep_text("lock", (self._directory(job) / wire.WORKER_LOCK).read_bytes())
+            await gateway.signal_task(job.id, "SIGTERM")
+            await gateway.wait_task(job.id)
+            told = self.tape.ways["worker to plugin"]
+            await until(lambda: "drained, while a task runs" in told, 20)
+        self.tape.scene = "after a task's end"
+        async with self._gateway() as gateway:
+            await gateway.recover_task(job.config, started.handle_version, started.driver_state)
+            self._keep("exit", (self._directory(job) / wire.EXIT_RECORD).read_bytes())
+            await gateway.destroy_task(job.id, force=True)
+
+    async def _loss(self) -> None:
+        self.tape.scene = "while another task starts"
+        async with self._gateway() as gateway:
+            job, _ = await self._start(gateway)
+            self.tape.scene = "without a shim"
+            self._containerd.tasks.tasks[job.container].shim.kill_shim()
+            await gateway.wait_task(job.id)
+            record = (self._directory(job) / wire.EXIT_RECORD).read_bytes()
+            self._keep("exit without a shim", record)
+            await gateway.destroy_task(job.id, force=True)
+
+    async def _refusals(self) -> None:
+        self.tape.scene = "refused"
+        launcher = launcher_link.LauncherLink(self._launcher.state_dir)
+        directory = self._launcher.task_dir("refused")
+        spec = wire.WorkerSpec(name="refused", dir=str(directory))
+        link = await launcher.fork(spec)
+        with contextlib.suppress(DriverError):
+            await launcher.fork(spec)
+        other = await connect(directory)
+        nowhere = wire.ShimTarget(address="unix:///none", api=2, namespace="n", container_id="c")
+        for op, fields in (
+            (wire.KILL, {"signal": 15, "all": False}),
+            (wire.STATS, {"interval_ms": 1000}),
+            (wire.WATCH, nowhere.to_wire()),
+            ("no-such-request", {}),
+        ):
+            await _ask(other, op, fields)
+        await other.close()
+        self.tape.scene = "at a worker's end"
+        await _ask(link, wire.END, {})
+        await link.close()
+        self.tape.scene = "refused"
+        await self._ask_launcher({"op": "no-such-request", "v": wire.VERSION})
+        await self._ask_launcher({"op": wire.HELLO, "v": 1000})
+        self.tape.scene = "at a launcher's end"
+        await self._ask_launcher({"op": wire.RETIRE, "v": wire.VERSION})
+
+    async def _ask_launcher(self, request: Frame) -> None:
+        reader, writer = await self.tape.connect(self._launcher.state_dir / wire.LAUNCHER_SOCKET)
+        writer.write(frames.encode(request))
+        await reader.read(4096)
+        writer.close()
+
+    def _keep(self, name: str, data: bytes) -> None:
+        self.disk[name] = {"reads": msgpack.unpackb(data, raw=False), "hex": data.hex()}
+
+    def _keep_text(self, name: str, data: bytes) -> None:
+        self.disk[name] = {"reads": data.decode(), "hex": data.hex()}
+
+
+async def _ask(link: WorkerLink, op: str, fields: Frame) -> None:
+    with contextlib.suppress(DriverError):
+        await link.request(op, **fields)
+
+
+def main() -> int:
+    """Records this release, unless it is recorded."""
+    target = DIRECTORY / RELEASE
+    if target.exists():
+        sys.stderr.write(
+            f"release {RELEASE} is recorded in {target}, and its frames are for ever\n"
+        )
+        return 1
+    with (
+        LauncherProcess() as launcher,
+        FakeContainerd() as containerd,
+        tempfile.TemporaryDirectory() as place,
+    ):
+        containerd.add_image(IMAGE)
+        recorder = Recorder(launcher, containerd, Path(place))
+        tap = recorder.tape.connect
+        with (
+            patch.object(worker_link, "connect_unix", tap),
+            patch.object(launcher_link, "connect_unix", tap),
+        ):
+            asyncio.run(recorder.run())
+    target.mkdir(parents=True)
+    for name, content in ((FRAMES, recorder.tape.ways), (DISK, recorder.disk)):
+        (target / name).write_text(json.dumps(content, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
