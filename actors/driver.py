@@ -166,10 +166,13 @@ class ActorGateway(Gateway):
         tracker = UsageTracker(task_id, node)
         interval_s = settings.stats_interval_s or interval_s
         while (running := await self._locate(task_id)) is not None:
-            # The worker may be gone for a moment: its successor is asked next.
-            with contextlib.suppress(OSError, DriverError):
+            try:
                 async for sample in worker_link.samples(running.directory, interval_s):
                     yield tracker.next(sample)
+            except (OSError, DriverError) as error:
+                # The worker may be gone for a moment: its successor is asked next.
+                if isinstance(error, DriverError) and error.code is Code.UNSUPPORTED:
+                    raise
             await asyncio.sleep(min(interval_s, _STATS_RETRY_S))
 
     async def task_events(self) -> AsyncGenerator[TaskEvent, None]:

@@ -46,7 +46,7 @@ class LauncherLink:
                     extra={"release": str(greeting.get("release"))},
                 )
                 with contextlib.suppress(OSError, DriverError):
-                    await self._ask({"op": "retire", "v": wire.VERSION})
+                    await self._ask({"op": wire.RETIRE, **wire.STATED})
                 greeting = None
             if greeting is None:
                 await self._start()
@@ -59,7 +59,10 @@ class LauncherLink:
         """
         try:
             return await self._fork(spec)
-        except OSError:
+        except (OSError, DriverError) as error:
+            # A launcher without a version in common retires: another is started.
+            if isinstance(error, DriverError) and error.code is not Code.UNSUPPORTED:
+                raise
             await self.ensure()
         try:
             return await self._fork(spec)
@@ -77,7 +80,7 @@ class LauncherLink:
                 first.set_result(frame)
 
         link.listen(heard)
-        writer.write(frames.encode({"op": "fork", "v": wire.VERSION, "spec": spec.to_wire()}))
+        writer.write(frames.encode({"op": wire.FORK, **wire.STATED, "spec": spec.to_wire()}))
         try:
             frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)
         except TimeoutError:
@@ -103,7 +106,7 @@ class LauncherLink:
 
     async def _hello(self) -> frames.Frame | None:
         try:
-            return await self._ask({"op": "hello", "v": wire.VERSION})
+            return await self._ask({"op": wire.HELLO, **wire.STATED})
         except (OSError, DriverError):
             return None
 

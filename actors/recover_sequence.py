@@ -17,6 +17,7 @@ from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
     from actors.nomad_types import NetworkOverride, TaskConfig
+    from proto.frames import Frame
 
 _log = logging.getLogger(__name__)
 
@@ -73,12 +74,12 @@ async def attach(
         DriverError: containerd or the launcher cannot be asked now.
     """
     link = await _living_worker(directory)
-    if link is None:
+    hello = await _greet(link) if link is not None else None
+    if link is None or hello is None:
         ended = await asyncio.to_thread(journal.read_exit, str(directory))
         if ended is not None:
             return None, ended
         return await _new_worker(services, state, directory), None
-    hello = await link.request("hello")
     recorded = hello.get("exit")
     if isinstance(recorded, dict):
         return link, ExitRecord.from_wire(recorded)
@@ -92,6 +93,20 @@ async def _living_worker(directory: Path) -> WorkerLink | None:
         return await worker_link.connect(directory)
     except OSError:
         return None
+
+
+async def _greet(link: WorkerLink) -> Frame | None:
+    """What a worker says of itself; None where no version is common and it was told to end."""
+    try:
+        hello = await link.request(wire.HELLO, **wire.STATED)
+        wire.agree(hello)
+    except DriverError as error:
+        if error.code is not Code.UNSUPPORTED:
+            raise
+        _log.warning("a worker of another release is replaced", extra={"why": str(error)})
+        await teardown.end_worker(link)
+        return None
+    return hello
 
 
 async def _new_worker(services: Services, state: HandleState, directory: Path) -> WorkerLink | None:

@@ -19,7 +19,7 @@ KILL_BUDGET_S = 10.0
 async def deliver(
     services: Services, link: WorkerLink | None, container_id: str, number: int
 ) -> None:
-    """Sends a signal through the worker, or through containerd when there is no worker.
+    """Sends a signal through the worker, or through containerd without one that can do it.
 
     The process may end while the signal is on its way; its exit tells that, so it is no failure.
 
@@ -31,7 +31,7 @@ async def deliver(
             try:
                 await link.request("kill", signal=number, all=False)
             except DriverError as error:
-                if error.code is not Code.UNAVAILABLE:
+                if error.code not in {Code.UNAVAILABLE, Code.UNSUPPORTED}:
                     raise
             else:
                 return

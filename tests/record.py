@@ -44,6 +44,7 @@ class Tape:
     def __init__(self) -> None:
         self.scene = ""
         self.ways: dict[str, dict[str, Entry]] = {}
+        self._writers: list[asyncio.StreamWriter] = []
 
     def note(self, way: str, name: str, frame: Frame) -> None:
         """Keeps a frame."""
@@ -54,8 +55,20 @@ class Tape:
     async def connect(self, path: Path) -> tuple[Any, Any]:
         """In the place of `connect_unix`."""
         reader, writer = await connect_unix(path)
+        self._writers.append(writer)
         tap = _Tap(self, path.name == wire.LAUNCHER_SOCKET)
         return _Reader(reader, tap), _Writer(writer, tap)
+
+    async def until(self, way: str, name: str) -> None:
+        """Waits for a frame of this scene."""
+        await until(lambda: f"{name}, {self.scene}" in self.ways.get(way, {}), 20)
+
+    async def close(self) -> None:
+        """Ends the connections that gateways have left to their process's end."""
+        for writer in self._writers:
+            writer.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 class _Tap:
@@ -126,6 +139,7 @@ class Recorder:
         await self._life()
         await self._loss()
         await self._refusals()
+        await self.tape.close()
 
     @contextlib.asynccontextmanager
     async def _gateway(self) -> AsyncIterator[ActorGateway]:
@@ -160,8 +174,7 @@ class Recorder:
             self._keep_text("lock", (self._directory(job) / wire.WORKER_LOCK).read_bytes())
             await gateway.signal_task(job.id, "SIGTERM")
             await gateway.wait_task(job.id)
-            told = self.tape.ways["worker to plugin"]
-            await until(lambda: "drained, while a task runs" in told, 20)
+            await self.tape.until("worker to plugin", "drained")
         self.tape.scene = "after a task's end"
         async with self._gateway() as gateway:
             await gateway.recover_task(job.config, started.handle_version, started.driver_state)
@@ -177,6 +190,7 @@ class Recorder:
             await gateway.wait_task(job.id)
             record = (self._directory(job) / wire.EXIT_RECORD).read_bytes()
             self._keep("exit without a shim", record)
+            await self.tape.until("worker to plugin", "drained")
             await gateway.destroy_task(job.id, force=True)
 
     async def _refusals(self) -> None:
@@ -224,14 +238,8 @@ async def _ask(link: WorkerLink, op: str, fields: Frame) -> None:
         await link.request(op, **fields)
 
 
-def main() -> int:
-    """Records this release, unless it is recorded."""
-    target = DIRECTORY / RELEASE
-    if target.exists():
-        sys.stderr.write(
-            f"release {RELEASE} is recorded in {target}, and its frames are for ever\n"
-        )
-        return 1
+def record() -> tuple[Tape, dict[str, Entry]]:
+    """What this release's processes say, and what they leave on disk."""
     with (
         LauncherProcess() as launcher,
         FakeContainerd() as containerd,
@@ -245,8 +253,20 @@ def main() -> int:
             patch.object(launcher_link, "connect_unix", tap),
         ):
             asyncio.run(recorder.run())
+        return recorder.tape, recorder.disk
+
+
+def main() -> int:
+    """Records this release, unless it is recorded."""
+    target = DIRECTORY / RELEASE
+    if target.exists():
+        sys.stderr.write(
+            f"release {RELEASE} is recorded in {target}, and its frames are for ever\n"
+        )
+        return 1
+    tape, disk = record()
     target.mkdir(parents=True)
-    for name, content in ((FRAMES, recorder.tape.ways), (DISK, recorder.disk)):
+    for name, content in ((FRAMES, tape.ways), (DISK, disk)):
         (target / name).write_text(json.dumps(content, indent=1) + "\n")
     return 0
 

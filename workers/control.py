@@ -10,8 +10,8 @@ import os
 import struct
 
 from proto import frames
-from proto.errors import Code, DriverError
-from workers import bare, wire
+from proto.errors import DriverError
+from workers import bare
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
@@ -239,19 +239,3 @@ def unlink(directory: int, name: str) -> None:
     """Removes a name that may be gone already."""
     if os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
         os.unlink(name, dir_fd=directory)
-
-
-def check_version(request: Frame) -> None:
-    """Refuses a peer of a version that cannot be spoken.
-
-    Raises:
-        DriverError: code UNSUPPORTED.
-    """
-    version = request.get("v", wire.VERSION)
-    if version != wire.VERSION:
-        raise DriverError(
-            "the plugin and its launcher or worker speak different versions",
-            details=f"asked in version {version}, this process speaks {wire.VERSION}",
-            resolution="restart the launcher; tasks go on meanwhile",
-            code=Code.UNSUPPORTED,
-        )

@@ -19,6 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+VERSION = 1
+"""Of the records. A new field is no new version: who does not know it passes it over."""
+
 _MAX_BYTES = 65536
 
 
@@ -47,7 +50,7 @@ def write(directory: int, name: str, fields: Mapping[str, object]) -> None:
     Raises:
         DriverError: code EXHAUSTED.
     """
-    body = frames.pack({"v": wire.VERSION, **fields})
+    body = frames.pack({"v": VERSION, **fields})
     try:
         file = os.open(f"{name}.new", _NEW_FILE, 0o600, dir_fd=directory)
         try:
@@ -93,10 +96,10 @@ def read(directory: str, name: str) -> dict[str, object] | None:
     version = fields.pop("v", None)
     if not isinstance(version, int) or version < 1:
         raise _corrupt(path, "no version")
-    if version > wire.VERSION:
+    if version > VERSION:
         raise DriverError(
             f"{path} was written by a newer release of the driver",
-            details=f"record version {version}, this release reads up to {wire.VERSION}",
+            details=f"record version {version}, this release reads up to {VERSION}",
             resolution="install the newer release again",
             code=Code.UNSUPPORTED,
         )

@@ -117,7 +117,7 @@ class Launcher:
             if request is None:
                 return _EXIT_FAILED
             if request.get("op") == wire.FORK:
-                control.check_version(request)
+                wire.agree(request)
                 return self._work(sock, decoder, request.get("spec"))
             _send(sock, self._answer(request))
         except DriverError as error:
@@ -137,10 +137,10 @@ class Launcher:
         if request.get("op") == wire.RETIRE:  # a successor of any version may ask for it
             self._retire()
             return {"ok": True}
-        control.check_version(request)
+        wire.agree(request)
         match request.get("op"):
             case wire.HELLO:
-                return {"ok": True, "v": wire.VERSION, "release": RELEASE, "pid": self._pid}
+                return {"ok": True, **wire.STATED, "release": RELEASE, "pid": self._pid}
             case other:
                 raise DriverError(
                     f"the launcher does not know the request {other!r}",

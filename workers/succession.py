@@ -47,7 +47,7 @@ def _ask_to_retire(directory: int) -> None:
     try:
         peer.settimeout(_ANSWER_TIMEOUT_S)
         peer.connect(f"/proc/self/fd/{directory}/{wire.LAUNCHER_SOCKET}")
-        peer.sendall(frames.encode({"op": wire.RETIRE, "v": wire.VERSION}))
+        peer.sendall(frames.encode({"op": wire.RETIRE, **wire.STATED}))
         peer.recv(_CHUNK_BYTES)
     except OSError:
         return  # it ends already

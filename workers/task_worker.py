@@ -65,7 +65,7 @@ class Worker:
     def hello(self) -> Frame:
         """Who this is and how far its task is."""
         return {
-            "v": wire.VERSION,
+            **wire.STATED,
             "release": RELEASE,
             **self.identity.to_wire(),
             "watching": self._watch is not None and self._watch.seen,
@@ -91,7 +91,8 @@ class Worker:
             connection.refuse(request, error)
 
     def _dispatch(self, connection: Connection, request: Frame) -> None:
-        control.check_version(request)
+        if request.get("op") != wire.END:  # whoever cannot speak with a worker replaces it
+            wire.agree(request)
         match request.get("op"):
             case wire.HELLO:
                 connection.answer(request, self.hello())
@@ -252,7 +253,7 @@ def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
     connection.send(
         {
             "event": wire.READY,
-            "v": wire.VERSION,
+            **wire.STATED,
             "release": RELEASE,
             **worker.identity.to_wire(),
             "logs": worker.logs(),

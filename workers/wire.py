@@ -1,8 +1,12 @@
-"""What the plugin, the launcher and the workers say to each other: names and records, version 1.
+"""What the plugin, the launcher and the workers say to each other: names, records, versions.
 
 The plugin's side and the workers' side both read it, so it stays inside the workers' small import
 set: dataclasses would pull in `inspect` and cost every launcher 1.5 MB, typing another 0.8 MB.
 `Record` is what is needed of them. A record ignores fields of a newer peer that it does not know.
+
+An upgrade leaves workers of the release before, and a plugin may be an older one again, so both say
+which versions they speak. A new field, request or event is no new version: who does not know it
+passes it over, or refuses the request with UNSUPPORTED. `end` and `retire` are of every version.
 """
 
 from __future__ import annotations
@@ -20,7 +24,11 @@ else:
         return lambda cls: cls
 
 
-VERSION = 1
+OLDEST, VERSION = 1, 1
+"""The versions that this release speaks, from and to."""
+
+STATED = {"v": OLDEST, "v_max": VERSION}
+"""Of every hello, fork and answer to them. Release 1.0.0 reads `v`, and speaks no other than 1."""
 
 # Names below the driver's state directory.
 LAUNCHER_SOCKET = "launcher.sock"
@@ -56,6 +64,27 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "bool": (bool,),
     "int | None": (int, type(None)),
 }
+
+
+def agree(peer: Mapping[str, object]) -> int:
+    """The newest version that this release and whoever sent a frame speak.
+
+    A frame that states no version goes with what its connection agreed on; `v` alone is the only
+    version of its sender.
+
+    Raises:
+        DriverError: code UNSUPPORTED, there is none.
+    """
+    oldest = peer.get("v", OLDEST)
+    newest = peer.get("v_max", oldest if "v" in peer else VERSION)
+    if type(oldest) is int and type(newest) is int and oldest <= VERSION and newest >= OLDEST:
+        return min(newest, VERSION)
+    raise DriverError(
+        "two processes of the driver have no version in common",
+        details=f"one speaks {oldest} to {newest}, the other {OLDEST} to {VERSION}",
+        resolution="restart the launcher; tasks go on meanwhile",
+        code=Code.UNSUPPORTED,
+    )
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)

@@ -44,7 +44,7 @@ def test_it_says_who_it_is(launcher: LauncherProcess) -> None:
         peer.send({"op": "hello", "v": 1})
         assert peer.receive() == {
             "ok": True,
-            "v": wire.VERSION,
+            **wire.STATED,
             "release": RELEASE,
             "pid": launcher.process.pid,
         }

@@ -170,7 +170,7 @@ class LauncherProcess:
     def fork_with(self, spec: Mapping[str, object]) -> tuple[Peer, Frame]:
         """`fork` with any spec."""
         peer = self.connect()
-        peer.send({"op": wire.FORK, "v": wire.VERSION, "spec": dict(spec)})
+        peer.send({"op": wire.FORK, **wire.STATED, "spec": dict(spec)})
         first = peer.receive()
         assert first is not None, self._tail()
         return peer, first

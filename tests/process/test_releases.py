@@ -1,0 +1,333 @@
+"""Processes of another release under this plugin, and of this one under another plugin.
+
+What released versions say was recorded from real processes, see `tests.support.vectors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.driver import ActorGateway
+from actors.handle_state import VERSION as HANDLE_VERSION
+from actors.handle_state import HandleState
+from actors.nomad_types import TaskConfig, TaskState
+from actors.settings import DriverSettings, TaskOptions
+from containerd import rpc
+from proto import frames
+from proto.errors import Code, DriverError
+from tests.record import Tape, record
+from tests.support import vectors
+from tests.support.driver import Driver
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.fake_shim import FakeTask
+from tests.support.launcher import worker_pid
+from tests.support.needs import need_root_here
+from tests.support.scripted_worker import REQUESTS, ScriptedWorker
+from tests.support.waiting import wait_until
+from tests.support.workers import LauncherProcess, LogReader
+from workers import identity, journal, wire
+from workers.wire import ExitRecord
+
+IMAGE = "127.0.0.1:9/releases:1"
+ANSWER_S = 30.0
+every_release = pytest.mark.parametrize("release", vectors.RELEASES)
+
+
+class House:
+    """Gateways of this release, and what they find of another one."""
+
+    def __init__(self, containerd: FakeContainerd, launcher: LauncherProcess, place: Path) -> None:
+        self.containerd = containerd
+        self.launcher = launcher
+        self.driver = Driver(containerd, place)
+
+    @contextlib.asynccontextmanager
+    async def gateway(self) -> AsyncIterator[ActorGateway]:
+        """A configured one."""
+        gateway = ActorGateway()
+        await gateway.configure(
+            DriverSettings(
+                containerd_address=self.containerd.address,
+                containerd_namespace=self.containerd.namespace,
+                state_dir=str(self.launcher.state_dir),
+                total_mhz=1000,
+                cores=1,
+                image_gc=False,
+            )
+        )
+        try:
+            yield gateway
+        finally:
+            await gateway.shutdown()
+
+    def left(self, release: str) -> tuple[TaskConfig, bytes, Path]:
+        """A task whose handle a plugin of that release has made in this boot, and its directory."""
+        handle = vectors.on_disk(release)["handle"].record() | {"boot_id": identity.boot_id()}
+        container = handle["container_id"]
+        task = self.driver.task(alloc_id=container.removeprefix("t-"))
+        return task.config, frames.pack(handle), self.launcher.state_dir / "tasks" / container
+
+
+@pytest.fixture
+def house() -> Iterator[House]:
+    """Nothing of a task may be left in its state directory or containerd."""
+    need_root_here()
+    with (
+        tempfile.TemporaryDirectory() as place,
+        FakeContainerd() as containerd,
+        LauncherProcess() as launcher,
+    ):
+        containerd.add_image(IMAGE)
+        house = House(containerd, launcher, Path(place))
+        yield house
+        assert containerd.leftovers() == []
+        tasks = launcher.state_dir / "tasks"
+        assert not tasks.exists() or list(tasks.iterdir()) == []
+
+
+def play(story: Awaitable[None]) -> None:
+    async def run() -> None:
+        async with asyncio.timeout(ANSWER_S):
+            await story
+
+    asyncio.run(run())
+
+
+@pytest.fixture(scope="module")
+def now() -> Tape:
+    """What this release says in the scenes in which the others were recorded."""
+    need_root_here()
+    return record()[0]
+
+
+def lacking(before: object, now: object, where: str) -> list[str]:
+    """What a reader of `before` would miss in `now`. None stands for what was not known then."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        # Of log paths and the like, other names stand for other places.
+        named = [key for key in before if "/" not in key]
+        return [
+            line
+            for key in named
+            for line in (
+                lacking(before[key], now[key], f"{where}.{key}")
+                if key in now
+                else [f"{where}.{key}"]
+            )
+        ]
+    if before is None or now is None or type(before) is type(now):
+        return []
+    return [f"{where}: {type(now).__name__} in the place of {type(before).__name__}"]
+
+
+@every_release
+def test_a_vector_reads_as_it_says(release: str) -> None:
+    for way in vectors.ways(release):
+        for one in vectors.load(release, way).values():
+            assert one.frame() == one.reads, one.name
+    for name, one in vectors.on_disk(release).items():
+        assert (one.data.decode() if name == "lock" else one.record()) == one.reads, name
+
+
+@every_release
+def test_whoever_knows_a_release_finds_all_of_its_frames_in_this_one(
+    release: str, now: Tape
+) -> None:
+    missing = []
+    for way in vectors.ways(release):
+        for name, one in vectors.load(release, way).items():
+            told = now.ways[way].get(name)
+            missing += (
+                lacking(one.reads, told["reads"], f"{way}: {name}") if told else [f"{way}: {name}"]
+            )
+    assert missing == []
+
+
+@every_release
+def test_a_plugin_of_a_release_has_launcher_and_worker_of_this_one_do_all_it_asks(
+    release: str, tmp_path: Path
+) -> None:
+    asks = vectors.load(release, "plugin to worker")
+    says = vectors.load(release, "worker to plugin")
+    with LauncherProcess() as launcher:
+        task = FakeTask("old", "sleep 600", tmp_path)
+        readers = [LogReader(task.stdout), LogReader(task.stderr)]
+        fork = vectors.load(release, "plugin to launcher")["fork, while a task starts"].frame()
+        spec: dict[str, Any] = fork["spec"]  # type: ignore[assignment]
+        places = {"stdout": str(task.stdout), "stderr": str(task.stderr)}
+        fork["spec"] = spec | {"dir": str(launcher.task_dir("old")), **places}
+        with launcher.connect() as peer:
+            peer.send(fork)
+            heard = {"ready, while a task starts": peer.receive()}
+            target = task.create().to_wire()
+            for what in (
+                "watch, while a task starts",
+                "hello, while a task runs",
+                "kill, while a task runs",
+                "end, after a task's end",
+            ):
+                request = asks[what].frame()
+                if request["op"] == wire.WATCH:
+                    request |= target
+                heard[f"answer to {what}"] = peer.ask(
+                    str(request.pop("op")), **{k: v for k, v in request.items() if k != "id"}
+                )
+                if "watch" in what:
+                    task.start()
+                if "kill" in what:
+                    for event in (wire.EXIT, wire.DRAINED):
+                        heard[f"{event}, while a task runs"] = peer.event(event)
+        task.remove()
+        for reader in readers:
+            reader.finish()
+    assert [line for n, f in heard.items() for line in lacking(says[n].reads, f, n)] == []
+
+
+@every_release
+def test_a_worker_of_a_release_goes_on_under_this_plugin(house: House, release: str) -> None:
+    async def story() -> None:
+        task, handle, directory = house.left(release)
+        says = vectors.load(release, "worker to plugin")
+        async with ScriptedWorker(release, directory) as worker, house.gateway() as gateway:
+            await gateway.recover_task(task, HANDLE_VERSION, handle)
+            assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
+            usage = await anext(gateway.task_stats(task.id, 1.0))
+            assert usage.timestamp_ns == says["stats, while a task runs"].reads["t_ns"]
+            await gateway.stop_task(task.id, 10, "SIGTERM")
+            ended = await gateway.wait_task(task.id)
+            assert ended.exit_code == says["exit, while a task runs"].reads["code"]
+            await gateway.destroy_task(task.id, force=False)
+            assert worker.ops() == ["hello", "stats", "kill", "end"]
+
+    play(story())
+
+
+@every_release
+def test_an_exit_that_a_release_wrote_down_is_the_tasks(house: House, release: str) -> None:
+    async def story() -> None:
+        task, handle, directory = house.left(release)
+        for name in ("exit", "exit without a shim"):
+            kept = vectors.on_disk(release)[name]
+            directory.mkdir(mode=0o700, parents=True)
+            (directory / wire.EXIT_RECORD).write_bytes(kept.data)
+            async with house.gateway() as gateway:
+                await gateway.recover_task(task, HANDLE_VERSION, handle)
+                assert (await gateway.wait_task(task.id)).exit_code == kept.reads["code"]
+                await gateway.destroy_task(task.id, force=False)
+
+    play(story())
+
+
+@every_release
+def test_a_record_of_this_release_has_all_that_a_release_reads(
+    release: str, tmp_path: Path
+) -> None:
+    before = vectors.on_disk(release)["exit"].reads
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    journal.write_exit(descriptor, ExitRecord(code=3, at_ns=5))
+    os.close(descriptor)
+    kept = vectors.Vector("exit", (tmp_path / wire.EXIT_RECORD).read_bytes(), None).record()
+    assert lacking(before, kept, "exit") == []
+    assert kept["v"] == before["v"]
+
+
+def test_a_worker_of_a_later_release_goes_on_too(house: House) -> None:
+    async def story() -> None:
+        task, handle, directory = house.left("1.0.0")
+        later = {"v": wire.OLDEST, "v_max": wire.VERSION + 3, "mood": "good", "release": "99.0.0"}
+        async with (
+            ScriptedWorker("1.0.0", directory, adds=later) as worker,
+            house.gateway() as gateway,
+        ):
+            await gateway.recover_task(task, HANDLE_VERSION, handle)
+            await anext(gateway.task_stats(task.id, 1.0))
+            await gateway.signal_task(task.id, "SIGTERM")
+            assert (await gateway.wait_task(task.id)).exit_code == 143
+            await gateway.destroy_task(task.id, force=False)
+            assert worker.ops() == ["hello", "stats", "kill", "end"]
+
+    play(story())
+
+
+def test_what_a_worker_does_not_know_is_done_another_way_or_told(house: House) -> None:
+    async def story() -> None:
+        task, handle, directory = house.left("1.0.0")
+        knows = REQUESTS - {wire.KILL, wire.STATS}
+        async with ScriptedWorker("1.0.0", directory, knows=knows), house.gateway() as gateway:
+            await gateway.recover_task(task, HANDLE_VERSION, handle)
+            with pytest.raises(DriverError, match=r"it is of release 1\.0\.0") as caught:
+                await anext(gateway.task_stats(task.id, 1.0))
+            assert caught.value.code is Code.UNSUPPORTED
+            await gateway.signal_task(task.id, "SIGTERM")
+            assert rpc.TASK_KILL.path in {call.path for call in house.containerd.calls}
+            await gateway.destroy_task(task.id, force=True)
+
+    play(story())
+
+
+def test_a_worker_without_a_version_in_common_is_replaced_and_its_task_lives(house: House) -> None:
+    async def story() -> None:
+        job = house.driver.task()
+        job.read_logs()
+        options = TaskOptions(
+            image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
+        )
+        async with house.gateway() as gateway:
+            started = await gateway.start_task(job.config, options)
+        state = HandleState.decode(started.handle_version, started.driver_state)
+        directory = house.launcher.state_dir / "tasks" / state.container_id
+        with house.launcher.control(f"tasks/{state.container_id}") as real:
+            real.ask(wire.END)
+        wait_until(lambda: worker_pid(directory) is None, 10, "the worker goes on")
+        other = {"v": wire.VERSION + 4, "v_max": wire.VERSION + 6}
+        async with (
+            ScriptedWorker("1.0.0", directory, adds=other) as worker,
+            house.gateway() as gateway,
+        ):
+            await gateway.recover_task(job.config, started.handle_version, started.driver_state)
+            assert worker.ops() == ["hello", "end"]
+            assert worker_pid(directory) is not None
+            await gateway.stop_task(job.id, 10, "SIGTERM")
+            assert (await gateway.wait_task(job.id)).exit_code == 143
+            await gateway.destroy_task(job.id, force=False)
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    ("stated", "agreed"),
+    [
+        ({}, wire.VERSION),
+        ({"v": wire.VERSION}, wire.VERSION),
+        ({"v": wire.OLDEST, "v_max": wire.VERSION + 7}, wire.VERSION),
+        ({"v": wire.OLDEST - 1, "v_max": wire.OLDEST}, wire.OLDEST),
+        ({"v": wire.VERSION + 1}, None),
+        ({"v": wire.VERSION + 1, "v_max": wire.VERSION + 2}, None),
+        ({"v": wire.OLDEST - 1}, None),
+        ({"v": "1"}, None),
+        ({"v": 1, "v_max": None}, None),
+    ],
+)
+def test_two_processes_speak_the_newest_version_that_both_know(
+    stated: dict[str, object], agreed: int | None
+) -> None:
+    if agreed is not None:
+        assert wire.agree(stated) == agreed
+        return
+    with pytest.raises(DriverError, match="no version in common") as caught:
+        wire.agree(stated)
+    assert caught.value.code is Code.UNSUPPORTED
+
+
+def test_every_release_before_the_newest_of_the_changes_is_recorded() -> None:
+    changes = (vectors.DIRECTORY.parents[1] / "CHANGES.md").read_text()
+    _, *released = re.findall(r"^## ([0-9.]+)$", changes, re.MULTILINE)
+    assert {*released, "1.0.0"} <= set(vectors.RELEASES), "./dev vectors, in its last commit"
