@@ -63,7 +63,12 @@ class Drain:
     def _tick(self) -> None:
         """Somebody who reads shows as a FIFO whose filling changes."""
         unread = [keeper.unread() for keeper in self._keepers]
-        self._still_s = 0.0 if unread != self._unread else self._still_s + _LOOK_S
+        if unread != self._unread:
+            self._still_s = 0.0
+        else:
+            self._still_s += _LOOK_S
+            for keeper in self._keepers:
+                keeper.make_room()
         self._total_s += _LOOK_S
         self._unread = unread
         if self._still_s >= _STUCK_S or self._total_s >= _LONGEST_S:

@@ -21,14 +21,13 @@ gets its EOF from the shim and sees nothing of this.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import stat
-import struct
-import termios
 
 from proto.errors import Code, DriverError
+from workers import pipe
+from workers.log_buffer import LogBuffer
 from workers.loop import HANG_UP
 
 TYPE_CHECKING = False
@@ -36,14 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workers.loop import Loop, Timer
+    from workers.wire import WorkerSpec
 
-PIPE_BYTES = 1 << 20
-"""What a FIFO holds while nobody reads. The kernel takes memory for it only as it fills."""
-
-_F_SETPIPE_SZ = 1031
 _SETTLE_S = 0.05
 _OFFER_MAX_S = 1.0
-_INT = struct.Struct("i")
 
 
 class Keeper:
@@ -53,13 +48,22 @@ class Keeper:
         loop: the worker's loop.
         path: the FIFO, as Nomad made it. It and the directories that tasks can write to must not be
             links: root would open any file.
+        spec: of the task; says what is done while nobody reads.
         on_hang_up: called once, when the shim has closed its end.
+        on_stall: called when reading has stopped or begun again; `buffer` knows.
 
     Raises:
         DriverError: there is no such FIFO, or it is something else.
     """
 
-    def __init__(self, loop: Loop, path: str, on_hang_up: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        path: str,
+        spec: WorkerSpec,
+        on_hang_up: Callable[[], None],
+        on_stall: Callable[[Keeper], None],
+    ) -> None:
         self.path = path
         self.hung_up = False
         self._loop = loop
@@ -69,7 +73,7 @@ class Keeper:
         self._timer: Timer | None = None
         self._pause_s = _SETTLE_S
         self._last_unread = 0
-        loop.watch(self._reader, HANG_UP, self._on_event)
+        self.buffer = LogBuffer(loop, self._reader, spec, self._on_event, lambda: on_stall(self))
 
     def held(self) -> str:
         """A path by which others open the very FIFO that is open here, whatever lies at its own.
@@ -81,10 +85,7 @@ class Keeper:
     def unread(self) -> int:
         """Bytes in the FIFO that no reader has taken yet."""
         descriptor = self._reader if self._reader >= 0 else self._writer
-        if descriptor < 0:
-            return 0
-        (count,) = _INT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, _INT.pack(0)))
-        return int(count)
+        return pipe.unread(descriptor) if descriptor >= 0 else 0
 
     def nudge(self) -> None:
         """Has the kernel tell HUP when the shim closed before this keeper was opened.
@@ -93,13 +94,19 @@ class Keeper:
         writer that is EOF for the reader, and then rightly so.
         """
         if not self.hung_up and self._reader >= 0:
-            writer = self._open_writer()
+            writer = pipe.open_writer(self._reader)
             if writer >= 0:
                 os.close(writer)
+
+    def make_room(self) -> None:
+        """Helps the shim to close: it may wait for room."""
+        if self._timer is None and self._reader >= 0:
+            self.buffer.make_room()
 
     def offer(self) -> None:
         """Moves on to the second stage although no HUP came."""
         if self._timer is None and self._reader >= 0:
+            self.buffer.stop()
             self._loop.forget(self._reader)
             # The shim closes its write end first and its own read end a moment later; wait for
             # that, so as not to take it for a reader of the logs.
@@ -107,6 +114,7 @@ class Keeper:
 
     def close(self) -> None:
         """Lets go of the FIFO at once."""
+        self.buffer.stop()
         if self._timer is not None:
             self._timer.cancel()
         if self._reader >= 0:
@@ -116,13 +124,16 @@ class Keeper:
             os.close(self._writer)
         self._reader = self._writer = -1
 
-    def _on_event(self, _: int) -> None:
+    def _on_event(self, events: int) -> None:
+        if not events & HANG_UP:
+            self.buffer.filled()
+            return
         self.hung_up = True
         self.offer()
         self._on_hang_up()
 
     def _hold_writer(self) -> None:
-        self._writer = self._open_writer()
+        self._writer = pipe.open_writer(self._reader)
         if self._writer >= 0:
             os.close(self._reader)
             self._reader = -1
@@ -144,15 +155,6 @@ class Keeper:
         poll.register(self._writer, 0)
         return not poll.poll(0)
 
-    def _open_writer(self) -> int:
-        """The write end of the very FIFO that is open, whatever lies at its path by now."""
-        try:
-            return os.open(
-                f"/proc/self/fd/{self._reader}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
-        except OSError:  # no /proc, no descriptors left: the read end still keeps the data
-            return -1
-
 
 def _open_fifo(path: str) -> int:
     """Looks before it opens: what a task puts there instead may be a link, a file or a device."""
@@ -161,15 +163,11 @@ def _open_fifo(path: str) -> int:
         try:
             if not stat.S_ISFIFO(os.fstat(named).st_mode):
                 raise _unusable(path, "it is no FIFO")
-            descriptor = os.open(
-                f"/proc/self/fd/{named}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
-            )
+            return os.open(f"/proc/self/fd/{named}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         finally:
             os.close(named)
     except OSError as error:
         raise _unusable(path, error.strerror or str(error)) from error
-    _enlarge(descriptor)
-    return descriptor
 
 
 def _name(path: str) -> int:
@@ -189,13 +187,6 @@ def _name(path: str) -> int:
         finally:
             os.close(above)
     return descriptor
-
-
-def _enlarge(descriptor: int) -> None:
-    try:
-        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
-    except OSError:
-        return  # a lower limit of the host: what it holds already must do
 
 
 def _unusable(path: str, why: str) -> DriverError:

@@ -19,7 +19,7 @@ from workers.drain import Drain
 from workers.keepers import Keeper
 from workers.loop import Loop
 from workers.watch import Watch
-from workers.wire import ExitRecord, ShimTarget, WorkerSpec
+from workers.wire import ExitRecord, LogState, ShimTarget, WorkerSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,12 +46,15 @@ class Worker:
         self._drained: bool | None = None
         self._watch: Watch | None = None
         self._keepers: list[Keeper] = []
+        self._spec = spec
+        self._log_states: dict[str, LogState] = {}
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
             self._exit = journal.read_exit(spec.dir)
             for path in dict.fromkeys((spec.stdout, spec.stderr)):
                 if path not in _NO_LOG:
-                    self._keepers.append(Keeper(self.loop, path, self._drain.look))
+                    keeper = Keeper(self.loop, path, spec, self._drain.look, self._on_stall)
+                    self._keepers.append(keeper)
             self.listener = control.Listener(
                 self.loop, self._directory, wire.CONTROL_SOCKET, self.serve, self._alone
             )
@@ -96,6 +99,7 @@ class Worker:
         match request.get("op"):
             case wire.HELLO:
                 connection.answer(request, self.hello())
+                self._tell_logs(connection)
             case wire.WATCH:
                 self._serve_watch(connection, request)
             case wire.KILL:
@@ -231,6 +235,31 @@ class Worker:
                 connection.stats_timer.cancel()
         self.listener.broadcast(_exit_event(record))
         self._drain.begin()
+
+    def _on_stall(self, keeper: Keeper) -> None:
+        buffer = keeper.buffer
+        state = LogState(
+            stream="stdout" if keeper.path == self._spec.stdout else "stderr",
+            state=buffer.state,
+            kept=buffer.kept,
+            dropped=buffer.dropped,
+            limit=buffer.limit,
+            wanted=self._spec.log_buffer_bytes,
+        )
+        self._log_states[state.stream] = state
+        self.listener.broadcast({"event": wire.LOG, **state.to_wire()})
+        if self.listener.connections():
+            self._forget_good_news()
+
+    def _tell_logs(self, connection: Connection) -> None:
+        for state in self._log_states.values():
+            connection.send({"event": wire.LOG, **state.to_wire()})
+        self._forget_good_news()
+
+    def _forget_good_news(self) -> None:
+        """That all is well again is told once, also to a plugin that was away meanwhile."""
+        states = self._log_states.items()
+        self._log_states = {name: one for name, one in states if one.state != wire.READING}
 
     def _on_drained(self, complete: bool) -> None:  # noqa: FBT001 - Drain's callback
         self._drained = complete

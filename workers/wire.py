@@ -54,6 +54,16 @@ READY = "ready"
 FAILED = "failed"
 EXIT = "exit"
 DRAINED = "drained"
+LOG = "log"
+
+# States of a log FIFO.
+READING = "reading"
+STALLED = "stalled"
+DROPPING = "dropping"
+BLOCKED = "blocked"
+
+LOG_BUFFER_BYTES = 16 << 20
+"""What a log FIFO may hold while nobody reads, where the plugin does not say."""
 
 LOST_CODE = 137
 """Exit code of a task whose shim vanished without an answer: as if killed by SIGKILL."""
@@ -156,12 +166,18 @@ class WorkerSpec(Record):
         dir: the task's state directory, absolute, 0700, made by the plugin.
         stdout: path of the FIFO that takes the task's output; "" or /dev/null: no keeper.
         stderr: likewise.
+        log_buffer_bytes: what each FIFO may hold while nobody reads it.
+        log_drops: whether the oldest of it is dropped then, or the task waits.
+        log_patience_ms: how long nobody has to read until that is taken for a stall.
     """
 
     name: str
     dir: str
     stdout: str = ""
     stderr: str = ""
+    log_buffer_bytes: int = LOG_BUFFER_BYTES
+    log_drops: bool = True
+    log_patience_ms: int = 10_000
 
 
 class ShimTarget(Record):
@@ -196,6 +212,26 @@ class ExitRecord(Record):
     oom_kills: int = 0
     lost: bool = False
     reason: str = ""
+
+
+class LogState(Record):
+    """How a log FIFO is read. Told when that changes, and again to whoever says hello.
+
+    Attributes:
+        stream: stdout or stderr.
+        state: READING again; STALLED: nobody reads; DROPPING, BLOCKED: and there is no more room.
+        kept: bytes that wait for a reader.
+        dropped: bytes dropped since somebody read last.
+        limit: bytes of room that the kernel gives.
+        wanted: bytes of room that the plugin asked for.
+    """
+
+    stream: str
+    state: str
+    kept: int
+    dropped: int
+    limit: int
+    wanted: int
 
 
 class Sample(Record):

@@ -159,11 +159,11 @@ class LauncherProcess:
         return directory
 
     def fork(
-        self, name: str, stdout: Path | str = "", stderr: Path | str = ""
+        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: object
     ) -> tuple[Peer, Frame]:
         """A worker's first connection and its first frame, `ready` or `failed`."""
         spec = WorkerSpec(
-            name=name, dir=str(self.task_dir(name)), stdout=str(stdout), stderr=str(stderr)
+            name=name, dir=str(self.task_dir(name)), stdout=str(stdout), stderr=str(stderr), **more
         )
         return self.fork_with(spec.to_wire())
 
@@ -175,9 +175,11 @@ class LauncherProcess:
         assert first is not None, self._tail()
         return peer, first
 
-    def worker(self, name: str, stdout: Path | str = "", stderr: Path | str = "") -> Peer:
-        """The first connection of a worker that is ready."""
-        peer, first = self.fork(name, stdout, stderr)
+    def worker(
+        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: object
+    ) -> Peer:
+        """The first connection of a worker that is ready; `more` of its spec."""
+        peer, first = self.fork(name, stdout, stderr, **more)
         assert first.get("event") == wire.READY, first
         return peer
 

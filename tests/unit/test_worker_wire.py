@@ -47,7 +47,14 @@ def test_a_missing_or_wrong_field_is_refused_by_name(
 
 
 def test_fields_of_a_newer_peer_are_passed_over() -> None:
-    assert WorkerSpec.from_wire({**SPEC, "colour": "red"}).to_wire() == SPEC
+    assert WorkerSpec.from_wire({**SPEC, "colour": "red"}) == WorkerSpec.from_wire(SPEC)
+
+
+def test_a_peer_of_release_1_0_0_is_understood_and_understands() -> None:
+    first = {"name": "t", "dir": "/d", "stdout": "/d/out", "stderr": "/d/err"}
+    now = WorkerSpec.from_wire(first)
+    assert (now.log_buffer_bytes, now.log_drops) == (16 << 20, True)
+    assert {key: now.to_wire()[key] for key in first} == first
 
 
 def test_a_record_is_made_of_its_own_fields_only() -> None:

@@ -1,0 +1,307 @@
+"""A reader of logs that is killed, stopped, slow or never there, and what its task gets to feel."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.fake_shim import FakeTask
+from tests.support.log_process import LogProcess
+from tests.support.needs import need_root_here
+from tests.support.waiting import wait_until
+from tests.support.workers import LauncherProcess, Peer
+from workers import pipe, wire
+
+QUICK = {"log_patience_ms": 400, "log_buffer_bytes": 256 * 1024}
+LINES = 140_000
+TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))  # 0.9 MB
+HALF = TEXT.index(b"\n70000\n") + 7
+WRITE_ALL = f"seq 1 {LINES}; echo >{{done}}; exec sleep 600"
+WRITE_HALVES = (
+    f"seq 1 70000; until test -e {{go}}; do sleep 0.05; done;"
+    f"seq 70001 {LINES}; echo >{{done}}; exec sleep 600"
+)
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[LauncherProcess]:
+    """One launcher for all tests here."""
+    with LauncherProcess() as running:
+        yield running
+
+
+class Life:
+    """A task, its worker and the readers of its stdout."""
+
+    def __init__(self, launcher: LauncherProcess, name: str, directory: Path) -> None:
+        self.launcher = launcher
+        self.directory = directory
+        self._name = name
+        self.fifo = Path()
+        self._more: dict[str, object] = {}
+        self._task: FakeTask | None = None
+        self._readers: list[LogProcess] = []
+
+    def reader(self, **habits: float) -> LogProcess:
+        """A reader of stdout; all write to one file, as logmons after each other do."""
+        size, pause_s = int(habits.get("size", 32768)), habits.get("pause_s", 0.0)
+        file = self.directory / "log"
+        self._readers.append(LogProcess(self.fifo, file, size=size, pause_s=pause_s))
+        return self._readers[-1]
+
+    def make(self, script: str, place: Path | None = None, **more: object) -> None:
+        """The task and its FIFOs, nothing running."""
+        place = place or self.launcher.state_dir
+        script = script.format(done=self.directory / "done", go=self.directory / "go")
+        self._task = FakeTask(self._name, script, place)
+        self._more = QUICK | more
+        self.fifo = self._task.stdout
+
+    def start(self) -> Peer:
+        """The worker's first connection; the task runs."""
+        assert self._task is not None
+        worker = self.look_after()
+        assert worker.watch(self._task.create())["ok"] is True
+        self._task.start()
+        return worker
+
+    def look_after(self) -> Peer:
+        """A worker for the task."""
+        assert self._task is not None
+        return self.launcher.worker(
+            self._task.name, self._task.stdout, self._task.stderr, **self._more
+        )
+
+    def wait_for(self, name: str) -> None:
+        """Until the task has made that file."""
+        wait_until((self.directory / name).exists, 30, "the task waits for its reader")
+
+    def go(self) -> None:
+        """Lets the task write the second half."""
+        (self.directory / "go").touch()
+
+    def room(self) -> int:
+        """What the FIFO holds at best."""
+        descriptor = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+        finally:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """Ends what runs."""
+        for reader in self._readers:
+            reader.end()
+        if self._task is not None:
+            self._task.remove()
+
+
+@pytest.fixture
+def life(
+    request: pytest.FixtureRequest, launcher: LauncherProcess, tmp_path: Path
+) -> Iterator[Life]:
+    """One task's life, ended when the test is."""
+    made = Life(launcher, f"t{abs(hash(request.node.name)) % 10**8}", tmp_path)
+    yield made
+    made.close()
+
+
+def state_of(worker: Peer) -> tuple[str, int]:
+    """The next state of stdout, and how much was dropped."""
+    event = worker.event("log")
+    assert event["stream"] == "stdout"
+    return str(event["state"]), int(str(event["dropped"]))
+
+
+def finish(worker: Peer) -> None:
+    worker.ask("kill", signal=int(signal.SIGKILL))
+    assert worker.event("drained")["complete"] is True
+    worker.ask("end")
+    worker.socket.close()
+
+
+@pytest.mark.parametrize("fate", ["killed", "stopped", "never there"])
+def test_a_task_writes_on_without_a_reader_and_each_byte_waits_for_one(
+    life: Life, fate: str
+) -> None:
+    life.make(WRITE_HALVES, log_buffer_bytes=1 << 20)
+    reader = None if fate == "never there" else life.reader()
+    worker = life.start()
+    if reader is None:
+        life.go()
+    else:
+        wait_until(lambda: len(reader.data) == HALF, 20)
+        reader.kill() if fate == "killed" else reader.stop()
+        life.go()
+        life.wait_for("done")
+    assert state_of(worker) == ("stalled", 0)
+    if fate == "stopped":
+        assert reader is not None
+        reader.go_on()
+    else:
+        reader = life.reader()
+    assert state_of(worker) == ("reading", 0)
+    wait_until(lambda: reader.data == TEXT, 20, lambda: str(len(reader.data)))
+    # Small again, for what a pipe may hold counts against others of the same user.
+    wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
+    finish(worker)
+    assert reader.finish() == TEXT
+
+
+@pytest.mark.parametrize("fate", ["killed", "stopped", "never there"])
+def test_beyond_the_limit_the_oldest_lines_are_dropped_and_the_task_writes_on(
+    life: Life, fate: str
+) -> None:
+    life.make(WRITE_HALVES)
+    reader = None if fate == "never there" else life.reader()
+    worker = life.start()
+    read = 0
+    if reader is not None:
+        wait_until(lambda: len(reader.data) == HALF, 20)
+        reader.kill() if fate == "killed" else reader.stop()
+        read = HALF
+    life.go()
+    life.wait_for("done")
+    if reader is None or fate == "killed":
+        reader = life.reader()
+    else:
+        reader.go_on()
+    states = [state_of(worker)]
+    while states[-1][0] != "reading":
+        states.append(state_of(worker))
+    assert states[-2][0] == "dropping"
+    dropped = states[-1][1]
+    assert dropped > 0
+    wait_until(lambda: reader.data.endswith(b"\n%d\n" % LINES), 20)
+    assert reader.data == TEXT[:read] + TEXT[read + dropped :]
+    assert TEXT[read + dropped - 1 : read + dropped] == b"\n", "a line was cut"
+    assert len(reader.data) - read >= 100_000, "more was dropped than had to be"
+    finish(worker)
+
+
+def test_a_task_may_rather_wait_at_the_limit_and_goes_on_when_a_reader_comes(life: Life) -> None:
+    life.make(WRITE_ALL, log_drops=False)
+    worker = life.start()
+    while (state := state_of(worker))[0] != "blocked":
+        assert state == ("stalled", 0)
+    assert not (life.directory / "done").exists()
+    reader = life.reader()
+    assert state_of(worker) == ("reading", 0)
+    life.wait_for("done")
+    wait_until(lambda: reader.data == TEXT, 20)
+    finish(worker)
+
+
+def test_a_new_worker_keeps_what_waits_for_a_reader(life: Life) -> None:
+    life.make(WRITE_HALVES, log_buffer_bytes=1 << 20)
+    worker = life.start()
+    life.go()
+    assert state_of(worker) == ("stalled", 0)
+    os.kill(int(str(worker.ask("hello")["pid"])), signal.SIGKILL)
+    while worker.receive() is not None:
+        pass  # it has told the state once more, after its hello
+    worker.socket.close()
+    assert life.room() > pipe.USUAL_BYTES
+    with life.look_after() as second:
+        assert state_of(second) == ("stalled", 0)
+        life.wait_for("done")
+        reader = life.reader()
+        wait_until(lambda: reader.data == TEXT, 20)
+        wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
+        second.ask("end")
+
+
+def test_who_comes_later_is_told_what_was_dropped_meanwhile(life: Life) -> None:
+    life.make(WRITE_ALL)
+    worker = life.start()
+    pid = worker.ask("hello")["pid"]
+    worker.socket.close()
+    life.wait_for("done")
+    with life.launcher.control(life.fifo.name.partition(".")[0]) as later:
+        assert later.ask("hello")["pid"] == pid
+        assert state_of(later)[0] == "dropping"
+    reader = life.reader()
+    wait_until(lambda: reader.data.endswith(b"\n%d\n" % LINES), 20)
+    wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
+    name = life.fifo.name.partition(".")[0]
+    with life.launcher.control(name) as latest:
+        latest.ask("hello")
+        assert state_of(latest) == ("reading", len(TEXT) - len(reader.data))
+        latest.ask("hello")
+        assert latest.events == [], "good news is told once"
+        latest.ask("kill", signal=int(signal.SIGKILL))
+        latest.event("drained")
+        latest.ask("end")
+
+
+def test_a_reader_that_is_only_slow_gets_every_byte_and_the_fifo_does_not_grow(life: Life) -> None:
+    life.make(WRITE_ALL)
+    reader = life.reader(size=4096, pause_s=0.02)
+    worker = life.start()
+    # Many times the patience at that pace, with a FIFO that is full at every look.
+    wait_until(lambda: len(reader.data) > 400_000, 60)
+    assert life.room() == pipe.USUAL_BYTES
+    worker.ask("hello")
+    assert worker.events == []
+    finish_early(worker)
+
+
+@pytest.fixture
+def timeless(tmp_path: Path) -> Iterator[Path]:
+    """A directory where the kernel does not keep when something was read."""
+    need_root_here()
+    place = tmp_path / "noatime"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "noatime", "logs", str(place)], check=True)
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_where_no_times_of_reading_are_kept_a_slow_reader_is_not_taken_for_dead(
+    timeless: Path, life: Life
+) -> None:
+    life.make(WRITE_ALL, timeless)
+    reader = life.reader(size=4096, pause_s=0.02)
+    worker = life.start()
+    wait_until(lambda: len(reader.data) > 400_000, 60)
+    worker.ask("hello")
+    assert worker.events == []
+    reader.stop()
+    assert state_of(worker)[0] in {"stalled", "dropping"}
+    life.wait_for("done")
+    finish_early(worker)
+
+
+def finish_early(worker: Peer) -> None:
+    """The reader need not get to the end."""
+    worker.ask("kill", signal=int(signal.SIGKILL))
+    worker.event("drained")
+    worker.ask("end")
+    worker.socket.close()
+
+
+def test_what_waits_for_room_when_a_task_ends_gets_it_at_once(life: Life) -> None:
+    # A background process stands for the shim that has yet to copy what it holds.
+    life.make(f"seq 1 {LINES} & exit 3", log_buffer_bytes=1 << 20, log_patience_ms=60_000)
+    worker = life.start()
+    assert worker.event("exit")["code"] == 3
+    assert worker.event("drained")["complete"] is True
+    assert life.reader().finish() == TEXT
+    worker.ask("end")
+    worker.socket.close()
+
+
+def test_a_worker_that_is_told_nothing_of_this_does_as_by_default(life: Life) -> None:
+    life.make(WRITE_ALL)
+    name = life.fifo.name.partition(".")[0]
+    spec = {"name": name, "dir": str(life.launcher.task_dir(name)), "stdout": str(life.fifo)}
+    peer, first = life.launcher.fork_with(spec)
+    with peer:
+        assert first["event"] == wire.READY
+        peer.ask("end")

@@ -1,0 +1,178 @@
+"""A reader of logs that stands still must not have the task wait for ever.
+
+What the task writes meanwhile stays in the FIFO, which is made larger: in order for a reader that
+is slow, that was stopped and goes on, or that is new; nothing is copied, and it is kept whoever
+dies, as the shim holds both ends. When it cannot grow any more, the oldest bytes are dropped, or
+the task waits, as the operator chose.
+
+Nobody reads: something is in the FIFO and nothing was read between two looks (see `pipe`). Room is
+given at once then, bytes are dropped only after the whole patience without a read. On a filesystem
+that keeps no time of reading a slow reader of a full FIFO looks like a dead one; there it is looked
+for in /proc too.
+
+No look while nothing happens: the FIFO's first byte wakes the worker, and looks go on by a timer
+until one finds the FIFO empty.
+"""
+
+from __future__ import annotations
+
+from workers import pipe, wire
+from workers.loop import HANG_UP, READ
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from workers.loop import Loop, Timer
+
+_GROWTH = 4
+_PART_DROPPED = 4
+# Pauses as parts of the patience: of its default of 10 s, 2 s from the first byte to the first look
+# and between looks while somebody reads, 1 s when nobody did, and so on.
+_LOOK, _AGAIN, _LATER, _SOON, _SHORTEST = 0.2, 0.1, 0.5, 0.025, 0.005
+
+
+class LogBuffer:
+    """Looks after the filling of one FIFO while its task runs.
+
+    Args:
+        loop: the worker's loop.
+        descriptor: the FIFO's read end, kept open by the caller until after `stop`.
+        spec: how much it may hold, and what happens then.
+        on_event: the caller's handler of the descriptor, which calls `filled` for READ.
+        tell: called whenever `state` has changed.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        descriptor: int,
+        spec: wire.WorkerSpec,
+        on_event: Callable[[int], None],
+        tell: Callable[[], None],
+    ) -> None:
+        self.state = wire.READING
+        self.dropped = 0
+        self.limit = spec.log_buffer_bytes
+        self._spec = spec
+        self._loop = loop
+        self._descriptor = descriptor
+        self._on_event = on_event
+        self._tell = tell
+        self._timer: Timer | None = None
+        self._unread = 0
+        self._read_ns = 0
+        self._still = 0.0
+        self._ask_at = 1.0
+        self._pause = _LOOK
+        self._readers: dict[str, str] = {}
+        # A worker before this one may have left it large, and full.
+        if pipe.unread(descriptor):
+            self.filled()
+        else:
+            self._rest()
+
+    @property
+    def kept(self) -> int:
+        """Bytes that wait for a reader."""
+        return pipe.unread(self._descriptor)
+
+    def filled(self) -> None:
+        """The FIFO was empty and is not any more."""
+        self._note()
+        self._look_later()
+
+    def make_room(self) -> None:
+        """The task has ended and nothing moves: what its shim still holds should fit."""
+        if pipe.is_full(self._descriptor):
+            self._grow()
+
+    def stop(self) -> None:
+        """Looks no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_later(self) -> None:
+        self._loop.watch(self._descriptor, HANG_UP, self._on_event)
+        pause_s = self._pause * self._spec.log_patience_ms / 1000
+        self._timer = self._loop.later(pause_s, self._look)
+
+    def _look(self) -> None:
+        unread = self.kept
+        if not unread:
+            self._rest()
+            return
+        self._still += self._pause
+        if self._was_read(unread):
+            self._begin_anew()
+        else:
+            self._help(unread)
+        self._note()
+        self._look_later()
+
+    def _rest(self) -> None:
+        """All is read: small again, and no look until there is something."""
+        if pipe.room(self._descriptor) != pipe.USUAL_BYTES:
+            pipe.resize(self._descriptor, pipe.USUAL_BYTES)
+        self.limit = self._spec.log_buffer_bytes
+        self._begin_anew()
+        self._loop.watch(self._descriptor, HANG_UP | READ, self._on_event)
+
+    def _begin_anew(self) -> None:
+        self._still, self._pause, self._ask_at = 0.0, _LOOK, 1.0
+        self._say(wire.READING)
+        self.dropped = 0
+
+    def _note(self) -> None:
+        """What the next look compares with; what we took ourselves was no reader."""
+        self._unread = self.kept
+        self._read_ns = pipe.read_ns(self._descriptor)
+
+    def _was_read(self, unread: int) -> bool:
+        """Whether anybody has read since the last note; where that cannot be told: yes."""
+        if unread < self._unread or pipe.read_ns(self._descriptor) != self._read_ns:
+            return True
+        if self._still < self._ask_at or pipe.tells_reads(self._descriptor):
+            return False
+        self._ask_at = self._still + 1.0
+        before, self._readers = self._readers, pipe.readers(self._descriptor)
+        return bool(self._readers) and self._readers != before
+
+    def _help(self, unread: int) -> None:
+        """Nothing was read since the last look."""
+        full = pipe.is_full(self._descriptor)
+        stalled = self._still >= 1.0
+        known = self.state != wire.READING and unread * 2 >= pipe.room(self._descriptor)
+        if (full or known) and self._grow():
+            self._pause = _SOON
+        elif full and stalled and self._spec.log_drops:
+            self.dropped += pipe.discard(self._descriptor, max(1, unread // _PART_DROPPED))
+            self._say(wire.DROPPING)
+            self._pause = max(min(self._pause, _AGAIN) / 2, _SHORTEST)
+        else:
+            if full and stalled:
+                self._say(wire.BLOCKED)
+            moves = unread != self._unread
+            self._pause = min(self._pause * 2, _AGAIN if moves else _LATER)
+        if stalled and self.state == wire.READING:
+            self._say(wire.STALLED)
+
+    def _grow(self) -> bool:
+        """More room, if there may be more."""
+        room = pipe.room(self._descriptor)
+        if room >= self.limit:
+            return False
+        wanted = min(room * _GROWTH, self.limit)
+        if pipe.resize(self._descriptor, wanted):
+            return True
+        allowed = pipe.most_room()
+        if room < allowed < wanted and pipe.resize(self._descriptor, allowed):
+            self.limit = allowed
+            return True
+        self.limit = room
+        return False
+
+    def _say(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            self._tell()

@@ -1,0 +1,146 @@
+"""What the kernel tells of a FIFO that is held open by a descriptor of its read end.
+
+- The writer waits when every slot is taken, a slot being a page that may be half empty. How many
+  bytes are in it (FIONREAD) does not tell: 55 296 of 65 536 was full.
+- A read() moves the FIFO's atime, on a filesystem mounted relatime (what Linux does by itself) when
+  something was written since: exactly the reads that may leave as many bytes in it as before. A
+  splice() does not, and on noatime nothing does.
+- /proc/sys/fs/pipe-user-pages-soft counts room, not contents, of all pipes of a user: 1024 of the
+  usual size. Beyond it new pipes of every process of that user have two pages, but for those with
+  CAP_SYS_RESOURCE or CAP_SYS_ADMIN. So a FIFO is large only while it has to be.
+- More than /proc/sys/fs/pipe-max-size takes CAP_SYS_RESOURCE.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import stat
+import struct
+import termios
+
+from workers import procfs
+
+USUAL_BYTES = 64 * 1024
+"""What Linux gives a new pipe. Measured, a larger one passes on no more bytes in a second."""
+
+_F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
+_MAX_SIZE = "/proc/sys/fs/pipe-max-size"
+_INT = struct.Struct("i")
+_LONGEST_LINE = 16 * 1024
+
+
+def unread(descriptor: int) -> int:
+    """Bytes in it that no reader has taken yet."""
+    (count,) = _INT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, _INT.pack(0)))
+    return int(count)
+
+
+def room(descriptor: int) -> int:
+    """How many bytes it holds at best."""
+    return fcntl.fcntl(descriptor, _F_GETPIPE_SZ)
+
+
+def resize(descriptor: int, size: int) -> bool:
+    """Gives it so much room, or the next power of two above; False where the kernel refuses."""
+    try:
+        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
+    except OSError:  # EBUSY: it holds more; EPERM: see above; ENOMEM
+        return False
+    return True
+
+
+def most_room() -> int:
+    """What a process without CAP_SYS_RESOURCE may give a FIFO; 0 where /proc does not tell."""
+    try:
+        return int(procfs.read(_MAX_SIZE))
+    except (OSError, ValueError):
+        return 0
+
+
+def open_writer(descriptor: int) -> int:
+    """The write end of the very FIFO that is open, whatever lies at its path by now; -1 if none."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # no /proc, no descriptors left
+        return -1
+
+
+def is_full(descriptor: int) -> bool:
+    """Whether a writer has to wait now.
+
+    Opens and closes the write end: only for a FIFO that holds something, whose writer has been
+    there already.
+    """
+    writer = open_writer(descriptor)
+    if writer < 0:
+        return False
+    try:
+        poll = select.poll()
+        poll.register(writer, select.POLLOUT)
+        return not poll.poll(0)
+    finally:
+        os.close(writer)
+
+
+def read_ns(descriptor: int) -> int:
+    """When somebody has read last."""
+    return os.fstat(descriptor).st_atime_ns
+
+
+def tells_reads(descriptor: int) -> bool:
+    """Whether `read_ns` is to be trusted where this FIFO lies."""
+    return not os.fstatvfs(descriptor).f_flag & os.ST_NOATIME
+
+
+def discard(descriptor: int, count: int) -> int:
+    """Takes so many bytes out of it and throws them away, and on to the end of the line.
+
+    Nothing is copied. Returns how many bytes there were.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    gone = 0
+    try:
+        gone = os.splice(descriptor, nowhere, count, flags=os.SPLICE_F_NONBLOCK)
+        for _ in range(_LONGEST_LINE):
+            byte = os.read(descriptor, 1)
+            gone += len(byte)
+            if byte in {b"\n", b""}:
+                break
+    except BlockingIOError:
+        pass  # a reader has come and taken the rest
+    finally:
+        os.close(nowhere)
+    return gone
+
+
+def readers(descriptor: int) -> dict[str, str]:
+    """By pid, how many bytes each process has read in its life that holds only the read end.
+
+    A shim holds both ends, and this process is no reader. Looks at every process: not for often.
+    """
+    own = os.fstat(descriptor)
+    name = os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2]  # noqa: PTH115
+    found = {}
+    for pid in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not in the import set
+        try:
+            if pid.isdecimal() and pid != str(os.getpid()) and _only_reads(pid, name, own):
+                found[pid] = procfs.read(f"/proc/{pid}/io").partition("\n")[0]
+        except OSError:
+            continue  # it has ended
+    return found
+
+
+def _only_reads(pid: str, name: str, own: os.stat_result) -> bool:
+    modes = 0
+    for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+        link = f"/proc/{pid}/fd/{number}"
+        try:
+            # By its name first: what others have open may lie on a server that does not answer.
+            named = os.readlink(link).rpartition("/")[2]  # noqa: PTH115
+            if named == name and os.path.samestat(os.stat(link), own):  # noqa: PTH116
+                modes |= os.lstat(link).st_mode
+        except OSError:
+            continue  # closed meanwhile
+    return bool(modes & stat.S_IRUSR) and not modes & stat.S_IWUSR
