@@ -28,7 +28,7 @@ import stat
 from proto.errors import Code, DriverError
 from workers import pipe
 from workers.log_buffer import LogBuffer
-from workers.loop import HANG_UP
+from workers.loop import HANG_UP, READ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Keeper:
             links: root would open any file.
         spec: of the task; says what is done while nobody reads.
         on_hang_up: called once, when the shim has closed its end.
-        on_stall: called when reading has stopped or begun again; `buffer` knows.
+        on_stall: called with the path when reading has stopped or begun again.
 
     Raises:
         DriverError: there is no such FIFO, or it is something else.
@@ -62,7 +62,7 @@ class Keeper:
         path: str,
         spec: WorkerSpec,
         on_hang_up: Callable[[], None],
-        on_stall: Callable[[Keeper], None],
+        on_stall: Callable[[str, LogBuffer], None],
     ) -> None:
         self.path = path
         self.hung_up = False
@@ -73,7 +73,10 @@ class Keeper:
         self._timer: Timer | None = None
         self._pause_s = _SETTLE_S
         self._last_unread = 0
-        self.buffer = LogBuffer(loop, self._reader, spec, self._on_event, lambda: on_stall(self))
+        self._spec = spec
+        self._on_stall = on_stall
+        self._buffer: LogBuffer | None = None  # a task that says nothing needs none
+        loop.watch(self._reader, HANG_UP | READ, self._on_event)
 
     def held(self) -> str:
         """A path by which others open the very FIFO that is open here, whatever lies at its own.
@@ -100,13 +103,13 @@ class Keeper:
 
     def make_room(self) -> None:
         """Helps the shim to close: it may wait for room."""
-        if self._timer is None and self._reader >= 0:
-            self.buffer.make_room()
+        if self._timer is None and self._buffer is not None:
+            self._buffer.make_room()
 
     def offer(self) -> None:
         """Moves on to the second stage although no HUP came."""
         if self._timer is None and self._reader >= 0:
-            self.buffer.stop()
+            self._look_no_more()
             self._loop.forget(self._reader)
             # The shim closes its write end first and its own read end a moment later; wait for
             # that, so as not to take it for a reader of the logs.
@@ -114,7 +117,7 @@ class Keeper:
 
     def close(self) -> None:
         """Lets go of the FIFO at once."""
-        self.buffer.stop()
+        self._look_no_more()
         if self._timer is not None:
             self._timer.cancel()
         if self._reader >= 0:
@@ -126,11 +129,26 @@ class Keeper:
 
     def _on_event(self, events: int) -> None:
         if not events & HANG_UP:
-            self.buffer.filled()
+            self._filled()
             return
         self.hung_up = True
         self.offer()
         self._on_hang_up()
+
+    def _filled(self) -> None:
+        if self._buffer is None:
+            self._buffer = LogBuffer(
+                self._loop, self._reader, self._spec, self._on_event, self._tell_stall
+            )
+        self._buffer.filled()
+
+    def _tell_stall(self) -> None:
+        if self._buffer is not None:
+            self._on_stall(self.path, self._buffer)
+
+    def _look_no_more(self) -> None:
+        if self._buffer is not None:
+            self._buffer.stop()
 
     def _hold_writer(self) -> None:
         self._writer = pipe.open_writer(self._reader)

@@ -66,11 +66,6 @@ class LogBuffer:
         self._ask_at = 1.0
         self._pause = _LOOK
         self._readers: dict[str, str] = {}
-        # A worker before this one may have left it large, and full.
-        if pipe.unread(descriptor):
-            self.filled()
-        else:
-            self._rest()
 
     @property
     def kept(self) -> int:
@@ -78,7 +73,7 @@ class LogBuffer:
         return pipe.unread(self._descriptor)
 
     def filled(self) -> None:
-        """The FIFO was empty and is not any more."""
+        """The FIFO is not empty any more, or a worker before this one has left it so."""
         self._note()
         self._look_later()
 

@@ -26,6 +26,7 @@ ROUNDS = 12
 """Python specialises a function's bytecode after its eighth run."""
 
 _FIFO, _SHIM = "log.fifo", "shim.sock"
+_LINE = b"rehearsed\n"
 _RESPONSE_HEADER = struct.Struct(">IIBB")
 _WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
 _RUNNING = 2
@@ -55,7 +56,9 @@ class _Life:
 
     def __init__(self, place: str) -> None:
         self._place = place
-        spec = wire.WorkerSpec(name=DIRECTORY, dir=place, stdout=f"{place}/{_FIFO}")
+        spec = wire.WorkerSpec(
+            name=DIRECTORY, dir=place, stdout=f"{place}/{_FIFO}", log_patience_ms=0
+        )
         self._worker = Worker(spec)
         self._loop = self._worker.loop
         self._plugin, theirs = bare.socketpair()
@@ -65,6 +68,8 @@ class _Life:
         self._shims = control.listen(self._directory, _SHIM)
         self._shim: bare.socket | None = None
         self._late = False
+        # Both ends of the task's log, as a shim holds them, and a reader's besides.
+        self._log = os.open(f"{place}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
         """From the fork to the end."""
@@ -92,6 +97,7 @@ class _Life:
     def _answer(self, frame: Frame) -> None:
         match frame.get("event") or frame.get("op") or frame.get("re"):
             case 1:
+                os.write(self._log, _LINE)
                 self._ask(
                     wire.WATCH,
                     address=f"unix://{self._place}/{_SHIM}",
@@ -100,8 +106,10 @@ class _Life:
                     container_id=DIRECTORY,
                 )
             case 2:
+                os.read(self._log, len(_LINE))
                 self._ask(wire.STATS, interval_ms=60_000)
             case wire.STATS:
+                os.close(self._log)
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
             case wire.DRAINED:
                 self._ask(wire.END)

@@ -25,6 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from proto.frames import Decoder, Frame
     from workers.control import Connection
+    from workers.log_buffer import LogBuffer
 
 _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
@@ -236,10 +237,9 @@ class Worker:
         self.listener.broadcast(_exit_event(record))
         self._drain.begin()
 
-    def _on_stall(self, keeper: Keeper) -> None:
-        buffer = keeper.buffer
+    def _on_stall(self, path: str, buffer: LogBuffer) -> None:
         state = LogState(
-            stream="stdout" if keeper.path == self._spec.stdout else "stderr",
+            stream="stdout" if path == self._spec.stdout else "stderr",
             state=buffer.state,
             kept=buffer.kept,
             dropped=buffer.dropped,
