@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from actors.running_task import RunningTask
     from actors.settings import DriverSettings, TaskOptions
     from actors.worker_link import WorkerLink
-    from workers.wire import ExitRecord
+    from workers.wire import ExitRecord, LogState
 
 
 # --- to the Supervisor
@@ -174,6 +174,13 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LogChanged:
+    """The worker reports that a log is not read any more, or is read again."""
+
+    state: LogState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
     """The control connection of `link` ended."""
 
@@ -216,6 +223,7 @@ TaskMessage = (
     | Started
     | Exited
     | Drained
+    | LogChanged
     | WorkerLost
     | WorkerRestored
     | StopDeadline

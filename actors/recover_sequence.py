@@ -120,6 +120,8 @@ async def _new_worker(services: Services, state: HandleState, directory: Path) -
             dir=str(directory),
             stdout=state.stdout_path,
             stderr=state.stderr_path,
+            log_buffer_bytes=services.settings.log_buffer_bytes,
+            log_drops=services.settings.log_drops,
         )
     )
     _log.info("a new worker looks after the task", extra={"id": state.container_id})

@@ -24,6 +24,8 @@ class DriverSettings:
 
     containerd_namespace empty means: `nomad`, or `nomad.slice` on a cgroup v2 host.
     total_mhz and cores describe the node as Nomad sees it, for the ticks of TaskStats.
+    log_buffer_bytes is what one log FIFO holds while nobody reads it; then the oldest bytes are
+    dropped, or without log_drops the task waits.
     auth_config is a Docker config.json, auth_helper the end of `docker-credential-…`.
     """
 
@@ -40,6 +42,8 @@ class DriverSettings:
     snapshotter: str = ""
     image_gc: bool = True
     image_gc_delay_s: float = 3600.0
+    log_buffer_bytes: int = 16 << 20
+    log_drops: bool = True
     init_path: str = ""
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     containerd_address: str = "/run/containerd/containerd.sock"

@@ -199,6 +199,8 @@ class _Start:
                 dir=str(directory),
                 stdout=self._task.stdout_path,
                 stderr=self._task.stderr_path,
+                log_buffer_bytes=self._services.settings.log_buffer_bytes,
+                log_drops=self._services.settings.log_drops,
             )
         )
         self._later("worker", teardown.end_worker, link)

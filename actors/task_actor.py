@@ -11,6 +11,7 @@ import pykka
 
 from actors import (
     identifiers,
+    log_news,
     phases,
     recover_sequence,
     signalling,
@@ -28,6 +29,7 @@ from actors.messages import (
     Exited,
     Inspect,
     Locate,
+    LogChanged,
     Publish,
     Recover,
     Signal,
@@ -45,7 +47,8 @@ from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
 from actors.phases import ALIVE, Event, Phase
 from actors.signalling import StopLadder
 from proto.errors import Code, DriverError
-from workers.wire import ExitRecord
+from workers import wire
+from workers.wire import ExitRecord, LogState
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -124,6 +127,8 @@ class TaskActor(pykka.ThreadingActor):
                 self._exited(exit_record)
             case Drained(complete=complete):
                 self._drained_now(complete=complete)
+            case LogChanged(state=state):
+                self._log_changed(state)
             case Destroy():
                 self._destroy(message)
             case Destroyed(error=error):
@@ -227,6 +232,8 @@ class TaskActor(pykka.ThreadingActor):
                     tell(ref, Exited(exit=ExitRecord.from_wire(frame)))
                 case {"event": "drained"}:
                     tell(ref, Drained(complete=frame.get("complete") is True))
+                case {"event": "log"}:
+                    tell(ref, LogChanged(state=LogState.from_wire(frame)))
 
         self._services.loop.call_soon_threadsafe(link.listen, heard)
 
@@ -268,6 +275,13 @@ class TaskActor(pykka.ThreadingActor):
         self._drained = True
         if not complete:
             _log.warning("log FIFO not read to its end by Nomad", extra={"task_id": self._task.id})
+
+    def _log_changed(self, state: LogState) -> None:
+        news = log_news.sentence(state)
+        if news:
+            level = logging.INFO if state.state == wire.READING else logging.WARNING
+            _log.log(level, "log", extra={"task_id": self._task.id, "news": news})
+            self._publish(news)
 
     # --- stop and signal
 

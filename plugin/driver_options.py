@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.settings import DriverSettings
+from plugin import option_forms
 from plugin import option_types as types
 from plugin.auth_options import DRIVER_AUTH, driver_auth
 from plugin.option import Option, block, decode, read_fields
@@ -28,10 +29,35 @@ _GC = (
     ),
 )
 
+_LOG_BUFFER = (
+    Option(
+        name="size",
+        field="log_buffer_bytes",
+        hcl_type="string",
+        default='"16M"',
+        read=option_forms.log_buffer_bytes,
+        doc="What waits for a reader, of stdout and stderr each, in memory of the kernel: 64K to"
+        " 1G, as a power of two.",
+    ),
+    Option(
+        name="when_full",
+        field="log_drops",
+        hcl_type="string",
+        default='"drop_oldest"',
+        read=option_forms.log_drops,
+        doc="`drop_oldest`, or `block`: the task waits where it writes until somebody reads.",
+    ),
+)
+
 
 def _gc(value: Any, path: str, problems: list[str]) -> types.Fields:
     values = block(value, path, problems)
     return types.Fields(read_fields(_GC, values, f"{path}.", problems) if values else {})
+
+
+def _log_buffer(value: Any, path: str, problems: list[str]) -> types.Fields:
+    values = block(value, path, problems)
+    return types.Fields(read_fields(_LOG_BUFFER, values, f"{path}.", problems) if values else {})
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -108,6 +134,13 @@ OPTIONS: tuple[Option, ...] = (
         nested=_GC,
         read=_gc,
         doc="Removal of images that no task uses.",
+    ),
+    Option(
+        name="log_buffer",
+        hcl_type="block",
+        nested=_LOG_BUFFER,
+        read=_log_buffer,
+        doc="What a task logs while nobody reads it, as when Nomad's `logmon` was killed.",
     ),
     Option(
         name="init_path",

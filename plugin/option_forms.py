@@ -17,6 +17,7 @@ from proto.errors import DriverError
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SMALLEST_SIZE, _LARGEST_SIZE = 1024, 1 << 50
+_SMALLEST_PIPE, _LARGEST_PIPE = 64 << 10, 1 << 30
 # The kernel's names of resource limits, as runc takes them behind RLIMIT_.
 _ULIMITS = (
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
@@ -63,6 +64,20 @@ def size_bytes(prefix: str) -> types.Reader:
         return size
 
     return read
+
+
+def log_buffer_bytes(value: Any, path: str, problems: list[str]) -> int:
+    """A size that a pipe can have."""
+    before = len(problems)
+    size: int = size_bytes("")(value, path, problems)
+    if len(problems) == before and not _SMALLEST_PIPE <= size <= _LARGEST_PIPE:
+        problems.append(f"{path}: {types.shown(str(value))} is not between 64K and 1G")
+    return size
+
+
+def log_drops(value: Any, path: str, problems: list[str]) -> bool:
+    """What is done with a log that is full."""
+    return bool(types.choice("drop_oldest", "block")(value, path, problems) != "block")
 
 
 def ulimits(value: Any, path: str, problems: list[str]) -> dict[str, tuple[int, int]]:

@@ -247,6 +247,27 @@ def test_the_gc_block_sets_both_of_its_settings() -> None:
     assert (read.image_gc, read.image_gc_delay_s) == (False, 180.0)
 
 
+def test_the_log_buffer_has_a_size_that_a_pipe_can_have_and_one_of_two_ends() -> None:
+    def read(**block: object) -> tuple[int, bool]:
+        settings = options.driver_settings(msgpack.packb({"log_buffer": block}))
+        return settings.log_buffer_bytes, settings.log_drops
+
+    assert read() == (16 << 20, True)
+    assert read(size="1MiB", when_full="block") == (1 << 20, False)
+    assert read(size="1G", when_full="drop_oldest") == (1 << 30, True)
+    assert read(size="64k", when_full="") == (64 << 10, True)
+    for block, words in (
+        ({"size": "63K"}, "log_buffer.size: '63K' is not between 64K and 1G"),
+        ({"size": "2G"}, "is not between 64K and 1G"),
+        ({"size": ""}, "is not between 64K and 1G"),
+        ({"size": "much"}, "invalid size"),
+        ({"when_full": "drop"}, "log_buffer.when_full: 'drop' is not one of drop_oldest, block"),
+        ({"mode": "non-blocking"}, "log_buffer.mode: no such option"),
+    ):
+        with pytest.raises(DriverError, match=words):
+            read(**block)
+
+
 def test_extra_hosts_are_names_with_addresses() -> None:
     read = _task(extra_hosts=["db:10.0.0.1", "six:::1", "box:[fd00::1]", "h.x_y-z:host-gateway"])
     assert read.extra_hosts == (

@@ -58,8 +58,9 @@ def test_defaults_of_the_table_are_the_defaults_of_the_dataclasses() -> None:
 def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
     # What one block or list gives to several settings.
     several = {"auth_config", "auth_helper", "image_gc", "image_gc_delay_s"}
+    several |= {"log_buffer_bytes", "log_drops"}
     of_the_node = {"total_mhz", "cores"}
-    driver = {option.target for option in options.DRIVER_OPTIONS} - {"gc"}
+    driver = {option.target for option in options.DRIVER_OPTIONS} - {"gc", "log_buffer"}
     assert driver == {field.name for field in fields(DriverSettings)} - several - of_the_node
     task = {option.target for option in options.TASK_OPTIONS} | {"cdi_devices"}
     assert task == {field.name for field in fields(TaskOptions)}

@@ -1,0 +1,49 @@
+"""What a user reads of a log that nobody reads."""
+
+from __future__ import annotations
+
+import pytest
+
+from actors import log_news
+from workers import wire
+from workers.wire import LogState
+
+MIB = 1 << 20
+
+
+def told(state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB) -> str:
+    return log_news.sentence(
+        LogState(
+            stream="stdout",
+            state=state,
+            kept=kept,
+            dropped=dropped,
+            limit=limit,
+            wanted=16 * MIB,
+        )
+    )
+
+
+@pytest.mark.parametrize("state", [wire.STALLED, wire.DROPPING, wire.BLOCKED])
+def test_who_has_no_reader_is_told_what_happens_and_what_to_do(state: str) -> None:
+    text = told(state, kept=3 * MIB // 2)
+    assert "obody reads stdout" in text
+    assert "16 MiB" in text
+    assert text.endswith("restart the Nomad agent, so that logmon is started again")
+
+
+def test_what_is_kept_and_what_was_dropped_are_numbers() -> None:
+    assert "1.5 MiB wait for a reader" in told(wire.STALLED, kept=3 * MIB // 2)
+    assert "12 bytes wait" in told(wire.STALLED, kept=12)
+    assert told(wire.READING, dropped=77).endswith("77 bytes of it were dropped")
+    assert told(wire.READING) == "stdout is read again; nothing of it was lost"
+
+
+def test_a_kernel_that_gives_less_than_was_asked_for_is_named() -> None:
+    text = told(wire.DROPPING, limit=MIB)
+    assert "1 MiB (the kernel gives no more of 16 MiB" in text
+    assert "CAP_SYS_RESOURCE" in text
+
+
+def test_a_state_of_a_newer_worker_is_passed_over() -> None:
+    assert told("compressed") == ""
