@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import deque
 from typing import TYPE_CHECKING, assert_never
 
 import pykka
@@ -22,7 +23,8 @@ class EventActor(pykka.ThreadingActor):
     """Owns the list of subscribers. Blocks on nothing; stopped by the gateway's shutdown.
 
     A subscriber that does not read loses the oldest events, never the newest, and never more
-    memory than QUEUE_LENGTH events.
+    memory than QUEUE_LENGTH events. The first one also gets what came before it: an agent that has
+    a plugin again recovers its tasks at once, and listens to events when it gets to it.
     """
 
     use_daemon_thread = True
@@ -31,16 +33,22 @@ class EventActor(pykka.ThreadingActor):
         super().__init__()
         self._subscribers: dict[int, tuple[asyncio.Queue[TaskEvent], asyncio.AbstractEventLoop]]
         self._subscribers = {}
+        self._early: deque[TaskEvent] | None = deque(maxlen=QUEUE_LENGTH)
 
     def on_receive(self, message: EventMessage) -> None:
         """Handles one message; see `actors.messages`."""
         match message:
             case Publish(event=event):
+                if self._early is not None:
+                    self._early.append(event)
                 for queue, loop in self._subscribers.values():
                     with contextlib.suppress(RuntimeError):  # that loop is closed
                         loop.call_soon_threadsafe(_put, queue, event)
             case Subscribe(queue=queue, loop=loop):
                 self._subscribers[id(queue)] = (queue, loop)
+                early, self._early = self._early or (), None
+                for event in early:
+                    loop.call_soon_threadsafe(_put, queue, event)
             case Unsubscribe(queue=queue):
                 self._subscribers.pop(id(queue), None)
             case _:

@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from plugin.host.session import Handle
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import launcher_pid, worker_pid
+from tests.support.log_process import LogProcess
 from tests.support.traces import traces
 from tests.support.waiting import until
 
@@ -29,11 +31,49 @@ COUNTER = (
 )
 
 
+class Readers:
+    """Two processes that read a task's logs into files, and those that come after them."""
+
+    def __init__(self, job: Job, directory: Path) -> None:
+        self._job, self._directory = job, directory
+        self._processes: list[LogProcess] = []
+
+    @property
+    def out(self) -> bytes:
+        """What the task has written to stdout, as far as it was read."""
+        return self._processes[0].data
+
+    def begin(self) -> None:
+        """One for each stream."""
+        self._processes = [
+            LogProcess(
+                self._job.alloc.fifo(self._job.config.name, stream), self._directory / stream
+            )
+            for stream in ("stdout", "stderr")
+        ]
+
+    def kill(self) -> None:
+        """SIGKILL to both."""
+        for process in self._processes:
+            process.kill()
+
+    def finish(self) -> bytes:
+        """All of stdout, when both logs have ended."""
+        out, _ = [process.finish() for process in self._processes]
+        return out
+
+    def close(self) -> None:
+        """Ends what is left of a test that failed."""
+        for process in self._processes:
+            process.end()
+
+
 class Killer:
     """Kills what is around one task, and brings back what an operator or Nomad would."""
 
-    def __init__(self, driver: Driver, job: Job, handle: Handle) -> None:
+    def __init__(self, driver: Driver, job: Job, handle: Handle, readers: Readers) -> None:
         self._driver, self._job, self._handle = driver, job, handle
+        self._readers = readers
 
     def kill(self, victim: str) -> None:
         """Ends one of VICTIMS without a warning."""
@@ -48,17 +88,14 @@ class Killer:
         elif victim == "containerd":
             self._driver.containerd.down()
         else:
-            for reader in self._job.readers:
-                reader.cancel()
+            self._readers.kill()
 
     async def bring_back(self, victims: tuple[str, ...]) -> None:
         """Only what does not come back by itself: a worker and a launcher have to."""
         if "containerd" in victims:
             await asyncio.to_thread(self._driver.containerd.start)
         if "reader" in victims:
-            await asyncio.gather(*self._job.readers, return_exceptions=True)
-            self._job.readers.clear()
-            self._job.read_logs()
+            self._readers.begin()
         if "plugin" in victims:
             await self._driver.session.launch()
             await self._driver.session.recover(self._handle)
@@ -86,23 +123,38 @@ def _pid(driver: Driver, job: Job) -> str:
     return rows[0][1]
 
 
-async def _serves(driver: Driver, job: Job) -> None:
+async def _serves(driver: Driver, job: Job, readers: Readers) -> None:
     """Stats and exec work, and the log goes on."""
     stats = driver.session.stats(job.id, 0.1)
     assert (await anext(stats)).memory.usage
     await stats.aclose()
     assert (await driver.session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
-    await _more(job, 1)
+    await _more(readers, 1)
 
 
-async def _more(job: Job, size: int) -> None:
-    wanted = len(job.out) + size
-    await until(lambda: len(job.out) >= wanted, 20, "the log stands still")
+async def _more(readers: Readers, size: int) -> None:
+    wanted = len(readers.out) + size
+    await until(lambda: len(readers.out) >= wanted, 20, "the log stands still")
+
+
+@pytest.fixture
+def job(driver: Driver) -> Job:
+    """A task that is not started."""
+    return driver.task()
+
+
+@pytest.fixture
+def readers(job: Job, tmp_path: Path) -> Iterator[Readers]:
+    """Of the task's logs."""
+    made = Readers(job, tmp_path)
+    made.begin()
+    yield made
+    made.close()
 
 
 @pytest.mark.parametrize("victims", ROUNDS, ids="+".join)
 def test_a_task_does_not_notice_what_is_killed_around_it(
-    driver: Driver, busybox_image: str, victims: tuple[str, ...]
+    driver: Driver, busybox_image: str, job: Job, readers: Readers, victims: tuple[str, ...]
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when the test fails
@@ -110,27 +162,28 @@ def test_a_task_does_not_notice_what_is_killed_around_it(
 
     async def life() -> None:
         async with launched(driver) as session:
-            job = driver.task()
-            handle = await driver.start(job, busybox_image, COUNTER)
-            killer = Killer(driver, job, handle)
+            config = {"image": busybox_image, "command": "/bin/sh", "args": ["-c", COUNTER]}
+            handle = await session.start(job.config, config)
+            killer = Killer(driver, job, handle, readers)
             directory = driver.state_dir / "tasks" / job.container
-            await until(lambda: job.out, 10)
+            await until(lambda: readers.out, 10)
             pid = _pid(driver, job)
             for _ in range(2):
-                await _more(job, chance.randrange(2000))
+                await _more(readers, chance.randrange(2000))
                 for victim in chance.sample(victims, len(victims)):
                     killer.kill(victim)
                 await killer.bring_back(victims)
                 await until(lambda: worker_pid(directory), 15, "no worker came back")
-                await _serves(driver, job)
+                await _serves(driver, job, readers)
                 assert _pid(driver, job) == pid
             worker = worker_pid(directory)
             local = Path(job.alloc.path, "t", "local")
             (local / "stop").touch()
             assert (await session.wait(job.id)).exit_code == 23
-            await driver.end(job)
+            await session.destroy(job.id)
+            written = await asyncio.to_thread(readers.finish)
             last = int((local / "last").read_text())
-            assert job.out.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
+            assert written.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
             # Its launcher may be dead, so that nobody counts it among a launcher's children.
             await until(lambda: not _runs(worker), 10, "the worker is left")
             await until(

@@ -57,7 +57,7 @@ class LogProcess:
         self.end()
 
     def end(self) -> None:
-        """SIGKILL, whatever it does."""
+        """SIGKILL, whatever it does; nothing if it has ended."""
         self._process.kill()
         self._process.wait(10)
 

@@ -1,0 +1,34 @@
+"""Events before anybody listens, and after."""
+
+from __future__ import annotations
+
+import asyncio
+
+from actors.event_actor import QUEUE_LENGTH, EventActor
+from actors.messages import Publish, Subscribe, Unsubscribe
+from actors.nomad_types import TaskEvent
+
+
+def test_the_first_subscriber_gets_what_came_before_it_and_the_second_does_not() -> None:
+    async def story() -> None:
+        actor = EventActor.start()
+        loop = asyncio.get_running_loop()
+        queues: list[asyncio.Queue[TaskEvent]] = [asyncio.Queue(QUEUE_LENGTH) for _ in range(2)]
+        try:
+            actor.tell(Publish(event=event("early")))
+            for queue in queues:
+                actor.tell(Subscribe(queue=queue, loop=loop))
+            actor.tell(Publish(event=event("late")))
+            assert [(await queues[0].get()).message for _ in range(2)] == ["early", "late"]
+            assert (await queues[1].get()).message == "late"
+            for queue in queues:
+                actor.tell(Unsubscribe(queue=queue))
+                assert queue.empty()
+        finally:
+            await asyncio.to_thread(actor.stop)
+
+    asyncio.run(story())
+
+
+def event(text: str) -> TaskEvent:
+    return TaskEvent(task_id="a/t/1", alloc_id="a", task_name="t", timestamp_ns=1, message=text)
