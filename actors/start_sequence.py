@@ -274,7 +274,7 @@ class _Start:
 
     async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> ShimAddress | None:
         self._later("task", teardown.delete_task, self._containerd, self._id)
-        pid = await self._containerd.create_task(
+        creating = self._containerd.create_task(
             self._id,
             mounts,
             stdin="",
@@ -282,6 +282,12 @@ class _Start:
             stderr=link.log_path(self._plan.stderr),
             terminal=False,
         )
+        try:
+            pid = await creating
+        except DriverError as error:
+            # Without its worker the shim has no log FIFO to open, and that is what it tells.
+            await _ask_whether_alive(link, error)
+            raise
         if self._task.resources.cpuset_cgroup:
             await asyncio.to_thread(
                 limits.join_cpuset,
@@ -330,6 +336,20 @@ class _Start:
             stop_signal=self._options.stop_signal or self._image.config.stop_signal,
             image=self._image.name,
         )
+
+
+async def _ask_whether_alive(link: WorkerLink, failure: DriverError) -> None:
+    """Raises a failure of its own, that a new start may not meet, where the worker has died."""
+    try:
+        await link.request("hello")
+    except DriverError as lost:
+        raise DriverError(
+            "the task's worker went away in the middle of the start",
+            details=str(failure),
+            resolution="start the task again",
+            recoverable=True,
+            code=Code.UNAVAILABLE,
+        ) from lost
 
 
 async def _all(*steps: Awaitable[Any]) -> list[Any]:

@@ -1,0 +1,69 @@
+"""Others than the plugin are killed in each step of a start: one task runs, or none and again."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import itertools
+
+import pytest
+
+from actors.nomad_types import TaskState
+from proto.containerd import snapshots_pb2
+from proto.errors import DriverError
+from tests.support.driver import Job
+from tests.support.launcher import worker_pid
+from tests.support.stage import IMAGE, SLEEPER, STEPS, Stage
+from tests.support.victims import CONTAINERD, LAUNCHER, WORKER, Victims, runs
+from tests.support.waiting import until
+
+OTHERS = (WORKER, LAUNCHER, CONTAINERD)
+VICTIMS = [(one,) for one in OTHERS] + list(itertools.combinations(OTHERS, 2))
+CONFIG = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+
+
+async def cut(stage: Stage, step: str, victims: tuple[str, ...], *, after: bool) -> Job:
+    """A job; its start met a death at this step, and has been tried again as Nomad does."""
+    job = stage.driver.task()
+    fault = stage.containerd.hang(STEPS[step][0], after=after)
+    starting = asyncio.create_task(stage.session.start(job.config, CONFIG))
+    await until(lambda: fault.calls, 20, f"no start reaches {step}")
+    state = stage.driver.state_dir / "tasks" / job.container
+    await until(lambda: worker_pid(state), 20, "no worker")
+    around = Victims(stage.driver, job)
+    around.kill(*victims)
+    stage.containerd.faults.clear()
+    await around.bring_back(*victims, handle=None)
+    try:
+        await starting
+    except DriverError as error:
+        assert victims != (LAUNCHER,), "a worker needs its launcher no more"
+        assert error.recoverable, str(error)
+        await until(lambda: not runs(around.worker), 10, "the worker is left")
+        stage.driver.wait_clean()
+        job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+        await stage.session.start(job.config, CONFIG)
+    return job
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
+@pytest.mark.parametrize("step", list(STEPS)[3:])
+@pytest.mark.parametrize("victims", VICTIMS, ids="+".join)
+def test_a_start_whose_helpers_are_killed_runs_once_or_can_be_made_again(
+    stage: Stage, step: str, victims: tuple[str, ...], after: bool
+) -> None:
+    async def story() -> None:
+        job = await cut(stage, step, victims, after=after)
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        books = stage.containerd.books
+        active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
+        assert len(books.containers) == len(stage.containerd.tasks.tasks) == len(active) == 1
+        state = stage.driver.state_dir / "tasks" / job.container
+        worker = await until(lambda: worker_pid(state), 10, "no worker came back")
+        stats = stage.session.stats(job.id, 0.1)
+        await anext(stats)
+        await stats.aclose()
+        await stage.session.destroy(job.id)
+        await until(lambda: not runs(worker), 10, "the worker is left")
+
+    stage.play(story())
