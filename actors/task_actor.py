@@ -343,7 +343,7 @@ class TaskActor(pykka.ThreadingActor):
 
     def _destroy(self, message: Destroy) -> None:
         if self._phase is Phase.GONE:
-            message.reply.answer(None)
+            self._destroy_gone(message.reply)
             return
         if self._phase in ALIVE and not message.force:
             raise DriverError(
@@ -358,6 +358,17 @@ class TaskActor(pykka.ThreadingActor):
             self._abort()
         elif before is not Phase.DESTROYING:
             self._tear_down()
+
+    def _destroy_gone(self, reply: Reply[None]) -> None:
+        """Nothing is left, but of what could not be recovered: that has only lost its actor."""
+        if not self._recovers or self._running is not None:
+            reply.answer(None)
+            return
+
+        def done(_: None, error: BaseException | None) -> None:
+            reply.fail(error) if error is not None else reply.answer(None)
+
+        spawn(self._services.loop, self._removal_by_name(), done)
 
     def _abort(self) -> None:
         if self._begin is not None:

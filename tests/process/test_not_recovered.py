@@ -1,0 +1,82 @@
+"""What is left of a task that could not be recovered: Nomad destroys it, then starts it anew."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pykka
+import pytest
+
+from actors import identifiers
+from actors.bridge import Reply, tell
+from actors.driver import ActorGateway
+from actors.messages import Destroy, Recover
+from actors.phases import Phase
+from actors.settings import DriverSettings, TaskOptions
+from actors.task_actor import TaskActor
+from proto.errors import DriverError
+from tests.support.driver import Driver
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.needs import need_root_here
+from tests.support.workers import LauncherProcess
+
+IMAGE = "127.0.0.1:9/left:1"
+
+
+class _Slow(pykka.ThreadingActor):
+    """A supervisor that has not yet heard that the task's actor is done."""
+
+    use_daemon_thread = True
+
+    def on_receive(self, message: object) -> None:
+        """Nothing."""
+
+
+def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_task(
+    tmp_path: Path,
+) -> None:
+    need_root_here()
+
+    async def story(containerd: FakeContainerd, launcher: LauncherProcess) -> None:
+        driver = Driver(containerd, tmp_path)
+        job = driver.task()
+        job.read_logs()
+        gateway = ActorGateway()
+        await gateway.configure(
+            DriverSettings(
+                containerd_address=containerd.address,
+                containerd_namespace=containerd.namespace,
+                state_dir=str(launcher.state_dir),
+                total_mhz=1000,
+                cores=1,
+                image_gc=False,
+            )
+        )
+        options = TaskOptions(
+            image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
+        )
+        started = await gateway.start_task(job.config, options)
+        supervisor = _Slow.start()
+        actor = TaskActor.start(gateway._ready(), job.config, supervisor, Phase.RECOVERING)
+        recovered: Reply[None] = Reply()
+        tell(
+            actor,
+            Recover(version=started.handle_version, driver_state=b"no handle", reply=recovered),
+        )
+        with pytest.raises(DriverError, match="failed to decode task state"):
+            await recovered.future
+        destroyed: Reply[None] = Reply()
+        tell(actor, Destroy(force=True, reply=destroyed))
+        await destroyed.future
+        await job.logs_end()
+        assert containerd.leftovers() == []
+        directory = identifiers.task_directory(launcher.state_dir, job.container)
+        assert not directory.exists()
+        actor.stop()
+        supervisor.stop()
+        await gateway.shutdown()
+
+    with FakeContainerd() as containerd, LauncherProcess() as launcher:
+        containerd.add_image(IMAGE)
+        asyncio.run(asyncio.wait_for(story(containerd, launcher), 30))
