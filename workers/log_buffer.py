@@ -147,8 +147,8 @@ class LogBuffer:
         else:
             if full and stalled:
                 self._say(wire.BLOCKED)
-            moves = unread != self._unread
-            self._pause = min(self._pause * 2, _AGAIN if moves else _LATER)
+            settled = stalled and unread == self._unread
+            self._pause = min(self._pause * 2, _LATER if settled else _AGAIN)
         if stalled and self.state == wire.READING:
             self._say(wire.STALLED)
 
