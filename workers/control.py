@@ -7,11 +7,13 @@ costs that connection only.
 from __future__ import annotations
 
 import os
+import select
 import struct
 
 from proto import frames
-from proto.errors import DriverError
-from workers import bare
+from proto.errors import Code, DriverError
+from proto.shortage import remedy
+from workers import bare, wire
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
@@ -31,6 +33,8 @@ MAX_CONNECTIONS = 64
 _BACKLOG = 512  # connect() does not wait when it is full, it fails with EAGAIN
 _CHUNK_BYTES = 4096
 _UCRED = struct.Struct("3i")
+_STDIN = 0
+_HEAR_MS = 100
 
 
 class Connection:
@@ -193,8 +197,7 @@ class Listener:
         if sock is None:
             return
         if len(self.connections()) >= MAX_CONNECTIONS:
-            # Out of descriptors, accept() would fail and the loop spin: refuse long before.
-            sock.close()
+            refuse(sock, _crowded())
             return
         self.adopt(sock, frames.Decoder())
 
@@ -225,7 +228,9 @@ def accept(listener: bare.socket) -> bare.socket | None:
     """
     try:
         sock = bare.accept(listener)
-    except OSError:
+    except OSError as error:
+        if not would_block(error):
+            turn_away(listener, error)
         return None
     credentials = sock.getsockopt(bare.SOL_SOCKET, bare.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(credentials)
@@ -233,6 +238,58 @@ def accept(listener: bare.socket) -> bare.socket | None:
         return sock
     sock.close()
     return None
+
+
+def turn_away(listener: bare.socket, error: OSError) -> None:
+    """Tells whoever waits that there is no descriptor for it: left there, the loop would spin.
+
+    Standard input, /dev/null, is given up for it and taken again.
+    """
+    os.close(_STDIN)
+    try:
+        refuse(bare.accept(listener), _short_of(error))
+    except OSError:
+        return  # it has gone
+    finally:
+        os.open(os.devnull, os.O_RDONLY)
+
+
+def refuse(sock: bare.socket, error: DriverError) -> None:
+    """Tells a new peer why it is not served, when it has asked: before, its asking would fail."""
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    poll.poll(_HEAR_MS)
+    say_failed(sock, error)
+    sock.close()
+
+
+def say_failed(sock: bare.socket, error: DriverError) -> None:
+    """Tells a peer why it is not served; it may have gone."""
+    try:
+        sock.setblocking(False)
+        sock.send(frames.encode({"ok": False, "event": wire.FAILED, "error": error.to_wire()}))
+    except OSError:
+        return
+
+
+def _short_of(error: OSError) -> DriverError:
+    return DriverError(
+        f"process {os.getpid()} of the driver can take no more connections",
+        details=error.strerror or str(error),
+        resolution=remedy(error),
+        recoverable=True,
+        code=Code.EXHAUSTED,
+    )
+
+
+def _crowded() -> DriverError:
+    return DriverError(
+        f"process {os.getpid()} of the driver can take no more connections",
+        details=f"it has {MAX_CONNECTIONS}",
+        resolution="close some: who asks for stats or recovers a task has one",
+        recoverable=True,
+        code=Code.EXHAUSTED,
+    )
 
 
 def unlink(directory: int, name: str) -> None:

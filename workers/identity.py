@@ -60,12 +60,19 @@ def open_pidfd(process: Identity) -> int | None:
     """A pidfd of exactly this process, or None when it is gone.
 
     The start time is read again after the open: from then on the descriptor cannot mean another.
+
+    Raises:
+        OSError: there is no descriptor left.
     """
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return None
-    if identify(process.pid) == process:
-        return descriptor
+    try:
+        if identify(process.pid) == process:
+            return descriptor
+    except OSError:
+        os.close(descriptor)
+        raise
     os.close(descriptor)
     return None

@@ -1,7 +1,8 @@
 """What a worker leaves on disk for the plugin and for its own successor: small versioned records.
 
 A record is there whole or not at all, and is on the disk when `write` returns: written beside its
-place, synced, renamed over it, and the directory synced.
+place, synced, renamed over it, and the directory synced. The room for it is taken when the worker
+begins, so a worker that begins has a place for its task's exit.
 """
 
 from __future__ import annotations
@@ -23,15 +24,77 @@ VERSION = 1
 """Of the records. A new field is no new version: who does not know it passes it over."""
 
 _MAX_BYTES = 65536
+_ROOM_BYTES = 4096
 
 
-def write_exit(directory: int, record: ExitRecord) -> None:
-    """Keeps the task's exit in its state directory, given as a descriptor.
+class Place:
+    """Room for one record, taken before there is one.
+
+    Neither a disk that fills meanwhile nor a lack of descriptors keeps the record away then.
+
+    Args:
+        directory: descriptor of the directory.
+        name: of the record in it.
 
     Raises:
-        DriverError: code EXHAUSTED, the disk does not take it.
+        OSError: there is no room now.
     """
-    write(directory, wire.EXIT_RECORD, record.to_wire())
+
+    def __init__(self, directory: int, name: str) -> None:
+        self._directory = directory
+        self._name = name
+        self._file = os.open(f"{name}.new", _NEW_FILE, 0o600, dir_fd=directory)
+        try:
+            os.posix_fallocate(self._file, 0, _ROOM_BYTES)
+        except OSError:
+            self.close()
+            raise
+
+    def write(self, fields: Mapping[str, object]) -> None:
+        """Puts the record in place, atomically and durably, and lets the room go.
+
+        Raises:
+            DriverError: code EXHAUSTED; it may be tried again.
+        """
+        try:
+            self._write(frames.pack({"v": VERSION, **fields}))
+        except OSError as error:
+            raise DriverError(
+                f"the record {self._name!r} cannot be written to the task's state directory",
+                details=str(error),
+                resolution="free space in the driver's state_dir",
+                recoverable=True,
+                code=Code.EXHAUSTED,
+            ) from error
+        self.close()
+
+    def _write(self, body: bytes) -> None:
+        new, directory = f"{self._name}.new", self._directory
+        if not os.access(new, os.F_OK, dir_fd=directory, follow_symlinks=False):
+            # Somebody tidied up: what has no name cannot be renamed.
+            os.close(self._file)
+            self._file = -1
+            self._file = os.open(new, _NEW_FILE, 0o600, dir_fd=directory)
+        _write_all(self._file, body)
+        os.ftruncate(self._file, len(body))
+        os.fsync(self._file)
+        os.rename(new, self._name, src_dir_fd=directory, dst_dir_fd=directory)
+        os.fsync(directory)
+
+    def close(self) -> None:
+        """Gives the descriptor back."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+
+def place_of_exit(directory: int) -> Place:
+    """Room for the task's exit in its state directory, given as a descriptor.
+
+    Raises:
+        OSError: there is no room now.
+    """
+    return Place(directory, wire.EXIT_RECORD)
 
 
 def read_exit(directory: str) -> ExitRecord | None:
@@ -42,32 +105,6 @@ def read_exit(directory: str) -> ExitRecord | None:
     """
     fields = read(directory, wire.EXIT_RECORD)
     return None if fields is None else ExitRecord.from_wire(fields)
-
-
-def write(directory: int, name: str, fields: Mapping[str, object]) -> None:
-    """Puts a record in place, atomically and durably.
-
-    Raises:
-        DriverError: code EXHAUSTED.
-    """
-    body = frames.pack({"v": VERSION, **fields})
-    try:
-        file = os.open(f"{name}.new", _NEW_FILE, 0o600, dir_fd=directory)
-        try:
-            _write_all(file, body)
-            os.fsync(file)
-        finally:
-            os.close(file)
-        os.rename(f"{name}.new", name, src_dir_fd=directory, dst_dir_fd=directory)
-        os.fsync(directory)
-    except OSError as error:
-        raise DriverError(
-            f"the record {name!r} cannot be written to the task's state directory",
-            details=str(error),
-            resolution="free space in the driver's state_dir",
-            recoverable=True,
-            code=Code.EXHAUSTED,
-        ) from error
 
 
 def read(directory: str, name: str) -> dict[str, object] | None:
@@ -106,13 +143,14 @@ def read(directory: str, name: str) -> dict[str, object] | None:
     return fields
 
 
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
+# Not emptied: what an earlier worker of the task had reserved may be the last there is.
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 def _write_all(file: int, body: bytes) -> None:
-    view = memoryview(body)
-    while view:
-        view = view[os.write(file, view) :]
+    done = 0
+    while done < len(body):
+        done += os.pwrite(file, body[done:], done)
 
 
 def _corrupt(path: str, details: str) -> DriverError:

@@ -26,6 +26,7 @@ import select
 import stat
 
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 from workers import pipe
 from workers.log_buffer import LogBuffer
 from workers.loop import HANG_UP, READ
@@ -185,7 +186,7 @@ def _open_fifo(path: str) -> int:
         finally:
             os.close(named)
     except OSError as error:
-        raise _unusable(path, error.strerror or str(error)) from error
+        raise _unusable(path, error.strerror or str(error), remedy(error)) from error
 
 
 def _name(path: str) -> int:
@@ -207,10 +208,11 @@ def _name(path: str) -> int:
     return descriptor
 
 
-def _unusable(path: str, why: str) -> DriverError:
+def _unusable(path: str, why: str, scarce: str = "") -> DriverError:
     return DriverError(
         f"the log FIFO {path} cannot be kept open",
         details=why,
-        resolution="Nomad makes it when the task starts; nothing else may replace it",
-        code=Code.PRECONDITION,
+        resolution=scarce or "Nomad makes it when the task starts; nothing else may replace it",
+        recoverable=bool(scarce),
+        code=Code.EXHAUSTED if scarce else Code.PRECONDITION,
     )

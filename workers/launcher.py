@@ -24,6 +24,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) 
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
+from proto.shortage import remedy
 from workers import bare, control, layout, procfs, rehearsal, succession, task_worker, wire
 from workers.notify import Notifier
 
@@ -76,13 +77,18 @@ class Launcher:
                 continue
             if ready[0][1] != select.POLLIN:  # shut down by `_retire`
                 return
-            accepted, accepting = pipe()
+            try:
+                accepted, accepting = pipe()
+            except OSError as error:
+                control.turn_away(self._listener, error)
+                continue
             try:
                 pid = fork()
             except OSError as error:
                 self._refuse(_cannot_fork(error))
                 pid = -1
             if pid == 0:
+                close(accepted)  # there may be no other descriptor left for the connection
                 self._serve_and_end(accepting)
             close(accepting)
             read(accepted, 1)
@@ -91,8 +97,7 @@ class Launcher:
     def _refuse(self, error: DriverError) -> None:
         sock = control.accept(self._listener)
         if sock is not None:
-            _send(sock, _failed(error))
-            sock.close()
+            control.refuse(sock, error)
 
     def _serve_and_end(self, accepting: int) -> NoReturn:
         """The child's life. The launcher's frames and objects stay as they are, never used again.
@@ -121,7 +126,7 @@ class Launcher:
                 return self._work(sock, decoder, request.get("spec"))
             _send(sock, self._answer(request))
         except DriverError as error:
-            _send(sock, _failed(error))
+            control.say_failed(sock, error)
         return 0
 
     def _work(self, sock: bare.socket, decoder: frames.Decoder, spec: object) -> int:
@@ -227,15 +232,11 @@ def _send(sock: bare.socket, frame: Frame) -> None:
         return  # who asked is gone
 
 
-def _failed(error: DriverError) -> Frame:
-    return {"ok": False, "event": wire.FAILED, "error": error.to_wire()}
-
-
 def _cannot_fork(error: OSError) -> DriverError:
     return DriverError(
-        "a worker cannot be forked",
+        "the launcher cannot fork a worker",
         details=error.strerror or str(error),
-        resolution="see the launcher's limits of processes and memory",
+        resolution=remedy(error) or "see the launcher's limits of processes and memory",
         recoverable=True,
         code=Code.EXHAUSTED,
     )

@@ -39,7 +39,10 @@ def set_name(name: str) -> None:
 
 
 def say(line: str) -> None:
-    """A line on stderr: the launcher's log, which its workers share."""
+    """A line on stderr: the launcher's log, which its workers share. Lost on a full disk."""
     moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
-    sys.stderr.write(f"{moment} [{os.getpid()}] {line}\n")
-    sys.stderr.flush()
+    try:
+        sys.stderr.write(f"{moment} [{os.getpid()}] {line}\n")
+        sys.stderr.flush()
+    except OSError:
+        return

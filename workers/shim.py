@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 from workers import bare, ttrpc
 from workers.loop import READ, WRITE, would_block
 
@@ -36,7 +37,8 @@ class Shim:
             not called. Calls in flight are answered with UNAVAILABLE before it.
 
     Raises:
-        DriverError: UNAVAILABLE when nobody listens, UNSUPPORTED for an unknown api.
+        DriverError: UNAVAILABLE when nobody listens, EXHAUSTED when this process has no descriptor
+            for it, UNSUPPORTED for an unknown api.
     """
 
     def __init__(self, loop: Loop, target: ShimTarget, on_lost: Callable[[str], None]) -> None:
@@ -160,7 +162,10 @@ class Shim:
 
 def _connect(address: str, container_id: str) -> bare.socket:
     """Does not block: connect() on a unix socket succeeds or fails at once."""
-    sock = bare.stream()
+    try:
+        sock = bare.stream()
+    except OSError as error:
+        raise _short_of(container_id, error) from error
     sock.setblocking(False)
     try:
         if address.startswith("unix://"):
@@ -169,6 +174,8 @@ def _connect(address: str, container_id: str) -> bare.socket:
             sock.connect(b"\0" + address.encode())
     except OSError as error:
         sock.close()
+        if remedy(error):
+            raise _short_of(container_id, error) from error
         raise _gone(container_id, f"{address}: {error.strerror or error}") from error
     return sock
 
@@ -181,6 +188,16 @@ def _connect_path(sock: bare.socket, path: str) -> None:
         sock.connect(f"/proc/self/fd/{descriptor}/{name}")
     finally:
         os.close(descriptor)
+
+
+def _short_of(container_id: str, error: OSError) -> DriverError:
+    return DriverError(
+        f"the shim of container {container_id} cannot be asked",
+        details=error.strerror or str(error),
+        resolution=remedy(error) or "see the limits of the task's worker",
+        recoverable=True,
+        code=Code.EXHAUSTED,
+    )
 
 
 def _gone(container_id: str, why: str) -> DriverError:

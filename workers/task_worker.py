@@ -14,6 +14,7 @@ import time
 
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
+from proto.shortage import remedy
 from workers import bare, control, identity, journal, procfs, wire
 from workers.drain import Drain
 from workers.keepers import Keeper
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
+_RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
 
 
 class Worker:
@@ -44,6 +46,7 @@ class Worker:
         self.identity = _own_identity()
         self._directory = _open_directory(spec.dir)
         self._lock = _lock(self._directory, spec, self.identity)
+        self._place: journal.Place | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
         self._keepers: list[Keeper] = []
@@ -52,6 +55,8 @@ class Worker:
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
             self._exit = journal.read_exit(spec.dir)
+            if self._exit is None:
+                self._place = journal.place_of_exit(self._directory)
             for path in dict.fromkeys((spec.stdout, spec.stderr)):
                 if path not in _NO_LOG:
                     keeper = Keeper(self.loop, path, spec, self._drain.look, self._on_stall)
@@ -216,6 +221,8 @@ class Worker:
         """Gives back the descriptors that are left after `end`; a worker that exits need not."""
         for connection in self.listener.connections():
             connection.close()
+        if self._place is not None:
+            self._place.close()
         os.close(self._lock)
         os.close(self._directory)
 
@@ -227,10 +234,7 @@ class Worker:
 
     def _on_exit(self, record: ExitRecord) -> None:
         self._exit = record
-        try:
-            journal.write_exit(self._directory, record)
-        except DriverError as error:
-            procfs.say(f"worker: exit {record.code} is known to this process only: {error}")
+        self._keep_exit(record, _RECORD_AGAIN_S)
         for connection in self.listener.connections():
             if connection.stats_timer is not None:
                 connection.stats_timer.cancel()
@@ -261,6 +265,17 @@ class Worker:
         states = self._log_states.items()
         self._log_states = {name: one for name, one in states if one.state != wire.READING}
 
+    def _keep_exit(self, record: ExitRecord, again_s: float) -> None:
+        """Writes the exit record; what cannot be written now is tried again until the task goes."""
+        if self._place is None:
+            return
+        try:
+            self._place.write(record.to_wire())
+        except DriverError as error:
+            procfs.say(f"worker: exit {record.code} is known to this process only yet: {error}")
+            longer_s = min(again_s * 2, _RECORD_AGAIN_MAX_S)
+            self.loop.later(again_s, lambda: self._keep_exit(record, longer_s))
+
     def _on_drained(self, complete: bool) -> None:  # noqa: FBT001 - Drain's callback
         self._drained = complete
         self.listener.broadcast(_drained_event(complete=complete))
@@ -275,8 +290,7 @@ def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
     try:
         worker = Worker(_parse(spec))
     except (DriverError, OSError) as error:
-        connection = control.Connection(Loop(), sock, decoder, _ignore)
-        connection.send({"event": wire.FAILED, "error": _as_driver_error(error).to_wire()})
+        control.say_failed(sock, _as_driver_error(error, spec))
         return 1
     connection = worker.listener.adopt(sock, decoder)
     connection.send(
@@ -291,10 +305,6 @@ def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
     connection.take(decoder.feed(b""))
     worker.loop.run()
     return 0
-
-
-def _ignore(_connection: Connection, _request: Frame) -> None:
-    """Serves nobody."""
 
 
 def _parse(spec: object) -> WorkerSpec:
@@ -322,7 +332,9 @@ def _open_directory(path: str) -> int:
         raise DriverError(
             f"the task's state directory {path!r} cannot be opened",
             details=error.strerror or str(error),
-            code=Code.PRECONDITION,
+            resolution=remedy(error),
+            recoverable=bool(remedy(error)),
+            code=Code.EXHAUSTED if remedy(error) else Code.PRECONDITION,
         ) from error
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
@@ -361,13 +373,14 @@ def _precondition(brief: str) -> DriverError:
     return DriverError(brief, code=Code.PRECONDITION)
 
 
-def _as_driver_error(error: DriverError | OSError) -> DriverError:
+def _as_driver_error(error: DriverError | OSError, spec: object) -> DriverError:
     if isinstance(error, DriverError):
         return error
+    place = spec.get("dir") if isinstance(spec, dict) else ""
     return DriverError(
-        "the task's worker cannot be set up",
+        f"the task's worker cannot be set up in {place}",
         details=str(error),
-        resolution="see that the driver's state_dir is writable and has space",
+        resolution=remedy(error) or "see that the driver's state_dir is writable",
         recoverable=True,
         code=Code.EXHAUSTED,
     )

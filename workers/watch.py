@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from proto.errors import DriverError
+from proto.errors import Code, DriverError
 from workers import bare, cgroups, identity, procfs, ttrpc
 from workers.loop import READ
 from workers.shim import Shim
@@ -24,6 +24,7 @@ _ORPHAN_S = 5.0
 """How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
 
 _KILLED_S = 5.0
+_AGAIN_S = 1.0
 
 
 class Watch:
@@ -104,10 +105,10 @@ class Watch:
         The shim is the process's reaper and has just named its pid, so it is not another's yet.
         Should it have ended in between, Wait answers and the pidfd is never used.
         """
-        process = identity.identify(pid)
-        pidfd = identity.open_pidfd(process) if process else None
-        self._pidfd = -1 if pidfd is None else pidfd
         try:
+            process = identity.identify(pid)
+            pidfd = identity.open_pidfd(process) if process else None
+            self._pidfd = -1 if pidfd is None else pidfd
             self.readings = cgroups.locate(pid)
         except OSError as error:
             procfs.say(
@@ -131,11 +132,21 @@ class Watch:
         if self._tries > 1:
             self._lose(why)
             return
+        self._connect_again(why)
+
+    def _connect_again(self, why: str) -> None:
+        if self.ended:
+            return
         try:
             self._shim = Shim(self._loop, self.target, self._on_lost)
         except DriverError as error:
-            self._lose(error.details or why)
+            if error.code is Code.EXHAUSTED:  # ours, which says nothing of the shim
+                self._timer = self._loop.later(_AGAIN_S, lambda: self._connect_again(why))
+            else:
+                self._timer = None
+                self._lose(error.details or why)
             return
+        self._timer = None
         self.begin(self._on_seen_again)
 
     def _on_seen_again(self, _pid: int, _status: str, error: DriverError | None) -> None:

@@ -72,7 +72,7 @@ def test_a_worker_holds_nothing_of_its_launcher(launcher: LauncherProcess) -> No
     assert links.count("/dev/null") == 2
     assert links.count("anon_inode:[eventpoll]") == 1
     assert len([link for link in links if link.startswith("socket:")]) == 2
-    assert len(links) == 8, f"and stderr, the state directory, its lock, but: {links}"
+    assert len(links) == 9, f"and stderr, the state directory, its lock, its record, but: {links}"
 
 
 def test_fifty_forks_leave_no_descriptor_and_no_zombie(launcher: LauncherProcess) -> None:

@@ -138,6 +138,8 @@ def test_more_connections_than_it_keeps_are_turned_away(
         for _ in range(control.MAX_CONNECTIONS + 5):
             peers.append(launcher.control(name))  # noqa: PERF401 - closed also if one fails
         assert peers[0].ask("hello")["ok"] is True
+        code, text = error_of(peers[-1].receive() or {})
+        assert (code, "no more connections" in text) == ("exhausted", True)
         assert peers[-1].receive() is None
         assert worker.ask("hello")["ok"] is True
     finally:
@@ -189,7 +191,8 @@ def test_end_frees_the_place_for_a_successor_before_it_is_answered(
         # Not waiting for the old one to be gone.
         worker.socket.close()
     finish(launcher.worker(name))
-    assert [path.name for path in launcher.task_dir(name).iterdir()] == [wire.WORKER_LOCK]
+    left = {path.name for path in launcher.task_dir(name).iterdir()}
+    assert left == {wire.WORKER_LOCK, "exit.new"}
 
 
 def test_a_directory_that_others_can_enter_is_refused(launcher: LauncherProcess, name: str) -> None:
@@ -282,7 +285,7 @@ def test_a_recorded_exit_is_told_by_the_next_worker_which_waits_for_nothing(
 ) -> None:
     directory = os.open(launcher.task_dir(name), os.O_RDONLY)
     record = ExitRecord(code=9, at_ns=77, oom_kills=1)
-    journal.write_exit(directory, record)
+    journal.place_of_exit(directory).write(record.to_wire())
     os.close(directory)
     worker = launcher.worker(name)
     hello = worker.ask("hello")

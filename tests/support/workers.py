@@ -108,8 +108,8 @@ class Peer:
 class LauncherProcess:
     """A real launcher in a short directory of its own; ends it and all its workers."""
 
-    def __init__(self, python: tuple[str, ...] = ()) -> None:
-        self.state_dir = Path(tempfile.mkdtemp(prefix="cdw-"))
+    def __init__(self, python: tuple[str, ...] = (), state_dir: Path | None = None) -> None:
+        self.state_dir = state_dir or Path(tempfile.mkdtemp(prefix="cdw-"))
         self.log = self.state_dir / wire.LAUNCHER_LOG
         self._argv = [
             *(sys.executable, "-I", *python),

@@ -25,7 +25,7 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def test_an_exit_is_read_back_as_it_was_written(directory: int, tmp_path: Path) -> None:
-    journal.write_exit(directory, RECORD)
+    journal.place_of_exit(directory).write(RECORD.to_wire())
     assert journal.read_exit(str(tmp_path)) == RECORD
 
 
@@ -36,9 +36,9 @@ def test_no_record_is_none(tmp_path: Path) -> None:
 def test_a_record_replaces_the_one_before_and_leaves_nothing_beside_it(
     directory: int, tmp_path: Path
 ) -> None:
-    journal.write_exit(directory, ExitRecord(code=1, at_ns=1))
+    journal.place_of_exit(directory).write(ExitRecord(code=1, at_ns=1).to_wire())
     (tmp_path / "exit").rename(tmp_path / "exit.new")  # of a worker that was killed half-way
-    journal.write_exit(directory, RECORD)
+    journal.place_of_exit(directory).write(RECORD.to_wire())
     assert journal.read_exit(str(tmp_path)) == RECORD
     assert [path.name for path in tmp_path.iterdir()] == ["exit"]
     assert (tmp_path / "exit").stat().st_mode & 0o777 == 0o600
@@ -84,12 +84,20 @@ def test_a_link_in_place_of_a_record_is_not_followed(tmp_path: Path) -> None:
     assert caught.value.code is Code.CORRUPT
 
 
-def test_a_record_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
-    directory = os.open(tmp_path, os.O_RDONLY)
+def test_a_record_that_cannot_be_written_says_what_to_do(directory: int, tmp_path: Path) -> None:
+    place = journal.place_of_exit(directory)
+    (tmp_path / "exit.new").unlink()
     tmp_path.rmdir()
-    try:
-        with pytest.raises(DriverError, match="state_dir") as caught:
-            journal.write_exit(directory, RECORD)
-    finally:
-        os.close(directory)
+    with pytest.raises(DriverError, match="state_dir") as caught:
+        place.write(RECORD.to_wire())
     assert caught.value.code is Code.EXHAUSTED
+    tmp_path.mkdir()
+
+
+def test_a_record_whose_reserved_file_somebody_removed_is_written_all_the_same(
+    directory: int, tmp_path: Path
+) -> None:
+    place = journal.place_of_exit(directory)
+    (tmp_path / "exit.new").unlink()
+    place.write(RECORD.to_wire())
+    assert journal.read_exit(str(tmp_path)) == RECORD

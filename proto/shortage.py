@@ -1,0 +1,19 @@
+"""What has run out when the kernel refuses, and what to do about it: the words, in one place."""
+
+from __future__ import annotations
+
+import errno
+
+_REMEDIES = {
+    errno.ENOSPC: "make room there: df shows the bytes, df -i the files",
+    errno.EDQUOT: "make room there, or raise the quota",
+    errno.EMFILE: "raise the process's limit of open files (LimitNOFILE of its unit)",
+    errno.ENFILE: "the whole machine has no open file left: see fs.file-nr, raise fs.file-max",
+    errno.EAGAIN: "raise the limit of processes and threads (TasksMax of its unit, pids.max)",
+    errno.ENOMEM: "free memory, or raise the memory limit of its unit",
+}
+
+
+def remedy(error: OSError) -> str:
+    """What to do where disk, descriptors, processes or memory ran out; else empty."""
+    return _REMEDIES.get(error.errno or 0, "")

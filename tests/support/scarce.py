@@ -1,0 +1,129 @@
+"""Taking away what processes live on: disk, descriptors, the right to fork. Given back at the end.
+
+Each takes it from what it is told and from nobody else: a file system of the test's own, the limit
+of one process, a cgroup with one process in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from containerd import kernel
+from tests.support.needs import missing, need_root_here
+
+
+class SmallDisk:
+    """A file system of a few kilobytes, until `close`.
+
+    Args:
+        directory: where it is mounted.
+        size: as tmpfs takes it.
+        inodes: how many files it holds.
+    """
+
+    def __init__(self, directory: Path, size: str = "1m", inodes: int = 1000) -> None:
+        need_root_here()
+        self.directory = directory
+        kernel.mount(
+            "tmpfs", str(directory), "tmpfs", 0, f"mode=0700,size={size},nr_inodes={inodes}"
+        )
+        self._ballast = directory / "ballast"
+
+    def fill(self) -> None:
+        """Takes every byte that is left."""
+        with self._ballast.open("ab", buffering=0) as ballast, _until_full():
+            while ballast.write(bytes(4096)):
+                pass
+
+    def fill_inodes(self) -> None:
+        """Takes every file that is left."""
+        self._ballast.mkdir(exist_ok=True)
+        with _until_full():
+            while True:
+                (self._ballast / secrets.token_hex(4)).touch()
+
+    def free(self) -> None:
+        """Gives all of it back."""
+        if self._ballast.is_dir():
+            for file in self._ballast.iterdir():
+                file.unlink()
+            self._ballast.rmdir()
+        self._ballast.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Unmounts it, whoever still has files open there."""
+        kernel.unmount(str(self.directory))
+
+
+@contextlib.contextmanager
+def _until_full() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+@contextlib.contextmanager
+def no_descriptors(pid: int, left: int = 0) -> Iterator[None]:
+    """A process that can open only so many files more."""
+    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+    free = (number for number in range(len(used) + left + 1) if number not in used)
+    limit = [number for number, _ in zip(free, range(left + 1), strict=False)][-1]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+
+
+@contextlib.contextmanager
+def no_forks(pid: int, more: int = 0) -> Iterator[None]:
+    """A process that can make only so many processes or threads more."""
+    group = _pids_cgroup()
+    home = _cgroup_of(pid)
+    try:
+        (group / "cgroup.procs").write_text(str(pid))
+        now = int((group / "pids.current").read_text())
+        (group / "pids.max").write_text(str(now + more))
+        yield
+    finally:
+        (group / "pids.max").write_text("max")
+        for member in (group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (home / "cgroup.procs").write_text(member)
+        group.rmdir()
+
+
+def _root_of_pids() -> Path:
+    roots = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
+    found = [root for root in roots if os.access(root / "cgroup.procs", os.W_OK)]
+    if not found:
+        missing("root", "no cgroup whose number of processes a test may limit")
+    return found[0]
+
+
+def _pids_cgroup() -> Path:
+    need_root_here()
+    group = _root_of_pids() / f"cd-test-{secrets.token_hex(4)}"
+    group.mkdir()
+    if not (group / "pids.max").exists():
+        group.rmdir()
+        missing("root", "the pids controller of cgroups is not there")
+    return group
+
+
+def _cgroup_of(pid: int) -> Path:
+    root = _root_of_pids()
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers.split(",") == (["pids"] if root.name == "pids" else [""]):
+            return root / path.lstrip("/")
+    return root
