@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
-from containerd import spec
+from containerd import silence, spec
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # After the command has ended, something it left in the background may still hold its outputs.
 _LINGER_S = 1.0
+_CLOSE_S = 10.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
 # runc's words: exec: "/x": stat /x: no such file or directory: unknown
@@ -154,18 +155,10 @@ class ExecSession:
 
     async def close(self) -> None:
         """Kills the command if it still runs and removes all that was made for it."""
-        containerd = self._services.containerd
         if self._created:
             try:
-                if not self._exited:
-                    with contextlib.suppress(DriverError):
-                        await containerd.kill_task(
-                            self._container, signal.SIGKILL, everyone=False, exec_id=self._id
-                        )
-                        await asyncio.wait_for(
-                            containerd.wait_task(self._container, self._id), _LINGER_S * 5
-                        )
-                await containerd.delete_exec(self._container, self._id)
+                with silence.within(_CLOSE_S):
+                    await self._remove()
             except (DriverError, TimeoutError) as error:
                 _log.warning("exec not removed", extra={"id": self._container, "why": str(error)})
         if self._stdin is not None:
@@ -173,6 +166,18 @@ class ExecSession:
         for reader in self._outputs:
             reader.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+
+    async def _remove(self) -> None:
+        containerd = self._services.containerd
+        if not self._exited:
+            with contextlib.suppress(DriverError):
+                await containerd.kill_task(
+                    self._container, signal.SIGKILL, everyone=False, exec_id=self._id
+                )
+                await asyncio.wait_for(
+                    containerd.wait_task(self._container, self._id), _LINGER_S * 5
+                )
+        await containerd.delete_exec(self._container, self._id)
 
 
 def _short(error: DriverError, program: str) -> DriverError:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.nomad_types import Fingerprint, Health
-from containerd import runtimes
+from containerd import runtimes, silence
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HEALTHY_S = 10.0
 _UNHEALTHY_S = 1.0
+_LOOK_S = 5.0
 _log = logging.getLogger(__name__)
 
 DISABLED = Fingerprint(
@@ -44,7 +45,8 @@ async def take(services: Services) -> Fingerprint:
     if not services.settings.enabled:
         return DISABLED
     try:
-        version = await services.containerd.version()
+        with silence.within(_LOOK_S):
+            version = await services.containerd.version()
         await services.launcher.ensure()
     except DriverError as error:
         return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})

@@ -18,7 +18,7 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -38,7 +38,7 @@ from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage, Publish
 from actors.nomad_types import StartedTask, TaskConfig, TaskEvent
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_users, spec
+from containerd import rootfs_users, silence, spec
 from containerd.records import ContainerRecord
 from proto.errors import Code, DriverError
 from workers import wire
@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
 _LEASE_S = 3600.0
+# All steps together; after them each has a moment more.
+_UNDO_S, _UNDO_SILENT_S = 60.0, 5.0
+_TELL_AFTER_S = 10.0
 # By container: names of leases and held sources are the next start's too.
 _letting_go: dict[str, asyncio.Task[None]] = {}
 _log = logging.getLogger(__name__)
@@ -121,13 +124,16 @@ class _Start:
         self._id = made.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
+        self._left: list[str] = []
         self._patience = teardown.Patience(0.0)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         try:
             link, pid, started_at_ns = await self._steps()
-        except BaseException:
-            await _to_its_end(self._undo.aclose())
+        except BaseException as error:
+            await _to_its_end(self._undo_all(error))
+            if self._left and isinstance(error, DriverError):
+                raise teardown.with_rest(error, self._id, self._left) from error
             raise
         last = asyncio.get_running_loop().create_task(self._let_go())
         _letting_go[self._id] = last
@@ -143,11 +149,33 @@ class _Start:
         # Shielded: a second try wants the image too.
         self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
         link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
-        shim = await self._create(mounts, link)
-        await self._watch(link, shim)
-        # Taken before: a short task has ended when containerd answers.
-        started_at_ns = time.time_ns()
-        return link, await self._containerd.start_task(self._id), started_at_ns
+        with self._telling("containerd still makes the container"):
+            shim = await self._create(mounts, link)
+            await self._watch(link, shim)
+            # Taken before: a short task has ended when containerd answers.
+            started_at_ns = time.time_ns()
+            return link, await self._containerd.start_task(self._id), started_at_ns
+
+    @contextlib.contextmanager
+    def _telling(self, what: str) -> Generator[None, None, None]:
+        """Nobody who waits is left without a word."""
+        text = f"{what} after {_TELL_AFTER_S:g} s, on runtime {self._plan.runtime.name}"
+
+        def say() -> None:
+            tell(self._services.events, Publish(event=TaskEvent.now(self._task, text)))
+
+        telling = asyncio.get_running_loop().call_later(_TELL_AFTER_S, say)
+        try:
+            yield
+        finally:
+            telling.cancel()
+
+    async def _undo_all(self, cause: BaseException) -> None:
+        """In a time that is short where containerd has just kept silent: it does the undo, too."""
+        silent = cause.code is Code.TIMEOUT if isinstance(cause, DriverError) else True
+        short = silent and not await self._containerd.answers()
+        with silence.within(_UNDO_SILENT_S if short else _UNDO_S):
+            await self._undo.aclose()
 
     def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
         """Registers an undo step; its own failure is logged and hides nothing."""
@@ -156,7 +184,11 @@ class _Start:
             try:
                 await self._patience(lambda: undo(*arguments))
             except (DriverError, OSError) as error:
-                _log.warning("undo of a start failed", extra={"step": what, "why": str(error)})
+                self._left.append(what)
+                _log.warning(
+                    "undo of a start failed",
+                    extra={"id": self._id, "step": what, "why": str(error)},
+                )
 
         self._undo.push_async_callback(step)
 

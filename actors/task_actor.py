@@ -46,6 +46,7 @@ from actors.messages import (
 from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
 from actors.phases import ALIVE, Event, Phase
 from actors.signalling import StopLadder
+from containerd import silence
 from proto.errors import Code, DriverError
 from workers import wire
 from workers.wire import ExitRecord, LogState
@@ -61,6 +62,8 @@ if TYPE_CHECKING:
     from proto.frames import Frame
 
 _DRAIN_BUDGET_S = 3.0
+_REMOVAL_S = 60.0
+_DESTROY_AGAIN_S = 10.0
 _RETRY_S = 1.0
 _log = logging.getLogger(__name__)
 
@@ -383,28 +386,47 @@ class TaskActor(pykka.ThreadingActor):
         link, drained = self._link, self._drained or self._exit is None
         if link is not None and not link.closed and not drained:
             await teardown.until_drained(link, _DRAIN_BUDGET_S)
+        if link is not None and not link.closed and self._exit is None:
+            await teardown.kill(link)
         state = running.state
-        await teardown.Patience()(
-            lambda: teardown.remove(
-                self._services, state.container_id, link=link, snapshotter=state.snapshotter
+        with silence.within(_REMOVAL_S):
+            await teardown.Patience()(
+                lambda: teardown.remove(
+                    self._services, state.container_id, link=link, snapshotter=state.snapshotter
+                )
             )
-        )
 
     async def _removal_by_name(self) -> None:
         """Of what could not be recovered: the handle did not say what it is, its id does."""
         services, task = self._services, self._task
         container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
-        await teardown.Patience()(lambda: teardown.remove_if_ours(services, container, task.id))
+        with silence.within(_REMOVAL_S):
+            await teardown.Patience()(lambda: teardown.remove_if_ours(services, container, task.id))
 
     def _destroyed(self, error: BaseException | None) -> None:
         if error is not None:
             self._advance(Event.DESTROY_FAILED)
+            _log.warning("task is not removed", extra={"task_id": self._task.id, "why": str(error)})
             for destroyer in self._destroyers:
                 destroyer.fail(error)
             self._destroyers.clear()
+            if isinstance(error, DriverError) and error.recoverable:
+                self._destroy_later()
             return
         self._advance(Event.DESTROYED)
         self._gone()
+
+    def _destroy_later(self) -> None:
+        """Nomad does not ask again, and nobody else knows what is left."""
+        loop, ref = self._services.loop, self.actor_ref
+
+        def again() -> None:
+            reply: Reply[None] = Reply()
+            # A failure is told in the log alone.
+            reply.future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+            tell(ref, Destroy(force=True, reply=reply))
+
+        loop.call_soon_threadsafe(loop.call_later, _DESTROY_AGAIN_S, again)
 
     def _gone(self) -> None:
         for destroyer in self._destroyers:

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from actors import host_paths, identifiers, worker_link
@@ -74,21 +74,54 @@ async def remove(
     after its task, its snapshot after it, the state directory last.
 
     Raises:
-        DriverError: a step failed for another reason than that the thing is gone.
+        DriverError: a step failed for another reason than that the thing is gone. It says what is
+            left.
     """
     containerd = services.containerd
-    if snapshotter is None:
-        record = await containerd.get_container(container_id)
-        snapshotter = record.snapshotter if record else containerd.default_snapshotter
-    await delete_task(containerd, container_id)
-    await containerd.delete_container(container_id)
-    await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
-    await containerd.delete_lease(identifiers.lease_id(container_id))
+    left = ["task", "container", "snapshot", "lease"]
+    try:
+        if snapshotter is None:
+            record = await containerd.get_container(container_id)
+            snapshotter = record.snapshotter if record else containerd.default_snapshotter
+        await delete_task(containerd, container_id)
+        left.remove("task")
+        await containerd.delete_container(container_id)
+        left.remove("container")
+        await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
+        left.remove("snapshot")
+        await containerd.delete_lease(identifiers.lease_id(container_id))
+    except DriverError as error:
+        raise with_rest(error, container_id, left) from error
     if link is not None and not link.closed:
         await end_worker(link)
     pins = identifiers.pins_directory(services.state_dir, container_id)
     await asyncio.to_thread(host_paths.release, pins)
     await remove_directory(identifiers.task_directory(services.state_dir, container_id))
+
+
+def with_rest(error: DriverError, container_id: str, left: Sequence[str]) -> DriverError:
+    """The failure of a removal that says what it has left."""
+    return DriverError(
+        error.brief,
+        details=f"{error.details}; left of {container_id}: {', '.join(left)}",
+        resolution=error.resolution,
+        recoverable=error.recoverable,
+        code=error.code,
+    )
+
+
+async def kill(link: WorkerLink) -> None:
+    """Kills a task through its worker, which needs no containerd, and waits for its end.
+
+    What this cannot do, containerd is asked for next, so it raises nothing.
+    """
+    deadline = asyncio.get_running_loop().time() + _KILL_WAIT_S
+    with contextlib.suppress(DriverError):
+        await link.request("kill", signal=int(signal.SIGKILL), all=True)
+        while asyncio.get_running_loop().time() < deadline:
+            if (await link.request("hello")).get("exit"):
+                return
+            await asyncio.sleep(_POLL_S)
 
 
 async def remove_directory(directory: Path) -> None:

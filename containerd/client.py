@@ -39,9 +39,10 @@ from proto.containerd import (
 from proto.errors import Code, DriverError
 
 T = TypeVar("T")
-CALL_S = 10.0
+CALL_S = rpc.CALL_S
 # A runtime that creates or starts a container may wait for disk, cgroups or a VM.
 RUNTIME_S = 60.0
+_AT_ONCE_S = 2.0
 DEFAULT_SNAPSHOTTER = "overlayfs"
 _SNAPSHOTTER_TYPE = "io.containerd.snapshotter.v1"
 _SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
@@ -70,6 +71,14 @@ class Containerd:
         """Containerd's version."""
         found = await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=CALL_S)
         return Version(version=found.version, revision=found.revision)
+
+    async def answers(self) -> bool:
+        """Whether it answers at once. False also when nobody is there."""
+        try:
+            await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=_AT_ONCE_S)
+        except DriverError:
+            return False
+        return True
 
     async def snapshotters(self) -> tuple[str, ...]:
         """Names of the snapshotters that work."""

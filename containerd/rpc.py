@@ -10,6 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
+from containerd import silence
 from proto.containerd import (
     containers_pb2,
     content_pb2,
@@ -22,6 +23,9 @@ from proto.containerd import (
     version_pb2,
 )
 from proto.errors import Code, DriverError
+
+CALL_S = 10.0
+"""Most calls; one that gets more is attended to, see `silence`."""
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -188,12 +192,18 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
             recoverable=True,
             code=code,
         )
+    resolution = ""
     if code is Code.TIMEOUT:
-        text = "it took the request and did not answer in time"
+        text = f"at {address} it took the request and did not answer in time"
+        resolution = silence.ADVICE
     if code is Code.INTERNAL and "ttrpc: closed" in text:
         code, recoverable = Code.UNAVAILABLE, True
     return DriverError(
-        f"containerd cannot {what}", details=text, recoverable=recoverable, code=code
+        f"containerd cannot {what}",
+        details=text,
+        resolution=resolution,
+        recoverable=recoverable,
+        code=code,
     )
 
 
@@ -226,8 +236,22 @@ class AsyncCalls:
         """One call. `what` completes "containerd cannot …".
 
         Raises:
-            DriverError: see `as_driver_error`.
+            DriverError: see `as_driver_error`, and `silence` for calls that may take long.
         """
+        timeout_s = silence.time_for(timeout_s)
+        call = self._once(method, request, what, timeout_s, lease)
+        if timeout_s is not None and timeout_s <= CALL_S:
+            return await call
+        return await silence.attended(call, self._lives, what)
+
+    async def _once(
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        what: str,
+        timeout_s: float | None,
+        lease: str = "",
+    ) -> Response:
         stub = self._stubs.get(method.path) or self._stub(method)
         try:
             response: Response = await stub(
@@ -237,6 +261,9 @@ class AsyncCalls:
             raise as_driver_error(error, what, self.address) from None
         return response
 
+    async def _lives(self) -> None:
+        await self._once(VERSION, Empty(), "tell its version", silence.ANSWER_S)
+
     async def collect(
         self, method: Method[Request, Response], request: Request, what: str, timeout_s: float
     ) -> list[Response]:
@@ -245,6 +272,7 @@ class AsyncCalls:
         Raises:
             DriverError: see `as_driver_error`.
         """
+        timeout_s = silence.time_for(timeout_s) or timeout_s
         call = self._open().unary_stream(
             method.path, request_serializer=method.serialize, response_deserializer=method.parse
         )(request, timeout=timeout_s, metadata=metadata(self.namespace))

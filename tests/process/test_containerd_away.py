@@ -55,7 +55,9 @@ def test_a_containerd_that_accepts_and_is_silent_is_named_at_the_deadline(tmp_pa
         assert failed.value.code is Code.TIMEOUT
         assert failed.value.recoverable
         assert str(failed.value) == (
-            "containerd cannot tell its version: it took the request and did not answer in time"
+            f"containerd cannot tell its version: at {address} it took the request and did not"
+            " answer in time (see its log (journalctl -u containerd); tasks run on while it is"
+            " restarted)"
         )
 
     with listener:

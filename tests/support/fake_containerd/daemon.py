@@ -29,7 +29,7 @@ from proto.containerd import (
 )
 from tests.support import images
 from tests.support.fake_containerd.books import SNAPSHOTTERS, Books, Snapshot, serves, unpack
-from tests.support.fake_containerd.faults import Fault, Faults, Refused
+from tests.support.fake_containerd.faults import EVERY_CALL, Fault, Faults, Refused
 from tests.support.fake_containerd.processes import Tasks
 
 _THREADS = 128
@@ -122,6 +122,10 @@ class FakeContainerd:
     ) -> Fault:
         """Answers no calls of a method; see `Fault`."""
         return self.faults.add(Fault(method.path, None, after=after, container=container))
+
+    def silent(self) -> Fault:
+        """Takes all calls and answers none, as a process does that was stopped."""
+        return self.faults.add(Fault(EVERY_CALL, None))
 
     # --- books
 

@@ -11,6 +11,7 @@ import grpc
 from tests.support.waiting import wait_until
 
 REACHED_S = 20.0
+EVERY_CALL = "*"
 
 
 class Refused(Exception):  # noqa: N818 - what a handler answers instead of a message
@@ -86,6 +87,6 @@ class Faults:
     def find(self, path: str, request: Any) -> Fault | None:
         """What befalls a call."""
         for fault in self._faults:
-            if fault.path == path and fault.container in str(request):
+            if fault.path in {path, EVERY_CALL} and fault.container in str(request):
                 return fault
         return None
