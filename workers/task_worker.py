@@ -19,6 +19,7 @@ from workers import bare, control, identity, journal, procfs, wire
 from workers.drain import Drain
 from workers.keepers import Keeper
 from workers.loop import Loop
+from workers.relay import Relay
 from workers.watch import Watch
 from workers.wire import ExitRecord, LogState, ShimTarget, WorkerSpec
 
@@ -52,6 +53,7 @@ class Worker:
         self._keepers: list[Keeper] = []
         self._spec = spec
         self._log_states: dict[str, LogState] = {}
+        self._relays: list[Relay] = []
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
             self._exit = journal.read_exit(spec.dir)
@@ -61,6 +63,8 @@ class Worker:
                 if path not in _NO_LOG:
                     keeper = Keeper(self.loop, path, spec, self._drain.look, self._on_stall)
                     self._keepers.append(keeper)
+            self._relay(spec.stdout_source, spec.stdout)
+            self._relay(spec.stderr_source, spec.stderr)
             self.listener = control.Listener(
                 self.loop, self._directory, wire.CONTROL_SOCKET, self.serve, self._alone
             )
@@ -80,11 +84,18 @@ class Worker:
             "watching": self._watch is not None and self._watch.seen,
             "exit": self._exit.to_wire() if self._exit else None,
             "drained": self._drained is not None,
+            "logs": self.logs(),
+            "relays": len(self._relays),
         }
 
     def logs(self) -> dict[str, str]:
         """For each log FIFO a path that a swap of the FIFO does not lead elsewhere."""
         return {keeper.path: keeper.held() for keeper in self._keepers}
+
+    def _relay(self, source: str, path: str) -> None:
+        if source:
+            sink = self.logs().get(path, "/dev/null")
+            self._relays.append(Relay(self.loop, source, sink))
 
     def serve(self, connection: Connection, request: Frame) -> None:
         """Answers one request.
@@ -200,6 +211,8 @@ class Worker:
         self._drain.cancel()
         if self._watch is not None:
             self._watch.close()
+        for relay in self._relays:
+            relay.close()
         for keeper in self._keepers:
             keeper.close()
         self.listener.close()
@@ -293,15 +306,7 @@ def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
         control.say_failed(sock, _as_driver_error(error, spec))
         return 1
     connection = worker.listener.adopt(sock, decoder)
-    connection.send(
-        {
-            "event": wire.READY,
-            **wire.STATED,
-            "release": RELEASE,
-            **worker.identity.to_wire(),
-            "logs": worker.logs(),
-        }
-    )
+    connection.send({"event": wire.READY, **worker.hello()})
     connection.take(decoder.feed(b""))
     worker.loop.run()
     return 0

@@ -169,6 +169,9 @@ class WorkerSpec(Record):
         log_buffer_bytes: what each FIFO may hold while nobody reads it.
         log_drops: whether the oldest of it is dropped then, or the task waits.
         log_patience_ms: how long nobody has to read until that is taken for a stall.
+        stdout_source: path of the FIFO that the shim writes to where that is another; the worker
+            carries what comes on to `stdout`.
+        stderr_source: likewise.
     """
 
     name: str
@@ -178,6 +181,8 @@ class WorkerSpec(Record):
     log_buffer_bytes: int = LOG_BUFFER_BYTES
     log_drops: bool = True
     log_patience_ms: int = 10_000
+    stdout_source: str = ""
+    stderr_source: str = ""
 
 
 class ShimTarget(Record):

@@ -10,7 +10,14 @@ from proto import frames
 from proto.errors import Code, DriverError
 from workers.wire import ExitRecord, Record, Sample, ShimTarget, WorkerSpec
 
-SPEC = {"name": "web-1", "dir": "/run/x", "stdout": "/logs/out", "stderr": ""}
+SPEC = {
+    "name": "web-1",
+    "dir": "/run/x",
+    "stdout": "/logs/out",
+    "stderr": "",
+    "stdout_source": "",
+    "stderr_source": "",
+}
 
 
 @given(st.integers(0, 255), st.integers(0, 2**63 - 1), st.booleans(), st.text())
@@ -55,6 +62,11 @@ def test_a_peer_of_release_1_0_0_is_understood_and_understands() -> None:
     now = WorkerSpec.from_wire(first)
     assert (now.log_buffer_bytes, now.log_drops) == (16 << 20, True)
     assert {key: now.to_wire()[key] for key in first} == first
+
+
+def test_a_spec_of_an_older_plugin_relays_nothing() -> None:
+    older = {name: value for name, value in SPEC.items() if not name.endswith("_source")}
+    assert WorkerSpec.from_wire(older).to_wire() == SPEC
 
 
 def test_a_record_is_made_of_its_own_fields_only() -> None:
