@@ -224,7 +224,7 @@ class ActorGateway(Gateway):
                 "the task does not run, so nothing can be executed in it",
                 code=Code.PRECONDITION,
             )
-        session = exec_session.stream(self._ready(), running, command, terminal=tty, inputs=inputs)
+        session = exec_session.stream(running, command, terminal=tty, inputs=inputs)
         async with contextlib.aclosing(session):
             async for output in session:
                 yield output

@@ -25,7 +25,7 @@ from containerd import silence, spec
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.running_task import RunningTask, Services
+    from actors.running_task import RunningTask
 
 # After the command has ended, something it left in the background may still hold its outputs.
 _LINGER_S = 1.0
@@ -41,8 +41,8 @@ _log = logging.getLogger(__name__)
 class ExecSession:
     """Belongs to the event loop; `open` makes it, `close` leaves nothing of it behind."""
 
-    def __init__(self, services: Services, task: RunningTask, *, terminal: bool) -> None:
-        self._services = services
+    def __init__(self, task: RunningTask, *, terminal: bool) -> None:
+        self._services = task.services
         self._container = task.state.container_id
         self._terminal = terminal
         self._id = f"exec-{secrets.token_hex(8)}"
@@ -224,7 +224,6 @@ async def _peek(
 
 
 async def stream(
-    services: Services,
     task: RunningTask,
     command: Sequence[str],
     *,
@@ -232,7 +231,7 @@ async def stream(
     inputs: AsyncIterator[ExecInput],
 ) -> AsyncGenerator[ExecOutput, None]:
     """A whole session: opened, fed from `inputs`, closed whatever happens."""
-    session = ExecSession(services, task, terminal=terminal)
+    session = ExecSession(task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None
     try:
         first, rest = await _peek(inputs) if terminal else (None, inputs)

@@ -1,7 +1,7 @@
 """The bytes in Nomad's task handle: everything that RecoverTask needs.
 
 Nomad gives back no driver config after an agent restart, so nothing may be left to it.
-Version 1 is the Go driver's; ours is 2.
+Version 1 is the Go driver's (`go_handle`); ours is 2.
 """
 
 from __future__ import annotations

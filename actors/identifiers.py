@@ -46,10 +46,15 @@ def split_task_id(task_id: str) -> tuple[str, str]:
     return alloc, name
 
 
+def is_container_id(text: str) -> bool:
+    """Whether containerd takes it for a container's id."""
+    return len(text) <= _MAX_ID and _VALID_ID.fullmatch(text) is not None
+
+
 def container_id(alloc_id: str, task_name: str, *, cgroup_v2: bool) -> str:
     """`<task>-<alloc>` on cgroup v1, `<alloc>.<task>.scope` on v2, where containerd takes it."""
     plain = f"{alloc_id}.{task_name}.scope" if cgroup_v2 else f"{task_name}-{alloc_id}"
-    if len(plain) <= _MAX_ID and _VALID_ID.fullmatch(plain):
+    if is_container_id(plain):
         return plain
     digest = hashlib.sha256(f"{alloc_id}/{task_name}".encode()).hexdigest()[:12]
     word = _UNSAFE.sub("-", task_name).strip("-")[:16].strip("-") or "task"

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import host_parts, identifiers, netns, teardown, worker_link
+from actors import (
+    go_handle,
+    host_parts,
+    identifiers,
+    netns,
+    takeover,
+    teardown,
+    worker_link,
+)
+from actors.go_handle import GoHandle
 from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
@@ -31,26 +41,47 @@ async def recover(
         DriverError: NOT_FOUND when nothing of the task lives, after cleaning; other codes when it
             cannot be told, and then nothing was touched.
     """
-    state = HandleState.decode(version, driver_state)
-    directory = identifiers.task_directory(services.state_dir, state.container_id)
+    running = await _described(services, version, driver_state)
+    services, state = running.services, running.state
     if state.boot_id != services.boot_id:
-        await teardown.remove(
-            services, state.container_id, link=None, snapshotter=state.snapshotter
-        )
+        await _clean_up(running, task)
         raise _gone(task.id, "the machine was restarted since the task ran")
-    link, exit_record = await attach(services, state, directory)
+    link, exit_record = await attach(running)
     if link is None and exit_record is None:
-        await teardown.remove(
-            services, state.container_id, link=None, snapshotter=state.snapshotter
-        )
+        await _clean_up(running, task)
         raise _gone(task.id, "containerd knows no such task and nothing recorded its exit")
+    if running.from_go_driver and exit_record is None:
+        await takeover.begin(services, state.container_id)
+    network = await asyncio.to_thread(_network, task)
+    return dataclasses.replace(running, link=link, exit=exit_record, network=network)
+
+
+async def _described(services: Services, version: int, driver_state: bytes) -> RunningTask:
+    """What the handle says of the task; nobody has looked for its worker yet."""
+    from_go_driver = version == go_handle.VERSION
+    if from_go_driver:
+        handle = GoHandle.decode(driver_state)
+        services = services.within(handle.containerd_namespace)
+        state = await takeover.complete(services, handle)
+    else:
+        state = HandleState.decode(version, driver_state)
+        services = services.within(state.containerd_namespace)
     return RunningTask(
+        services=services,
         state=state,
-        directory=directory,
-        link=link,
-        exit=exit_record,
-        network=await asyncio.to_thread(_network, task),
+        directory=identifiers.task_directory(services.state_dir, state.container_id),
+        link=None,
+        from_go_driver=from_go_driver,
     )
+
+
+async def _clean_up(running: RunningTask, task: TaskConfig) -> None:
+    state = running.state
+    await teardown.remove(
+        running.services, state.container_id, link=None, snapshotter=state.snapshotter
+    )
+    if running.from_go_driver:
+        await takeover.remove_traces(task, state.container_id)
 
 
 def _network(task: TaskConfig) -> NetworkOverride | None:
@@ -63,9 +94,7 @@ def _network(task: TaskConfig) -> NetworkOverride | None:
         return None
 
 
-async def attach(
-    services: Services, state: HandleState, directory: Path
-) -> tuple[WorkerLink | None, ExitRecord | None]:
+async def attach(task: RunningTask) -> tuple[WorkerLink | None, ExitRecord | None]:
     """The task's worker, a new one where the old is gone; and the exit if it is recorded.
 
     (None, None) means that the task does not exist any more and left no record.
@@ -73,18 +102,19 @@ async def attach(
     Raises:
         DriverError: containerd or the launcher cannot be asked now.
     """
-    link = await _living_worker(directory)
+    link = await _living_worker(task.directory)
     hello = await _greet(link) if link is not None else None
     if link is None or hello is None:
-        ended = await asyncio.to_thread(journal.read_exit, str(directory))
+        ended = await asyncio.to_thread(journal.read_exit, str(task.directory))
         if ended is not None:
             return None, ended
-        return await _new_worker(services, state, directory), None
+        return await _new_worker(task), None
+    link.ready(hello)
     recorded = hello.get("exit")
     if isinstance(recorded, dict):
         return link, ExitRecord.from_wire(recorded)
     if hello.get("watching") is not True:
-        await _watch(services, state, link)
+        await _watch(task, link)
     return link, None
 
 
@@ -109,27 +139,40 @@ async def _greet(link: WorkerLink) -> Frame | None:
     return hello
 
 
-async def _new_worker(services: Services, state: HandleState, directory: Path) -> WorkerLink | None:
-    record = await services.containerd.task(state.container_id)
+async def _new_worker(task: RunningTask) -> WorkerLink | None:
+    state = task.state
+    record = await task.services.containerd.task(state.container_id)
     if record is None:
         return None
-    await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
-    link = await services.launcher.fork(
+    await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+    link = await task.services.launcher.fork(
         wire.WorkerSpec(
             name=state.container_id,
-            dir=str(directory),
+            dir=str(task.directory),
             stdout=state.stdout_path,
             stderr=state.stderr_path,
-            log_buffer_bytes=services.settings.log_buffer_bytes,
-            log_drops=services.settings.log_drops,
+            log_buffer_bytes=task.services.settings.log_buffer_bytes,
+            log_drops=task.services.settings.log_drops,
+            stdout_source=record.stdout if task.from_go_driver else "",
+            stderr_source=record.stderr if task.from_go_driver else "",
         )
     )
+    if task.from_go_driver and not link.relays:
+        await teardown.end_worker(link)
+        raise DriverError(
+            "the launcher of task workers is too old to take over a task of the Go driver",
+            details=f"it would not carry on the logs of container {state.container_id}",
+            resolution="restart nomad-driver-containerd-launcher.service, then the Nomad agent",
+            recoverable=True,
+            code=Code.UNSUPPORTED,
+        )
     _log.info("a new worker looks after the task", extra={"id": state.container_id})
-    await _watch(services, state, link)
+    await _watch(task, link)
     return link
 
 
-async def _watch(services: Services, state: HandleState, link: WorkerLink) -> None:
+async def _watch(task: RunningTask, link: WorkerLink) -> None:
+    state, services = task.state, task.services
     shim = await services.containerd.shim(state.container_id, state.pid)
     if shim is None:
         await teardown.end_worker(link)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,16 +32,27 @@ class Services(Node):
     images: pykka.ActorRef[Any]
     events: pykka.ActorRef[Any]
 
+    def within(self, namespace: str) -> Services:
+        """The same for tasks in another namespace of containerd."""
+        if namespace == self.namespace:
+            return self
+        containerd = self.containerd.within(namespace)
+        return dataclasses.replace(self, containerd=containerd, namespace=namespace)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunningTask:
     """A task whose container exists.
 
     link is None while the task has no worker: then `exit` is set, or a new worker is on its way.
+    services have the containerd namespace that the task is in. from_go_driver tells that the Go
+    driver started it, so that its worker relays its logs.
     """
 
+    services: Services
     state: HandleState
     directory: Path
     link: WorkerLink | None
     exit: ExitRecord | None = None
     network: NetworkOverride | None = None
+    from_go_driver: bool = False

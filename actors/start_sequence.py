@@ -141,7 +141,13 @@ class _Start:
         state = self._state(pid, started_at_ns)
         network = self._parts.network
         return (
-            RunningTask(state=state, directory=self._plan.directory, link=link, network=network),
+            RunningTask(
+                services=self._services,
+                state=state,
+                directory=self._plan.directory,
+                link=link,
+                network=network,
+            ),
             StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
         )
 

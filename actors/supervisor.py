@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
-from actors import identifiers, teardown
+from actors import identifiers, takeover
 from actors.bridge import Reply, spawn, tell
 from actors.messages import (
     Begin,
@@ -132,14 +132,13 @@ class Supervisor(pykka.ThreadingActor):
             return
         # After a failed RecoverTask Nomad destroys an id that no actor has: go by the name.
         services = self._ready()
-        alloc_id, name = identifiers.split_task_id(message.task_id)
-        container = identifiers.container_id(alloc_id, name, cgroup_v2=services.cgroup_v2)
+        identifiers.split_task_id(message.task_id)
         reply = message.reply
 
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
 
-        spawn(services.loop, teardown.remove_if_ours(services, container, message.task_id), done)
+        spawn(services.loop, takeover.remove_unknown(services, message.task_id), done)
 
     def _ready(self) -> Services:
         if self._services is None:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, assert_never
 import pykka
 
 from actors import (
-    identifiers,
     log_news,
     phases,
     recover_sequence,
     signalling,
     signals,
     start_sequence,
+    takeover,
     teardown,
 )
 from actors.bridge import Reply, spawn, tell
@@ -95,6 +95,7 @@ class TaskActor(pykka.ThreadingActor):
         self._waiters: list[Reply[ExitResult]] = []
         self._stoppers: list[Reply[None]] = []
         self._destroyers: list[Reply[None]] = []
+        self._held = takeover.HeldLogs()
         self._ladder = StopLadder(self._send, self._later)
 
     def on_receive(self, message: TaskMessage) -> None:
@@ -225,6 +226,8 @@ class TaskActor(pykka.ThreadingActor):
 
     def _listen(self, link: WorkerLink) -> None:
         self._link = link
+        if self._running is not None and self._running.from_go_driver:
+            self._held.hold(link)
         ref = self.actor_ref
 
         def heard(frame: Frame | None) -> None:
@@ -254,6 +257,7 @@ class TaskActor(pykka.ThreadingActor):
         self._advance(Event.EXITED)
         if not first:
             return
+        self._held.release()
         result = exit_result(self._exit)
         _log.info(
             "task ended",
@@ -338,8 +342,10 @@ class TaskActor(pykka.ThreadingActor):
         )
 
     def _deliver(self, number: int, done: Callable[[None, BaseException | None], object]) -> None:
-        container = self._running.state.container_id if self._running else ""
-        work = signalling.deliver(self._services, self._link, container, number)
+        assert self._running is not None  # noqa: S101
+        running = self._running
+        container = running.state.container_id
+        work = signalling.deliver(running.services, self._link, container, number)
         spawn(self._services.loop, work, done)
 
     # --- destroy
@@ -392,16 +398,17 @@ class TaskActor(pykka.ThreadingActor):
         with silence.within(_REMOVAL_S):
             await teardown.Patience()(
                 lambda: teardown.remove(
-                    self._services, state.container_id, link=link, snapshotter=state.snapshotter
+                    running.services, state.container_id, link=link, snapshotter=state.snapshotter
                 )
             )
+        if running.from_go_driver:
+            await takeover.remove_traces(self._task, state.container_id)
 
     async def _removal_by_name(self) -> None:
         """Of what could not be recovered: the handle did not say what it is, its id does."""
         services, task = self._services, self._task
-        container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
         with silence.within(_REMOVAL_S):
-            await teardown.Patience()(lambda: teardown.remove_if_ours(services, container, task.id))
+            await teardown.Patience()(lambda: takeover.remove_unknown(services, task.id))
 
     def _destroyed(self, error: BaseException | None) -> None:
         if error is not None:
@@ -429,6 +436,7 @@ class TaskActor(pykka.ThreadingActor):
         loop.call_soon_threadsafe(loop.call_later, _DESTROY_AGAIN_S, again)
 
     def _gone(self) -> None:
+        self._held.release()
         for destroyer in self._destroyers:
             destroyer.answer(None)
         for stopper in self._stoppers:
@@ -453,7 +461,7 @@ class TaskActor(pykka.ThreadingActor):
 
         async def work() -> tuple[WorkerLink | None, ExitRecord | None]:
             await asyncio.sleep(pause_s)
-            return await recover_sequence.attach(services, running.state, running.directory)
+            return await recover_sequence.attach(running)
 
         def done(
             found: tuple[WorkerLink | None, ExitRecord | None] | None, error: BaseException | None

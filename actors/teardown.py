@@ -70,6 +70,8 @@ async def remove(
 ) -> None:
     """Kills and removes task, container, snapshot, lease, worker and state directory.
 
+    snapshotter is for a container whose record has gone already.
+
     The order makes a repeat after any interruption find the rest: the container record goes
     after its task, its snapshot after it, the state directory last.
 
@@ -80,15 +82,15 @@ async def remove(
     containerd = services.containerd
     left = ["task", "container", "snapshot", "lease"]
     try:
-        if snapshotter is None:
-            record = await containerd.get_container(container_id)
-            snapshotter = record.snapshotter if record else containerd.default_snapshotter
+        record = await containerd.get_container(container_id)
+        key = identifiers.snapshot_key(container_id)
+        if record is not None:
+            snapshotter, key = record.snapshotter, record.snapshot_key
         await delete_task(containerd, container_id)
         left.remove("task")
         await containerd.delete_container(container_id)
         left.remove("container")
-        await containerd.remove_snapshot(snapshotter, identifiers.snapshot_key(container_id))
-        left.remove("snapshot")
+        await containerd.remove_snapshot(snapshotter or containerd.default_snapshotter, key)
         await containerd.delete_lease(identifiers.lease_id(container_id))
     except DriverError as error:
         raise with_rest(error, container_id, left) from error
@@ -207,12 +209,7 @@ async def remove_if_ours(services: Services, container_id: str, task_id: str) ->
     record = await services.containerd.get_container(container_id)
     if record is not None and record.labels.get(identifiers.LABEL_TASK_ID) != task_id:
         return
-    await remove(
-        services,
-        container_id,
-        link=None,
-        snapshotter=record.snapshotter if record else None,
-    )
+    await remove(services, container_id, link=None)
 
 
 async def until_drained(link: WorkerLink, budget_s: float) -> None:

@@ -32,7 +32,10 @@ class WorkerLink:
         self._next_id = 0
         self._backlog: list[frames.Frame] = []
         self._listener: Callable[[frames.Frame | None], None] | None = None
-        self._logs: dict[str, str] = {}
+        self.logs: dict[str, str] = {}
+        """For each log FIFO a path that no swap of the FIFO leads elsewhere."""
+        self.relays = False
+        """Whether the worker carries logs on; an older release does not know how."""
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
 
@@ -67,16 +70,17 @@ class WorkerLink:
         return answer
 
     def ready(self, frame: frames.Frame) -> None:
-        """Takes what the worker says when it has just been forked."""
+        """Takes what the worker says of itself, just forked or asked by `hello`."""
         logs = frame.get("logs")
-        self._logs = dict(logs) if isinstance(logs, dict) else {}
+        self.logs = dict(logs) if isinstance(logs, dict) else {}
+        self.relays = bool(frame.get("relays"))
 
     def log_path(self, path: str) -> str:
         """By which path the shim opens a log FIFO: the one that this worker holds.
 
         At Nomad's own path a task of the group may have put something else since the worker's look.
         """
-        return self._logs.get(path, path)
+        return self.logs.get(path, path)
 
     def listen(self, listener: Callable[[frames.Frame | None], None]) -> None:
         """Gives events to `listener`, the kept ones first; None says that the link has ended."""

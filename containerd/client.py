@@ -62,9 +62,20 @@ class Containerd:
         self.address = address
         self.namespace = namespace
         self._call = rpc.AsyncCalls(address, namespace)
+        self._others: dict[str, Containerd] = {}
+
+    def within(self, namespace: str) -> Containerd:
+        """The same containerd, another namespace."""
+        if namespace == self.namespace:
+            return self
+        if namespace not in self._others:
+            self._others[namespace] = Containerd(self.address, namespace)
+        return self._others[namespace]
 
     async def close(self) -> None:
-        """Lets the connection go."""
+        """Lets the connections go."""
+        for other in self._others.values():
+            await other.close()
         await self._call.close()
 
     async def version(self) -> Version:
@@ -308,6 +319,8 @@ class Containerd:
             status=Status(process.status),
             exit_status=process.exit_status,
             exited_at_ns=process.exited_at.ToNanoseconds(),
+            stdout=process.stdout,
+            stderr=process.stderr,
         )
 
     async def delete_task(self, id: str) -> Exit | None:

@@ -65,13 +65,18 @@ class ContainerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskRecord:
-    """A task's first process. exit_status and exited_at_ns hold once it is STOPPED."""
+    """A task's first process. exit_status and exited_at_ns hold once it is STOPPED.
+
+    stdout and stderr are the FIFOs that its shim writes to.
+    """
 
     id: str
     pid: int
     status: Status
     exit_status: int
     exited_at_ns: int
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
