@@ -38,7 +38,8 @@ class HeldLogs:
     """The plugin's ends of the log FIFOs of one task, beside its worker's.
 
     Nomad's log collector ends for good when nobody has a FIFO open for writing. Of other tasks the
-    shim has; here it is the worker alone, whose death must not be the end of the log.
+    shim has; here it is the worker alone, whose death must not be the end of the log. And when the
+    task ends while there is no worker, its last lines are in a FIFO that the shim lets go of.
     """
 
     def __init__(self) -> None:
@@ -46,15 +47,15 @@ class HeldLogs:
 
     def hold(self, link: WorkerLink) -> None:
         """Opens what the worker has open, then lets go of what is held of an earlier worker."""
-        held, self._descriptors = self._descriptors, []
-        for path in link.logs.values():
-            with contextlib.suppress(OSError):  # it has just died: its successor is next
-                flags = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC
-                self._descriptors.append(os.open(path, flags))
-        if link.logs and not self._descriptors:
-            self._descriptors = held
-        else:
-            _close(held)
+        opened: list[int] = []
+        wanted = [(path, os.O_RDWR) for path in link.logs.values()]
+        wanted += [(path, os.O_RDONLY) for path in link.relays]
+        for path, flags in wanted:
+            with contextlib.suppress(OSError):  # of a stream that the task has closed
+                opened.append(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
+        if opened:  # else it has just died, and its successor is next
+            _close(self._descriptors)
+            self._descriptors = opened
 
     def release(self) -> None:
         """The task has ended: what its worker still carries on is the last."""

@@ -34,8 +34,8 @@ class WorkerLink:
         self._listener: Callable[[frames.Frame | None], None] | None = None
         self.logs: dict[str, str] = {}
         """For each log FIFO a path that no swap of the FIFO leads elsewhere."""
-        self.relays = False
-        """Whether the worker carries logs on; an older release does not know how."""
+        self.relays: list[str] = []
+        """Likewise for each FIFO that it carries on; an older release does not know how."""
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
 
@@ -73,7 +73,8 @@ class WorkerLink:
         """Takes what the worker says of itself, just forked or asked by `hello`."""
         logs = frame.get("logs")
         self.logs = dict(logs) if isinstance(logs, dict) else {}
-        self.relays = bool(frame.get("relays"))
+        relays = frame.get("relays")
+        self.relays = list(relays) if isinstance(relays, list) else []
 
     def log_path(self, path: str) -> str:
         """By which path the shim opens a log FIFO: the one that this worker holds.

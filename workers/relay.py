@@ -52,6 +52,12 @@ class Relay:
             os.close(self._sink)
             raise
         loop.watch(self._source, READ, self._move)
+        # A FIFO that the shim has closed before wakes nobody up.
+        self._move(0)
+
+    def held(self) -> str:
+        """A path by which others open the source that is open here; it keeps what is in there."""
+        return f"/proc/{os.getpid()}/fd/{self._source}"
 
     def close(self) -> None:
         """Carries no more; what is left in the source stays there."""

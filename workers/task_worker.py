@@ -85,7 +85,7 @@ class Worker:
             "exit": self._exit.to_wire() if self._exit else None,
             "drained": self._drained is not None,
             "logs": self.logs(),
-            "relays": len(self._relays),
+            "relays": [relay.held() for relay in self._relays],
         }
 
     def logs(self) -> dict[str, str]:
