@@ -9,23 +9,19 @@ one of the two, and none in both.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import stat
-import struct
-import termios
 
 from proto.errors import Code, DriverError
-from workers import procfs
-from workers.keepers import PIPE_BYTES
+from workers import pipe, procfs
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workers.loop import Loop
 
-_F_SETPIPE_SZ = 1031
-_INT = struct.Struct("i")
+_AT_ONCE_BYTES = 1 << 20
+_SOURCE_BYTES = 4 * pipe.USUAL_BYTES
 
 
 class Relay:
@@ -70,7 +66,7 @@ class Relay:
 
     def _move(self, _: int) -> None:
         try:
-            moved = os.splice(self._source, self._sink, PIPE_BYTES, flags=os.SPLICE_F_NONBLOCK)
+            moved = os.splice(self._source, self._sink, _AT_ONCE_BYTES, flags=os.SPLICE_F_NONBLOCK)
         except OSError as error:
             if would_block(error):
                 self._await_room()
@@ -82,8 +78,7 @@ class Relay:
 
     def _await_room(self) -> None:
         """The source is empty, or the sink is full and the source must not wake us up."""
-        (unread,) = _INT.unpack(fcntl.ioctl(self._source, termios.FIONREAD, _INT.pack(0)))
-        if unread:
+        if pipe.unread(self._source):
             self._loop.forget(self._source)
             self._loop.watch(self._sink, WRITE, self._on_room)
 
@@ -101,11 +96,8 @@ def _open_fifo(path: str) -> int:
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _unusable(path, "it is no FIFO")
-    try:
-        # In Nomad's FIFO each line that came alone takes a page; here they lie close together.
-        fcntl.fcntl(descriptor, _F_SETPIPE_SZ, PIPE_BYTES)
-    except OSError:
-        return descriptor  # a lower limit of the host: what it holds already must do
+    # In Nomad's FIFO each line that came alone takes a page; here they lie close together.
+    pipe.resize(descriptor, _SOURCE_BYTES)
     return descriptor
 
 

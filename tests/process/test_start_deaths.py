@@ -34,11 +34,11 @@ async def cut(stage: Stage, step: str, victims: tuple[str, ...], *, after: bool)
     around.kill(*victims)
     stage.containerd.faults.clear()
     await around.bring_back(*victims, handle=None)
-    try:
-        await starting
-    except DriverError as error:
+    (ended,) = await asyncio.gather(starting, return_exceptions=True)
+    if isinstance(ended, BaseException):
         assert victims != (LAUNCHER,), "a worker needs its launcher no more"
-        assert error.recoverable, str(error)
+        assert isinstance(ended, DriverError)
+        assert ended.recoverable, str(ended)
         await until(lambda: not runs(around.worker), 10, "the worker is left")
         stage.driver.wait_clean()
         job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
