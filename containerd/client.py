@@ -19,8 +19,10 @@ from containerd.records import (
     ContainerRecord,
     Exit,
     ImageRecord,
+    LeaseRecord,
     Mount,
     ShimAddress,
+    SnapshotRecord,
     Status,
     TaskRecord,
     Version,
@@ -182,6 +184,19 @@ class Containerd:
             self._call(rpc.LEASE_DELETE, request, f"delete lease {id}", timeout_s=CALL_S)
         )
 
+    async def list_leases(self, *filters: str) -> tuple[LeaseRecord, ...]:
+        """Leases that match any filter, in containerd's filter syntax; all without one."""
+        request = leases_pb2.ListRequest(filters=filters)
+        found = await self._call(rpc.LEASE_LIST, request, "list leases", timeout_s=CALL_S)
+        return tuple(
+            LeaseRecord(
+                id=lease.id,
+                labels=dict(lease.labels),
+                created_at_ns=lease.created_at.ToNanoseconds(),
+            )
+            for lease in found.leases
+        )
+
     # --- snapshots
 
     async def prepare_snapshot(
@@ -218,6 +233,23 @@ class Containerd:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=snapshotter, key=key)
         await self._unless_gone(
             self._call(rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", timeout_s=RUNTIME_S)
+        )
+
+    async def list_snapshots(self, snapshotter: str, *filters: str) -> tuple[SnapshotRecord, ...]:
+        """Writable snapshots that match any filter; all without one."""
+        request = snapshots_pb2.ListSnapshotsRequest(snapshotter=snapshotter, filters=filters)
+        what = f"list snapshots of {snapshotter}"
+        parts = await self._call.collect(rpc.SNAPSHOT_LIST, request, what, CALL_S)
+        return tuple(
+            SnapshotRecord(
+                snapshotter=snapshotter,
+                key=info.name,
+                labels=dict(info.labels),
+                created_at_ns=info.created_at.ToNanoseconds(),
+            )
+            for part in parts
+            for info in part.info
+            if info.kind == snapshots_pb2.ACTIVE
         )
 
     # --- containers
@@ -476,4 +508,5 @@ def _container(container: containers_pb2.Container) -> ContainerRecord:
         spec_json=container.spec.value,
         snapshotter=container.snapshotter,
         snapshot_key=container.snapshot_key,
+        created_at_ns=container.created_at.ToNanoseconds(),
     )

@@ -51,6 +51,7 @@ class ContainerRecord:
     """A container: what a task is made from. spec_json is the OCI runtime spec.
 
     runtime_binary is the program that a shim of runc's kind runs, empty for its own choice.
+    created_at_ns, of the epoch, is containerd's to set.
     """
 
     id: str
@@ -61,6 +62,26 @@ class ContainerRecord:
     snapshotter: str
     snapshot_key: str
     runtime_binary: str = ""
+    created_at_ns: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRecord:
+    """A lease: what keeps things from containerd's collection until something refers to them."""
+
+    id: str
+    labels: Mapping[str, str]
+    created_at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotRecord:
+    """A snapshot that is not committed: the root of a container."""
+
+    snapshotter: str
+    key: str
+    labels: Mapping[str, str]
+    created_at_ns: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,9 @@ SNAPSHOT_REMOVE = _method(_SNAPSHOTS, "Remove", snapshots_pb2.RemoveSnapshotRequ
 SNAPSHOT_STAT = _method(
     _SNAPSHOTS, "Stat", snapshots_pb2.StatSnapshotRequest, snapshots_pb2.StatSnapshotResponse
 )
+SNAPSHOT_LIST = _method(
+    _SNAPSHOTS, "List", snapshots_pb2.ListSnapshotsRequest, snapshots_pb2.ListSnapshotsResponse
+)
 
 DIFF_APPLY = _method("diff.v1.Diff", "Apply", diff_pb2.ApplyRequest, diff_pb2.ApplyResponse)
 
@@ -148,6 +151,7 @@ TASK_WAIT = _method(_TASKS, "Wait", tasks_pb2.WaitRequest, tasks_pb2.WaitRespons
 
 LEASE_CREATE = _method(_LEASES, "Create", leases_pb2.CreateRequest, leases_pb2.CreateResponse)
 LEASE_DELETE = _method(_LEASES, "Delete", leases_pb2.DeleteRequest, Empty)
+LEASE_LIST = _method(_LEASES, "List", leases_pb2.ListRequest, leases_pb2.ListResponse)
 
 
 def metadata(namespace: str, lease: str = "") -> tuple[tuple[str, str], ...]:

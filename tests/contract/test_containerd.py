@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import hashlib
 import json
 import os
 import signal
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +307,33 @@ def test_without_its_lease_a_snapshot_stays_for_its_container_alone(play: Play) 
             while await client.snapshot_exists(SNAPSHOTTER, "loose"):
                 await asyncio.sleep(0.05)
         assert await client.snapshot_exists(SNAPSHOTTER, "kept-snapshot")
+
+    play(story)
+
+
+def test_what_is_found_by_its_labels_says_when_it_was_made(play: Play) -> None:
+    labels = {"a.b/c": 'a "b", c', "other": "x"}
+
+    async def story(place: Place) -> None:
+        client = place.client
+        before = time.time_ns()
+        await client.create_lease("l", expire_s=60, labels=labels)
+        await client.create_lease("plain", expire_s=60, labels={})
+        await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, labels, "l")
+        await client.prepare_snapshot(SNAPSHOTTER, "plain", place.chain, {}, "l")
+        record = dataclasses.replace(place.record("c"), labels=labels)
+        await client.create_container(record, "l")
+        for condition in ('labels."a.b/c"', 'labels."a.b/c"=="a \\"b\\", c"'):
+            (lease,) = await client.list_leases(condition)
+            (snapshot,) = await client.list_snapshots(SNAPSHOTTER, condition)
+            (container,) = await client.list_containers(condition)
+            assert (lease.id, snapshot.key, container.id) == ("l", "s", "c")
+            for found in (lease, snapshot, container):
+                assert found.labels.items() >= labels.items()
+                assert before <= found.created_at_ns <= time.time_ns()
+        assert await client.list_leases('labels."a.b/c"==x') == ()
+        everything = await client.list_snapshots(SNAPSHOTTER)
+        assert {one.key for one in everything} == {"s", "plain"}  # no layer of an image
 
     play(story)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 import shutil
 import tarfile
@@ -28,7 +29,7 @@ from proto.containerd import (
 from tests.support.fake_containerd.faults import Refused
 
 SNAPSHOTTERS = ("native", "overlayfs")
-_COND = re.compile(r'labels\."?([^"=]+)"?==(.+)')
+_COND = re.compile(r'labels\."?([^"=]+)"?(?:==("(?:[^"\\]|\\.)*"|[^",]+))?')
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -208,6 +209,7 @@ class Books:
         if request.id in self.leases:
             raise exists(f'lease "{request.id}"')
         lease = leases_pb2.Lease(id=request.id, labels=request.labels)
+        lease.created_at.GetCurrentTime()
         self.leases[request.id] = lease
         return leases_pb2.CreateResponse(lease=lease)
 
@@ -218,6 +220,11 @@ class Books:
         self.held.pop(request.id, None)
         self.collect()
         return Empty()
+
+    @serves(rpc.LEASE_LIST)
+    def lease_list(self, request: leases_pb2.ListRequest) -> leases_pb2.ListResponse:
+        found = [one for one in self.leases.values() if _matches(one, request.filters)]
+        return leases_pb2.ListResponse(leases=found)
 
     def hold(self, lease: str, key: tuple[str, str]) -> None:
         """Puts a snapshot under a lease."""
@@ -258,6 +265,7 @@ class Books:
             kind=snapshots_pb2.ACTIVE,
             labels=request.labels,
         )
+        info.created_at.GetCurrentTime()
         self.snapshots[key] = Snapshot(info, path)
         return snapshots_pb2.PrepareSnapshotResponse(mounts=self.snapshots[key].mounts())
 
@@ -292,6 +300,17 @@ class Books:
     ) -> snapshots_pb2.StatSnapshotResponse:
         found = self._snapshot(request.snapshotter, request.key)
         return snapshots_pb2.StatSnapshotResponse(info=found.info)
+
+    @serves(rpc.SNAPSHOT_LIST)
+    def snapshot_list(
+        self, request: snapshots_pb2.ListSnapshotsRequest
+    ) -> Iterator[snapshots_pb2.ListSnapshotsResponse]:
+        found = [
+            one.info
+            for (snapshotter, _), one in self.snapshots.items()
+            if snapshotter == request.snapshotter and _matches(one.info, request.filters)
+        ]
+        return iter([snapshots_pb2.ListSnapshotsResponse(info=found)])
 
     @serves(rpc.DIFF_APPLY)
     def diff_apply(self, request: diff_pb2.ApplyRequest) -> diff_pb2.ApplyResponse:
@@ -341,6 +360,7 @@ class Books:
         container = request.container
         if container.id in self.containers:
             raise exists(f'container "{container.id}"')
+        container.created_at.GetCurrentTime()
         self.containers[container.id] = container
         return containers_pb2.CreateContainerResponse(container=container)
 
@@ -374,4 +394,11 @@ def _set_label(labels: Any, key: str, value: str) -> None:
 def _matches(item: Any, filters: Any) -> bool:
     found = [_COND.fullmatch(text) for text in filters]
     assert all(found), f"the fake knows no such filter: {filters}"
-    return not found or any(one and item.labels.get(one[1]) == one[2] for one in found)
+    return not found or any(one and _holds(item.labels, one[1], one[2]) for one in found)
+
+
+def _holds(labels: Any, key: str, value: str | None) -> bool:
+    """Whether a label is there, or is what a condition says; Go's quotes are JSON's here."""
+    if value is None or key not in labels:
+        return key in labels
+    return bool(labels[key] == (json.loads(value) if value.startswith('"') else value))

@@ -294,7 +294,7 @@ class _Services(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         parts = {"request_deserializer": request.FromString, "response_serializer": _bytes}
         if path == rpc.CONTENT_WRITE.path:
             return grpc.stream_stream_rpc_method_handler(many, **parts)
-        if path == rpc.CONTENT_READ.path:
+        if path in {rpc.CONTENT_READ.path, rpc.SNAPSHOT_LIST.path}:
             return grpc.unary_stream_rpc_method_handler(stream, **parts)
         return grpc.unary_unary_rpc_method_handler(unary, **parts)
 
