@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
-from actors import exec_session, fingerprint, host_paths, identifiers, node_speed, worker_link
+from actors import exec_session, fingerprint, node_speed, sweeping, worker_link
 from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.gateway import Gateway
@@ -43,6 +43,7 @@ from actors.nomad_types import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.pull import ImageStore
 from actors.running_task import RunningTask, Services
 from actors.supervisor import Supervisor
+from actors.sweeping import Sweeping
 from actors.usage import UsageTracker
 from proto.errors import Code, DriverError
 from workers import identity
@@ -77,17 +78,19 @@ class ActorGateway(Gateway):
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
+        self._sweeping = Sweeping(self._supervisor)
+        self._maker = ""
 
     def _make_services(self, settings: DriverSettings) -> Services:
         """Called on the supervisor's thread; what belongs to the loop is only constructed."""
-        node = this_node(settings)
+        node = this_node(settings, self._maker)
         collector = None
         if settings.image_gc and settings.enabled:
             collector = ImageCollector(node.containerd, settings.image_gc_delay_s)
         for old in self._images:
             tell(old, Retire())
         images = ImageActor.start(
-            self._loop, ImageStore(node.containerd, settings), self._events, collector
+            self._loop, ImageStore(node.containerd, settings, node.maker), self._events, collector
         )
         self._images.append(images)
         self._services = Services(
@@ -97,6 +100,7 @@ class ActorGateway(Gateway):
             containerd=node.containerd,
             namespace=node.namespace,
             cgroup_v2=node.cgroup_v2,
+            maker=node.maker,
             boot_id=identity.boot_id(),
             launcher=LauncherLink(Path(settings.state_dir)),
             images=images,
@@ -109,20 +113,23 @@ class ActorGateway(Gateway):
         if not settings.total_mhz:
             speed = node_speed.measure()
             settings = dataclasses.replace(settings, total_mhz=speed.total_mhz, cores=speed.cores)
-        if not self._configured.is_set():  # no start of ours can be under way
-            pins = identifiers.pins_directory(Path(settings.state_dir), "x").parent
-            await asyncio.to_thread(host_paths.release_all, pins)
-        reply: Reply[None] = Reply()
+        self._maker = await self._sweeping.announce(settings, Path(settings.state_dir))
+        before, reply = self._services, Reply[None]()
         await self._ask(Configure(settings=settings, reply=reply), reply)
+        if (services := self._ready()) is not before:
+            await asyncio.to_thread(sweeping.release_mounts, services)
+            self._sweeping.begin(services)
         self._configured.set()
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""
+        await self._sweeping.heard_from(task.node_id)
         reply: Reply[StartedTask] = Reply()
         return await self._ask(StartTask(task=task, options=options, reply=reply), reply)
 
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
         """See `Gateway`."""
+        await self._sweeping.heard_from(task.node_id)
         reply: Reply[None] = Reply()
         request = RecoverTask(task=task, version=version, driver_state=driver_state, reply=reply)
         await self._ask(request, reply)
@@ -231,6 +238,7 @@ class ActorGateway(Gateway):
 
     async def shutdown(self) -> None:
         """See `Gateway`."""
+        self._sweeping.stop()
         for ref in (self._supervisor, *self._images, self._events):
             ref.stop(block=False)
         if self._services is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -49,6 +50,7 @@ class ExecSession:
         self._directory = task.directory / self._id
         self._stdin: FifoWriter | None = None
         self._outputs: list[FifoReader] = []
+        self._lock = -1
         self._created = False
         self._exited = False
 
@@ -89,6 +91,9 @@ class ExecSession:
 
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)
+        # Held while this process lives: of one that is gone, others may remove it.
+        self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         names = ["stdin", "stdout"] + ([] if self._terminal else ["stderr"])
         for name in names:
             os.mkfifo(self._directory / name, 0o600)
@@ -166,6 +171,9 @@ class ExecSession:
         for reader in self._outputs:
             reader.close()
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
 
     async def _remove(self) -> None:
         containerd = self._services.containerd

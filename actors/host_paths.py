@@ -203,10 +203,3 @@ def release(directory: Path) -> None:
             kernel.unmount(str(directory))
     with contextlib.suppress(OSError):
         directory.rmdir()
-
-
-def release_all(parent: Path) -> None:
-    """Removes what plugins that were killed have left. Blocks."""
-    with contextlib.suppress(OSError):
-        for directory in parent.iterdir():
-            release(directory)

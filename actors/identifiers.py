@@ -15,6 +15,12 @@ from proto.errors import Code, DriverError
 PREFIX = "nomad-driver-containerd"
 LABEL_TASK_ID = f"{PREFIX}.io/task-id"
 LABEL_TASK_NAME = f"{PREFIX}.io/task-name"
+LABEL_OWNER = f"{PREFIX}.io/owner"
+"""Nomad's node, or the `containerd-driver run`, whose task it is."""
+LABEL_MAKER = f"{PREFIX}.io/maker"
+"""The plugin process that made it."""
+LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
+PULL_LEASE = f"{PREFIX}-pull-"
 LABEL_ALLOC_ID = "com.hashicorp.nomad.alloc_id"
 
 # containerd identifiers.Validate: at most 76 characters of this shape.
@@ -97,6 +103,20 @@ def pins_directory(state_dir: Path, container: str) -> Path:
     return state_dir / "mounts" / container
 
 
-def labels(task_id: str, alloc_id: str, task_name: str) -> dict[str, str]:
+def labels(
+    task_id: str, alloc_id: str, task_name: str, *, owner: str, maker: str, state_dir: Path
+) -> dict[str, str]:
     """Labels on everything that the driver makes in containerd for a task."""
-    return {LABEL_TASK_ID: task_id, LABEL_ALLOC_ID: alloc_id, LABEL_TASK_NAME: task_name}
+    return {
+        LABEL_TASK_ID: task_id,
+        LABEL_ALLOC_ID: alloc_id,
+        LABEL_TASK_NAME: task_name,
+        LABEL_OWNER: owner,
+        LABEL_MAKER: maker,
+        LABEL_STATE_DIR: str(state_dir),
+    }
+
+
+def pull_lease(number: int) -> str:
+    """Lease that guards what a pull brings until the image refers to it."""
+    return f"{PULL_LEASE}{number:x}"

@@ -80,7 +80,39 @@ class TaskGone:
     ref: pykka.ActorRef[Any]
 
 
-SupervisorMessage = Configure | StartTask | RecoverTask | ForTask | DestroyUnknown | TaskGone
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """Tell the ids of the containers of all tasks that there are."""
+
+    reply: Reply[frozenset[str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Let no start or recovery of this container begin; False where a task has it already."""
+
+    container: str
+    reply: Reply[bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unclaim:
+    """The claim is over; what waited for it begins."""
+
+    container: str
+
+
+SupervisorMessage = (
+    Configure
+    | StartTask
+    | RecoverTask
+    | ForTask
+    | DestroyUnknown
+    | TaskGone
+    | Track
+    | Claim
+    | Unclaim
+)
 
 # --- to a TaskActor
 

@@ -12,12 +12,16 @@ from containerd.client import Containerd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """The driver's configuration, and containerd on this machine. namespace is containerd's."""
+    """The driver's configuration, and containerd on this machine. namespace is containerd's.
+
+    maker is this process's name in `actors.presence`, empty where it makes nothing.
+    """
 
     settings: DriverSettings
     containerd: Containerd
     namespace: str
     cgroup_v2: bool
+    maker: str = ""
 
     @property
     def state_dir(self) -> Path:
@@ -25,7 +29,7 @@ class Node:
         return Path(self.settings.state_dir)
 
 
-def this_node(settings: DriverSettings) -> Node:
+def this_node(settings: DriverSettings, maker: str = "") -> Node:
     """This machine, containerd not yet connected."""
     cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     namespace = settings.containerd_namespace or identifiers.namespace(cgroup_v2=cgroup_v2)
@@ -34,4 +38,5 @@ def this_node(settings: DriverSettings) -> Node:
         containerd=Containerd(settings.containerd_address, namespace),
         namespace=namespace,
         cgroup_v2=cgroup_v2,
+        maker=maker,
     )

@@ -96,7 +96,14 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         stderr=stderr,
         labels={
             **options.labels,
-            **identifiers.labels(task.id, task.alloc_id, task.name),
+            **identifiers.labels(
+                task.id,
+                task.alloc_id,
+                task.name,
+                owner=task.node_id,
+                maker=node.maker,
+                state_dir=node.state_dir,
+            ),
         },
     )
 

@@ -11,9 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from actors import child_process, image_gc
+from actors import child_process, identifiers, image_gc
 from actors.credentials import CredentialSources
-from actors.identifiers import PREFIX
+from actors.identifiers import LABEL_MAKER, LABEL_STATE_DIR
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy
 from containerd import images, pull_wire, reference, registry_hosts
 from proto import frames
@@ -55,8 +55,9 @@ class ImageStore:
     What it remembers of an image is keyed by digest, so it can be old but never wrong.
     """
 
-    def __init__(self, containerd: Containerd, settings: DriverSettings) -> None:
+    def __init__(self, containerd: Containerd, settings: DriverSettings, maker: str = "") -> None:
         self._containerd = containerd
+        self._labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: settings.state_dir}
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
@@ -149,8 +150,10 @@ class ImageStore:
         begun = time.monotonic()
         loads = request.archive is not None
         report("Loading image" if loads else "Downloading image")
-        lease = f"{PREFIX}-pull-{time.time_ns():x}"
-        await self._containerd.create_lease(lease, expire_s=request.timeout_s + 3600, labels={})
+        lease = identifiers.pull_lease(time.time_ns())
+        await self._containerd.create_lease(
+            lease, expire_s=request.timeout_s + 3600, labels=self._labels
+        )
         try:
             pulled = await self._fetch(request, lease, report)
             ready = await self._find(request, pulled.name)

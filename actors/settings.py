@@ -42,6 +42,10 @@ class DriverSettings:
     snapshotter: str = ""
     image_gc: bool = True
     image_gc_delay_s: float = 3600.0
+    gc_dangling: bool = True
+    gc_dangling_period_s: float = 300.0
+    gc_dangling_grace_s: float = 300.0
+    gc_dangling_dry_run: bool = False
     log_buffer_bytes: int = 16 << 20
     log_drops: bool = True
     init_path: str = ""

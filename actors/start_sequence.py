@@ -1,8 +1,8 @@
 """How a task starts: steps in order, each with its undo.
 
-    image ready ┐   ┌ worker forked, log keepers open ┐
-                ┼ → ┼ sources of mounts held          ┼ → task created
-    lease       ┘   └ snapshot prepared → container   ┘
+    image ready     ┐   ┌ worker forked, log keepers open ┐
+    lease           ┼ → ┼ sources of mounts held          ┼ → task created
+    state directory ┘   └ snapshot prepared → container   ┘
         → the worker's Wait stands at the shim → task started → all let go
 
 containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
@@ -30,6 +30,7 @@ from actors import (
     plan,
     preparation,
     private_files,
+    state_directory,
     teardown,
 )
 from actors.bridge import Reply, tell
@@ -44,8 +45,6 @@ from proto.errors import Code, DriverError
 from workers import wire
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from actors.settings import TaskOptions
     from actors.worker_link import WorkerLink
     from containerd.records import Mount, ShimAddress
@@ -153,7 +152,9 @@ class _Start:
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
         # Shielded: a second try wants the image too.
-        self._image, _ = await _all(asyncio.shield(self._coming), self._open_lease())
+        self._image, _, _ = await _all(
+            asyncio.shield(self._coming), self._open_lease(), self._open_directory()
+        )
         link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
         with self._telling("containerd still makes the container"):
             shim = await self._create(mounts, link)
@@ -227,14 +228,19 @@ class _Start:
         # Before, containerd has made nothing but perhaps a lease, which expires.
         self._patience = teardown.Patience()
 
-    async def _fork(self) -> WorkerLink:
+    async def _open_directory(self) -> None:
+        """First of all: what else is found of this start, its note says whose it is."""
         directory = self._plan.directory
         self._later("state directory", teardown.remove_directory, directory)
-        await asyncio.to_thread(_fresh_directory, directory)
+        await asyncio.to_thread(
+            state_directory.fresh, self._services, directory, self._task.node_id
+        )
+
+    async def _fork(self) -> WorkerLink:
         link = await self._services.launcher.fork(
             wire.WorkerSpec(
                 name=self._id,
-                dir=str(directory),
+                dir=str(self._plan.directory),
                 stdout=self._task.stdout_path,
                 stderr=self._task.stderr_path,
                 log_buffer_bytes=self._services.settings.log_buffer_bytes,
@@ -409,11 +415,3 @@ async def _to_its_end(undo: Coroutine[Any, Any, None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait([undoing])
     undoing.result()
-
-
-def _fresh_directory(directory: Path) -> None:
-    """A state directory without an earlier task's exit record."""
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
-    with contextlib.suppress(FileNotFoundError):
-        (directory / wire.EXIT_RECORD).unlink()

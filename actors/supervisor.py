@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import pykka
 
 from actors import identifiers, takeover
 from actors.bridge import Reply, spawn, tell
+from actors.handle_state import HandleState
 from actors.messages import (
     Begin,
+    Claim,
     Configure,
     Destroy,
     DestroyUnknown,
@@ -22,6 +25,8 @@ from actors.messages import (
     StartTask,
     SupervisorMessage,
     TaskGone,
+    Track,
+    Unclaim,
 )
 from actors.phases import Phase
 from actors.task_actor import TaskActor, not_found
@@ -52,6 +57,8 @@ class Supervisor(pykka.ThreadingActor):
         self._make_services = make_services
         self._services: Services | None = None
         self._tasks: dict[str, pykka.ActorRef[Any]] = {}
+        self._containers: dict[str, frozenset[str]] = {}
+        self._claimed: dict[str, list[tuple[pykka.ActorRef[Any], Begin | Recover]]] = {}
 
     def on_failure(
         self,
@@ -84,7 +91,7 @@ class Supervisor(pykka.ThreadingActor):
                 self._configure(message)
             case StartTask():
                 ref = self._new(message.task, Phase.STARTING)
-                tell(ref, Begin(options=message.options, reply=message.reply))
+                self._begin(message.task, ref, Begin(options=message.options, reply=message.reply))
             case RecoverTask():
                 self._recover(message)
             case ForTask(task_id=task_id, request=request):
@@ -96,35 +103,61 @@ class Supervisor(pykka.ThreadingActor):
             case TaskGone(task_id=task_id, ref=ref):
                 if self._tasks.get(task_id) == ref:
                     del self._tasks[task_id]
+                    del self._containers[task_id]
                 # Behind all requests that it was given: each of them is answered.
                 ref.stop(block=False)
+            case Track(reply=reply):
+                reply.answer(self._tracked())
+            case Claim(container=container, reply=reply):
+                free = container not in self._tracked() and container not in self._claimed
+                if free:
+                    self._claimed[container] = []
+                reply.answer(free)
+            case Unclaim(container=container):
+                for ref, begin in self._claimed.pop(container, []):
+                    tell(ref, begin)
             case _:
                 assert_never(message)
+
+    def _tracked(self) -> frozenset[str]:
+        return frozenset().union(*self._containers.values())
+
+    def _begin(self, task: TaskConfig, ref: pykka.ActorRef[Any], message: Begin | Recover) -> None:
+        """Has an actor begin, once nobody removes what its container's id has left."""
+        for container in self._containers[task.id]:
+            if container in self._claimed:
+                self._claimed[container].append((ref, message))
+                return
+        tell(ref, message)
 
     def _configure(self, message: Configure) -> None:
         if self._services is None or self._services.settings != message.settings:
             self._services = self._make_services(message.settings)
         message.reply.answer(None)
 
-    def _new(self, task: TaskConfig, phase: Phase) -> pykka.ActorRef[Any]:
+    def _new(self, task: TaskConfig, phase: Phase, *containers: str) -> pykka.ActorRef[Any]:
         services = self._ready()
         if task.id in self._tasks:
             raise DriverError(f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS)
         ref = TaskActor.start(services, task, self.actor_ref, phase)
         self._tasks[task.id] = ref
+        named = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
+        self._containers[task.id] = frozenset((named, *containers))
         return ref
 
     def _recover(self, message: RecoverTask) -> None:
         if message.task.id in self._tasks:
             message.reply.answer(None)
             return
-        ref = self._new(message.task, Phase.RECOVERING)
-        tell(
-            ref,
-            Recover(
-                version=message.version, driver_state=message.driver_state, reply=message.reply
-            ),
+        containers: list[str] = []
+        with contextlib.suppress(DriverError):  # the task's actor will say so
+            state = HandleState.decode(message.version, message.driver_state)
+            containers.append(state.container_id)
+        ref = self._new(message.task, Phase.RECOVERING, *containers)
+        recover = Recover(
+            version=message.version, driver_state=message.driver_state, reply=message.reply
         )
+        self._begin(message.task, ref, recover)
 
     def _destroy(self, message: DestroyUnknown) -> None:
         ref = self._tasks.get(message.task_id)

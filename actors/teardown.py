@@ -18,6 +18,7 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from actors.node import Node
     from actors.running_task import Services
     from actors.worker_link import WorkerLink
     from containerd.client import Containerd
@@ -62,7 +63,7 @@ class Patience:
 
 
 async def remove(
-    services: Services,
+    node: Node,
     container_id: str,
     *,
     link: WorkerLink | None,
@@ -79,7 +80,7 @@ async def remove(
         DriverError: a step failed for another reason than that the thing is gone. It says what is
             left.
     """
-    containerd = services.containerd
+    containerd = node.containerd
     left = ["task", "container", "snapshot", "lease"]
     try:
         record = await containerd.get_container(container_id)
@@ -96,9 +97,9 @@ async def remove(
         raise with_rest(error, container_id, left) from error
     if link is not None and not link.closed:
         await end_worker(link)
-    pins = identifiers.pins_directory(services.state_dir, container_id)
+    pins = identifiers.pins_directory(node.state_dir, container_id)
     await asyncio.to_thread(host_paths.release, pins)
-    await remove_directory(identifiers.task_directory(services.state_dir, container_id))
+    await remove_directory(identifiers.task_directory(node.state_dir, container_id))
 
 
 def with_rest(error: DriverError, container_id: str, left: Sequence[str]) -> DriverError:

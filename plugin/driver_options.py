@@ -10,6 +10,47 @@ from plugin import option_types as types
 from plugin.auth_options import DRIVER_AUTH, driver_auth
 from plugin.option import Option, block, decode, read_fields
 
+_DANGLING = (
+    Option(
+        name="enabled",
+        field="gc_dangling",
+        hcl_type="bool",
+        default="true",
+        read=types.boolean,
+        doc="`false` leaves everything as it is; `containerd-driver gc` still looks.",
+    ),
+    Option(
+        name="period",
+        field="gc_dangling_period_s",
+        hcl_type="string",
+        default='"5m"',
+        read=types.duration_s(at_least=1.0),
+        doc="How often the plugin looks, and how long after its start first.",
+    ),
+    Option(
+        name="creation_grace",
+        field="gc_dangling_grace_s",
+        hcl_type="string",
+        default='"5m"',
+        read=types.duration_s(at_least=1.0),
+        doc="How long something has to be nobody's before it goes; twice as long while it runs.",
+    ),
+    Option(
+        name="dry_run",
+        field="gc_dangling_dry_run",
+        hcl_type="bool",
+        default="false",
+        read=types.boolean,
+        doc="`true` only says in the log what would be removed.",
+    ),
+)
+
+
+def _dangling(value: Any, path: str, problems: list[str]) -> types.Fields:
+    values = block(value, path, problems)
+    return types.Fields(read_fields(_DANGLING, values, f"{path}.", problems) if values else {})
+
+
 _GC = (
     Option(
         name="image",
@@ -26,6 +67,13 @@ _GC = (
         default='"1h"',
         read=types.duration_s(),
         doc="How long an image stays after its last task.",
+    ),
+    Option(
+        name="dangling_containers",
+        hcl_type="block",
+        nested=_DANGLING,
+        read=_dangling,
+        doc="Removal of what no live task owns: containers and all that belongs to them.",
     ),
 )
 
@@ -133,7 +181,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="block",
         nested=_GC,
         read=_gc,
-        doc="Removal of images that no task uses.",
+        doc="Removal of what nobody needs any more.",
     ),
     Option(
         name="log_buffer",

@@ -76,7 +76,7 @@ class Worker:
             self._drain.begin()
 
     def hello(self) -> Frame:
-        """Who this is and how far its task is."""
+        """Who this is, how far its task is, and how many others are connected to it."""
         return {
             **wire.STATED,
             "release": RELEASE,
@@ -86,6 +86,7 @@ class Worker:
             "drained": self._drained is not None,
             "logs": self.logs(),
             "relays": [relay.held() for relay in self._relays],
+            "peers": len(self.listener.connections()) - 1,
         }
 
     def logs(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import host_paths
+from actors import host_paths, presence, state_directory, sweeping
 from actors.host_paths import Source
 from actors.nomad_types import TaskConfig
+from actors.presence import Presence
+from actors.settings import DriverSettings
 from proto.errors import DriverError
 from tests.support import mounted
+from tests.support.services import services
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 PARTS = st.lists(
@@ -192,14 +196,23 @@ def test_a_link_that_came_after_the_first_look_is_not_pinned(alloc: Path, tmp_pa
 def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
     alloc: Path, tmp_path: Path
 ) -> None:
-    pins = tmp_path / "pins"
-    for name in ("c", "d"):
-        host_paths.pin(pins / name, [Source(path="web/local", root=str(alloc))])
-    host_paths.release_all(pins)
-    assert list(pins.iterdir()) == []
-    assert str(pins) not in Path("/proc/mounts").read_text()
+    node = services(DriverSettings(state_dir=str(tmp_path)))
+    other = Presence(tmp_path, presence.PLUGIN)
+    source = Source(path="web/local", root=str(alloc))
+    for name, maker in (("dead", "plugin-1"), ("alive", other.name), ("unknown", "")):
+        if maker:
+            made = dataclasses.replace(node, maker=maker)
+            state_directory.fresh(made, tmp_path / "tasks" / name, "n")
+        host_paths.pin(tmp_path / "mounts" / name, [source])
+    try:
+        sweeping.release_mounts(node)
+        assert [entry.name for entry in (tmp_path / "mounts").iterdir()] == ["alive"]
+    finally:
+        other.close()
+    sweeping.release_mounts(node)
+    assert list((tmp_path / "mounts").iterdir()) == []
+    assert str(tmp_path / "mounts") not in Path("/proc/mounts").read_text()
     assert (alloc / "web/local/file").read_text() == "content"
-    host_paths.release_all(tmp_path / "never")
 
 
 @root_only

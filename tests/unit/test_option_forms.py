@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from typing import Any
 
 import msgpack
@@ -266,6 +267,21 @@ def test_the_log_buffer_has_a_size_that_a_pipe_can_have_and_one_of_two_ends() ->
     ):
         with pytest.raises(DriverError, match=words):
             read(**block)
+
+
+def test_the_block_of_dangling_containers_is_read_with_its_defaults() -> None:
+    block = {"period": "1m", "creation_grace": "10m", "dry_run": True}
+    read = options.driver_settings(msgpack.packb({"gc": {"dangling_containers": block}}))
+    assert (read.gc_dangling, read.gc_dangling_dry_run) == (True, True)
+    assert (read.gc_dangling_period_s, read.gc_dangling_grace_s) == (60.0, 600.0)
+    assert read.image_gc
+    for wrong, words in (
+        ({"period": "0s"}, 'gc.dangling_containers.period: "0s" is less than 1s'),
+        ({"creation_grace": "0s"}, 'gc.dangling_containers.creation_grace: "0s" is less than 1s'),
+        ({"dryrun": True}, 'gc.dangling_containers.dryrun: no such option, did you mean "dry_run"'),
+    ):
+        with pytest.raises(DriverError, match=re.escape(words)):
+            options.driver_settings(msgpack.packb({"gc": {"dangling_containers": wrong}}))
 
 
 def test_extra_hosts_are_names_with_addresses() -> None:
