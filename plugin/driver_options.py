@@ -24,7 +24,7 @@ _DANGLING = (
         field="gc_dangling_period_s",
         hcl_type="string",
         default='"5m"',
-        read=types.duration_s(at_least=1.0),
+        read=types.duration_s(at_least=0.1),
         doc="How often the plugin looks, and how long after its start first.",
     ),
     Option(
@@ -32,7 +32,7 @@ _DANGLING = (
         field="gc_dangling_grace_s",
         hcl_type="string",
         default='"5m"',
-        read=types.duration_s(at_least=1.0),
+        read=types.duration_s(at_least=0.1),
         doc="How long something has to be nobody's before it goes; twice as long while it runs.",
     ),
     Option(

@@ -98,6 +98,7 @@ class Driver:
         user: str = "",
         env: Mapping[str, str] | None = None,
         alloc_id: str = "",
+        node_id: str = "",
         network: NetworkIsolation | None = None,
         dns: DnsConfig | None = None,
     ) -> Job:
@@ -109,6 +110,7 @@ class Driver:
             id=f"{alloc_id}/{name}/{next(_numbers):08x}",
             name=name,
             alloc_id=alloc_id,
+            node_id=node_id,
             job_name="test",
             task_group_name="test",
             env={"NOMAD_ALLOC_ID": alloc_id, "NOMAD_TASK_NAME": name, **(env or {})},

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
@@ -42,10 +42,10 @@ STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
 class Stage:
     """`with Stage(directory) as stage`: the plugin runs; `play` runs coroutines on its one loop."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, gc: Mapping[str, Any] | None = None) -> None:
         self.containerd = FakeContainerd()
         self.containerd.add_image(IMAGE)
-        self.driver = Driver(self.containerd, directory, {"gc": {"image": False}})
+        self.driver = Driver(self.containerd, directory, {"gc": {"image": False, **(gc or {})}})
         self.session = self.driver.session
         self._runner = asyncio.Runner()
 

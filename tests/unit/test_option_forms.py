@@ -276,8 +276,8 @@ def test_the_block_of_dangling_containers_is_read_with_its_defaults() -> None:
     assert (read.gc_dangling_period_s, read.gc_dangling_grace_s) == (60.0, 600.0)
     assert read.image_gc
     for wrong, words in (
-        ({"period": "0s"}, 'gc.dangling_containers.period: "0s" is less than 1s'),
-        ({"creation_grace": "0s"}, 'gc.dangling_containers.creation_grace: "0s" is less than 1s'),
+        ({"period": "0s"}, 'gc.dangling_containers.period: "0s" is less than 0.1s'),
+        ({"creation_grace": "0s"}, 'gc.dangling_containers.creation_grace: "0s" is less than 0.1s'),
         ({"dryrun": True}, 'gc.dangling_containers.dryrun: no such option, did you mean "dry_run"'),
     ):
         with pytest.raises(DriverError, match=re.escape(words)):

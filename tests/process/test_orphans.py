@@ -1,0 +1,314 @@
+"""The plugin's own sweeps, five a second: real plugins, workers and deaths, a fake containerd."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import identifiers
+from actors.nomad_types import TaskState
+from actors.presence import RUN, Presence
+from containerd import rpc
+from containerd.client import Containerd
+from plugin.host.session import HostSession
+from proto.containerd import snapshots_pb2
+from proto.errors import DriverError
+from tests.support.driver import Job
+from tests.support.launcher import worker_pid
+from tests.support.stage import IMAGE, SLEEPER, STEPS, Stage
+from tests.support.waiting import until
+
+NODE = "node-1"
+SOON = {"dangling_containers": {"period": "200ms", "creation_grace": "500ms"}}
+DEADLINE_S = 30.0
+SWEEPS = 10
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Stage(tmp_path_factory.mktemp("orphans"), SOON) as stage:
+        yield stage
+
+
+def directory(stage: Stage, job: Job) -> Path:
+    return stage.driver.state_dir / "tasks" / job.container
+
+
+def traces(stage: Stage, job: Job) -> list[str]:
+    """What there is of a task."""
+    left = [text for text in stage.containerd.leftovers() if job.config.alloc_id in text]
+    return left + [str(path) for path in (directory(stage, job),) if path.exists()]
+
+
+async def gone(stage: Stage, job: Job) -> None:
+    await until(lambda: not traces(stage, job), DEADLINE_S, lambda: f"left: {traces(stage, job)}")
+
+
+async def sweeps(stage: Stage) -> None:
+    """Waits until the plugin has looked several times from now on."""
+    start = len(stage.containerd.calls)
+
+    def looks() -> int:
+        paths = [call.path for call in stage.containerd.calls[start:]]
+        return paths.count(rpc.LEASE_LIST.path)
+
+    await until(lambda: looks() >= SWEEPS, DEADLINE_S, "the plugin does not sweep")
+
+
+async def known(stage: Stage, job: Job) -> None:
+    """Waits until the plugin has a task's actor."""
+    async with asyncio.timeout(DEADLINE_S):
+        while True:
+            with contextlib.suppress(DriverError):
+                await stage.session.inspect(job.id)
+                return
+            await asyncio.sleep(0.01)
+
+
+async def restart(stage: Stage) -> None:
+    stage.session.kill_plugin()
+    await stage.session.launch()
+
+
+async def lost(stage: Stage, *, node: str = NODE) -> Job:
+    """A task whose plugin was killed; the next one runs and was not told of it."""
+    job = stage.driver.task(node_id=node)
+    await stage.start(job)
+    await restart(stage)
+    return job
+
+
+def test_a_running_task_that_nomad_forgot_goes_once_its_node_is_heard_of(stage: Stage) -> None:
+    async def story() -> None:
+        kept, forgotten = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
+        handle = await stage.driver.start(kept, IMAGE, SLEEPER)
+        await stage.start(forgotten)
+        await restart(stage)
+        await sweeps(stage)
+        assert len(stage.containerd.tasks.tasks) == 2
+        await stage.session.recover(handle)
+        await gone(stage, forgotten)
+        assert (await stage.session.inspect(kept.id)).state is TaskState.RUNNING
+        await stage.session.destroy(kept.id)
+
+    stage.play(story())
+
+
+@pytest.mark.parametrize("node", ["node-2", ""])
+def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
+    stage: Stage, node: str
+) -> None:
+    async def story() -> None:
+        other = stage.driver.task(node_id=node)
+        handle = await stage.driver.start(other, IMAGE, SLEEPER)
+        await restart(stage)
+        mine = stage.driver.task(node_id=NODE)
+        await stage.start(mine)
+        await sweeps(stage)
+        assert len(stage.containerd.tasks.tasks) == 2
+        await stage.session.recover(handle)
+        assert (await stage.session.inspect(other.id)).state is TaskState.RUNNING
+        for job in (other, mine):
+            await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> None:
+    async def story() -> None:
+        # An agent that was killed leaves its plugin, and starts another when it comes back.
+        other = HostSession(stage.session._program, stage.session._config)
+        await other.launch()
+        try:
+            mine, shared = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
+            theirs = stage.driver.task(node_id=NODE)
+            await stage.start(mine)
+            config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+            theirs.read_logs()
+            await other.start(theirs.config, config)
+            await stage.session.recover(await stage.driver.start(shared, IMAGE, SLEEPER))
+            await sweeps(stage)
+            await sweeps(stage)
+            for session, job in ((stage.session, mine), (other, theirs), (stage.session, shared)):
+                assert (await session.inspect(job.id)).state is TaskState.RUNNING
+            await other.destroy(theirs.id)
+            for job in (mine, shared):
+                await stage.session.destroy(job.id)
+        finally:
+            await other.close()
+
+    stage.play(story())
+
+
+def test_a_task_of_a_dead_run_goes_and_of_a_live_one_stays(stage: Stage) -> None:
+    async def story() -> None:
+        run = Presence(stage.driver.state_dir, RUN)
+        alive = await lost(stage, node=run.name)
+        dead = await lost(stage, node="run-0123456789abcdef")
+        await gone(stage, dead)
+        assert len(traces(stage, alive)) > 1
+        run.close()  # as its end would
+        await gone(stage, alive)
+
+    stage.play(story())
+
+
+@pytest.mark.parametrize("step", ["snapshot", "container", "task", "start"])
+def test_what_a_killed_plugin_left_of_a_start_goes_whole(stage: Stage, step: str) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        fault = stage.containerd.hang(STEPS[step][0], after=True)
+        starting = asyncio.create_task(stage.start(job))
+        await until(lambda: fault.calls, DEADLINE_S, f"no start reaches {step}")
+        stage.session.kill_plugin()
+        with pytest.raises(DriverError):
+            await starting
+        stage.containerd.faults.clear()
+        await stage.session.launch()
+        assert len(traces(stage, job)) > 1
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await gone(stage, job)
+        await stage.session.destroy(helper.id)
+
+    stage.play(story())
+
+
+def test_a_worker_whose_container_is_gone_is_told_to_end(stage: Stage) -> None:
+    async def story() -> None:
+        job = await lost(stage)
+        pid = worker_pid(directory(stage, job))
+        assert pid is not None
+        client = Containerd(stage.containerd.address, stage.containerd.namespace)
+        await client.kill_task(job.container, signal.SIGKILL, everyone=True)
+        await until((directory(stage, job) / "exit").exists, DEADLINE_S)
+        await client.delete_task(job.container)
+        await client.delete_container(job.container)
+        await client.close()
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await gone(stage, job)
+        await until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "the worker stays")
+        await stage.session.destroy(helper.id)
+
+    stage.play(story())
+
+
+def test_a_directory_whose_worker_was_killed_goes_too(stage: Stage) -> None:
+    async def story() -> None:
+        job = await lost(stage)
+        pid = worker_pid(directory(stage, job))
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        stage.containerd.remove_all()
+        assert directory(stage, job).exists()
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await gone(stage, job)
+        await stage.session.destroy(helper.id)
+
+    stage.play(story())
+
+
+def test_an_exec_session_whose_plugin_died_goes_and_its_task_stays(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        handle = await stage.driver.start(job, IMAGE, SLEEPER)
+        running = asyncio.create_task(stage.session.exec(job.id, ["/bin/sleep", "600"], 60))
+
+        def sessions() -> list[Path]:
+            return list(directory(stage, job).glob("exec-*"))
+
+        await until(lambda: sessions() and len(stage.containerd.tasks.tasks) == 1, DEADLINE_S)
+        await until(lambda: _called(stage, rpc.TASK_WAIT.path), DEADLINE_S)
+        await sweeps(stage)
+        assert sessions()
+        assert not running.done()
+        stage.session.kill_plugin()
+        with pytest.raises(DriverError):
+            await running
+        await stage.session.launch()
+        await stage.session.recover(handle)
+        await until(lambda: not sessions(), DEADLINE_S, "the session's FIFOs stay")
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        assert (await stage.session.exec(job.id, ["/bin/echo", "a"])).stdout == b"a\n"
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def _called(stage: Stage, path: str) -> bool:
+    return any(call.path == path for call in stage.containerd.calls)
+
+
+def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -> None:
+    async def story() -> None:
+        job = await lost(stage)
+        fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+        again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+        starting = asyncio.create_task(stage.driver.start(again, IMAGE, SLEEPER))
+        await known(stage, again)
+        assert not starting.done()
+        fault.release()
+        await starting
+        await sweeps(stage)
+        assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
+        active = snapshots_pb2.ACTIVE
+        books = stage.containerd.books
+        assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 2
+        for task in (again, helper):
+            await stage.session.destroy(task.id)
+
+    stage.play(story())
+
+
+def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        fault = stage.containerd.hang(rpc.TASK_CREATE)
+        starting = asyncio.create_task(stage.start(job))
+        await until(lambda: fault.calls, DEADLINE_S, "no start reaches its task")
+        await sweeps(stage)
+        assert len(stage.containerd.books.containers) == 1
+        stage.containerd.faults.clear()
+        await starting
+        fault = stage.containerd.hang(rpc.CONTAINER_DELETE)
+        ending = asyncio.create_task(stage.session.destroy(job.id))
+        await until(lambda: fault.calls, DEADLINE_S, "nothing is destroyed")
+        await sweeps(stage)
+        assert fault.calls == 1
+        stage.containerd.faults.clear()
+        await ending
+        assert traces(stage, job) == []
+
+    stage.play(story())
+
+
+def test_what_was_made_says_whose_it_is(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        await stage.start(job, labels=[{"team": "a"}])
+        (container,) = stage.containerd.books.containers.values()
+        labels = dict(container.labels)
+        assert labels.pop(identifiers.LABEL_MAKER).startswith("plugin-")
+        assert labels == {
+            "team": "a",
+            identifiers.LABEL_TASK_ID: job.id,
+            identifiers.LABEL_ALLOC_ID: job.config.alloc_id,
+            identifiers.LABEL_TASK_NAME: "t",
+            identifiers.LABEL_OWNER: NODE,
+            identifiers.LABEL_STATE_DIR: str(stage.driver.state_dir),
+        }
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
