@@ -147,7 +147,9 @@ def _of_a_start(thing: Thing, known: Known) -> Judgement:
         return _live("the plugin that made it lives")
     if not thing.container and not thing.mark.state_dir:
         return _kept("an earlier release made it, and did not say for whom")
-    return _orphan("the plugin that made it is gone")
+    owner = thing.mark.owner
+    certain = owner.startswith(RUN) and owner not in known.alive
+    return _orphan("the plugin that made it is gone", certain=certain)
 
 
 def _by_owner(owner: str, known: Known) -> Judgement:

@@ -15,8 +15,7 @@ import fcntl
 import json
 import os
 import secrets
-import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,21 +92,37 @@ def peers(state_dir: Path) -> tuple[Peer, ...]:
 def forget(state_dir: Path, name: str) -> bool:
     """Removes the file of one that is dead; False where it lives. Gone is done."""
     path = state_dir / DIRECTORY / name
-    try:
-        file = os.open(path, _FLAGS)
-    except FileNotFoundError:
+    if not os.path.lexists(path):
         return True
-    except OSError:
-        return False
+    with seized(state_dir, name) as dead:
+        if dead:
+            path.unlink(missing_ok=True)
+    return dead
+
+
+@contextlib.contextmanager
+def seized(state_dir: Path, name: str) -> Generator[bool, None, None]:
+    """Keeps others from sweeping up after a dead one; False where it lives, or is swept already.
+
+    Meanwhile it counts as alive for everybody else.
+    """
     try:
-        # Exclusive: whoever would take the file for its own meanwhile sees that it is gone.
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
+        file = os.open(state_dir / DIRECTORY / name, _FLAGS)
     except OSError:
-        return False
+        yield False
+        return
+    try:
+        yield _locked(file)
     finally:
         os.close(file)
-    return True
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return os.fstat(file).st_nlink > 0
 
 
 def _look(path: Path) -> Peer | None:
@@ -168,8 +183,3 @@ def _no_place(place: Path, error: OSError) -> DriverError:
         resolution="run as root, or set state_dir in the plugin block",
         code=Code.EXHAUSTED,
     )
-
-
-def age_s(peer: Peer) -> float:
-    """How long ago it said something last, by the clock."""
-    return max(0.0, time.time() - peer.since)

@@ -1,7 +1,7 @@
 """The command line of `containerd-driver`.
 
 Without arguments it is Nomad's plugin; with `run` it is the embedded host, with `spec` and `doctor`
-a way to look before one runs.
+a way to look before one runs, with `gc` one to clear away what nobody owns.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def main(argv: list[str] | None = None) -> int:
             from plugin.host import doctor_command  # noqa: PLC0415
 
             return _swept(doctor_command.run(rest))
+        case ["gc", *rest]:
+            from plugin.host import gc_command  # noqa: PLC0415
+
+            return _swept(gc_command.run(rest))
         case ["--help" | "-h" | "help"]:
             sys.stdout.write(_USAGE)
             return 0
@@ -59,6 +63,7 @@ usage: containerd-driver                 serve a Nomad agent (the agent starts i
        containerd-driver run JOB ...     run a job file on this machine, without Nomad
        containerd-driver spec JOB ...    print the OCI spec that a job would get
        containerd-driver doctor ...      say what on this machine will not work
+       containerd-driver gc ...          remove what no live task owns
        containerd-driver --version
 """
 

@@ -12,7 +12,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,16 +52,22 @@ class BridgeNetwork:
         directories: where plugins are looked for, in order.
         state: where host-local keeps its addresses; gone with the last allocation.
         bridge: the bridge's name; gone with the last allocation too.
+        note: is given what `resume` needs, for an allocation, before it comes true.
     """
 
     def __init__(
-        self, directories: Sequence[str], state: Path = STATE, bridge: str = BRIDGE
+        self,
+        directories: Sequence[str],
+        state: Path = STATE,
+        bridge: str = BRIDGE,
+        note: Callable[[str, Mapping[str, Any]], object] = lambda _, __: None,
     ) -> None:
         self._directories = tuple(directories)
         self._state = state
         self._bridge = bridge
         self._results: dict[str, Any] = {}
         self._allowed: dict[str, str] = {}
+        self._note = note
 
     def check(self) -> None:
         """Whether all programs are there.
@@ -91,14 +97,28 @@ class BridgeNetwork:
             DriverError: which plugin said what.
         """
         with self._locked():
+            self._tell(alloc_id)
             for plugin in self._chain():
                 config = self._config(plugin, alloc_id, ports)
                 self._results[alloc_id] = self._call("ADD", config, alloc_id, netns)
+                self._tell(alloc_id)
             end = _attached(self._results[alloc_id])
             if forwarding.needed(ports):
-                forwarding.allow(alloc_id, end.address)
                 self._allowed[alloc_id] = end.address
+                self._tell(alloc_id)
+                forwarding.allow(alloc_id, end.address)
         return end
+
+    def resume(self, alloc_id: str, trace: Mapping[str, Any]) -> None:
+        """Takes over an allocation of a host that is gone, for `delete`."""
+        if isinstance(trace.get("result"), dict):
+            self._results[alloc_id] = trace["result"]
+        if trace.get("allowed"):
+            self._allowed[alloc_id] = str(trace["allowed"])
+
+    def _tell(self, alloc_id: str) -> None:
+        result, allowed = self._results.get(alloc_id), self._allowed.get(alloc_id, "")
+        self._note(alloc_id, {"result": result, "allowed": allowed})
 
     def delete(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> list[DriverError]:
         """Detaches a namespace; every plugin is asked, whatever the ones before it said."""

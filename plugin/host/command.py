@@ -12,9 +12,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from actors.node import this_node
+from actors.settings import DriverSettings
 from plugin import open_files
-from plugin.host import host_options, jobfile, plugin_block, screen, service_manager
+from plugin.host import host_options, jobfile, plugin_block, run_sweep, screen, service_manager
 from plugin.host.host_options import HostOptions
+from plugin.host.run_record import RunRecord
 from plugin.host.runner import JobRunner
 from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
@@ -53,6 +56,9 @@ def run(argv: list[str]) -> int:
     open_files.allow_all()
     try:
         return _run(job, config, host, service, arguments, shown)
+    except DriverError as error:
+        shown.error(str(error))
+        return DRIVER_FAILED
     finally:
         shown.close()
 
@@ -65,18 +71,32 @@ def _run(
     arguments: argparse.Namespace,
     shown: screen.Screen,
 ) -> int:
+    node = this_node(_settings(arguments))
     own = arguments.alloc_dir is None
     root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
     root = root.absolute()
     program = [str(arguments.plugin)] if arguments.plugin else default_program()
 
     async def work() -> int:
+        try:
+            await run_sweep.before_a_run(node, shown.note)
+        finally:
+            await node.containerd.close()
+        record = RunRecord(
+            node,
+            shown.note,
+            cni=host.cni_directories,
+            root=str(root),
+            own_root=own,
+            keep=arguments.keep,
+        )
         runner = JobRunner(
             HostSession(program, config),
             shown,
             root,
             host,
             service,
+            record,
             keep=arguments.keep,
             stats=arguments.stats,
         )
@@ -94,6 +114,20 @@ def _run(
             # Not empty where a container could not be removed: its directory stays for it.
             with contextlib.suppress(OSError):
                 root.rmdir()
+
+
+def _settings(arguments: argparse.Namespace) -> DriverSettings:
+    """Where the plugin's tasks will be; another driver's options say nothing of that.
+
+    Raises:
+        DriverError: code INVALID; this driver would refuse its options.
+    """
+    try:
+        return plugin_block.settings(arguments.config_file, arguments.config)
+    except DriverError:
+        if arguments.plugin is None:
+            raise
+        return DriverSettings()
 
 
 def _parser() -> argparse.ArgumentParser:

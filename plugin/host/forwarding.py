@@ -40,20 +40,24 @@ def allow(alloc_id: str, address: str) -> None:
 
 
 def forget(alloc_id: str, address: str) -> None:
-    """Takes the rule away.
+    """Takes the rule away; one that is not there is no failure.
 
     Raises:
         DriverError: iptables does not.
     """
-    _iptables("-D", alloc_id, address)
+    if program.run(_rule("-C", alloc_id, address), timeout_s=_LIMIT_S).status == 0:
+        _iptables("-D", alloc_id, address)
 
 
-def _iptables(action: str, alloc_id: str, address: str) -> None:
+def _rule(action: str, alloc_id: str, address: str) -> list[str]:
     # Only what was redirected to a port of the job, not all that is routed to its address.
     redirected = ("-m", "conntrack", "--ctstate", "DNAT")
     rule = ("-d", f"{address}/32", *redirected, "-m", "comment", "--comment", alloc_id)
-    argv = [find() or "iptables", "-w", _LOCK_S, action, _CHAIN, *rule, "-j", "ACCEPT"]
-    ended = program.run(argv, timeout_s=_LIMIT_S)
+    return [find() or "iptables", "-w", _LOCK_S, action, _CHAIN, *rule, "-j", "ACCEPT"]
+
+
+def _iptables(action: str, alloc_id: str, address: str) -> None:
+    ended = program.run(_rule(action, alloc_id, address), timeout_s=_LIMIT_S)
     if ended.status != 0:
         raise DriverError(
             f"iptables {action} {_CHAIN}: the published ports",

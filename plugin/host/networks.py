@@ -21,6 +21,8 @@ class AllocNetworks:
     Args:
         bridge: the network of the mode "bridge".
         tell: is told what could not be undone.
+
+    `clean` is whether nothing of it is left, after `tear_down`.
     """
 
     def __init__(self, bridge: BridgeNetwork, tell: Callable[[str], None]) -> None:
@@ -28,6 +30,7 @@ class AllocNetworks:
         self._tell = tell
         self._made: list[Alloc] = []
         self._attached: list[Alloc] = []
+        self.clean = True
 
     def check(self, allocs: Sequence[Alloc]) -> None:
         """Whether this machine has what the modes need.
@@ -75,13 +78,17 @@ class AllocNetworks:
 
     def _detach(self, alloc: Alloc) -> None:
         for error in self._bridge.delete(alloc.id, alloc.netns, alloc.ports):
-            self._tell(f"{alloc.label}: its network is not wholly removed: {error}")
+            self._complain(alloc.label, error)
 
     async def _undo(self, label: str, work: Callable[[], None]) -> None:
         try:
             await asyncio.to_thread(_explained, work)
         except DriverError as error:
-            self._tell(f"{label}: its network is not wholly removed: {error}")
+            self._complain(label, error)
+
+    def _complain(self, label: str, error: DriverError) -> None:
+        self.clean = False
+        self._tell(f"{label}: its network is not wholly removed: {error}")
 
 
 def _explained(work: Callable[[], T]) -> T:

@@ -53,9 +53,11 @@ class Alloc:
 
 
 def allocations(
-    job: Job, root: Path, ports: HostPorts, volumes: Mapping[str, HostVolume]
+    job: Job, root: Path, ports: HostPorts, volumes: Mapping[str, HostVolume], node_id: str = ""
 ) -> list[Alloc]:
     """Every allocation of a job, nothing made on disk yet; its ports are chosen.
+
+    node_id says whose the tasks are.
 
     Raises:
         DriverError: a port is not free, or this machine has no such volume.
@@ -72,6 +74,7 @@ def allocations(
                 netns="" if group.network.mode == "host" else namespaces.path(alloc_id),
                 ports=ports.choose(f'group "{label}"', group.network),
                 volumes=_sources(group, index, volumes),
+                node_id=node_id,
             )
             found.append(
                 Alloc(
@@ -97,6 +100,7 @@ class _Place:
     netns: str
     ports: tuple[PortMapping, ...]
     volumes: Mapping[str, HostVolume]
+    node_id: str
 
 
 def _sources(
@@ -183,6 +187,7 @@ def _planned(job: Job, group: JobGroup, task: JobTask, place: _Place) -> Planned
         task_group_name=group.name,
         namespace=job.namespace,
         node_name=known["node.unique.name"],
+        node_id=place.node_id,
         env=env,
         resources=Resources(
             cpu_shares=task.cpu_mhz,

@@ -1,7 +1,7 @@
 """Running a job: every allocation of every group, all tasks at once, until all have ended.
 
-Whatever happens, started tasks are stopped and destroyed before the run returns; only SIGKILL of
-the host leaves them running, as it would with an agent.
+Whatever happens, started tasks are stopped and destroyed before the run returns. Only SIGKILL of
+the host leaves them running, as it would with an agent; the next run sweeps up then.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from plugin.host.networks import AllocNetworks
 from plugin.host.plan import Alloc
 from plugin.host.plugin_care import PluginCare
 from plugin.host.ports import HostPorts
+from plugin.host.run_record import RunRecord
 from plugin.host.screen import Screen
 from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession
@@ -48,6 +49,7 @@ class JobRunner:
         root: where allocation directories are made.
         host: what a job may have of this machine.
         service: hears of every task that runs or ends.
+        record: what it makes is written down there.
         keep: True leaves them there.
         stats: True shows a sample of every task each second.
     """
@@ -59,6 +61,7 @@ class JobRunner:
         root: Path,
         host: HostOptions,
         service: ServiceManager,
+        record: RunRecord,
         *,
         keep: bool,
         stats: bool = False,
@@ -70,10 +73,13 @@ class JobRunner:
         self._stats = stats
         self._volumes = host.volumes
         self._ports = HostPorts(host.address)
-        self._networks = AllocNetworks(BridgeNetwork(host.cni_directories), screen.error)
+        self._record = record
+        bridge = BridgeNetwork(host.cni_directories, note=record.bridged)
+        self._networks = AllocNetworks(bridge, screen.error)
         self._care = PluginCare(session, screen.note)
         self._held: set[Path] = set()
         self._service = service
+        self._clean = True
         self._interrupts = Interrupts(self._heard)
 
     async def run(self, job: Job) -> int:
@@ -86,11 +92,15 @@ class JobRunner:
             DriverError: nothing was started.
         """
         try:
-            allocs = plan.allocations(job, self._root, self._ports, self._volumes)
+            allocs = plan.allocations(
+                job, self._root, self._ports, self._volumes, self._record.name
+            )
             self._networks.check(allocs)
+            self._record.begin(allocs)
             return await self._from_plan_to_end(job, allocs)
         finally:
             self._ports.close()
+            self._record.end(clean=self._clean and self._networks.clean and not self._held)
 
     def _heard(self, wish: Wish) -> None:
         self._screen.note(_WORDS[wish])
@@ -185,6 +195,7 @@ class JobRunner:
             if self._keep or alloc.directory.path in self._held:
                 continue
             if not alloc.directory.remove():
+                self._clean = False
                 path = alloc.directory.path
                 self._screen.note(f"something is mounted in {path}: unmount it, then remove it")
 

@@ -17,7 +17,7 @@ from proto.release import RELEASE
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "packaging" / "debian"
 UNIT = DEBIAN / "nomad-driver-containerd.nomad-driver-containerd-launcher.service"
-COMMANDS = ("run", "spec", "doctor")
+COMMANDS = ("run", "spec", "doctor", "gc")
 COMPLETE = """
 _init_completion() {
   words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -63,7 +63,7 @@ def test_bash_completes_the_options_that_there_are(command: str) -> None:
 def test_bash_completes_commands_and_job_files() -> None:
     assert completed("") >= set(COMMANDS)
     assert completed("run", "") == {"files @(nomad|hcl|json)"}
-    assert completed("doctor", "") == set()
+    assert completed("doctor", "") == completed("gc", "") == set()
     assert completed("run", "--config", "x") == set()
 
 

@@ -1,0 +1,154 @@
+"""`containerd-driver gc`: what no live task owns, found and removed once."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+
+from actors import presence
+from actors.node import Node, this_node
+from actors.reconciler import NobodysTasks, Outcome, Reconciler
+from actors.settings import DriverSettings
+from plugin.host import plugin_block, run_sweep
+from plugin.host.run_sweep import Row
+from plugin.option_types import parse_duration_s
+from proto.errors import Code, DriverError
+
+_EPILOG = """\
+It removes what runs of `containerd-driver run` left that were killed, and what only a plugin needed
+that is gone. A Nomad agent may come back for its tasks however long it is away: what is of a node
+is only shown, unless --node says that this node will not come back. A plugin that lives looks for
+orphans of its node by itself, see gc.dangling_containers in its configuration.
+
+exit status: 0; 1 when something could not be removed, or nothing could be told; 2 when the options
+are wrong
+"""
+_HEAD = ("KIND", "NAME", "SINCE", "WHAT", "WHY")
+_COLOURS = {
+    Outcome.FOUND: "\033[33m",
+    Outcome.REMOVED: "\033[32m",
+    Outcome.FAILED: "\033[1;31m",
+}
+_PLAIN = "\033[0m"
+
+
+def run(argv: list[str]) -> int:
+    """Looks, removes, prints and returns the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        settings = plugin_block.settings(arguments.config_file, arguments.config)
+        grace_s = _grace_s(arguments.grace, settings)
+    except DriverError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 2
+    if os.geteuid() != 0:
+        sys.stderr.write("error: tasks and their files are root's: run it with sudo\n")
+        return 1
+    try:
+        rows = asyncio.run(
+            _sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run)
+        )
+    except DriverError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if arguments.json:
+        for row in rows:
+            sys.stdout.write(f"{json.dumps(dataclasses.asdict(row))}\n")
+    else:
+        sys.stdout.write(table(rows, colours=sys.stdout.isatty()))
+    return int(any(row.outcome is Outcome.FAILED for row in rows))
+
+
+def table(rows: Sequence[Row], *, colours: bool) -> str:
+    """One line for each thing, what failed below it."""
+    if not rows:
+        return "nothing is left over\n"
+    cells = [_HEAD, *((row.kind, row.name, _date(row.since), row.outcome, row.why) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+    lines: list[str] = []
+    for number, line in enumerate(cells):
+        padded = [f"{text:{width}}" for text, width in zip(line, widths, strict=True)]
+        row = rows[number - 1] if number else None
+        if row is not None and colours and row.outcome in _COLOURS:
+            padded[3] = f"{_COLOURS[row.outcome]}{padded[3]}{_PLAIN}"
+        lines.append("  ".join(padded).rstrip())
+        if row is not None and row.error:
+            lines.append(f"{'':{widths[0]}}  → {row.error}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+async def _sweep(
+    settings: DriverSettings, given_up: list[str], *, grace_s: float, dry_run: bool
+) -> list[Row]:
+    node = this_node(settings)
+    await asyncio.to_thread(_check, node, given_up)
+    reconciler = Reconciler(
+        node, NobodysTasks(), given_up=given_up, grace_s=grace_s, dry_run=dry_run
+    )
+    try:
+        findings = await reconciler.sweep_once()
+        rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
+    finally:
+        await node.containerd.close()
+    return [*map(run_sweep.row, findings), *rows]
+
+
+def _check(node: Node, given_up: list[str]) -> None:
+    """Refuses to give up a node whose plugin lives: it knows better."""
+    for peer in presence.peers(node.state_dir):
+        nodes: list[str] = peer.says.get("nodes") or []
+        for lost in given_up if peer.alive else ():
+            if lost in nodes:
+                raise DriverError(
+                    f"--node {lost}: a plugin of this node lives, pid {peer.says.get('pid')}",
+                    resolution="it looks for orphans by itself, see gc.dangling_containers",
+                    code=Code.PRECONDITION,
+                )
+
+
+def _grace_s(text: str, settings: DriverSettings) -> float:
+    if not text:
+        return settings.gc_dangling_grace_s
+    try:
+        return parse_duration_s(text)
+    except ValueError as error:
+        raise DriverError(f"--grace: {error}", code=Code.INVALID) from error
+
+
+def _date(since: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="containerd-driver gc",
+        description="Removes what no live task owns: containers, snapshots, leases, workers, state"
+        " directories, networks of runs.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    plugin_block.add_arguments(parser)
+    add = parser.add_argument
+    add("--dry-run", action="store_true", help="only say what would be removed")
+    add(
+        "--node",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="a Nomad node that will not come back: its tasks are stopped and removed",
+    )
+    add(
+        "--grace",
+        default="",
+        metavar="TIME",
+        help="leave what is younger (default: gc.dangling_containers.creation_grace, 5m)",
+    )
+    add("--json", action="store_true", help="one JSON object per line")
+    return parser
