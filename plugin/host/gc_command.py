@@ -21,10 +21,10 @@ from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
 
 _EPILOG = """\
-It removes what runs of `containerd-driver run` left that were killed, and what only a plugin needed
-that is gone. A Nomad agent may come back for its tasks however long it is away: what is of a node
-is only shown, unless --node says that this node will not come back. A plugin that lives looks for
-orphans of its node by itself, see gc.dangling_containers in its configuration.
+It removes what runs of `containerd-driver run` left that were killed, and what only a plugin
+needed that is gone. A Nomad agent may come back for its tasks however long it is away: what is of a
+node is only shown, unless --node says that this node will not come back. A plugin that lives looks
+for orphans of its node by itself, see gc.dangling_containers in its configuration.
 
 exit status: 0; 1 when something could not be removed, or nothing could be told; 2 when the options
 are wrong

@@ -5,21 +5,16 @@ Everything happens in a network namespace of the test's own.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from plugin.host import cni, namespaces
-from tests.support.driver import Driver, launched
 from tests.support.host_run import Run
-from tests.support.needs import missing
 from tests.support.own_network import OwnNetwork
 from tests.support.waiting import wait_until
 
@@ -32,37 +27,6 @@ SERVE = (
     "env | grep NOMAD_ >/local/env; busybox httpd -p 8080 -h /local;"
     " exec busybox httpd -f -p 9090 -h /local"
 )
-
-
-@pytest.fixture
-def network() -> Iterator[OwnNetwork]:
-    for program in ("iptables", "nsenter", "busybox"):
-        if shutil.which(program) is None:
-            missing("containerd", f"{program} is not installed")
-    if not (PLUGINS / "bridge").exists():
-        missing("containerd", "no CNI plugins (apt-get install containernetworking-plugins)")
-    with OwnNetwork() as own:
-        yield own
-
-
-@pytest.fixture
-def run(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Run]:
-    made = Run(network, driver, tmp_path)
-    yield made
-    if made.process is not None and not made.ended():
-        made.stop()
-
-
-@pytest.fixture
-def image(driver: Driver, busybox_image: str) -> str:
-    """Pulled before: the registry is not in the test's network."""
-
-    async def pull() -> None:
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-
-    asyncio.run(pull())
-    return busybox_image
 
 
 def task(image: str, script: str, name: str = "web") -> dict[str, Any]:

@@ -1,0 +1,48 @@
+"""Runs of the embedded host in a network of the test's own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.driver import Driver, launched
+from tests.support.host_run import Run
+from tests.support.needs import missing
+from tests.support.own_network import OwnNetwork
+
+PLUGINS = Path("/usr/lib/cni")
+
+
+@pytest.fixture
+def network() -> Iterator[OwnNetwork]:
+    for program in ("iptables", "nsenter", "busybox"):
+        if shutil.which(program) is None:
+            missing("containerd", f"{program} is not installed")
+    if not (PLUGINS / "bridge").exists():
+        missing("containerd", "no CNI plugins (apt-get install containernetworking-plugins)")
+    with OwnNetwork() as own:
+        yield own
+
+
+@pytest.fixture
+def run(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Run]:
+    made = Run(network, driver, tmp_path)
+    yield made
+    if made.process is not None and not made.ended():
+        made.stop()
+
+
+@pytest.fixture
+def image(driver: Driver, busybox_image: str) -> str:
+    """Pulled before: the registry is not in the test's network."""
+
+    async def pull() -> None:
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+
+    asyncio.run(pull())
+    return busybox_image
