@@ -22,6 +22,8 @@ from workers import wire
 _START_TIMEOUT_S = 10.0
 _FORK_TIMEOUT_S = 10.0
 _POLL_S = 0.005
+_HELLOS = 2
+"""A launcher that dies over the first one may have a successor, for whom systemd keeps the second."""
 _log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ class LauncherLink:
         self._starting = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Has a launcher of this release listen; returns at once when one does.
+        """Has a launcher listen, of this release if that can be; returns at once when one does.
 
         Raises:
             DriverError: code UNAVAILABLE, with what the launcher's log says.
@@ -47,7 +49,8 @@ class LauncherLink:
                 )
                 with contextlib.suppress(OSError, DriverError):
                     await self._ask({"op": wire.RETIRE, **wire.STATED})
-                greeting = None
+                # Where systemd listens, this has it start the one on disk: that is the one to take.
+                greeting = await self._hello()
             if greeting is None:
                 await self._start()
 
@@ -105,10 +108,14 @@ class LauncherLink:
         return self._state_dir / wire.LAUNCHER_SOCKET
 
     async def _hello(self) -> frames.Frame | None:
-        try:
-            return await self._ask({"op": wire.HELLO, **wire.STATED})
-        except (OSError, DriverError):
-            return None
+        for _ in range(_HELLOS):
+            try:
+                return await self._ask({"op": wire.HELLO, **wire.STATED})
+            except ConnectionResetError:
+                continue
+            except (OSError, DriverError):
+                break
+        return None
 
     async def _ask(self, request: frames.Frame) -> frames.Frame:
         reader, writer = await connect_unix(self._socket)

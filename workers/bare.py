@@ -7,10 +7,9 @@ with `layout`, 1.45 against 1.25 MB of each worker.
 
 from __future__ import annotations
 
-from _signal import SIG_IGN, SIGCHLD, SIGKILL, pidfd_send_signal, signal  # type: ignore[import-not-found]
+from _signal import SIG_DFL, SIG_IGN, SIGCHLD, SIGKILL, SIGTERM, pidfd_send_signal, signal  # type: ignore[import-not-found]
 from _socket import (
     AF_UNIX,
-    SHUT_RDWR,
     SO_PEERCRED,
     SOCK_CLOEXEC,
     SOCK_DGRAM,
@@ -23,9 +22,10 @@ from _socket import (
 
 __all__ = [
     "AF_UNIX",
-    "SHUT_RDWR",
     "SIGCHLD",
     "SIGKILL",
+    "SIGTERM",
+    "SIG_DFL",
     "SIG_IGN",
     "SOCK_CLOEXEC",
     "SOCK_DGRAM",

@@ -25,7 +25,17 @@ from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
 from proto.shortage import remedy
-from workers import bare, control, layout, procfs, rehearsal, succession, task_worker, wire
+from workers import (
+    activation,
+    bare,
+    control,
+    layout,
+    procfs,
+    rehearsal,
+    succession,
+    task_worker,
+    wire,
+)
 from workers.notify import Notifier
 
 TYPE_CHECKING = False
@@ -36,8 +46,11 @@ if TYPE_CHECKING:
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
-_OPTIONS = {"--state-dir", "--notify", "--watchdog-us"}
-_USAGE = "usage: launcher.py --state-dir DIR [--notify ADDRESS [--watchdog-us INTERVAL]]\n"
+_OPTIONS = {"--state-dir", "--notify", "--watchdog-us", "--listen-fds"}
+_USAGE = (
+    "usage: launcher.py --state-dir DIR"
+    " [--notify ADDRESS [--watchdog-us INTERVAL] [--listen-fds COUNT]]\n"
+)
 _FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 3, 1 << 20
 _REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 4096
@@ -52,17 +65,21 @@ class Launcher:
         directory: descriptor of the driver's state directory.
         lock: descriptor that holds the lock of the only launcher there.
         notifier: hears of each turn of the loop.
+        given: the socket that systemd listens on, where it does.
     """
 
-    def __init__(self, directory: int, lock: int, notifier: Notifier) -> None:
+    def __init__(
+        self, directory: int, lock: int, notifier: Notifier, given: bare.socket | None
+    ) -> None:
         self._directory = directory
         self._lock = lock
         self._notifier = notifier
         self._pid = os.getpid()
-        self._listener = control.listen(directory, wire.LAUNCHER_SOCKET)
+        self._given = given is not None
+        self._listener = given or control.listen(directory, wire.LAUNCHER_SOCKET)
 
     def run(self) -> None:
-        """Forks for every connection, until a child was told to have us retire.
+        """Forks for every connection, until a child that was told to have us retire ends us.
 
         The child accepts. Its parent waits for that, or for the child's death: it closes the pipe.
         """
@@ -75,7 +92,7 @@ class Launcher:
             ready = poll.poll(period_ms)
             if not ready:
                 continue
-            if ready[0][1] != select.POLLIN:  # shut down by `_retire`
+            if ready[0][1] != select.POLLIN:  # somebody has shut it down
                 return
             try:
                 accepted, accepting = pipe()
@@ -154,38 +171,42 @@ class Launcher:
                 )
 
     def _retire(self) -> None:
-        """A successor may start at once: the name and the lock are free, the parent only ends.
+        """A successor may start at once: the name and the lock are free, the parent ends.
 
-        Both descriptors are shared with the parent, and so is what is done to them.
+        The lock's descriptor is shared with the parent, and so is what is done to it. For systemd
+        this signal is a good end: it starts another one when somebody connects.
         """
-        control.unlink(self._directory, wire.LAUNCHER_SOCKET)
+        if not self._given:
+            control.unlink(self._directory, wire.LAUNCHER_SOCKET)
         fcntl.flock(self._lock, fcntl.LOCK_UN)
-        self._listener.shutdown(bare.SHUT_RDWR)
+        if os.getppid() == self._pid:
+            os.kill(self._pid, bare.SIGTERM)
 
 
 def main(argv: list[str]) -> int:
     """The launcher's life.
 
     Returns:
-        The exit status: 0 after retiring or when another launcher serves, 2 for bad arguments.
+        The exit status: 0 when another launcher serves, 1 when this one cannot, 2 for bad arguments.
     """
     options = dict(zip(argv[1::2], argv[2::2], strict=False))
     watchdog = options.get("--watchdog-us", "") or "0"  # empty in a unit without WatchdogSec
+    listen_fds = options.get("--listen-fds", "")  # empty where the socket unit is not active
     known = len(argv) % 2 and options.keys() <= _OPTIONS and watchdog.isdecimal()
-    if not known or not options.get("--state-dir"):
+    if not known or listen_fds not in {"", "1"} or not options.get("--state-dir"):
         sys.stderr.write(_USAGE)
         return _EXIT_USAGE
     state_dir = options["--state-dir"]
     notifier = Notifier(options.get("--notify", ""), int(watchdog))
     try:
-        return _launch(state_dir, notifier)
+        return _launch(state_dir, notifier, listen_fds)
     except (OSError, DriverError) as error:
         notifier.status(f"cannot serve in {state_dir}: {error}")
         procfs.say(f"launcher: cannot serve in {state_dir}: {error}")
         return _EXIT_FAILED
 
 
-def _launch(state_dir: str, notifier: Notifier) -> int:
+def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     _detach()
     directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _log_to(directory)
@@ -195,9 +216,11 @@ def _launch(state_dir: str, notifier: Notifier) -> int:
         return 0
     procfs.set_name("cd-launcher")
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
+    bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
     kept = [layout.fill_gaps(), layout.gather_code()]
     rehearsal.rehearse(state_dir)
-    launcher = Launcher(directory, lock, notifier)
+    given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
+    launcher = Launcher(directory, lock, notifier, given)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
     # What is here now is shared with every worker as long as nobody writes to it, and a garbage
     # collection writes to the header of every object.
@@ -208,9 +231,7 @@ def _launch(state_dir: str, notifier: Notifier) -> int:
     bytearray(_TIDY_BYTES)
     launcher.run()
     kept.clear()
-    notifier.status("has retired: another launcher serves")
-    notifier.close()
-    return 0
+    raise DriverError(f"its socket {wire.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL)
 
 
 def _receive(sock: bare.socket, decoder: frames.Decoder) -> Frame | None:

@@ -1,23 +1,24 @@
 """Which launcher serves a state directory: the one that holds the lock there.
 
-A launcher that a plugin started leaves its place to nobody unasked. One that systemd runs asks it
-to retire: systemd then sees to it that there is one. Workers notice nothing of all this.
+A launcher that a plugin started leaves its place to nobody unasked. One that systemd runs ends it
+and takes its place: systemd then sees to it that there is one. Workers notice nothing of all this.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import time
 
-from proto import frames
-from workers import bare, wire
+from proto.release import RELEASE
+from workers import bare, identity, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workers.notify import Notifier
 
-_ANSWER_TIMEOUT_S = 10.0
-_CHUNK_BYTES = 4096
+_POLL_S = 0.01
+_TEXT_BYTES = 4096
 
 
 def lock(directory: int, notifier: Notifier) -> int | None:
@@ -31,25 +32,44 @@ def lock(directory: int, notifier: Notifier) -> int | None:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(wire.LAUNCHER_LOCK, flags, 0o600, dir_fd=directory)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    while not _taken(descriptor):
         if not notifier.wanted:
+            os.close(descriptor)
             return None
-        notifier.status("waits until the launcher that a plugin started has retired")
-        _ask_to_retire(directory)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        notifier.status("waits for the end of the launcher that a plugin started")
+        _end_holder(descriptor)
+        time.sleep(_POLL_S)
+    _sign(descriptor)
     return descriptor
 
 
-def _ask_to_retire(directory: int) -> None:
-    peer = bare.stream()
+def _taken(descriptor: int) -> bool:
     try:
-        peer.settimeout(_ANSWER_TIMEOUT_S)
-        peer.connect(f"/proc/self/fd/{directory}/{wire.LAUNCHER_SOCKET}")
-        peer.sendall(frames.encode({"op": wire.RETIRE, **wire.STATED}))
-        peer.recv(_CHUNK_BYTES)
-    except OSError:
-        return  # it ends already
-    finally:
-        peer.close()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _sign(descriptor: int) -> None:
+    """Who holds the lock: its socket may have lost its name to systemd's."""
+    own = identity.identify(os.getpid())
+    os.ftruncate(descriptor, 0)
+    if own is not None:
+        os.pwrite(descriptor, f"{own.pid} {own.start_ticks} {RELEASE}\n".encode(), 0)
+
+
+def _end_holder(descriptor: int) -> None:
+    """A launcher has nothing to put away, and one that hangs hears of this signal alone.
+
+    It holds a lock, so it is of this boot, whatever id of it the unit's own /proc shows.
+    """
+    numbers = os.pread(descriptor, _TEXT_BYTES, 0).split()[:2]
+    if len(numbers) < 2 or not all(number.isdigit() for number in numbers):  # noqa: PLR2004
+        return  # it has not signed yet
+    pid, ticks = map(int, numbers)
+    holder = identity.Identity(pid=pid, start_ticks=ticks, boot_id=identity.boot_id())
+    pidfd = identity.open_pidfd(holder)
+    if pidfd is not None:
+        bare.pidfd_send_signal(pidfd, bare.SIGKILL)
+        os.close(pidfd)
