@@ -14,46 +14,6 @@ from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 
-# Nothing here asks beyond the guest's loopback, which is all the network that it has.
-_CONFIG = """\
-name = "guest"
-data_dir = "/opt/nomad/data"
-plugin_dir = "/usr/lib/nomad-driver-containerd/plugins"
-bind_addr = "127.0.0.1"
-advertise {
-  http = "127.0.0.1"
-  rpc = "127.0.0.1"
-  serf = "127.0.0.1"
-}
-disable_update_check = true
-disable_anonymous_signature = true
-server {
-  enabled = true
-  bootstrap_expect = 1
-}
-client {
-  enabled = true
-  network_interface = "lo"
-  cpu_total_compute = 8000
-  memory_total_mb = 4096
-  options = {
-    "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
-  }
-}
-consul {
-  auto_advertise = false
-  client_auto_join = false
-  server_auto_join = false
-}
-plugin "containerd-driver" {
-  config {}
-}
-"""
-_UNIT = """\
-[Service]
-ExecStart=/usr/local/bin/nomad agent -config /root/agent.hcl
-KillMode=process
-"""
 _FOR_EVER = "while :; do echo on; busybox sleep 0.1; done"
 
 

@@ -1,0 +1,93 @@
+"""Whatever is restarted or killed beside it, the task of a real Nomad agent goes on, whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from proto.release import RELEASE
+from tests.packaging import agent
+from tests.packaging.agent import Job
+from tests.packaging.conftest import PACKAGE, UNIT
+from tests.support.guest import Guest
+
+pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
+
+UNITS = ["nomad.service", "containerd.service", UNIT]
+
+
+@pytest.fixture(scope="module")
+def host(guest: Guest, root: Path) -> Iterator[Guest]:
+    """A guest with the package and an agent that has its driver."""
+    agent.install(root)
+    guest.shell(
+        "dpkg -i /root/package.deb; namespace=nomad;"
+        " [ ! -e /sys/fs/cgroup/cgroup.controllers ] || namespace=nomad.slice;"
+        f" /root/tests/make-image {agent.IMAGE} | ctr -n $namespace images import -"
+    )
+    guest.shell("systemctl daemon-reload; systemctl start nomad")
+    guest.wait(lambda: agent.release(guest) == RELEASE, "the agent has no driver")
+    yield guest
+    guest.shell("systemctl stop nomad")
+
+
+def processes(guest: Guest) -> str:
+    """The task's own and its worker."""
+    return guest.shell("pgrep -f '^/bin/sh -c .*busybox slee[p]'; pgrep -x cd-worker")
+
+
+def has_come_back(guest: Guest, unit: str, before: str) -> bool:
+    return guest.show(unit, "ActiveState") == "active" and guest.show(unit, "MainPID") != before
+
+
+@pytest.fixture
+def job(host: Guest) -> Iterator[Job]:
+    """A task that counts; it is the same one at the end, and all of it is right."""
+    running = Job(host)
+    running.goes_on()
+    before = processes(host)
+    yield running
+    running.goes_on()
+    assert processes(host) == before
+    running.answers()
+    running.end()
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.usefixtures("job")
+def test_a_task_lives_through_a_restart_of(host: Guest, unit: str) -> None:
+    before = host.show(unit, "MainPID")
+    host.shell(f"systemctl restart {unit}")
+    host.wait(lambda: has_come_back(host, unit, before), f"{unit} is not back")
+
+
+@pytest.mark.parametrize("unit", UNITS)
+@pytest.mark.usefixtures("job")
+def test_a_task_lives_through_the_death_of(host: Guest, unit: str) -> None:
+    before = host.show(unit, "MainPID")
+    host.shell(f"kill -9 {before}")
+    host.wait(lambda: has_come_back(host, unit, before), f"{unit} is not back")
+
+
+@pytest.mark.usefixtures("job")
+def test_a_task_lives_through_the_watchdogs_end_of_a_launcher_that_hangs(host: Guest) -> None:
+    drop_in = f"/run/systemd/system/{UNIT}.d"
+    host.shell(
+        f"mkdir -p {drop_in}; printf '[Service]\nWatchdogSec=1\n' > {drop_in}/w.conf;"
+        f"systemctl daemon-reload; systemctl restart {UNIT}"
+    )
+    try:
+        before = host.show(UNIT, "MainPID")
+        host.shell(f"kill -STOP {before}")
+        host.wait(lambda: has_come_back(host, UNIT, before), "the launcher was not replaced")
+        assert "watchdog" in host.shell(f"journalctl -u {UNIT} --no-pager").lower()
+    finally:
+        host.shell(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
+
+
+@pytest.mark.usefixtures("job")
+def test_a_task_lives_through_a_restart_of_all_at_once(host: Guest) -> None:
+    host.shell(f"systemctl restart {PACKAGE}-launcher.socket {' '.join(UNITS)}")
+    host.wait(lambda: agent.release(host) == RELEASE, "the agent has no driver")
