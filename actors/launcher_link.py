@@ -23,7 +23,7 @@ _START_TIMEOUT_S = 10.0
 _FORK_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _HELLOS = 2
-"""A launcher that dies over the first one may have a successor, for whom systemd keeps the second."""
+"""A launcher may die over the first; where systemd listens, its successor hears the second."""
 _log = logging.getLogger(__name__)
 
 

@@ -33,8 +33,8 @@ def listener(count: str, directory: int, name: str) -> bare.socket | None:
         os.close(_DESCRIPTOR)
         procfs.say(
             f"launcher: {name} is not systemd's socket any more, this launcher makes its own;"
-            " to mend it: systemctl restart nomad-driver-containerd-launcher.socket"
-            " nomad-driver-containerd-launcher.service"
+            " to mend it: systemctl stop nomad-driver-containerd-launcher.service"
+            " nomad-driver-containerd-launcher.socket, then start both"
         )
         return None
     sock = bare.socket(fileno=_DESCRIPTOR)

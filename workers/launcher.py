@@ -187,7 +187,8 @@ def main(argv: list[str]) -> int:
     """The launcher's life.
 
     Returns:
-        The exit status: 0 when another launcher serves, 1 when this one cannot, 2 for bad arguments.
+        The exit status: 0 when another launcher serves, 1 when this one cannot, 2 for arguments
+        that make no sense.
     """
     options = dict(zip(argv[1::2], argv[2::2], strict=False))
     watchdog = options.get("--watchdog-us", "") or "0"  # empty in a unit without WatchdogSec

@@ -95,7 +95,7 @@ def install(root: Path) -> None:
     (root / "etc/systemd/system/nomad.service").write_text(_UNIT)
 
 
-def ask(guest: Guest, path: str) -> Any:  # noqa: ANN401 - JSON
+def ask(guest: Guest, path: str) -> Any:
     """What the agent's HTTP API answers; None when it does not."""
     done = guest.run("python3", "-c", _ASK, path)
     return json.loads(done.stdout) if done.returncode == 0 else None
@@ -178,7 +178,17 @@ class Job:
 
         moment_ns = int(self._guest.shell("date +%s%N"))
         self._guest.wait(measured, "the task has no stats")
-        words = ("nomad", "alloc", "exec", "-task", "main", self.alloc, "/bin/sh", "-c", "echo $((6*7))")
+        words = (
+            "nomad",
+            "alloc",
+            "exec",
+            "-task",
+            "main",
+            self.alloc,
+            "/bin/sh",
+            "-c",
+            "echo $((6*7))",
+        )
         self._guest.wait(lambda: "42" in self._guest.run(*words).stdout, "exec does not answer")
 
     def end(self) -> None:

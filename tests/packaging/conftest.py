@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from proto.release import RELEASE
+from tests.packaging.local_task import Task
 from tests.support.guest import ROOT, Guest, overlay, root_of, unified
 from tests.support.needs import missing
 
 PACKAGE = "nomad-driver-containerd"
 UNIT = f"{PACKAGE}-launcher.service"
+SOCKET = f"{PACKAGE}-launcher.socket"
 STATE = f"/run/{PACKAGE}"
 NEWER = f"{RELEASE}.99"
 
@@ -83,3 +85,12 @@ def installed(guest: Guest) -> Guest:
         " /root/tests/make-image 127.0.0.1:1/busybox:1 | ctr -n $namespace images import -"
     )
     return guest
+
+
+@pytest.fixture
+def task(installed: Guest, tmp_path: Path) -> Iterator[Task]:
+    """One that runs; it is stopped in peace and leaves nothing."""
+    running = Task(installed, tmp_path / "out")
+    yield running
+    assert "stopped" in running.stop()
+    installed.wait(lambda: installed.shell(f"ls {STATE}/tasks") == "", "the task left something")

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from proto.release import RELEASE
-from tests.nomad.build import BuildError, build
+from tests.packaging.agent import install, release
 from tests.packaging.conftest import NEWER, STATE, newer_package
 from tests.support.guest import Guest
-from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 
@@ -18,26 +17,12 @@ _FOR_EVER = "while :; do echo on; busybox sleep 0.1; done"
 
 
 @pytest.fixture
-def agent(installed: Guest, tmp_path: Path) -> Guest:
+def agent(installed: Guest, root: Path) -> Guest:
     """A guest with an agent that has the driver."""
-    try:
-        installed.copy(build("agent"), "/usr/local/bin/nomad")
-    except BuildError as error:
-        missing("nomad", str(error))
-    for name, text in (("agent.hcl", _CONFIG), ("nomad.service", _UNIT)):
-        (tmp_path / name).write_text(text)
-    installed.copy(tmp_path / "agent.hcl", "/root/agent.hcl")
-    installed.copy(tmp_path / "nomad.service", "/etc/systemd/system/nomad.service")
-    installed.shell("chmod 755 /usr/local/bin/nomad; systemctl daemon-reload")
-    installed.shell("systemctl start nomad")
+    install(root)
+    installed.shell("systemctl daemon-reload; systemctl start nomad")
     installed.wait(lambda: release(installed) == RELEASE, "the agent has no driver")
     return installed
-
-
-def release(guest: Guest) -> str:
-    """The driver's, as the agent's node says it."""
-    words = "nomad node status -self -verbose | grep -E '^driver.containerd-driver.version'"
-    return guest.run("sh", "-c", words).stdout.rpartition("= ")[2].strip()
 
 
 def lines(guest: Guest) -> int:

@@ -1,57 +1,57 @@
-"""The installed package on Debian with systemd: tasks, restarts, an upgrade, the end."""
+"""The installed package on Debian with systemd: install, upgrade, downgrade, remove, purge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 
+from proto.release import RELEASE
 from tests.packaging.conftest import NEWER, PACKAGE, STATE, UNIT, newer_package
-from tests.support.guest import END_S, Guest
+from tests.packaging.local_task import Task
+from tests.support.guest import ROOT, Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 
-COUNT = 'trap "echo stopped; exit 0" TERM; while :; do echo on; busybox sleep 0.1; done'
+CONTENT = f"""
+/etc/default/{PACKAGE}
+/usr/bin/containerd-driver
+/usr/lib/modules-load.d/{PACKAGE}.conf
+/usr/lib/{PACKAGE}/plugins/containerd-driver
+/usr/lib/sysctl.d/50-{PACKAGE}.conf
+/usr/lib/systemd/system/containerd_driver.slice
+/usr/lib/systemd/system/{PACKAGE}-launcher.service
+/usr/lib/systemd/system/{PACKAGE}-launcher.socket
+/usr/share/bash-completion/completions/containerd-driver
+/usr/share/doc/{PACKAGE}/README.Debian
+/usr/share/doc/{PACKAGE}/examples/hello.json
+/usr/share/doc/{PACKAGE}/examples/hello.nomad
+/usr/share/doc/{PACKAGE}/examples/nomad-agent.hcl
+/usr/share/man/man1/containerd-driver.1.gz
+"""
 
 
-class Task:
-    """A job that prints until it is stopped, held by a `containerd-driver run` in the guest."""
-
-    def __init__(self, guest: Guest, out: Path) -> None:
-        self._guest = guest
-        self._out = out
-        guest.shell(f"/root/tests/make-job 127.0.0.1:1/busybox:1 '{COUNT}' > /root/job.json")
-        self._host = guest.start("containerd-driver", "run", "/root/job.json", out=out)
-        self.goes_on()
-        self.worker = guest.shell("pgrep -x cd-worker")
-
-    def goes_on(self) -> None:
-        """Waits for what it prints after now."""
-        before = self._lines()
-        self._guest.wait(lambda: self._lines() > before + 2, f"no task: {self._out.read_text()}")
-
-    def has_its_worker(self) -> bool:
-        """Whether the worker is the one that it began with."""
-        return self._guest.shell("pgrep -x cd-worker") == self.worker
-
-    def stop(self) -> str:
-        """Ends it as Ctrl-C does; returns what it printed."""
-        self._guest.shell("pkill -INT -of '/usr/bin/containerd-driver run'")
-        self._host.wait(END_S)
-        return self._out.read_text()
-
-    def _lines(self) -> int:
-        return len(self._out.read_text().splitlines()) if self._out.exists() else 0
+def test_the_readmes_lines_install_it(guest: Guest, root: Path) -> None:
+    section = (ROOT / "README.md").read_text().partition("## Install it")[2].partition("\n## ")[0]
+    lines = re.findall(r"^    (.+)$", section, re.MULTILINE)
+    assert lines.pop(0) == "./dev deb", "which is where the package here is from"
+    (root / "root/checkout/dist").mkdir(parents=True, exist_ok=True)
+    shutil.copy(root / "root/package.deb", root / f"root/checkout/dist/{PACKAGE}_{RELEASE}_all.deb")
+    # What the package recommends is not in the guest, which has no network to get it from.
+    (root / "etc/apt/apt.conf.d/90here").write_text('APT::Install-Recommends "false";\n')
+    guest.shell("systemctl is-active containerd")
+    for line in lines:
+        guest.shell(f"cd /root/checkout; {line}")
+    assert guest.shell("/opt/nomad/plugins/containerd-driver --version").endswith(RELEASE)
+    guest.shell(f"dpkg -P {PACKAGE}; rm -r /opt/nomad")
 
 
-@pytest.fixture
-def task(installed: Guest, tmp_path: Path) -> Iterator[Task]:
-    """One that runs; it is stopped in peace and leaves nothing."""
-    running = Task(installed, tmp_path / "out")
-    yield running
-    assert "stopped" in running.stop()
-    installed.wait(lambda: installed.shell(f"ls {STATE}/tasks") == "", "the task left something")
+def test_everything_is_where_a_debian_user_looks(installed: Guest) -> None:
+    listed = installed.shell(f"dpkg -L {PACKAGE}").splitlines()
+    assert set(CONTENT.split()) <= set(listed)
+    assert installed.shell(f"ls {' '.join(CONTENT.split())}")
 
 
 def test_the_packages_own_test_passes(installed: Guest) -> None:
@@ -72,58 +72,18 @@ def test_an_upgrade_leaves_running_tasks_alone(
     assert task.has_its_worker()
 
 
-def test_a_launcher_that_hangs_is_replaced(installed: Guest, task: Task) -> None:
-    drop_in = f"/run/systemd/system/{UNIT}.d"
-    installed.shell(
-        f"mkdir -p {drop_in}; printf '[Service]\nWatchdogSec=1\n' > {drop_in}/w.conf;"
-        f"systemctl daemon-reload; systemctl restart {UNIT}"
-    )
-    try:
-        launcher = installed.show(UNIT, "MainPID")
-        installed.shell(f"kill -STOP {launcher}")
-        installed.wait(
-            lambda: (
-                installed.show(UNIT, "ActiveState") == "active"
-                and installed.show(UNIT, "MainPID") != launcher
-            ),
-            "systemd did not replace the launcher",
-        )
-        assert "watchdog" in installed.shell(f"journalctl -u {UNIT} --no-pager").lower()
-    finally:
-        installed.shell(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
-    task.goes_on()
-    assert task.has_its_worker()
-
-
-def test_without_the_unit_the_plugin_starts_a_launcher_which_the_unit_replaces(
-    installed: Guest, tmp_path: Path
+def test_a_downgrade_leaves_running_tasks_alone(
+    installed: Guest, package: Path, tmp_path: Path
 ) -> None:
-    installed.shell(f"systemctl stop {UNIT}")
+    installed.copy(newer_package(package, tmp_path), "/root/newer.deb")
+    installed.shell("dpkg -i /root/newer.deb")
     task = Task(installed, tmp_path / "out")
-    plugins = installed.shell("pgrep -x cd-launcher")  # later a zombie until the plugin looks
-    installed.shell(f"systemctl start {UNIT}")
-    units = installed.shell("pgrep -x -r R,S cd-launcher")
-    assert units == installed.show(UNIT, "MainPID") != plugins
+    installed.shell("dpkg -i /root/package.deb")
+    assert installed.shell("containerd-driver --version") == f"containerd-driver v{RELEASE}"
+    assert installed.show(UNIT, "ActiveState") == "active"
     task.goes_on()
     assert task.has_its_worker()
     assert "stopped" in task.stop()
-
-
-def test_a_retired_launcher_is_started_anew(installed: Guest) -> None:
-    launcher = installed.show(UNIT, "MainPID")
-    installed.shell(f"""python3 -c 'import msgpack, socket, struct
-data = msgpack.packb({{"op": "retire", "v": 1}})
-peer = socket.socket(socket.AF_UNIX)
-peer.connect("{STATE}/launcher.sock")
-peer.sendall(struct.pack(">I", len(data)) + data)
-peer.recv(100)'""")
-    installed.wait(
-        lambda: (
-            installed.show(UNIT, "ActiveState") == "active"
-            and installed.show(UNIT, "MainPID") not in {launcher, "0"}
-        ),
-        "systemd did not start another launcher",
-    )
 
 
 def test_the_plugin_is_linked_where_the_administrator_says(installed: Guest) -> None:
