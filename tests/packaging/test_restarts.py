@@ -9,7 +9,7 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging import agent
-from tests.packaging.agent import Job
+from tests.packaging.agent import EXIT_CODE, Job
 from tests.packaging.conftest import PACKAGE, UNIT
 from tests.support.guest import Guest
 
@@ -52,7 +52,11 @@ def job(host: Guest) -> Iterator[Job]:
     running.goes_on()
     assert processes(host) == before
     running.answers()
-    running.end()
+    running.finish()
+    assert running.codes() == [EXIT_CODE]
+    printed = running.lines()
+    assert printed == list(range(1, len(printed) + 1)), "lines are lost or doubled"
+    running.purge()
 
 
 @pytest.mark.parametrize("unit", UNITS)

@@ -11,11 +11,12 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.guest_shell import GuestShell
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +75,7 @@ def without_systemd(root: Path, script: str) -> subprocess.CompletedProcess[str]
     )
 
 
-class Guest:
+class Guest(GuestShell):
     """One boot.
 
     Args:
@@ -121,20 +122,6 @@ class Guest:
             text=True,
             timeout=COMMAND_S,
         )
-
-    def shell(self, script: str) -> str:
-        """What a script prints that must end well."""
-        done = self.run("sh", "-ec", script)
-        assert done.returncode == 0, f"{script}: status {done.returncode}: {done.stdout}"
-        return done.stdout.strip()
-
-    def show(self, unit: str, field: str) -> str:
-        """One property of a unit."""
-        return self.shell(f"systemctl show -P {field} {unit}")
-
-    def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Until it is so; a failure shows the end of the guest's journal."""
-        wait_until(condition, END_S, lambda: f"{what}: {self.shell('journalctl -n 30 --no-pager')}")
 
     def copy(self, source: Path, target: str) -> None:
         """A file or directory into the guest."""

@@ -1,0 +1,41 @@
+"""What a test says to a Debian guest, whatever kind of guest it is."""
+
+from __future__ import annotations
+
+import subprocess
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from tests.support.waiting import wait_until
+
+
+class GuestShell(ABC):
+    """Commands in a guest.
+
+    Attributes:
+        patience_s: how long it may take until something is so.
+    """
+
+    patience_s: float = 30
+
+    @abstractmethod
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command's end, whatever it is."""
+
+    def shell(self, script: str) -> str:
+        """What a script prints that must end well."""
+        done = self.run("sh", "-ec", script)
+        assert done.returncode == 0, f"{script}: status {done.returncode}: {done.stdout}"
+        return done.stdout.strip()
+
+    def show(self, unit: str, field: str) -> str:
+        """One property of a unit."""
+        return self.shell(f"systemctl show -P {field} {unit}")
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        """Until it is so; a failure shows the end of the guest's journal."""
+        wait_until(
+            condition,
+            self.patience_s,
+            lambda: f"{what}: {self.shell('journalctl -n 30 --no-pager')}",
+        )
