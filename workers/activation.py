@@ -57,4 +57,4 @@ def _has_its_name(directory: int, name: str) -> bool:
     finally:
         peer.close()
     listening, _, _ = _UCRED.unpack(credentials)
-    return listening == os.getppid()
+    return bool(listening == os.getppid())
