@@ -55,6 +55,7 @@ _LEASE_S = 3600.0
 # All steps together; after them each has a moment more.
 _UNDO_S, _UNDO_SILENT_S = 60.0, 5.0
 _TELL_AFTER_S = 10.0
+_AGAIN_AFTER_S = (0.0, 0.2, 1.0)
 # By container: names of leases and held sources are the next start's too.
 _letting_go: dict[str, asyncio.Task[None]] = {}
 _log = logging.getLogger(__name__)
@@ -74,17 +75,23 @@ async def start(
     if (before := _letting_go.get(made.container_id)) is not None:
         await asyncio.wait([before])
     async with _image(services, task, made.image) as image:
-        try:
-            return await _Start(services, task, options, made, image, parts).run()
-        except DriverError as error:
-            if error.code is not Code.ALREADY_EXISTS:
-                raise
-            # An earlier start of this very task was cut short: one clean-up, one more try.
+        for pause_s in (*_AGAIN_AFTER_S, None):
+            try:
+                return await _Start(services, task, options, made, image, parts).run()
+            except DriverError as error:
+                if error.code is not Code.ALREADY_EXISTS:
+                    raise
+                if pause_s is None:
+                    error.recoverable = True
+                    raise
+            # An earlier start of this very task was cut short: a clean-up, and once more, as
+            # containerd may still be at work for it.
             _log.warning(
                 "leftovers of an earlier start are removed", extra={"id": made.container_id}
             )
             await teardown.remove(services, made.container_id, link=None)
-            return await _Start(services, task, options, made, image, parts).run()
+            await asyncio.sleep(pause_s)
+    raise AssertionError  # the last try returns or raises
 
 
 @contextlib.asynccontextmanager

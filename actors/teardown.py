@@ -11,7 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from actors import host_paths, identifiers, worker_link
+from actors import forgotten_shims, host_paths, identifiers, worker_link
 from containerd.records import Status
 from proto.errors import Code, DriverError
 
@@ -142,6 +142,7 @@ async def delete_task(containerd: Containerd, container_id: str) -> None:
     """
     record = await containerd.task(container_id)
     if record is None:
+        await forgotten_shims.end(containerd, container_id)
         return
     if record.status is not Status.STOPPED:
         with contextlib.suppress(DriverError):  # it may end meanwhile; the status tells

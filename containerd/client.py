@@ -310,7 +310,11 @@ class Containerd:
         stderr: str,
         terminal: bool,
     ) -> int:
-        """Has the runtime make the container; returns the pid of its process, not started yet."""
+        """Has the runtime make the container; returns the pid of its process, not started yet.
+
+        Raises:
+            DriverError: ALREADY_EXISTS where there is a task, or what was left of one.
+        """
         request = tasks_pb2.CreateTaskRequest(
             container_id=id,
             rootfs=[
@@ -321,9 +325,14 @@ class Containerd:
             stderr=stderr,
             terminal=terminal,
         )
-        answer = await self._call(
-            rpc.TASK_CREATE, request, f"create the task of container {id}", timeout_s=RUNTIME_S
-        )
+        try:
+            answer = await self._call(
+                rpc.TASK_CREATE, request, f"create the task of container {id}", timeout_s=RUNTIME_S
+            )
+        except DriverError as error:
+            if f"/{id}: file exists" in str(error):  # the bundle of a task that was not cleaned up
+                error.code = Code.ALREADY_EXISTS
+            raise
         return answer.pid
 
     async def start_task(self, id: str) -> int:

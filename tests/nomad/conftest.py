@@ -13,6 +13,7 @@ from tests.nomad.api import NomadApi
 from tests.nomad.build import BuildError, build
 from tests.nomad.go_host import GoHost
 from tests.nomad.nomad_agent import NomadAgent
+from tests.nomad.workload import Workload
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing
 from tests.support.plugin_dir import make_plugin_dir
@@ -78,6 +79,12 @@ def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
     yield nomad_agent.api
     for job in nomad_agent.api.jobs():
         nomad_agent.api.stop_and_wait(job)
+
+
+@pytest.fixture
+def work(busybox_image: str) -> Workload:
+    """A job of this test's own."""
+    return Workload(busybox_image)
 
 
 @pytest.fixture(scope="module", params=HOSTS)

@@ -92,7 +92,7 @@ class NomadAgent:
         self.plugins.mkdir()
         self.log = self.base / "agent.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._state_dir = state_dir
+        self.state_dir = state_dir
         self._has_driver = plugin_config is not None
         self._http = free_port()
         self.cni = self.base / "cni"
@@ -171,7 +171,7 @@ class NomadAgent:
                 self.kill(signal.SIGTERM)
         finally:
             self.kill()
-            for folder in (self.base, self._state_dir):
+            for folder in (self.base, self.state_dir):
                 if folder is not None:
                     end_all_with(str(folder))
             if self.alloc_root.exists():

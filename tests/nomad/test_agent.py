@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import ApiError, Json, NomadApi, make_job
+from tests.nomad.api import ApiError, Json, NomadApi
 from tests.nomad.leftovers import cgroups_named, mounts_below, pids_with
 from tests.nomad.nomad_agent import DRIVER, NomadAgent
+from tests.nomad.workload import TICKING, Workload, event, goes_on
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.registry import Registry
@@ -20,39 +20,6 @@ from tests.support.waiting import wait_until
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 
 SECOND = 1_000_000_000
-TICKING = "i=0; while true; do echo tick $i; i=$((i+1)); sleep 0.1; done"
-
-
-class Workload:
-    """Jobs of shell scripts in busybox, and the host's view of their processes."""
-
-    def __init__(self, image: str) -> None:
-        self.image = image
-        self.name = f"job-{uuid.uuid4().hex[:8]}"
-        # In every process's arguments, so that it is found from outside of its namespaces.
-        self.mark = uuid.uuid4().hex
-
-    def job(self, script: str, **options: object) -> Json:
-        """A job that runs the script."""
-        command = {"image": self.image, "command": "sh", "args": ["-c", f": {self.mark}; {script}"]}
-        return make_job(self.name, command, **options)  # type: ignore[arg-type]
-
-    def pids(self) -> list[int]:
-        """The task's processes as the host numbers them."""
-        return pids_with(self.mark)
-
-
-@pytest.fixture
-def work(busybox_image: str) -> Workload:
-    """A job of this test's own."""
-    return Workload(busybox_image)
-
-
-def event(nomad: NomadApi, alloc: str, kind: str) -> Json:
-    """The newest event of a kind."""
-    found = [event for event in nomad.events(alloc) if event["Type"] == kind]
-    assert found, f"no {kind!r} in {nomad.story(alloc)}"
-    return found[-1]
 
 
 def seconds_between(nomad: NomadApi, alloc: str, first: str, then: str) -> float:
@@ -341,7 +308,7 @@ def test_a_task_does_not_notice_that_its_agent_was_killed_and_started_again(
     before = work.pids()
     nomad_agent.kill()
     nomad_agent.start()
-    _goes_on(nomad, work, alloc, before)
+    goes_on(nomad, work, alloc, before)
 
 
 def test_a_task_does_not_notice_that_its_agent_and_plugin_were_killed(
@@ -354,7 +321,7 @@ def test_a_task_does_not_notice_that_its_agent_and_plugin_were_killed(
     for pid in nomad_agent.plugin_pids():
         os.kill(pid, signal.SIGKILL)
     nomad_agent.start()
-    _goes_on(nomad, work, alloc, before)
+    goes_on(nomad, work, alloc, before)
 
 
 def test_a_task_does_not_notice_that_its_agent_was_stopped_and_started_again(
@@ -366,7 +333,7 @@ def test_a_task_does_not_notice_that_its_agent_was_stopped_and_started_again(
     nomad_agent.kill(signal.SIGTERM)
     wait_until(lambda: not nomad_agent.plugin_pids(), 10, "the plugin outlives its agent's stop")
     nomad_agent.start()
-    _goes_on(nomad, work, alloc, before)
+    goes_on(nomad, work, alloc, before)
 
 
 def test_an_exit_while_the_agent_is_away_is_reported_when_it_is_back(
@@ -394,19 +361,4 @@ def test_a_task_does_not_notice_that_the_plugin_was_killed(
     for pid in old:
         os.kill(pid, signal.SIGKILL)
     wait_until(lambda: set(nomad_agent.plugin_pids()) - old, 20, "no new plugin comes up")
-    _goes_on(nomad, work, alloc, before)
-
-
-def _goes_on(nomad: NomadApi, work: Workload, alloc: str, before: list[int]) -> None:
-    """The same process still runs, is reached by everything, and logs without a gap."""
-    seen = nomad.logs(alloc).count("tick")
-    wait_until(lambda: nomad.logs(alloc).count("tick") > seen + 5, 30, "the log stands still")
-    assert set(before) & set(work.pids())
-    assert nomad.task(alloc)["State"] == "running", nomad.story(alloc)
-    assert nomad.task(alloc)["Restarts"] == 0
-    wait_until(lambda: nomad.exec(alloc, ["echo", "here"]).stdout == "here\n", 20, "exec")
-    wait_until(lambda: nomad.stats(alloc), 20, "stats")
-    nomad.stop_and_wait(work.name, purge=False)
-    assert event(nomad, alloc, "Terminated")["Details"]["exit_code"] == "5", nomad.story(alloc)
-    lines = nomad.logs(alloc).splitlines()
-    assert lines == [f"tick {number}" for number in range(len(lines))]
+    goes_on(nomad, work, alloc, before)

@@ -11,8 +11,11 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from actors.nomad_types import TaskState
+from containerd import rpc
 from proto.errors import DriverError
 from tests.support.launcher import launcher_pid, worker_pids
 from tests.support.stage import IMAGE, STEPS, Stage
@@ -191,5 +194,34 @@ def test_starts_side_by_side_do_not_hold_each_other_up(stage: Stage) -> None:
                 await starting[job.id]
         for job in good:
             await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_a_bundle_of_an_earlier_start_is_waited_for_and_the_start_made_again(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
+        fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+        starting = asyncio.create_task(stage.start(job))
+        await until(lambda: fault.calls or starting.done(), 20, "no start creates the task")
+        stage.containerd.faults.clear()
+        await starting
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_a_bundle_that_stays_fails_the_start_for_now(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
+        fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+        error = await stage.refusal(stage.start(job))
+        assert "file exists" in str(error)
+        assert error.recoverable
+        assert fault.calls > 1
+        assert stage.containerd.leftovers() == []
 
     stage.play(story())

@@ -21,8 +21,11 @@ _KIB = 1024
 
 # What the last third of a window may have more than the first: a share, and so much on top.
 MAY_GROW = {PLUGIN: (0.03, 0.5 * MB), LAUNCHER: (0.03, 0.1 * MB), WORKER: (0.03, 0.02 * MB)}
-MORE_FDS = 8
-MORE_THREADS = 4
+# Calls and streams that are under way at that moment.
+MORE_FDS = {PLUGIN: 8, LAUNCHER: 0, WORKER: 2}
+MORE_THREADS = {PLUGIN: 4, LAUNCHER: 0, WORKER: 0}
+_FEWEST = 6
+"""Samples, two for each third: fewer say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +137,9 @@ class Gauge:
 
     def judge(self) -> None:
         """Puts into `faults` what has grown."""
+        if len(self.samples) < _FEWEST:
+            self.faults.append(f"{self.kind}: {len(self.samples)} samples are too few")
+            return
         if not self.stay():
             self.faults.append(f"{self.kind}: none was there all the time")
             return
@@ -144,10 +150,8 @@ class Gauge:
             self.faults.append(
                 f"{self.kind}: memory grew from {before / MB:.2f} to {after / MB:.2f} MB"
             )
-        self._judge_count("fds", lambda one: one.fds, MORE_FDS if self.kind == PLUGIN else 0)
-        self._judge_count(
-            "threads", lambda one: one.threads, MORE_THREADS if self.kind == PLUGIN else 0
-        )
+        self._judge_count("fds", lambda one: one.fds, MORE_FDS[self.kind])
+        self._judge_count("threads", lambda one: one.threads, MORE_THREADS[self.kind])
 
     def _judge_count(self, name: str, of: Callable[[Reading], int], more: int) -> None:
         first, _, last = self.thirds()

@@ -15,8 +15,9 @@ def traces(containers: Collection[str]) -> list[str]:
     left += [line for line in mounts if _names(line, containers)]
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if _names((entry / "cmdline").read_bytes().decode(errors="replace"), containers):
-                left.append(str(entry))
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+            if _names(words, containers):
+                left.append(f"{entry.name} {words}")
     return left
 
 

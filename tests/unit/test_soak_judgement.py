@@ -80,7 +80,7 @@ def test_what_stays_or_shrinks_is_flat() -> None:
 
 def test_growth_is_a_fault() -> None:
     assert grown(PLUGIN, own=MB) == ["plugin: memory grew from 10.00 to 11.00 MB"]
-    assert grown(WORKER, fds=1) == ["workers: fds grew from 20.0 to 21.0"]
+    assert grown(WORKER, fds=3) == ["workers: fds grew from 20.0 to 23.0"]
     assert grown(WORKER, threads=1) == ["workers: threads grew from 10.0 to 11.0"]
     assert grown(PLUGIN, fds=50) == ["plugin: fds grew from 20.0 to 70.0"]
 
@@ -93,6 +93,12 @@ def test_only_processes_that_stay_are_compared() -> None:
     gauge = Gauge(WORKER, samples)
     gauge.judge()
     assert gauge.faults == ["workers: none was there all the time"]
+
+
+def test_too_few_samples_are_a_fault() -> None:
+    gauge = Gauge(PLUGIN, [])
+    gauge.judge()
+    assert gauge.faults == ["plugin: 0 samples are too few"]
 
 
 def test_a_zombie_counts_when_it_is_seen_twice() -> None:

@@ -1,0 +1,114 @@
+"""A shim that containerd has forgotten is found by its arguments, ended, and waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import forgotten_shims
+from containerd import shims
+from containerd.client import Containerd
+
+ADDRESS, NAMESPACE, ID = "/nowhere/containerd.sock", "tests", "web-1"
+
+
+class Shims:
+    """Processes that look like shims, and their bundles."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, id: str = ID, *words: str, namespace: str = NAMESPACE) -> ShimLike:
+        """One for a container; words come last among its arguments."""
+        bundle = self.directory / f"{id}{len(self.processes)}"
+        bundle.mkdir()
+        process = subprocess.Popen(
+            [
+                *("/usr/bin/containerd-shim-runc-v2", "-c", "read -r _", "shim"),
+                *("-namespace", namespace, "-id", id, "-address", ADDRESS, *words),
+            ],
+            executable="/bin/sh",
+            cwd=bundle,
+            stdin=subprocess.PIPE,
+        )
+        self.processes.append(process)
+        return ShimLike(process, bundle)
+
+
+class ShimLike:
+    """One of them."""
+
+    def __init__(self, process: subprocess.Popen[bytes], bundle: Path) -> None:
+        self.process = process
+        self.bundle = bundle
+
+    def runs(self) -> bool:
+        """Whether nobody has killed it."""
+        return self.process.poll() is None
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Shims]:
+    every = Shims(tmp_path)
+    yield every
+    for process in every.processes:
+        process.kill()
+        process.communicate()
+
+
+def end(made: Shims) -> None:
+    """Ends the forgotten shims of ID; where one dies, "containerd" removes its bundle."""
+
+    async def work() -> None:
+        containerd = Containerd(ADDRESS, NAMESPACE)
+        ending = asyncio.create_task(forgotten_shims.end(containerd, ID))
+        while not ending.done():
+            for process in made.processes:
+                if process.poll() is not None:
+                    shutil.rmtree(made.directory, ignore_errors=True)
+            await asyncio.sleep(0.01)
+        await ending
+
+    asyncio.run(work())
+
+
+def test_a_forgotten_shim_is_killed_and_its_bundle_waited_for(made: Shims) -> None:
+    shim = made.start()
+    end(made)
+    assert not shim.runs()
+    assert not shim.bundle.exists()
+
+
+def test_shims_of_others_are_left_alone(made: Shims) -> None:
+    others = [made.start("web-12"), made.start(namespace="other")]
+    end(made)
+    assert all(other.runs() for other in others)
+
+
+def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_killed(made: Shims) -> None:
+    errand = made.start(ID, "-bundle", "/b", "delete")
+    (found,) = shims.find(ADDRESS, NAMESPACE, ID)
+    assert found == shims.ShimProcess(pid=errand.process.pid, bundle=errand.bundle, errand=True)
+
+    async def work() -> None:
+        ending = asyncio.create_task(forgotten_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
+        await asyncio.wait([ending], timeout=0.1)
+        assert not ending.done()
+        assert errand.runs()
+        errand.process.kill()
+        await asyncio.to_thread(errand.process.wait)
+        await ending
+
+    asyncio.run(work())
+
+
+def test_a_shim_that_has_become_another_process_is_not_killed(made: Shims) -> None:
+    shim = made.start()
+    shims.kill(shims.ShimProcess(pid=shim.process.pid, bundle=Path("/elsewhere"), errand=False))
+    assert shim.runs()
