@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
 
-ROUNDS = 12
+ROUNDS = 8
 TASKS = 4
 LONGEST_S = 0.3
 SLEEPER = "exec sleep 600"
