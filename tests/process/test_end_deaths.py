@@ -19,8 +19,6 @@ from tests.support.waiting import until
 STEPS = [
     (rpc.TASK_GET, False),
     (rpc.TASK_GET, True),
-    (rpc.TASK_KILL, False),
-    (rpc.TASK_KILL, True),
     (rpc.TASK_DELETE, False),
     (rpc.TASK_DELETE, True),
     (rpc.CONTAINER_DELETE, False),

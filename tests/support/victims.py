@@ -44,6 +44,11 @@ class Victims:
                 case other:
                     raise AssertionError(f"{other!r} cannot be killed")
 
+    def hold_worker(self, *, held: bool) -> None:
+        """Stops the worker where it is, or lets it go on."""
+        assert self.worker is not None
+        os.kill(self.worker, signal.SIGSTOP if held else signal.SIGCONT)
+
     async def bring_back(self, *victims: str, handle: Handle | None) -> None:
         """What an operator, systemd or Nomad would; a handle is recovered by the new plugin."""
         if CONTAINERD in victims:
