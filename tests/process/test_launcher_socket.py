@@ -93,7 +93,6 @@ def test_it_answers_on_systemds_socket(launcher: LauncherProcess, unit: SocketUn
         pid = peer.ask("hello")["pid"]
         links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     assert len([link for link in links if link.startswith("socket:")]) == 2, "its own two"
-    assert len(links) == 8
 
 
 def test_who_connects_while_there_is_none_waits_for_the_next(
@@ -140,12 +139,8 @@ def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
     systemd.start()
     asyncio.run(LauncherLink(launcher.state_dir).ensure())
     systemd.join(ANSWER_S)
-    assert asked(launcher) == {
-        "ok": True,
-        "v": wire.VERSION,
-        "release": RELEASE,
-        "pid": launcher.process.pid,
-    }
+    answer = asked(launcher)
+    assert (answer["release"], answer["pid"]) == (RELEASE, launcher.process.pid)
 
 
 def test_it_makes_its_own_socket_where_systemds_has_lost_its_name(

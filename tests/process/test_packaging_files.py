@@ -13,6 +13,7 @@ import pytest
 from actors.settings import DriverSettings
 from plugin.host import jobfile, plugin_block
 from proto.release import RELEASE
+from workers import wire
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "packaging" / "debian"
@@ -92,7 +93,9 @@ def test_the_unit_starts_the_launcher_with_arguments_that_it_knows(tmp_path: Pat
     assert line is not None
     # A directory that is not there: it fails, but understood what it was told (status 2).
     words = line[1].replace("/run/nomad-driver-containerd", str(tmp_path / "absent"))
-    words = words.replace("${NOTIFY_SOCKET}", str(tmp_path / "x")).replace("${WATCHDOG_USEC}", "1")
+    given = {"NOTIFY_SOCKET": str(tmp_path / "x"), "WATCHDOG_USEC": "1", "LISTEN_FDS": "1"}
+    for name, value in given.items():
+        words = words.replace(f"${{{name}}}", value)
     launcher = ROOT / "workers" / "launcher.py"
     done = subprocess.run(
         [sys.executable, "-I", str(launcher), *words.split()], check=False, capture_output=True
@@ -104,6 +107,8 @@ def test_the_unit_and_the_plugin_agree_on_the_state_directory() -> None:
     state = str(DriverSettings().state_dir)
     assert f"--state-dir {state} " in UNIT.read_text()
     assert f"RuntimeDirectory={Path(state).name} " in UNIT.read_text()
+    socket = UNIT.with_suffix(".socket").read_text()
+    assert f"\nListenStream={state}/{wire.LAUNCHER_SOCKET}\n" in socket
 
 
 def test_the_sample_configuration_is_one_that_the_driver_takes() -> None:
