@@ -174,7 +174,7 @@ class Machine(GuestShell):
             for line in lines:
                 with contextlib.suppress(ValueError):
                     answer = json.loads(line)
-                    if answer["id"] == number:
+                    if answer["id"] == number and "said" in answer:  # not the line's echo
                         return dict(answer)
         return None
 
