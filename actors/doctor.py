@@ -15,7 +15,7 @@ from pathlib import Path
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
-from containerd import registry_hosts, runtimes
+from containerd import abilities, registry_hosts, runtimes
 from proto.errors import DriverError
 
 CNI_DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni")
@@ -86,6 +86,11 @@ async def _containerd(node: Node) -> list[Finding]:
         advice = error.resolution or "apt-get install containerd runc; systemctl start containerd"
         return [_fail("containerd", _sentence(error), advice)]
     found = [_ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
+    lacking = abilities.lacking(version.version)
+    if lacking:
+        found.append(
+            _warn("layers", f"containerd {version.version} cannot {lacking}", "install a newer one")
+        )
     if snapshotter not in there:
         found.append(
             _fail(

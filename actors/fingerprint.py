@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.nomad_types import Fingerprint, Health
-from containerd import runtimes, silence
+from containerd import abilities, runtimes, silence
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -61,5 +61,6 @@ async def take(services: Services) -> Fingerprint:
             "driver.containerd-driver.runtimes": ",".join(runtimes.available()),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,
+            **{f"driver.containerd.{k}": has for k, has in abilities.of(version.version).items()},
         },
     )

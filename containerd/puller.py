@@ -18,9 +18,10 @@ if __name__ == "__main__":
     # Started by path with -I: the packages lie beside this one's directory.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from containerd import images, reference, rpc
+from containerd import abilities, images, reference, rpc
 from containerd.content import ContentStore, chunks_of
 from containerd.image_source import ImageSource, RegistrySource
 from containerd.images import Descriptor, Manifest
@@ -164,6 +165,9 @@ class Pull:
                     resolution="build the image with gzip layers and without encryption",
                     code=Code.UNSUPPORTED,
                 )
+            if layer.media_type.endswith("zstd"):
+                said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
+                abilities.need(abilities.ZSTD, said.version, f"the image {self._name}")
             if layer.size > _MAX_LAYER_BYTES:
                 raise DriverError(
                     f"{self._name} has a layer that no disk can hold",

@@ -200,6 +200,8 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
     if code is Code.TIMEOUT:
         text = f"at {address} it took the request and did not answer in time"
         resolution = silence.ADVICE
+    if code is Code.INTERNAL and text.endswith("already exists"):
+        code = Code.ALREADY_EXISTS  # containerd 1.4, of a task
     if code is Code.INTERNAL and "ttrpc: closed" in text:
         code, recoverable = Code.UNAVAILABLE, True
     return DriverError(

@@ -261,6 +261,6 @@ def test_an_unknown_snapshotter_is_an_error_that_names_those_there_are(
     ):
         with pytest.raises(DriverError, match='containerd has no snapshotter "stargz"') as caught:
             made.get(f"{AWAY}/x:1", **options)
-        assert caught.value.details == "it has native, overlayfs"
+        assert {"native", "overlayfs"} <= set(caught.value.details[len("it has ") :].split(", "))
         assert caught.value.code is Code.INVALID
         assert made.events == []

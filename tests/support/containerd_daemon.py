@@ -73,6 +73,12 @@ class ContainerdDaemon:
             )
         wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
 
+    @property
+    def version(self) -> str:
+        """As the daemon's program tells it, such as 1.6.20."""
+        said = subprocess.run([self.binary, "--version"], check=True, capture_output=True)
+        return said.stdout.decode().split()[2]
+
     def tail(self) -> str:
         """The end of the daemon's log."""
         return self.log.read_text(errors="replace")[-2000:]
