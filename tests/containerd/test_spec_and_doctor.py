@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from containerd import abilities
 from tests.support import images
 from tests.support.driver import Driver, launched
 from tests.support.plugin_dir import ROOT
@@ -131,5 +132,6 @@ def test_the_doctor_finds_this_machine_fit(driver: Driver) -> None:
     found = {line["subject"]: line for line in map(json.loads, shown.stdout.splitlines())}
     assert found["containerd"]["verdict"] == "ok"
     assert driver.containerd.namespace in found["containerd"]["text"]
+    assert ("layers" in found) is bool(abilities.lacking(driver.containerd.version))
     assert found["snapshotter"]["text"] == "overlayfs"
     assert "GB free" in found["disk"]["text"]

@@ -43,13 +43,14 @@ def stage(running: Stage) -> Iterator[Stage]:
     running.containerd.books.ingests.clear()
 
 
-def job_with_archive(stage: Stage, name: str) -> Job:
+def job_with_archive(stage: Stage, name: str, compression: str = "gzip") -> Job:
     """A task that brings an image of its own."""
     job = stage.driver.task()
     entries: dict[str, images.Entry] = {"etc": None, "etc/passwd": (PASSWD, 0o644)}
     lower, upper = images.layer(entries), images.layer({name: name.encode()})
     archive = Path(job.alloc.path, "t", "local", "image.tar")
-    archive.write_bytes(tar_of(layout_files({"": images.build([lower, upper])})))
+    image = images.build([lower, upper], compression=compression)
+    archive.write_bytes(tar_of(layout_files({"": image})))
     return job
 
 
@@ -66,6 +67,24 @@ def test_an_archive_is_loaded_and_its_task_runs(stage: Stage) -> None:
         await stage.session.destroy(job.id)
         assert any(name.startswith("loaded/") for name in stage.containerd.books.images)
 
+    stage.play(story())
+
+
+def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_cannot_unpack_them(
+    stage: Stage,
+) -> None:
+    async def story() -> None:
+        job = job_with_archive(stage, "zstd", "zstd")
+        stage.containerd.version, before = "1.4.13", stage.containerd.version
+        try:
+            error = await stage.refusal(start(stage, job))
+        finally:
+            stage.containerd.version = before
+        assert "needs a containerd that can unpack layers compressed with zstd" in str(error)
+        assert "this node has 1.4.13, the first that can is 1.5" in str(error)
+        assert stage.containerd.books.blobs == blobs
+
+    blobs = dict(stage.containerd.books.blobs)
     stage.play(story())
 
 

@@ -58,6 +58,7 @@ class FakeContainerd:
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="fcd-"))
         self.address = str(self.base / "containerd.sock")
+        self.version = "1.6.20"
         self.faults = Faults()
         self.calls: list[Call] = []
         self._lock = threading.RLock()
@@ -193,7 +194,7 @@ class FakeContainerd:
 
     @serves(rpc.VERSION)
     def _version(self, request: Empty) -> version_pb2.VersionResponse:  # noqa: ARG002
-        return version_pb2.VersionResponse(version="1.6.20", revision="fake")
+        return version_pb2.VersionResponse(version=self.version, revision="fake")
 
     @serves(rpc.PLUGINS)
     def _plugins(
