@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import signal
+from pathlib import Path
 
 import pytest
 
+from actors.nomad_types import Health
 from containerd import abilities
 from proto.errors import DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.containerd_versions import bin_dir
 from tests.support.driver import Driver, launched
+from tests.support.needs import need_containerd
 from tests.support.registry import Registry
 
 pytestmark = pytest.mark.containerd
@@ -37,3 +43,53 @@ def test_an_image_with_zstd_layers_runs_or_is_refused_before_they_are_fetched(
             assert layer not in containerd.ctr("content", "list", "-q")
 
     asyncio.run(life())
+
+
+def test_tasks_live_through_an_upgrade_of_containerd(tmp_path: Path, busybox_image: str) -> None:
+    """From this machine's containerd to the one of `CONTAINERD_BIN_DIR`, shims stay as they are."""
+    need_containerd()
+    daemon = ContainerdDaemon()
+    later = daemon.version
+    daemon.use(None)
+    if bin_dir() is None or _release(later) <= _release(daemon.version):
+        daemon.close()
+        pytest.skip(f"containerd {later} is no upgrade of this machine's {daemon.version}")
+    driver = Driver(daemon, tmp_path)
+    script = 'trap "exit 9" TERM; echo up; while :; do sleep 0.1; done'
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            jobs = [driver.task(), driver.task()]
+            handles = [await driver.start(job, busybox_image, script) for job in jobs]
+            daemon.use(bin_dir())
+            daemon.kill(signal.SIGTERM)
+            daemon.start()
+            while (await session.fingerprint()).health is not Health.HEALTHY:
+                await asyncio.sleep(0.05)
+            await session.stop(jobs[0].id, 20, "SIGTERM")
+            assert (await session.wait(jobs[0].id)).exit_code == 9
+            await driver.end(jobs[0])
+        async with launched(driver) as session:
+            look = await session.fingerprint()
+            assert look.attributes["driver.containerd.containerd_version"] == later
+            await session.recover(handles[1])
+            answer = await session.exec(jobs[1].id, ["/bin/echo", "inside"], 20)
+            assert answer.stdout == b"inside\n"
+            await session.stop(jobs[1].id, 20, "SIGTERM")
+            assert (await session.wait(jobs[1].id)).exit_code == 9
+            await driver.end(jobs[1])
+            assert await driver.output(busybox_image, "echo new") == "new\n"
+
+    try:
+        daemon.start()
+        asyncio.run(life())
+        driver.wait_clean()
+    finally:
+        driver.close()
+        daemon.close()
+
+
+def _release(version: str) -> tuple[int, ...]:
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    assert numbers is not None
+    return tuple(map(int, numbers.groups()))

@@ -37,14 +37,20 @@ class ContainerdDaemon:
 
     def __init__(self, path: str = "") -> None:
         """A daemon to start. path comes first where it looks for shims and runtimes."""
-        self.binary = program("containerd") or "containerd"
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._ctr = program("ctr") or "ctr"
-        self._path = ":".join(filter(None, (path, str(bin_dir() or ""), os.environ["PATH"])))
+        self._first_in_path = path
+        self.use(bin_dir())
+
+    def use(self, folder: Path | None) -> None:
+        """From the next start on: the containerd of this folder, or this machine's own."""
+        self.binary = program("containerd", folder) or "containerd"
+        self._ctr = program("ctr", folder) or "ctr"
+        places = (self._first_in_path, str(folder or ""), os.environ["PATH"])
+        self._path = ":".join(filter(None, places))
 
     def __enter__(self) -> Self:
         self.start()

@@ -42,9 +42,8 @@ def bin_dir() -> Path | None:
     return Path(given) if given else None
 
 
-def program(name: str) -> str | None:
-    """The path of `containerd`, `ctr` or `runc` that the tests run on."""
-    folder = bin_dir()
+def program(name: str, folder: Path | None) -> str | None:
+    """The path of `containerd`, `ctr` or `runc`: the folder's, where that has one."""
     return shutil.which(name, path=f"{folder}:{os.environ['PATH']}" if folder else None)
 
 

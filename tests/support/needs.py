@@ -33,6 +33,7 @@ def need_containerd() -> None:
     """Root, containerd, runc and ctr."""
     if os.geteuid() != 0:
         missing("containerd", "not root: a real containerd needs it")
+    folder = containerd_versions.bin_dir()
     for name in ("containerd", "runc", "ctr"):
-        if containerd_versions.program(name) is None:
+        if containerd_versions.program(name, folder) is None:
             missing("containerd", f"{name} is not installed (apt-get install containerd runc)")
