@@ -1,0 +1,298 @@
+"""Orphans of each kind on a real containerd, made by killing things; beside them what stays."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import identifiers
+from actors.nomad_types import TaskState
+from containerd.client import Containerd
+from containerd.records import ContainerRecord
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job
+from tests.support.launcher import worker_pid
+from tests.support.plugin_dir import ROOT
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+NODE = "4b1ff0a4-8d0c-4e6f-9b6d-000000000001"
+SOON = {"period": "200ms", "creation_grace": "500ms"}
+SLEEPER = "echo up; exec sleep 600"
+DEADLINE_S = 30.0
+
+
+@pytest.fixture
+def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    """A driver that sweeps five times a second."""
+    made = Driver(containerd, tmp_path, {"gc": {"dangling_containers": SOON}})
+    yield made
+    try:
+        made.wait_clean()
+    finally:
+        made.close()
+
+
+class Scene:
+    """A task that its node knows, and others that it forgot, on one containerd."""
+
+    def __init__(self, driver: Driver, image: str) -> None:
+        self.driver = driver
+        self.daemon = driver.containerd
+        self.image = image
+        self.client = Containerd(self.daemon.address, self.daemon.namespace)
+
+    async def lost(self, node: str = NODE) -> Job:
+        """A running task of a plugin that was killed; the next one runs."""
+        job = self.driver.task(node_id=node)
+        await self.driver.start(job, self.image, SLEEPER)
+        lease = identifiers.lease_id(job.container)
+        await until(lambda: lease not in self.daemon.leftovers(), DEADLINE_S)
+        self.driver.session.kill_plugin()
+        await self.driver.session.launch()
+        return job
+
+    def directory(self, job: Job) -> Path:
+        return self.driver.state_dir / "tasks" / job.container
+
+    def traces(self, job: Job) -> list[str]:
+        found = [line for line in self.daemon.leftovers() if job.config.alloc_id in line]
+        return found + [str(path) for path in (self.directory(job),) if path.exists()]
+
+    async def end(self, job: Job) -> None:
+        """Kills a task's process and has containerd forget the task, as its operator might."""
+        await self.client.kill_task(job.container, signal.SIGKILL, everyone=True)
+        await until((self.directory(job) / "exit").exists, DEADLINE_S)
+        await self.client.delete_task(job.container)
+
+    async def end_worker(self, job: Job) -> None:
+        pid = worker_pid(self.directory(job))
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        await until(lambda: worker_pid(self.directory(job)) is None, DEADLINE_S)
+
+
+async def running(scene: Scene, job: Job) -> None:
+    """As it is: the container runs, its worker watches."""
+    assert worker_pid(scene.directory(job)) is not None
+
+
+async def without_worker(scene: Scene, job: Job) -> None:
+    await scene.end_worker(job)
+
+
+async def without_task(scene: Scene, job: Job) -> None:
+    await scene.end(job)
+
+
+async def snapshot_alone(scene: Scene, job: Job) -> None:
+    await scene.end(job)
+    await scene.end_worker(job)
+    key = identifiers.snapshot_key(job.container)
+    # Without its container, containerd would collect it; somebody has pinned it.
+    scene.daemon.ctr("snapshots", "label", key, "containerd.io/gc.root=1")
+    await scene.client.delete_container(job.container)
+
+
+async def lease_alone(scene: Scene, job: Job) -> None:
+    record = await scene.client.get_container(job.container)
+    assert record is not None
+    lease = identifiers.lease_id(job.container)
+    await scene.client.create_lease(lease, expire_s=3600, labels=record.labels)
+    await scene.end(job)
+    await scene.end_worker(job)
+    await scene.client.delete_container(job.container)
+
+
+async def worker_alone(scene: Scene, job: Job) -> None:
+    await scene.end(job)
+    await scene.client.delete_container(job.container)
+    assert worker_pid(scene.directory(job)) is not None
+
+
+async def directory_alone(scene: Scene, job: Job) -> None:
+    await worker_alone(scene, job)
+    await scene.end_worker(job)
+
+
+Cut = Callable[[Scene, Job], Awaitable[None]]
+CUTS = [
+    running,
+    without_worker,
+    without_task,
+    snapshot_alone,
+    lease_alone,
+    worker_alone,
+    directory_alone,
+]
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.__name__)
+def test_an_orphan_goes_and_the_task_beside_it_stays(
+    driver: Driver, busybox_image: str, cut: Cut
+) -> None:
+    async def story() -> None:
+        scene = Scene(driver, busybox_image)
+        await driver.session.launch()
+        orphan = await scene.lost()
+        pid = worker_pid(scene.directory(orphan))
+        await cut(scene, orphan)
+        assert scene.traces(orphan)
+        kept = driver.task(node_id=NODE)
+        await driver.start(kept, busybox_image, SLEEPER)
+        await until(lambda: not scene.traces(orphan), DEADLINE_S, lambda: str(scene.traces(orphan)))
+        await until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "its worker stays")
+        assert (await driver.session.inspect(kept.id)).state is TaskState.RUNNING
+        assert (await driver.session.exec(kept.id, ["/bin/echo", "a"])).stdout == b"a\n"
+        await driver.end(kept)
+        await driver.session.close()
+        await scene.client.close()
+
+    asyncio.run(story())
+
+
+def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_image: str) -> None:
+    async def story() -> None:
+        scene = Scene(driver, busybox_image)
+        await driver.session.launch()
+        far = await scene.lost(node="another-node")
+        ours = await scene.client.get_container(far.container)
+        assert ours is not None
+        foreign = {
+            # A user's own; one whose name looks like ours; one with a copy of our labels.
+            "web": {"team": "a"},
+            "t-6d2ce4c6-1111-4111-8111-000000000000": {},
+            "copy": dict(ours.labels),
+        }
+        for name, labels in foreign.items():
+            record = ContainerRecord(
+                id=name,
+                labels=labels,
+                image=ours.image,
+                runtime=ours.runtime,
+                spec_json=ours.spec_json,
+                snapshotter=ours.snapshotter,
+                snapshot_key="",
+            )
+            await scene.client.create_container(record, "")
+        await scene.client.create_lease("nomad-driver-containerd-x", expire_s=600, labels={})
+        orphan = await scene.lost()
+        kept = driver.task(node_id=NODE)
+        await driver.start(kept, busybox_image, SLEEPER)
+        await until(lambda: not scene.traces(orphan), DEADLINE_S)
+        left = scene.daemon.leftovers()
+        assert {f"container {name}" for name in foreign} <= set(left)
+        assert "lease nomad-driver-containerd-x" in left
+        assert f"task {far.container}" in left
+        for name in foreign:
+            await scene.client.delete_container(name)
+        await scene.client.delete_lease("nomad-driver-containerd-x")
+        await driver.end(kept)
+        await driver.session.close()
+        await scene.client.close()
+        give_up(driver, "another-node")
+
+    asyncio.run(story())
+
+
+def gc(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "gc", *words),
+            *("--config", f"containerd_address={driver.containerd.address}"),
+            *("--config", f"containerd_namespace={driver.containerd.namespace}"),
+            *("--config", f"state_dir={driver.state_dir}"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def give_up(driver: Driver, node: str) -> None:
+    """Has the operator's command remove what is of a node."""
+    done = gc(driver, "--node", node, "--grace", "0")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "removed" in done.stdout
+
+
+def rows(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str, str]]:
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return [(line["kind"], line["outcome"], line["why"]) for line in lines]
+
+
+def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
+    driver: Driver, busybox_image: str
+) -> None:
+    async def story() -> None:
+        await driver.session.launch()
+        job = driver.task(node_id=NODE)
+        handle = await driver.start(job, busybox_image, SLEEPER)
+        # Its plugin lives: it is nobody's orphan, and the node is not to be given up.
+        assert gc(driver).stdout == "nothing is left over\n"
+        refused = gc(driver, "--node", NODE)
+        assert refused.returncode == 1
+        assert f"--node {NODE}: a plugin of this node lives" in refused.stderr
+
+        # The agent is away, for however long.
+        driver.session.kill_plugin()
+        kept = [("container", "kept", f"node {NODE} may come back for it")]
+        assert rows(gc(driver, "--json", "--grace", "0")) == kept
+        assert rows(gc(driver, "--json", "--node", NODE, "--grace", "1h"))[0][1] == "waits"
+        dry = gc(driver, "--json", "--node", NODE, "--grace", "0", "--dry-run")
+        assert rows(dry) == [("container", "orphan", f"node {NODE} is given up")]
+        await driver.session.launch()
+        await driver.session.recover(handle)
+        assert (await driver.session.inspect(job.id)).state is TaskState.RUNNING
+
+        # Another plugin has the task now, not the one that made it: it is watched.
+        assert gc(driver, "--node", "other", "--grace", "0").stdout == "nothing is left over\n"
+        driver.session.kill_plugin()
+        give_up(driver, NODE)
+        assert driver.leftovers() == []
+        await driver.session.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--grace", "soon"), '--grace: invalid duration "soon"'),
+        (("--config", "state_dir=x"), "state_dir: "),
+    ],
+)
+def test_wrong_options_are_told(driver: Driver, words: tuple[str, ...], said: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-I", str(ROOT / "plugin/main.py"), "gc", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert said in done.stderr
+    assert driver.leftovers() == []
+
+
+def test_without_containerd_nothing_is_told_or_removed(tmp_path: Path) -> None:
+    nobody = ["--config", f"containerd_address={tmp_path}/containerd.sock"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "gc"),
+            *("--config", f"state_dir={tmp_path}", *nobody),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"containerd does not answer at {tmp_path}/containerd.sock" in done.stderr
