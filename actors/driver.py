@@ -123,13 +123,13 @@ class ActorGateway(Gateway):
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""
-        await self._sweeping.heard_from(task.node_id)
+        await self._sweeping.heard_from(task)
         reply: Reply[StartedTask] = Reply()
         return await self._ask(StartTask(task=task, options=options, reply=reply), reply)
 
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
         """See `Gateway`."""
-        await self._sweeping.heard_from(task.node_id)
+        await self._sweeping.heard_from(task)
         reply: Reply[None] = Reply()
         request = RecoverTask(task=task, version=version, driver_state=driver_state, reply=reply)
         await self._ask(request, reply)

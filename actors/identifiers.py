@@ -7,6 +7,7 @@ cgroup paths hold; what containerd's rule for ids refuses is sanitised and told 
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
 from pathlib import Path
 
@@ -16,7 +17,7 @@ PREFIX = "nomad-driver-containerd"
 LABEL_TASK_ID = f"{PREFIX}.io/task-id"
 LABEL_TASK_NAME = f"{PREFIX}.io/task-name"
 LABEL_OWNER = f"{PREFIX}.io/owner"
-"""Nomad's node, or the `containerd-driver run`, whose task it is."""
+"""Whose task it is, see `owners`."""
 LABEL_MAKER = f"{PREFIX}.io/maker"
 """The plugin process that made it."""
 LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
@@ -115,6 +116,16 @@ def labels(
         LABEL_MAKER: maker,
         LABEL_STATE_DIR: str(state_dir),
     }
+
+
+def owners(node_id: str, alloc_dir: str) -> tuple[str, ...]:
+    """Names of the agent that a task is of, the best first; none where it does not say.
+
+    Agents before Nomad 1.5 send no id of their node, but no two of them have their allocations in
+    one directory. A `containerd-driver run` gives its own name for a node.
+    """
+    root = posixpath.dirname(posixpath.normpath(alloc_dir)) if alloc_dir.startswith("/") else ""
+    return tuple(name for name in (node_id, root) if name.strip("/"))
 
 
 def pull_lease(number: int) -> str:

@@ -38,7 +38,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:
-    """Whose a thing is, as it says itself: owner is a node of Nomad or a run, maker the plugin.
+    """Whose a thing is, as it says itself: owner is the agent or the run, maker the plugin.
 
     Empty where it does not say: it was made by a release before these marks.
     """
@@ -97,9 +97,9 @@ class Known:
         state_dir: its state directory.
         maker: its own name among the plugins; empty for a command.
         tracked: ids of the containers of tasks that it looks after.
-        nodes: nodes of Nomad that have given it tasks, or recovered them.
+        nodes: agents that have given it tasks, or had it recover them, by all their names.
         alive: names of the plugins and runs that live.
-        given_up: nodes that will not come back, as the operator says.
+        given_up: agents that will not come back, as the operator says.
     """
 
     state_dir: str
@@ -158,11 +158,12 @@ def _by_owner(owner: str, known: Known) -> Judgement:
             return _live(f"{owner} lives")
         return _orphan("its `containerd-driver run` is gone", certain=True)
     if not owner:
-        return _kept("its agent did not say of which node it is")
+        return _kept("its agent did not say who it is")
+    agent = f"the agent of {owner}" if owner.startswith("/") else f"node {owner}"
     if owner in known.given_up:
-        return _orphan(f"node {owner} is given up")
+        return _orphan(f"{agent} is given up")
     if owner not in known.nodes:
-        return _kept(f"node {owner} may come back for it")
+        return _kept(f"{agent} may come back for it")
     return _orphan("no task of Nomad owns it")
 
 

@@ -100,7 +100,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
                 task.id,
                 task.alloc_id,
                 task.name,
-                owner=task.node_id,
+                owner=next(iter(identifiers.owners(task.node_id, task.alloc_dir)), ""),
                 maker=node.maker,
                 state_dir=node.state_dir,
             ),

@@ -240,7 +240,10 @@ class _Start:
         directory = self._plan.directory
         self._later("state directory", teardown.remove_directory, directory)
         await asyncio.to_thread(
-            state_directory.fresh, self._services, directory, self._task.node_id
+            state_directory.fresh,
+            self._services,
+            directory,
+            self._plan.labels[identifiers.LABEL_OWNER],
         )
 
     async def _fork(self) -> WorkerLink:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.node import Node
+    from actors.nomad_types import TaskConfig
     from actors.settings import DriverSettings
 
 _log = logging.getLogger(__name__)
@@ -88,11 +89,12 @@ class Sweeping:
         )
         self._task = asyncio.create_task(reconciler.run(settings.gc_dangling_period_s))
 
-    async def heard_from(self, node_id: str) -> None:
-        """A node has given this plugin a task: what else is of this node can be judged."""
-        if not node_id or node_id in self._nodes or node_id.startswith(presence.RUN):
+    async def heard_from(self, task: TaskConfig) -> None:
+        """An agent has given this plugin a task: what else is of this agent can be judged."""
+        names = identifiers.owners(task.node_id, task.alloc_dir)
+        if self._nodes.issuperset(names) or task.node_id.startswith(presence.RUN):
             return
-        self._nodes.add(node_id)
+        self._nodes.update(names)
         for own in self._presences.values():
             await self._say(own)
 

@@ -142,7 +142,8 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="ID",
-        help="a Nomad node that will not come back: its tasks are stopped and removed",
+        help="a Nomad node that will not come back, named as in WHY: its tasks are stopped and"
+        " removed",
     )
     add(
         "--grace",

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.identifiers import labels
+from actors.identifiers import labels, owners
 from actors.orphans import Kind, Known, Mark, Sightings, Thing, Verdict, judge, mark
 
 KNOWN = Known(
@@ -43,7 +43,8 @@ def thing(kind: Kind = Kind.CONTAINER, **more: Any) -> Thing:
         (thing(state_dir="/run/y"), Verdict.KEPT, "the state directory /run/y"),
         (thing(state_dir=""), Verdict.KEPT, "an earlier release"),
         (thing(owner="far"), Verdict.KEPT, "node far may come back"),
-        (thing(owner=""), Verdict.KEPT, "did not say of which node"),
+        (thing(owner=""), Verdict.KEPT, "did not say who it is"),
+        (thing(owner="/srv/a"), Verdict.KEPT, "the agent of /srv/a may come back"),
         (thing(owner="gone"), Verdict.ORPHAN, "node gone is given up"),
         (thing(owner="gone", maker="plugin-other"), Verdict.LIVE, "the plugin that made it"),
         (thing(owner="gone", watched=True), Verdict.LIVE, "another plugin looks after"),
@@ -97,6 +98,22 @@ def test_labels_say_whose_something_is() -> None:
     said = labels("a/t/1", "a", "t", owner="node", maker="plugin-1", state_dir=Path("/run/x"))
     assert mark(said) == Mark(owner="node", maker="plugin-1", state_dir="/run/x")
     assert mark({}) == Mark()
+
+
+@pytest.mark.parametrize(
+    ("node_id", "alloc_dir", "names"),
+    [
+        ("node", "/srv/nomad/alloc/a", ("node", "/srv/nomad/alloc")),
+        ("", "/srv/nomad/alloc/a/", ("/srv/nomad/alloc",)),
+        ("", "/a", ()),
+        ("", "", ()),
+        ("node", "relative/a", ("node",)),
+    ],
+)
+def test_an_agent_is_known_by_its_node_or_by_where_its_allocations_lie(
+    node_id: str, alloc_dir: str, names: tuple[str, ...]
+) -> None:
+    assert owners(node_id, alloc_dir) == names
 
 
 def test_an_orphan_waits_twice_as_long_while_it_runs() -> None:

@@ -1,0 +1,133 @@
+"""The reconciler under a whole agent: its tasks live through every restart, what is lost goes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import identifiers
+from containerd.client import Containerd
+from containerd.records import ContainerRecord
+from tests.nomad.api import make_job
+from tests.nomad.conftest import built, plugin_config
+from tests.nomad.nomad_agent import NomadAgent
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.plugin_dir import make_plugin_dir
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
+
+SOON = 'gc { dangling_containers { period = "500ms" creation_grace = "1s" } }'
+CGROUP_V2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
+DEADLINE_S = 60.0
+
+
+@pytest.fixture
+def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
+    """An agent whose plugin sweeps twice a second."""
+    with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
+        state_dir = Path(folder)
+        config = f"{plugin_config(containerd, state_dir)}\n{SOON}"
+        made = NomadAgent(built("agent"), config, state_dir)
+        make_plugin_dir(made.plugins)
+        with made:
+            yield made
+
+
+async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
+    """A running container of a task that Nomad knows nothing of, made as another one was."""
+    client = Containerd(containerd.address, containerd.namespace)
+    try:
+        record = await client.get_container(like)
+        assert record is not None
+        alloc, name = str(uuid.uuid4()), record.labels[identifiers.LABEL_TASK_NAME]
+        made = identifiers.container_id(alloc, name, cgroup_v2=CGROUP_V2)
+        labels = {
+            **record.labels,
+            identifiers.LABEL_ALLOC_ID: alloc,
+            identifiers.LABEL_TASK_ID: f"{alloc}/{name}/0000",
+            identifiers.LABEL_MAKER: "plugin-that-is-gone",
+        }
+        lease = identifiers.lease_id(made)
+        await client.create_lease(lease, expire_s=3600, labels=labels)
+        spec = json.loads(record.spec_json.replace(like.encode(), made.encode()))
+        # Held for that start alone.
+        spec["mounts"] = [one for one in spec["mounts"] if "/mounts/" not in one["source"]]
+        key = identifiers.snapshot_key(made)
+        parent = await _parent(containerd, record.snapshot_key)
+        mounts = await client.prepare_snapshot(record.snapshotter, key, parent, labels, lease)
+        clone = ContainerRecord(
+            id=made,
+            labels=labels,
+            image=record.image,
+            runtime=record.runtime,
+            spec_json=json.dumps(spec).encode(),
+            snapshotter=record.snapshotter,
+            snapshot_key=key,
+        )
+        await client.create_container(clone, lease)
+        await client.create_task(made, mounts, stdin="", stdout="", stderr="", terminal=False)
+        await client.start_task(made)
+        return made
+    finally:
+        await client.close()
+
+
+async def _parent(containerd: ContainerdDaemon, key: str) -> str:
+    lines = (await asyncio.to_thread(containerd.ctr, "snapshots", "list")).splitlines()
+    return next(line.split()[1] for line in lines if line.split()[0] == key)
+
+
+def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
+    agent: NomadAgent, containerd: ContainerdDaemon, busybox_image: str
+) -> None:
+    nomad = agent.api
+    command = {"image": busybox_image, "command": "sh", "args": ["-c", "echo up; sleep 600"]}
+    alloc = nomad.start(make_job("kept", command))
+    nomad.wait_log(alloc, "up")
+    (kept,) = containerd.ctr("containers", "list", "-q").split()
+    pid = task_pid(containerd, kept)
+
+    async def owner() -> str:
+        client = Containerd(containerd.address, containerd.namespace)
+        record = await client.get_container(kept)
+        await client.close()
+        assert record is not None
+        return record.labels[identifiers.LABEL_OWNER]
+
+    node = nomad.node()
+    assert node is not None
+    # Nomad 1.4 tells a driver no node.
+    assert asyncio.run(owner()) in {node["ID"], str(agent.alloc_root)}
+
+    for victims in ("none", "agent", "plugin", "agent and plugin"):
+        plugins = agent.plugin_pids()
+        if "agent" in victims:
+            agent.kill()
+        if "plugin" in victims:
+            for plugin in plugins:
+                os.kill(plugin, signal.SIGKILL)
+        lost = asyncio.run(forgotten(containerd, kept))
+        if "agent" in victims:
+            agent.start()
+        wait_until(
+            lambda lost=lost: lost not in " ".join(containerd.leftovers()),
+            DEADLINE_S,
+            lambda victims=victims: f"{victims}: {containerd.leftovers()}\n{agent.tail()}",
+        )
+        assert task_pid(containerd, kept) == pid, victims
+    nomad.stop_and_wait("kept")
+    assert containerd.leftovers() == []
+
+
+def task_pid(containerd: ContainerdDaemon, container: str) -> str:
+    lines = containerd.ctr("tasks", "list").splitlines()
+    return next((line.split()[1] for line in lines if line.split()[0] == container), "")
