@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, orphans, state_directory, worker_link
+from actors import identifiers, lost_workers, orphans, state_directory, worker_link
 from actors.orphans import Kind, Thing
 from containerd.records import Status
 from proto.errors import DriverError
@@ -58,6 +58,8 @@ async def take(node: Node, tracked: frozenset[str]) -> list[Thing]:
         elif directory.name not in books.everybodys:
             found += await _directory(node, directory)
     found += await asyncio.to_thread(mounts, node)
+    lost = await asyncio.to_thread(lost_workers.find, node)
+    found += [worker for worker in lost if worker.container not in books.everybodys]
     return found
 
 

@@ -71,6 +71,7 @@ class Thing:
         watched: whether another plugin is connected to the task's worker, or may be.
         snapshotter: where its snapshot is.
         task_id: Nomad's id, where it says so.
+        pid: of a worker that nobody can connect to.
     """
 
     kind: Kind
@@ -82,6 +83,7 @@ class Thing:
     watched: bool = False
     snapshotter: str = ""
     task_id: str = ""
+    pid: int = 0
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -130,6 +132,8 @@ def judge(thing: Thing, known: Known) -> Judgement:
         return _of_a_start(thing, known)
     if thing.container in known.tracked:
         return _live("this plugin looks after its task")
+    if thing.pid:
+        return _orphan("its state directory is gone, and so is its container")
     if not made.state_dir:
         return _kept("an earlier release made it, and did not say for whom")
     if made.maker in known.alive and made.maker != known.maker:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from actors import host_paths, identifiers, inventory, presence, teardown
+from actors import host_paths, identifiers, inventory, lost_workers, presence, teardown
 from actors.orphans import Kind, Known, Sightings, Thing, Verdict, judge
 from proto.errors import DriverError
 
@@ -205,7 +205,7 @@ class Reconciler:
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in findings:
             thing = finding.thing
-            alone = thing.kind in _ALONE or not thing.container
+            alone = thing.kind in _ALONE or thing.pid or not thing.container
             groups.setdefault((thing.container, thing.name if alone else ""), []).append(finding)
         for group in groups.values():
             if any(finding.outcome is Outcome.KEPT for finding in group):
@@ -242,6 +242,9 @@ class Reconciler:
         if not await self._register.claim(thing.container):
             return False
         try:
+            if thing.pid:
+                await asyncio.to_thread(lost_workers.end, self._node, thing)
+                return True
             if thing.kind is Kind.MOUNTS:
                 pins = identifiers.pins_directory(self._node.state_dir, thing.container)
                 await asyncio.to_thread(host_paths.release, pins)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -216,6 +217,18 @@ def test_a_directory_whose_worker_was_killed_goes_too(stage: Stage) -> None:
         await stage.start(helper)
         await gone(stage, job)
         await stage.session.destroy(helper.id)
+
+    stage.play(story())
+
+
+def test_a_worker_that_nobody_can_reach_is_ended(stage: Stage) -> None:
+    async def story() -> None:
+        job = await lost(stage)
+        pid = worker_pid(directory(stage, job))
+        assert pid is not None
+        shutil.rmtree(directory(stage, job))
+        stage.containerd.remove_all()
+        await until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "the worker stays")
 
     stage.play(story())
 
