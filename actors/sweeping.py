@@ -41,7 +41,12 @@ class SupervisorRegister(Register):
         """See `Register`."""
         reply: Reply[bool] = Reply()
         self._tell(Claim(container=container, reply=reply))
-        return await reply.future
+        try:
+            return await reply.future
+        except asyncio.CancelledError:
+            # Granted to nobody, it would hold up starts for ever.
+            self.release(container)
+            raise
 
     def release(self, container: str) -> None:
         """See `Register`."""
