@@ -55,7 +55,7 @@ def test_who_was_cancelled_while_asking_has_no_claim(play: Play) -> None:
 
 def test_without_a_supervisor_nothing_can_be_asked(play: Play) -> None:
     async def story(register: SupervisorRegister) -> None:
-        register._supervisor.stop()  # noqa: SLF001
+        register._supervisor.stop()
         with pytest.raises(DriverError, match="shutting down") as refused:
             await register.claim("a")
         assert refused.value.code is Code.UNAVAILABLE
