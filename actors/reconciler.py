@@ -170,10 +170,11 @@ class Reconciler:
         # Asked again: what came while we looked is no orphan, and what went is on its way out.
         tracked = before | await self._register.tracked()
         known = await asyncio.to_thread(self._known, tracked)
+        judged = [(thing, judge(thing, known)) for thing in things]
+        live = {_group(thing) for thing, said in judged if said.verdict is Verdict.LIVE}
         found: list[Finding] = []
-        for thing in things:
-            judgement = judge(thing, known)
-            if judgement.verdict is Verdict.LIVE:
+        for thing, judgement in judged:
+            if _group(thing) in live:
                 continue
             orphan = judgement.verdict is Verdict.ORPHAN
             found.append(
@@ -204,9 +205,7 @@ class Reconciler:
         """Removes container by container; one that fails does not stop the others."""
         groups: dict[tuple[str, str], list[Finding]] = {}
         for finding in findings:
-            thing = finding.thing
-            alone = thing.kind in _ALONE or thing.pid or not thing.container
-            groups.setdefault((thing.container, thing.name if alone else ""), []).append(finding)
+            groups.setdefault(_group(finding.thing), []).append(finding)
         for group in groups.values():
             if any(finding.outcome is Outcome.KEPT for finding in group):
                 continue
@@ -254,20 +253,15 @@ class Reconciler:
             self._register.release(thing.container)
 
     async def _remove_task(self, things: Sequence[Thing]) -> bool:
-        container = things[0].container
-        record = await self._node.containerd.get_container(container)
-        known = next((thing for thing in things if thing.kind is Kind.CONTAINER), None)
-        if record is None and known is not None:
+        group = _group(things[0])
+        now = await inventory.take(self._node, await self._register.tracked())
+        if {thing for thing in now if _group(thing) == group} != set(things):
             return False  # somebody else is at it
-        if record is not None:
-            if known is None or not inventory.is_ours(self._node, record.id, record.labels):
-                return False
-            now = await inventory.container(self._node, record)
-            if now != known:
-                return False
         snapshotters = {thing.snapshotter for thing in things if thing.snapshotter}
         for snapshotter in snapshotters or {self._node.containerd.default_snapshotter}:
-            await teardown.remove(self._node, container, link=None, snapshotter=snapshotter)
+            await teardown.remove(
+                self._node, things[0].container, link=None, snapshotter=snapshotter
+            )
         return True
 
     async def _remove_session(self, thing: Thing) -> None:
@@ -286,6 +280,12 @@ class Reconciler:
 
     def _session(self, thing: Thing) -> Path:
         return identifiers.task_directory(self._node.state_dir, thing.container) / thing.name
+
+
+def _group(thing: Thing) -> tuple[str, str]:
+    """The same for all that goes together."""
+    alone = thing.kind in _ALONE or thing.pid or not thing.container
+    return thing.container, thing.name if alone else ""
 
 
 def _told(finding: Finding) -> dict[str, object]:

@@ -128,23 +128,31 @@ def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
 def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> None:
     async def story() -> None:
         # An agent that was killed leaves its plugin, and starts another when it comes back.
+        recovered = stage.driver.task(node_id=NODE)
+        handle = await stage.driver.start(recovered, IMAGE, SLEEPER)
+        await restart(stage)
         other = HostSession(stage.session._program, stage.session._config)
         await other.launch()
         try:
-            mine, shared = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
-            theirs = stage.driver.task(node_id=NODE)
+            mine, theirs = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
             await stage.start(mine)
-            config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+            # Who made this one is dead: only its worker tells that somebody looks after it.
+            await other.recover(handle)
+            # And this one has nothing yet but a lease, a snapshot and a directory.
             theirs.read_logs()
-            await other.start(theirs.config, config)
-            await stage.session.recover(await stage.driver.start(shared, IMAGE, SLEEPER))
+            fault = stage.containerd.hang(rpc.SNAPSHOT_PREPARE, after=True)
+            config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+            starting = asyncio.create_task(other.start(theirs.config, config))
+            await until(lambda: fault.calls, DEADLINE_S, "no start reaches its snapshot")
             await sweeps(stage)
             await sweeps(stage)
-            for session, job in ((stage.session, mine), (other, theirs), (stage.session, shared)):
+            fault.release()
+            await starting
+            await sweeps(stage)
+            await sweeps(stage)
+            for session, job in ((stage.session, mine), (other, theirs), (other, recovered)):
                 assert (await session.inspect(job.id)).state is TaskState.RUNNING
-            await other.destroy(theirs.id)
-            for job in (mine, shared):
-                await stage.session.destroy(job.id)
+                await session.destroy(job.id)
         finally:
             await other.close()
 
@@ -264,6 +272,35 @@ def _called(stage: Stage, path: str) -> bool:
     return any(call.path == path for call in stage.containerd.calls)
 
 
+def leases(stage: Stage, job: Job) -> int:
+    """How many starts of a task have begun."""
+    asked = [call for call in stage.containerd.calls if call.path == rpc.LEASE_CREATE.path]
+    return sum(call.request.id == identifiers.lease_id(job.container) for call in asked)
+
+
+def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_gone(
+    stage: Stage,
+) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        handle = await stage.driver.start(job, IMAGE, SLEEPER)
+        await restart(stage)
+        fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+        recovering = asyncio.create_task(stage.session.recover(handle))
+        await known(stage, job)
+        assert not recovering.done()
+        fault.release()
+        with pytest.raises(DriverError, match="task not found"):
+            await recovering
+        assert traces(stage, job) == []
+        await stage.session.destroy(helper.id)
+
+    stage.play(story())
+
+
 def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -> None:
     async def story() -> None:
         job = await lost(stage)
@@ -274,15 +311,20 @@ def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -
         again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
         starting = asyncio.create_task(stage.driver.start(again, IMAGE, SLEEPER))
         await known(stage, again)
+        # Tasks of other names start; this one has asked containerd for nothing.
+        second = stage.driver.task(node_id=NODE)
+        await stage.start(second)
+        assert leases(stage, again) == 1
         assert not starting.done()
         fault.release()
         await starting
+        assert leases(stage, again) == 2
         await sweeps(stage)
         assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
         active = snapshots_pb2.ACTIVE
         books = stage.containerd.books
-        assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 2
-        for task in (again, helper):
+        assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 3
+        for task in (again, helper, second):
             await stage.session.destroy(task.id)
 
     stage.play(story())

@@ -339,6 +339,54 @@ def test_what_comes_to_be_between_the_look_and_the_removal_is_left_alone(play: P
     play(story)
 
 
+def test_another_one_of_the_same_name_is_not_taken_for_the_orphan(play: Play) -> None:
+    async def story(place: Place) -> None:
+        name = await place.container("a")
+        await place.after(0)
+
+        async def replaced(container: str) -> bool:
+            labels = place.daemon.books.containers[container].labels
+            labels[identifiers.LABEL_MAKER] = place.own.name
+            place.tasks.claims.append(container)
+            return True
+
+        place.tasks.claim = replaced  # type: ignore[method-assign]
+        assert await place.after(GRACE_S) == {name: "waits"}
+        assert name in place.left()
+
+    play(story)
+
+
+def test_what_is_begun_while_the_reconciler_looks_is_no_orphan(play: Play) -> None:
+    async def story(place: Place) -> None:
+        asked: list[str] = []
+
+        async def tracked() -> frozenset[str]:
+            asked.append("")
+            if len(asked) == 1:
+                await place.container("a", maker=place.own.name)
+                return frozenset()
+            return frozenset({"t-a"})
+
+        place.tasks.tracked = tracked  # type: ignore[method-assign]
+        assert await place.after(0) == {}
+
+    play(story)
+
+
+def test_nothing_goes_while_a_part_of_it_is_in_use(play: Play) -> None:
+    async def story(place: Place) -> None:
+        other = Presence(place.node.state_dir, PLUGIN)
+        name = await place.snapshot("a")
+        place.directory(name, maker=other.name)
+        assert await place.after(0) == {}
+        assert await place.after(10 * GRACE_S) == {}
+        assert f"{name}-snapshot" in place.left()
+        other.leave()
+
+    play(story)
+
+
 def test_what_a_start_has_taken_meanwhile_is_not_removed(play: Play) -> None:
     async def story(place: Place) -> None:
         name = await place.container("a")
