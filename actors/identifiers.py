@@ -121,7 +121,7 @@ def labels(
 def owners(node_id: str, alloc_dir: str) -> tuple[str, ...]:
     """Names of the agent that a task is of, the best first; none where it does not say.
 
-    Agents before Nomad 1.5 send no id of their node, but no two of them have their allocations in
+    Agents before Nomad 1.6 may send no id of their node, but no two have their allocations in
     one directory. A `containerd-driver run` gives its own name for a node.
     """
     root = posixpath.dirname(posixpath.normpath(alloc_dir)) if alloc_dir.startswith("/") else ""
