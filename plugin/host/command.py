@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from actors.node import this_node
-from actors.settings import DriverSettings
+from actors.node import Node, this_node
 from plugin import open_files
 from plugin.host import host_options, jobfile, plugin_block, run_sweep, screen, service_manager
 from plugin.host.host_options import HostOptions
@@ -71,16 +70,15 @@ def _run(
     arguments: argparse.Namespace,
     shown: screen.Screen,
 ) -> int:
-    node = this_node(_settings(arguments))
+    node = _node(arguments)
     own = arguments.alloc_dir is None
     root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
     root = root.absolute()
     program = [str(arguments.plugin)] if arguments.plugin else default_program()
 
     async def work() -> int:
-        try:
+        if node is not None:
             await run_sweep.before_a_run(node, shown.note)
-        finally:
             await node.containerd.close()
         record = RunRecord(
             node,
@@ -116,18 +114,18 @@ def _run(
                 root.rmdir()
 
 
-def _settings(arguments: argparse.Namespace) -> DriverSettings:
-    """Where the plugin's tasks will be; another driver's options say nothing of that.
+def _node(arguments: argparse.Namespace) -> Node | None:
+    """Where the plugin's tasks will be; None where another driver's options do not say.
 
     Raises:
         DriverError: code INVALID; this driver would refuse its options.
     """
     try:
-        return plugin_block.settings(arguments.config_file, arguments.config)
+        return this_node(plugin_block.settings(arguments.config_file, arguments.config))
     except DriverError:
         if arguments.plugin is None:
             raise
-        return DriverSettings()
+        return None
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -66,16 +66,19 @@ class RunRecord:
     """The record of this run. Where the state directory takes none, it runs without.
 
     Args:
-        node: where the plugin makes the tasks.
+        node: where the plugin makes the tasks; None where that is unknown, and there is no record.
         tell: hears why there is no record.
         says: fields of RunTrace.
     """
 
-    def __init__(self, node: Node, tell: Callable[[str], None], **says: object) -> None:
+    def __init__(self, node: Node | None, tell: Callable[[str], None], **says: object) -> None:
         self._presence: Presence | None = None
-        self._says = {**says, "place": place(node), "network": own_network()}
+        self._says = dict(says)
         self._bridges: dict[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
+        if node is None:
+            return
+        self._says |= {"place": place(node), "network": own_network()}
         try:
             self._presence = Presence(node.state_dir, RUN)
         except DriverError as error:
