@@ -1,0 +1,165 @@
+"""What a sweep makes of the records of dead runs, on a fake containerd and without networks."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors import identifiers, presence
+from actors.node import Node
+from actors.presence import RUN, Presence
+from actors.settings import DriverSettings
+from containerd.client import Containerd
+from containerd.records import ContainerRecord
+from plugin.host import run_sweep
+from plugin.host.allocdir import AllocDir
+from plugin.host.plan import Alloc
+from plugin.host.run_record import RunRecord
+from tests.support.fake_containerd import FakeContainerd
+
+
+class Place:
+    """A state directory, a root of allocations, and a containerd."""
+
+    def __init__(self, daemon: FakeContainerd, directory: Path) -> None:
+        self.node = Node(
+            settings=DriverSettings(state_dir=str(directory / "state")),
+            containerd=Containerd(daemon.address, daemon.namespace),
+            namespace=daemon.namespace,
+            cgroup_v2=False,
+        )
+        self.root = directory / "allocs"
+
+    def killed_run(self, *, keep: bool = False, node: Node | None = None) -> str:
+        """The name of a run that had one allocation, and was killed."""
+        directory = AllocDir(self.root, "a")
+        record = RunRecord(
+            node or self.node, print, cni=(), root=str(self.root), own_root=True, keep=keep
+        )
+        record.begin([Alloc(id="a", label="g", directory=directory, tasks=())])
+        directory.build(["t"])
+        record.end(clean=False)
+        return record.name
+
+    async def container(self, owner: str) -> None:
+        labels = identifiers.labels(
+            "a/t/1", "a", "t", owner=owner, maker="plugin-dead", state_dir=self.node.state_dir
+        )
+        record = ContainerRecord(
+            id="t-a", labels=labels, image="i", runtime="r", spec_json=b"{}", snapshotter="",
+            snapshot_key="",
+        )  # fmt: skip
+        await self.node.containerd.create_container(record, "")
+
+    async def sweep(self, *, dry_run: bool = False) -> list[tuple[str, str]]:
+        rows = await run_sweep.networks_and_files(self.node, dry_run=dry_run)
+        assert all(row.why for row in rows)
+        return [(row.kind, str(row.outcome)) for row in rows]
+
+    def peers(self) -> list[str]:
+        return [peer.name for peer in presence.peers(self.node.state_dir)]
+
+
+Story = Callable[[Place], Coroutine[Any, Any, None]]
+Play = Callable[[Story], None]
+
+
+@pytest.fixture
+def play(tmp_path: Path) -> Iterator[Play]:
+    with FakeContainerd() as daemon:
+
+        def run(story: Story) -> None:
+            async def whole() -> None:
+                place = Place(daemon, tmp_path)
+                try:
+                    await story(place)
+                finally:
+                    await place.node.containerd.close()
+
+            asyncio.run(whole())
+
+        yield run
+
+
+def test_the_allocations_of_a_dead_run_go_with_the_root_that_it_made(play: Play) -> None:
+    async def story(place: Place) -> None:
+        place.killed_run()
+        found = [("allocation", "orphan"), ("run", "orphan")]
+        assert await place.sweep(dry_run=True) == found
+        assert (place.root / "a").exists()
+        assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
+        assert not place.root.exists()
+        assert place.peers() == []
+
+    play(story)
+
+
+def test_nothing_of_a_run_goes_while_a_task_of_it_is_there(play: Play) -> None:
+    async def story(place: Place) -> None:
+        await place.container(place.killed_run())
+        assert await place.sweep() == [("run", "kept")]
+        assert (place.root / "a/t").exists()
+        # The next run removes the task first.
+        notes: list[str] = []
+        await run_sweep.before_a_run(place.node, notes.append)
+        assert [note.split(":")[-1].split()[0] for note in notes] == [
+            "container",
+            "allocation",
+            "run",
+        ]
+        assert not place.root.exists()
+
+    play(story)
+
+
+def test_what_was_to_be_kept_is_kept(play: Play) -> None:
+    async def story(place: Place) -> None:
+        place.killed_run(keep=True)
+        assert await place.sweep() == [("run", "removed")]
+        assert (place.root / "a/t").exists()
+
+    play(story)
+
+
+def test_a_run_on_another_containerd_is_left_to_who_asks_that_one(play: Play) -> None:
+    async def story(place: Place) -> None:
+        name = place.killed_run(node=dataclasses.replace(place.node, namespace="other"))
+        assert await place.sweep() == [("run", "kept")]
+        assert place.peers() == [name]
+
+    play(story)
+
+
+def test_a_record_that_says_nothing_goes_and_one_that_nobody_understands_stays(
+    play: Play,
+) -> None:
+    async def story(place: Place) -> None:
+        silent, strange = (Presence(place.node.state_dir, RUN) for _ in range(2))
+        strange.say(allocs=3)
+        assert await place.sweep() == []
+        silent.close()
+        strange.close()
+        assert await place.sweep() == [("run", "kept")]
+        assert place.peers() == [strange.name]
+
+    play(story)
+
+
+def test_a_containerd_that_is_away_stops_no_run(play: Play) -> None:
+    async def story(place: Place) -> None:
+        place.killed_run()
+        nowhere = Containerd("/nowhere/containerd.sock", place.node.namespace)
+        notes: list[str] = []
+        node = dataclasses.replace(place.node, containerd=nowhere)
+        await run_sweep.before_a_run(node, notes.append)
+        await nowhere.close()
+        (note,) = notes
+        assert "what it left stays for now: containerd does not answer" in note
+        assert (place.root / "a/t").exists()
+
+    play(story)
