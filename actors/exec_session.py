@@ -24,6 +24,7 @@ from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
 from containerd import silence, spec
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted
 
 if TYPE_CHECKING:
     from actors.running_task import RunningTask
@@ -73,7 +74,10 @@ class ExecSession:
         process = spec.process_for_exec(
             json.loads(record.spec_json), list(command), terminal=self._terminal, size=size
         )
-        stdin, stdout, stderr = self._make_fifos()
+        try:
+            stdin, stdout, stderr = self._make_fifos()
+        except OSError as error:
+            raise exhausted("no command can be run: its FIFOs cannot be made", error) from error
         self._created = True  # before it is: the answer may get lost
         await containerd.exec_create(
             self._container,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.orphans import Mark
+from proto.shortage import exhausted
 from workers import wire
 
 if TYPE_CHECKING:
@@ -27,8 +28,15 @@ def fresh(node: Node, directory: Path, owner: str) -> None:
     """The directory of a start, without an earlier task's exit record. Blocks.
 
     Raises:
-        OSError: it cannot be made.
+        DriverError: it cannot be made.
     """
+    try:
+        _make(node, directory, owner)
+    except OSError as error:
+        raise exhausted(f"the task's state directory {directory} cannot be made", error) from error
+
+
+def _make(node: Node, directory: Path, owner: str) -> None:
     directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory.mkdir(mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):

@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from containerd import silence
+from containerd import shortage_words, silence
 from proto.containerd import (
     containers_pb2,
     content_pb2,
@@ -204,6 +204,8 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
         code = Code.ALREADY_EXISTS  # containerd 1.4, of a task
     if code is Code.INTERNAL and "ttrpc: closed" in text:
         code, recoverable = Code.UNAVAILABLE, True
+    if lacks := shortage_words.advice(text):
+        code, recoverable, resolution = Code.EXHAUSTED, True, lacks
     return DriverError(
         f"containerd cannot {what}",
         details=text,

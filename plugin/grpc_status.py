@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
@@ -15,12 +16,15 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from plugin.plain_text import plain
 from proto.errors import DriverError
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
+from proto.shortage import exhausted, remedy
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = logging.getLogger(__name__)
+# Python's own words, and all that it says.
+_NO_THREAD = "can't start new thread"
 _DETAILS = "grpc-status-details-bin"
 # An error text travels in an HTTP/2 header, percent-encoded, and a recoverable one once more in
 # base64. gRPC's C core refuses headers from 8 KiB on, Go's takes 16 MiB.
@@ -80,6 +84,7 @@ def both_streams(
 
 
 async def _abort(context: Context, error: Exception, name: str) -> None:
+    error = _named(error, name)
     if isinstance(error, DriverError):
         text = _header_safe(str(error))
     else:
@@ -92,6 +97,17 @@ async def _abort(context: Context, error: Exception, name: str) -> None:
         context.set_trailing_metadata(((_DETAILS, recoverable_details(text)),))
         await context.abort(status, text)
     await context.abort(grpc.StatusCode.UNKNOWN, text)
+
+
+def _named(error: Exception, name: str) -> Exception:
+    """What ran out is no defect of ours, wherever it was missed first, and may be there again."""
+    if isinstance(error, OSError) and remedy(error):
+        return exhausted(f"the containerd driver lacks what {name} needs", error)
+    if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
+        return exhausted(
+            f"the containerd driver lacks what {name} needs", OSError(errno.EAGAIN, _NO_THREAD)
+        )
+    return error
 
 
 def recoverable_details(text: str) -> bytes:

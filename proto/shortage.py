@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 
+from proto.errors import Code, DriverError
+
 _REMEDIES = {
     errno.ENOSPC: "make room there: df shows the bytes, df -i the files",
     errno.EDQUOT: "make room there, or raise the quota",
@@ -17,3 +19,16 @@ _REMEDIES = {
 def remedy(error: OSError) -> str:
     """What to do where disk, descriptors, processes or memory ran out; else empty."""
     return _REMEDIES.get(error.errno or 0, "")
+
+
+def exhausted(brief: str, error: OSError) -> DriverError:
+    """The failure of what ran out of something, or that the kernel refused for another reason."""
+    words = remedy(error)
+    where = f"{error.filename}: " if error.filename else ""
+    return DriverError(
+        brief,
+        details=f"{where}{error.strerror or error}",
+        resolution=words,
+        recoverable=bool(words),
+        code=Code.EXHAUSTED if words else Code.INTERNAL,
+    )

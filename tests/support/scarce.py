@@ -13,8 +13,10 @@ import resource
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from containerd import kernel
+from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing, need_root_here
 
 
@@ -25,15 +27,30 @@ class SmallDisk:
         directory: where it is mounted.
         size: as tmpfs takes it.
         inodes: how many files it holds.
+
+    Attributes:
+        daemon: whose disk it is, where a test says so.
     """
 
     def __init__(self, directory: Path, size: str = "1m", inodes: int = 1000) -> None:
         need_root_here()
+        options = f"mode=0700,size={size},nr_inodes={inodes}"
+        kernel.mount("tmpfs", str(directory), "tmpfs", 0, options)
         self.directory = directory
-        kernel.mount(
-            "tmpfs", str(directory), "tmpfs", 0, f"mode=0700,size={size},nr_inodes={inodes}"
-        )
+        self.daemon: ContainerdDaemon | None = None
         self._ballast = directory / "ballast"
+
+    @classmethod
+    def of(cls, directory: Path) -> Self:
+        """The one that is mounted there already."""
+        found = cls.__new__(cls)
+        found.directory, found.daemon, found._ballast = directory, None, directory / "ballast"
+        return found
+
+    def free_bytes(self) -> int:
+        """What is left."""
+        found = os.statvfs(self.directory)
+        return found.f_bavail * found.f_bsize
 
     def fill(self) -> None:
         """Takes every byte that is left."""

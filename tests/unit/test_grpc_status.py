@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -122,3 +123,18 @@ def test_streams_pass_their_items_and_then_their_error() -> None:
         with pytest.raises(_AbortedError):
             asyncio.run(collect(wrapped(other), context, requests()))
         assert context.text == "broken off"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EMFILE, "Too many open files"),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        RuntimeError("can't start new thread"),
+    ],
+)
+def test_what_ran_out_is_no_defect_and_may_be_tried_again(error: Exception) -> None:
+    context = _aborted(error)
+    assert context.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert context.text.startswith("the containerd driver lacks what method needs: ")
+    assert "raise the" in context.text

@@ -1,0 +1,71 @@
+"""What ran out, and what to do: errors of the kernel, and containerd's words."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import grpc
+import pytest
+
+from containerd import rpc, shortage_words
+from proto.errors import Code
+from proto.shortage import exhausted, remedy
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "df -i"),
+        (errno.EMFILE, "LimitNOFILE"),
+        (errno.ENFILE, "fs.file-max"),
+        (errno.EAGAIN, "TasksMax"),
+        (errno.ENOMEM, "free memory"),
+    ],
+)
+def test_what_ran_out_is_named_with_its_place_and_may_be_there_again(
+    number: int, words: str
+) -> None:
+    error = exhausted("it cannot be done", OSError(number, os.strerror(number), "/some/place"))
+    assert error.code is Code.EXHAUSTED
+    assert error.recoverable
+    assert error.details == f"/some/place: {os.strerror(number)}"
+    assert words in error.resolution
+
+
+def test_another_failure_is_no_shortage() -> None:
+    error = PermissionError(errno.EPERM, "Operation not permitted")
+    assert remedy(error) == ""
+    assert not exhausted("it cannot be done", error).recoverable
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        (
+            "failed to prepare: mkdir /var/lib/containerd/io.x/new-1: no space left on device",
+            "make room where /var/lib/containerd/io.x/new-1 lies: see df and df -i",
+        ),
+        ("copy failed: write /run/a/data: disk quota exceeded", "make room where /run/a/data lies"),
+        ("OCI runtime create failed: write: No space left on device", "make room on containerd's"),
+        ("failed to dial: socket: too many open files", "LimitNOFILE"),
+        ("fork/exec /usr/bin/runc: resource temporarily unavailable: unknown", "TasksMax"),
+        ("fork/exec /usr/bin/runc: cannot allocate memory", "free memory"),
+    ],
+)
+def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> None:
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNKNOWN
+
+        def details(self) -> str:
+            return text
+
+    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    assert (error.code, error.recoverable) == (Code.EXHAUSTED, True)
+    assert error.details == text
+    assert error.resolution.startswith(advice) or advice in error.resolution
+
+
+def test_no_other_words_are_taken_for_a_shortage() -> None:
+    assert shortage_words.advice("exec: no such file or directory") == ""
