@@ -13,6 +13,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from proto.shortage import exhausted, remedy
+
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 Child = subprocess.Popen[bytes]
@@ -47,16 +49,24 @@ def start(
 
     Raises:
         OSError: the program cannot be started.
+        DriverError: code EXHAUSTED, for want of processes, descriptors or memory.
     """
-    return subprocess.Popen(
-        list(argv),
-        env=dict(BASE_ENVIRONMENT if env is None else env),
-        stdin=stdin,
-        stdout=stdout,
-        stderr=stderr,
-        start_new_session=new_session,
-        close_fds=True,
-    )
+    try:
+        return subprocess.Popen(
+            list(argv),
+            env=dict(BASE_ENVIRONMENT if env is None else env),
+            stdin=stdin,
+            stdout=stdout,
+            stderr=stderr,
+            start_new_session=new_session,
+            close_fds=True,
+        )
+    except OSError as error:
+        if remedy(error):
+            program = next((word for word in argv if word.endswith(".py")), argv[0])
+            name = program.rpartition("/")[2]
+            raise exhausted(f"no process can be made for {name}", error) from error
+        raise
 
 
 def end_group(process: Child) -> int:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _THREADS = 4
+_MEET_S = 10.0
+# How long a recovery waits for what ran out: after its failure Nomad destroys the task.
+_RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
 _MAX_EXEC_OUTPUT_BYTES = 10 * 1024 * 1024
 _STATS_RETRY_S = 0.5
 _log = logging.getLogger(__name__)
@@ -72,6 +76,7 @@ class ActorGateway(Gateway):
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocking")
+        _make_threads(self._executor)
         self._loop.set_default_executor(self._executor)
         self._configured = asyncio.Event()
         self._services: Services | None = None
@@ -130,9 +135,23 @@ class ActorGateway(Gateway):
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
         """See `Gateway`."""
         await self._sweeping.heard_from(task)
-        reply: Reply[None] = Reply()
-        request = RecoverTask(task=task, version=version, driver_state=driver_state, reply=reply)
-        await self._ask(request, reply)
+        until = self._loop.time() + _RECOVER_S
+        while True:
+            reply: Reply[None] = Reply()
+            request = RecoverTask(
+                task=task, version=version, driver_state=driver_state, reply=reply
+            )
+            try:
+                await self._ask(request, reply)
+            except DriverError as error:
+                if error.code is not Code.EXHAUSTED or self._loop.time() > until:
+                    raise
+                _log.warning(
+                    "recovery is tried again", extra={"task_id": task.id, "why": str(error)}
+                )
+                await asyncio.sleep(_RECOVER_AGAIN_S)
+            else:
+                return
 
     async def wait_task(self, task_id: str) -> ExitResult:
         """See `Gateway`."""
@@ -261,6 +280,14 @@ class ActorGateway(Gateway):
         if not tell(self._supervisor, message):
             raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
         return await reply.future
+
+
+def _make_threads(executor: ThreadPoolExecutor) -> None:
+    """Has all threads there from now on: later the kernel may refuse one."""
+    meeting = threading.Barrier(_THREADS + 1)
+    for _ in range(_THREADS):
+        executor.submit(meeting.wait, _MEET_S)
+    meeting.wait(_MEET_S)
 
 
 async def _closed_stdin() -> AsyncIterator[ExecInput]:

@@ -102,7 +102,9 @@ class ExecSession:
         for name in names:
             os.mkfifo(self._directory / name, 0o600)
         self._stdin = FifoWriter(self._directory / "stdin")
-        self._outputs = [FifoReader(self._directory / name) for name in names[1:]]
+        for name in names[1:]:
+            # One by one: those that are open are closed when the next cannot be opened.
+            self._outputs.append(FifoReader(self._directory / name))
         paths = [str(self._directory / name) for name in names]
         return paths[0], paths[1], paths[2] if len(paths) > 2 else ""  # noqa: PLR2004
 

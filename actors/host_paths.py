@@ -27,6 +27,7 @@ from actors.nomad_types import TaskConfig
 from containerd import kernel
 from containerd.mounts import invalid
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted, remedy
 
 _OUTSIDE = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 # Directories of a task that it may see itself; `private` is not among them.
@@ -141,6 +142,8 @@ def _cannot(source: Source, error: OSError) -> DriverError:
             f"{source.what}: source {str(source)[:256]!r} does not exist on this node",
             "make it before the task starts, with a template or an artifact for instance",
         )
+    if remedy(error):
+        return exhausted(f"{source.what}: source {str(source)[:256]!r} cannot be used", error)
     return invalid(f"{source.what}: source {str(source)[:256]!r} cannot be used: {error.strerror}")
 
 

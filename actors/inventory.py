@@ -19,6 +19,7 @@ from actors import identifiers, lost_workers, orphans, state_directory, worker_l
 from actors.orphans import Kind, Thing
 from containerd.records import Status
 from proto.errors import DriverError
+from proto.shortage import remedy
 
 if TYPE_CHECKING:
     from actors.node import Node
@@ -171,10 +172,8 @@ async def _peers(directory: Path) -> int | None:
     """
     try:
         link = await worker_link.connect(directory)
-    except BlockingIOError:
-        return 1  # too many ask it
-    except OSError:
-        return None
+    except OSError as error:
+        return 1 if remedy(error) else None  # too many ask it, or we may ask nobody
     try:
         peers = (await link.request("hello")).get("peers")
     except DriverError:

@@ -17,6 +17,7 @@ from actors.worker_link import WorkerLink, connect_unix
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
+from proto.shortage import exhausted, remedy
 from workers import wire
 
 _START_TIMEOUT_S = 10.0
@@ -63,6 +64,8 @@ class LauncherLink:
         try:
             return await self._fork(spec)
         except (OSError, DriverError) as error:
+            if isinstance(error, OSError) and remedy(error):
+                raise exhausted("the launcher of task workers cannot be asked", error) from error
             # A launcher without a version in common retires: another is started.
             if isinstance(error, DriverError) and error.code is not Code.UNSUPPORTED:
                 raise
@@ -110,10 +113,18 @@ class LauncherLink:
     async def _hello(self) -> frames.Frame | None:
         for _ in range(_HELLOS):
             try:
-                return await self._ask({"op": wire.HELLO, **wire.STATED})
+                return _served(await self._ask({"op": wire.HELLO, **wire.STATED}))
             except ConnectionResetError:
                 continue
-            except (OSError, DriverError):
+            except OSError as error:
+                if remedy(error):
+                    raise exhausted(
+                        "the launcher of task workers cannot be asked", error
+                    ) from error
+                break
+            except DriverError as error:
+                if error.code is Code.EXHAUSTED:
+                    raise
                 break
         return None
 
@@ -161,6 +172,20 @@ class LauncherLink:
             recoverable=True,
             code=Code.UNAVAILABLE,
         )
+
+
+def _served(greeting: frames.Frame) -> frames.Frame:
+    """The greeting, where it is one and not why there is none.
+
+    Raises:
+        DriverError: code EXHAUSTED.
+    """
+    why = greeting.get("error")
+    if greeting.get("event") == wire.FAILED and isinstance(why, dict):
+        error = DriverError.from_wire(why)
+        if error.code is Code.EXHAUSTED:
+            raise error
+    return greeting
 
 
 def _make_private(directory: Path) -> None:

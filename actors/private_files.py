@@ -15,6 +15,7 @@ from collections.abc import Mapping
 
 from containerd import kernel
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 
 DIRECTORY = ".etc"
 _BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
@@ -44,7 +45,8 @@ def write(alloc_dir: str, task_name: str, texts: Mapping[str, str]) -> None:
         raise DriverError(
             f"Error in creating container: the task's {', '.join(texts)} cannot be written",
             details=f"{alloc_dir}/{task_name}/{DIRECTORY}: {error.strerror or error}",
-            resolution="the driver makes this directory itself: remove what is there, or make room",
+            resolution=remedy(error)
+            or "the driver makes this directory itself: remove what is there",
             recoverable=True,
             code=Code.EXHAUSTED,
         ) from error

@@ -273,7 +273,7 @@ async def _converse(
         transport.close()
     raise DriverError(
         "the puller process ended without an answer",
-        details="it may have been killed, for want of memory perhaps",
+        details="it may have been killed, for want of memory or processes perhaps",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

@@ -22,6 +22,7 @@ from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted, remedy
 from workers import journal, wire
 from workers.wire import ExitRecord
 
@@ -121,7 +122,9 @@ async def attach(task: RunningTask) -> tuple[WorkerLink | None, ExitRecord | Non
 async def _living_worker(directory: Path) -> WorkerLink | None:
     try:
         return await worker_link.connect(directory)
-    except OSError:
+    except OSError as error:
+        if remedy(error):  # ours, or its socket's queue is full: it says nothing of the worker
+            raise exhausted(f"the worker in {directory} cannot be asked", error) from error
         return None
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.orphans import Mark
-from proto.shortage import exhausted
+from proto.shortage import exhausted, remedy
 from workers import wire
 
 if TYPE_CHECKING:
@@ -52,12 +52,13 @@ def _make(node: Node, directory: Path, owner: str) -> None:
 def read_mark(node: Node, directory: Path) -> Mark | None:
     """Whose a directory is; an empty mark where it does not say.
 
-    None where it is of another containerd or another namespace, whose containers are unknown here.
+    None where it is of another containerd or another namespace, whose containers are unknown here,
+    and where it cannot be read for want of descriptors.
     """
     try:
         file = os.open(directory / _NOTE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        return Mark()
+    except OSError as error:
+        return None if remedy(error) else Mark()
     try:
         note = json.loads(os.read(file, _MAX_BYTES))
         owner, maker = str(note["owner"]), str(note["maker"])

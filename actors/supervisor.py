@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from actors.messages import (
 from actors.phases import Phase
 from actors.task_actor import TaskActor, not_found
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -139,7 +141,12 @@ class Supervisor(pykka.ThreadingActor):
         services = self._ready()
         if task.id in self._tasks:
             raise DriverError(f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS)
-        ref = TaskActor.start(services, task, self.actor_ref, phase)
+        try:
+            ref = TaskActor.start(services, task, self.actor_ref, phase)
+        except RuntimeError as error:  # the kernel refuses a thread
+            raise exhausted(
+                f"the driver cannot look after task {task.id}", OSError(errno.EAGAIN, str(error))
+            ) from error
         self._tasks[task.id] = ref
         named = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
         self._containers[task.id] = frozenset((named, *containers))

@@ -117,7 +117,9 @@ class WorkerLink:
 
     def _take(self, frame: frames.Frame) -> None:
         number = frame.get("re")
-        if isinstance(number, int):
+        if frame.get("event") == wire.FAILED and self._pending:
+            self._refused(frame)
+        elif isinstance(number, int):
             future = self._pending.get(number)
             if future is not None and not future.done():
                 future.set_result(frame)
@@ -125,6 +127,15 @@ class WorkerLink:
             self._listener(frame)
         else:
             self._backlog.append(frame)
+
+    def _refused(self, frame: frames.Frame) -> None:
+        """The worker cannot take this connection, and says why before it closes it."""
+        error = frame.get("error")
+        for future in self._pending.values():
+            if not future.done():
+                future.set_exception(
+                    DriverError.from_wire(error if isinstance(error, dict) else {})
+                )
 
     def _end(self) -> None:
         self.closed = True

@@ -6,6 +6,7 @@ ends it: its stdin closes then, and it stops. Talks frames of `containerd.pull_w
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ from containerd.unpack import Unpacker, label_blob
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted
 
 _PARALLEL_LAYERS = 3
 _REPORT_S = 0.2
@@ -324,14 +326,26 @@ def main() -> int:
         return 1
     except BrokenPipeError:
         return 1
+    except RuntimeError as error:
+        emit({"event": "failed", "error": _no_thread(error).to_wire()})
+        return 1
     except Exception as error:  # noqa: BLE001 - a defect must reach the task's events in words
-        failure = DriverError(
-            "the puller failed in a way that it does not know",
-            details=f"{type(error).__name__}: {error}"[:500],
-        )
-        emit({"event": "failed", "error": failure.to_wire()})
+        emit({"event": "failed", "error": _unknown(error).to_wire()})
         return 1
     return 0
+
+
+def _no_thread(error: RuntimeError) -> DriverError:
+    if "new thread" not in str(error):
+        return _unknown(error)
+    return exhausted("the puller cannot run", OSError(errno.EAGAIN, str(error)))
+
+
+def _unknown(error: Exception) -> DriverError:
+    return DriverError(
+        "the puller failed in a way that it does not know",
+        details=f"{type(error).__name__}: {error}"[:500],
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import msgpack
 
 from proto import frames
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted, remedy
 from workers import wire
 from workers.wire import ExitRecord
 
@@ -121,6 +122,8 @@ def read(directory: str, name: str) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
+        if remedy(error):  # it may be whole
+            raise exhausted(f"{path} cannot be read now", error) from error
         raise _corrupt(path, str(error)) from error
     try:
         fields = msgpack.unpackb(os.read(file, _MAX_BYTES), raw=False)
