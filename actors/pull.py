@@ -58,6 +58,7 @@ class ImageStore:
     def __init__(self, containerd: Containerd, settings: DriverSettings, maker: str = "") -> None:
         self._containerd = containerd
         self._labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: settings.state_dir}
+        self._silence_s = settings.pull_activity_timeout_s
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
@@ -236,6 +237,7 @@ class ImageStore:
             lease=lease,
             platform="",
             timeout_s=request.timeout_s,
+            silence_s=self._silence_s,
             labels={image_gc.PULLED: "true"},
             endpoints=endpoints,
             credentials=credentials,

@@ -40,6 +40,7 @@ class DriverSettings:
     auth_helper: str = ""
     registry_config_path: str = "/etc/containerd/certs.d"
     snapshotter: str = ""
+    pull_activity_timeout_s: float = 30.0
     image_gc: bool = True
     image_gc_delay_s: float = 3600.0
     gc_dangling: bool = True

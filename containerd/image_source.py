@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # What another place, or the same one a moment later, may do better.
 _WORTH_A_TRY = frozenset({Code.CORRUPT, Code.UNAVAILABLE})
-_ELSEWHERE = _WORTH_A_TRY | {Code.DENIED, Code.NOT_FOUND}
+# Who was silent once is silent again.
+_ELSEWHERE = _WORTH_A_TRY | {Code.DENIED, Code.NOT_FOUND, Code.TIMEOUT}
 
 
 class ImageSource(Protocol):
@@ -49,6 +50,7 @@ class RegistrySource:
         endpoints: where to ask; empty stands for the registry itself.
         credentials: each goes only to the host that it is for.
         deadline: `time.monotonic()` after which every request fails.
+        silence_s: how long each may send nothing.
     """
 
     def __init__(
@@ -57,11 +59,12 @@ class RegistrySource:
         endpoints: Sequence[Endpoint],
         credentials: Sequence[Credentials],
         deadline: float,
+        silence_s: float,
     ) -> None:
         chosen = endpoints or (endpoint_of(reference.registry),)
         self._name = str(reference)
         self._places = [
-            Registry(reference, _for(endpoint, credentials), deadline, endpoint)
+            Registry(reference, _for(endpoint, credentials), deadline, silence_s, endpoint)
             for endpoint in chosen
         ]
 

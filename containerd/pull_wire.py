@@ -10,7 +10,7 @@ from containerd.registry_hosts import Endpoint
 from proto.errors import Code, DriverError
 from proto.frames import Frame
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +39,9 @@ class PullRequest:
     """One pull.
 
     reference is normalised; address is containerd's socket; lease keeps what the pull makes;
-    platform is uname's machine, empty for this one; timeout_s is for the whole pull. endpoints are
-    asked in order, none means the registry itself. archive replaces the registry.
+    platform is uname's machine, empty for this one; timeout_s is for the whole pull, silence_s for
+    how long nothing may come. endpoints are asked in order, none means the registry itself. archive
+    replaces the registry.
     """
 
     reference: str
@@ -50,6 +51,7 @@ class PullRequest:
     lease: str
     platform: str
     timeout_s: float
+    silence_s: float
     labels: Mapping[str, str]
     credentials: tuple[Credentials, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
@@ -99,6 +101,7 @@ class Progress:
     total_bytes: int = 0
     layers_done: int = 0
     layers_total: int = 0
+    waiting: str = ""
 
     def to_wire(self) -> Frame:
         """The event."""
@@ -116,6 +119,8 @@ class Progress:
             text += f": {self.done_bytes / 1e6:.1f} of {self.total_bytes / 1e6:.1f} MB"
         if self.layers_total:
             text += f", {self.layers_done} of {self.layers_total} layers"
+        if self.waiting:
+            text += f", waiting for {self.waiting}"
         return text
 
 

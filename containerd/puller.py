@@ -27,6 +27,7 @@ from containerd.content import ContentStore, chunks_of
 from containerd.image_source import ImageSource, RegistrySource
 from containerd.images import Descriptor, Manifest
 from containerd.pull_wire import Progress, PullRequest, PullResult
+from containerd.stall import Watchdog
 from containerd.unpack import Unpacker, label_blob
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
@@ -36,6 +37,7 @@ from proto.shortage import exhausted
 _PARALLEL_LAYERS = 3
 _REPORT_S = 0.2
 _CALL_S = 30.0
+_WATCHDOG_LATER_S = 2.0
 _MAX_LAYER_BYTES = 1 << 50
 _APPLICABLE = frozenset(
     {
@@ -77,7 +79,12 @@ class Reporter:
             self._layers_done += 1
             self._report()
 
-    def _report(self) -> None:
+    def waits(self, waiting: str) -> None:
+        """Nothing comes."""
+        with self._lock:
+            self._report(waiting)
+
+    def _report(self, waiting: str = "") -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _REPORT_S
             progress = Progress(
@@ -86,6 +93,7 @@ class Reporter:
                 total_bytes=self._total_bytes,
                 layers_done=self._layers_done,
                 layers_total=self._layers_total,
+                waiting=waiting,
             )
             emit(progress.to_wire())
 
@@ -274,7 +282,9 @@ def loaded_name(name: reference.Reference, digest: str) -> str:
 def _source(request: PullRequest, name: reference.Reference) -> ImageSource:
     deadline = time.monotonic() + request.timeout_s
     if request.archive is None:
-        return RegistrySource(name, request.endpoints, request.credentials, deadline)
+        return RegistrySource(
+            name, request.endpoints, request.credentials, deadline, request.silence_s
+        )
     from containerd import image_archive  # noqa: PLC0415 - few pulls are from an archive
 
     return image_archive.open_source(request.archive, name, deadline)
@@ -315,12 +325,22 @@ def _stop_when_alone() -> None:
     os._exit(1)
 
 
+def _give_up(error: DriverError) -> None:
+    """Ends the process under its threads: what they wait for does not come."""
+    emit({"event": "failed", "error": error.to_wire()})
+    os._exit(1)
+
+
 def main() -> int:
     """Serves the one request on stdin."""
     try:
         request = _read_request()
         threading.Thread(target=_stop_when_alone, daemon=True).start()
-        emit(Pull(request, Reporter()).run().to_wire())
+        reporter = Reporter()
+        # A moment more than the sockets' own: those let a mirror have its turn.
+        limit_s = request.silence_s + _WATCHDOG_LATER_S
+        Watchdog(limit_s, request.timeout_s, reporter.waits, _give_up).start()
+        emit(Pull(request, reporter).run().to_wire())
     except DriverError as error:
         emit({"event": "failed", "error": error.to_wire()})
         return 1

@@ -11,13 +11,14 @@ import socket
 import ssl
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 import urllib3
 
-from containerd import images, registry_tls
+from containerd import images, registry_tls, stall
 from containerd.registry_auth import Authorizer, is_loopback, web_address
 from containerd.registry_hosts import HUB_HOST, Endpoint, endpoint_of
 from proto.errors import Code, DriverError
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
     from containerd.reference import Reference
 
 CHUNK_BYTES = 256 * 1024
-_CONNECT_S, _READ_S = 10.0, 30.0
+# What has to come within the time that nothing may come: a kilobyte a second is slow, less is none.
+_PIECE_BYTES = 32 * 1024
+_CONNECT_S = 10.0
+_LOOK_AT_IT = "look at the registry and the network"
 _PROBE_S = 3.0
 _MAX_REDIRECTS = 5
 _ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
@@ -44,6 +48,7 @@ class Registry:
         reference: the image.
         credentials: user and password, or None.
         deadline: `time.monotonic()` after which every request fails.
+        silence_s: how long a registry may send nothing.
         endpoint: where to read; the registry itself where not given.
     """
 
@@ -52,8 +57,10 @@ class Registry:
         reference: Reference,
         credentials: Credentials | None,
         deadline: float,
+        silence_s: float,
         endpoint: Endpoint | None = None,
     ) -> None:
+        self._read_s = silence_s
         self._reference = reference
         self.endpoint = endpoint or endpoint_of(reference.registry)
         self._host = self.endpoint.host
@@ -107,7 +114,7 @@ class Registry:
         try:
             if response.status != 200:  # noqa: PLR2004
                 raise self._refused(response, f"blob {digest}")
-            while chunk := self._read(response):
+            while chunk := self._chunk(response):
                 sent += len(chunk)
                 if sent > size:
                     raise self._wrong_size(digest, f"more than the {size} bytes it should have")
@@ -116,6 +123,13 @@ class Registry:
             _release(response)
         if sent != size:
             raise self._wrong_size(digest, f"{sent} of {size} bytes", recoverable=True)
+
+    def _chunk(self, response: Any) -> bytes:
+        """As much as is worth a message to containerd, in pieces that show whether any come."""
+        chunk = bytearray()
+        while len(chunk) < CHUNK_BYTES and (piece := self._read(response)):
+            chunk += piece
+        return bytes(chunk)
 
     def _open(self, path: str, headers: dict[str, str]) -> Any:
         url = f"{self._base()}/{self._reference.repository}/{path}"
@@ -191,6 +205,7 @@ class Registry:
         name = parts.hostname or ""
         try:
             with (
+                self._waiting(f"https://{self._host}"),
                 socket.create_connection((name, parts.port or 443), _PROBE_S) as plain,
                 self._tls.wrap_socket(plain, server_hostname=name),
             ):
@@ -206,34 +221,42 @@ class Registry:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise self._late()
-        timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(_READ_S, left))
+        timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(self._read_s, left))
         pool = self._home if urlsplit(url).netloc == self._host else self._elsewhere
         if form:
             headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
         try:
-            return pool.request(
-                "POST" if form else "GET",
-                url,
-                body=form.encode() if form else None,
-                headers={"User-Agent": _AGENT, **headers},
-                timeout=timeout,
-                redirect=False,
-                preload_content=False,
-                decode_content=False,
-                enforce_content_length=True,
-            )
+            with self._waiting(url):
+                response: Any = pool.request(
+                    "POST" if form else "GET",
+                    url,
+                    body=form.encode() if form else None,
+                    headers={"User-Agent": _AGENT, **headers},
+                    timeout=timeout,
+                    redirect=False,
+                    preload_content=False,
+                    decode_content=False,
+                    enforce_content_length=True,
+                )
         except urllib3.exceptions.HTTPError as error:
             raise self._away(url, error) from error
+        response.asked_url = url  # urllib3's own is without the host
+        return response
 
-    def _read(self, response: Any, what: str = "the download") -> bytes:
+    def _read(self, response: Any) -> bytes:
         if time.monotonic() >= self._deadline:
             raise self._late()
         try:
-            data: bytes = response.read(CHUNK_BYTES)
+            with self._waiting(response.asked_url):
+                data: bytes = response.read(_PIECE_BYTES)
         # ValueError: http.client, for a chunk of negative length.
         except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise self._away(what, error) from error
+            raise self._away(response.asked_url, error) from error
         return data
+
+    def _waiting(self, url: str) -> AbstractContextManager[None]:
+        brief = f"registry {self.name} does not answer, or sends next to nothing"
+        return stall.over(brief, _shown(url), _LOOK_AT_IT)
 
     def _get_small(
         self, url: str, headers: dict[str, str], limit_bytes: int, form: str = ""
@@ -246,7 +269,7 @@ class Registry:
 
     def _read_limited(self, response: Any, limit_bytes: int) -> bytes:
         body = bytearray()
-        while chunk := self._read(response, "an answer"):
+        while chunk := self._read(response):
             body += chunk
             if len(body) > limit_bytes:
                 raise DriverError(
@@ -292,6 +315,14 @@ class Registry:
         if time.monotonic() >= self._deadline:
             return self._late()
         reason = str(getattr(error, "reason", None) or error)
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+            return DriverError(
+                f"registry {self.name} does not answer",
+                details=f"{_shown(url)}: nothing came for {self._read_s:g} s",
+                resolution=_LOOK_AT_IT,
+                recoverable=True,
+                code=Code.TIMEOUT,
+            )
         resolution = ""
         if "doesn't match" in reason:
             resolution = "its certificate is for another host: correct the name or the certificate"
@@ -300,7 +331,7 @@ class Registry:
         tried = f"{self._no_tls}; " if self._no_tls else ""
         return DriverError(
             f"registry {self.name} cannot be read",
-            details=f"{tried}{url.partition('?')[0]}: {_printable(reason.encode())}",
+            details=f"{tried}{_shown(url)}: {_printable(reason.encode())}",
             resolution=resolution,
             recoverable=not resolution,
             code=Code.UNAVAILABLE,
@@ -363,6 +394,11 @@ def guess_type(body: bytes) -> str:
         if b'"manifests"' in body
         else "application/vnd.oci.image.manifest.v1+json"
     )
+
+
+def _shown(url: str) -> str:
+    """What follows the question mark may be as good as a password."""
+    return url.partition("?")[0]
 
 
 def _printable(body: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -10,7 +11,7 @@ import grpc
 import grpc.aio
 from google.protobuf.empty_pb2 import Empty
 
-from containerd import shortage_words, silence
+from containerd import shortage_words, silence, stall
 from proto.containerd import (
     containers_pb2,
     content_pb2,
@@ -329,7 +330,8 @@ class SyncCalls:
             method.path, request_serializer=method.serialize, response_deserializer=method.parse
         )
         try:
-            response: Response = stub(request, timeout=timeout_s, metadata=self._metadata)
+            with self._waiting(what):
+                response: Response = stub(request, timeout=timeout_s, metadata=self._metadata)
         except grpc.RpcError as error:
             raise as_driver_error(error, what, self.address) from None
         return response
@@ -352,11 +354,32 @@ class SyncCalls:
             method.path, request_serializer=method.serialize, response_deserializer=method.parse
         )(requests, metadata=self._metadata)
         try:
-            yield from call
+            while True:
+                with self._waiting(what):
+                    message = next(call, None)  # type: ignore[call-overload]
+                if message is None:
+                    return
+                yield message
         except grpc.RpcError as error:
             raise as_driver_error(error, what, self.address) from None
         finally:
             call.cancel()  # type: ignore[no-untyped-call]
+
+    def _waiting(self, what: str) -> AbstractContextManager[None]:
+        brief = "containerd takes requests and does not answer"
+        shown = f"containerd at {self.address} to {what}"
+        return stall.over(brief, shown, silence.ADVICE, self._lives)
+
+    def _lives(self) -> bool:
+        """Whether it still tells its version, or says that it cannot."""
+        stub = self._channel.unary_unary(
+            VERSION.path, request_serializer=VERSION.serialize, response_deserializer=VERSION.parse
+        )
+        try:
+            stub(Empty(), timeout=silence.ANSWER_S, metadata=self._metadata)
+        except grpc.RpcError as error:
+            return error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED
+        return True
 
     def close(self) -> None:
         """Closes the channel."""

@@ -177,6 +177,14 @@ OPTIONS: tuple[Option, ...] = (
         doc="Snapshotter of tasks that name none; empty: `overlayfs`.",
     ),
     Option(
+        name="pull_activity_timeout",
+        field="pull_activity_timeout_s",
+        hcl_type="string",
+        default='"30s"',
+        read=types.duration_s(at_least=1.0),
+        doc="How long a pull may bring next to nothing before it fails.",
+    ),
+    Option(
         name="gc",
         hcl_type="block",
         nested=_GC,

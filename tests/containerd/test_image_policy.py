@@ -198,6 +198,7 @@ def test_each_of_two_platforms_can_be_pulled(
         lease=f"each-{architecture}",
         platform=machine,
         timeout_s=60,
+        silence_s=30,
         labels={},
     )
     result = pull_wire.PullResult.from_wire(_last_event(request))

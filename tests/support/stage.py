@@ -42,10 +42,11 @@ STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
 class Stage:
     """`with Stage(directory) as stage`: the plugin runs; `play` runs coroutines on its one loop."""
 
-    def __init__(self, directory: Path, gc: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, directory: Path, gc: Mapping[str, Any] | None = None, **config: Any) -> None:
         self.containerd = FakeContainerd()
         self.containerd.add_image(IMAGE)
-        self.driver = Driver(self.containerd, directory, {"gc": {"image": False, **(gc or {})}})
+        settings = {"gc": {"image": False, **(gc or {})}, **config}
+        self.driver = Driver(self.containerd, directory, settings)
         self.session = self.driver.session
         self._runner = asyncio.Runner()
 
