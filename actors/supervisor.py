@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
-from actors import identifiers, takeover
+from actors import identifiers, takeover, teardown
 from actors.bridge import Reply, spawn, tell
 from actors.handle_state import HandleState
 from actors.messages import (
@@ -178,7 +178,8 @@ class Supervisor(pykka.ThreadingActor):
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
 
-        spawn(services.loop, takeover.remove_unknown(services, message.task_id), done)
+        work = teardown.Patience()(lambda: takeover.remove_unknown(services, message.task_id))
+        spawn(services.loop, work, done)
 
     def _ready(self) -> Services:
         if self._services is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from proto.containerd import (
     version_pb2,
 )
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 
 CALL_S = 10.0
 """Most calls; one that gets more is attended to, see `silence`."""
@@ -176,6 +178,8 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
     grpc.StatusCode.DATA_LOSS: (Code.CORRUPT, False),
 }
 _DETAILS_LIMIT = 2000
+# The kernel's words to this process, as gRPC passes them on.
+_NO_DESCRIPTOR = "Too many open files"
 
 
 def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverError:
@@ -189,6 +193,14 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
     status = error.code()
     text = str(error.details() or "")[:_DETAILS_LIMIT]
     code, recoverable = _CODES.get(status, (Code.INTERNAL, False))
+    if code is Code.UNAVAILABLE and _NO_DESCRIPTOR in text and _nobody_there(text):
+        return DriverError(
+            f"containerd at {address} cannot be asked to {what}",
+            details=_NO_DESCRIPTOR,
+            resolution=remedy(OSError(errno.EMFILE, _NO_DESCRIPTOR)),
+            recoverable=True,
+            code=code,
+        )
     if status is grpc.StatusCode.CANCELLED or (code is Code.UNAVAILABLE and _nobody_there(text)):
         return DriverError(
             f"containerd does not answer at {address}",

@@ -32,7 +32,11 @@ def test_a_plugin_short_of_descriptors_fails_by_name_and_keeps_none_for_it(
         before = open_files(stage)
         with no_descriptors(pid, left):
             job = stage.driver.task("new")
-            for work in (stage.start(job), stage.session.exec(runs.id, ["/bin/true"])):
+            for work in (
+                stage.start(job),
+                stage.session.exec(runs.id, ["/bin/true"]),
+                stage.session.destroy(job.id),
+            ):
                 try:
                     await work
                 except DriverError as error:
@@ -40,10 +44,10 @@ def test_a_plugin_short_of_descriptors_fails_by_name_and_keeps_none_for_it(
                     assert "LimitNOFILE" in str(error)  # noqa: PT017
                     assert error.recoverable  # noqa: PT017
             assert (await stage.session.inspect(runs.id)).state is TaskState.RUNNING
-            await stage.session.destroy(job.id)
-            assert worker_pids(stage.driver.state_dir) == workers
         await until(lambda: open_files(stage) <= before, 10, lambda: str(open_files(stage)))
         assert stage.session.pid == pid
+        await stage.session.destroy(job.id)
+        assert worker_pids(stage.driver.state_dir) == workers
         assert (await stage.session.exec(runs.id, ["/bin/echo", "on"])).stdout == b"on\n"
         await stage.session.stop(runs.id)
         assert (await stage.session.wait(runs.id)).signal == 15

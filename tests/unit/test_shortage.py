@@ -67,5 +67,18 @@ def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> N
     assert error.resolution.startswith(advice) or advice in error.resolution
 
 
+def test_a_lack_of_our_own_is_no_containerd_that_is_away() -> None:
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.UNAVAILABLE
+
+        def details(self) -> str:
+            return "last error: INTERNAL: unix:/run/c.sock: socket: Too many open files\ufffd"
+
+    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    assert str(error).startswith("containerd at /run/c.sock cannot be asked to do it: Too many")
+    assert "LimitNOFILE" in error.resolution
+
+
 def test_no_other_words_are_taken_for_a_shortage() -> None:
     assert shortage_words.advice("exec: no such file or directory") == ""
