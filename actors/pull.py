@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 import sys
 import time
 from collections import OrderedDict
@@ -151,7 +152,7 @@ class ImageStore:
         begun = time.monotonic()
         loads = request.archive is not None
         report("Loading image" if loads else "Downloading image")
-        lease = identifiers.pull_lease(time.time_ns())
+        lease = identifiers.pull_lease(secrets.randbits(64))
         await self._containerd.create_lease(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
         )

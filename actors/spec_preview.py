@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -79,7 +79,7 @@ async def _files_of(
     node: Node, snapshotter: str, chain_id: str
 ) -> AsyncGenerator[tuple[Mount, ...], None]:
     """A snapshot of the image for a look into it; containerd removes it if we are killed here."""
-    key = f"{identifiers.PREFIX}-spec-{time.time_ns():x}"
+    key = f"{identifiers.PREFIX}-spec-{secrets.token_hex(8)}"
     containerd = node.containerd
     await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
     try:

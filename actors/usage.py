@@ -52,10 +52,16 @@ class UsageTracker:
         if self._last is None:
             return 0.0
         before, now = _int(self._last, name), _int(sample, name)
-        elapsed = (_int(sample, "t_ns") or 0) - (_int(self._last, "t_ns") or 0)
+        elapsed = _elapsed_ns(self._last, sample)
         if before is None or now is None or elapsed <= 0 or now < before:
             return 0.0
         return (now - before) * 100 / elapsed
+
+
+def _elapsed_ns(before: Frame, now: Frame) -> int:
+    """By the clock that nobody sets, where the worker tells it."""
+    clock = "m_ns" if _int(before, "m_ns") and _int(now, "m_ns") else "t_ns"
+    return (_int(now, clock) or 0) - (_int(before, clock) or 0)
 
 
 def _int(sample: Frame, name: str) -> int | None:

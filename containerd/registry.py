@@ -326,6 +326,9 @@ class Registry:
         resolution = ""
         if "doesn't match" in reason:
             resolution = "its certificate is for another host: correct the name or the certificate"
+        elif "has expired" in reason or "not yet valid" in reason:
+            today = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+            resolution = f"renew it, or set this machine's clock: it says {today}"
         elif "CERTIFICATE" in reason.upper():
             resolution = "its certificate is not trusted here: install its CA"
         tried = f"{self._no_tls}; " if self._no_tls else ""

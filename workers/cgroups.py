@@ -100,6 +100,7 @@ class Readings:
         throttling = self._table("cpu.stat")
         return Sample(
             t_ns=time.time_ns(),
+            m_ns=time.monotonic_ns(),
             cpu_total_ns=self._number("cpuacct.usage"),
             cpu_user_ns=_scaled(usage.get(b"user"), _TICK_NS),
             cpu_system_ns=_scaled(usage.get(b"system"), _TICK_NS),
@@ -119,6 +120,7 @@ class Readings:
         cpu = self._table("cpu.stat")
         return Sample(
             t_ns=time.time_ns(),
+            m_ns=time.monotonic_ns(),
             cpu_total_ns=_scaled(cpu.get(b"usage_usec"), 1000),
             cpu_user_ns=_scaled(cpu.get(b"user_usec"), 1000),
             cpu_system_ns=_scaled(cpu.get(b"system_usec"), 1000),

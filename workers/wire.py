@@ -242,10 +242,12 @@ class LogState(Record):
 class Sample(Record):
     """One reading of a task's cgroup. Bytes and ns; None where the kernel does not tell.
 
-    CPU times count from the cgroup's creation. rss, cache and swap are parts of usage on v1.
+    CPU times count from the creation of the cgroup. rss, cache and swap are parts of usage on v1.
+    t_ns is by the clock of the epoch, which may be set; m_ns by one that only goes on.
     """
 
     t_ns: int
+    m_ns: int | None = None
     cpu_total_ns: int | None = None
     cpu_user_ns: int | None = None
     cpu_system_ns: int | None = None
