@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # After the command has ended, something it left in the background may still hold its outputs.
 _LINGER_S = 1.0
 _CLOSE_S = 10.0
+_LOOK_S = 5.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
 # runc's words: exec: "/x": stat /x: no such file or directory: unknown
@@ -66,7 +67,8 @@ class ExecSession:
                 "exec needs a command", resolution="name the program to run", code=Code.INVALID
             )
         containerd = self._services.containerd
-        record = await containerd.get_container(self._container)
+        with silence.within(_LOOK_S):  # shorter than what a caller gives the whole command
+            record = await containerd.get_container(self._container)
         if record is None:
             raise DriverError(
                 f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND

@@ -59,7 +59,7 @@ def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(stage: St
         waiting = asyncio.create_task(stage.session.wait(forced.id))
         assert (await stage.session.inspect(busy.id)).state is TaskState.RUNNING
 
-        fresh, _, destroyed, _ = await asyncio.gather(
+        fresh, asked, destroyed, _ = await asyncio.gather(
             failure(stage.start(stage.driver.task("fresh"))),
             failure(stage.session.exec(busy.id, ["/bin/true"])),
             failure(stage.session.destroy(short.id)),
@@ -67,6 +67,7 @@ def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(stage: St
         )
         silence_of = f"at {stage.containerd.address} it took the request and did not answer"
         assert silence_of in str(fresh)
+        assert silence_of in str(asked)
         assert silence_of in await looking
         assert f"left of {short.container}: task, container, snapshot, lease" in str(destroyed)
         assert "journalctl -u containerd" in str(destroyed)
