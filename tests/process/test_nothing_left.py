@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,14 +50,16 @@ def launcher(running: LauncherProcess, disk: SmallDisk) -> Iterator[LauncherProc
 def make_task(launcher: LauncherProcess) -> Iterator[Callable[[str, str], FakeTask]]:
     """Makes the task of a fake shim; ends it."""
     made: list[FakeTask] = []
+    place = Path(tempfile.mkdtemp(prefix="cdw-"))  # not on the disk that gets full
 
     def make(name: str, script: str) -> FakeTask:
-        made.append(FakeTask(name, script, Path(tempfile.mkdtemp(prefix="cdw-"))))
+        made.append(FakeTask(name, script, place))
         return made[-1]
 
     yield make
     for task in made:
         task.remove()
+    shutil.rmtree(place)
 
 
 def finish(worker: Peer) -> None:
