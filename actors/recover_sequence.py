@@ -147,6 +147,8 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
     record = await task.services.containerd.task(state.container_id)
     if record is None:
         return None
+    if task.from_go_driver:
+        await task.services.launcher.ensure()  # one of an older release carries no logs on
     await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
     link = await task.services.launcher.fork(
         wire.WorkerSpec(

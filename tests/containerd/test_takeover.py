@@ -11,18 +11,22 @@ import struct
 import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from actors.nomad_types import TaskState
 from plugin.host.session import Handle
+from proto import frames
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2
+from proto.release import RELEASE
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.go_task import GoTask, go_image
 from tests.support.launcher import worker_pid
 from tests.support.waiting import until
+from workers import wire
 
 pytestmark = pytest.mark.containerd
 
@@ -355,6 +359,69 @@ def test_what_lies_where_the_go_driver_had_files_is_not_followed(
             await task.job.logs_end()
             assert (precious / "etc_hosts").read_text() == "kept"
             local.unlink()
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+class OldLauncher:
+    """Listens as a launcher whose workers carry no logs on; retires when asked to."""
+
+    def __init__(self, state_dir: Path, release: str) -> None:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._path = state_dir / wire.LAUNCHER_SOCKET
+        self._release = release
+        self.asked: list[object] = []
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_unix_server(self._serve, self._path)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self._path.unlink(missing_ok=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        decoder = frames.Decoder()
+        while data := await reader.read(65536):
+            for frame in decoder.feed(data):
+                self.asked.append(frame["op"])
+                if frame["op"] == wire.RETIRE:
+                    self._path.unlink()
+                event = wire.READY if frame["op"] == wire.FORK else ""
+                answer = {"re": frame.get("id"), "ok": True, "event": event}
+                writer.write(frames.encode({**answer, "release": self._release, "logs": {}}))
+        writer.close()
+
+
+def test_a_launcher_of_an_older_release_retires_before_its_workers_lose_a_log(
+    driver: Driver, make: MakeTask
+) -> None:
+    async def life() -> None:
+        async with OldLauncher(driver.state_dir, "0.9.0") as old, launched(driver):
+            task = make()
+            await asyncio.to_thread(task.start)
+            await take_over(driver, task)
+            await more(task.job)
+            await finish(driver, task)
+            assert_complete(task.job)
+            assert wire.FORK not in old.asked
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+def test_a_worker_that_would_not_carry_the_logs_on_is_not_taken(
+    driver: Driver, make: MakeTask
+) -> None:
+    async def life() -> None:
+        async with OldLauncher(driver.state_dir, RELEASE) as old, launched(driver) as session:
+            task = make()
+            await asyncio.to_thread(task.start)
+            with pytest.raises(DriverError, match="the launcher of task workers is too old"):
+                await session.recover(task.handle)
+            assert old.asked[-2:] == [wire.FORK, wire.END]
+            assert Path(f"/proc/{task.pid}").exists()
+            task.name_file.unlink()
+            await session.destroy(task.job.id)
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
