@@ -20,8 +20,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workers.loop import Loop
 
-_AT_ONCE_BYTES = 1 << 20
-_SOURCE_BYTES = 4 * pipe.USUAL_BYTES
+ROOM_BYTES = 1 << 20
+"""What the shim's FIFO holds while Nomad's is full.
+
+In Nomad's each line that came alone takes a page; in the shim's they lie close together.
+"""
 
 
 class Relay:
@@ -40,6 +43,7 @@ class Relay:
     def __init__(self, loop: Loop, source: str, sink: str) -> None:
         self._loop = loop
         self._path = source
+        self._waits = False
         # A reader too: so it is never broken, and "full" is all that there is to wait for.
         self._sink = os.open(sink, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -66,7 +70,7 @@ class Relay:
 
     def _move(self, _: int) -> None:
         try:
-            moved = os.splice(self._source, self._sink, _AT_ONCE_BYTES, flags=os.SPLICE_F_NONBLOCK)
+            moved = os.splice(self._source, self._sink, ROOM_BYTES, flags=os.SPLICE_F_NONBLOCK)
         except OSError as error:
             if would_block(error):
                 self._await_room()
@@ -81,6 +85,12 @@ class Relay:
         if pipe.unread(self._source):
             self._loop.forget(self._source)
             self._loop.watch(self._sink, WRITE, self._on_room)
+            if not self._waits:
+                pipe.resize(self._source, ROOM_BYTES)
+            self._waits = True
+        elif self._waits:
+            pipe.resize(self._source, pipe.USUAL_BYTES)
+            self._waits = False
 
     def _on_room(self, events: int) -> None:
         self._loop.forget(self._sink)
@@ -96,8 +106,6 @@ def _open_fifo(path: str) -> int:
     if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise _unusable(path, "it is no FIFO")
-    # In Nomad's FIFO each line that came alone takes a page; here they lie close together.
-    pipe.resize(descriptor, _SOURCE_BYTES)
     return descriptor
 
 

@@ -13,7 +13,7 @@ from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
 from workers import wire
-from workers.pipe import USUAL_BYTES
+from workers.relay import ROOM_BYTES
 from workers.wire import WorkerSpec
 
 LINES = "i=0; while test $i -lt {count}; do i=$((i+1)); echo line $i; done"
@@ -133,7 +133,7 @@ def test_while_nobody_reads_more_than_a_fifo_full_is_kept_and_the_task_goes_on(
     relayed: Make,
 ) -> None:
     """Each line that comes alone takes a page of Nomad's FIFO: the shim's has room for the rest."""
-    count = 2 * USUAL_BYTES // 12
+    count = ROOM_BYTES // 12
     made = relayed(LINES.format(count=count))
     worker = made.look_after()
     made.task.start()
@@ -159,7 +159,7 @@ def test_a_worker_with_a_full_fifo_sleeps(relayed: Make) -> None:
 
     wait_until(same_as_before, 20, "the worker does not come to rest")
     out = LogReader(made.stdout)
-    wait_until(lambda: len(out.data) > 64 * USUAL_BYTES, 20, "the log does not go on")
+    wait_until(lambda: len(out.data) > 4 * ROOM_BYTES, 20, "the log does not go on")
     worker.ask("kill", signal=int(signal.SIGKILL))
     worker.event("drained")
     finish(worker)
