@@ -57,6 +57,17 @@ async def recover(
     return dataclasses.replace(running, link=link, exit=exit_record, network=network)
 
 
+def container_id(version: int, driver_state: bytes) -> str:
+    """Which container a handle is of.
+
+    Raises:
+        DriverError: it cannot be read.
+    """
+    if version == go_handle.VERSION:
+        return GoHandle.decode(driver_state).container_id
+    return HandleState.decode(version, driver_state).container_id
+
+
 async def _described(services: Services, version: int, driver_state: bytes) -> RunningTask:
     """What the handle says of the task; nobody has looked for its worker yet."""
     from_go_driver = version == go_handle.VERSION

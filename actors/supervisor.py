@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
-from actors import identifiers, takeover, teardown
+from actors import identifiers, recover_sequence, takeover, teardown
 from actors.bridge import Reply, spawn, tell
-from actors.handle_state import HandleState
 from actors.messages import (
     Begin,
     Claim,
@@ -158,8 +157,7 @@ class Supervisor(pykka.ThreadingActor):
             return
         containers: list[str] = []
         with contextlib.suppress(DriverError):  # the task's actor will say so
-            state = HandleState.decode(message.version, message.driver_state)
-            containers.append(state.container_id)
+            containers.append(recover_sequence.container_id(message.version, message.driver_state))
         ref = self._new(message.task, Phase.RECOVERING, *containers)
         recover = Recover(
             version=message.version, driver_state=message.driver_state, reply=message.reply

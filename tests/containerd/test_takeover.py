@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import itertools
 import os
 import signal
-import struct
-import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
@@ -26,7 +23,7 @@ from tests.support.driver import Driver, Job, launched
 from tests.support.go_task import GoTask, go_image
 from tests.support.launcher import worker_pid
 from tests.support.waiting import until
-from workers import wire
+from workers import pipe, wire
 
 pytestmark = pytest.mark.containerd
 
@@ -101,13 +98,12 @@ def worker_of(driver: Driver, task: GoTask) -> int | None:
     return worker_pid(driver.state_dir / "tasks" / task.container)
 
 
-def unread(fifo: Path) -> int:
+def is_full(fifo: Path) -> bool:
     descriptor = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        (size,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+        return pipe.unread(descriptor) > 0 and pipe.is_full(descriptor)
     finally:
         os.close(descriptor)
-    return int(size)
 
 
 @pytest.mark.parametrize("scope", [False, True], ids=["0.9.3", "0.9.4 on cgroup v2"])
@@ -138,8 +134,8 @@ def test_a_task_of_the_go_driver_goes_on_and_everything_works_on_it(
     asyncio.run(asyncio.wait_for(life(), 60))
 
 
-def test_a_stop_sends_sigterm_and_waits_no_longer_than_needed(
-    driver: Driver, make: MakeTask
+def test_a_stop_sends_sigterm_and_the_next_start_is_one_of_this_driver(
+    driver: Driver, make: MakeTask, busybox_image: str
 ) -> None:
     async def life() -> None:
         async with launched(driver) as session:
@@ -151,6 +147,9 @@ def test_a_stop_sends_sigterm_and_waits_no_longer_than_needed(
             assert (await session.wait(task.job.id)).exit_code == 4
             await driver.end(task.job)
             assert lines(task.job) == ["ready", "bye"]
+            task.job.readers.clear()
+            task.job.out.clear()
+            assert await driver.output(busybox_image, "echo anew", task.job) == "anew\n"
 
     asyncio.run(asyncio.wait_for(life(), 50))
 
@@ -222,8 +221,7 @@ def test_a_task_that_stands_still_because_nobody_read_its_log_goes_on(
         async with launched(driver) as session:
             task = make(script)
             await asyncio.to_thread(task.start)
-            full = 60_000
-            await until(lambda: unread(task.stdout) > full, 20, "the task does not fill the FIFO")
+            await until(lambda: is_full(task.stdout), 20, "the task does not fill the FIFO")
             await take_over(driver, task)
             assert (await session.wait(task.job.id)).exit_code == 23
             await driver.end(task.job)
