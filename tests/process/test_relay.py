@@ -236,3 +236,39 @@ def test_a_source_that_is_no_fifo_gives_no_worker(
         assert "which the task's shim writes its log to, cannot be read" in str(error["brief"])
     with made.look_after() as worker:
         assert worker.ask("end")["ok"] is True
+
+
+@pytest.mark.parametrize("precious", ["file", "fifo"])
+def test_a_link_in_the_place_of_nomads_fifo_gets_nothing(
+    launcher: LauncherProcess, relayed: Make, precious: str
+) -> None:
+    made = relayed("echo secret; exec sleep 60")
+    made.task.start()
+    place = made.stdout.with_suffix(".precious")
+    place.touch() if precious == "file" else os.mkfifo(place)
+    reader = os.open(place, os.O_RDONLY | os.O_NONBLOCK)
+    made.stdout.unlink()
+    made.stdout.symlink_to(place)
+    peer, first = launcher.fork_with(made.spec())
+    with peer:
+        assert first["event"] == "failed"
+        assert "cannot be kept open" in str(first["error"])
+    assert os.read(reader, 100) == b""
+    os.close(reader)
+
+
+def test_a_fifo_that_is_swapped_later_gets_nothing(relayed: Make) -> None:
+    made = relayed("echo ready; exec sleep 60")
+    out = LogReader(made.stdout)
+    worker = made.look_after()
+    assert out.opened.wait(10)
+    made.stdout.unlink()
+    os.mkfifo(made.stdout)
+    stranger = os.open(made.stdout, os.O_RDONLY | os.O_NONBLOCK)
+    made.task.start()
+    wait_until(lambda: bytes(out.data) == b"ready\n", 10)
+    assert os.read(stranger, 100) == b""
+    os.close(stranger)
+    worker.ask("kill", signal=int(signal.SIGKILL))
+    worker.event("drained")
+    finish(worker)
