@@ -48,7 +48,8 @@ class HeldLogs:
     def hold(self, link: WorkerLink) -> None:
         """Opens what the worker has open, then lets go of what is held of an earlier worker."""
         opened: list[int] = []
-        wanted = [(path, os.O_RDWR) for path in link.logs.values()]
+        # Not for reading too: the worker would take that for Nomad's reader.
+        wanted = [(path, os.O_WRONLY) for path in link.logs.values()]
         wanted += [(path, os.O_RDONLY) for path in link.relays]
         for path, flags in wanted:
             with contextlib.suppress(OSError):  # of a stream that the task has closed
