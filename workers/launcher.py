@@ -218,7 +218,8 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     procfs.set_name("cd-launcher")
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
     bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
-    kept = [layout.fill_gaps(), layout.gather_code()]
+    used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
+    kept = [layout.fill_gaps(), layout.gather_code(used)]
     rehearsal.rehearse(state_dir)
     given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
