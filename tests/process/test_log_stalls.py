@@ -18,7 +18,9 @@ from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, Peer
 from workers import pipe, wire
 
-QUICK = {"log_patience_ms": 400, "log_buffer_bytes": 256 * 1024}
+QUICK = {"log_patience_ms": 800, "log_buffer_bytes": 256 * 1024}
+# A machine that others load too lets a reader wait now and then.
+UNHURRIED_MS = 1500
 LINES = 140_000
 TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))  # 0.9 MB
 HALF = TEXT.index(b"\n70000\n") + 7
@@ -44,7 +46,7 @@ class Life:
         self.directory = directory
         self._name = name
         self.fifo = Path()
-        self._more: dict[str, object] = {}
+        self._more: dict[str, int] = {}
         self._task: FakeTask | None = None
         self._readers: list[LogProcess] = []
 
@@ -55,7 +57,7 @@ class Life:
         self._readers.append(LogProcess(self.fifo, file, size=size, pause_s=pause_s))
         return self._readers[-1]
 
-    def make(self, script: str, place: Path | None = None, **more: object) -> None:
+    def make(self, script: str, place: Path | None = None, **more: int) -> None:
         """The task and its FIFOs, nothing running."""
         place = place or self.launcher.state_dir
         script = script.format(done=self.directory / "done", go=self.directory / "go")
@@ -126,26 +128,38 @@ def finish(worker: Peer) -> None:
     worker.socket.close()
 
 
+def lose_reader(life: Life, fate: str) -> tuple[Peer, LogProcess | None, int]:
+    """The task runs and has no reader: its worker, who may go on to read, what has been read."""
+    if fate == "never there":
+        return life.start(), None, 0
+    reader = life.reader()
+    worker = life.start()
+    wait_until(lambda: len(reader.data) == HALF, 20)
+    if fate == "killed":
+        reader.kill()
+        return worker, None, HALF
+    reader.stop()
+    return worker, reader, HALF
+
+
+def find_reader(life: Life, stopped: LogProcess | None) -> LogProcess:
+    """The one that was stopped goes on, or there is a new one."""
+    if stopped is None:
+        return life.reader()
+    stopped.go_on()
+    return stopped
+
+
 @pytest.mark.parametrize("fate", ["killed", "stopped", "never there"])
 def test_a_task_writes_on_without_a_reader_and_each_byte_waits_for_one(
     life: Life, fate: str
 ) -> None:
     life.make(WRITE_HALVES, log_buffer_bytes=1 << 20)
-    reader = None if fate == "never there" else life.reader()
-    worker = life.start()
-    if reader is None:
-        life.go()
-    else:
-        wait_until(lambda: len(reader.data) == HALF, 20)
-        reader.kill() if fate == "killed" else reader.stop()
-        life.go()
-        life.wait_for("done")
+    worker, stopped, _ = lose_reader(life, fate)
+    life.go()
+    life.wait_for("done")
     assert state_of(worker) == ("stalled", 0)
-    if fate == "stopped":
-        assert reader is not None
-        reader.go_on()
-    else:
-        reader = life.reader()
+    reader = find_reader(life, stopped)
     assert state_of(worker) == ("reading", 0)
     wait_until(lambda: reader.data == TEXT, 20, lambda: str(len(reader.data)))
     # Small again, for what a pipe may hold counts against others of the same user.
@@ -159,19 +173,10 @@ def test_beyond_the_limit_the_oldest_lines_are_dropped_and_the_task_writes_on(
     life: Life, fate: str
 ) -> None:
     life.make(WRITE_HALVES)
-    reader = None if fate == "never there" else life.reader()
-    worker = life.start()
-    read = 0
-    if reader is not None:
-        wait_until(lambda: len(reader.data) == HALF, 20)
-        reader.kill() if fate == "killed" else reader.stop()
-        read = HALF
+    worker, stopped, read = lose_reader(life, fate)
     life.go()
     life.wait_for("done")
-    if reader is None or fate == "killed":
-        reader = life.reader()
-    else:
-        reader.go_on()
+    reader = find_reader(life, stopped)
     states = [state_of(worker)]
     while states[-1][0] != "reading":
         states.append(state_of(worker))
@@ -241,11 +246,11 @@ def test_who_comes_later_is_told_what_was_dropped_meanwhile(life: Life) -> None:
 
 
 def test_a_reader_that_is_only_slow_gets_every_byte_and_the_fifo_does_not_grow(life: Life) -> None:
-    life.make(WRITE_ALL)
+    life.make(WRITE_ALL, log_patience_ms=UNHURRIED_MS)
     reader = life.reader(size=4096, pause_s=0.02)
     worker = life.start()
-    # Many times the patience at that pace, with a FIFO that is full at every look.
-    wait_until(lambda: len(reader.data) > 400_000, 60)
+    # Longer than the patience at that pace, with a FIFO that is full at every look.
+    wait_until(lambda: len(reader.data) > 600_000, 60)
     assert life.room() == pipe.USUAL_BYTES
     worker.ask("hello")
     assert worker.events == []
@@ -266,7 +271,7 @@ def timeless(tmp_path: Path) -> Iterator[Path]:
 def test_where_no_times_of_reading_are_kept_a_slow_reader_is_not_taken_for_dead(
     timeless: Path, life: Life
 ) -> None:
-    life.make(WRITE_ALL, timeless)
+    life.make(WRITE_ALL, timeless, log_patience_ms=UNHURRIED_MS)
     reader = life.reader(size=4096, pause_s=0.02)
     worker = life.start()
     wait_until(lambda: len(reader.data) > 400_000, 60)
