@@ -53,6 +53,7 @@ class Connection:
         gone: Callable[[], None] | None = None,
     ) -> None:
         self.stats_timer: Timer | None = None
+        self.knows_logs = False
         self._loop = loop
         self._socket: bare.socket | None = sock
         self._decoder = decoder

@@ -5,10 +5,9 @@ is slow, that was stopped and goes on, or that is new; nothing is copied, and it
 dies, as the shim holds both ends. When it cannot grow any more, the oldest bytes are dropped, or
 the task waits, as the operator chose.
 
-Nobody reads: something is in the FIFO and nothing was read between two looks (see `pipe`). Room is
-given at once then, bytes are dropped only after the whole patience without a read. On a filesystem
-that keeps no time of reading a slow reader of a full FIFO looks like a dead one; there it is looked
-for in /proc too.
+Somebody has read between two looks if there is less in the FIFO, if its time of reading has moved,
+or if it was full and something was written all the same (see `pipe`). If nobody has, a full FIFO
+gets more room at once; bytes are dropped only after the whole patience without a read.
 
 No look while nothing happens: the FIFO's first byte wakes the worker, and looks go on by a timer
 until one finds the FIFO empty.
@@ -61,11 +60,10 @@ class LogBuffer:
         self._tell = tell
         self._timer: Timer | None = None
         self._unread = 0
-        self._read_ns = 0
+        self._full = False
+        self._touched_ns = (0, 0)
         self._still = 0.0
-        self._ask_at = 1.0
         self._pause = _LOOK
-        self._readers: dict[str, str] = {}
 
     @property
     def kept(self) -> int:
@@ -75,6 +73,7 @@ class LogBuffer:
     def filled(self) -> None:
         """The FIFO is not empty any more, or a worker before this one has left it so."""
         self._note()
+        self._full = False
         self._look_later()
 
     def make_room(self) -> None:
@@ -103,6 +102,7 @@ class LogBuffer:
         else:
             self._help(unread)
         self._note()
+        self._full = pipe.is_full(self._descriptor)
         self._look_later()
 
     def _rest(self) -> None:
@@ -114,24 +114,21 @@ class LogBuffer:
         self._loop.watch(self._descriptor, HANG_UP | READ, self._on_event)
 
     def _begin_anew(self) -> None:
-        self._still, self._pause, self._ask_at = 0.0, _LOOK, 1.0
+        self._still, self._pause = 0.0, _LOOK
         self._say(wire.READING)
         self.dropped = 0
 
     def _note(self) -> None:
         """What the next look compares with; what we took ourselves was no reader."""
         self._unread = self.kept
-        self._read_ns = pipe.read_ns(self._descriptor)
+        self._touched_ns = pipe.touched_ns(self._descriptor)
 
     def _was_read(self, unread: int) -> bool:
-        """Whether anybody has read since the last note; where that cannot be told: yes."""
-        if unread < self._unread or pipe.read_ns(self._descriptor) != self._read_ns:
+        """Whether anybody has read since the last note."""
+        read_ns, written_ns = pipe.touched_ns(self._descriptor)
+        if unread < self._unread or read_ns != self._touched_ns[0]:
             return True
-        if self._still < self._ask_at or pipe.tells_reads(self._descriptor):
-            return False
-        self._ask_at = self._still + 1.0
-        before, self._readers = self._readers, pipe.readers(self._descriptor)
-        return bool(self._readers) and self._readers != before
+        return self._full and written_ns != self._touched_ns[1]
 
     def _help(self, unread: int) -> None:
         """Nothing was read since the last look."""
@@ -141,9 +138,11 @@ class LogBuffer:
         if (full or known) and self._grow():
             self._pause = _SOON
         elif full and stalled and self._spec.log_drops:
-            self.dropped += pipe.discard(self._descriptor, max(1, unread // _PART_DROPPED))
-            self._say(wire.DROPPING)
-            self._pause = max(min(self._pause, _AGAIN) / 2, _SHORTEST)
+            # Also at the last look, and nothing was written since, as it is where somebody reads.
+            if self._full:
+                self.dropped += pipe.discard(self._descriptor, max(1, unread // _PART_DROPPED))
+                self._say(wire.DROPPING)
+                self._pause = max(min(self._pause, _AGAIN) / 2, _SHORTEST)
         else:
             if full and stalled:
                 self._say(wire.BLOCKED)

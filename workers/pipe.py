@@ -4,7 +4,7 @@
   bytes are in it (FIONREAD) does not tell: 55 296 of 65 536 was full.
 - A read() moves the FIFO's atime, on a filesystem mounted relatime (what Linux does by itself) when
   something was written since: exactly the reads that may leave as many bytes in it as before. A
-  splice() does not, and on noatime nothing does.
+  splice() does not, and on noatime nothing does. A write that is done moves the mtime everywhere.
 - /proc/sys/fs/pipe-user-pages-soft counts room, not contents, of all pipes of a user: 1024 of the
   usual size. Beyond it new pipes of every process of that user have two pages, but for those with
   CAP_SYS_RESOURCE or CAP_SYS_ADMIN. So a FIFO is large only while it has to be.
@@ -16,7 +16,6 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import stat
 import struct
 import termios
 
@@ -84,14 +83,10 @@ def is_full(descriptor: int) -> bool:
         os.close(writer)
 
 
-def read_ns(descriptor: int) -> int:
-    """When somebody has read last."""
-    return os.fstat(descriptor).st_atime_ns
-
-
-def tells_reads(descriptor: int) -> bool:
-    """Whether `read_ns` is to be trusted where this FIFO lies."""
-    return not os.fstatvfs(descriptor).f_flag & os.ST_NOATIME
+def touched_ns(descriptor: int) -> tuple[int, int]:
+    """When somebody has read last, and written; see above for what that is worth."""
+    status = os.fstat(descriptor)
+    return status.st_atime_ns, status.st_mtime_ns
 
 
 def discard(descriptor: int, count: int) -> int:
@@ -113,34 +108,3 @@ def discard(descriptor: int, count: int) -> int:
     finally:
         os.close(nowhere)
     return gone
-
-
-def readers(descriptor: int) -> dict[str, str]:
-    """By pid, how many bytes each process has read in its life that holds only the read end.
-
-    A shim holds both ends, and this process is no reader. Looks at every process: not for often.
-    """
-    own = os.fstat(descriptor)
-    name = os.readlink(f"/proc/self/fd/{descriptor}").rpartition("/")[2]  # noqa: PTH115
-    found = {}
-    for pid in os.listdir("/proc"):  # noqa: PTH208 - pathlib is not in the import set
-        try:
-            if pid.isdecimal() and pid != str(os.getpid()) and _only_reads(pid, name, own):
-                found[pid] = procfs.read(f"/proc/{pid}/io").partition("\n")[0]
-        except OSError:
-            continue  # it has ended
-    return found
-
-
-def _only_reads(pid: str, name: str, own: os.stat_result) -> bool:
-    modes = 0
-    for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
-        link = f"/proc/{pid}/fd/{number}"
-        try:
-            # By its name first: what others have open may lie on a server that does not answer.
-            named = os.readlink(link).rpartition("/")[2]  # noqa: PTH115
-            if named == name and os.path.samestat(os.stat(link), own):  # noqa: PTH116
-                modes |= os.lstat(link).st_mode
-        except OSError:
-            continue  # closed meanwhile
-    return bool(modes & stat.S_IRUSR) and not modes & stat.S_IWUSR

@@ -266,13 +266,17 @@ class Worker:
         )
         self._log_states[state.stream] = state
         self.listener.broadcast({"event": wire.LOG, **state.to_wire()})
-        if self.listener.connections():
+        for connection in self.listener.connections():
+            connection.knows_logs = True
             self._forget_good_news()
 
     def _tell_logs(self, connection: Connection) -> None:
-        for state in self._log_states.values():
-            connection.send({"event": wire.LOG, **state.to_wire()})
-        self._forget_good_news()
+        """Once to each: whoever was there has heard it, and a plugin says hello again and again."""
+        if not connection.knows_logs:
+            connection.knows_logs = True
+            for state in self._log_states.values():
+                connection.send({"event": wire.LOG, **state.to_wire()})
+            self._forget_good_news()
 
     def _forget_good_news(self) -> None:
         """That all is well again is told once, also to a plugin that was away meanwhile."""
