@@ -377,7 +377,8 @@ class OldLauncher:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        self._path.unlink(missing_ok=True)
+        if wire.RETIRE not in self.asked:  # the name is another's by now
+            self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         decoder = frames.Decoder()
