@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
 
 _CGROUPS = "/sys/fs/cgroup/"
 _CPUSETS = "/sys/fs/cgroup/cpuset/"
+_OF_NOMAD_1_7 = {"share.slice", "reserve.slice"}
 
 
 def limits(given: Resources, options: TaskOptions, settings: DriverSettings) -> resources.Limits:
@@ -44,10 +47,28 @@ def cgroup_path(given: Resources, container: str, namespace: str, *, cgroup_v2: 
     On v2, Nomad 1.7 and later make the task's cgroup below `share.slice` or `reserve.slice` and
     keep the cores of these up to date; the container goes into the very one.
     """
-    nomads = given.cpuset_cgroup
-    if cgroup_v2 and nomads.startswith(_CGROUPS) and posixpath.normpath(nomads) == nomads:
-        return nomads.removeprefix(_CGROUPS.rstrip("/"))
+    if cgroup_v2 and _names_a_cgroup(given):
+        return given.cpuset_cgroup.removeprefix(_CGROUPS.rstrip("/"))
     return identifiers.cgroup_path(container, namespace)
+
+
+def _names_a_cgroup(given: Resources) -> bool:
+    path = given.cpuset_cgroup
+    return path.startswith(_CGROUPS) and posixpath.normpath(path) == path
+
+
+async def give_back_cgroup(given: Resources, *, cgroup_v2: bool) -> None:
+    """Has the cgroup of v2 exist that Nomad made for a task and the runtime removed with it.
+
+    Nomad 1.3 to 1.6 make it once for an allocation, wait for it before each start of the task in
+    there, and remove it in the end: without it a task that is restarted stays pending for good
+    (hashicorp/nomad pull request 12875). Later ones leave it to the driver.
+    """
+    if cgroup_v2 and _names_a_cgroup(given):
+        directory = Path(given.cpuset_cgroup)
+        if directory.parent.name not in _OF_NOMAD_1_7:
+            with contextlib.suppress(OSError):  # Nomad has removed what it lay in
+                await asyncio.to_thread(directory.mkdir, exist_ok=True)
 
 
 def join_cpuset(given: Resources, pid: int, *, cgroup_v2: bool) -> None:

@@ -158,6 +158,7 @@ class _Start:
         )
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
+        self._later("cgroup", self._give_back_cgroup)
         # Shielded: a second try wants the image too.
         self._image, _, _ = await _all(
             asyncio.shield(self._coming), self._open_lease(), self._open_directory()
@@ -169,6 +170,9 @@ class _Start:
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
             return link, await self._containerd.start_task(self._id), started_at_ns
+
+    async def _give_back_cgroup(self) -> None:
+        await limits.give_back_cgroup(self._task.resources, cgroup_v2=self._services.cgroup_v2)
 
     @contextlib.contextmanager
     def _telling(self, what: str) -> Generator[None, None, None]:

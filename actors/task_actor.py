@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, assert_never
 import pykka
 
 from actors import (
+    limits,
     log_news,
     phases,
     recover_sequence,
@@ -403,12 +404,17 @@ class TaskActor(pykka.ThreadingActor):
             )
         if running.from_go_driver:
             await takeover.remove_traces(self._task, state.container_id)
+        await self._give_back_cgroup()
 
     async def _removal_by_name(self) -> None:
         """Of what could not be recovered: the handle did not say what it is, its id does."""
         services, task = self._services, self._task
         with silence.within(_REMOVAL_S):
             await teardown.Patience()(lambda: takeover.remove_unknown(services, task.id))
+        await self._give_back_cgroup()
+
+    async def _give_back_cgroup(self) -> None:
+        await limits.give_back_cgroup(self._task.resources, cgroup_v2=self._services.cgroup_v2)
 
     def _destroyed(self, error: BaseException | None) -> None:
         if error is not None:

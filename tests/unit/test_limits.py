@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,25 @@ def test_a_container_goes_into_the_cgroup_that_nomad_made_on_v2() -> None:
     assert path(nomads, v2=False) == "/nomad.slice/c"
     assert path("", v2=True) == "/nomad.slice/c"
     assert path("/sys/fs/cgroup/../../etc", v2=True) == "/nomad.slice/c"
+
+
+def test_the_cgroup_that_nomad_waits_for_before_a_restart_is_there_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "_CGROUPS", f"{tmp_path}/")
+    (tmp_path / "nomad.slice/share.slice").mkdir(parents=True)
+
+    def there(scope: str, *, v2: bool = True) -> bool:
+        given = Resources(cpuset_cgroup=f"{tmp_path}/{scope}")
+        asyncio.run(limits.give_back_cgroup(given, cgroup_v2=v2))
+        return (tmp_path / scope).exists()
+
+    assert not there("nomad.slice/a.t.scope", v2=False)
+    assert there("nomad.slice/a.t.scope")
+    assert there("nomad.slice/a.t.scope"), "it was there already"
+    assert not there("nomad.slice/share.slice/a.t.scope"), "Nomad 1.7 leaves it to the driver"
+    assert not there("gone.slice/a.t.scope")
+    assert not there("../a.t.scope")
 
 
 def test_a_cpuset_is_joined_on_v1_only_and_only_where_cpusets_are(
