@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from actors.settings import DriverSettings
 
 _log = logging.getLogger(__name__)
+# Of what an id may name that no actor knows: what stays is swept later.
+_UNKNOWN_AWAY_S = 10.0
 
 
 class Supervisor(pykka.ThreadingActor):
@@ -176,7 +178,8 @@ class Supervisor(pykka.ThreadingActor):
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
 
-        work = teardown.Patience()(lambda: takeover.remove_unknown(services, message.task_id))
+        patience = teardown.Patience(_UNKNOWN_AWAY_S)
+        work = patience(lambda: takeover.remove_unknown(services, message.task_id))
         spawn(services.loop, work, done)
 
     def _ready(self) -> Services:

@@ -11,7 +11,7 @@ import pytest
 from containerd import rpc
 from proto.errors import DriverError
 from tests.support.stage import IMAGE, SLEEPER, Stage
-from tests.support.victims import PLUGIN, SINGLES_AND_PAIRS, Victims, runs
+from tests.support.victims import PAIRS, PLUGIN, SINGLES, Victims, runs
 from tests.support.waiting import until
 
 # Nothing is left to do for the last two, as containerd collects a snapshot with its container: what
@@ -28,12 +28,24 @@ STEPS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("method", "after"),
-    STEPS,
-    ids=[f"{method.path.rpartition('.')[2]}{'-done' * after}" for method, after in STEPS],
-)
-@pytest.mark.parametrize("victims", SINGLES_AND_PAIRS, ids="+".join)
+# Each alone in every step, each pair in two of them, so that every step has a pair.
+CASES = [(*step, one) for step in STEPS for one in SINGLES]
+CASES += [(*STEPS[number % len(STEPS)], pair) for number, pair in enumerate(PAIRS * 2)]
+
+
+def name(part: object) -> str:
+    match part:
+        case bool():
+            return "done" if part else "not done"
+        case tuple():
+            return "+".join(part)
+        case rpc.Method():
+            return part.path.rpartition(".")[2]
+        case _:
+            raise AssertionError(part)
+
+
+@pytest.mark.parametrize(("method", "after", "victims"), CASES, ids=name)
 def test_a_destroy_removes_everything_whoever_is_killed_in_it(
     stage: Stage, method: rpc.Method[Any, Any], victims: tuple[str, ...], after: bool
 ) -> None:

@@ -25,6 +25,7 @@ _STARTS_AT_ONCE = 6
 _CALM = 0.4
 _SAMPLES = 60
 _SAMPLE_S = 0.5
+_SETTLE_S = 2.0
 _TOUCHES_PER_S = 8.0
 _CHANGES_PER_S = 0.4
 _CHANGES_TAKE_S = 120
@@ -94,6 +95,7 @@ class Story:
             await self._say("under kills", self._live(self._plan.seconds * (1 - _CALM)))
             self._agent.storm(on=False)
             await self._agent.insist(self._driver.session.fingerprint)
+            await self._settled()
             calm = len(self._samples)
             await self._say("in peace", self._live(self._plan.seconds * _CALM))
             await asyncio.to_thread(self._one_of_each)
@@ -223,6 +225,13 @@ class Story:
         found = await asyncio.to_thread(gauges.read, self._driver.session.pid)
         assert found is not None, "the plugin is not there"
         return found
+
+    async def _settled(self) -> None:
+        """The plugin has its tasks and their streams again: its descriptors become no more."""
+        before, now = -1, (await self._reading()).fds
+        while now > before:
+            await asyncio.sleep(_SETTLE_S)
+            before, now = now, (await self._reading()).fds
 
     def _compare(self, fresh: Reading, after: Reading) -> None:
         """Without tasks the plugin holds what it held before the first."""

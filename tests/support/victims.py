@@ -14,7 +14,9 @@ from tests.support.launcher import launcher_pid, worker_pid
 
 PLUGIN, WORKER, LAUNCHER, CONTAINERD = "plugin", "worker", "launcher", "containerd"
 ALL = (PLUGIN, WORKER, LAUNCHER, CONTAINERD)
-SINGLES_AND_PAIRS = [(one,) for one in ALL] + list(itertools.combinations(ALL, 2))
+SINGLES = [(one,) for one in ALL]
+PAIRS = list(itertools.combinations(ALL, 2))
+SINGLES_AND_PAIRS = [*SINGLES, *PAIRS]
 
 
 class Victims:
