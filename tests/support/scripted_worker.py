@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
@@ -49,7 +50,11 @@ class ScriptedWorker:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        peers = list(self._peers)
         self.close()
+        for peer in peers:
+            with contextlib.suppress(OSError):  # it hung up in the middle of what was played
+                await peer.wait_closed()
 
     def close(self) -> None:
         """Hangs up, as a worker that ends."""
@@ -65,10 +70,11 @@ class ScriptedWorker:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._peers.add(writer)
         decoder = frames.Decoder()
-        while data := await reader.read(65536):
-            for request in decoder.feed(data):
-                self.asked.append(request)
-                self._answer(writer, request)
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                for request in decoder.feed(data):
+                    self.asked.append(request)
+                    self._answer(writer, request)
         self._peers.discard(writer)
         writer.close()
 
