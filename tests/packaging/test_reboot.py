@@ -77,4 +77,7 @@ def test_a_task_is_started_again_after_a_crash_and_after_a_reboot(machine: Machi
     job.answers()
     job.finish()
     assert job.codes()[-1] == EXIT_CODE
+    # Started again in its place it ends at once: Nomad has waited for its cgroup and found it.
+    ended = len(job.codes())
+    machine.wait(lambda: len(job.codes()) > ended, "a task that has ended is not started again")
     job.purge()
