@@ -13,6 +13,7 @@ import pytest
 from actors import forgotten_shims
 from containerd import shims
 from containerd.client import Containerd
+from tests.support.waiting import wait_until
 
 ADDRESS, NAMESPACE, ID = "/nowhere/containerd.sock", "tests", "web-1"
 
@@ -38,6 +39,8 @@ class Shims:
             stdin=subprocess.PIPE,
         )
         self.processes.append(process)
+        # Popen returns in the midst of exec: the arguments are there a moment later.
+        wait_until(Path(f"/proc/{process.pid}/cmdline").read_bytes, 10)
         return ShimLike(process, bundle)
 
 
