@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from actors.settings import DriverSettings
@@ -9,6 +10,17 @@ from plugin import option_forms
 from plugin import option_types as types
 from plugin.auth_options import DRIVER_AUTH, driver_auth
 from plugin.option import Option, block, decode, read_fields
+
+
+def _fields(options: tuple[Option, ...]) -> Callable[[Any, str, list[str]], types.Fields]:
+    """Reads a block whose options set fields of their own."""
+
+    def read(value: Any, path: str, problems: list[str]) -> types.Fields:
+        values = block(value, path, problems)
+        return types.Fields(read_fields(options, values, f"{path}.", problems) if values else {})
+
+    return read
+
 
 _DANGLING = (
     Option(
@@ -46,11 +58,6 @@ _DANGLING = (
 )
 
 
-def _dangling(value: Any, path: str, problems: list[str]) -> types.Fields:
-    values = block(value, path, problems)
-    return types.Fields(read_fields(_DANGLING, values, f"{path}.", problems) if values else {})
-
-
 _GC = (
     Option(
         name="image",
@@ -72,7 +79,7 @@ _GC = (
         name="dangling_containers",
         hcl_type="block",
         nested=_DANGLING,
-        read=_dangling,
+        read=_fields(_DANGLING),
         doc="Removal of what no live task owns: containers and all that belongs to them.",
     ),
 )
@@ -96,16 +103,6 @@ _LOG_BUFFER = (
         doc="`drop_oldest`, or `block`: the task waits where it writes until somebody reads.",
     ),
 )
-
-
-def _gc(value: Any, path: str, problems: list[str]) -> types.Fields:
-    values = block(value, path, problems)
-    return types.Fields(read_fields(_GC, values, f"{path}.", problems) if values else {})
-
-
-def _log_buffer(value: Any, path: str, problems: list[str]) -> types.Fields:
-    values = block(value, path, problems)
-    return types.Fields(read_fields(_LOG_BUFFER, values, f"{path}.", problems) if values else {})
 
 
 OPTIONS: tuple[Option, ...] = (
@@ -188,14 +185,14 @@ OPTIONS: tuple[Option, ...] = (
         name="gc",
         hcl_type="block",
         nested=_GC,
-        read=_gc,
+        read=_fields(_GC),
         doc="Removal of what nobody needs any more.",
     ),
     Option(
         name="log_buffer",
         hcl_type="block",
         nested=_LOG_BUFFER,
-        read=_log_buffer,
+        read=_fields(_LOG_BUFFER),
         doc="What a task logs while nobody reads it, as when Nomad's `logmon` was killed.",
     ),
     Option(

@@ -73,8 +73,7 @@ class Place:
         new, directory = f"{self._name}.new", self._directory
         if not os.access(new, os.F_OK, dir_fd=directory, follow_symlinks=False):
             # Somebody tidied up: what has no name cannot be renamed.
-            os.close(self._file)
-            self._file = -1
+            self.close()
             self._file = os.open(new, _NEW_FILE, 0o600, dir_fd=directory)
         _write_all(self._file, body)
         os.ftruncate(self._file, len(body))

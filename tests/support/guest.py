@@ -13,8 +13,6 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.support.guest_shell import GuestShell
 from tests.support.waiting import wait_until
@@ -92,17 +90,6 @@ class Guest(GuestShell):
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def start(self, *words: str, out: Path | None = None) -> subprocess.Popen[bytes]:
         """A command that goes on; what it prints is appended to `out`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from tests.support.waiting import wait_until
 
@@ -17,6 +19,21 @@ class GuestShell(ABC):
     """
 
     patience_s: float = 30
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends the guest."""
 
     @abstractmethod
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:

@@ -14,8 +14,7 @@ import socket
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from tests.support.guest_shell import GuestShell
 from tests.support.waiting import wait_until
@@ -73,17 +72,6 @@ class Machine(GuestShell):
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         """A command's end, whatever it is."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,5 +101,37 @@ def test_a_record_whose_reserved_file_somebody_removed_is_written_all_the_same(
 ) -> None:
     place = journal.place_of_exit(directory)
     (tmp_path / "exit.new").unlink()
+    place.write(RECORD.to_wire())
+    assert journal.read_exit(str(tmp_path)) == RECORD
+
+
+def test_a_record_that_lost_its_file_and_got_no_other_is_written_when_there_is_one(
+    directory: int, tmp_path: Path
+) -> None:
+    place = journal.place_of_exit(directory)
+    (tmp_path / "exit.new").unlink()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        for _ in range(2):
+            with pytest.raises(DriverError, match="cannot be written"):
+                place.write(RECORD.to_wire())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    place.write(RECORD.to_wire())
+    assert journal.read_exit(str(tmp_path)) == RECORD
+
+
+def test_a_record_of_which_some_was_written_before_is_whole(directory: int, tmp_path: Path) -> None:
+    place = journal.place_of_exit(directory)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5, limit[1]))
+    try:
+        with pytest.raises(DriverError, match="cannot be written"):
+            place.write(RECORD.to_wire())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
     place.write(RECORD.to_wire())
     assert journal.read_exit(str(tmp_path)) == RECORD
