@@ -156,12 +156,14 @@ class ImageStore:
         await self._containerd.create_lease(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
         )
+        ready = None
         try:
             pulled = await self._fetch(request, lease, report)
             ready = await self._find(request, pulled.name)
         finally:
+            # A disk that a pull has filled is needed now.
             with contextlib.suppress(DriverError):
-                await self._containerd.delete_lease(lease)
+                await self._containerd.delete_lease(lease, collect=ready is None)
         if ready is None:
             raise DriverError(
                 "the image vanished right after it was pulled",

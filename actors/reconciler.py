@@ -236,7 +236,7 @@ class Reconciler:
                 await self._remove_session(thing)
                 return True
             case Kind.LEASE if not thing.container:
-                await self._node.containerd.delete_lease(thing.name)
+                await self._node.containerd.delete_lease(thing.name, collect=True)
                 return True
         if not await self._register.claim(thing.container):
             return False

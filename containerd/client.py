@@ -177,9 +177,15 @@ class Containerd:
             if error.code is not Code.ALREADY_EXISTS:
                 raise
 
-    async def delete_lease(self, id: str) -> None:
-        """Drops a lease; what nothing else refers to may then be collected."""
-        request = leases_pb2.DeleteRequest(id=id)
+    async def delete_lease(self, id: str, *, collect: bool = False) -> None:
+        """Drops a lease; what nothing else refers to may then be collected.
+
+        Args:
+            id: the lease.
+            collect: return when that has been collected. Otherwise it waits for a later collection:
+                containerd's scheduler passes over a deletion that falls within one.
+        """
+        request = leases_pb2.DeleteRequest(id=id, sync=collect)
         await self._unless_gone(
             self._call(rpc.LEASE_DELETE, request, f"delete lease {id}", timeout_s=CALL_S)
         )
