@@ -59,11 +59,11 @@ def test_two_copies_that_write_by_turns_are_a_fault() -> None:
     )
 
 
-def grown(kind: str, **more: float) -> list[str]:
-    """What a process is blamed for that has so much more in the last third than in the first."""
+def grown(kind: str, since: int = 6, **more: float) -> list[str]:
+    """What a process is blamed for that has so much more from the sample `since` of nine on."""
     samples = []
     for step in range(9):
-        late = step >= 6
+        late = step >= since
         values = {"own": 10 * MB, "fds": 20, "threads": 10}
         values |= {name: values[name] + int(much * late) for name, much in more.items()}
         reading = Reading(pss=1, rss=1, **values)
@@ -83,6 +83,11 @@ def test_growth_is_a_fault() -> None:
     assert grown(WORKER, fds=3) == ["workers: fds grew from 20.0 to 23.0"]
     assert grown(WORKER, threads=1) == ["workers: threads grew from 10.0 to 11.0"]
     assert grown(PLUGIN, fds=50) == ["plugin: fds grew from 20.0 to 70.0"]
+
+
+def test_pages_that_are_copied_once_are_no_growth() -> None:
+    assert grown(WORKER, since=3, own=MB) == []
+    assert grown(WORKER, since=6, own=MB) != []
 
 
 def test_only_processes_that_stay_are_compared() -> None:
