@@ -112,6 +112,7 @@ class WorkerLink:
             pass  # a broken or babbling peer is a lost peer
         except asyncio.CancelledError:
             self.closed = True  # we leave, the worker does not
+            self._writer.close()
             raise
         self._end()
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
+_LOCK_PAUSES_S = (0.005, 0.02, 0.05)
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
 
 
@@ -357,18 +358,29 @@ def _lock(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
     """Held while this process lives, so that a task has one worker; its text says who that is."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(wire.WORKER_LOCK, flags, 0o600, dir_fd=directory)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    if not _locked(descriptor):
         os.close(descriptor)
         raise DriverError(
             f"task {spec.name} has a worker already",
             resolution=f"connect to {wire.CONTROL_SOCKET} in {spec.dir}",
             code=Code.ALREADY_EXISTS,
-        ) from error
+        )
     os.ftruncate(descriptor, 0)
     os.write(descriptor, f"{own.pid} {own.start_ticks} {own.boot_id} {RELEASE}\n".encode())
     return descriptor
+
+
+def _locked(descriptor: int) -> bool:
+    """Whether the lock is ours. A worker that was killed loses its connections before its lock."""
+    for pause_s in (*_LOCK_PAUSES_S, None):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if pause_s is not None:
+                time.sleep(pause_s)
+        else:
+            return True
+    return False
 
 
 def _exit_event(record: ExitRecord) -> Frame:
