@@ -21,6 +21,7 @@ from actors.go_handle import GoHandle
 from actors.handle_state import HandleState
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
+from containerd.records import ShimAddress
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
 from workers import journal, wire
@@ -154,10 +155,16 @@ async def _greet(link: WorkerLink) -> Frame | None:
 
 
 async def _new_worker(task: RunningTask) -> WorkerLink | None:
+    """One that watches at the shim, if need be while containerd is away; None without a task."""
     state = task.state
-    record = await task.services.containerd.task(state.container_id)
-    if record is None:
-        return None
+    # The shim first: containerd may be away, and 2.1 forgets the exit of a task that ended then.
+    if task.from_go_driver or await _shim(task) is None:
+        record = await task.services.containerd.task(state.container_id)
+        if record is None:
+            return None
+        sources = (record.stdout, record.stderr) if task.from_go_driver else ("", "")
+    else:
+        sources = ("", "")
     if task.from_go_driver:
         await task.services.launcher.ensure()  # one of an older release carries no logs on
     await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
@@ -169,8 +176,8 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
             stderr=state.stderr_path,
             log_buffer_bytes=task.services.settings.log_buffer_bytes,
             log_drops=task.services.settings.log_drops,
-            stdout_source=record.stdout if task.from_go_driver else "",
-            stderr_source=record.stderr if task.from_go_driver else "",
+            stdout_source=sources[0],
+            stderr_source=sources[1],
         )
     )
     if task.from_go_driver and not link.relays:
@@ -188,12 +195,11 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
 
 
 async def _watch(task: RunningTask, link: WorkerLink) -> None:
-    state, services = task.state, task.services
-    shim = await services.containerd.shim(state.container_id, state.pid)
+    shim = await _shim(task)
     if shim is None:
         await teardown.end_worker(link)
         raise DriverError(
-            f"the shim of container {state.container_id} cannot be found",
+            f"the shim of container {task.state.container_id} cannot be found",
             recoverable=True,
             code=Code.UNAVAILABLE,
         )
@@ -201,9 +207,13 @@ async def _watch(task: RunningTask, link: WorkerLink) -> None:
         "watch",
         address=shim.address,
         api=shim.api,
-        namespace=services.namespace,
-        container_id=state.container_id,
+        namespace=task.services.namespace,
+        container_id=task.state.container_id,
     )
+
+
+async def _shim(task: RunningTask) -> ShimAddress | None:
+    return await task.services.containerd.shim(task.state.container_id, task.state.pid)
 
 
 def _gone(task_id: str, why: str) -> DriverError:

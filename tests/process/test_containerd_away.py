@@ -20,6 +20,7 @@ from proto.errors import Code, DriverError
 from tests.support.launcher import worker_pid, worker_pids
 from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.waiting import until
+from tests.support.workers import has_ended
 
 
 def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
@@ -160,7 +161,7 @@ def test_a_task_with_its_worker_is_recovered_without_any_containerd(stage: Stage
     stage.play(story())
 
 
-def test_a_recovery_that_containerd_cannot_help_with_touches_nothing_and_works_later(
+def test_a_task_whose_worker_died_is_recovered_at_its_shim_without_any_containerd(
     stage: Stage,
 ) -> None:
     async def story() -> None:
@@ -172,13 +173,56 @@ def test_a_recovery_that_containerd_cannot_help_with_touches_nothing_and_works_l
         os.kill(pid, signal.SIGKILL)
         stage.containerd.down()
         await stage.session.launch()
-        with pytest.raises(DriverError, match="containerd does not answer") as failed:
-            await stage.session.recover(handle)
-        assert "task not found" not in str(failed.value)
-        await stage.back()
         await stage.session.recover(handle)
         directory = stage.driver.state_dir / "tasks" / job.container
         assert worker_pid(directory) not in {None, pid}
+        await stage.session.stop(job.id)
+        assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
+        stage.containerd.start()
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_an_exit_that_nobody_saw_is_learnt_while_containerd_is_away(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        go = stage.driver.state_dir / "go"
+        await stage.start(job, f"until test -e {go}; do sleep 0.05; done; exit 5")
+        (pid,) = worker_pids(stage.driver.state_dir)
+        stage.containerd.down()
+        os.kill(pid, signal.SIGSTOP)
+        go.touch()
+        shim = stage.containerd.tasks.tasks[job.container].shim
+        await until(lambda: has_ended(shim.pid), 10, "the task does not end")
+        os.kill(pid, signal.SIGKILL)
+        assert (await stage.session.wait(job.id)).exit_code == 5
+        stage.containerd.start()
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def test_a_recovery_that_needs_containerd_touches_nothing_without_and_works_later(
+    stage: Stage,
+) -> None:
+    async def story() -> None:
+        job = stage.driver.task()
+        job.read_logs()
+        handle = await stage.session.start(job.config, _config())
+        stage.session.kill_plugin()
+        (pid,) = worker_pids(stage.driver.state_dir)
+        os.kill(pid, signal.SIGKILL)
+        stage.containerd.down()
+        bundle = stage.containerd.tasks.tasks[job.container].bundle
+        hidden = bundle.rename(bundle.with_name("hidden"))
+        await stage.session.launch()
+        with pytest.raises(DriverError, match="containerd does not answer") as failed:
+            await stage.session.recover(handle)
+        assert "task not found" not in str(failed.value)
+        hidden.rename(bundle)
+        await stage.back()
+        await stage.session.recover(handle)
         await stage.session.stop(job.id)
         assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
         await stage.session.destroy(job.id)
