@@ -14,7 +14,15 @@ from typing import Any
 
 from actors.node import Node, this_node
 from plugin import open_files
-from plugin.host import host_options, jobfile, plugin_block, run_sweep, screen, service_manager
+from plugin.host import (
+    console,
+    host_options,
+    jobfile,
+    plugin_block,
+    run_sweep,
+    screen,
+    service_manager,
+)
 from plugin.host.host_options import HostOptions
 from plugin.host.run_record import RunRecord
 from plugin.host.runner import JobRunner
@@ -24,9 +32,9 @@ from plugin.host.task_run import DRIVER_FAILED
 from proto.errors import DriverError
 
 _EPILOG = """\
-exit status:
-  the task's own; of several tasks the first that is not 0; 128+n for a task that signal n ended;
-  125 when the driver failed, 130 when Ctrl-C came before anything ran, 2 when the options are wrong
+exit status: the task's own; of several tasks the first that is not 0; 128+n for a task that
+signal n ended; 125 when the driver failed or the job is wrong; 130 when Ctrl-C came before anything
+ran; 2 when the options are wrong
 
 Ctrl-C stops the tasks as Nomad would (kill_signal, SIGKILL after kill_timeout), a second one kills
 them, a third one leaves. A task that ends is not restarted: that is for a Nomad agent to do.
@@ -39,9 +47,15 @@ def run(argv: list[str]) -> int:
     _log_to_stderr(verbose=arguments.verbose)
     shown: screen.Screen = screen.choose(as_json=arguments.json, prefix=False)
     try:
-        job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
+        variables = plugin_block.pairs(arguments.var, "--var")
         config = plugin_block.read(arguments.config_file, arguments.config)
         host = host_options.read(arguments)
+        node = _node(arguments)
+    except DriverError as error:
+        shown.error(str(error))
+        return console.WRONG_OPTIONS
+    try:
+        job = jobfile.load(arguments.job, variables)
         service = service_manager.find(job.task_count)
     except DriverError as error:
         shown.error(str(error))
@@ -54,7 +68,7 @@ def run(argv: list[str]) -> int:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
     open_files.allow_all()
     try:
-        return _run(job, config, host, service, arguments, shown)
+        return _run(job, node, config, host, service, arguments, shown)
     except DriverError as error:
         shown.error(str(error))
         return DRIVER_FAILED
@@ -64,13 +78,13 @@ def run(argv: list[str]) -> int:
 
 def _run(
     job: jobfile.Job,
+    node: Node | None,
     config: dict[str, Any],
     host: HostOptions,
     service: ServiceManager,
     arguments: argparse.Namespace,
     shown: screen.Screen,
 ) -> int:
-    node = _node(arguments)
     own = arguments.alloc_dir is None
     root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
     root = root.absolute()
@@ -129,13 +143,7 @@ def _node(arguments: argparse.Namespace) -> Node | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="containerd-driver run",
-        description="Runs a Nomad job file on this machine, without Nomad.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = console.Parser("run", "Runs a Nomad job file on this machine, without Nomad.", _EPILOG)
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")

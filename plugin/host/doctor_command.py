@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
+import shutil
 import sys
+import textwrap
 
 from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
-from plugin.host import plugin_block
+from plugin.host import console, plugin_block
 from proto.errors import DriverError
 
 _EPILOG = """\
@@ -20,6 +21,7 @@ exit status: 0 when tasks can run, warnings or not; 1 when none can; 2 when the 
 """
 _COLOURS = {Verdict.OK: "\033[32m", Verdict.WARN: "\033[33m", Verdict.FAIL: "\033[1;31m"}
 _PLAIN = "\033[0m"
+_MIN_WIDTH = 16
 
 
 def run(argv: list[str]) -> int:
@@ -28,29 +30,43 @@ def run(argv: list[str]) -> int:
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
     except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
     findings = asyncio.run(_examine(settings))
     if arguments.json:
-        for finding in findings:
-            sys.stdout.write(f"{json.dumps(dataclasses.asdict(finding))}\n")
+        text = console.json_lines(dataclasses.asdict(finding) for finding in findings)
+    elif sys.stdout.isatty():
+        text = table(findings, colours=True, width=shutil.get_terminal_size().columns)
     else:
-        sys.stdout.write(table(findings, colours=sys.stdout.isatty()))
+        text = table(findings)
+    console.show(text)
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 
 
-def table(findings: list[Finding], *, colours: bool) -> str:
-    """One line for each finding, its advice below it."""
-    width = max(len(finding.subject) for finding in findings)
+def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> str:
+    """One line for each finding, its advice below it; with a width, lines no longer than that."""
+    column = max(len(finding.subject) for finding in findings)
+    margin = " " * (column + 8)
     lines: list[str] = []
     for finding in findings:
         verdict = f"{finding.verdict:4}"
         if colours:
             verdict = f"{_COLOURS[finding.verdict]}{verdict}{_PLAIN}"
-        lines.append(f"{verdict}  {finding.subject:{width}}  {finding.text}")
+        first, *rest = _wrapped(finding.text, width - len(margin))
+        lines.append(f"{verdict}  {finding.subject:{column}}  {first}")
+        lines += [f"{margin}{line}" for line in rest]
         if finding.advice:
-            lines.append(f"{'':4}  {'':{width}}  → {finding.advice}")
+            first, *rest = _wrapped(finding.advice, width - len(margin) - 2)
+            lines.append(f"{margin}→ {first}")
+            lines += [f"{margin}  {line}" for line in rest]
     return "".join(f"{line}\n" for line in lines)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Words stay whole, for paths and commands are copied; less than a few words' width is none."""
+    if width < _MIN_WIDTH:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 async def _examine(settings: DriverSettings) -> list[Finding]:
@@ -62,12 +78,8 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="containerd-driver doctor",
-        description="Says what on this machine will not work, and what to do about it.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = console.Parser(
+        "doctor", "Says what on this machine will not work, and what to do about it.", _EPILOG
     )
     plugin_block.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")

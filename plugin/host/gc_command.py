@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import os
 import sys
 import time
@@ -15,7 +14,7 @@ from actors import presence
 from actors.node import Node, this_node
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
-from plugin.host import plugin_block, run_sweep
+from plugin.host import console, plugin_block, run_sweep
 from plugin.host.run_sweep import Row
 from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
@@ -39,29 +38,25 @@ _PLAIN = "\033[0m"
 
 
 def run(argv: list[str]) -> int:
-    """Looks, removes, prints and returns the exit status."""
+    """Looks, removes, prints and returns the exit status.
+
+    Raises:
+        DriverError: nothing could be told, so nothing was removed.
+    """
     arguments = _parser().parse_args(argv)
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
         grace_s = _grace_s(arguments.grace, settings)
     except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
     if os.geteuid() != 0:
-        sys.stderr.write("error: tasks and their files are root's: run it with sudo\n")
-        return 1
-    try:
-        rows = asyncio.run(
-            _sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run)
-        )
-    except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        raise DriverError("tasks and their files are root's", resolution="run it with sudo")
+    rows = asyncio.run(_sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run))
     if arguments.json:
-        for row in rows:
-            sys.stdout.write(f"{json.dumps(dataclasses.asdict(row))}\n")
+        console.show(console.json_lines(dataclasses.asdict(row) for row in rows))
     else:
-        sys.stdout.write(table(rows, colours=sys.stdout.isatty()))
+        console.show(table(rows, colours=sys.stdout.isatty()))
     return int(any(row.outcome is Outcome.FAILED for row in rows))
 
 
@@ -126,13 +121,11 @@ def _date(since: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="containerd-driver gc",
-        description="Removes what no live task owns: containers, snapshots, leases, workers, state"
-        " directories, networks of runs.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+    parser = console.Parser(
+        "gc",
+        "Removes what no live task owns: containers, snapshots, leases, workers, state directories,"
+        " networks of runs.",
+        _EPILOG,
     )
     plugin_block.add_arguments(parser)
     add = parser.add_argument

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from plugin import environment
@@ -42,6 +44,19 @@ def parse(name: str, text: str, given: Mapping[str, str]) -> Block:
         problems = "; ".join(dict.fromkeys(scope.problems))
         raise DriverError(f"{name}: {problems}", code=Code.INVALID)
     return document
+
+
+def file_text(path: Path) -> str:
+    """What stands in a file of HCL or JSON; `-` is stdin.
+
+    Raises:
+        DriverError: code INVALID; it cannot be read.
+    """
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DriverError(f"{path}: cannot be read: {why}", code=Code.INVALID) from error
 
 
 def merged(blocks: Any) -> Block:

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Generator
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host import console
 from plugin.host.ports import inside
 
 
@@ -58,23 +57,21 @@ class PlainScreen:
 
     def note(self, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, text)
+        console.report(text)
 
     def event(self, task: str, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {text}")
+        console.report(f"{task}: {text}")
 
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
         out = sys.stdout if stream == "stdout" else sys.stderr
         before = f"{task} | ".encode() if self._prefix else b""
-        with _pipe_may_close(out):
-            out.buffer.write(before + line + b"\n")
-            out.buffer.flush()
+        console.write(out, before + line)
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {used(usage)}")
+        console.report(f"{task}: {used(usage)}")
 
     def port(self, alloc: str, port: PortMapping) -> None:
         """See `Screen`."""
@@ -82,11 +79,11 @@ class PlainScreen:
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {describe(result)} after {seconds:.1f} s")
+        console.report(f"{task}: {describe(result)} after {seconds:.1f} s")
 
     def error(self, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"error: {text}")
+        console.complain(text)
 
     def close(self) -> None:
         """See `Screen`."""
@@ -152,7 +149,8 @@ class JsonScreen:
         """See `Screen`."""
 
     def _write(self, **fields: Any) -> None:
-        _print(sys.stdout, json.dumps({"time": round(time.time(), 3), **fields}))
+        line = json.dumps({"time": round(time.time(), 3), **fields})
+        console.write(sys.stdout, line.encode())
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:
@@ -197,23 +195,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _print(out: TextIO, text: str) -> None:
-    with _pipe_may_close(out):
-        out.write(f"{text}\n")
-        out.flush()
-
-
-@contextlib.contextmanager
-def _pipe_may_close(out: TextIO) -> Generator[None, None, None]:
-    """`run job | head` closes our stdout; the job goes on until it ends or Ctrl-C."""
-    try:
-        yield
-    except BrokenPipeError:
-        # Into nothing from now on; the interpreter's own flush at exit would complain else.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, out.fileno())
-        os.close(null)
-    except ValueError:
-        pass  # closed by whoever embeds this

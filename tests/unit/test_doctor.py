@@ -148,7 +148,21 @@ def test_the_table_lines_up() -> None:
         [
             Finding(subject="a", verdict=Verdict.OK, text="one"),
             Finding(subject="longer", verdict=Verdict.FAIL, text="two", advice="do this"),
-        ],
-        colours=False,
+        ]
     )
     assert text == "ok    a       one\nfail  longer  two\n              → do this\n"
+
+
+def test_the_table_is_as_narrow_as_the_terminal() -> None:
+    finding = Finding(
+        subject="a",
+        verdict=Verdict.FAIL,
+        text="one two three four five",
+        advice="do this then that",
+    )
+    assert doctor_command.table([finding], width=27).splitlines() == [
+        "fail  a  one two three four",
+        "         five",
+        "         → do this then",
+        "           that",
+    ]

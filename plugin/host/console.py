@@ -1,0 +1,143 @@
+"""What the commands share: their streams, their options' help, and how each of them ends.
+
+A stream may be closed from the start, its reader may leave (`| head -1`), its disk may be full, and
+Ctrl-C may come at any moment: none of it is a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, TextIO
+
+from proto.errors import DriverError
+
+WRONG_OPTIONS = 2
+INTERRUPTED = 130
+"""What a shell gives for Ctrl-C."""
+
+
+class Parser(argparse.ArgumentParser):
+    """The options of one command; description and epilog are filled to the terminal's width.
+
+    Args:
+        command: its name.
+        description: what it does.
+        epilog: paragraphs below the options.
+    """
+
+    def __init__(self, command: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=f"containerd-driver {command}",
+            description=_filled(description),
+            epilog=_filled(epilog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def print_help(self, file: object = None) -> None:
+        """Prints it to stdout; whoever has seen enough may leave."""
+        del file  # argparse names none for --help
+        show(self.format_help())
+
+
+def guarded(command: Callable[[], int]) -> int:
+    """Runs a command and returns its exit status, whatever becomes of its streams."""
+    _open_closed()
+    try:
+        return command()
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except DriverError as error:
+        complain(str(error))
+        return 1
+
+
+def show(text: str) -> None:
+    """Writes a command's result to stdout.
+
+    Raises:
+        DriverError: it cannot be written, as on a full disk.
+    """
+    with _until_nobody_reads(sys.stdout):
+        try:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _into_nothing(sys.stdout)
+            raise DriverError(f"standard output cannot be written: {error.strerror}") from error
+
+
+def json_lines(things: Iterable[dict[str, Any]]) -> str:
+    """One JSON object per line."""
+    return "".join(f"{json.dumps(thing)}\n" for thing in things)
+
+
+def complain(text: str) -> None:
+    """Says on stderr what went wrong."""
+    report(f"error: {text}")
+
+
+def report(text: str) -> None:
+    """Writes a line to stderr."""
+    write(sys.stderr, text.encode(errors="replace"))
+
+
+def write(out: TextIO, line: bytes) -> None:
+    """Writes a line at once; what cannot be written ends nothing, it is said once and dropped."""
+    with _until_nobody_reads(out):
+        try:
+            out.buffer.write(line + b"\n")
+            out.buffer.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _into_nothing(out)
+            if out is sys.stdout:
+                complain(
+                    f"standard output cannot be written, the rest of it is lost: {error.strerror}"
+                )
+
+
+@contextlib.contextmanager
+def _until_nobody_reads(out: TextIO) -> Generator[None, None, None]:
+    try:
+        yield
+    except BrokenPipeError:
+        _into_nothing(out)
+    except ValueError:
+        pass  # closed by whoever embeds this
+
+
+def _into_nothing(out: TextIO) -> None:
+    """What is buffered goes too: the interpreter's own flush at exit would complain else."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, out.fileno())
+    os.close(null)
+
+
+def _open_closed() -> None:
+    """Gives the process the streams that it lacks: the next file would take their place."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free: this one's.
+            file = os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(file, "w" if number else "r"))
+
+
+def _filled(text: str) -> str:
+    """Paragraphs as wide as the terminal, as argparse has its own lines."""
+    width = max(shutil.get_terminal_size().columns - 2, 20)
+    return "\n\n".join(
+        textwrap.fill(" ".join(words.split()), width, break_on_hyphens=False)
+        for words in text.split("\n\n")
+    )
