@@ -81,8 +81,9 @@ async def _files_of(
     """A snapshot of the image for a look into it; containerd removes it if we are killed here."""
     key = f"{identifiers.PREFIX}-spec-{secrets.token_hex(8)}"
     containerd = node.containerd
-    await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
     try:
+        # In here, for a call that Ctrl-C cut short may have been done.
+        await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
         yield await containerd.prepare_snapshot(snapshotter, key, chain_id, {}, key)
     finally:
         with contextlib.suppress(DriverError):

@@ -203,6 +203,15 @@ def test_other_ends_of_the_host_stop_too(host: Host, number: signal.Signals) -> 
     assert host.journal()[-1] == "destroy t"
 
 
+def test_a_terminal_that_goes_away_takes_no_plugin_along(host: Host) -> None:
+    process = host.start(host.task("wait"))
+    host.wait_for("start t")
+    os.killpg(process.pid, signal.SIGHUP)
+    status, _, err = host.ended(process)
+    assert status == 143, err
+    assert "recover t" not in host.journal()
+
+
 def test_a_second_ctrl_c_kills(host: Host) -> None:
     process = host.start(host.task("wait", image="stubborn"))
     host.wait_for("start t")
