@@ -147,7 +147,7 @@ OPTIONS: tuple[Option, ...] = (
         name="seccomp_profile_dir",
         hcl_type="string",
         default='"/opt/seccomp"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="Where the files lie that a task's `seccomp_profile` may name.",
     ),
     Option(
@@ -214,7 +214,7 @@ OPTIONS: tuple[Option, ...] = (
         name="containerd_address",
         hcl_type="string",
         default='"/run/containerd/containerd.sock"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="containerd's socket.",
     ),
     Option(
@@ -228,7 +228,7 @@ OPTIONS: tuple[Option, ...] = (
         name="state_dir",
         hcl_type="string",
         default='"/run/nomad-driver-containerd"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="Where the launcher and the workers keep sockets and exit records; must not survive"
         " a reboot.",
     ),

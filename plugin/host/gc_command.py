@@ -91,6 +91,8 @@ async def _sweep(
         rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
     finally:
         await node.containerd.close()
+    for lost in set(given_up).difference(finding.thing.mark.owner for finding in findings):
+        console.report(f"--node {lost}: nothing here is of a node with this id")
     return [*map(run_sweep.row, findings), *rows]
 
 
