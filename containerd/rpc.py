@@ -180,6 +180,9 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
 _DETAILS_LIMIT = 2000
 # The kernel's words to this process, as gRPC passes them on.
 _NO_DESCRIPTOR = "Too many open files"
+_REFUSED = "Permission denied"
+_NOT_ROOT = "the socket is root's: run it with sudo"
+_START_IT = "start it (systemctl start containerd), or set containerd_address"
 
 
 def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverError:
@@ -202,10 +205,11 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
             code=code,
         )
     if status is grpc.StatusCode.CANCELLED or (code is Code.UNAVAILABLE and _nobody_there(text)):
+        why = text.rpartition("error: ")[2]
         return DriverError(
             f"containerd does not answer at {address}",
-            details=f"asked to {what}; {text.rpartition('error: ')[2]}",
-            resolution="start it (systemctl start containerd), or set containerd_address",
+            details=f"asked to {what}; {why}",
+            resolution=_NOT_ROOT if _REFUSED in why else _START_IT,
             recoverable=True,
             code=code,
         )

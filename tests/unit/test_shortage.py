@@ -9,8 +9,21 @@ import grpc
 import pytest
 
 from containerd import rpc, shortage_words
-from proto.errors import Code
+from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
+
+
+def told(status: grpc.StatusCode, text: str) -> DriverError:
+    """What a call of containerd that ended so is told as."""
+
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return status
+
+        def details(self) -> str:
+            return text
+
+    return rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
 
 
 @pytest.mark.parametrize(
@@ -54,30 +67,25 @@ def test_another_failure_is_no_shortage() -> None:
     ],
 )
 def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> None:
-    class Failed(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNKNOWN
-
-        def details(self) -> str:
-            return text
-
-    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    error = told(grpc.StatusCode.UNKNOWN, text)
     assert (error.code, error.recoverable) == (Code.EXHAUSTED, True)
     assert error.details == text
     assert error.resolution.startswith(advice) or advice in error.resolution
 
 
 def test_a_lack_of_our_own_is_no_containerd_that_is_away() -> None:
-    class Failed(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNAVAILABLE
-
-        def details(self) -> str:
-            return "last error: INTERNAL: unix:/run/c.sock: socket: Too many open files\ufffd"
-
-    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    text = "last error: INTERNAL: unix:/run/c.sock: socket: Too many open files\ufffd"
+    error = told(grpc.StatusCode.UNAVAILABLE, text)
     assert str(error).startswith("containerd at /run/c.sock cannot be asked to do it: Too many")
     assert "LimitNOFILE" in error.resolution
+
+
+def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
+    text = "failed to connect; last error: UNKNOWN: unix:/run/c.sock: "
+    error = told(grpc.StatusCode.UNAVAILABLE, f"{text}Permission denied")
+    assert error.resolution == "the socket is root's: run it with sudo"
+    error = told(grpc.StatusCode.UNAVAILABLE, f"{text}No such file or directory")
+    assert error.resolution.startswith("start it (systemctl start containerd)")
 
 
 def test_no_other_words_are_taken_for_a_shortage() -> None:
