@@ -18,6 +18,7 @@ from typing import Any, TextIO
 
 from proto.errors import DriverError
 
+_MIN_WIDTH = 16
 WRONG_OPTIONS = 2
 INTERRUPTED = 130
 """What a shell gives for Ctrl-C."""
@@ -132,6 +133,18 @@ def _open_closed() -> None:
             # The lowest number that is free: this one's.
             file = os.open(os.devnull, os.O_RDWR)
             setattr(sys, name, os.fdopen(file, "w" if number else "r"))
+
+
+def terminal_width() -> int:
+    """How wide the terminal is that stdout is; 0 where it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """Lines of whole words, for paths and commands are copied; without room for a few, one line."""
+    if width < _MIN_WIDTH:
+        return [text]
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 def _filled(text: str) -> str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import shutil
 import sys
-import textwrap
 
 from actors import doctor
 from actors.doctor import Finding, Verdict
@@ -21,7 +19,6 @@ exit status: 0 when tasks can run, warnings or not; 1 when none can; 2 when the 
 """
 _COLOURS = {Verdict.OK: "\033[32m", Verdict.WARN: "\033[33m", Verdict.FAIL: "\033[1;31m"}
 _PLAIN = "\033[0m"
-_MIN_WIDTH = 16
 
 
 def run(argv: list[str]) -> int:
@@ -35,10 +32,8 @@ def run(argv: list[str]) -> int:
     findings = asyncio.run(_examine(settings))
     if arguments.json:
         text = console.json_lines(dataclasses.asdict(finding) for finding in findings)
-    elif sys.stdout.isatty():
-        text = table(findings, colours=True, width=shutil.get_terminal_size().columns)
     else:
-        text = table(findings)
+        text = table(findings, colours=sys.stdout.isatty(), width=console.terminal_width())
     console.show(text)
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 
@@ -52,21 +47,14 @@ def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> 
         verdict = f"{finding.verdict:4}"
         if colours:
             verdict = f"{_COLOURS[finding.verdict]}{verdict}{_PLAIN}"
-        first, *rest = _wrapped(finding.text, width - len(margin))
+        first, *rest = console.wrapped(finding.text, width - len(margin))
         lines.append(f"{verdict}  {finding.subject:{column}}  {first}")
         lines += [f"{margin}{line}" for line in rest]
         if finding.advice:
-            first, *rest = _wrapped(finding.advice, width - len(margin) - 2)
+            first, *rest = console.wrapped(finding.advice, width - len(margin) - 2)
             lines.append(f"{margin}→ {first}")
             lines += [f"{margin}  {line}" for line in rest]
     return "".join(f"{line}\n" for line in lines)
-
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Words stay whole, for paths and commands are copied; less than a few words' width is none."""
-    if width < _MIN_WIDTH:
-        return [text]
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
 async def _examine(settings: DriverSettings) -> list[Finding]:

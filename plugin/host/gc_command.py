@@ -8,7 +8,7 @@ import dataclasses
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from actors import presence
 from actors.node import Node, this_node
@@ -56,26 +56,46 @@ def run(argv: list[str]) -> int:
     if arguments.json:
         console.show(console.json_lines(dataclasses.asdict(row) for row in rows))
     else:
-        console.show(table(rows, colours=sys.stdout.isatty()))
+        colours = sys.stdout.isatty()
+        console.show(table(rows, colours=colours, width=console.terminal_width()))
+        if arguments.dry_run and any(row.outcome is Outcome.FOUND for row in rows):
+            console.report("the orphans are removed without --dry-run")
     return int(any(row.outcome is Outcome.FAILED for row in rows))
 
 
-def table(rows: Sequence[Row], *, colours: bool) -> str:
-    """One line for each thing, what failed below it."""
+def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
+    """One line for each thing, what failed below it; a paragraph each where that is too wide."""
     if not rows:
         return "nothing is left over\n"
     cells = [_HEAD, *((row.kind, row.name, _date(row.since), row.outcome, row.why) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
-    lines: list[str] = []
-    for number, line in enumerate(cells):
+    if 0 < width < sum(widths) + 2 * (len(widths) - 1):
+        lines = [line for row in rows for line in _paragraph(row, colours=colours, width=width)]
+        return "".join(f"{line}\n" for line in lines)
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
         padded = [f"{text:{width}}" for text, width in zip(line, widths, strict=True)]
-        row = rows[number - 1] if number else None
-        if row is not None and colours and row.outcome in _COLOURS:
-            padded[3] = f"{_COLOURS[row.outcome]}{padded[3]}{_PLAIN}"
+        if row is not None and colours:
+            padded[3] = _coloured(row.outcome, padded[3])
         lines.append("  ".join(padded).rstrip())
         if row is not None and row.error:
             lines.append(f"{'':{widths[0]}}  → {row.error}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _paragraph(row: Row, *, colours: bool, width: int) -> Iterator[str]:
+    yield f"{row.kind} {row.name}"
+    first, *rest = console.wrapped(f"{row.outcome}: {row.why}, since {_date(row.since)}", width - 2)
+    if colours:
+        first = first.replace(row.outcome, _coloured(row.outcome, row.outcome), 1)
+    yield from (f"  {line}" for line in (first, *rest))
+    if row.error:
+        first, *rest = console.wrapped(row.error, width - 4)
+        yield from (f"  → {first}", *(f"    {line}" for line in rest))
+
+
+def _coloured(outcome: Outcome, text: str) -> str:
+    return f"{_COLOURS[outcome]}{text}{_PLAIN}" if outcome in _COLOURS else text
 
 
 async def _sweep(
