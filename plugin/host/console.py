@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import shutil
@@ -90,14 +91,14 @@ def complain(text: str) -> None:
 
 def report(text: str) -> None:
     """Writes a line to stderr."""
-    write(sys.stderr, text.encode(errors="replace"))
+    write(sys.stderr, f"{text}\n".encode(errors="replace"))
 
 
-def write(out: TextIO, line: bytes) -> None:
-    """Writes a line at once; what cannot be written ends nothing, it is said once and dropped."""
+def write(out: TextIO, data: bytes) -> None:
+    """Writes it at once; what cannot be written ends nothing, it is said once and dropped."""
     with _until_nobody_reads(out):
         try:
-            out.buffer.write(line + b"\n")
+            out.buffer.write(data)
             out.buffer.flush()
         except BrokenPipeError:
             raise
@@ -107,6 +108,25 @@ def write(out: TextIO, line: bytes) -> None:
                 complain(
                     f"standard output cannot be written, the rest of it is lost: {error.strerror}"
                 )
+
+
+class Unfailing(io.TextIOBase):
+    """Stdout for a library to which a terminal that went away would be an exception."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        """See `console.write`."""
+        write(sys.stdout, text.encode(errors="replace"))
+        return len(text)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return sys.stdout.isatty()
+
+    def fileno(self) -> int:
+        """The number of stdout."""
+        return sys.stdout.fileno()
 
 
 @contextlib.contextmanager

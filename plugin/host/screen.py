@@ -67,7 +67,7 @@ class PlainScreen:
         """See `Screen`."""
         out = sys.stdout if stream == "stdout" else sys.stderr
         before = f"{task} | ".encode() if self._prefix else b""
-        console.write(out, before + line)
+        console.write(out, before + line + b"\n")
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
@@ -150,7 +150,7 @@ class JsonScreen:
 
     def _write(self, **fields: Any) -> None:
         line = json.dumps({"time": round(time.time(), 3), **fields})
-        console.write(sys.stdout, line.encode())
+        console.write(sys.stdout, f"{line}\n".encode())
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:

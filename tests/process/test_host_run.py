@@ -212,6 +212,19 @@ def test_a_terminal_that_goes_away_takes_no_plugin_along(host: Host) -> None:
     assert "recover t" not in host.journal()
 
 
+def test_a_terminal_that_is_gone_for_writing_ends_nothing(host: Host) -> None:
+    ours, terminal = os.openpty()
+    process = host.start(host.task("out a\\n", "wait"), stdout=terminal)
+    os.close(terminal)
+    host.wait_for("start t")
+    os.close(ours)
+    process.send_signal(signal.SIGHUP)
+    status, _, err = host.ended(process)
+    assert status == 143, err
+    assert "Traceback" not in err
+    assert host.journal()[-1] == "destroy t"
+
+
 def test_a_second_ctrl_c_kills(host: Host) -> None:
     process = host.start(host.task("wait", image="stubborn"))
     host.wait_for("start t")
