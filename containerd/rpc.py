@@ -91,12 +91,10 @@ IMAGE_UPDATE = _method(
 )
 IMAGE_DELETE = _method(_IMAGES, "Delete", images_pb2.DeleteImageRequest, Empty)
 
-CONTENT_INFO = _method(_CONTENT, "Info", content_pb2.InfoRequest, content_pb2.InfoResponse)
 CONTENT_UPDATE = _method(_CONTENT, "Update", content_pb2.UpdateRequest, content_pb2.UpdateResponse)
 CONTENT_READ = _method(
     _CONTENT, "Read", content_pb2.ReadContentRequest, content_pb2.ReadContentResponse
 )
-CONTENT_STATUS = _method(_CONTENT, "Status", content_pb2.StatusRequest, content_pb2.StatusResponse)
 CONTENT_WRITE = _method(
     _CONTENT, "Write", content_pb2.WriteContentRequest, content_pb2.WriteContentResponse
 )
@@ -107,9 +105,6 @@ SNAPSHOT_PREPARE = _method(
     "Prepare",
     snapshots_pb2.PrepareSnapshotRequest,
     snapshots_pb2.PrepareSnapshotResponse,
-)
-SNAPSHOT_MOUNTS = _method(
-    _SNAPSHOTS, "Mounts", snapshots_pb2.MountsRequest, snapshots_pb2.MountsResponse
 )
 SNAPSHOT_COMMIT = _method(_SNAPSHOTS, "Commit", snapshots_pb2.CommitSnapshotRequest, Empty)
 SNAPSHOT_REMOVE = _method(_SNAPSHOTS, "Remove", snapshots_pb2.RemoveSnapshotRequest, Empty)

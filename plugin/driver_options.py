@@ -37,7 +37,8 @@ _DANGLING = (
         hcl_type="string",
         default='"5m"',
         read=types.duration_s(at_least=0.1),
-        doc="How often the plugin looks; first after this or `creation_grace`, whichever is longer.",
+        doc="How often the plugin looks; first after this or `creation_grace`, whichever is"
+        " longer.",
     ),
     Option(
         name="creation_grace",

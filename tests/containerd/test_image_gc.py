@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -37,7 +36,7 @@ class Sweeps:
     """Sweeps as the ImageActor makes them; each with a collector of its own, as after a restart."""
 
     def __init__(self, daemon: ContainerdDaemon) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
         self.clock = Clock()
 
     def sweep(self, *busy: str, remove: bool = True) -> set[str]:
@@ -50,24 +49,11 @@ class Sweeps:
                 await collector.remove(name)
             return set(names)
 
-        found: set[str] = self.ask(run)
-        return found
+        return self.daemon.ask(run)
 
     def label(self, name: str, key: str, value: str) -> None:
         """Sets a label of an image."""
-        self.ask(lambda containerd: containerd.label_image(name, key, value))
-
-    def ask(self, work: Any) -> Any:
-        """What a coroutine makes of containerd."""
-
-        async def run() -> Any:
-            containerd = Containerd(self._daemon.address, self._daemon.namespace)
-            try:
-                return await work(containerd)
-            finally:
-                await containerd.close()
-
-        return asyncio.run(run())
+        self.daemon.ask(lambda containerd: containerd.label_image(name, key, value))
 
 
 @pytest.fixture
@@ -176,7 +162,7 @@ def test_a_start_in_another_plugin_stops_a_removal(
     async def remove(containerd: Containerd) -> None:
         await ImageCollector(containerd, DELAY_S, sweeps.clock).remove(name)
 
-    sweeps.ask(remove)
+    sweeps.daemon.ask(remove)
     assert store.record(name) is not None
 
 
