@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -175,6 +176,8 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
 _DETAILS_LIMIT = 2000
 # The kernel's words to this process, as gRPC passes them on.
 _NO_DESCRIPTOR = "Too many open files"
+# In the words of runc and crun.
+_NO_PROGRAM = re.compile(r'container process(?: caused)?: exec: "|executable file `')
 _REFUSED = "Permission denied"
 _NOT_ROOT = "the socket is root's: run it with sudo"
 _START_IT = "start it (systemctl start containerd), or set containerd_address"
@@ -216,6 +219,8 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
         code = Code.ALREADY_EXISTS  # containerd 1.4, of a task
     if code is Code.INTERNAL and "ttrpc: closed" in text:
         code, recoverable = Code.UNAVAILABLE, True
+    if _NO_PROGRAM.search(text):
+        resolution = "name a program that the image has and its user may run"
     if lacks := shortage_words.advice(text):
         code, recoverable, resolution = Code.EXHAUSTED, True, lacks
     return DriverError(

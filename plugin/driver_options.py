@@ -93,7 +93,7 @@ _LOG_BUFFER = (
         default='"16M"',
         read=option_forms.log_buffer_bytes,
         doc="What waits for a reader, of stdout and stderr each, in memory of the kernel: 64K to"
-        " 1G, as a power of two.",
+        " 1G, rounded up to a power of two.",
     ),
     Option(
         name="when_full",

@@ -64,6 +64,8 @@ def run(argv: list[str]) -> int:
         shown.error("containers need root: run it with sudo")
         return DRIVER_FAILED
     shown = screen.choose(as_json=arguments.json, prefix=job.task_count > 1)
+    if not job.task_count:
+        shown.note("the job has nothing to run: every group has count = 0")
     if job.ignored:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
     open_files.allow_all()

@@ -119,17 +119,22 @@ def _bare(text: str) -> str:
 
 def _variables(name: str, tree: Block, given: Mapping[str, str]) -> Block:
     declared: Block = {}
-    for block in tree.get("variable") or []:
-        for key, body in block.items():
-            default = body.get("default")
-            text = given.get(key, environment.variable(_VARIABLE_PREFIX + key) or None)
-            if text is None and "default" not in body:
-                raise DriverError(
-                    f'{name}: variable "{key}" has no value',
-                    resolution=f"give --var {key}=…",
-                    code=Code.INVALID,
-                )
-            declared[key] = default if text is None else _typed(text, body.get("type"), default)
+    for key, body in merged(tree.get("variable")).items():
+        if not isinstance(body, dict):
+            raise DriverError(
+                f'{name}: variable "{key}" is no block',
+                resolution=f'write variable "{key}" {{ … }}',
+                code=Code.INVALID,
+            )
+        default = body.get("default")
+        text = given.get(key, environment.variable(_VARIABLE_PREFIX + key) or None)
+        if text is None and "default" not in body:
+            raise DriverError(
+                f'{name}: variable "{key}" has no value',
+                resolution=f"give --var {key}=…",
+                code=Code.INVALID,
+            )
+        declared[key] = default if text is None else _typed(text, body.get("type"), default)
     for key in given:
         if key not in declared:
             raise DriverError(

@@ -134,7 +134,7 @@ class _Reader(BlockReader):
             name=str(body.get("name", label)),
             groups=tuple(groups),
             region=str(body.get("region", "global")),
-            datacenter=str(datacenters[0]) if isinstance(datacenters, list) else "dc1",
+            datacenter=next(map(str, datacenters if isinstance(datacenters, list) else ()), "dc1"),
             namespace=str(body.get("namespace", "default")),
             meta=texts(body.get("meta")),
             ignored=tuple(sorted(self.ignored)),

@@ -349,6 +349,12 @@ def test_a_count_of_zero_is_zero() -> None:
         ('{"Job": null}', "has no TaskGroups"),
         ('{"Job": {"TaskGroups": {}}}', "has no TaskGroups"),
         ('{"TaskGroups": []}', "has no group"),
+        ('{"TaskGroups": [{"Tasks": 5}]}', "Tasks is not a list of objects"),
+        ('{"TaskGroups": [{"Networks": ["bridge"]}]}', "Networks is not a list of objects"),
+        (
+            '{"TaskGroups": [{"Tasks": [{"Templates": [null]}]}]}',
+            "Templates is not a list of objects",
+        ),
         (
             '{"TaskGroups": [{"Tasks": [{"Name": "t", "Vault": {"Policies": ["p"]}}]}]}',
             "vault needs a Nomad agent",

@@ -88,5 +88,20 @@ def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
     assert error.resolution.startswith("start it (systemctl start containerd)")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        'runc create failed: unable to start container process: exec: "/x": stat /x: no such file',
+        'starting container process caused: exec: "x": executable file not found in $PATH: unknown',
+        "OCI runtime create failed: executable file `x` not found in $PATH: No such file",
+    ],
+)
+def test_a_program_that_the_image_lacks_is_the_jobs_to_correct(text: str) -> None:
+    error = told(grpc.StatusCode.UNKNOWN, text)
+    assert error.resolution == "name a program that the image has and its user may run"
+    missing = told(grpc.StatusCode.UNKNOWN, 'exec: "runc": executable file not found in $PATH')
+    assert missing.resolution == ""
+
+
 def test_no_other_words_are_taken_for_a_shortage() -> None:
     assert shortage_words.advice("exec: no such file or directory") == ""
