@@ -74,7 +74,8 @@ def _parsed(name: str, text: str) -> Block:
     except ImportError:
         raise DriverError(
             "reading HCL needs the Python package python-hcl2",
-            resolution="pip install python-hcl2, or give the JSON of `nomad job run -output`",
+            resolution="pip install python-hcl2, on Debian with --break-system-packages; or give"
+            " the JSON of `nomad job run -output`",
             code=Code.UNSUPPORTED,
         ) from None
     try:
