@@ -186,6 +186,21 @@ def test_a_full_fifo_at_the_end_of_a_log_lets_the_worker_sleep_and_the_reader_fi
     finish(worker)
 
 
+def test_what_comes_after_nobody_waited_for_it_any_more_is_kept_for_a_late_reader(
+    relayed: Make, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    made = relayed(f"(until test -e {go}; do sleep 0.05; done; sleep 0.5; echo late >&2) & exit 3")
+    worker = made.look_after()
+    made.task.start()
+    assert worker.event("drained")["complete"] is False
+    go.touch()
+    wait_until(lambda: str(worker.ask("hello")["relays"]).count("fd/-1") == 2, 10)
+    assert LogReader(made.stderr).finish() == b"late\n"
+    assert LogReader(made.stdout).finish() == b""
+    finish(worker)
+
+
 def test_an_idle_worker_does_not_wake_up(relayed: Make) -> None:
     made = relayed("echo ready; exec sleep 60")
     out = LogReader(made.stdout)
