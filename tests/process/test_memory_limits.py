@@ -58,6 +58,17 @@ def watches(place: Path) -> bool:
         return peer.ask("hello")["watching"] is True
 
 
+async def end_worker(place: Path) -> None:
+    """Leaves it no memory and connects to it, once it is known to its plugin."""
+    await until(lambda: watches(place), 10, "no worker")
+    worker = worker_pid(place)
+    assert worker is not None
+    with little_memory(worker, NOTHING) as kills:
+        await until(lambda: worker_pid(place) != worker, 10, "the worker takes connections")
+        await until(lambda: not runs(worker), 10, "the worker lives on")
+        assert kills() == 1
+
+
 def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_that_repeats(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -65,13 +76,7 @@ def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_that_re
         job, _, pid = await running(stage)
         place = stage.driver.state_dir / "tasks" / job.container
         for _ in range(2):
-            await until(lambda: watches(place), 10, "no worker")
-            worker = worker_pid(place)
-            assert worker is not None
-            with little_memory(worker, NOTHING) as kills:
-                await until(lambda: worker_pid(place) != worker, 10, "the worker takes connections")
-                await until(lambda: not runs(worker), 10, "the worker lives on")
-                assert kills() == 1
+            await end_worker(place)
         await until(lambda: watches(place), 10, "no worker came back")
         lost = [one for one in caplog.messages if "worker lost" in one]
         assert ["in_s=0.0" in one for one in lost] == [True, False]
