@@ -168,8 +168,8 @@ class LauncherLink:
         return DriverError(
             "the launcher of task workers is not reachable",
             details=details,
-            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}, and dmesg: the kernel may kill it"
-            " for want of memory (MemoryMax of its unit)",
+            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}, and dmesg: the kernel may kill"
+            " it for want of memory (MemoryMax of its unit)",
             recoverable=True,
             code=Code.UNAVAILABLE,
         )

@@ -54,12 +54,14 @@ def run(argv: list[str]) -> int:
         shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
     open_files.allow_all()
     try:
-        return _run(job, config, host, service, arguments, shown)
+        status = _run(job, config, host, service, arguments, shown)
     except DriverError as error:
         shown.error(str(error))
-        return DRIVER_FAILED
+        status = DRIVER_FAILED
     finally:
-        shown.close()
+        whole = shown.close()
+    # What is taken for a good end must not have lost what the tasks said.
+    return status if whole else status or DRIVER_FAILED
 
 
 def _run(

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
-from collections.abc import Generator
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host.outlet import Outlet
 from plugin.host.ports import inside
 
 
@@ -30,6 +29,9 @@ class Screen(Protocol):
     def log(self, task: str, stream: str, line: bytes) -> None:
         """A line that a task wrote."""
 
+    def has_room(self, stream: str) -> bool:
+        """Whether all lines of `stdout` or `stderr` are out; while not, no more should come."""
+
     def stats(self, task: str, usage: TaskUsage) -> None:
         """A sample of what a task uses."""
 
@@ -42,8 +44,8 @@ class Screen(Protocol):
     def error(self, text: str) -> None:
         """A failure."""
 
-    def close(self) -> None:
-        """Nothing comes any more: the terminal is as it was."""
+    def close(self) -> bool:
+        """Nothing comes any more: the terminal is as it was. False where something was lost."""
 
 
 class PlainScreen:
@@ -55,26 +57,32 @@ class PlainScreen:
 
     def __init__(self, *, prefix: bool) -> None:
         self._prefix = prefix
+        self._err = Outlet(sys.stderr)
+        self._out = Outlet(sys.stdout, self._err)
 
     def note(self, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, text)
+        self._err.say(text)
 
     def event(self, task: str, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {text}")
+        self._err.say(f"{task}: {text}")
 
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
-        out = sys.stdout if stream == "stdout" else sys.stderr
         before = f"{task} | ".encode() if self._prefix else b""
-        with _pipe_may_close(out):
-            out.buffer.write(before + line + b"\n")
-            out.buffer.flush()
+        self._outlet(stream).put(before + line + b"\n")
+
+    def has_room(self, stream: str) -> bool:
+        """See `Screen`."""
+        return self._outlet(stream).flush()
+
+    def _outlet(self, stream: str) -> Outlet:
+        return self._out if stream == "stdout" else self._err
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {used(usage)}")
+        self._err.say(f"{task}: {used(usage)}")
 
     def port(self, alloc: str, port: PortMapping) -> None:
         """See `Screen`."""
@@ -82,14 +90,15 @@ class PlainScreen:
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"{task}: {describe(result)} after {seconds:.1f} s")
+        self._err.say(f"{task}: {describe(result)} after {seconds:.1f} s")
 
     def error(self, text: str) -> None:
         """See `Screen`."""
-        _print(sys.stderr, f"error: {text}")
+        self._err.say(f"error: {text}")
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Screen`."""
+        return self._out.end() & self._err.end()
 
 
 class JsonScreen:
@@ -97,6 +106,9 @@ class JsonScreen:
 
     `kind` is note, port, event, log, stats, exit or error.
     """
+
+    def __init__(self) -> None:
+        self._out = Outlet(sys.stdout, Outlet(sys.stderr))
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -109,6 +121,10 @@ class JsonScreen:
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
         self._write(kind="log", task=task, stream=stream, line=line.decode(errors="replace"))
+
+    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - both are one
+        """See `Screen`."""
+        return self._out.flush()
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
@@ -148,11 +164,12 @@ class JsonScreen:
         """See `Screen`."""
         self._write(kind="error", text=text)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Screen`."""
+        return self._out.end()
 
     def _write(self, **fields: Any) -> None:
-        _print(sys.stdout, json.dumps({"time": round(time.time(), 3), **fields}))
+        self._out.say(json.dumps({"time": round(time.time(), 3), **fields}))
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:
@@ -197,23 +214,3 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-
-
-def _print(out: TextIO, text: str) -> None:
-    with _pipe_may_close(out):
-        out.write(f"{text}\n")
-        out.flush()
-
-
-@contextlib.contextmanager
-def _pipe_may_close(out: TextIO) -> Generator[None, None, None]:
-    """`run job | head` closes our stdout; the job goes on until it ends or Ctrl-C."""
-    try:
-        yield
-    except BrokenPipeError:
-        # Into nothing from now on; the interpreter's own flush at exit would complain else.
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, out.fileno())
-        os.close(null)
-    except ValueError:
-        pass  # closed by whoever embeds this
