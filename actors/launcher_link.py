@@ -197,6 +197,8 @@ def _make_private(directory: Path) -> None:
         raise DriverError(
             f"cannot make the driver's state directory {directory}",
             details=str(error),
-            resolution="run the Nomad client as root, or set state_dir in the plugin block",
+            resolution=remedy(error)
+            or "run the Nomad client as root, or set state_dir in the plugin block",
+            recoverable=bool(remedy(error)),
             code=Code.EXHAUSTED,
         ) from error

@@ -22,6 +22,7 @@ from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
 from proto.errors import DriverError
+from proto.shortage import exhausted
 
 _EPILOG = """\
 exit status:
@@ -74,8 +75,7 @@ def _run(
 ) -> int:
     node = _node(arguments)
     own = arguments.alloc_dir is None
-    root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else arguments.alloc_dir)
-    root = root.absolute()
+    root = _own_root() if own else arguments.alloc_dir.absolute()
     program = [str(arguments.plugin)] if arguments.plugin else default_program()
 
     async def work() -> int:
@@ -114,6 +114,18 @@ def _run(
             # Not empty where a container could not be removed: its directory stays for it.
             with contextlib.suppress(OSError):
                 root.rmdir()
+
+
+def _own_root() -> Path:
+    """A new directory for the run's allocations.
+
+    Raises:
+        DriverError: there is no room for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="containerd-driver-")).absolute()
+    except OSError as error:
+        raise exhausted("no directory can be made for the allocations", error) from error
 
 
 def _node(arguments: argparse.Namespace) -> Node | None:

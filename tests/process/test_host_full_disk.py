@@ -78,8 +78,7 @@ def host() -> Iterator[Host]:
         made.close()
 
 
-@pytest.mark.parametrize("words", [(), ("--json",)], ids=["plain", "json"])
-@pytest.mark.parametrize("where", ["stdout", "both"])
+@pytest.mark.parametrize(("where", "words"), [("stdout", ()), ("both", ("--json",))])
 def test_what_a_task_says_waits_for_room_on_a_full_disk_and_the_task_goes_on(
     host: Host, where: str, words: tuple[str, ...]
 ) -> None:
@@ -114,3 +113,34 @@ def test_a_run_that_could_not_say_all_does_not_end_well(host: Host) -> None:
     assert host.ended() == 125
     assert out.read_text() == "hello\n"
     assert host.journal() == ["start t", "destroy t"]
+
+
+@pytest.mark.parametrize("place", ["allocations", "record", "template"])
+def test_a_run_that_finds_no_room_says_where_and_leaves_nothing(host: Host, place: str) -> None:
+    small, err = host.disk.directory, host.directory / "err"
+    allocs = small if place != "record" else host.directory / "allocs"
+    template = {"EmbeddedTmpl": "x" * 65536, "DestPath": "local/big"}
+    words = ["--alloc-dir", str(allocs)]
+    if place == "record":
+        (small / "live").mkdir(mode=0o700)
+        words += ["--config", f"state_dir={small}"]
+    if place == "allocations":
+        host.disk.fill_inodes()
+    else:
+        host.disk.fill()
+    host.start(
+        ("exit 0",),
+        host.directory / "out",
+        err,
+        *words,
+        Templates=[template] * (place == "template"),
+    )
+    assert host.ended() == 125
+    said = err.read_text()
+    assert "No space left on device" in said
+    assert str(small) in said
+    assert "make room" in said
+    assert "Traceback" not in said
+    assert host.journal() == []
+    host.disk.free()
+    assert [entry for entry in small.rglob("*") if entry.name != "live"] == []
