@@ -31,6 +31,7 @@ class Screen(Protocol):
 
     def has_room(self, stream: str) -> bool:
         """Whether all lines of `stdout` or `stderr` are out; while not, no more should come."""
+        ...
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """A sample of what a task uses."""
@@ -46,6 +47,7 @@ class Screen(Protocol):
 
     def close(self) -> bool:
         """Nothing comes any more: the terminal is as it was. False where something was lost."""
+        ...
 
 
 class PlainScreen:
