@@ -14,7 +14,7 @@ if __name__ == "__main__":
     # Started by path with -I: the packages lie beside this one's directory.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment
+from plugin import environment, near
 from proto.release import RELEASE
 
 _NOT_A_COMMAND = """\
@@ -54,10 +54,14 @@ def main(argv: list[str] | None = None) -> int:
             sys.stdout.write(_USAGE)
             return 0
         case _:
-            sys.stderr.write(f"containerd-driver: unknown arguments {arguments!r}\n\n{_USAGE}")
+            hint = near.hint(arguments[0], _COMMANDS)
+            sys.stderr.write(
+                f"containerd-driver: unknown arguments {arguments!r}{hint}\n\n{_USAGE}"
+            )
             return 2
 
 
+_COMMANDS = ("run", "spec", "doctor", "gc", "version", "help", "--version", "--help")
 _USAGE = """\
 usage: containerd-driver                 serve a Nomad agent (the agent starts it so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad

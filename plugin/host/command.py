@@ -14,7 +14,15 @@ from typing import Any
 
 from actors.node import Node, this_node
 from plugin import open_files
-from plugin.host import host_options, jobfile, plugin_block, run_sweep, screen, service_manager
+from plugin.host import (
+    host_options,
+    jobfile,
+    plugin_block,
+    run_sweep,
+    screen,
+    service_manager,
+    usage,
+)
 from plugin.host.host_options import HostOptions
 from plugin.host.run_record import RunRecord
 from plugin.host.runner import JobRunner
@@ -143,12 +151,10 @@ def _node(arguments: argparse.Namespace) -> Node | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = usage.Parser(
         prog="containerd-driver run",
         description="Runs a Nomad job file on this machine, without Nomad.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")

@@ -12,7 +12,7 @@ from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
-from plugin.host import plugin_block
+from plugin.host import plugin_block, usage
 from proto.errors import DriverError
 
 _EPILOG = """\
@@ -62,12 +62,10 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = usage.Parser(
         prog="containerd-driver doctor",
         description="Says what on this machine will not work, and what to do about it.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     plugin_block.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")

@@ -15,7 +15,7 @@ from actors import presence
 from actors.node import Node, this_node
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
-from plugin.host import plugin_block, run_sweep
+from plugin.host import plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
 from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
@@ -126,13 +126,11 @@ def _date(since: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = usage.Parser(
         prog="containerd-driver gc",
         description="Removes what no live task owns: containers, snapshots, leases, workers, state"
         " directories, networks of runs.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     plugin_block.add_arguments(parser)
     add = parser.add_argument

@@ -16,7 +16,7 @@ from actors import spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin import hclspec, options
-from plugin.host import hcl_config, host_options, jobfile, plan, plugin_block
+from plugin.host import hcl_config, host_options, jobfile, plan, plugin_block, usage
 from plugin.host.host_options import HostOptions
 from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
@@ -95,12 +95,10 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = usage.Parser(
         prog="containerd-driver spec",
         description="Prints the OCI spec that the tasks of a job file would get.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")

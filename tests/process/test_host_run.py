@@ -396,3 +396,25 @@ def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE_S) == 143
     assert host.journal()[-1] == "destroy t"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "j", "--statz"], '--statz: no such option, did you mean "--stats"?'),
+        (["run", "j", "--alloc-dri=/x"], 'no such option, did you mean "--alloc-dir"?'),
+        (["run", "j", "k"], '"k" is one argument too many'),
+        (["run", "j", "--nothing-like-it"], "--nothing-like-it: no such option\n"),
+        (["doctor", "--jsno"], '--jsno: no such option, did you mean "--json"?'),
+        (["gc", "--yess"], "--yess: no such option"),
+        (["spec", "j", "--vra", "a=b"], 'did you mean "--var"?; "a=b" is one argument too many'),
+        (["rnu"], 'did you mean "run"?'),
+    ],
+)
+def test_an_option_that_is_unknown_is_told_with_the_one_that_was_meant(
+    words: list[str], said: str
+) -> None:
+    argv = [sys.executable, "-I", str(ROOT / "plugin" / "main.py"), *words]
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert said in ended.stderr
