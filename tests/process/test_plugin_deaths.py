@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import shutil
 import signal
 from typing import Any
 
@@ -144,6 +145,8 @@ async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
 def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
     async def story() -> None:
         job, handle = await unrecovered(stage)
+        # Where no bundle names its shim, containerd is asked.
+        shutil.rmtree(stage.containerd.tasks.tasks[job.container].bundle)
         fault = stage.containerd.hang(rpc.TASK_GET)
         recovering = asyncio.create_task(stage.session.recover(handle))
         await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
