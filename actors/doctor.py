@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -15,8 +16,9 @@ from pathlib import Path
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
-from containerd import abilities, registry_hosts, runtimes
+from containerd import abilities, capabilities, registry_hosts, runtimes
 from proto.errors import DriverError
+from workers import identity, wire
 
 CNI_DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni")
 _CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap")
@@ -59,6 +61,7 @@ async def examine(node: Node, root: Path = Path("/")) -> list[Finding]:
         lambda: _network(root),
         lambda: _registries(node),
         lambda: _init(node),
+        lambda: _logs(node, root),
         lambda: _state(node),
     )
     for look in looks:
@@ -222,6 +225,49 @@ def _init(node: Node) -> Iterator[Finding]:
         yield _ok("init", init_program(node.settings))
     except DriverError as error:
         yield _warn("init", "no init program: jobs with init = true do not start", error.resolution)
+
+
+def _logs(node: Node, root: Path) -> Iterator[Finding]:
+    """Whether a FIFO may grow to log_buffer.size: beyond a limit that takes a capability."""
+    size = node.settings.log_buffer_bytes
+    limits = root / "proc/sys/fs"
+    most = int(_text(limits / "pipe-max-size") or size)
+    launcher = _launcher(node)
+    who = f"the launcher (pid {launcher})" if launcher else "this process"
+    may = _capabilities(_text(root / "proc" / (launcher or "self") / "status"))
+    if size <= most or "CAP_SYS_RESOURCE" in may:
+        yield _ok("logs", f"{_kib(size)} of each wait for a reader")
+        return
+    text = (
+        f"{_kib(most)} of each wait for a reader, not log_buffer.size ({_kib(size)}): {who} has no"
+    )
+    text += " CAP_SYS_RESOURCE"
+    pages = int(_text(limits / "pipe-user-pages-soft") or 0)
+    if pages and "CAP_SYS_ADMIN" not in may:
+        text += f", and {_kib(pages * os.sysconf('SC_PAGE_SIZE'))} of all pipes of root together"
+    yield _warn(
+        "logs",
+        text,
+        "give it to the launcher's unit, or to the agent or container that starts the launcher;"
+        f" or sysctl fs.pipe-max-size={size}",
+    )
+
+
+def _launcher(node: Node) -> str:
+    """The pid of the launcher that serves there; empty without one."""
+    words = _text(node.state_dir / wire.LAUNCHER_LOCK).split()
+    pid = words[0] if len(words) > 1 and words[0].isdecimal() else ""
+    return pid if pid and str(identity.start_ticks(int(pid))) == words[1] else ""
+
+
+def _capabilities(status: str) -> frozenset[str]:
+    """Those in force for the process of a /proc/PID/status."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return capabilities.of_mask(int(found[1], 16) if found else 0)
+
+
+def _kib(size: int) -> str:
+    return f"{size >> 20} MiB" if size >= 1 << 20 else f"{size >> 10} KiB"
 
 
 def _state(node: Node) -> Iterator[Finding]:

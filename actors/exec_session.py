@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 # After the command has ended, something it left in the background may still hold its outputs.
 _LINGER_S = 1.0
 _CLOSE_S = 10.0
+_AGAIN_AFTER_S = (0.05, 0.2, 1.0)
 _LOOK_S = 5.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
@@ -193,7 +194,16 @@ class ExecSession:
                 await asyncio.wait_for(
                     containerd.wait_task(self._container, self._id), _LINGER_S * 5
                 )
-        await containerd.delete_exec(self._container, self._id)
+        # One that was killed may take a moment to end, where nobody could wait for it.
+        for pause_s in (*_AGAIN_AFTER_S, None):
+            try:
+                await containerd.delete_exec(self._container, self._id)
+            except DriverError:
+                if pause_s is None:
+                    raise
+                await asyncio.sleep(pause_s)
+            else:
+                return
 
 
 def _short(error: DriverError, program: str) -> DriverError:

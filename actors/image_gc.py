@@ -3,6 +3,9 @@
 Only images that this driver pulled or loaded count, by a label. One that no container uses gets a
 second label with the time since when; after the delay it may go. A container that uses it, or a
 start that asks for it, takes the second label away.
+
+That time is the boot's, with the boot's id: nobody sets that clock, and it counts what a suspended
+machine slept. The time of another boot says nothing, so after a reboot the delay begins anew.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from actors.identifiers import PREFIX
 from proto.errors import DriverError
+from workers import identity
 
 if TYPE_CHECKING:
     from containerd.client import Containerd
@@ -26,21 +30,32 @@ _MIN_PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+def since_boot() -> float:
+    """Seconds since the machine's boot, sleep counted."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 class ImageCollector:
     """Belongs to the event loop. Decides by containerd's books; the ImageActor has the last word.
 
     Args:
         containerd: whose images.
         delay_s: how long an image stays after its last container.
-        now: seconds of the epoch, what the label holds.
+        now: seconds since the boot.
+        boot: which boot that is.
     """
 
     def __init__(
-        self, containerd: Containerd, delay_s: float, now: Callable[[], float] = time.time
+        self,
+        containerd: Containerd,
+        delay_s: float,
+        now: Callable[[], float] = since_boot,
+        boot: str = "",
     ) -> None:
         self._containerd = containerd
         self._delay_s = delay_s
         self._now = now
+        self._boot = boot or identity.boot_id()
         self.pause_s = max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, delay_s / 4))
 
     async def due(self, busy: Collection[str]) -> tuple[str, ...]:
@@ -59,13 +74,13 @@ class ImageCollector:
         found: list[str] = []
         for image in ours:
             marked = UNUSED_SINCE in image.labels
-            since = _seconds(image)
+            since = self._since(image)
             if image.name in used:
                 if marked:
                     await self._containerd.label_image(image.name, UNUSED_SINCE, "")
-            elif since is None or since > self._now():
-                # New, not ours to read, or of a clock that was set back.
-                await self._containerd.label_image(image.name, UNUSED_SINCE, f"{self._now():.0f}")
+            elif since is None:
+                mark = f"{self._boot}/{int(self._now())}"
+                await self._containerd.label_image(image.name, UNUSED_SINCE, mark)
             elif self._is_due(since):
                 found.append(image.name)
         return tuple(found)
@@ -77,7 +92,7 @@ class ImageCollector:
             DriverError: containerd does not remove it.
         """
         image = await self._containerd.image(name)
-        since = _seconds(image) if image is not None else None
+        since = self._since(image) if image is not None else None
         if image is None or since is None or not self._is_due(since):
             return
         await self._containerd.delete_image(name)
@@ -96,7 +111,10 @@ class ImageCollector:
     def _is_due(self, since: float) -> bool:
         return self._now() - since >= self._delay_s
 
-
-def _seconds(image: ImageRecord) -> float | None:
-    text = image.labels.get(UNUSED_SINCE, "")
-    return float(text) if text.isascii() and text.isdecimal() else None
+    def _since(self, image: ImageRecord) -> float | None:
+        """None for an image without a mark, or with one of another boot, release or hand."""
+        boot, _, text = image.labels.get(UNUSED_SINCE, "").partition("/")
+        if boot != self._boot or not (text.isascii() and text.isdecimal()):
+            return None
+        since = float(text)
+        return since if since <= self._now() else None

@@ -23,6 +23,7 @@ from workers import wire
 _START_TIMEOUT_S = 10.0
 _FORK_TIMEOUT_S = 10.0
 _POLL_S = 0.005
+_SAID_BYTES = 4096
 _HELLOS = 2
 """A launcher may die over the first; where systemd listens, its successor hears the second."""
 _log = logging.getLogger(__name__)
@@ -153,13 +154,22 @@ class LauncherLink:
             str(self._state_dir),
         ]
         process = await asyncio.get_running_loop().run_in_executor(
-            None, lambda: child_process.start(argv, new_session=True)
+            None,
+            lambda: child_process.start(argv, stderr=child_process.PIPE, new_session=True),
         )
+        assert process.stderr is not None  # noqa: S101 - PIPE was asked for
+        with process.stderr:
+            await self._until_served(process)
+
+    async def _until_served(self, process: child_process.Child) -> None:
+        """Its stderr is ours until it serves: what it dies of before may keep its log empty."""
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT_S
         while await self._hello() is None:
             # It either detaches (exit 0) or stays; any other end is a failure.
             if process.poll() not in {None, 0}:
-                raise self._away(f"it ended with status {process.returncode}")
+                said = process.stderr.read(_SAID_BYTES) if process.stderr else b""
+                why = said.decode(errors="replace").strip().rpartition("launcher: ")[2]
+                raise self._away(f"it ended with status {process.returncode}: {why}")
             if asyncio.get_running_loop().time() > deadline:
                 raise self._away(f"it does not listen after {_START_TIMEOUT_S:g} s")
             await asyncio.sleep(_POLL_S)
@@ -168,7 +178,8 @@ class LauncherLink:
         return DriverError(
             "the launcher of task workers is not reachable",
             details=details,
-            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}",
+            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}, and dmesg: the kernel may kill"
+            " it for want of memory (MemoryMax of its unit)",
             recoverable=True,
             code=Code.UNAVAILABLE,
         )
@@ -195,6 +206,7 @@ def _make_private(directory: Path) -> None:
         raise DriverError(
             f"cannot make the driver's state directory {directory}",
             details=error.strerror or "",
-            resolution="run as root, or set state_dir in the plugin block",
+            resolution=remedy(error) or "run as root, or set state_dir in the plugin block",
+            recoverable=bool(remedy(error)),
             code=Code.EXHAUSTED,
         ) from error

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 
 DIRECTORY = "live"
 PLUGIN = "plugin-"
@@ -63,9 +64,12 @@ class Presence:
             DriverError: code EXHAUSTED.
         """
         line = json.dumps({"pid": os.getpid(), **fields}, separators=(",", ":"))
+        before = os.fstat(self._file).st_size
         try:
-            os.write(self._file, f"{line}\n".encode())
+            _write_all(self._file, f"{line}\n".encode())
         except OSError as error:
+            # What it said before stays its last word, also for what it says next.
+            os.ftruncate(self._file, before)
             raise _no_place(self._path, error) from error
 
     def leave(self) -> None:
@@ -115,6 +119,12 @@ def seized(state_dir: Path, name: str) -> Generator[bool, None, None]:
         yield _locked(file)
     finally:
         os.close(file)
+
+
+def _write_all(file: int, data: bytes) -> None:
+    """A disk that fills takes a part and says nothing of it."""
+    while data:
+        data = data[os.write(file, data) :]
 
 
 def _locked(file: int) -> bool:
@@ -180,6 +190,7 @@ def _no_place(place: Path, error: OSError) -> DriverError:
     return DriverError(
         f"cannot write to the driver's state directory: {place}",
         details=error.strerror or str(error),
-        resolution="run as root, or set state_dir in the plugin block",
+        resolution=remedy(error) or "run as root, or set state_dir in the plugin block",
+        recoverable=bool(remedy(error)),
         code=Code.EXHAUSTED,
     )

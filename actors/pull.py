@@ -276,9 +276,12 @@ async def _converse(
                         raise DriverError.from_wire(error if isinstance(error, dict) else {})
     finally:
         transport.close()
+    status = await asyncio.to_thread(child_process.finish, process, _END_S)
     raise DriverError(
         "the puller process ended without an answer",
-        details="it may have been killed, for want of memory or processes perhaps",
+        details=f"killed by signal {-status}" if status < 0 else f"exit status {status}",
+        resolution="see dmesg: it may be for want of memory or processes (MemoryMax and TasksMax of"
+        " the Nomad agent's unit)",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

@@ -44,9 +44,15 @@ class HeldLogs:
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
+        self._over = False
 
     def hold(self, link: WorkerLink) -> None:
-        """Opens what the worker has open, then lets go of what is held of an earlier worker."""
+        """Opens what the worker has open, then lets go of what is held of an earlier worker.
+
+        Nothing after `release`: a worker that was found again may tell the exit before itself.
+        """
+        if self._over:
+            return
         opened: list[int] = []
         # Not for reading too: the worker would take that for Nomad's reader.
         wanted = [(path, os.O_WRONLY) for path in link.logs.values()]
@@ -62,6 +68,7 @@ class HeldLogs:
         """The task has ended: what its worker still carries on is the last."""
         _close(self._descriptors)
         self._descriptors = []
+        self._over = True
 
 
 def _close(descriptors: list[int]) -> None:

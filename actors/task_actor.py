@@ -66,6 +66,8 @@ _DRAIN_BUDGET_S = 3.0
 _REMOVAL_S = 60.0
 _DESTROY_AGAIN_S = 10.0
 _RETRY_S = 1.0
+_STEADY_S = 60.0
+"""A worker that ends sooner is not replaced at once: what ended it may end its successor too."""
 _log = logging.getLogger(__name__)
 
 
@@ -91,6 +93,7 @@ class TaskActor(pykka.ThreadingActor):
         self._exit: ExitRecord | None = None
         self._drained = False
         self._recovers = False
+        self._restored = -_STEADY_S
         self._begin: concurrent.futures.Future[Any] | None = None
         self._begin_reply: Reply[StartedTask] | Reply[None] | None = None
         self._waiters: list[Reply[ExitResult]] = []
@@ -458,8 +461,12 @@ class TaskActor(pykka.ThreadingActor):
         if link is not self._link or self._phase not in ALIVE or self._running is None:
             return
         self._link = None
-        _log.warning("worker lost, a new one is made", extra={"task_id": self._task.id})
-        self._restore(0.0)
+        lived = time.monotonic() - self._restored
+        pause_s = 0.0 if lived >= _STEADY_S else _RETRY_S
+        _log.warning(
+            "worker lost, a new one is made", extra={"task_id": self._task.id, "in_s": pause_s}
+        )
+        self._restore(pause_s)
 
     def _restore(self, pause_s: float) -> None:
         assert self._running is not None  # noqa: S101
@@ -482,6 +489,7 @@ class TaskActor(pykka.ThreadingActor):
 
     def _worker_restored(self, message: WorkerRestored) -> None:
         if message.link is not None:
+            self._restored = time.monotonic()
             self._listen(message.link)
         elif message.error is not None and self._phase in ALIVE:
             _log.warning(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from actors import forgotten_shims, host_paths, identifiers, worker_link
 from containerd.records import Status
 from proto.errors import Code, DriverError
+from workers import wire
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +97,7 @@ async def remove(
     except DriverError as error:
         raise with_rest(error, container_id, left) from error
     if link is not None and not link.closed:
-        await end_worker(link)
+        await end_worker(link, farewell=True)
     pins = identifiers.pins_directory(node.state_dir, container_id)
     await asyncio.to_thread(host_paths.release, pins)
     await remove_directory(identifiers.task_directory(node.state_dir, container_id))
@@ -192,10 +193,14 @@ async def _kill_directly(containerd: Containerd, container_id: str, pid: int) ->
         os.close(pidfd)
 
 
-async def end_worker(link: WorkerLink) -> None:
-    """Tells the worker to end; one that is gone already is fine."""
+async def end_worker(link: WorkerLink, *, farewell: bool = False) -> None:
+    """Tells the worker to end; one that is gone already is fine.
+
+    farewell: whoever still waits for the end of a log gets it. Not where a start may come next, and
+    a reader that waits for its first line.
+    """
     try:
-        await link.request("end")
+        await link.request(wire.END, **{wire.FAREWELL: farewell})
     except DriverError as error:
         if error.code is not Code.UNAVAILABLE:
             _log.warning("a worker does not end", extra={"why": str(error)})

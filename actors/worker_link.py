@@ -151,7 +151,8 @@ class WorkerLink:
 def _gone(op: str) -> DriverError:
     return DriverError(
         f"the task's worker went away before it answered {op}",
-        resolution="the driver starts a new one; try again",
+        resolution="the driver makes a new one; try again. Where that repeats see dmesg: the kernel"
+        " may kill them for want of memory (MemoryMax of the launcher's unit)",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

@@ -14,7 +14,7 @@ if __name__ == "__main__":
     # Started by path with -I: the packages lie beside this one's directory.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment
+from plugin import environment, near
 from proto.release import RELEASE
 
 _NOT_A_COMMAND = """\
@@ -63,10 +63,12 @@ def _command(arguments: list[str]) -> int:
 
             return gc_command.run(rest)
         case _:
-            console.report(f"containerd-driver: unknown arguments {arguments!r}\n\n{_USAGE}")
+            hint = near.hint(arguments[0], _COMMANDS)
+            console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}\n\n{_USAGE}")
             return console.WRONG_OPTIONS
 
 
+_COMMANDS = ("run", "spec", "doctor", "gc", "version", "help", "--version", "--help")
 _USAGE = """\
 usage: containerd-driver                 serve a Nomad agent (the agent starts it so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgpack
 
+from plugin import near
 from plugin import option_types as types
 from proto.errors import Code, DriverError
 
@@ -130,8 +131,4 @@ def _rows(options: tuple[Option, ...], prefix: str) -> list[str]:
 
 
 def _unknown(prefix: str, key: str, names: list[str]) -> str:
-    import difflib  # noqa: PLC0415 - no part of any start
-
-    near = difflib.get_close_matches(key, names, 1)
-    hint = f', did you mean "{near[0]}"?' if near else ""
-    return f"{prefix}{key}: no such option{hint}"
+    return f"{prefix}{key}: no such option{near.hint(key, names)}"

@@ -80,6 +80,4 @@ class Drain:
         if self._over:
             return
         self.cancel()
-        for keeper in self._keepers:
-            keeper.offer()
         self._done(complete)

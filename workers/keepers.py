@@ -13,10 +13,13 @@ A keeper is a reader that never reads. The kernel's rules that shape it:
   does not wake that poll, so it is asked by a timer; only after the end of a task, never while
   one runs.
 
-Hence two stages. LISTEN: hold the read end, wait for HUP. OFFER, after it: hold the write end, so
+Hence three stages. LISTEN: hold the read end, wait for HUP. OFFER, after it: hold the write end, so
 that a late reader neither hangs in open() nor finds the FIFO empty, until a reader is there and has
 read everything; then let go, which is the EOF it waits for. A reader that is there all the time
-gets its EOF from the shim and sees nothing of this.
+gets its EOF from the shim and sees nothing of this. FAREWELL: who was there may have been the shim
+itself, slow to close its read end, or a reader that is killed in this moment. So for a while, and
+once more when the task is destroyed, whoever comes gets an EOF: the write end is opened and closed.
+Not for ever: another start of the task has the same FIFO, and its reader must see no EOF.
 """
 
 from __future__ import annotations
@@ -40,6 +43,8 @@ if TYPE_CHECKING:
 
 _SETTLE_S = 0.05
 _OFFER_MAX_S = 1.0
+_FAREWELLS = 10
+"""Made in ten seconds at most."""
 
 
 class Keeper:
@@ -71,6 +76,8 @@ class Keeper:
         self._on_hang_up = on_hang_up
         self._reader = _open_fifo(path)
         self._writer = -1
+        self._place = -1  # names the FIFO when neither end is held any more
+        self._farewells = 0
         self._timer: Timer | None = None
         self._pause_s = _SETTLE_S
         self._last_unread = 0
@@ -97,24 +104,15 @@ class Keeper:
         Opens and closes the write end. Only when the task is known to have ended: without another
         writer that is EOF for the reader, and then rightly so.
         """
-        if not self.hung_up and self._reader >= 0:
-            writer = pipe.open_writer(self._reader)
-            if writer >= 0:
-                os.close(writer)
+        held = max(self._reader, self._place)  # one of them at most
+        if self._writer < 0 and held >= 0:
+            self._writer = pipe.open_writer(held)
+            self._let_go()
 
     def make_room(self) -> None:
         """Helps the shim to close: it may wait for room."""
         if self._timer is None and self._buffer is not None:
             self._buffer.make_room()
-
-    def offer(self) -> None:
-        """Moves on to the second stage although no HUP came."""
-        if self._timer is None and self._reader >= 0:
-            self._look_no_more()
-            self._loop.forget(self._reader)
-            # The shim closes its write end first and its own read end a moment later; wait for
-            # that, so as not to take it for a reader of the logs.
-            self._timer = self._loop.later(_SETTLE_S, self._hold_writer)
 
     def close(self) -> None:
         """Lets go of the FIFO at once."""
@@ -124,16 +122,21 @@ class Keeper:
         if self._reader >= 0:
             self._loop.forget(self._reader)
             os.close(self._reader)
-        if self._writer >= 0:
-            os.close(self._writer)
-        self._reader = self._writer = -1
+        if self._place >= 0:
+            os.close(self._place)
+        self._let_go()
+        self._reader = self._place = -1
 
     def _on_event(self, events: int) -> None:
         if not events & HANG_UP:
             self._filled()
             return
         self.hung_up = True
-        self.offer()
+        self._look_no_more()
+        self._loop.forget(self._reader)
+        # The shim closes its write end first and its own read end a moment later; wait for that, so
+        # as not to take it for a reader of the logs.
+        self._timer = self._loop.later(_SETTLE_S, self._hold_writer)
         self._on_hang_up()
 
     def _filled(self) -> None:
@@ -153,21 +156,33 @@ class Keeper:
 
     def _hold_writer(self) -> None:
         self._writer = pipe.open_writer(self._reader)
-        if self._writer >= 0:
-            os.close(self._reader)
-            self._reader = -1
-            self._last_unread = self.unread()
-            self._look()
+        if self._writer < 0:  # no descriptors left: the log stays in the FIFO until there is one
+            self._timer = self._loop.later(_OFFER_MAX_S, self._hold_writer)
+            return
+        self._place = pipe.name(self._reader)
+        os.close(self._reader)
+        self._reader = -1
+        self._last_unread = self.unread()
+        self._look()
 
     def _look(self) -> None:
         unread = self.unread()
-        if unread == 0 and self._has_reader():
-            self.close()
-            return
+        if self._writer < 0:
+            self.nudge()
+            self._farewells += 1
+            if self._farewells == _FAREWELLS:
+                return
+        elif unread == 0 and self._has_reader():
+            self._let_go()
         moved = unread != self._last_unread
         self._last_unread = unread
         self._pause_s = _SETTLE_S if moved else min(self._pause_s * 2, _OFFER_MAX_S)
         self._timer = self._loop.later(self._pause_s, self._look)
+
+    def _let_go(self) -> None:
+        if self._writer >= 0:
+            os.close(self._writer)
+            self._writer = -1
 
     def _has_reader(self) -> bool:
         poll = select.poll()

@@ -202,17 +202,19 @@ def main(argv: list[str]) -> int:
     try:
         return _launch(state_dir, notifier, listen_fds)
     except (OSError, DriverError) as error:
-        notifier.status(f"cannot serve in {state_dir}: {error}")
-        procfs.say(f"launcher: cannot serve in {state_dir}: {error}")
+        advice = remedy(error) if isinstance(error, OSError) else ""
+        why = f"{error} ({advice})" if advice else str(error)
+        notifier.status(f"cannot serve in {state_dir}: {why}")
+        procfs.say(f"launcher: cannot serve in {state_dir}: {why}")
         return _EXIT_FAILED
 
 
 def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     _detach()
     directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    _log_to(directory)
     lock = succession.lock(directory, notifier)
     if lock is None:
+        _log_to(directory)
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
     procfs.set_name("cd-launcher")
@@ -221,6 +223,7 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
     kept = [layout.fill_gaps(), layout.gather_code(used)]
     rehearsal.rehearse(state_dir)
+    _log_to(directory)  # whoever started this hears why it does not serve; all else is in the log
     given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")

@@ -58,8 +58,19 @@ def most_room() -> int:
         return 0
 
 
+def name(descriptor: int) -> int:
+    """A descriptor that only names the FIFO that is open and holds neither end; -1 if none."""
+    try:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
+    except OSError:  # no /proc, no descriptors left
+        return -1
+
+
 def open_writer(descriptor: int) -> int:
-    """The write end of the very FIFO that is open, whatever lies at its path by now; -1 if none."""
+    """The write end of the very FIFO that is open, whatever lies at its path by now.
+
+    -1 if none: also where the descriptor only names it and nobody has it open for reading.
+    """
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # no /proc, no descriptors left

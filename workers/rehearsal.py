@@ -112,7 +112,7 @@ class _Life:
                 os.close(self._log)
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
             case wire.DRAINED:
-                self._ask(wire.END)
+                self._ask(wire.END, **{wire.FAREWELL: True})
 
     def _ask(self, op: str, **fields: object) -> None:
         numbers = {wire.HELLO: 1, wire.WATCH: 2, wire.STATS: 3, wire.END: 4}

@@ -14,7 +14,7 @@ import stat
 
 from proto.errors import Code, DriverError
 from workers import pipe, procfs
-from workers.loop import READ, WRITE, would_block
+from workers.loop import HANG_UP, READ, WRITE, would_block
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,12 +68,15 @@ class Relay:
             os.close(self._sink)  # the end of the log, for who reads it
             self._source = self._sink = -1
 
-    def _move(self, _: int) -> None:
+    def _move(self, events: int) -> None:
         try:
             moved = os.splice(self._source, self._sink, ROOM_BYTES, flags=os.SPLICE_F_NONBLOCK)
         except OSError as error:
             if would_block(error):
                 self._await_room()
+                # To a full sink splice tells nothing of the end, and that would wake us for ever.
+                if events & HANG_UP and not pipe.unread(self._source):
+                    self.close()
                 return
             procfs.say(f"worker: {self._path} is not carried on any more: {error}")
             moved = 0
@@ -92,10 +95,10 @@ class Relay:
             pipe.resize(self._source, pipe.USUAL_BYTES)
             self._waits = False
 
-    def _on_room(self, events: int) -> None:
+    def _on_room(self, _: int) -> None:
         self._loop.forget(self._sink)
         self._loop.watch(self._source, READ, self._move)
-        self._move(events)
+        self._move(0)
 
 
 def _open_fifo(path: str) -> int:

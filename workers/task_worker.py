@@ -216,6 +216,8 @@ class Worker:
         for relay in self._relays:
             relay.close()
         for keeper in self._keepers:
+            if request.get(wire.FAREWELL) is True and self._exit is not None:
+                keeper.nudge()
             keeper.close()
         self.listener.close()
         fcntl.flock(self._lock, fcntl.LOCK_UN)

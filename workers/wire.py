@@ -49,6 +49,9 @@ KILL = "kill"
 STATS = "stats"
 END = "end"
 
+FAREWELL = "farewell"
+"""A field of END: the task is destroyed, and whoever still waits for the end of a log gets it."""
+
 # Events.
 READY = "ready"
 FAILED = "failed"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from plugin.host.jobfile import Template
 from proto.errors import Code, DriverError
+from proto.shortage import remedy
 
 _STREAMS = ("stdout", "stderr")
 _TASK_DIRECTORIES = {"local": 0o777, "secrets": 0o777, "tmp": 0o1777, "private": 0o700}
@@ -36,12 +36,8 @@ class AllocDir:
         try:
             self._build(tasks)
         except OSError as error:
-            raise DriverError(
-                f"cannot make the allocation's directory {error.filename or self.path}",
-                details=str(error.strerror),
-                resolution="choose another place with --alloc-dir",
-                code=Code.EXHAUSTED if error.errno == errno.ENOSPC else Code.DENIED,
-            ) from error
+            where = error.filename or self.path
+            raise _refused(f"cannot make the allocation's directory {where}", error) from error
 
     def _build(self, tasks: Iterable[str]) -> None:
         self.path.mkdir(parents=True, mode=0o700)
@@ -64,7 +60,7 @@ class AllocDir:
         """Writes a rendered template below the task's directory or the shared one.
 
         Raises:
-            DriverError: code INVALID; its destination leaves both.
+            DriverError: code INVALID, its destination leaves both; else what `build` raises.
         """
         base, shared = self.path / task, self.path / "alloc"
         target = Path(os.path.normpath(base / destination))
@@ -75,9 +71,12 @@ class AllocDir:
                 resolution='write it like "local/app.conf"',
                 code=Code.INVALID,
             )
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(text)
-        target.chmod(template.permissions)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(text)
+            target.chmod(template.permissions)
+        except OSError as error:
+            raise _refused(f"cannot write the template's file {target}", error) from error
 
     def remove(self) -> bool:
         """Removes it all; False, and nothing removed, where something is mounted in it.
@@ -95,6 +94,16 @@ def _mount_point(line: str) -> Path:
     """Of a line of mountinfo, where space, tab, newline and backslash are octal (proc(5))."""
     text = line.split(" ")[4]
     return Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text))
+
+
+def _refused(brief: str, error: OSError) -> DriverError:
+    words = remedy(error)
+    return DriverError(
+        brief,
+        details=str(error.strerror),
+        resolution=f"{words}; or choose another place with --alloc-dir".removeprefix("; or "),
+        code=Code.EXHAUSTED if words else Code.DENIED,
+    )
 
 
 def _make(directory: Path, mode: int) -> None:

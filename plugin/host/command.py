@@ -24,6 +24,7 @@ from plugin.host import (
     run_sweep,
     screen,
     service_manager,
+    usage,
 )
 from plugin.host.host_options import HostOptions
 from plugin.host.run_record import RunRecord
@@ -32,6 +33,7 @@ from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
 from proto.errors import DriverError
+from proto.shortage import exhausted
 
 _EPILOG = """\
 exit status: the task's own; of several tasks the first that is not 0; 128+n for a task that
@@ -72,12 +74,14 @@ def run(argv: list[str]) -> int:
         shown = screen.choose(as_json=words.json, prefix=job.task_count > 1)
         _tell(job, shown)
         open_files.allow_all()
-        return _run(job, service, options, shown)
+        status = _run(job, service, options, shown)
     except DriverError as error:
         shown.error(str(error))
-        return DRIVER_FAILED
+        status = DRIVER_FAILED
     finally:
-        shown.close()
+        whole = shown.close()
+    # What is taken for a good end must not have lost what the tasks said.
+    return status if whole else status or DRIVER_FAILED
 
 
 def _need_root() -> None:
@@ -106,8 +110,7 @@ def _tell(job: jobfile.Job, shown: screen.Screen) -> None:
 def _run(job: jobfile.Job, service: ServiceManager, options: _Options, shown: screen.Screen) -> int:
     words = options.words
     own = words.alloc_dir is None
-    root = Path(tempfile.mkdtemp(prefix="containerd-driver-") if own else words.alloc_dir)
-    root = root.absolute()
+    root = _own_root() if own else words.alloc_dir.absolute()
     try:
         return asyncio.run(_follow(job, service, options, shown, root))
     finally:
@@ -149,6 +152,18 @@ async def _follow(
     return await runner.run(job)
 
 
+def _own_root() -> Path:
+    """A new directory for the run's allocations.
+
+    Raises:
+        DriverError: there is no room for it.
+    """
+    try:
+        return Path(tempfile.mkdtemp(prefix="containerd-driver-")).absolute()
+    except OSError as error:
+        raise exhausted("no directory can be made for the allocations", error) from error
+
+
 def _node(words: argparse.Namespace) -> Node | None:
     """Where the plugin's tasks will be; None where another driver's options do not say.
 
@@ -164,7 +179,7 @@ def _node(words: argparse.Namespace) -> Node | None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = console.Parser("run", "Runs a Nomad job file on this machine, without Nomad.", _EPILOG)
+    parser = usage.Parser("run", "Runs a Nomad job file on this machine, without Nomad.", _EPILOG)
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")

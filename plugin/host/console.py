@@ -1,4 +1,4 @@
-"""What the commands share: their streams, their options' help, and how each of them ends.
+"""What the commands share: their streams, and how each of them ends.
 
 A stream may be closed from the start, its reader may leave (`| head -1`), its disk may be full, and
 Ctrl-C may come at any moment: none of it is a traceback.
@@ -6,7 +6,6 @@ Ctrl-C may come at any moment: none of it is a traceback.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import json
@@ -23,30 +22,6 @@ _MIN_WIDTH = 16
 WRONG_OPTIONS = 2
 INTERRUPTED = 130
 """What a shell gives for Ctrl-C."""
-
-
-class Parser(argparse.ArgumentParser):
-    """The options of one command; description and epilog are filled to the terminal's width.
-
-    Args:
-        command: its name.
-        description: what it does.
-        epilog: paragraphs below the options.
-    """
-
-    def __init__(self, command: str, description: str, epilog: str) -> None:
-        super().__init__(
-            prog=f"containerd-driver {command}",
-            description=_filled(description),
-            epilog=_filled(epilog),
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def print_help(self, file: object = None) -> None:
-        """Prints it to stdout; whoever has seen enough may leave."""
-        del file  # argparse names none for --help
-        show(self.format_help())
 
 
 def guarded(command: Callable[[], int]) -> int:
@@ -167,7 +142,7 @@ def wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _filled(text: str) -> str:
+def filled(text: str) -> str:
     """Paragraphs as wide as the terminal, as argparse has its own lines."""
     width = max(shutil.get_terminal_size().columns - 2, 20)
     return "\n\n".join(

@@ -11,7 +11,7 @@ from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
-from plugin.host import console, plugin_block
+from plugin.host import console, plugin_block, usage
 from proto.errors import DriverError
 
 _EPILOG = """\
@@ -66,7 +66,7 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = console.Parser(
+    parser = usage.Parser(
         "doctor", "Says what on this machine will not work, and what to do about it.", _EPILOG
     )
     plugin_block.add_arguments(parser)

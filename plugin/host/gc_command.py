@@ -14,7 +14,7 @@ from actors import presence
 from actors.node import Node, this_node
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
-from plugin.host import console, plugin_block, run_sweep
+from plugin.host import console, plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
 from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
@@ -143,7 +143,7 @@ def _date(since: float) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = console.Parser(
+    parser = usage.Parser(
         "gc",
         "Removes what no live task owns: containers, snapshots, leases, workers, state directories,"
         " networks of runs.",

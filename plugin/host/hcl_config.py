@@ -6,12 +6,12 @@ Nomad decodes HCL with the schema and sends every key of it, nil where the job g
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
+from plugin import near
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.nomad import hclspec_pb2
@@ -37,8 +37,7 @@ def _object(
 ) -> dict[str, Any]:
     for key in values:
         if key not in spec.attributes:
-            near = difflib.get_close_matches(str(key), list(spec.attributes), 1)
-            hint = f', did you mean "{near[0]}"?' if near else ""
+            hint = near.hint(str(key), spec.attributes)
             problems.append(f"{prefix}{key}: no such option{hint}")
     return {
         name: _value(inner, values.get(name), f"{prefix}{name}", problems)

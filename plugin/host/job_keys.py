@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
+
+from plugin import near
 
 
 def _words(text: str) -> frozenset[str]:
@@ -34,9 +35,7 @@ class Keys:
                 problems.append(f"{where}: {key} {self.refused[key]}")
             else:
                 known = [*self.used, *self.ignored, *self.silent, *self.refused]
-                near = difflib.get_close_matches(key, known, 1)
-                hint = f', did you mean "{near[0]}"?' if near else ""
-                problems.append(f'{where}: no such key "{key}"{hint}')
+                problems.append(f'{where}: no such key "{key}"{near.hint(key, known)}')
 
 
 _NEEDS_NOMAD = "needs a Nomad agent"

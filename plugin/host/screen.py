@@ -13,7 +13,7 @@ import time
 from typing import Any, Protocol
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
-from plugin.host import console
+from plugin.host.outlet import Outlet
 from plugin.host.ports import inside
 
 
@@ -29,6 +29,10 @@ class Screen(Protocol):
     def log(self, task: str, stream: str, line: bytes) -> None:
         """A line that a task wrote."""
 
+    def has_room(self, stream: str) -> bool:
+        """Whether all lines of `stdout` or `stderr` are out; while not, no more should come."""
+        ...
+
     def stats(self, task: str, usage: TaskUsage) -> None:
         """A sample of what a task uses."""
 
@@ -41,8 +45,9 @@ class Screen(Protocol):
     def error(self, text: str) -> None:
         """A failure."""
 
-    def close(self) -> None:
-        """Nothing comes any more: the terminal is as it was."""
+    def close(self) -> bool:
+        """Nothing comes any more: the terminal is as it was. False where something was lost."""
+        ...
 
 
 class PlainScreen:
@@ -54,24 +59,32 @@ class PlainScreen:
 
     def __init__(self, *, prefix: bool) -> None:
         self._prefix = prefix
+        self._err = Outlet(sys.stderr)
+        self._out = Outlet(sys.stdout, self._err)
 
     def note(self, text: str) -> None:
         """See `Screen`."""
-        console.report(text)
+        self._err.say(text)
 
     def event(self, task: str, text: str) -> None:
         """See `Screen`."""
-        console.report(f"{task}: {text}")
+        self._err.say(f"{task}: {text}")
 
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
-        out = sys.stdout if stream == "stdout" else sys.stderr
         before = f"{task} | ".encode() if self._prefix else b""
-        console.write(out, before + line + b"\n")
+        self._outlet(stream).put(before + line + b"\n")
+
+    def has_room(self, stream: str) -> bool:
+        """See `Screen`."""
+        return self._outlet(stream).flush()
+
+    def _outlet(self, stream: str) -> Outlet:
+        return self._out if stream == "stdout" else self._err
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
-        console.report(f"{task}: {used(usage)}")
+        self._err.say(f"{task}: {used(usage)}")
 
     def port(self, alloc: str, port: PortMapping) -> None:
         """See `Screen`."""
@@ -79,14 +92,15 @@ class PlainScreen:
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
-        console.report(f"{task}: {describe(result)} after {seconds:.1f} s")
+        self._err.say(f"{task}: {describe(result)} after {seconds:.1f} s")
 
     def error(self, text: str) -> None:
         """See `Screen`."""
-        console.complain(text)
+        self._err.say(f"error: {text}")
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Screen`."""
+        return self._out.end() & self._err.end()
 
 
 class JsonScreen:
@@ -94,6 +108,9 @@ class JsonScreen:
 
     `kind` is note, port, event, log, stats, exit or error.
     """
+
+    def __init__(self) -> None:
+        self._out = Outlet(sys.stdout, Outlet(sys.stderr))
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -106,6 +123,10 @@ class JsonScreen:
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
         self._write(kind="log", task=task, stream=stream, line=line.decode(errors="replace"))
+
+    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - both are one
+        """See `Screen`."""
+        return self._out.flush()
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
@@ -145,12 +166,12 @@ class JsonScreen:
         """See `Screen`."""
         self._write(kind="error", text=text)
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Screen`."""
+        return self._out.end()
 
     def _write(self, **fields: Any) -> None:
-        line = json.dumps({"time": round(time.time(), 3), **fields})
-        console.write(sys.stdout, f"{line}\n".encode())
+        self._out.say(json.dumps({"time": round(time.time(), 3), **fields}))
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:

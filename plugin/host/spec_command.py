@@ -15,7 +15,7 @@ from actors import spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin import hclspec, options
-from plugin.host import console, hcl_config, host_options, jobfile, plan, plugin_block
+from plugin.host import console, hcl_config, host_options, jobfile, plan, plugin_block, usage
 from plugin.host.host_options import HostOptions
 from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
@@ -99,7 +99,7 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = console.Parser(
+    parser = usage.Parser(
         "spec", "Prints the OCI spec that the tasks of a job file would get.", _EPILOG
     )
     add = parser.add_argument

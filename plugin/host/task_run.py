@@ -21,7 +21,9 @@ from proto.errors import DriverError
 DRIVER_FAILED = 125
 INTERRUPTED = 130
 """What a shell gives for Ctrl-C: the task never ran, or nobody waited for its end."""
+_STREAMS = ("stdout", "stderr")
 _LOG_END_S = 5.0
+_FULL_S = 0.5
 _LAST_CHANCE_S = 2.0
 
 
@@ -70,7 +72,7 @@ class TaskRun:
             await self._clean_up()
 
     def _open_logs(self) -> None:
-        for stream in ("stdout", "stderr"):
+        for stream in _STREAMS:
             reader = LogReader(self._planned.alloc.fifo(self._planned.task.name, stream))
             self._readers.append(reader)
             self._logs.append(asyncio.create_task(self._show_log(reader, stream)))
@@ -80,6 +82,14 @@ class TaskRun:
         await self._may_read.wait()
         async for line in reader.lines():
             self._screen.log(self._label, stream, line)
+            await self._room(stream)
+
+    async def _room(self, stream: str) -> None:
+        """Returns when lines are taken; the FIFO keeps what comes meanwhile."""
+        while True:
+            if self._screen.has_room(stream):
+                return
+            await asyncio.sleep(_FULL_S)
 
     async def _life(self, *, stats: bool) -> int:
         begun = time.monotonic()
@@ -106,6 +116,10 @@ class TaskRun:
         for reader in self._readers:
             reader.finish()
         await asyncio.wait(self._logs, timeout=_LOG_END_S)
+        if not all(self._screen.has_room(stream) for stream in _STREAMS):
+            self._screen.error(
+                f"{self._label}: what it wrote last is lost: there is no room for it"
+            )
         self._screen.ended(self._label, result, time.monotonic() - begun)
         return _status(result)
 

@@ -53,6 +53,10 @@ class TerminalScreen:
         before = Text(f"{task} │ ", self._colour(task)) if self._prefix else Text()
         self._console.print(before + text, soft_wrap=True)
 
+    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - a terminal has
+        """See `Screen`."""
+        return True
+
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
         self._pending[task] = used(usage)
@@ -74,10 +78,11 @@ class TerminalScreen:
         """See `Screen`."""
         self._line(("✘ ", "bold red"), (text, "red"))
 
-    def close(self) -> None:
+    def close(self) -> bool:
         """See `Screen`."""
         self._pending.clear()
         self._draw()
+        return True
 
     def _settle(self, task: str) -> None:
         if self._pending.pop(task, None) is not None:

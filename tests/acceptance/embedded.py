@@ -30,6 +30,7 @@ from tests.acceptance.cluster import (
 )
 from tests.support.launcher import end_launcher
 from tests.support.waiting import wait_until
+from tests.support.workers import has_ended
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class EmbeddedCluster(Cluster):
         self.loop.call(_cancelled([task.wait for task in self.tasks if task.wait is not None]))
         pid = self.session.pid
         self.session.kill_plugin()
-        wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE_S, "the plugin lives on")
+        wait_until(lambda: has_ended(pid), PATIENCE_S, "the plugin lives on")
         meanwhile()
         self.loop.call(self.session.launch())
         for task in self.tasks:

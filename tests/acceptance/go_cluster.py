@@ -15,6 +15,7 @@ from tests.acceptance.cluster import PATIENCE_S, Cluster, Done, End, Sample, Tas
 from tests.acceptance.embedded import planned
 from tests.nomad.go_host import ExecSession, GoHost, HostError, HostTask, Json
 from tests.support.waiting import wait_until
+from tests.support.workers import has_ended
 
 
 class GoCluster(Cluster):
@@ -45,7 +46,7 @@ class GoCluster(Cluster):
         pid = self.host.plugin_pid()
         self.host.kill()
         os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not Path(f"/proc/{pid}").exists(), PATIENCE_S, "the plugin lives on")
+        wait_until(lambda: has_ended(pid), PATIENCE_S, "the plugin lives on")
         meanwhile()
         self.host.start()
         self.host.launch()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.driver import Driver, launched
 from tests.support.image_store import Images
 from tests.support.registry import Registry
 from tests.support.waiting import until
+from workers import identity
 
 pytestmark = pytest.mark.containerd
 
@@ -26,7 +28,8 @@ class Clock:
     """Seconds that the test moves on."""
 
     def __init__(self) -> None:
-        self.seconds = 1_700_000_000.0
+        self.seconds = 100.0
+        self.boot = "first"
 
     def __call__(self) -> float:
         return self.seconds
@@ -43,7 +46,7 @@ class Sweeps:
         """Looks, removes what is due, and says what that was."""
 
         async def run(containerd: Containerd) -> set[str]:
-            collector = ImageCollector(containerd, DELAY_S, self.clock)
+            collector = ImageCollector(containerd, DELAY_S, self.clock, self.clock.boot)
             names = await collector.due(busy)
             for name in names if remove else ():
                 await collector.remove(name)
@@ -160,13 +163,20 @@ def test_a_start_in_another_plugin_stops_a_removal(
     store.get(name)
 
     async def remove(containerd: Containerd) -> None:
-        await ImageCollector(containerd, DELAY_S, sweeps.clock).remove(name)
+        await ImageCollector(containerd, DELAY_S, sweeps.clock, sweeps.clock.boot).remove(name)
 
     sweeps.daemon.ask(remove)
     assert store.record(name) is not None
 
 
-@pytest.mark.parametrize("text", ["soon", "-5", "99999999999", "1e400", "٣"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("soon", "first", "first/", "first/-5", "first/99999999999", "first/1e400", "first/٣"),
+        "50",  # what releases up to 1.1.0 wrote, then of the epoch
+        "second/50",
+    ],
+)
 def test_a_label_that_makes_no_sense_begins_the_delay_anew(
     store: Images, sweeps: Sweeps, registry: Registry, text: str
 ) -> None:
@@ -175,6 +185,33 @@ def test_a_label_that_makes_no_sense_begins_the_delay_anew(
     assert sweeps.sweep() == set()
     sweeps.clock.seconds += DELAY_S
     assert sweeps.sweep() == {name}
+
+
+def test_after_a_reboot_the_delay_begins_anew(
+    store: Images, sweeps: Sweeps, registry: Registry
+) -> None:
+    name = pulled(store, registry, "rebooted")
+    sweeps.sweep()
+    sweeps.clock.boot, sweeps.clock.seconds = "second", 10 * DELAY_S
+    assert sweeps.sweep() == set()
+    sweeps.clock.seconds += DELAY_S
+    assert sweeps.sweep() == {name}
+
+
+def test_a_clock_that_is_set_an_hour_forward_makes_no_image_older(
+    store: Images, sweeps: Sweeps, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, now = pulled(store, registry, "jumped"), time.time()
+
+    async def due(containerd: Containerd) -> tuple[str, ...]:
+        return await ImageCollector(containerd, DELAY_S).due(())
+
+    assert sweeps.ask(due) == ()
+    monkeypatch.setattr("time.time", lambda: now + 2 * DELAY_S)
+    assert sweeps.ask(due) == ()
+    record = store.record(name)
+    assert record is not None
+    assert record.labels[UNUSED_SINCE].startswith(f"{identity.boot_id()}/")
 
 
 def test_an_image_from_an_archive_is_removed_too(store: Images, sweeps: Sweeps) -> None:

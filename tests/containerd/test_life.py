@@ -37,7 +37,11 @@ def test_a_task_is_pulled_runs_logs_and_is_cleaned_up(driver: Driver, busybox_im
             assert status.state is TaskState.EXITED
             assert 0 < status.started_at_ns <= status.completed_at_ns
             assert status.driver_attributes == {"containerName": job.container}
+            # What is looked for after every test is seen while it is there.
+            kinds = {line.split()[0] for line in driver.leftovers()}
+            assert kinds >= {"container", "task", "snapshot", "state"}
             await driver.end(job)
+            driver.wait_clean()
             assert (bytes(job.out), bytes(job.err)) == (b"hello\n", b"oops\n")
             with pytest.raises(DriverError, match="task not found for given id"):
                 await session.inspect(job.id)

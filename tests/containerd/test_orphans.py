@@ -22,6 +22,7 @@ from tests.support.driver import Driver, Job
 from tests.support.launcher import worker_pid
 from tests.support.plugin_dir import ROOT
 from tests.support.waiting import until
+from tests.support.workers import has_ended
 
 pytestmark = pytest.mark.containerd
 
@@ -150,7 +151,7 @@ def test_an_orphan_goes_and_the_task_beside_it_stays(
         kept = driver.task(node_id=NODE)
         await driver.start(kept, busybox_image, SLEEPER)
         await until(lambda: not scene.traces(orphan), DEADLINE_S, lambda: str(scene.traces(orphan)))
-        await until(lambda: not Path(f"/proc/{pid}").exists(), DEADLINE_S, "its worker stays")
+        await until(lambda: has_ended(pid), DEADLINE_S, "its worker stays")
         assert (await driver.session.inspect(kept.id)).state is TaskState.RUNNING
         assert (await driver.session.exec(kept.id, ["/bin/echo", "a"])).stdout == b"a\n"
         await driver.end(kept)

@@ -13,6 +13,7 @@ from actors.nomad_types import Resources
 from proto.errors import DriverError
 from tests.support.driver import MIB, Driver, launched
 from tests.support.waiting import until
+from tests.support.workers import has_ended
 
 pytestmark = pytest.mark.containerd
 
@@ -87,7 +88,7 @@ def test_a_task_in_the_hosts_pid_namespace_takes_its_children_along(
             assert Path(f"/proc/{child}/cmdline").read_bytes() == b"sleep\x001000\x00"
             await session.stop(job.id, 0, "SIGKILL")
             await driver.end(job)
-            await until(lambda: not Path(f"/proc/{child}").exists(), 10)
+            await until(lambda: has_ended(child), 10)
 
     asyncio.run(life())
 

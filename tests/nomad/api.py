@@ -17,6 +17,8 @@ from tests.support.waiting import wait_until
 
 Json = dict[str, Any]
 _SECOND = 1_000_000_000
+DEAF: Json = {"KillTimeout": _SECOND // 10}
+"""Of a task that hears no SIGTERM: it is not given time to end by it."""
 _TERMINAL = ("complete", "failed", "lost")
 
 

@@ -331,8 +331,11 @@ class ExecSession:
         self.host.call("exec_input", session=self.name, data=data)
 
     def close_stdin(self) -> None:
-        """Ends stdin."""
-        self.host.call("exec_input", session=self.name, close=True)
+        """Ends stdin; a command that has ended by itself has none any more."""
+        try:
+            self.host.call("exec_input", session=self.name, close=True)
+        except HostError:
+            wait_until(self.future.done, 30, f"no exec session {self.name}, and no end of it")
 
     def resize(self, height: int, width: int) -> None:
         """Sets the terminal's size."""

@@ -17,6 +17,7 @@ from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.registry import Registry, free_port
 from tests.support.waiting import wait_until
+from tests.support.workers import has_ended
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 
@@ -471,7 +472,7 @@ def test_a_new_host_finds_the_plugin_of_a_crashed_one_and_its_task(
     host.start()
     answer = host.launch(reattach=reattach)
     if answer["reattach"]["Pid"] != reattach["Pid"]:
-        wait_until(lambda: not Path(f"/proc/{reattach['Pid']}").exists(), 20, "an orphaned plugin")
+        wait_until(lambda: has_ended(reattach["Pid"]), 20, "an orphaned plugin")
     host.call("recover", handle=handle, task=task.to_wire())
     _goes_on(host, scripts, task, before)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import NomadApi, make_job
+from tests.nomad.api import DEAF, NomadApi, make_job
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.driver import children
 from tests.support.waiting import wait_until
@@ -28,7 +28,7 @@ def test_no_line_is_lost_when_logmon_was_killed_and_the_agent_is_started_again(
     nomad: NomadApi, nomad_agent: NomadAgent, busybox_image: str
 ) -> None:
     command = {"image": busybox_image, "command": "sh", "args": ["-c", SCRIPT]}
-    alloc = nomad.run(make_job(f"job-{uuid.uuid4().hex[:8]}", command))
+    alloc = nomad.run(make_job(f"job-{uuid.uuid4().hex[:8]}", command, **DEAF))
     nomad.wait_log(alloc, f"\n{FIRST}\n")
     # It has nothing in hand: the task waits, and what it wrote is in Nomad's file.
     os.kill(logmon(nomad_agent), signal.SIGKILL)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import Json, NomadApi, make_job
+from tests.nomad.api import DEAF, Json, NomadApi, make_job
 from tests.nomad.conftest import built, plugin_config
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -75,7 +75,8 @@ def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
 
     asyncio.run(pull())
     script = "mkdir /www; hostname >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
-    job = make_job("web", {"image": busybox_image, "command": "sh", "args": ["-c", script]})
+    command = {"image": busybox_image, "command": "sh", "args": ["-c", script]}
+    job = make_job("web", command, **DEAF)
     group = job["TaskGroups"][0]
     group["Networks"] = [
         {"Mode": f"cni/{NETWORK}", "DynamicPorts": [{"Label": "http", "To": 8080}]}

@@ -16,7 +16,7 @@ import pytest
 from actors import identifiers
 from containerd.client import Containerd
 from containerd.records import ContainerRecord
-from tests.nomad.api import make_job
+from tests.nomad.api import DEAF, make_job
 from tests.nomad.conftest import built, plugin_config
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -91,7 +91,7 @@ def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
 ) -> None:
     nomad = agent.api
     command = {"image": busybox_image, "command": "sh", "args": ["-c", "echo up; sleep 600"]}
-    alloc = nomad.start(make_job("kept", command))
+    alloc = nomad.start(make_job("kept", command, **DEAF))
     nomad.wait_log(alloc, "up")
     (kept,) = containerd.ctr("containers", "list", "-q").split()
     pid = task_pid(containerd, kept)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from tests.nomad.api import Json, NomadApi, make_job
+from tests.nomad.api import DEAF, Json, NomadApi, make_job
 from tests.nomad.leftovers import pids_with
 from tests.support.waiting import wait_until
 
@@ -22,6 +22,8 @@ class Workload:
 
     def job(self, script: str, **options: object) -> Json:
         """A job that runs the script."""
+        if "TERM" not in script:
+            options = {**DEAF, **options}
         command = {"image": self.image, "command": "sh", "args": ["-c", f": {self.mark}; {script}"]}
         return make_job(self.name, command, **options)  # type: ignore[arg-type]
 

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 
+from actors.nomad_types import TaskState
 from proto.errors import DriverError
 from tests.support.launcher import worker_pids
 from tests.support.scarce import SmallDisk
 from tests.support.stage import Stage
+from tests.support.victims import LAUNCHER, WORKER, Victims
 from tests.support.waiting import until
+from workers import wire
 
 STATE, ALLOCATIONS = "state", "allocs"
 
@@ -78,6 +81,37 @@ def test_a_full_place_refuses_new_tasks_by_name_and_leaves_running_ones_alone(
         assert (await stage.session.wait(job.id)).exit_code == 3
         await stage.session.destroy(job.id)
         assert stage.containerd.leftovers() == []
+
+    try:
+        stage.play(story())
+    finally:
+        disk.free()
+
+
+def test_a_task_whose_worker_and_launcher_die_on_a_full_disk_gets_both_back_with_room(
+    stage: Stage, places: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = SmallDisk.of(places / STATE)
+
+    async def story() -> None:
+        job = stage.driver.task()
+        await stage.start(job, "sleep 600 & wait; exit 3")
+        around = Victims(stage.driver, job)
+        (places / STATE / wire.LAUNCHER_LOG).unlink()
+        disk.fill()
+        around.kill(LAUNCHER, WORKER)
+        told = (
+            "the launcher of task workers is not reachable: it ended with status 1: cannot serve in"
+        )
+        await until(lambda: told in caplog.text, 10, lambda: caplog.text)
+        assert "No space left on device" in caplog.text
+        assert "make room" in caplog.text
+        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        disk.free()
+        await until(lambda: worker_pids(stage.driver.state_dir), 10, "no worker comes back")
+        await stage.session.stop(job.id)
+        assert (await stage.session.wait(job.id)).exit_code == 143
+        await stage.session.destroy(job.id)
 
     try:
         stage.play(story())

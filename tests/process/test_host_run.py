@@ -414,15 +414,6 @@ def test_what_the_plugin_warns_of_is_shown_only_where_asked_for(host: Host) -> N
     assert "WARNING coped" in host.run(host.task("exit 0"), arguments=("--verbose",))[2]
 
 
-def test_a_stdout_that_is_full_is_told_once_and_ends_nothing(host: Host) -> None:
-    with Path("/dev/full").open("w") as full:
-        process = host.start(host.task("out a\\n", "out b\\n", "exit 4"), stdout=full.fileno())
-        status, _, err = host.ended(process)
-    assert status == 4
-    assert err.count("standard output cannot be written") == 1
-    assert host.journal()[-1] == "destroy t"
-
-
 def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:
     process = host.start(host.task("out a\\n", "wait"))
     assert process.stdout is not None
@@ -431,3 +422,25 @@ def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:
     process.send_signal(signal.SIGINT)
     assert process.wait(DEADLINE_S) == 143
     assert host.journal()[-1] == "destroy t"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "j", "--statz"], '--statz: no such option, did you mean "--stats"?'),
+        (["run", "j", "--alloc-dri=/x"], 'no such option, did you mean "--alloc-dir"?'),
+        (["run", "j", "k"], '"k" is one argument too many'),
+        (["run", "j", "--nothing-like-it"], "--nothing-like-it: no such option\n"),
+        (["doctor", "--jsno"], '--jsno: no such option, did you mean "--json"?'),
+        (["gc", "--yess"], "--yess: no such option"),
+        (["spec", "j", "--vra", "a=b"], 'did you mean "--var"?; "a=b" is one argument too many'),
+        (["rnu"], 'did you mean "run"?'),
+    ],
+)
+def test_an_option_that_is_unknown_is_told_with_the_one_that_was_meant(
+    words: list[str], said: str
+) -> None:
+    argv = [sys.executable, "-I", str(ROOT / "plugin" / "main.py"), *words]
+    ended = subprocess.run(argv, check=False, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert said in ended.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -11,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from actors import teardown
+from actors.launcher_link import LauncherLink
+from proto import frames
+from proto.errors import Code, DriverError
 from proto.release import RELEASE
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, LauncherProcess
@@ -187,3 +192,33 @@ def test_it_says_why_it_cannot_start() -> None:
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "--state-dir" in done.stderr
+
+
+def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_again(
+    launcher: LauncherProcess,
+) -> None:
+    place = launcher.state_dir / wire.LAUNCHER_SOCKET
+    successor = place.rename(place.with_name("successor.sock"))
+    unknown = DriverError("no version in common", code=Code.UNSUPPORTED).to_wire()
+    asked: list[object] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        (request,) = frames.Decoder().feed(await reader.read(65536))
+        asked.append(request["op"])
+        answer: frames.Frame = {"ok": True, **wire.STATED, "release": "0.9.0"}
+        if request["op"] == wire.FORK:
+            answer = {"ok": False, "event": wire.FAILED, "error": unknown}
+        if request["op"] == wire.RETIRE:
+            successor.rename(place)  # as systemd would
+        writer.write(frames.encode(answer))
+        writer.close()
+
+    async def story() -> None:
+        async with await asyncio.start_unix_server(serve, place):
+            spec = wire.WorkerSpec(name="t", dir=str(launcher.task_dir("t")))
+            worker = await LauncherLink(launcher.state_dir).fork(spec)
+            assert (await worker.request(wire.HELLO))["release"] == RELEASE
+            await teardown.end_worker(worker)
+
+    asyncio.run(story())
+    assert asked == [wire.FORK, wire.HELLO, wire.RETIRE]

@@ -6,6 +6,8 @@ The image comes from an archive of the job: containerd is asked for the same as 
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -119,6 +121,23 @@ def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
         await until(lambda: fault.abandoned == fault.calls, 20, "a call outlives its caller")
         stage.containerd.faults.clear()
         await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
+
+    stage.play(story())
+
+
+def test_a_puller_that_is_killed_is_told_with_what_may_have_killed_it(stage: Stage) -> None:
+    async def story() -> None:
+        fault = stage.containerd.hang(STEPS["blob"])
+        starting = asyncio.create_task(start(stage, job_with_archive(stage, "killed")))
+        await until(lambda: fault.calls or starting.done(), 20, "no pull begins")
+        (puller,) = _pullers(stage.session.pid)
+        os.kill(int(puller), signal.SIGKILL)
+        error = await stage.refusal(starting)
+        assert error.recoverable
+        assert "the puller process ended without an answer: killed by signal 9" in str(error)
+        assert "dmesg" in str(error)
+        stage.containerd.faults.clear()
+        assert stage.containerd.leftovers() == []
 
     stage.play(story())
 

@@ -12,7 +12,7 @@ import pytest
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers import wire
+from workers import pipe, wire
 from workers.relay import ROOM_BYTES
 from workers.wire import WorkerSpec
 
@@ -44,7 +44,7 @@ class Relayed:
         for reader in readers:  # the plugin that read them has gone
             os.close(reader)
 
-    def spec(self, **changes: str) -> dict[str, object]:
+    def spec(self, **changes: object) -> dict[str, object]:
         """What a worker is told."""
         spec = WorkerSpec(
             name=self.task.name,
@@ -56,7 +56,7 @@ class Relayed:
         )
         return spec.to_wire() | changes
 
-    def look_after(self, **changes: str) -> Peer:
+    def look_after(self, **changes: object) -> Peer:
         """A worker that carries on and watches."""
         peer, first = self.launcher.fork_with(self.spec(**changes))
         assert first.get("event") == wire.READY, first
@@ -162,6 +162,42 @@ def test_a_worker_with_a_full_fifo_sleeps(relayed: Make) -> None:
     wait_until(lambda: len(out.data) > 4 * ROOM_BYTES, 20, "the log does not go on")
     worker.ask("kill", signal=int(signal.SIGKILL))
     worker.event("drained")
+    finish(worker)
+
+
+def test_a_full_fifo_at_the_end_of_a_log_lets_the_worker_sleep_and_the_reader_find_its_end(
+    relayed: Make,
+) -> None:
+    """As many lines that came alone as it has pages: the last one takes the last of its room."""
+    pages = pipe.USUAL_BYTES // os.sysconf("SC_PAGE_SIZE")
+    made = relayed(LINES.format(count=pages).replace("done", "sleep 0.02; done") + "; exit 3")
+    worker = made.look_after(log_buffer_bytes=pipe.USUAL_BYTES)
+    made.task.start()
+    worker.event("exit")
+    status = Path(f"/proc/{worker.ask('hello')['pid']}/status")
+    seen = [""]
+
+    def same_as_before() -> bool:
+        before, seen[0] = seen[0], switches(status)
+        return bool(before) and before == seen[0]
+
+    wait_until(same_as_before, 5, "the worker does not come to rest")
+    assert LogReader(made.stdout).finish() == numbered(pages)
+    finish(worker)
+
+
+def test_what_comes_after_nobody_waited_for_it_any_more_is_kept_for_a_late_reader(
+    relayed: Make, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    made = relayed(f"(until test -e {go}; do sleep 0.05; done; sleep 0.5; echo late >&2) & exit 3")
+    worker = made.look_after()
+    made.task.start()
+    assert worker.event("drained")["complete"] is False
+    go.touch()
+    wait_until(lambda: str(worker.ask("hello")["relays"]).count("fd/-1") == 2, 10)
+    assert LogReader(made.stderr).finish() == b"late\n"
+    assert LogReader(made.stdout).finish() == b""
     finish(worker)
 
 

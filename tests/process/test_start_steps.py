@@ -6,6 +6,7 @@ A real plugin, launcher and workers, on a containerd that does what a test says.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -96,6 +97,35 @@ def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_when_i
             stage.containerd.books.leases.clear()
 
     stage.play(story())
+
+
+def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_of(stage: Stage) -> None:
+    async def story() -> None:
+        job, other = stage.driver.task(), stage.driver.task("other")
+        letting_go = stage.containerd.hang(rpc.LEASE_DELETE)
+        await stage.start(job)
+        await until(lambda: letting_go.calls, 20, "the start keeps its lease")
+        stage.containerd.faults.spare(letting_go)
+        await stage.session.destroy(job.id)
+        job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+        before = leases(stage)
+        starting = asyncio.create_task(stage.start(job))
+        await stage.start(other)  # in this time it would have come far
+        await stage.session.destroy(other.id)
+        # The lease of the next start has the same name: it must not be deleted for the earlier one.
+        assert [name for name in leases(stage)[len(before) :] if job.container in name] == []
+        letting_go.release()
+        await starting
+        assert [name for name in leases(stage)[len(before) :] if job.container in name] != []
+        await stage.session.destroy(job.id)
+
+    stage.play(story())
+
+
+def leases(stage: Stage) -> list[str]:
+    """The names of all leases that were asked for."""
+    path = rpc.LEASE_CREATE.path
+    return [call.request.id for call in stage.containerd.calls if call.path == path]
 
 
 # --- the steps that containerd has no part in

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from containerd.client import Containerd
+from tests.support.containerd_books import Books
 from tests.support.containerd_versions import bin_dir, program
 from tests.support.waiting import wait_until
 
@@ -120,30 +121,29 @@ class ContainerdDaemon:
 
     def leftovers(self) -> list[str]:
         """What is in the tests' namespace, but for images."""
-        left = [
-            f"{kind} {name}"
-            for kind in ("container", "task", "lease")
-            for name in self._names(kind)
-        ]
-        return left + [f"snapshot {name}" for name in self._snapshots()]
+        with self._books() as books:
+            return [
+                *(f"container {name}" for name in books.containers()),
+                *(f"task {name}" for name in books.tasks()),
+                *(f"lease {name}" for name in books.leases()),
+                *(f"snapshot {name}" for name in books.snapshots()),
+            ]
 
     def remove_all(self) -> None:
         """Clears what a failed test left."""
-        for task in self._names("task"):
-            self.ctr("tasks", "delete", "--force", task, check=False)
-        for container in self._names("container"):
-            self.ctr("containers", "delete", container, check=False)
-        for lease in self._names("lease"):
-            self.ctr("leases", "delete", lease, check=False)
-        for snapshot in self._snapshots():
-            self.ctr("snapshots", "rm", snapshot, check=False)
+        with self._books() as books:
+            for task in books.tasks():
+                self.ctr("tasks", "delete", "--force", task, check=False)
+            for container in books.containers():
+                self.ctr("containers", "delete", container, check=False)
+            for lease in books.leases():
+                self.ctr("leases", "delete", lease, check=False)
+            for snapshot in books.snapshots():
+                self.ctr("snapshots", "rm", snapshot, check=False)
 
-    def _snapshots(self) -> list[str]:
-        lines = self.ctr("snapshots", "list").splitlines()[1:]
-        return [line.split()[0] for line in lines if "Committed" not in line]
-
-    def _names(self, kind: str) -> list[str]:
-        return self.ctr(f"{kind}s", "list", "-q").split()
+    def _books(self) -> Books:
+        bundles = self.base / "state/io.containerd.runtime.v2.task" / self.namespace
+        return Books(self.address, self.namespace, bundles)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the daemon only; shims and tasks stay."""

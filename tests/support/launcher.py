@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 
 from tests.support.waiting import wait_until
+from tests.support.workers import has_ended
 from workers import wire
 
 
@@ -57,4 +58,4 @@ def end_launcher(state_dir: Path) -> None:
         return
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    wait_until(lambda: not Path(f"/proc/{pid}").exists(), 10, f"launcher {pid} does not end")
+    wait_until(lambda: has_ended(pid), 10, f"launcher {pid} does not end")

@@ -1,4 +1,4 @@
-"""Taking away what processes live on: disk, descriptors, the right to fork. Given back at the end.
+"""Taking away what processes live on: disk, descriptors, forks, memory. Given back at the end.
 
 Each takes it from what it is told and from nobody else: a file system of the test's own, the limit
 of one process, a cgroup with one process in it.
@@ -11,7 +11,7 @@ import errno
 import os
 import resource
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
@@ -104,43 +104,67 @@ def no_descriptors(pid: int, left: int = 0) -> Iterator[None]:
 @contextlib.contextmanager
 def no_forks(pid: int, more: int = 0) -> Iterator[None]:
     """A process that can make only so many processes or threads more."""
-    group = _pids_cgroup()
-    home = _cgroup_of(pid)
-    try:
-        (group / "cgroup.procs").write_text(str(pid))
+    with _cgroup("pids", pid) as group:
         now = int((group / "pids.current").read_text())
         (group / "pids.max").write_text(str(now + more))
         yield
-    finally:
         (group / "pids.max").write_text("max")
+
+
+@contextlib.contextmanager
+def little_memory(pid: int, more_bytes: int) -> Iterator[Callable[[], int]]:
+    """A process that gets only so much memory more, together with all that it starts.
+
+    Gives what tells how many of them the kernel has killed for that.
+    """
+    with _cgroup("memory", pid) as group:
+        first = group / "memory.limit_in_bytes"  # of version 1
+        limit = first if first.exists() else group / "memory.max"
+        counts = group / ("memory.oom_control" if first.exists() else "memory.events")
+        for name, value in (("memory.swap.max", "0"), ("memory.swappiness", "0")):
+            if (group / name).exists():
+                (group / name).write_text(value)
+        limit.write_text(str(more_bytes))
+
+        def kills() -> int:
+            lines = dict(line.split() for line in counts.read_text().splitlines())
+            return int(lines["oom_kill"])
+
+        yield kills
+        limit.write_text("-1" if first.exists() else "max")
+
+
+@contextlib.contextmanager
+def _cgroup(controller: str, pid: int) -> Iterator[Path]:
+    """A cgroup with one process in it, which goes back with all that it started."""
+    need_root_here()
+    root = _root_of(controller)
+    home = _cgroup_of(pid, root, controller)
+    group = root / f"cd-test-{secrets.token_hex(4)}"
+    group.mkdir()
+    try:
+        if not list(group.glob(f"{controller}.*")):
+            missing("root", f"the {controller} controller of cgroups is not there")
+        (group / "cgroup.procs").write_text(str(pid))
+        yield group
+    finally:
         for member in (group / "cgroup.procs").read_text().split():
             with contextlib.suppress(ProcessLookupError):
                 (home / "cgroup.procs").write_text(member)
         group.rmdir()
 
 
-def _root_of_pids() -> Path:
-    roots = (Path("/sys/fs/cgroup/pids"), Path("/sys/fs/cgroup"))
+def _root_of(controller: str) -> Path:
+    roots = (Path("/sys/fs/cgroup", controller), Path("/sys/fs/cgroup"))
     found = [root for root in roots if os.access(root / "cgroup.procs", os.W_OK)]
     if not found:
-        missing("root", "no cgroup whose number of processes a test may limit")
+        missing("root", f"no cgroup whose {controller} a test may limit")
     return found[0]
 
 
-def _pids_cgroup() -> Path:
-    need_root_here()
-    group = _root_of_pids() / f"cd-test-{secrets.token_hex(4)}"
-    group.mkdir()
-    if not (group / "pids.max").exists():
-        group.rmdir()
-        missing("root", "the pids controller of cgroups is not there")
-    return group
-
-
-def _cgroup_of(pid: int) -> Path:
-    root = _root_of_pids()
+def _cgroup_of(pid: int, root: Path, controller: str) -> Path:
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        if controllers.split(",") == (["pids"] if root.name == "pids" else [""]):
+        if controllers.split(",") == ([controller] if root.name == controller else [""]):
             return root / path.lstrip("/")
     return root

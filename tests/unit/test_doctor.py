@@ -14,6 +14,7 @@ from actors.doctor import Finding, Verdict
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin.host import doctor_command
+from workers import identity, wire
 
 
 def node(tmp_path: Path, *, cgroup_v2: bool = True, **settings: object) -> Node:
@@ -38,6 +39,9 @@ def machine(tmp_path: Path) -> Path:
         ("proc/sys/kernel/seccomp/actions_avail", "kill_process errno allow\n"),
         ("sys/module/apparmor/parameters/enabled", "Y\n"),
         ("proc/sys/net/bridge/bridge-nf-call-iptables", "1\n"),
+        ("proc/sys/fs/pipe-max-size", "1048576\n"),
+        ("proc/sys/fs/pipe-user-pages-soft", "16384\n"),
+        ("proc/self/status", "Name:\tx\nCapEff:\t000001ffffffffff\n"),
         *((f"opt/cni/bin/{name}", "") for name in ("bridge", "firewall", "host-local")),
         *((f"usr/lib/cni/{name}", "") for name in ("loopback", "portmap")),
     ):
@@ -101,6 +105,31 @@ def test_what_is_missing_is_named_with_advice(
     assert about.verdict is Verdict.WARN
     assert words in about.text
     assert about.advice
+
+
+@pytest.mark.parametrize("launched", [False, True])
+def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
+    tmp_path: Path, machine: Path, launched: bool
+) -> None:
+    made, pid = node(tmp_path), os.getpid()
+    here = machine / "proc" / (str(pid) if launched else "self") / "status"
+    here.parent.mkdir(exist_ok=True)
+    here.write_text("CapEff:\t00000000a80425fb\n")  # what a container has by default
+    if launched:
+        lock = f"{pid} {identity.start_ticks(pid)} 1.1.0\n"
+        (made.state_dir / wire.LAUNCHER_LOCK).write_text(lock)
+    [about] = findings(made, machine)["logs"]
+    assert about.verdict is Verdict.WARN
+    assert "1 MiB of each wait for a reader, not log_buffer.size (16 MiB)" in about.text
+    assert "64 MiB of all pipes of root" in about.text
+    assert (f"the launcher (pid {pid})" in about.text) is launched
+    assert "sysctl fs.pipe-max-size=16777216" in about.advice
+    assert (
+        Verdict.OK is findings(node(tmp_path, log_buffer_bytes=1 << 20), machine)["logs"][0].verdict
+    )
+    here.write_text("CapEff:\t0000000001000000\n")
+    [about] = findings(made, machine)["logs"]
+    assert (about.verdict, about.text) == (Verdict.OK, "16 MiB of each wait for a reader")
 
 
 def test_every_wrong_file_of_a_registry_is_named(tmp_path: Path, machine: Path) -> None:

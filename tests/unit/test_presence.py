@@ -13,6 +13,7 @@ from actors import presence
 from actors.presence import PLUGIN, RUN, Presence
 from proto.errors import DriverError
 from tests.support.plugin_dir import ROOT
+from tests.support.scarce import SmallDisk
 
 _HOLDER = """\
 import sys
@@ -87,3 +88,19 @@ def test_a_directory_that_takes_no_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="cannot write to the driver's state directory") as caught:
         Presence(tmp_path, PLUGIN)
     assert "set state_dir" in str(caught.value.resolution)
+
+
+def test_what_finds_no_room_leaves_the_last_word_as_it_was(tmp_path: Path) -> None:
+    disk = SmallDisk(tmp_path, "16k")
+    try:
+        own = Presence(tmp_path, RUN)
+        own.say(a=1)
+        with pytest.raises(DriverError, match=r"No space left on device \(make room there") as full:
+            own.say(a="x" * 65536)
+        assert full.value.recoverable
+        assert presence.peers(tmp_path)[0].says["a"] == 1
+        own.say(a=2)
+        assert presence.peers(tmp_path)[0].says["a"] == 2
+        own.leave()
+    finally:
+        disk.close()

@@ -71,6 +71,10 @@ class Faults:
         self._faults.insert(0, fault)
         return fault
 
+    def spare(self, fault: Fault) -> None:
+        """No more calls meet this fault; those that hang go on hanging until its release."""
+        self._faults.remove(fault)
+
     def clear(self) -> None:
         """Ends all faults; calls that hang go on."""
         faults, self._faults = self._faults, []

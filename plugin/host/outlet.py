@@ -1,0 +1,88 @@
+"""stdout and stderr of a run: a full disk behind them holds a task's log up, and ends nothing.
+
+What it does not take now comes first once there is room. Whoever shows a log waits for that, and
+the log's FIFO keeps the rest, by the rules for a reader that stands still.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TextIO
+
+from proto.shortage import remedy
+
+_KEPT_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+class Outlet:
+    """One of the two.
+
+    Args:
+        stream: where it leads.
+        told: another one, that hears of what becomes of this; itself without.
+    """
+
+    def __init__(self, stream: TextIO, told: Outlet | None = None) -> None:
+        self._name = stream.name.strip("<>")
+        self._descriptor = stream.fileno()
+        self._told = told or self
+        self._rest = bytearray()
+        self._full = False
+        self._lost = 0
+
+    def put(self, data: bytes) -> None:
+        """Writes, or keeps what is not taken now, up to a mebibyte."""
+        if len(self._rest) > _KEPT_BYTES:
+            self._lost += 1
+        else:
+            self._rest += data
+        self.flush()
+
+    def say(self, text: str) -> None:
+        """Writes a line."""
+        self.put(f"{text}\n".encode(errors="replace"))
+
+    def flush(self) -> bool:
+        """Writes what was kept; whether that is all of it."""
+        try:
+            while self._rest:
+                del self._rest[: os.write(self._descriptor, self._rest)]
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            self._refused(error)
+            return not self._rest
+        if self._full:
+            self._full = False
+            self._told.flush()
+            if self._lost:
+                self._told.say(f"error: {self._name}: {self._lost} lines were lost")
+        return True
+
+    def end(self) -> bool:
+        """Tries a last time; whether nothing was lost."""
+        if self.flush() and not self._lost:
+            return True
+        if self is not self._told:
+            left = f"the last {len(self._rest)} bytes" if self._rest else f"{self._lost} lines"
+            self._told.say(f"error: {self._name}: {left} were lost for want of room")
+        return False
+
+    def _refused(self, error: OSError) -> None:
+        if error.errno not in _FULL:
+            self._end_quietly(error)
+        elif not self._full:
+            self._full = True
+            why = f"{error.strerror}: what comes waits for room ({remedy(error)})"
+            self._told.say(f"error: {self._name}: {why}")
+
+    def _end_quietly(self, error: OSError) -> None:
+        """`run job | head` closes our stdout; the job goes on until it ends or Ctrl-C."""
+        self._rest.clear()
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, self._descriptor)
+        os.close(null)
+        if error.errno != errno.EPIPE and self is not self._told:
+            self._told.say(f"error: {self._name}: {error.strerror}: nothing more is written there")
