@@ -14,6 +14,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
 from typing import Any, TextIO
 
 from proto.errors import DriverError
@@ -126,8 +127,8 @@ def _open_closed() -> None:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
             # The lowest number that is free: this one's.
-            file = os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, os.fdopen(file, "w" if number else "r"))
+            null = Path(os.devnull).open("w" if number else "r")  # noqa: SIM115 - for good
+            setattr(sys, name, null)
 
 
 def terminal_width() -> int:

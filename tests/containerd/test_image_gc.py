@@ -206,9 +206,9 @@ def test_a_clock_that_is_set_an_hour_forward_makes_no_image_older(
     async def due(containerd: Containerd) -> tuple[str, ...]:
         return await ImageCollector(containerd, DELAY_S).due(())
 
-    assert sweeps.ask(due) == ()
+    assert sweeps.daemon.ask(due) == ()
     monkeypatch.setattr("time.time", lambda: now + 2 * DELAY_S)
-    assert sweeps.ask(due) == ()
+    assert sweeps.daemon.ask(due) == ()
     record = store.record(name)
     assert record is not None
     assert record.labels[UNUSED_SINCE].startswith(f"{identity.boot_id()}/")

@@ -47,6 +47,11 @@ def test_a_closed_stdout_is_like_one_that_nobody_reads(words: tuple[str, ...], s
     assert ended(words, None, lambda: os.close(1)) == (status, "")
 
 
+def test_a_run_without_stdout_says_what_is_wrong() -> None:
+    status, err = ended(("run", "/none"), None, lambda: os.close(1))
+    assert (status, err) == (125, "error: /none: cannot be read: No such file or directory\n")
+
+
 @pytest.mark.parametrize("words", [words for words, _ in COMMANDS])
 def test_a_full_disk_below_stdout_is_a_sentence(words: tuple[str, ...]) -> None:
     full = os.open("/dev/full", os.O_WRONLY)
