@@ -70,10 +70,10 @@ print(urllib.request.urlopen("http://127.0.0.1:4646" + sys.argv[1]).read().decod
 """
 # Counts until it is told to end by a file, then ends with a code that nothing else has.
 _COUNT = f"""
-trap : TERM
 while [ ! -e "$NOMAD_ALLOC_DIR/end" ]; do i=$((i + 1)); echo "line $i"; busybox sleep 0.05; done
 exit {EXIT_CODE}
 """
+_STUBBORN = f"trap : TERM; {_COUNT}"
 _LEFT = f"""
 namespace=nomad; [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || namespace=nomad.slice
 ls {STATE}/tasks
@@ -132,7 +132,7 @@ class Job:
         guest: with an agent that has the driver.
         restarts: how often Nomad starts its task again.
         network: the mode of its group's network.
-        kill_timeout_s: when it is killed, for it does not end when it is asked to stop.
+        stubborn_s: its kill_timeout, for it does not end when it is asked to; 0 for one that does.
     """
 
     def __init__(
@@ -140,10 +140,11 @@ class Job:
         guest: GuestShell,
         restarts: int = 0,
         network: str = "host",
-        kill_timeout_s: int = 3,
+        stubborn_s: int = 0,
     ) -> None:
         self._guest = guest
-        text = guest.shell(f"/root/tests/make-job {IMAGE} '{_COUNT}'")
+        script = _STUBBORN if stubborn_s else _COUNT
+        text = guest.shell(f"/root/tests/make-job {IMAGE} '{script}'")
         document = json.loads(text)
         group = document["Job"]["TaskGroups"][0]
         group["RestartPolicy"] = {
@@ -153,7 +154,8 @@ class Job:
             "Interval": 3_600_000_000_000,
         }
         group["Networks"] = [{"Mode": network}]
-        group["Tasks"][0]["KillTimeout"] = kill_timeout_s * 1_000_000_000
+        if stubborn_s:
+            group["Tasks"][0]["KillTimeout"] = stubborn_s * 1_000_000_000
         group["ReschedulePolicy"] = {"Attempts": 0, "Unlimited": False}
         guest.shell(f"cat >/root/job.json <<'END'\n{json.dumps(document)}\nEND")
         guest.wait(lambda: bool(release(guest)), "the node takes no tasks")
