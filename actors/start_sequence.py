@@ -32,6 +32,7 @@ from actors import (
     private_files,
     state_directory,
     teardown,
+    worker_link,
 )
 from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
@@ -404,7 +405,7 @@ async def _ask_whether_alive(link: WorkerLink, failure: DriverError) -> None:
         raise DriverError(
             "the task's worker went away in the middle of the start",
             details=str(failure),
-            resolution="start the task again",
+            resolution=f"start the task again. {worker_link.WHERE_THAT_REPEATS}",
             recoverable=True,
             code=Code.UNAVAILABLE,
         ) from lost

@@ -17,6 +17,10 @@ from proto import frames
 from proto.errors import Code, DriverError
 from workers import wire
 
+WHERE_THAT_REPEATS = (
+    "Where that repeats see dmesg: the kernel may kill them for want of memory (MemoryMax of the"
+    " launcher's unit)"
+)
 REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 65536
 
@@ -151,8 +155,7 @@ class WorkerLink:
 def _gone(op: str) -> DriverError:
     return DriverError(
         f"the task's worker went away before it answered {op}",
-        resolution="the driver makes a new one; try again. Where that repeats see dmesg: the kernel"
-        " may kill them for want of memory (MemoryMax of the launcher's unit)",
+        resolution=f"the driver makes a new one; try again. {WHERE_THAT_REPEATS}",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

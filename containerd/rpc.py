@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -174,8 +175,8 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
     grpc.StatusCode.DATA_LOSS: (Code.CORRUPT, False),
 }
 _DETAILS_LIMIT = 2000
-# The kernel's words to this process, as gRPC passes them on.
-_NO_DESCRIPTOR = "Too many open files"
+# What this process may lack, told in the kernel's words that gRPC passes on. The first are longer.
+_OWN_LACKS = (errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 # In the words of runc and crun.
 _NO_PROGRAM = re.compile(r'container process(?: caused)?: exec: "|executable file `')
 _REFUSED = "Permission denied"
@@ -194,11 +195,12 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
     status = error.code()
     text = str(error.details() or "")[:_DETAILS_LIMIT]
     code, recoverable = _CODES.get(status, (Code.INTERNAL, False))
-    if code is Code.UNAVAILABLE and _NO_DESCRIPTOR in text and _nobody_there(text):
+    lack = next((number for number in _OWN_LACKS if os.strerror(number) in text), 0)
+    if code is Code.UNAVAILABLE and lack and _nobody_there(text):
         return DriverError(
             f"containerd at {address} cannot be asked to {what}",
-            details=_NO_DESCRIPTOR,
-            resolution=remedy(OSError(errno.EMFILE, _NO_DESCRIPTOR)),
+            details=os.strerror(lack),
+            resolution=remedy(OSError(lack, os.strerror(lack))),
             recoverable=True,
             code=code,
         )

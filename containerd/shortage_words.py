@@ -9,6 +9,8 @@ _ADVICE = {
     "no space left on device": "make room on containerd's disks: df shows the bytes, df -i the"
     " files",
     "disk quota exceeded": "make room on containerd's disks, or raise the quota",
+    "too many open files in system": "the whole machine has no open file left: see fs.file-nr,"
+    " raise fs.file-max",
     "too many open files": "raise the limit of open files (LimitNOFILE of containerd's unit)",
     "resource temporarily unavailable": "raise the limit of processes (TasksMax of containerd's"
     " unit, pids.max; the task's pids_limit)",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import select
 import struct
+import time
 
 from proto import frames
 from proto.errors import Code, DriverError
@@ -33,7 +34,7 @@ MAX_CONNECTIONS = 64
 _BACKLOG = 512  # connect() does not wait when it is full, it fails with EAGAIN
 _CHUNK_BYTES = 4096
 _UCRED = struct.Struct("3i")
-_STDIN = 0
+_STDIN, _STDOUT = 0, 1
 _HEAR_MS = 100
 
 
@@ -244,15 +245,17 @@ def accept(listener: bare.socket) -> bare.socket | None:
 def turn_away(listener: bare.socket, error: OSError) -> None:
     """Tells whoever waits that there is no descriptor for it: left there, the loop would spin.
 
-    Standard input, /dev/null, is given up for it and taken again.
+    Standard input, /dev/null, is given up for it, and is standard output's again: to open it could
+    fail. Where the whole machine has no open file left, nobody can be told; then it waits a moment.
     """
     os.close(_STDIN)
     try:
         refuse(bare.accept(listener), _short_of(error))
-    except OSError:
-        return  # it has gone
+    except OSError as again:
+        if remedy(again) and not would_block(again):
+            time.sleep(_HEAR_MS / 1000)
     finally:
-        os.open(os.devnull, os.O_RDONLY)
+        os.dup2(_STDOUT, _STDIN)
 
 
 def refuse(sock: bare.socket, error: DriverError) -> None:

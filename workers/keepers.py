@@ -62,6 +62,10 @@ class Keeper:
         DriverError: there is no such FIFO, or it is something else.
     """
 
+    # Of the last stages only: what is set here takes no memory of workers whose task runs.
+    _place = -1  # names the FIFO when neither end is held any more
+    _farewells = 0
+
     def __init__(
         self,
         loop: Loop,
@@ -76,8 +80,6 @@ class Keeper:
         self._on_hang_up = on_hang_up
         self._reader = _open_fifo(path)
         self._writer = -1
-        self._place = -1  # names the FIFO when neither end is held any more
-        self._farewells = 0
         self._timer: Timer | None = None
         self._pause_s = _SETTLE_S
         self._last_unread = 0
@@ -124,8 +126,9 @@ class Keeper:
             os.close(self._reader)
         if self._place >= 0:
             os.close(self._place)
+            self._place = -1
         self._let_go()
-        self._reader = self._place = -1
+        self._reader = -1
 
     def _on_event(self, events: int) -> None:
         if not events & HANG_UP:

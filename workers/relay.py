@@ -51,9 +51,12 @@ class Relay:
         except DriverError:
             os.close(self._sink)
             raise
+        # The kernel tells HUP only to a descriptor that was there before some writer: the shim may
+        # have closed, with its last lines still in the FIFO.
+        writer = pipe.open_writer(self._source)
+        if writer >= 0:
+            os.close(writer)
         loop.watch(self._source, READ, self._move)
-        # A FIFO that the shim has closed before wakes nobody up.
-        self._move(0)
 
     def held(self) -> str:
         """A path by which others open the source that is open here; it keeps what is in there."""

@@ -121,7 +121,11 @@ class BridgeNetwork:
         self._note(alloc_id, {"result": result, "allowed": allowed})
 
     def delete(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> list[DriverError]:
-        """Detaches a namespace; every plugin is asked, whatever the ones before it said."""
+        """Detaches a namespace; every plugin is asked, whatever the ones before it said.
+
+        One that is gone already is an empty name to them, as the specification allows.
+        """
+        there = namespaces.is_one(netns)
         failures: list[DriverError] = []
 
         def tried(work: Callable[..., object], *arguments: object) -> None:
@@ -134,7 +138,10 @@ class BridgeNetwork:
             if alloc_id in self._allowed:
                 tried(forwarding.forget, alloc_id, self._allowed.pop(alloc_id))
             for plugin in reversed(self._chain()):
-                tried(self._call, "DEL", self._config(plugin, alloc_id, ports), alloc_id, netns)
+                config = self._config(plugin, alloc_id, ports)
+                tried(self._call, "DEL", config, alloc_id, netns if there else "")
+            if not there:
+                tried(forwarding.forget_masquerading, NETWORK, alloc_id)
             self._results.pop(alloc_id, None)
             if not self._addresses():
                 shutil.rmtree(self._state, ignore_errors=True)

@@ -37,8 +37,8 @@ from proto.shortage import exhausted
 
 _EPILOG = """\
 exit status: the task's own; of several tasks the first that is not 0; 128+n for a task that
-signal n ended; 125 when the driver failed or the job is wrong; 130 when Ctrl-C came before anything
-ran; 2 when the options are wrong
+signal n ended; 125 when the driver failed, the job is wrong or output was lost; 130 when Ctrl-C
+came before anything ran; 2 when the options are wrong
 
 Ctrl-C stops the tasks as Nomad would (kill_signal, SIGKILL after kill_timeout), a second one kills
 them, a third one leaves. A task that ends is not restarted: that is for a Nomad agent to do.

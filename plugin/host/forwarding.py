@@ -1,12 +1,17 @@
-"""Letting published ports through a firewall that forwards nothing by itself, such as Docker's.
+"""Rules of iptables that the CNI plugins do not see to.
 
-CNI's firewall plugin lets answers through and what an allocation sends, but no new connection to
-it; CNI-ADMIN is its chain for rules of others. Connections of this machine itself need none.
+Published ports get through a firewall that forwards nothing by itself, such as Docker's: CNI's
+firewall plugin lets answers through and what an allocation sends, but no new connection to it;
+CNI-ADMIN is its chain for rules of others. Connections of this machine itself need none.
+
+And the bridge plugin knows of an allocation's masquerading by the address in its namespace alone:
+once that is gone its DEL ends well and leaves the rules.
 """
 
 from __future__ import annotations
 
 import ipaddress
+import shlex
 import shutil
 from collections.abc import Sequence
 
@@ -49,6 +54,29 @@ def forget(alloc_id: str, address: str) -> None:
         _iptables("-D", alloc_id, address)
 
 
+def forget_masquerading(network: str, alloc_id: str) -> None:
+    """Takes away an allocation's jump in POSTROUTING and the chain that it leads to, if any.
+
+    Raises:
+        DriverError: iptables does not.
+    """
+    comment = f'name: "{network}" id: "{alloc_id}"'
+    for line in _nat("-S", "POSTROUTING").splitlines():
+        words = shlex.split(line)
+        if words[0] == "-A" and comment in words:
+            chain = words[words.index("-j") + 1]
+            for change in (["-D", *words[1:]], ["-F", chain], ["-X", chain]):
+                _nat(*change)
+
+
+def _nat(*words: str) -> str:
+    argv = [find() or "iptables", "-w", _LOCK_S, "-t", "nat", *words]
+    ended = program.run(argv, timeout_s=_LIMIT_S)
+    if ended.status != 0:
+        raise _refused(f"iptables -t nat {' '.join(words[:2])}", "the allocation's address", ended)
+    return ended.stdout
+
+
 def _rule(action: str, alloc_id: str, address: str) -> list[str]:
     # Only what was redirected to a port of the job, not all that is routed to its address.
     redirected = ("-m", "conntrack", "--ctstate", "DNAT")
@@ -59,9 +87,13 @@ def _rule(action: str, alloc_id: str, address: str) -> list[str]:
 def _iptables(action: str, alloc_id: str, address: str) -> None:
     ended = program.run(_rule(action, alloc_id, address), timeout_s=_LIMIT_S)
     if ended.status != 0:
-        raise DriverError(
-            f"iptables {action} {_CHAIN}: the published ports",
-            details=ended.stderr.strip()[-500:],
-            resolution="see what iptables-save says of this chain",
-            code=Code.INTERNAL,
-        )
+        raise _refused(f"iptables {action} {_CHAIN}", "the published ports", ended)
+
+
+def _refused(command: str, what: str, ended: program.Ended) -> DriverError:
+    return DriverError(
+        f"{command}: {what}",
+        details=ended.stderr.strip()[-500:],
+        resolution="see what iptables-save says of this chain",
+        code=Code.INTERNAL,
+    )

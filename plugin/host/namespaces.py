@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -17,6 +19,14 @@ _LIMIT_S = 60.0
 def path(alloc_id: str) -> str:
     """Where the namespace of an allocation is, as a Nomad client names it."""
     return f"{DIRECTORY}/{alloc_id}"
+
+
+def is_one(place: str) -> bool:
+    """Whether a network namespace is mounted there: a plain file is what an unmount leaves."""
+    with contextlib.suppress(OSError):
+        # All namespaces are of one file system, and of no other.
+        return os.stat(place).st_dev == os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116
+    return False
 
 
 def add(names: Sequence[str]) -> None:

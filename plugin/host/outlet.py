@@ -66,8 +66,8 @@ class Outlet:
         if self.flush() and not self._lost:
             return True
         if self is not self._told:
-            left = f"the last {len(self._rest)} bytes" if self._rest else f"{self._lost} lines"
-            self._told.say(f"error: {self._name}: {left} were lost for want of room")
+            lost = f"{self._lost} lines and {len(self._rest)} bytes before them"
+            self._told.say(f"error: {self._name}: {lost} were lost for want of room")
         return False
 
     def _refused(self, error: OSError) -> None:

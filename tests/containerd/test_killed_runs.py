@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from plugin.host import cni
+from containerd import kernel
+from plugin.host import cni, namespaces
 from tests.containerd.test_bridge import HeldPlugin, group, task
 from tests.support.driver import Driver
 from tests.support.host_run import Run
@@ -212,3 +213,17 @@ def test_an_allocation_that_was_to_be_kept_is_kept(runs: Runs, image: str) -> No
     kill(killed)
     assert runs.rows() == [("container", "removed"), ("network", "removed"), ("run", "removed")]
     assert set(killed.alloc_ids) <= runs.allocations()
+
+
+def test_a_network_whose_namespace_somebody_has_removed_is_swept_all_the_same(
+    runs: Runs, image: str
+) -> None:
+    run = runs.started(image)
+    kill(run)
+    place = Path(namespaces.path(run.alloc_ids[0]))
+    kernel.unmount(str(place))
+    place.unlink()
+    assert "MASQUERADE" in runs.network.rules()
+    assert ("network", "removed") in runs.rows()
+    assert run.left() == []
+    assert runs.peers() == set()

@@ -246,10 +246,12 @@ def test_stats_are_the_kernels_own_numbers(driver: Driver, busybox_image: str) -
             samples = []
             async for sample in session.stats(job.id, 0.2):
                 samples.append(sample)
-                if len(samples) > 2 and (sample.memory.usage or 0) > 20_000_000:
+                full = (sample.memory.usage or 0) > 20_000_000
+                # On a machine that others use too, its loop may get little of a core for a while.
+                if len(samples) > 2 and full and sample.cpu.percent > 20:
                     break
             assert samples[0].cpu.percent == 0
-            assert 20 < samples[-1].cpu.percent < 130
+            assert samples[-1].cpu.percent < 130
             assert 20_000_000 <= (samples[-1].memory.usage or 0) <= 64 * 1024 * 1024
             await driver.end(job)
 

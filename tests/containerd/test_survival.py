@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -125,9 +126,10 @@ def _pid(driver: Driver, job: Job) -> str:
 
 async def _serves(driver: Driver, job: Job, readers: Readers) -> None:
     """Stats and exec work, and the log goes on."""
-    stats = driver.session.stats(job.id, 0.1)
-    assert (await anext(stats)).memory.usage
-    await stats.aclose()
+    async with asyncio.timeout(20), contextlib.aclosing(driver.session.stats(job.id, 0.1)) as stats:
+        # A new worker has no figures before it watches.
+        while not (await anext(stats)).memory.usage:
+            pass
     assert (await driver.session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
     await _more(readers, 1)
 

@@ -35,6 +35,8 @@ server {
 client {
   enabled = true
   network_interface = "lo"
+  cni_path = "/usr/lib/cni"
+  max_kill_timeout = "10m"
   cpu_total_compute = 8000
   memory_total_mb = 4096
   options = {
@@ -66,11 +68,12 @@ _ASK = """
 import sys, urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:4646" + sys.argv[1]).read().decode())
 """
-# Counts until it is told to end, then ends with a code that nothing else has.
+# Counts until it is told to end by a file, then ends with a code that nothing else has.
 _COUNT = f"""
 while [ ! -e "$NOMAD_ALLOC_DIR/end" ]; do i=$((i + 1)); echo "line $i"; busybox sleep 0.05; done
 exit {EXIT_CODE}
 """
+_STUBBORN = f"trap : TERM; {_COUNT}"
 _LEFT = f"""
 namespace=nomad; [ "$(stat -f -c %T /sys/fs/cgroup)" != cgroup2fs ] || namespace=nomad.slice
 ls {STATE}/tasks
@@ -112,6 +115,11 @@ def release(guest: GuestShell) -> str:
     return str(node["Attributes"].get("driver.containerd-driver.version", ""))
 
 
+def processes(guest: GuestShell) -> str:
+    """The job's process and its worker."""
+    return guest.shell("pgrep -f '^/bin/sh -c .*busybox slee[p]'; pgrep -x cd-worker")
+
+
 def left(guest: GuestShell) -> str:
     """What there is of tasks, anywhere."""
     return guest.shell(_LEFT)
@@ -123,11 +131,20 @@ class Job:
     Args:
         guest: with an agent that has the driver.
         restarts: how often Nomad starts its task again.
+        network: the mode of its group's network.
+        stubborn_s: its kill_timeout, for it does not end when it is asked to; 0 for one that does.
     """
 
-    def __init__(self, guest: GuestShell, restarts: int = 0) -> None:
+    def __init__(
+        self,
+        guest: GuestShell,
+        restarts: int = 0,
+        network: str = "host",
+        stubborn_s: int = 0,
+    ) -> None:
         self._guest = guest
-        text = guest.shell(f"/root/tests/make-job {IMAGE} '{_COUNT}'")
+        script = _STUBBORN if stubborn_s else _COUNT
+        text = guest.shell(f"/root/tests/make-job {IMAGE} '{script}'")
         document = json.loads(text)
         group = document["Job"]["TaskGroups"][0]
         group["RestartPolicy"] = {
@@ -136,6 +153,9 @@ class Job:
             "Delay": 1_000_000_000,
             "Interval": 3_600_000_000_000,
         }
+        group["Networks"] = [{"Mode": network}]
+        if stubborn_s:
+            group["Tasks"][0]["KillTimeout"] = stubborn_s * 1_000_000_000
         group["ReschedulePolicy"] = {"Attempts": 0, "Unlimited": False}
         guest.shell(f"cat >/root/job.json <<'END'\n{json.dumps(document)}\nEND")
         guest.wait(lambda: bool(release(guest)), "the node takes no tasks")
@@ -190,6 +210,13 @@ class Job:
             "echo $((6*7))",
         )
         self._guest.wait(lambda: "42" in self._guest.run(*words).stdout, "exec does not answer")
+
+    def stop(self) -> None:
+        """Has Nomad stop it; returns when it has been asked to end."""
+        self._guest.shell("nomad job stop -detach test")
+        self._guest.wait(
+            lambda: any(one["Type"] == "Killing" for one in self.events()), "it is not stopped"
+        )
 
     def finish(self) -> None:
         """Has it end by itself; Nomad may start it again then."""

@@ -1,10 +1,11 @@
-"""The machine restarts under a running task: a real agent starts it again, nothing old is left.
+"""What an emulated machine can do and a container cannot: crash, reboot, sleep, have its clock set.
 
-On an emulated machine with cgroups of version 2: five to ten minutes.
+A real agent runs a task on cgroups of version 2. Takes ten to fifteen minutes.
 """
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,8 +16,8 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging import agent
-from tests.packaging.agent import EXIT_CODE, Job
-from tests.packaging.conftest import STATE
+from tests.packaging.agent import EXIT_CODE, Job, processes
+from tests.packaging.conftest import STATE, UNIT
 from tests.support.guest import ROOT, overlay, root_of
 from tests.support.machine import QEMU, Machine
 from tests.support.needs import missing
@@ -25,6 +26,8 @@ pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(3600
 
 SUITE = "bookworm-vm"
 CRASH, PEACE = "echo b >/proc/sysrq-trigger", "systemctl reboot"
+KILLED = 128 + 9
+FORWARD, BACK = "date -s '+1 hour'", "date -s '-1 hour'"
 # One of each of what a task has, and no leases, which are let go once it runs.
 OF_ONE_TASK = f"""
 ls {STATE}/tasks | wc -l
@@ -36,6 +39,11 @@ pgrep -xc cd-worker
 ctr -n nomad.slice leases ls -q | wc -l
 """
 NOT_FOUND = "journalctl -b -u nomad --no-pager | grep 'task not found for given id'"
+NETWORKS = (
+    "ls /run/netns /var/lib/cni/results; ls /var/lib/cni/networks/nomad | grep '^[0-9]'; true"
+)
+ADDRESS = "nsenter --net=/run/netns/{} ip -4 -o address show dev eth0"
+SLEPT = "import time; print(time.clock_gettime(time.CLOCK_BOOTTIME) - time.monotonic())"
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,14 @@ def machine(package: Path) -> Iterator[Machine]:
         shutil.copy(package, root / "root/package.deb")
         subprocess.run(["chroot", str(root), "dpkg", "-i", "/root/package.deb"], check=True)
         subprocess.run(["chroot", str(root), "systemctl", "enable", "nomad"], check=True)
+        line = re.search(r"echo '(.+)' >(/etc/tmpfiles.d/\S+)", (ROOT / "README.md").read_text())
+        assert line is not None
+        (root / line[2].lstrip("/")).write_text(f"{line[1]}\n")
         with Machine(root, Path(work)) as running:
+            assert running.shell("stat -f -c %T /sys/fs/cgroup") == "cgroup2fs"
+            running.wait(lambda: agent.release(running) == RELEASE, "the agent has no driver")
+            make = f"/root/tests/make-image {agent.IMAGE} | ctr -n nomad.slice images import -"
+            running.shell(make)
             yield running
 
 
@@ -63,21 +78,110 @@ def runs_once(machine: Machine, job: Job) -> None:
     assert machine.shell(OF_ONE_TASK).split() == ["1", "1", "1", "1", "1", "1", "0"]
 
 
+def address_of(machine: Machine, job: Job) -> str:
+    """That of the job's network: the task is in it, and it is the only one there is."""
+    found = re.search(r"inet ([\d.]+)/", machine.shell(ADDRESS.format(job.alloc)))
+    assert found is not None
+    process = processes(machine).split()[0]
+    inodes = machine.shell(f"stat -Lc %i /proc/{process}/ns/net /run/netns/{job.alloc}").split()
+    assert inodes[0] == inodes[1]
+    there = set(machine.shell(NETWORKS).split()) - {"/run/netns:", "/var/lib/cni/results:"}
+    assert there == {job.alloc, f"nomad-{job.alloc}-eth0", found[1]}
+    rules = machine.shell("iptables-save")
+    assert set(re.findall(r"([\d.]+)/32", rules)) == {found[1]}
+    assert len(re.findall(r"^:CNI-[0-9a-f]{24} ", rules, re.MULTILINE)) == 1
+    return found[1]
+
+
+def has_no_network(machine: Machine) -> None:
+    """Nothing is left of any allocation's; the agent sees to that after the task's end."""
+    empty = ["/run/netns:", "/var/lib/cni/results:"]
+    machine.wait(lambda: machine.shell(NETWORKS).split() == empty, "a network is left")
+    machine.wait(lambda: "/32" not in machine.shell("iptables-save"), "rules are left")
+
+
+def goes_on_as_it_was(machine: Machine, job: Job, before: str) -> None:
+    """The job's task has the processes of before, and all of it works."""
+    job.goes_on()
+    job.answers()
+    assert processes(machine) == before
+    assert job.codes() == []
+
+
 def test_a_task_is_started_again_after_a_crash_and_after_a_reboot(machine: Machine) -> None:
-    assert machine.shell("stat -f -c %T /sys/fs/cgroup") == "cgroup2fs"
-    machine.wait(lambda: agent.release(machine) == RELEASE, "the agent has no driver")
-    machine.shell(f"/root/tests/make-image {agent.IMAGE} | ctr -n nomad.slice images import -")
-    job = Job(machine, restarts=5)
+    job = Job(machine, restarts=5, network="bridge")
     runs_once(machine, job)
+    address_of(machine, job)
     for how in (CRASH, PEACE):
-        machine.shell("sync")
+        former = machine.shell(f"touch {STATE}/former; sync; ls {STATE}/live").split()
         machine.reboot(how)
         runs_once(machine, job)
         assert "the machine was restarted" in machine.shell(NOT_FOUND)
+        address_of(machine, job)
+        assert not set(former) & set(machine.shell(f"ls {STATE}/live").split())
+        assert machine.run("test", "-e", f"{STATE}/former").returncode == 1
     job.answers()
     job.finish()
     assert job.codes()[-1] == EXIT_CODE
     # Started again in its place it ends at once: Nomad has waited for its cgroup and found it.
     ended = len(job.codes())
     machine.wait(lambda: len(job.codes()) > ended, "a task that has ended is not started again")
+    job.purge()
+    has_no_network(machine)
+
+
+def test_a_task_goes_on_and_is_recovered_when_the_clock_is_set(machine: Machine) -> None:
+    job = Job(machine)
+    before = processes(machine)
+    for how in (FORWARD, BACK, BACK, FORWARD):
+        machine.shell(how)
+        goes_on_as_it_was(machine, job, before)
+        machine.shell(f"systemctl restart nomad {UNIT}")
+        machine.wait(lambda: agent.release(machine) == RELEASE, "the agent has no driver")
+        goes_on_as_it_was(machine, job, before)
+    job.finish()
+    assert job.codes() == [EXIT_CODE]
+    job.purge()
+
+
+@pytest.mark.parametrize(("how", "undo"), [(FORWARD, BACK), (BACK, FORWARD)])
+def test_a_stop_takes_neither_more_nor_less_time_when_the_clock_is_set(
+    machine: Machine, how: str, undo: str
+) -> None:
+    job = Job(machine, stubborn_s=500)
+    job.stop()
+    machine.shell(how)
+    job.goes_on()
+    job.finish()
+    assert job.codes() == [EXIT_CODE], "it was killed before its time"
+    job.purge()
+    job = Job(machine, stubborn_s=15)
+    job.stop()
+    machine.shell(undo)
+    machine.wait(lambda: job.codes() == [KILLED], "it is not killed when its time is over")
+    job.purge()
+
+
+def test_a_task_and_the_launcher_go_on_after_the_machine_has_slept(machine: Machine) -> None:
+    watchdog_s = 60
+    assert machine.show(UNIT, "WatchdogUSec") == f"{watchdog_s // 60}min"
+    job = Job(machine)
+    before, launcher = processes(machine), machine.show(UNIT, "MainPID")
+    slept_s = float(machine.shell(f"python3 -c '{SLEPT}'"))
+    machine.shell(f"rtcwake -m mem -s {watchdog_s + 15}")
+    assert float(machine.shell(f"python3 -c '{SLEPT}'")) - slept_s > watchdog_s
+    goes_on_as_it_was(machine, job, before)
+    assert machine.show(UNIT, "MainPID") == launcher, "the watchdog counted the sleep"
+    job.finish()
+    assert job.codes() == [EXIT_CODE]
+    job.purge()
+
+
+def test_a_task_that_is_being_stopped_when_the_machine_goes_to_sleep_is_killed(
+    machine: Machine,
+) -> None:
+    job = Job(machine, stubborn_s=15)
+    job.stop()
+    machine.shell("rtcwake -m mem -s 5")
+    machine.wait(lambda: job.codes() == [KILLED], "it is not killed when its time is over")
     job.purge()

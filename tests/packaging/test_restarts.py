@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,14 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging import agent
-from tests.packaging.agent import EXIT_CODE, Job
+from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.conftest import PACKAGE, UNIT
 from tests.support.guest import Guest
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 
+PAUSE_S = 4.0
 UNITS = ["nomad.service", "containerd.service", UNIT]
 
 
@@ -31,11 +34,6 @@ def host(guest: Guest, root: Path) -> Iterator[Guest]:
     guest.wait(lambda: agent.release(guest) == RELEASE, "the agent has no driver")
     yield guest
     guest.shell("systemctl stop nomad")
-
-
-def processes(guest: Guest) -> str:
-    """The task's own and its worker."""
-    return guest.shell("pgrep -f '^/bin/sh -c .*busybox slee[p]'; pgrep -x cd-worker")
 
 
 def has_come_back(guest: Guest, unit: str, before: str) -> bool:
@@ -75,23 +73,38 @@ def test_a_task_lives_through_the_death_of(host: Guest, unit: str) -> None:
     host.wait(lambda: has_come_back(host, unit, before), f"{unit} is not back")
 
 
-@pytest.mark.usefixtures("job")
-def test_a_task_lives_through_the_watchdogs_end_of_a_launcher_that_hangs(host: Guest) -> None:
+@pytest.fixture
+def watched_closely(host: Guest) -> Iterator[None]:
+    """A watchdog that waits for a second."""
     drop_in = f"/run/systemd/system/{UNIT}.d"
     host.shell(
         f"mkdir -p {drop_in}; printf '[Service]\nWatchdogSec=1\n' > {drop_in}/w.conf;"
         f"systemctl daemon-reload; systemctl restart {UNIT}"
     )
-    try:
-        before = host.show(UNIT, "MainPID")
-        host.shell(f"kill -STOP {before}")
-        host.wait(lambda: has_come_back(host, UNIT, before), "the launcher was not replaced")
-        assert "watchdog" in host.shell(f"journalctl -u {UNIT} --no-pager").lower()
-    finally:
-        host.shell(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
+    yield
+    host.shell(f"rm -r {drop_in}; systemctl daemon-reload; systemctl restart {UNIT}")
+
+
+@pytest.mark.usefixtures("job", "watched_closely")
+def test_a_task_lives_through_the_watchdogs_end_of_a_launcher_that_hangs(host: Guest) -> None:
+    before = host.show(UNIT, "MainPID")
+    host.shell(f"kill -STOP {before}")
+    host.wait(lambda: has_come_back(host, UNIT, before), "the launcher was not replaced")
+    assert "watchdog" in host.shell(f"journalctl -u {UNIT} --no-pager").lower()
+
+
+@pytest.mark.usefixtures("job", "watched_closely")
+def test_a_task_lives_through_a_pause_that_is_longer_than_the_watchdogs_time(host: Guest) -> None:
+    with host.paused():
+        until = time.monotonic() + PAUSE_S
+        wait_until(lambda: time.monotonic() > until, 2 * PAUSE_S, "time stands still")
+    host.wait(lambda: host.show(UNIT, "ActiveState") == "active", "no launcher")
+    host.wait(lambda: agent.release(host) == RELEASE, "the agent has no driver")
 
 
 @pytest.mark.usefixtures("job")
 def test_a_task_lives_through_a_restart_of_all_at_once(host: Guest) -> None:
-    host.shell(f"systemctl restart {PACKAGE}-launcher.socket {' '.join(UNITS)}")
+    # Not `restart`: systemd restarts no socket whose service still runs.
+    units = f"{PACKAGE}-launcher.socket {' '.join(UNITS)}"
+    host.shell(f"systemctl stop {units}; systemctl start {units}")
     host.wait(lambda: agent.release(host) == RELEASE, "the agent has no driver")

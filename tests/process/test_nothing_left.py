@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,7 @@ from proto.frames import Frame
 from tests.support.fake_shim import FakeTask
 from tests.support.scarce import SmallDisk, no_descriptors, no_forks
 from tests.support.waiting import wait_until
-from tests.support.workers import LauncherProcess, Peer
+from tests.support.workers import ROOT, LauncherProcess, Peer
 from workers import journal, wire
 
 
@@ -227,3 +229,35 @@ def test_a_launcher_that_may_not_fork_says_so_and_forks_again_when_it_may(
         assert "the launcher cannot fork a worker: Resource temporarily unavailable" in str(error)
         assert "TasksMax" in str(error)
         peer.socket.close()
+
+
+# --- open files of the whole machine: there is no limit of a test's own
+
+_NONE_LEFT = """\
+import errno, os, sys, time
+sys.path.insert(0, sys.argv[1])
+from workers import control, pipe
+
+def none(*_, **__):
+    raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+class Listener:
+    _accept = none
+
+waits = []
+os.open, time.sleep = none, waits.append
+for _ in range(3):
+    assert control.accept(Listener()) is None
+assert len(waits) == 3, "a listener that stays ready is a loop that spins"
+assert os.fstat(0).st_ino == os.fstat(1).st_ino, "standard input is somebody else's"
+assert pipe.discard(0, 1) == 0
+"""
+
+
+def test_a_machine_without_open_files_ends_no_worker_and_makes_none_spin() -> None:
+    subprocess.run(
+        [sys.executable, "-I", "-c", _NONE_LEFT, str(ROOT)],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )

@@ -12,7 +12,7 @@ import pytest
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers import pipe, wire
+from workers import pipe, ttrpc, wire
 from workers.relay import ROOM_BYTES
 from workers.wire import WorkerSpec
 
@@ -239,6 +239,19 @@ def test_the_log_of_a_task_that_had_ended_ends_at_once(relayed: Make) -> None:
     worker = made.look_after()
     worker.event("exit")
     assert out.finish() == b""
+    finish(worker)
+
+
+def test_a_log_that_its_shim_closed_before_is_carried_on_to_its_end(relayed: Make) -> None:
+    """The task ended without a worker, and the plugin holds what it had written."""
+    made = relayed(LINES.format(count=1000))
+    held = os.open(made.task.stdout, os.O_RDONLY | os.O_NONBLOCK)
+    made.task.start()
+    made.task.call("Wait", ttrpc.message({1: made.task.name}))
+    out = LogReader(made.stdout)
+    worker = made.look_after()
+    os.close(held)
+    assert out.finish() == numbered(1000)
     finish(worker)
 
 

@@ -2,7 +2,7 @@
 
 Their plugin is killed every few seconds meanwhile. At the end: what a process of each kind held in
 the first, the middle and the last third of its time, every exit code and every line accounted for,
-and a verdict. What counts is growth: of what a process shares with nobody (own), of file
+and a verdict. What counts is growth: of what a process wrote for itself alone (own), of file
 descriptors and of threads; containerd and shims stand beside ours and are not judged.
 """
 

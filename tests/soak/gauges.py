@@ -32,8 +32,8 @@ _FEWEST = 6
 class Reading:
     """One process at one moment; memory in bytes.
 
-    `own` is what it shares with nobody. A leak shows there; its PSS also moves when a process that
-    it shares pages with comes or goes.
+    `own` is what it wrote and shares with nobody. A leak shows there; its PSS also moves when a
+    process that it shares pages with comes or goes, or the kernel maps pages of a file around one.
     """
 
     pss: int
@@ -68,7 +68,7 @@ def read(pid: int) -> Reading | None:
     return Reading(
         pss=kib["Pss"] * _KIB,
         rss=kib["Rss"] * _KIB,
-        own=(kib["Private_Clean"] + kib["Private_Dirty"]) * _KIB,
+        own=kib["Private_Dirty"] * _KIB,
         fds=fds,
         threads=threads,
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -118,6 +119,19 @@ class Guest(GuestShell):
         else:
             shutil.copy(source, place)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing in it runs meanwhile, but its clocks do: as on a machine that its host stops."""
+        stopped: list[int] = []
+        try:
+            # Who was just being forked shows in a later look: by then its parent stands still.
+            while new := [pid for pid in _family(self._leader()) if pid not in stopped]:
+                stopped += new
+                _signal(new, signal.SIGSTOP)
+            yield
+        finally:
+            _signal(stopped, signal.SIGCONT)
+
     def close(self) -> None:
         """Ends the guest, whatever runs in it."""
         leader = self._leader()
@@ -165,3 +179,19 @@ def _nspawn(root: Path) -> list[str]:
         *("-M", f"cd-{os.getpid()}", "-D", str(root), "--capability=all"),
         *("--system-call-filter=@keyring bpf", "--tmpfs=/var/lib/containerd"),
     ]
+
+
+def _family(pid: int) -> list[int]:
+    """A process and all that descend from it."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        text = " ".join((thread / "children").read_text() for thread in threads)
+    except OSError:
+        return [pid]
+    return [pid, *(one for child in text.split() for one in _family(int(child)))]
+
+
+def _signal(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)

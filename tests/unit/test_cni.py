@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from actors.nomad_types import PortMapping
+from plugin.host import forwarding
 from plugin.host.cni import Attached, BridgeNetwork
 from proto.errors import Code, DriverError
 from tests.support.scripted_cni import RESULT, ScriptedCni
 
 ALLOC = "0d4c3f5e"
-NETNS = f"/var/run/netns/{ALLOC}"
+NETNS = "/proc/self/ns/net"  # as good as one of an allocation: no scripted plugin enters it
 PORTS = [
     PortMapping(label="http", value=25000, to=8080, host_ip="127.0.0.1"),
     PortMapping(label="same", value=25001, to=0, host_ip="127.0.0.1"),
@@ -57,6 +58,25 @@ def test_an_allocation_goes_through_the_chain_and_back(
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         }
         assert (config["cniVersion"], config["name"]) == ("0.4.0", "containerd-driver")
+
+
+@pytest.mark.parametrize("left", [True, False], ids=["plain file", "nothing"])
+def test_a_namespace_that_is_gone_has_no_name_at_the_end(
+    network: BridgeNetwork,
+    scripted: ScriptedCni,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    left: bool,
+) -> None:
+    forgotten: list[tuple[str, str]] = []
+    monkeypatch.setattr(forwarding, "forget_masquerading", lambda *one: forgotten.append(one))
+    network.add(ALLOC, NETNS, PORTS)
+    gone = tmp_path / "gone"
+    if left:
+        gone.touch()
+    assert network.delete(ALLOC, str(gone), PORTS) == []
+    assert [env["CNI_NETNS"] for _, _, env, _ in scripted.calls()] == [NETNS] * 4 + [""] * 4
+    assert forgotten == [("containerd-driver", ALLOC)]
 
 
 def test_each_plugin_gets_the_result_before_it_and_the_last_one_at_the_end(

@@ -62,6 +62,7 @@ def test_another_failure_is_no_shortage() -> None:
         ("copy failed: write /run/a/data: disk quota exceeded", "make room where /run/a/data lies"),
         ("OCI runtime create failed: write: No space left on device", "make room on containerd's"),
         ("failed to dial: socket: too many open files", "LimitNOFILE"),
+        ("pipe2: too many open files in system", "the whole machine has no open file left"),
         ("fork/exec /usr/bin/runc: resource temporarily unavailable: unknown", "TasksMax"),
         ("fork/exec /usr/bin/runc: cannot allocate memory", "free memory"),
     ],
@@ -73,11 +74,20 @@ def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> N
     assert error.resolution.startswith(advice) or advice in error.resolution
 
 
-def test_a_lack_of_our_own_is_no_containerd_that_is_away() -> None:
-    text = "last error: INTERNAL: unix:/run/c.sock: socket: Too many open files\ufffd"
+@pytest.mark.parametrize(
+    ("lack", "advice"),
+    [
+        ("Too many open files", "LimitNOFILE"),
+        ("Too many open files in system", "fs.file-max"),
+        ("Cannot allocate memory", "free memory"),
+    ],
+)
+def test_a_lack_of_our_own_is_no_containerd_that_is_away(lack: str, advice: str) -> None:
+    text = f"last error: INTERNAL: unix:/run/c.sock: socket: {lack}\ufffd"
     error = told(grpc.StatusCode.UNAVAILABLE, text)
-    assert str(error).startswith("containerd at /run/c.sock cannot be asked to do it: Too many")
-    assert "LimitNOFILE" in error.resolution
+    assert str(error).startswith(f"containerd at /run/c.sock cannot be asked to do it: {lack}")
+    assert error.details == lack
+    assert advice in error.resolution
 
 
 def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
