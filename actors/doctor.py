@@ -272,9 +272,10 @@ def _kib(size: int) -> str:
 
 def _state(node: Node) -> Iterator[Finding]:
     directory = node.state_dir
-    home = directory
-    while not home.exists():
-        home = home.parent
+    home = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
+    if not home.is_dir():
+        yield _fail("state", f"{home} is no directory", "set state_dir in the plugin block")
+        return
     room = os.statvfs(home)
     free = room.f_bavail * room.f_frsize
     if free < _LOW_STATE_BYTES:

@@ -12,7 +12,7 @@ import logging
 import sys
 from pathlib import Path
 
-from actors import child_process
+from actors import child_process, presence
 from actors.worker_link import WorkerLink, connect_unix
 from proto import frames
 from proto.errors import Code, DriverError
@@ -201,14 +201,12 @@ def _served(greeting: frames.Frame) -> frames.Frame:
 
 def _make_private(directory: Path) -> None:
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        presence.make_private(directory)
     except OSError as error:
         raise DriverError(
             f"cannot make the driver's state directory {directory}",
-            details=str(error),
-            resolution=remedy(error)
-            or "run the Nomad client as root, or set state_dir in the plugin block",
+            details=error.strerror or "",
+            resolution=remedy(error) or "run as root, or set state_dir in the plugin block",
             recoverable=bool(remedy(error)),
             code=Code.EXHAUSTED,
         ) from error

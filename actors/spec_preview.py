@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from actors import identifiers, plan, preparation
 from actors.image_wire import ImageReady
 from containerd import images, rootfs_users, spec
-from proto.errors import DriverError
+from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.node import Node
@@ -39,9 +39,20 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
     """
     made, parts = await preparation.prepare(node, task, options)
     image, notes = await _image(node, made)
-    user = await _user(node, task.user or image.config.user, options.group_add, made, image)
-    inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
-    return Preview(document=spec.build_spec(inputs), notes=notes)
+    try:
+        user = await _user(node, task.user or image.config.user, options.group_add, made, image)
+        inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
+        return Preview(document=spec.build_spec(inputs), notes=notes)
+    except DriverError as error:
+        if image.digest:
+            raise
+        # It speaks of an image that nobody has looked into.
+        raise DriverError(
+            f"what it gets depends on its image {made.image.written}, which is not on this machine",
+            details=error.brief,
+            resolution="run the job once, or pull the image, and ask again",
+            code=Code.PRECONDITION,
+        ) from error
 
 
 async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
@@ -81,8 +92,9 @@ async def _files_of(
     """A snapshot of the image for a look into it; containerd removes it if we are killed here."""
     key = f"{identifiers.PREFIX}-spec-{secrets.token_hex(8)}"
     containerd = node.containerd
-    await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
     try:
+        # In here, for a call that Ctrl-C cut short may have been done.
+        await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
         yield await containerd.prepare_snapshot(snapshotter, key, chain_id, {}, key)
     finally:
         with contextlib.suppress(DriverError):

@@ -7,6 +7,7 @@ nothing leads from TLS to plain text.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import ssl
 import time
@@ -32,6 +33,8 @@ CHUNK_BYTES = 256 * 1024
 _PIECE_BYTES = 32 * 1024
 _CONNECT_S = 10.0
 _LOOK_AT_IT = "look at the registry and the network"
+# What urllib3 begins with: the connection as an object, and the number of the error.
+_OBJECT = re.compile(r"^(<\S+ object at 0x\w+>|HTTPS?Connection\([^)]*\)): |\[Errno -?\d+\] ")
 _PROBE_S = 3.0
 _MAX_REDIRECTS = 5
 _ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
@@ -214,7 +217,7 @@ class Registry:
             return True
         except (OSError, ValueError) as error:
             # Plain HTTP answers a handshake with words, with silence, or not at all.
-            self._no_tls = f"https://{self._host}: {error}"
+            self._no_tls = f"https://{self._host}: {_OBJECT.sub('', str(error))}"
             return False
 
     def _request(self, url: str, headers: dict[str, str], form: str = "") -> Any:
@@ -314,7 +317,7 @@ class Registry:
     def _away(self, url: str, error: Exception) -> DriverError:
         if time.monotonic() >= self._deadline:
             return self._late()
-        reason = str(getattr(error, "reason", None) or error)
+        reason = _OBJECT.sub("", str(getattr(error, "reason", None) or error))
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             return DriverError(
                 f"registry {self.name} does not answer",
@@ -335,7 +338,7 @@ class Registry:
         return DriverError(
             f"registry {self.name} cannot be read",
             details=f"{tried}{_shown(url)}: {_printable(reason.encode())}",
-            resolution=resolution,
+            resolution=resolution or _LOOK_AT_IT,
             recoverable=not resolution,
             code=Code.UNAVAILABLE,
         )

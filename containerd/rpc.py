@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -92,12 +93,10 @@ IMAGE_UPDATE = _method(
 )
 IMAGE_DELETE = _method(_IMAGES, "Delete", images_pb2.DeleteImageRequest, Empty)
 
-CONTENT_INFO = _method(_CONTENT, "Info", content_pb2.InfoRequest, content_pb2.InfoResponse)
 CONTENT_UPDATE = _method(_CONTENT, "Update", content_pb2.UpdateRequest, content_pb2.UpdateResponse)
 CONTENT_READ = _method(
     _CONTENT, "Read", content_pb2.ReadContentRequest, content_pb2.ReadContentResponse
 )
-CONTENT_STATUS = _method(_CONTENT, "Status", content_pb2.StatusRequest, content_pb2.StatusResponse)
 CONTENT_WRITE = _method(
     _CONTENT, "Write", content_pb2.WriteContentRequest, content_pb2.WriteContentResponse
 )
@@ -108,9 +107,6 @@ SNAPSHOT_PREPARE = _method(
     "Prepare",
     snapshots_pb2.PrepareSnapshotRequest,
     snapshots_pb2.PrepareSnapshotResponse,
-)
-SNAPSHOT_MOUNTS = _method(
-    _SNAPSHOTS, "Mounts", snapshots_pb2.MountsRequest, snapshots_pb2.MountsResponse
 )
 SNAPSHOT_COMMIT = _method(_SNAPSHOTS, "Commit", snapshots_pb2.CommitSnapshotRequest, Empty)
 SNAPSHOT_REMOVE = _method(_SNAPSHOTS, "Remove", snapshots_pb2.RemoveSnapshotRequest, Empty)
@@ -181,6 +177,11 @@ _CODES: dict[grpc.StatusCode, tuple[Code, bool]] = {
 _DETAILS_LIMIT = 2000
 # What this process may lack, told in the kernel's words that gRPC passes on. The first are longer.
 _OWN_LACKS = (errno.ENFILE, errno.EMFILE, errno.ENOMEM)
+# In the words of runc and crun.
+_NO_PROGRAM = re.compile(r'container process(?: caused)?: exec: "|executable file `')
+_REFUSED = "Permission denied"
+_NOT_ROOT = "the socket is root's: run it with sudo"
+_START_IT = "start it (systemctl start containerd), or set containerd_address"
 
 
 def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverError:
@@ -204,10 +205,11 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
             code=code,
         )
     if status is grpc.StatusCode.CANCELLED or (code is Code.UNAVAILABLE and _nobody_there(text)):
+        why = text.rpartition("error: ")[2]
         return DriverError(
             f"containerd does not answer at {address}",
-            details=f"asked to {what}; {text.rpartition('error: ')[2]}",
-            resolution="start it (systemctl start containerd), or set containerd_address",
+            details=f"asked to {what}; {why}",
+            resolution=_NOT_ROOT if _REFUSED in why else _START_IT,
             recoverable=True,
             code=code,
         )
@@ -219,6 +221,8 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
         code = Code.ALREADY_EXISTS  # containerd 1.4, of a task
     if code is Code.INTERNAL and "ttrpc: closed" in text:
         code, recoverable = Code.UNAVAILABLE, True
+    if _NO_PROGRAM.search(text):
+        resolution = "name a program that the image has and its user may run"
     if lacks := shortage_words.advice(text):
         code, recoverable, resolution = Code.EXHAUSTED, True, lacks
     return DriverError(

@@ -7,12 +7,9 @@
 #   curl http://127.0.0.1:25123/
 #
 # The group's tasks share the network: the visitor reaches the server on loopback.
-#
-# The image lies in the demo's registry on loopback. With a network, any image does:
-#   image = "docker.io/library/busybox:1.36"
 
 variable "image" {
-  default = "127.0.0.1:5000/hello:1"
+  default = "docker.io/library/busybox:1.36"
 }
 
 job "bridge" {

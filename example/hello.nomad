@@ -1,13 +1,11 @@
 # A first job: says hello five times and ends.
 #
-#   ./dev demo                                  runs it with everything it needs
+#   ./dev demo                                  runs it with everything it needs, an image too
+#   containerd-driver run example/hello.nomad   runs it on this machine
 #   nomad job run example/hello.nomad           runs it on a Nomad client with this driver
-#
-# The image lies in the demo's registry on loopback. With a network, any image does:
-#   image = "docker.io/library/busybox:1.36"
 
 variable "image" {
-  default = "127.0.0.1:5000/hello:1"
+  default = "docker.io/library/busybox:1.36"
 }
 
 job "hello" {

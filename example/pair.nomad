@@ -1,11 +1,8 @@
 # Two tasks of one group: they share /alloc, and each has a /local of its own.
 # The reader ends when the writer has written its last line.
-#
-# The image lies in the demo's registry on loopback. With a network, any image does:
-#   image = "docker.io/library/busybox:1.36"
 
 variable "image" {
-  default = "127.0.0.1:5000/hello:1"
+  default = "docker.io/library/busybox:1.36"
 }
 
 job "pair" {

@@ -3,12 +3,9 @@
 #   containerd-driver run --stats example/service.nomad
 #
 # Ctrl-C sends kill_signal; the task has kill_timeout to end. A second Ctrl-C kills it at once.
-#
-# The image lies in the demo's registry on loopback. With a network, any image does:
-#   image = "docker.io/library/busybox:1.36"
 
 variable "image" {
-  default = "127.0.0.1:5000/hello:1"
+  default = "docker.io/library/busybox:1.36"
 }
 
 job "service" {

@@ -37,7 +37,8 @@ _DANGLING = (
         hcl_type="string",
         default='"5m"',
         read=types.duration_s(at_least=0.1),
-        doc="How often the plugin looks, and how long after its start first.",
+        doc="How often the plugin looks; first after this or `creation_grace`, whichever is"
+        " longer.",
     ),
     Option(
         name="creation_grace",
@@ -92,7 +93,7 @@ _LOG_BUFFER = (
         default='"16M"',
         read=option_forms.log_buffer_bytes,
         doc="What waits for a reader, of stdout and stderr each, in memory of the kernel: 64K to"
-        " 1G, as a power of two.",
+        " 1G, rounded up to a power of two.",
     ),
     Option(
         name="when_full",
@@ -147,7 +148,7 @@ OPTIONS: tuple[Option, ...] = (
         name="seccomp_profile_dir",
         hcl_type="string",
         default='"/opt/seccomp"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="Where the files lie that a task's `seccomp_profile` may name.",
     ),
     Option(
@@ -214,7 +215,7 @@ OPTIONS: tuple[Option, ...] = (
         name="containerd_address",
         hcl_type="string",
         default='"/run/containerd/containerd.sock"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="containerd's socket.",
     ),
     Option(
@@ -228,7 +229,7 @@ OPTIONS: tuple[Option, ...] = (
         name="state_dir",
         hcl_type="string",
         default='"/run/nomad-driver-containerd"',
-        read=types.absolute_path,
+        read=types.required_path,
         doc="Where the launcher and the workers keep sockets and exit records; must not survive"
         " a reboot.",
     ),

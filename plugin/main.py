@@ -28,37 +28,44 @@ def main(argv: list[str] | None = None) -> int:
     """Runs what the arguments ask for and returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     environment.quiet_grpc()
+    if not arguments:
+        return _serve()
+    from plugin.host import console  # noqa: PLC0415 - a plugin never needs the host
+
+    return console.guarded(lambda: _swept(_command(arguments)))
+
+
+def _command(arguments: list[str]) -> int:
+    """Does what the arguments ask for."""
+    from plugin.host import console  # noqa: PLC0415
+
     match arguments:
-        case []:
-            return _serve()
         case ["--version" | "-v" | "version"]:
-            sys.stdout.write(f"containerd-driver v{RELEASE}\n")
+            console.show(f"containerd-driver v{RELEASE}\n")
+            return 0
+        case ["--help" | "-h" | "help"]:
+            console.show(_USAGE)
             return 0
         case ["run", *rest]:
-            from plugin.host import command  # noqa: PLC0415 - a plugin never needs the host
+            from plugin.host import command  # noqa: PLC0415 - each loads what it needs alone
 
-            return _swept(command.run(rest))
+            return command.run(rest)
         case ["spec", *rest]:
             from plugin.host import spec_command  # noqa: PLC0415
 
-            return _swept(spec_command.run(rest))
+            return spec_command.run(rest)
         case ["doctor", *rest]:
             from plugin.host import doctor_command  # noqa: PLC0415
 
-            return _swept(doctor_command.run(rest))
+            return doctor_command.run(rest)
         case ["gc", *rest]:
             from plugin.host import gc_command  # noqa: PLC0415
 
-            return _swept(gc_command.run(rest))
-        case ["--help" | "-h" | "help"]:
-            sys.stdout.write(_USAGE)
-            return 0
+            return gc_command.run(rest)
         case _:
             hint = near.hint(arguments[0], _COMMANDS)
-            sys.stderr.write(
-                f"containerd-driver: unknown arguments {arguments!r}{hint}\n\n{_USAGE}"
-            )
-            return 2
+            console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}\n\n{_USAGE}")
+            return console.WRONG_OPTIONS
 
 
 _COMMANDS = ("run", "spec", "doctor", "gc", "version", "help", "--version", "--help")
@@ -69,6 +76,8 @@ usage: containerd-driver                 serve a Nomad agent (the agent starts i
        containerd-driver doctor ...      say what on this machine will not work
        containerd-driver gc ...          remove what no live task owns
        containerd-driver --version
+
+Each command has its options: containerd-driver run --help
 """
 
 

@@ -135,6 +135,11 @@ def absolute_path(value: Any, path: str, problems: list[str]) -> str:
     return found
 
 
+def required_path(value: Any, path: str, problems: list[str]) -> str:
+    """An absolute path of the host; empty would be the working directory."""
+    return absolute_path(required_text(value, path, problems), path, problems)
+
+
 def container_path(value: Any, path: str, problems: list[str]) -> str:
     """An absolute path in the container, or nothing."""
     found: str = text()(value, path, problems)

@@ -48,12 +48,11 @@ class BlockReader:
 
     def flag(self, where: str, block: Block, key: str) -> bool:
         """True or false; false where it is not given."""
-        value = block.get(key, False)
-        if value in {True, "true"}:
-            return True
-        if value not in {False, "false", None}:
+        value = block.get(key)
+        word = str(value).lower()
+        if word not in {"true", "false", "none"}:
             self.problems.append(f"{where}: {key} {value!r} is neither true nor false")
-        return False
+        return word == "true"
 
     def words(self, where: str, block: Block, key: str) -> tuple[str, ...]:
         """A list of strings."""

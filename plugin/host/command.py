@@ -9,12 +9,15 @@ import logging
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.node import Node, this_node
 from plugin import open_files
 from plugin.host import (
+    console,
     host_options,
     jobfile,
     plugin_block,
@@ -33,38 +36,45 @@ from proto.errors import DriverError
 from proto.shortage import exhausted
 
 _EPILOG = """\
-exit status:
-  the task's own; of several tasks the first that is not 0; 128+n for a task that signal n ended;
-  125 when the driver failed or output was lost, 130 when Ctrl-C came before anything ran, 2 when
-  the options are wrong
+exit status: the task's own; of several tasks the first that is not 0; 128+n for a task that
+signal n ended; 125 when the driver failed, the job is wrong or output was lost; 130 when Ctrl-C
+came before anything ran; 2 when the options are wrong
 
 Ctrl-C stops the tasks as Nomad would (kill_signal, SIGKILL after kill_timeout), a second one kills
 them, a third one leaves. A task that ends is not restarted: that is for a Nomad agent to do.
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Options:
+    """What the command line says, read and checked. node: see `_node`."""
+
+    words: argparse.Namespace
+    variables: Mapping[str, str]
+    config: dict[str, Any]
+    host: HostOptions
+    node: Node | None
+
+
 def run(argv: list[str]) -> int:
     """Runs the job that the arguments name and returns the exit status."""
-    arguments = _parser().parse_args(argv)
-    _log_to_stderr(verbose=arguments.verbose)
-    shown: screen.Screen = screen.choose(as_json=arguments.json, prefix=False)
+    words = _parser().parse_args(argv)
+    _log_to_stderr(verbose=words.verbose)
+    shown: screen.Screen = screen.choose(as_json=words.json, prefix=False)
     try:
-        job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
-        config = plugin_block.read(arguments.config_file, arguments.config)
-        host = host_options.read(arguments)
-        service = service_manager.find(job.task_count)
+        options = _read(words)
     except DriverError as error:
         shown.error(str(error))
-        return DRIVER_FAILED
-    if os.geteuid() != 0 and arguments.plugin is None:
-        shown.error("containers need root: run it with sudo")
-        return DRIVER_FAILED
-    shown = screen.choose(as_json=arguments.json, prefix=job.task_count > 1)
-    if job.ignored:
-        shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
-    open_files.allow_all()
+        return console.WRONG_OPTIONS
     try:
-        status = _run(job, config, host, service, arguments, shown)
+        job = jobfile.load(words.job, options.variables)
+        service = service_manager.find(job.task_count)
+        if words.plugin is None:
+            _need_root()
+        shown = screen.choose(as_json=words.json, prefix=job.task_count > 1)
+        _tell(job, shown)
+        open_files.allow_all()
+        status = _run(job, service, options, shown)
     except DriverError as error:
         shown.error(str(error))
         status = DRIVER_FAILED
@@ -74,55 +84,72 @@ def run(argv: list[str]) -> int:
     return status if whole else status or DRIVER_FAILED
 
 
-def _run(
-    job: jobfile.Job,
-    config: dict[str, Any],
-    host: HostOptions,
-    service: ServiceManager,
-    arguments: argparse.Namespace,
-    shown: screen.Screen,
-) -> int:
-    node = _node(arguments)
-    own = arguments.alloc_dir is None
-    root = _own_root() if own else arguments.alloc_dir.absolute()
-    program = [str(arguments.plugin)] if arguments.plugin else default_program()
+def _need_root() -> None:
+    if os.geteuid() != 0:
+        raise DriverError("containers need root", resolution="run it with sudo")
 
-    async def work() -> int:
-        if node is not None:
-            await run_sweep.before_a_run(node, shown.note)
-            await node.containerd.close()
-        record = RunRecord(
-            node,
-            shown.note,
-            cni=host.cni_directories,
-            root=str(root),
-            own_root=own,
-            keep=arguments.keep,
-        )
-        runner = JobRunner(
-            HostSession(program, config),
-            shown,
-            root,
-            host,
-            service,
-            record,
-            keep=arguments.keep,
-            stats=arguments.stats,
-        )
-        return await runner.run(job)
 
+def _read(words: argparse.Namespace) -> _Options:
+    return _Options(
+        words=words,
+        variables=plugin_block.pairs(words.var, "--var"),
+        config=plugin_block.read(words.config_file, words.config),
+        host=host_options.read(words),
+        node=_node(words),
+    )
+
+
+def _tell(job: jobfile.Job, shown: screen.Screen) -> None:
+    """What of the job is not done."""
+    if not job.task_count:
+        shown.note("the job has nothing to run: every group has count = 0")
+    if job.ignored:
+        shown.note(f"left to a Nomad agent, ignored here: {', '.join(job.ignored)}")
+
+
+def _run(job: jobfile.Job, service: ServiceManager, options: _Options, shown: screen.Screen) -> int:
+    words = options.words
+    own = words.alloc_dir is None
+    root = _own_root() if own else words.alloc_dir.absolute()
     try:
-        return asyncio.run(work())
-    except DriverError as error:
-        shown.error(str(error))
-        return DRIVER_FAILED
+        return asyncio.run(_follow(job, service, options, shown, root))
     finally:
-        if arguments.keep:
+        if words.keep:
             shown.note(f"allocation directories kept in {root}")
         elif own:
             # Not empty where a container could not be removed: its directory stays for it.
             with contextlib.suppress(OSError):
                 root.rmdir()
+
+
+async def _follow(
+    job: jobfile.Job, service: ServiceManager, options: _Options, shown: screen.Screen, root: Path
+) -> int:
+    """Sweeps up after killed runs, then runs the job to its end."""
+    words, node = options.words, options.node
+    if node is not None:
+        await run_sweep.before_a_run(node, shown.note)
+        await node.containerd.close()
+    record = RunRecord(
+        node,
+        shown.note,
+        cni=options.host.cni_directories,
+        root=str(root),
+        own_root=words.alloc_dir is None,
+        keep=words.keep,
+    )
+    program = [str(words.plugin)] if words.plugin else default_program()
+    runner = JobRunner(
+        HostSession(program, options.config),
+        shown,
+        root,
+        options.host,
+        service,
+        record,
+        keep=words.keep,
+        stats=words.stats,
+    )
+    return await runner.run(job)
 
 
 def _own_root() -> Path:
@@ -137,26 +164,22 @@ def _own_root() -> Path:
         raise exhausted("no directory can be made for the allocations", error) from error
 
 
-def _node(arguments: argparse.Namespace) -> Node | None:
+def _node(words: argparse.Namespace) -> Node | None:
     """Where the plugin's tasks will be; None where another driver's options do not say.
 
     Raises:
         DriverError: code INVALID; this driver would refuse its options.
     """
     try:
-        return this_node(plugin_block.settings(arguments.config_file, arguments.config))
+        return this_node(plugin_block.settings(words.config_file, words.config))
     except DriverError:
-        if arguments.plugin is None:
+        if words.plugin is None:
             raise
         return None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = usage.Parser(
-        prog="containerd-driver run",
-        description="Runs a Nomad job file on this machine, without Nomad.",
-        epilog=_EPILOG,
-    )
+    parser = usage.Parser("run", "Runs a Nomad job file on this machine, without Nomad.", _EPILOG)
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")

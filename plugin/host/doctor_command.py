@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import sys
 
 from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
-from plugin.host import plugin_block, usage
+from plugin.host import console, plugin_block, usage
 from proto.errors import DriverError
 
 _EPILOG = """\
@@ -28,28 +27,33 @@ def run(argv: list[str]) -> int:
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
     except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
     findings = asyncio.run(_examine(settings))
     if arguments.json:
-        for finding in findings:
-            sys.stdout.write(f"{json.dumps(dataclasses.asdict(finding))}\n")
+        text = console.json_lines(dataclasses.asdict(finding) for finding in findings)
     else:
-        sys.stdout.write(table(findings, colours=sys.stdout.isatty()))
+        text = table(findings, colours=sys.stdout.isatty(), width=console.terminal_width())
+    console.show(text)
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 
 
-def table(findings: list[Finding], *, colours: bool) -> str:
-    """One line for each finding, its advice below it."""
-    width = max(len(finding.subject) for finding in findings)
+def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> str:
+    """One line for each finding, its advice below it; with a width, lines no longer than that."""
+    column = max(len(finding.subject) for finding in findings)
+    margin = " " * (column + 8)
     lines: list[str] = []
     for finding in findings:
         verdict = f"{finding.verdict:4}"
         if colours:
             verdict = f"{_COLOURS[finding.verdict]}{verdict}{_PLAIN}"
-        lines.append(f"{verdict}  {finding.subject:{width}}  {finding.text}")
+        first, *rest = console.wrapped(finding.text, width - len(margin))
+        lines.append(f"{verdict}  {finding.subject:{column}}  {first}")
+        lines += [f"{margin}{line}" for line in rest]
         if finding.advice:
-            lines.append(f"{'':4}  {'':{width}}  → {finding.advice}")
+            first, *rest = console.wrapped(finding.advice, width - len(margin) - 2)
+            lines.append(f"{margin}→ {first}")
+            lines += [f"{margin}  {line}" for line in rest]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -63,9 +67,7 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = usage.Parser(
-        prog="containerd-driver doctor",
-        description="Says what on this machine will not work, and what to do about it.",
-        epilog=_EPILOG,
+        "doctor", "Says what on this machine will not work, and what to do about it.", _EPILOG
     )
     plugin_block.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")

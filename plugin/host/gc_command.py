@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
-import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from actors import presence
 from actors.node import Node, this_node
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
-from plugin.host import plugin_block, run_sweep, usage
+from plugin.host import console, plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
 from plugin.option_types import parse_duration_s
 from proto.errors import Code, DriverError
@@ -39,48 +38,64 @@ _PLAIN = "\033[0m"
 
 
 def run(argv: list[str]) -> int:
-    """Looks, removes, prints and returns the exit status."""
+    """Looks, removes, prints and returns the exit status.
+
+    Raises:
+        DriverError: nothing could be told, so nothing was removed.
+    """
     arguments = _parser().parse_args(argv)
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
         grace_s = _grace_s(arguments.grace, settings)
     except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 2
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
     if os.geteuid() != 0:
-        sys.stderr.write("error: tasks and their files are root's: run it with sudo\n")
-        return 1
-    try:
-        rows = asyncio.run(
-            _sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run)
-        )
-    except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        raise DriverError("tasks and their files are root's", resolution="run it with sudo")
+    rows = asyncio.run(_sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run))
     if arguments.json:
-        for row in rows:
-            sys.stdout.write(f"{json.dumps(dataclasses.asdict(row))}\n")
+        console.show(console.json_lines(dataclasses.asdict(row) for row in rows))
     else:
-        sys.stdout.write(table(rows, colours=sys.stdout.isatty()))
+        colours = sys.stdout.isatty()
+        console.show(table(rows, colours=colours, width=console.terminal_width()))
+        if arguments.dry_run and any(row.outcome is Outcome.FOUND for row in rows):
+            console.report("the orphans are removed without --dry-run")
     return int(any(row.outcome is Outcome.FAILED for row in rows))
 
 
-def table(rows: Sequence[Row], *, colours: bool) -> str:
-    """One line for each thing, what failed below it."""
+def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
+    """One line for each thing, what failed below it; a paragraph each where that is too wide."""
     if not rows:
         return "nothing is left over\n"
     cells = [_HEAD, *((row.kind, row.name, _date(row.since), row.outcome, row.why) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
-    lines: list[str] = []
-    for number, line in enumerate(cells):
+    if 0 < width < sum(widths) + 2 * (len(widths) - 1):
+        lines = [line for row in rows for line in _paragraph(row, colours=colours, width=width)]
+        return "".join(f"{line}\n" for line in lines)
+    lines = []
+    for line, row in zip(cells, (None, *rows), strict=True):
         padded = [f"{text:{width}}" for text, width in zip(line, widths, strict=True)]
-        row = rows[number - 1] if number else None
-        if row is not None and colours and row.outcome in _COLOURS:
-            padded[3] = f"{_COLOURS[row.outcome]}{padded[3]}{_PLAIN}"
+        if row is not None and colours:
+            padded[3] = _coloured(row.outcome, padded[3])
         lines.append("  ".join(padded).rstrip())
         if row is not None and row.error:
             lines.append(f"{'':{widths[0]}}  → {row.error}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _paragraph(row: Row, *, colours: bool, width: int) -> Iterator[str]:
+    yield f"{row.kind} {row.name}"
+    first, *rest = console.wrapped(f"{row.outcome}: {row.why}, since {_date(row.since)}", width - 2)
+    if colours:
+        first = first.replace(row.outcome, _coloured(row.outcome, row.outcome), 1)
+    yield from (f"  {line}" for line in (first, *rest))
+    if row.error:
+        first, *rest = console.wrapped(row.error, width - 4)
+        yield from (f"  → {first}", *(f"    {line}" for line in rest))
+
+
+def _coloured(outcome: Outcome, text: str) -> str:
+    return f"{_COLOURS[outcome]}{text}{_PLAIN}" if outcome in _COLOURS else text
 
 
 async def _sweep(
@@ -96,6 +111,8 @@ async def _sweep(
         rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
     finally:
         await node.containerd.close()
+    for lost in set(given_up).difference(finding.thing.mark.owner for finding in findings):
+        console.report(f"--node {lost}: nothing here is of a node with this id")
     return [*map(run_sweep.row, findings), *rows]
 
 
@@ -127,10 +144,10 @@ def _date(since: float) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = usage.Parser(
-        prog="containerd-driver gc",
-        description="Removes what no live task owns: containers, snapshots, leases, workers, state"
-        " directories, networks of runs.",
-        epilog=_EPILOG,
+        "gc",
+        "Removes what no live task owns: containers, snapshots, leases, workers, state directories,"
+        " networks of runs.",
+        _EPILOG,
     )
     plugin_block.add_arguments(parser)
     add = parser.add_argument

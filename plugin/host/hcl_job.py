@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from plugin import environment
@@ -44,6 +46,19 @@ def parse(name: str, text: str, given: Mapping[str, str]) -> Block:
     return document
 
 
+def file_text(path: Path) -> str:
+    """What stands in a file of HCL or JSON; `-` is stdin.
+
+    Raises:
+        DriverError: code INVALID; it cannot be read.
+    """
+    try:
+        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise DriverError(f"{path}: cannot be read: {why}", code=Code.INVALID) from error
+
+
 def merged(blocks: Any) -> Block:
     """The body of a block that stands once, or of several made one; a map is itself."""
     found: Block = {}
@@ -59,7 +74,8 @@ def _parsed(name: str, text: str) -> Block:
     except ImportError:
         raise DriverError(
             "reading HCL needs the Python package python-hcl2",
-            resolution="pip install python-hcl2, or give the JSON of `nomad job run -output`",
+            resolution="pip install python-hcl2, on Debian with --break-system-packages; or give"
+            " the JSON of `nomad job run -output`",
             code=Code.UNSUPPORTED,
         ) from None
     try:
@@ -104,17 +120,22 @@ def _bare(text: str) -> str:
 
 def _variables(name: str, tree: Block, given: Mapping[str, str]) -> Block:
     declared: Block = {}
-    for block in tree.get("variable") or []:
-        for key, body in block.items():
-            default = body.get("default")
-            text = given.get(key, environment.variable(_VARIABLE_PREFIX + key) or None)
-            if text is None and "default" not in body:
-                raise DriverError(
-                    f'{name}: variable "{key}" has no value',
-                    resolution=f"give --var {key}=…",
-                    code=Code.INVALID,
-                )
-            declared[key] = default if text is None else _typed(text, body.get("type"), default)
+    for key, body in merged(tree.get("variable")).items():
+        if not isinstance(body, dict):
+            raise DriverError(
+                f'{name}: variable "{key}" is no block',
+                resolution=f'write variable "{key}" {{ … }}',
+                code=Code.INVALID,
+            )
+        default = body.get("default")
+        text = given.get(key, environment.variable(_VARIABLE_PREFIX + key) or None)
+        if text is None and "default" not in body:
+            raise DriverError(
+                f'{name}: variable "{key}" has no value',
+                resolution=f"give --var {key}=…",
+                code=Code.INVALID,
+            )
+        declared[key] = default if text is None else _typed(text, body.get("type"), default)
     for key in given:
         if key not in declared:
             raise DriverError(

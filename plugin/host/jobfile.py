@@ -5,7 +5,6 @@ Every problem of a file is reported at once, and before anything is started.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,12 +85,8 @@ def load(path: Path, variables: Mapping[str, str]) -> Job:
     Raises:
         DriverError: code INVALID; everything that is wrong, and where.
     """
-    try:
-        text = sys.stdin.read() if str(path) == "-" else path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DriverError(f"{path}: cannot be read: {why}", code=Code.INVALID) from error
-    return parse(path.name, text, variables)
+    name = "standard input" if str(path) == "-" else path.name
+    return parse(name, hcl_job.file_text(path), variables)
 
 
 def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
@@ -139,7 +134,7 @@ class _Reader(BlockReader):
             name=str(body.get("name", label)),
             groups=tuple(groups),
             region=str(body.get("region", "global")),
-            datacenter=str(datacenters[0]) if isinstance(datacenters, list) else "dc1",
+            datacenter=next(map(str, datacenters if isinstance(datacenters, list) else ()), "dc1"),
             namespace=str(body.get("namespace", "default")),
             meta=texts(body.get("meta")),
             ignored=tuple(sorted(self.ignored)),

@@ -86,7 +86,10 @@ def parse(name: str, text: str) -> Block:
             code=Code.INVALID,
         )
     job = _renamed(body, _JOB)
-    job["group"] = [_group(group) for group in body["TaskGroups"] if isinstance(group, dict)]
+    try:
+        job["group"] = [_group(group) for group in _objects(body, "TaskGroups")]
+    except ValueError as error:
+        raise DriverError(f"{name}: {error}", code=Code.INVALID) from None
     return {"job": [{str(body.get("ID") or body.get("Name") or "job"): job}]}
 
 
@@ -94,7 +97,7 @@ def _group(group: Block) -> Block:
     block = _renamed(group, _GROUP)
     if group.get("Count") is not None:
         block["count"] = group["Count"]
-    networks = [_network(item) for item in group.get("Networks") or [] if isinstance(item, dict)]
+    networks = [_network(item) for item in _objects(group, "Networks")]
     if networks:
         block["network"] = networks
     volumes = group.get("Volumes")
@@ -104,7 +107,7 @@ def _group(group: Block) -> Block:
             for label, volume in volumes.items()
             if isinstance(volume, dict)
         ]
-    block["task"] = [_task(task) for task in group.get("Tasks") or [] if isinstance(task, dict)]
+    block["task"] = [_task(task) for task in _objects(group, "Tasks")]
     return {str(group.get("Name") or "group"): block}
 
 
@@ -112,8 +115,7 @@ def _network(network: Block) -> Block:
     ports = [
         {str(port.get("Label")): _port(port, static=static)}
         for static, key in ((True, "ReservedPorts"), (False, "DynamicPorts"))
-        for port in network.get(key) or []
-        if isinstance(port, dict)
+        for port in _objects(network, key)
     ]
     block: Block = {"mode": network.get("Mode") or "host"}
     if ports:
@@ -129,8 +131,8 @@ def _port(port: Block, *, static: bool) -> Block:
     body = _renamed(port, {"To": "to"})
     if static:
         body["static"] = port.get("Value")
-    if port.get("HostNetwork") not in {None, "", "default"}:
-        body["host_network"] = port["HostNetwork"]
+    if (network := port.get("HostNetwork")) and network != "default":
+        body["host_network"] = network
     return body
 
 
@@ -143,13 +145,25 @@ def _task(task: Block) -> Block:
     if timeout:
         # The API gives nanoseconds; people write "10s".
         block["kill_timeout"] = f"{timeout}ns" if isinstance(timeout, int) else timeout
-    templates = [_renamed(item, _TEMPLATE) for item in task.get("Templates") or []]
+    templates = [_renamed(item, _TEMPLATE) for item in _objects(task, "Templates")]
     if templates:
         block["template"] = templates
-    mounts = [_renamed(item, _VOLUME_MOUNT) for item in task.get("VolumeMounts") or []]
+    mounts = [_renamed(item, _VOLUME_MOUNT) for item in _objects(task, "VolumeMounts")]
     if mounts:
         block["volume_mount"] = mounts
     return {str(task.get("Name") or "task"): block}
+
+
+def _objects(block: Block, key: str) -> list[Block]:
+    """The objects of a list that may be missing.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    found = block.get(key) or []
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise ValueError(f"{key} is not a list of objects")
+    return found
 
 
 def _renamed(source: Block, names: Mapping[str, str]) -> Block:

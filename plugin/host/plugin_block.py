@@ -77,11 +77,7 @@ def tree(file: Path) -> dict[str, Any]:
     Raises:
         DriverError: code INVALID; it cannot be read or is no HCL.
     """
-    try:
-        text = file.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DriverError(f"{file}: cannot be read: {error}", code=Code.INVALID) from error
-    return hcl_job.parse(file.name, text, {})
+    return hcl_job.parse(file.name, hcl_job.file_text(file), {})
 
 
 def _from_file(file: Path) -> dict[str, Any]:

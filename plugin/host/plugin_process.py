@@ -47,6 +47,8 @@ class PluginProcess:
                 env=environment.for_plugin_of_this_process(),
                 stdout=child_process.PIPE,
                 stderr=child_process.PIPE,
+                # A terminal's Ctrl-C and its end are for the host: it stops tasks through this one.
+                new_session=True,
             )
         except OSError as error:
             raise DriverError(

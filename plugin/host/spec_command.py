@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from actors import spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin import hclspec, options
-from plugin.host import hcl_config, host_options, jobfile, plan, plugin_block, usage
+from plugin.host import console, hcl_config, host_options, jobfile, plan, plugin_block, usage
 from plugin.host.host_options import HostOptions
 from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
@@ -28,23 +27,28 @@ containerd is asked about the image; nothing is pulled, started or left behind. 
 spec; several print one object with a spec for each. Identifiers and paths of an allocation differ
 from run to run.
 
-exit status: 0, 1 when a task could not start as it is, 2 when the options are wrong
+exit status: 0; 1 when a task could not start as it is; 2 when the options are wrong
 """
 
 
 def run(argv: list[str]) -> int:
-    """Prints the specs and returns the exit status."""
+    """Prints the specs and returns the exit status.
+
+    Raises:
+        DriverError: a task could not start as it is.
+    """
     arguments = _parser().parse_args(argv)
     try:
-        job = jobfile.load(arguments.job, plugin_block.pairs(arguments.var, "--var"))
+        variables = plugin_block.pairs(arguments.var, "--var")
         settings = plugin_block.settings(arguments.config_file, arguments.config)
         host = host_options.read(arguments)
-        specs = asyncio.run(_specs(job, settings, host, arguments.task))
     except DriverError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
+    job = jobfile.load(arguments.job, variables)
+    specs = asyncio.run(_specs(job, settings, host, arguments.task))
     shown = specs if len(specs) != 1 else next(iter(specs.values()))
-    sys.stdout.write(f"{json.dumps(shown, indent=2)}\n")
+    console.show(f"{json.dumps(shown, indent=2)}\n")
     return 0
 
 
@@ -87,7 +91,7 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
             code=error.code,
         ) from error
     for note in seen.notes:
-        sys.stderr.write(f"{planned.label}: {note}\n")
+        console.report(f"{planned.label}: {note}")
     for namespace in seen.document["linux"]["namespaces"]:
         if network is not None and namespace.get("path") == _STAND_IN:
             namespace["path"] = network.path
@@ -96,9 +100,7 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = usage.Parser(
-        prog="containerd-driver spec",
-        description="Prints the OCI spec that the tasks of a job file would get.",
-        epilog=_EPILOG,
+        "spec", "Prints the OCI spec that the tasks of a job file would get.", _EPILOG
     )
     add = parser.add_argument
     add("job", type=Path, help="job file, HCL or JSON; - reads stdin")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TextIO, cast
+
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host.console import Unfailing
 from plugin.host.screen import describe, published, used
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
@@ -23,7 +26,7 @@ class TerminalScreen:
     """
 
     def __init__(self, *, prefix: bool, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
+        self._console = console or Console(highlight=False, file=cast("TextIO", Unfailing()))
         self._prefix = prefix
         self._status: Status | None = None
         self._pending: dict[str, str] = {}

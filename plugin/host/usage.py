@@ -7,14 +7,31 @@ from collections.abc import Sequence
 from typing import Any
 
 from plugin import near
+from plugin.host import console
 
 
 class Parser(argparse.ArgumentParser):
-    """Options in full, a description as it was written."""
+    """The options of one command, to be given in full; its texts are as wide as the terminal.
 
-    def __init__(self, **more: Any) -> None:
-        formatter = argparse.RawDescriptionHelpFormatter
-        super().__init__(formatter_class=formatter, allow_abbrev=False, **more)
+    Args:
+        command: its name.
+        description: what it does.
+        epilog: paragraphs below the options.
+    """
+
+    def __init__(self, command: str, description: str, epilog: str) -> None:
+        super().__init__(
+            prog=f"containerd-driver {command}",
+            description=console.filled(description),
+            epilog=console.filled(epilog),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def print_help(self, file: object = None) -> None:
+        """Prints it to stdout; whoever has seen enough may leave."""
+        del file  # argparse names none for --help
+        console.show(self.format_help())
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
         """Ends the process with status 2 where one is wrong."""

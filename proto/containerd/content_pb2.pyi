@@ -39,18 +39,6 @@ class Info(_message.Message):
     updated_at: _timestamp_pb2.Timestamp
     def __init__(self, digest: _Optional[str] = ..., size: _Optional[int] = ..., created_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., labels: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
-class InfoRequest(_message.Message):
-    __slots__ = ["digest"]
-    DIGEST_FIELD_NUMBER: _ClassVar[int]
-    digest: str
-    def __init__(self, digest: _Optional[str] = ...) -> None: ...
-
-class InfoResponse(_message.Message):
-    __slots__ = ["info"]
-    INFO_FIELD_NUMBER: _ClassVar[int]
-    info: Info
-    def __init__(self, info: _Optional[_Union[Info, _Mapping]] = ...) -> None: ...
-
 class ReadContentRequest(_message.Message):
     __slots__ = ["digest", "offset", "size"]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
@@ -68,34 +56,6 @@ class ReadContentResponse(_message.Message):
     data: bytes
     offset: int
     def __init__(self, offset: _Optional[int] = ..., data: _Optional[bytes] = ...) -> None: ...
-
-class Status(_message.Message):
-    __slots__ = ["expected", "offset", "ref", "started_at", "total", "updated_at"]
-    EXPECTED_FIELD_NUMBER: _ClassVar[int]
-    OFFSET_FIELD_NUMBER: _ClassVar[int]
-    REF_FIELD_NUMBER: _ClassVar[int]
-    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
-    TOTAL_FIELD_NUMBER: _ClassVar[int]
-    UPDATED_AT_FIELD_NUMBER: _ClassVar[int]
-    expected: str
-    offset: int
-    ref: str
-    started_at: _timestamp_pb2.Timestamp
-    total: int
-    updated_at: _timestamp_pb2.Timestamp
-    def __init__(self, started_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., updated_at: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., ref: _Optional[str] = ..., offset: _Optional[int] = ..., total: _Optional[int] = ..., expected: _Optional[str] = ...) -> None: ...
-
-class StatusRequest(_message.Message):
-    __slots__ = ["ref"]
-    REF_FIELD_NUMBER: _ClassVar[int]
-    ref: str
-    def __init__(self, ref: _Optional[str] = ...) -> None: ...
-
-class StatusResponse(_message.Message):
-    __slots__ = ["status"]
-    STATUS_FIELD_NUMBER: _ClassVar[int]
-    status: Status
-    def __init__(self, status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
 
 class UpdateRequest(_message.Message):
     __slots__ = ["info", "update_mask"]

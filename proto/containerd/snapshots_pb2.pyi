@@ -69,20 +69,6 @@ class ListSnapshotsResponse(_message.Message):
     info: _containers.RepeatedCompositeFieldContainer[Info]
     def __init__(self, info: _Optional[_Iterable[_Union[Info, _Mapping]]] = ...) -> None: ...
 
-class MountsRequest(_message.Message):
-    __slots__ = ["key", "snapshotter"]
-    KEY_FIELD_NUMBER: _ClassVar[int]
-    SNAPSHOTTER_FIELD_NUMBER: _ClassVar[int]
-    key: str
-    snapshotter: str
-    def __init__(self, snapshotter: _Optional[str] = ..., key: _Optional[str] = ...) -> None: ...
-
-class MountsResponse(_message.Message):
-    __slots__ = ["mounts"]
-    MOUNTS_FIELD_NUMBER: _ClassVar[int]
-    mounts: _containers.RepeatedCompositeFieldContainer[_types_pb2.Mount]
-    def __init__(self, mounts: _Optional[_Iterable[_Union[_types_pb2.Mount, _Mapping]]] = ...) -> None: ...
-
 class PrepareSnapshotRequest(_message.Message):
     __slots__ = ["key", "labels", "parent", "snapshotter"]
     class LabelsEntry(_message.Message):

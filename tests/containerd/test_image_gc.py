@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -40,7 +39,7 @@ class Sweeps:
     """Sweeps as the ImageActor makes them; each with a collector of its own, as after a restart."""
 
     def __init__(self, daemon: ContainerdDaemon) -> None:
-        self._daemon = daemon
+        self.daemon = daemon
         self.clock = Clock()
 
     def sweep(self, *busy: str, remove: bool = True) -> set[str]:
@@ -53,24 +52,11 @@ class Sweeps:
                 await collector.remove(name)
             return set(names)
 
-        found: set[str] = self.ask(run)
-        return found
+        return self.daemon.ask(run)
 
     def label(self, name: str, key: str, value: str) -> None:
         """Sets a label of an image."""
-        self.ask(lambda containerd: containerd.label_image(name, key, value))
-
-    def ask(self, work: Any) -> Any:
-        """What a coroutine makes of containerd."""
-
-        async def run() -> Any:
-            containerd = Containerd(self._daemon.address, self._daemon.namespace)
-            try:
-                return await work(containerd)
-            finally:
-                await containerd.close()
-
-        return asyncio.run(run())
+        self.daemon.ask(lambda containerd: containerd.label_image(name, key, value))
 
 
 @pytest.fixture
@@ -179,7 +165,7 @@ def test_a_start_in_another_plugin_stops_a_removal(
     async def remove(containerd: Containerd) -> None:
         await ImageCollector(containerd, DELAY_S, sweeps.clock, sweeps.clock.boot).remove(name)
 
-    sweeps.ask(remove)
+    sweeps.daemon.ask(remove)
     assert store.record(name) is not None
 
 
@@ -220,9 +206,9 @@ def test_a_clock_that_is_set_an_hour_forward_makes_no_image_older(
     async def due(containerd: Containerd) -> tuple[str, ...]:
         return await ImageCollector(containerd, DELAY_S).due(())
 
-    assert sweeps.ask(due) == ()
+    assert sweeps.daemon.ask(due) == ()
     monkeypatch.setattr("time.time", lambda: now + 2 * DELAY_S)
-    assert sweeps.ask(due) == ()
+    assert sweeps.daemon.ask(due) == ()
     record = store.record(name)
     assert record is not None
     assert record.labels[UNUSED_SINCE].startswith(f"{identity.boot_id()}/")

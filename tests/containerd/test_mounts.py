@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,13 +18,6 @@ from tests.support.registry import Registry
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
-
-
-def spec_of(driver: Driver, job: Job) -> dict[str, Any]:
-    """The OCI spec that containerd was given."""
-    found = json.loads(driver.containerd.ctr("containers", "info", job.container))
-    spec: dict[str, Any] = found["Spec"]
-    return spec
 
 
 def pins_are_gone(driver: Driver) -> bool:

@@ -51,6 +51,21 @@ def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) 
     assert run.stderr.startswith("./dev has no command 'tset'\n")
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("guest",), "./dev guest wants a suite: bookworm, trixie, sid or bookworm-vm\n"),
+        (("guest", "../x"), "./dev guest wants a suite: bookworm, trixie, sid or bookworm-vm\n"),
+        (("plugin",), "./dev plugin wants one directory: the plugin_dir of a Nomad agent\n"),
+    ],
+)
+def test_a_word_that_lacks_or_is_wrong_is_told_before_any_work(
+    checkout: Path, words: tuple[str, ...], told: str
+) -> None:
+    run = dev(checkout, *words)
+    assert (run.returncode, run.stderr) == (2, told)
+
+
 def test_a_package_that_only_some_distributions_have_is_passed_over(checkout: Path) -> None:
     programs = checkout / "programs"
     scripts = {

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import tempfile
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
+from containerd.client import Containerd
 from tests.support.containerd_books import Books
 from tests.support.containerd_versions import bin_dir, program
 from tests.support.waiting import wait_until
 
+T = TypeVar("T")
 CONFIG = """\
 version = 2
 root = "{base}/root"
@@ -102,6 +106,18 @@ class ContainerdDaemon:
         if check and done.returncode:
             raise AssertionError(f"ctr {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
+
+    def ask(self, work: Callable[[Containerd], Awaitable[T]]) -> T:
+        """What a coroutine makes of a client of this containerd."""
+
+        async def asked() -> T:
+            client = Containerd(self.address, self.namespace)
+            try:
+                return await work(client)
+            finally:
+                await client.close()
+
+        return asyncio.run(asked())
 
     def leftovers(self) -> list[str]:
         """What is in the tests' namespace, but for images."""

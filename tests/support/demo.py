@@ -35,13 +35,10 @@ def main() -> int:
         say(f"a registry at {registry.host}, with {reference} built a moment ago")
         say(f"containerd-driver run example/{JOB.name} --var image={reference}")
         try:
-            return subprocess.run(
+            status = subprocess.run(
                 [
-                    sys.executable,
-                    str(child_process.ROOT / "plugin" / "main.py"),
-                    "run",
-                    str(JOB),
-                    *("--var", f"image={reference}"),
+                    *(sys.executable, str(child_process.ROOT / "plugin" / "main.py"), "run"),
+                    *(str(JOB), "--var", f"image={reference}"),
                     *("--config", f"containerd_address={containerd.address}"),
                     *("--config", f"state_dir={state}"),
                 ],
@@ -49,6 +46,10 @@ def main() -> int:
             ).returncode
         finally:
             end_launcher(Path(state))
+    if status == 0:
+        say("next: what this machine lacks for jobs on a containerd of yours, as root")
+        say("  .venv/bin/python plugin/main.py doctor")
+    return status
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +54,8 @@ class Images:
             request = image_plan.request(services(self.settings), task, chosen)
             return await store.ensure(request, self.events.append)
 
-        return self._with(ensure)
+        return self._daemon.ask(ensure)
 
     def record(self, name: str) -> ImageRecord | None:
         """What containerd has by this name."""
-        return self._with(lambda containerd: containerd.image(name))
-
-    def _with(self, work: Any) -> Any:
-        async def run() -> Any:
-            containerd = Containerd(self._daemon.address, self._daemon.namespace)
-            try:
-                return await work(containerd)
-            finally:
-                await containerd.close()
-
-        return asyncio.run(run())
+        return self._daemon.ask(lambda containerd: containerd.image(name))

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import io
 import json
 import os
 import signal
 import tarfile
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from containerd.client import Containerd
 from containerd.records import ContainerRecord
@@ -19,7 +17,6 @@ from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from workers.wire import ShimTarget
 
-T = TypeVar("T")
 IMAGE = "127.0.0.1:1/shim-tasks:1"
 
 
@@ -70,11 +67,11 @@ class RealTask:
 
     def create(self, memory_bytes: int = 0) -> ShimTarget:
         """Has the task created, not started."""
-        return self._run(lambda client: self._create(client, memory_bytes))
+        return self._daemon.ask(lambda client: self._create(client, memory_bytes))
 
     def start(self) -> None:
         """Runs the script."""
-        self._run(lambda client: client.start_task(self.name))
+        self._daemon.ask(lambda client: client.start_task(self.name))
 
     def kill_shim(self) -> None:
         """SIGKILL to this task's shim."""
@@ -133,13 +130,3 @@ class RealTask:
         if memory_bytes:
             spec["linux"]["resources"]["memory"] = {"limit": memory_bytes}
         return spec
-
-    def _run(self, ask: Callable[[Containerd], Awaitable[T]]) -> T:
-        async def go() -> T:
-            client = Containerd(self._daemon.address, self._daemon.namespace)
-            try:
-                return await ask(client)
-            finally:
-                await client.close()
-
-        return asyncio.run(go())

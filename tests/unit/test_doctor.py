@@ -165,6 +165,16 @@ def test_a_state_directory_that_others_may_enter_is_a_failure(
     assert f"chmod 700 {made.state_dir}" in about.advice
 
 
+@pytest.mark.parametrize("below", ["", "state"])
+def test_a_state_directory_that_cannot_be_one_is_a_failure(
+    tmp_path: Path, machine: Path, below: str
+) -> None:
+    (tmp_path / "file").write_text("")
+    made = node(tmp_path, state_dir=str(tmp_path / "file" / below))
+    (about,) = findings(made, machine)["state"]
+    assert (about.verdict, about.text) == (Verdict.FAIL, f"{tmp_path}/file is no directory")
+
+
 def test_a_runtime_that_is_not_installed_is_a_failure(tmp_path: Path, machine: Path) -> None:
     made = node(tmp_path, containerd_runtime="io.containerd.nosuch.v2")
     about = findings(made, machine)["runtime"][0]
@@ -177,7 +187,21 @@ def test_the_table_lines_up() -> None:
         [
             Finding(subject="a", verdict=Verdict.OK, text="one"),
             Finding(subject="longer", verdict=Verdict.FAIL, text="two", advice="do this"),
-        ],
-        colours=False,
+        ]
     )
     assert text == "ok    a       one\nfail  longer  two\n              → do this\n"
+
+
+def test_the_table_is_as_narrow_as_the_terminal() -> None:
+    finding = Finding(
+        subject="a",
+        verdict=Verdict.FAIL,
+        text="one two three four five",
+        advice="do this then that",
+    )
+    assert doctor_command.table([finding], width=27).splitlines() == [
+        "fail  a  one two three four",
+        "         five",
+        "         → do this then",
+        "           that",
+    ]

@@ -29,5 +29,19 @@ def test_columns_are_aligned_and_what_failed_stands_below() -> None:
     assert "\033[32mremoved" in table(rows, colours=True)
 
 
+def test_what_is_too_wide_for_the_terminal_is_a_paragraph() -> None:
+    rows = [
+        row(kind="container", name="t-1", outcome=Outcome.REMOVED, why="no task of Nomad owns it"),
+        row(outcome=Outcome.FAILED, error="a disk full of sorrow and more"),
+    ]
+    wide = table(rows, width=200)
+    assert wide == table(rows)
+    lines = table(rows, width=30).splitlines()
+    assert lines[:2] == ["container t-1", "  removed: no task of Nomad"]
+    assert lines[-2:] == ["  → a disk full of sorrow and", "    more"]
+    assert max(map(len, lines)) <= 30
+    assert "\033[32mremoved\033[0m: no" in table(rows, colours=True, width=30)
+
+
 def test_nothing_is_a_sentence() -> None:
     assert table([], colours=True) == "nothing is left over\n"

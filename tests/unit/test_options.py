@@ -197,6 +197,8 @@ def test_every_value_has_its_bounds(option: str, value: Any, words: str) -> None
         ("stats_interval", "1ms", "is less than 0.1s"),
         ("stats_interval", "soon", "invalid duration"),
         ("containerd_runtime", " ", "must not be empty"),
+        ("containerd_address", "", "must not be empty"),
+        ("state_dir", "", "must not be empty"),
     ],
 )
 def test_every_driver_setting_has_its_bounds(option: str, value: Any, words: str) -> None:

@@ -9,8 +9,21 @@ import grpc
 import pytest
 
 from containerd import rpc, shortage_words
-from proto.errors import Code
+from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
+
+
+def told(status: grpc.StatusCode, text: str) -> DriverError:
+    """What a call of containerd that ended so is told as."""
+
+    class Failed(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return status
+
+        def details(self) -> str:
+            return text
+
+    return rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
 
 
 @pytest.mark.parametrize(
@@ -55,14 +68,7 @@ def test_another_failure_is_no_shortage() -> None:
     ],
 )
 def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> None:
-    class Failed(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNKNOWN
-
-        def details(self) -> str:
-            return text
-
-    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    error = told(grpc.StatusCode.UNKNOWN, text)
     assert (error.code, error.recoverable) == (Code.EXHAUSTED, True)
     assert error.details == text
     assert error.resolution.startswith(advice) or advice in error.resolution
@@ -77,17 +83,34 @@ def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> N
     ],
 )
 def test_a_lack_of_our_own_is_no_containerd_that_is_away(lack: str, advice: str) -> None:
-    class Failed(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return grpc.StatusCode.UNAVAILABLE
-
-        def details(self) -> str:
-            return f"last error: INTERNAL: unix:/run/c.sock: socket: {lack}\ufffd"
-
-    error = rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    text = f"last error: INTERNAL: unix:/run/c.sock: socket: {lack}\ufffd"
+    error = told(grpc.StatusCode.UNAVAILABLE, text)
     assert str(error).startswith(f"containerd at /run/c.sock cannot be asked to do it: {lack}")
     assert error.details == lack
     assert advice in error.resolution
+
+
+def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
+    text = "failed to connect; last error: UNKNOWN: unix:/run/c.sock: "
+    error = told(grpc.StatusCode.UNAVAILABLE, f"{text}Permission denied")
+    assert error.resolution == "the socket is root's: run it with sudo"
+    error = told(grpc.StatusCode.UNAVAILABLE, f"{text}No such file or directory")
+    assert error.resolution.startswith("start it (systemctl start containerd)")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'runc create failed: unable to start container process: exec: "/x": stat /x: no such file',
+        'starting container process caused: exec: "x": executable file not found in $PATH: unknown',
+        "OCI runtime create failed: executable file `x` not found in $PATH: No such file",
+    ],
+)
+def test_a_program_that_the_image_lacks_is_the_jobs_to_correct(text: str) -> None:
+    error = told(grpc.StatusCode.UNKNOWN, text)
+    assert error.resolution == "name a program that the image has and its user may run"
+    missing = told(grpc.StatusCode.UNKNOWN, 'exec: "runc": executable file not found in $PATH')
+    assert missing.resolution == ""
 
 
 def test_no_other_words_are_taken_for_a_shortage() -> None:

@@ -137,10 +137,6 @@ class Books:
 
     # --- content
 
-    @serves(rpc.CONTENT_INFO)
-    def content_info(self, request: content_pb2.InfoRequest) -> content_pb2.InfoResponse:
-        return content_pb2.InfoResponse(info=self._info(request.digest))
-
     @serves(rpc.CONTENT_UPDATE)
     def content_update(self, request: content_pb2.UpdateRequest) -> content_pb2.UpdateResponse:
         self._blob(request.info.digest)
@@ -158,13 +154,6 @@ class Books:
         end = request.offset + request.size if request.size else len(body)
         data = body[request.offset : end]
         return iter([content_pb2.ReadContentResponse(offset=request.offset, data=data)])
-
-    @serves(rpc.CONTENT_STATUS)
-    def content_status(self, request: content_pb2.StatusRequest) -> content_pb2.StatusResponse:
-        if request.ref not in self.ingests:
-            raise gone(f"ingest {request.ref}")
-        offset = len(self.ingests[request.ref])
-        return content_pb2.StatusResponse(status=content_pb2.Status(ref=request.ref, offset=offset))
 
     @serves(rpc.CONTENT_ABORT)
     def content_abort(self, request: content_pb2.AbortRequest) -> Empty:
@@ -268,11 +257,6 @@ class Books:
         info.created_at.GetCurrentTime()
         self.snapshots[key] = Snapshot(info, path)
         return snapshots_pb2.PrepareSnapshotResponse(mounts=self.snapshots[key].mounts())
-
-    @serves(rpc.SNAPSHOT_MOUNTS)
-    def snapshot_mounts(self, request: snapshots_pb2.MountsRequest) -> snapshots_pb2.MountsResponse:
-        found = self._snapshot(request.snapshotter, request.key)
-        return snapshots_pb2.MountsResponse(mounts=found.mounts())
 
     @serves(rpc.SNAPSHOT_COMMIT)
     def snapshot_commit(self, request: snapshots_pb2.CommitSnapshotRequest) -> Empty:

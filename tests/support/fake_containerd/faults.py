@@ -8,9 +8,6 @@ from typing import Any
 
 import grpc
 
-from tests.support.waiting import wait_until
-
-REACHED_S = 20.0
 EVERY_CALL = "*"
 
 
@@ -43,10 +40,6 @@ class Fault:
     def release(self) -> None:
         """Lets calls go on as if nothing had been."""
         self.released.set()
-
-    def wait_reached(self) -> None:
-        """Returns when a call has met this fault."""
-        wait_until(lambda: self.calls, REACHED_S, f"nobody called {self.path}")
 
     def befall(self, context: grpc.ServicerContext) -> None:
         """Holds a call up, or refuses it.
