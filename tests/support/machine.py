@@ -1,6 +1,6 @@
 """A Debian guest on an emulated machine: a kernel of its own, cgroups of version 2, and reboots.
 
-Its root is one that `./dev guest bookworm-vm` made. Software emulation: a boot takes a minute or
+Its root is one that `./dev guest SUITE-vm` made. Software emulation: a boot takes a minute or
 more. It has no network but loopback; commands go over its second serial line.
 """
 
