@@ -147,7 +147,9 @@ def test_a_task_goes_on_and_is_recovered_when_the_clock_is_set(machine: Machine)
     job.purge()
 
 
-@pytest.mark.parametrize(("how", "undo"), [(FORWARD, BACK), (BACK, FORWARD)])
+@pytest.mark.parametrize(
+    ("how", "undo"), [(FORWARD, BACK), (BACK, FORWARD)], ids=["forward", "back"]
+)
 def test_a_stop_takes_neither_more_nor_less_time_when_the_clock_is_set(
     machine: Machine, how: str, undo: str
 ) -> None:
