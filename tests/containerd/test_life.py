@@ -248,7 +248,7 @@ def test_stats_are_the_kernels_own_numbers(driver: Driver, busybox_image: str) -
                 samples.append(sample)
                 full = (sample.memory.usage or 0) > 20_000_000
                 # On a machine that others use too, its loop may get little of a core for a while.
-                if len(samples) > 2 and full and sample.cpu.percent > 20:
+                if len(samples) > 2 and full and sample.cpu.percent > 5:
                     break
             assert samples[0].cpu.percent == 0
             assert samples[-1].cpu.percent < 130

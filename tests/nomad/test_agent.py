@@ -200,7 +200,8 @@ def test_stats_show_the_memory_held_and_the_processor_time_burnt(
 
     def busy() -> Json:
         usage = nomad.stats(alloc)
-        enough = usage and usage["CpuStats"]["Percent"] > 20
+        # A machine that others use too gives its loop little of a core; one at rest shows 0.
+        enough = usage and usage["CpuStats"]["Percent"] > 5
         return usage if enough and usage["MemoryStats"]["RSS"] > 8 << 20 else {}
 
     usage = wait_until(busy, 30, lambda: f"only {nomad.stats(alloc)}")
