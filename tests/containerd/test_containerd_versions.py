@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import Health
 from containerd import abilities
 from proto.errors import DriverError
 from tests.support import images
@@ -64,8 +63,7 @@ def test_tasks_live_through_an_upgrade_of_containerd(tmp_path: Path, busybox_ima
             daemon.use(bin_dir())
             daemon.kill(signal.SIGTERM)
             daemon.start()
-            while (await session.fingerprint()).health is not Health.HEALTHY:
-                await asyncio.sleep(0.05)
+            await driver.healthy()
             await session.stop(jobs[0].id, 20, "SIGTERM")
             assert (await session.wait(jobs[0].id)).exit_code == 9
             await driver.end(jobs[0])

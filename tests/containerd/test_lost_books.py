@@ -47,6 +47,7 @@ def test_tasks_outlive_the_books_of_containerd_and_leave_nothing(
             daemon.kill()
             (daemon.base / "root").rename(daemon.base / "lost")
             daemon.start()
+            await driver.healthy()
 
             assert (await session.inspect(stopped.id)).state is TaskState.RUNNING
             with pytest.raises(DriverError, match=r"container .* is gone"):

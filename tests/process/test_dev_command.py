@@ -54,8 +54,8 @@ def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("guest",), "./dev guest wants a suite: bookworm, trixie, sid or bookworm-vm\n"),
-        (("guest", "../x"), "./dev guest wants a suite: bookworm, trixie, sid or bookworm-vm\n"),
+        (("guest",), "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm\n"),
+        (("guest", "../x"), "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm\n"),
         (("plugin",), "./dev plugin wants one directory: the plugin_dir of a Nomad agent\n"),
     ],
 )

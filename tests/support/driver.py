@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.nomad_types import DnsConfig, NetworkIsolation, Resources, TaskConfig
+from actors.nomad_types import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
 from plugin.host.allocdir import AllocDir
 from plugin.host.logs import read_bytes
 from plugin.host.session import Handle, HostSession
@@ -141,6 +141,11 @@ class Driver:
         await self.end(job)
         assert result.exit_code == 0, (result, bytes(job.out), bytes(job.err))
         return job.out.decode()
+
+    async def healthy(self) -> None:
+        """Returns when the plugin sees its containerd: gRPC looks again within a second."""
+        while (await self.session.fingerprint()).health is not Health.HEALTHY:
+            await asyncio.sleep(0.05)
 
     async def end(self, job: Job) -> None:
         """Destroys the task and waits for the end of its logs."""

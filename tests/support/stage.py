@@ -15,7 +15,6 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from actors.nomad_types import Health
 from containerd import rpc
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, children
@@ -87,10 +86,9 @@ class Stage:
             shutil.rmtree(self.driver.alloc_root, ignore_errors=True)
 
     async def back(self) -> None:
-        """Has containerd be there, and the plugin know it: gRPC looks again within a second."""
+        """Has containerd be there, and the plugin know it."""
         self.containerd.start()
-        while (await self.session.fingerprint()).health is not Health.HEALTHY:
-            await asyncio.sleep(0.05)
+        await self.driver.healthy()
 
     async def start(self, job: Job, script: str = SLEEPER, **options: Any) -> None:
         """StartTask."""
