@@ -10,6 +10,8 @@ import pytest
 
 from actors.child_process import ROOT
 
+SUITES = "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm"
+
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
@@ -54,8 +56,8 @@ def test_a_wrong_command_is_named_before_the_list_of_right_ones(checkout: Path) 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("guest",), "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm\n"),
-        (("guest", "../x"), "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm\n"),
+        (("guest",), f"{SUITES}\n"),
+        (("guest", "../x"), f"{SUITES}\n"),
         (("plugin",), "./dev plugin wants one directory: the plugin_dir of a Nomad agent\n"),
     ],
 )
