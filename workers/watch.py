@@ -24,6 +24,8 @@ _ORPHAN_S = 5.0
 """How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
 
 _KILLED_S = 5.0
+_RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
+"""A shim's words for a runtime that could not do what it was run for."""
 _AGAIN_S = 1.0
 
 
@@ -68,7 +70,27 @@ class Watch:
         self, number: int, *, everyone: bool, done: Callable[[DriverError | None], None]
     ) -> None:
         """Has the shim's runtime signal the task: it alone knows for sure which processes."""
-        self._shim.kill(number, everyone=everyone, answer=lambda _, error: done(error))
+
+        def answered(_: bytes, error: DriverError | None) -> None:
+            done(None if error is not None and self._signal(number, error) else error)
+
+        self._shim.kill(number, everyone=everyone, answer=answered)
+
+    def _signal(self, number: int, refused: DriverError) -> bool:
+        """Signals the first process where its runtime could not be run; whether that is done.
+
+        Its bundle may be gone: containerd 1.4 removes those that it finds in no book. The first
+        process of gVisor is not the task's, so that it is only killed.
+        """
+        runs_itself = any(words in refused.details for words in _RUNTIME_FAILED)
+        if refused.code is not Code.INTERNAL or not (runs_itself or number == bare.SIGKILL):
+            return False
+        try:
+            bare.pidfd_send_signal(self._pidfd, number)
+        except OSError:  # it has ended, or never had a pidfd
+            return False
+        procfs.say(f"worker: {self.target.container_id}: signalled without its runtime: {refused}")
+        return True
 
     def sample(self) -> Sample:
         """A reading of the task's cgroup; unknown values where it could not be found."""

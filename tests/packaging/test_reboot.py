@@ -40,7 +40,7 @@ ctr -n nomad.slice leases ls -q | wc -l
 """
 NOT_FOUND = "journalctl -b -u nomad --no-pager | grep 'task not found for given id'"
 NETWORKS = (
-    "ls /run/netns /var/lib/cni/results; ls /var/lib/cni/networks/nomad | grep '^[0-9]'; true"
+    "ls /run/netns /var/lib/cni/results; ls /var/lib/cni/networks/nomad | grep '^[0-9]' || true"
 )
 ADDRESS = "nsenter --net=/run/netns/{} ip -4 -o address show dev eth0"
 

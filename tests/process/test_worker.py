@@ -195,6 +195,49 @@ def test_end_frees_the_place_for_a_successor_before_it_is_answered(
     assert left == {wire.WORKER_LOCK, "exit.new"}
 
 
+@pytest.mark.parametrize(
+    ("refusal", "number", "code"),
+    [
+        ("runc did not terminate successfully: open log.json: no such file", signal.SIGTERM, 7),
+        ("runsc did not terminate successfully: exit status 1", signal.SIGKILL, 137),
+    ],
+)
+def test_a_task_whose_runtime_cannot_be_run_is_signalled_without(
+    launcher: LauncherProcess, make_task: MakeTask, refusal: str, number: int, code: int
+) -> None:
+    task = make_task("trap 'exit 7' TERM; while :; do sleep 0.05; done")
+    worker = launcher.worker(task.name, task.stdout, task.stderr)
+    assert worker.watch(task.create())["ok"] is True
+    task.start()
+    wait_until(lambda: _has_trap(task.pid), 10, "no trap")
+    task.refuse_kill(refusal)
+    assert worker.ask("kill", signal=int(number))["ok"] is True
+    assert worker.event("exit")["code"] == code
+    finish(worker)
+
+
+def test_the_sandbox_of_a_task_gets_no_signal_but_the_last(
+    launcher: LauncherProcess, make_task: MakeTask
+) -> None:
+    task = make_task("exec sleep 60")
+    worker = launcher.worker(task.name, task.stdout, task.stderr)
+    assert worker.watch(task.create())["ok"] is True
+    task.start()
+    task.refuse_kill("runsc did not terminate successfully: exit status 1")
+    answer = worker.ask("kill", signal=int(signal.SIGTERM))
+    assert error_of(answer)[1].startswith("the shim refuses: runsc did not terminate")
+    assert worker.ask("kill", signal=int(signal.SIGKILL))["ok"] is True
+    assert worker.event("exit")["code"] == 137
+    finish(worker)
+
+
+def _has_trap(pid: int) -> bool:
+    """Whether a process catches SIGTERM."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def test_a_directory_that_others_can_enter_is_refused(launcher: LauncherProcess, name: str) -> None:
     launcher.task_dir(name).chmod(0o755)
     peer, first = launcher.fork(name)

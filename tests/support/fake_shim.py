@@ -23,7 +23,7 @@ from workers import ttrpc
 from workers.wire import ShimTarget
 
 _HEADER = struct.Struct(">IIBB")
-_NOT_FOUND, _UNIMPLEMENTED = 5, 12
+_UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12
 _CREATED, _RUNNING, _STOPPED = 1, 2, 3
 # In its first life, the shell waits to be started, as runc's init does.
 _FIRST_LIFE = 'read -r _ && exec /bin/sh -c "$0" </dev/null'
@@ -89,6 +89,10 @@ class FakeShim:
                     return answer
         raise DriverError("the fake shim closed the connection", code=Code.UNAVAILABLE)
 
+    def refuse_kill(self, text: str) -> None:
+        """Has Kill fail from now on, as where its runtime cannot be run."""
+        _refusal(self._socket).write_text(text)
+
     def kill_shim(self) -> None:
         """SIGKILL to the shim."""
         assert self._shim is not None
@@ -124,6 +128,10 @@ def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
             os.killpg(pid, number)
 
 
+def _refusal(place: Path) -> Path:
+    return place.with_suffix(".refusal")
+
+
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
@@ -154,6 +162,8 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
     def moment() -> bytes:
         return ttrpc.message({1: state["at_ns"] // 10**9, 2: state["at_ns"] % 10**9})
 
+    refusal = _refusal(Path(place))
+
     def answer(method: str, fields: ttrpc.Fields) -> tuple[int, bytes]:
         if method != "Start" and ttrpc.octets(fields, 1).decode() != name:
             return _NOT_FOUND, b"no such task"
@@ -166,6 +176,8 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
                 return 0, ttrpc.message({**told, 10: moment()})
             case "Kill" if ended.is_set():
                 return _NOT_FOUND, b"process already finished"
+            case "Kill" if refusal.exists():
+                return _UNKNOWN, refusal.read_bytes()
             case "Kill":
                 if ttrpc.number(fields, 4):
                     kill_group(process.pid, ttrpc.number(fields, 3))
