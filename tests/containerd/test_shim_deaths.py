@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
+import shutil
 import signal
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from proto.errors import DriverError
+from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.traces import traces
@@ -86,3 +91,29 @@ def test_a_task_whose_plugin_worker_and_shim_are_killed_is_not_recovered_and_not
             await _gone(job, processes, around.worker)
 
     asyncio.run(asyncio.wait_for(life(), 90))
+
+
+def test_a_container_that_only_the_runtime_still_knows_gives_its_name_back(
+    driver: Driver, busybox_image: str, tmp_path: Path
+) -> None:
+    root = Path("/run/containerd/runc", driver.containerd.namespace)
+    runc = ("runc", "--root", str(root))
+
+    async def life() -> None:
+        async with launched(driver):
+            job = driver.task()
+            bundle = tmp_path / "bundle"
+            shell = bundle / "rootfs" / "bin" / "sh"
+            shell.parent.mkdir(parents=True)
+            shutil.copy(images.BUSYBOX, shell)
+            run = partial(subprocess.run, check=True, stdin=subprocess.DEVNULL)
+            run([*runc, "spec", "--bundle", bundle])
+            spec = json.loads((bundle / "config.json").read_text())
+            spec["process"]["terminal"] = False
+            (bundle / "config.json").write_text(json.dumps(spec))
+            run([*runc, "create", "--bundle", bundle, job.container], stdout=subprocess.DEVNULL)
+            assert (root / job.container / "state.json").exists()
+            assert await driver.output(busybox_image, "echo mine", job) == "mine\n"
+            assert not (root / job.container).exists()
+
+    asyncio.run(asyncio.wait_for(life(), 60))

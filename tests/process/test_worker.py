@@ -203,7 +203,11 @@ def test_end_frees_the_place_for_a_successor_before_it_is_answered(
     ],
 )
 def test_a_task_whose_runtime_cannot_be_run_is_signalled_without(
-    launcher: LauncherProcess, make_task: MakeTask, refusal: str, number: int, code: int
+    launcher: LauncherProcess,
+    make_task: Callable[..., FakeTask],
+    refusal: str,
+    number: int,
+    code: int,
 ) -> None:
     task = make_task("trap 'exit 7' TERM; while :; do sleep 0.05; done")
     worker = launcher.worker(task.name, task.stdout, task.stderr)
@@ -217,7 +221,7 @@ def test_a_task_whose_runtime_cannot_be_run_is_signalled_without(
 
 
 def test_the_sandbox_of_a_task_gets_no_signal_but_the_last(
-    launcher: LauncherProcess, make_task: MakeTask
+    launcher: LauncherProcess, make_task: Callable[..., FakeTask]
 ) -> None:
     task = make_task("exec sleep 60")
     worker = launcher.worker(task.name, task.stdout, task.stderr)
