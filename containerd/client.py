@@ -336,7 +336,7 @@ class Containerd:
                 rpc.TASK_CREATE, request, f"create the task of container {id}", timeout_s=RUNTIME_S
             )
         except DriverError as error:
-            # The bundle of a task that was not cleaned up, or runc's state of it: old and new words.
+            # The bundle of a task that was not cleaned up, or runc's state, in old and new words.
             words = (f"/{id}: file exists", "container with id exists", "with given ID already")
             if any(word in str(error) for word in words):
                 error.code = Code.ALREADY_EXISTS
