@@ -22,7 +22,10 @@ def test_tasks_live_and_log_while_their_plugin_is_killed_again_and_again(
     _log.warning("seed %d", seed)  # pytest shows it when the test fails
     plan = Plan(tasks=12, seconds=20, seed=seed, kill_every_s=3)
     story = Story(driver, busybox_image, plan, _log.info)
-    outcome = asyncio.run(asyncio.wait_for(story.play(), 150))
+    try:
+        outcome = asyncio.run(asyncio.wait_for(story.play(), 150))
+    except TimeoutError:
+        pytest.fail(f"it does not end; so far: {story.faults()}")
     assert outcome.faults == []
     counts = outcome.counts
     assert counts.exits == counts.tasks >= plan.tasks

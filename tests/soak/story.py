@@ -134,7 +134,7 @@ class Story:
                     f"{phase:12} {time.monotonic() - begun:4.0f} s  {len(self._alive)} tasks,"
                     f" {self._agent.kills} kills, {self._agent.recovered} recovered,"
                     f" {self._counts.lines} lines, {self._counts.execs} execs,"
-                    f" {self._counts.signals} signals, {len(self._all_faults())} faults"
+                    f" {self._counts.signals} signals, {len(self.faults())} faults"
                 )
                 await asyncio.wait([job], timeout=5)
         finally:
@@ -264,7 +264,8 @@ class Story:
     def _traces(self) -> list[str]:
         return traces(self._containers)
 
-    def _all_faults(self) -> list[str]:
+    def faults(self) -> list[str]:
+        """What went wrong so far."""
         living = [fault for life in self._alive for fault in life.faults]
         return self._agent.faults + self._faults + living
 
@@ -278,7 +279,7 @@ class Story:
             if gauge.kind in gauges.OURS:
                 gauge.judge()
         zombies = gauges.zombies(self._samples)
-        faults = self._all_faults() + [fault for gauge in known for fault in gauge.faults]
+        faults = self.faults() + [fault for gauge in known for fault in gauge.faults]
         faults += [f"{kind}: {count} zombies" for kind, count in zombies.items() if count]
         if not self._agent.kills:
             faults.append("the plugin was never killed: the soak was too short")
