@@ -222,8 +222,10 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
     used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
     kept = [layout.fill_gaps(), layout.gather_code(used)]
+    # Whoever started this has heard by now why it does not serve. Not later: what is made after the
+    # last rehearsal costs each worker pages.
+    _log_to(directory)
     rehearsal.rehearse(state_dir)
-    _log_to(directory)  # whoever started this hears why it does not serve; all else is in the log
     given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")

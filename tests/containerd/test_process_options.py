@@ -85,7 +85,8 @@ def test_a_task_in_the_hosts_pid_namespace_takes_its_children_along(
             await driver.start(job, busybox_image, script, pid_mode="host")
             await until(lambda: job.out.endswith(b"\n"), 10)
             child = int(job.out)
-            assert Path(f"/proc/{child}/cmdline").read_bytes() == b"sleep\x001000\x00"
+            words = Path(f"/proc/{child}/cmdline")
+            await until(lambda: words.read_bytes() == b"sleep\x001000\x00", 10, "no sleep")
             await session.stop(job.id, 0, "SIGKILL")
             await driver.end(job)
             await until(lambda: has_ended(child), 10)
