@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -90,9 +91,19 @@ class Life:
 
     def room(self) -> int:
         """What the FIFO holds at best."""
+        with self._looked_at() as descriptor:
+            return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+
+    def is_full(self) -> bool:
+        """Whether the FIFO takes no more: the worker may be about to drop some of it."""
+        with self._looked_at() as descriptor:
+            return pipe.is_full(descriptor)
+
+    @contextlib.contextmanager
+    def _looked_at(self) -> Iterator[int]:
         descriptor = os.open(self.fifo, os.O_RDONLY | os.O_NONBLOCK)
         try:
-            return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
+            yield descriptor
         finally:
             os.close(descriptor)
 
@@ -176,6 +187,8 @@ def test_beyond_the_limit_the_oldest_lines_are_dropped_and_the_task_writes_on(
     worker, stopped, read = lose_reader(life, fate)
     life.go()
     life.wait_for("done")
+    # Whoever reads while some is dropped has the gap where it is by then.
+    wait_until(lambda: not life.is_full(), 20, "no room is made")
     reader = find_reader(life, stopped)
     states = [state_of(worker)]
     while states[-1][0] != "reading":
