@@ -56,8 +56,10 @@ def _forget_in_runtime(namespace: str, container_id: str) -> None:
     root = _RUNTIMES / namespace
     path = child_process.BASE_ENVIRONMENT["PATH"]
     for file, name in _KEEPERS.items():
+        if not (root / container_id / file).is_file():
+            continue
         program = shutil.which(name, path=path)
-        if program is not None and (root / container_id / file).is_file():
+        if program is not None:
             _log.info("the runtime is told to forget", extra={"id": container_id, "runtime": name})
             argv = [program, "--root", str(root), "delete", "--force", container_id]
             child_process.finish(child_process.start(argv), _RUNTIME_S)

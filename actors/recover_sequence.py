@@ -158,13 +158,13 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
     """One that watches at the shim, if need be while containerd is away; None without a task."""
     state = task.state
     # The shim first: containerd may be away, and 2.1 forgets the exit of a task that ended then.
+    sources = ("", "")
     if task.from_go_driver or await _shim(task) is None:
         record = await task.services.containerd.task(state.container_id)
         if record is None:
             return None
-        sources = (record.stdout, record.stderr) if task.from_go_driver else ("", "")
-    else:
-        sources = ("", "")
+        if task.from_go_driver:
+            sources = (record.stdout, record.stderr)
     if task.from_go_driver:
         await task.services.launcher.ensure()  # one of an older release carries no logs on
     await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)

@@ -16,7 +16,9 @@ from google.protobuf.empty_pb2 import Empty
 from actors.nomad_types import Health, TaskState
 from containerd import rpc
 from containerd.client import RUNTIME_S
+from plugin.host.session import Handle
 from proto.errors import Code, DriverError
+from tests.support.driver import Job
 from tests.support.launcher import worker_pid, worker_pids
 from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.waiting import until
@@ -161,17 +163,23 @@ def test_a_task_with_its_worker_is_recovered_without_any_containerd(stage: Stage
     stage.play(story())
 
 
+async def alone(stage: Stage) -> tuple[Job, Handle, int]:
+    """A task whose plugin, worker and containerd are dead, and the pid of that worker."""
+    job = stage.driver.task()
+    job.read_logs()
+    handle = await stage.session.start(job.config, _config())
+    stage.session.kill_plugin()
+    (pid,) = worker_pids(stage.driver.state_dir)
+    os.kill(pid, signal.SIGKILL)
+    stage.containerd.down()
+    return job, handle, pid
+
+
 def test_a_task_whose_worker_died_is_recovered_at_its_shim_without_any_containerd(
     stage: Stage,
 ) -> None:
     async def story() -> None:
-        job = stage.driver.task()
-        job.read_logs()
-        handle = await stage.session.start(job.config, _config())
-        stage.session.kill_plugin()
-        (pid,) = worker_pids(stage.driver.state_dir)
-        os.kill(pid, signal.SIGKILL)
-        stage.containerd.down()
+        job, handle, pid = await alone(stage)
         await stage.session.launch()
         await stage.session.recover(handle)
         directory = stage.driver.state_dir / "tasks" / job.container
@@ -207,13 +215,7 @@ def test_a_recovery_that_needs_containerd_touches_nothing_without_and_works_late
     stage: Stage,
 ) -> None:
     async def story() -> None:
-        job = stage.driver.task()
-        job.read_logs()
-        handle = await stage.session.start(job.config, _config())
-        stage.session.kill_plugin()
-        (pid,) = worker_pids(stage.driver.state_dir)
-        os.kill(pid, signal.SIGKILL)
-        stage.containerd.down()
+        job, handle, _ = await alone(stage)
         bundle = stage.containerd.tasks.tasks[job.container].bundle
         hidden = bundle.rename(bundle.with_name("hidden"))
         await stage.session.launch()
