@@ -101,8 +101,9 @@ class LogBuffer:
             self._begin_anew()
         else:
             self._help(unread)
-        self._note()
+        # In this order: what is written to a full FIFO after that is a sign of a reader.
         self._full = pipe.is_full(self._descriptor)
+        self._note()
         self._look_later()
 
     def _rest(self) -> None:

@@ -54,6 +54,7 @@ class Worker:
         self._keepers: list[Keeper] = []
         self._spec = spec
         self._log_states: dict[str, LogState] = {}
+        self._dropped_untold: dict[str, int] = {}
         self._relays: list[Relay] = []
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
@@ -259,15 +260,18 @@ class Worker:
         self._drain.begin()
 
     def _on_stall(self, path: str, buffer: LogBuffer) -> None:
+        stream = "stdout" if path == self._spec.stdout else "stderr"
         state = LogState(
-            stream="stdout" if path == self._spec.stdout else "stderr",
+            stream=stream,
             state=buffer.state,
             kept=buffer.kept,
-            dropped=buffer.dropped,
+            dropped=buffer.dropped + self._dropped_untold.get(stream, 0),
             limit=buffer.limit,
             wanted=self._spec.log_buffer_bytes,
         )
-        self._log_states[state.stream] = state
+        self._log_states[stream] = state
+        if state.state == wire.READING:
+            self._dropped_untold[stream] = state.dropped
         self.listener.broadcast({"event": wire.LOG, **state.to_wire()})
         for connection in self.listener.connections():
             connection.knows_logs = True
@@ -283,8 +287,9 @@ class Worker:
 
     def _forget_good_news(self) -> None:
         """That all is well again is told once, also to a plugin that was away meanwhile."""
-        states = self._log_states.items()
-        self._log_states = {name: one for name, one in states if one.state != wire.READING}
+        for stream, state in list(self._log_states.items()):
+            if state.state == wire.READING:
+                del self._log_states[stream], self._dropped_untold[stream]
 
     def _keep_exit(self, record: ExitRecord, again_s: float) -> None:
         """Writes the exit record; what cannot be written now is tried again until the task goes."""

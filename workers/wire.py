@@ -229,7 +229,7 @@ class LogState(Record):
         stream: stdout or stderr.
         state: READING again; STALLED: nobody reads; DROPPING, BLOCKED: and there is no more room.
         kept: bytes that wait for a reader.
-        dropped: bytes dropped since somebody read last.
+        dropped: bytes dropped since somebody read last and a plugin was told so.
         limit: bytes of room that the kernel gives.
         wanted: bytes of room that the plugin asked for.
     """

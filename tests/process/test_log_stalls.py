@@ -26,10 +26,11 @@ LINES = 140_000
 TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))  # 0.9 MB
 HALF = TEXT.index(b"\n70000\n") + 7
 WRITE_ALL = f"seq 1 {LINES}; echo >{{done}}; exec sleep 600"
-WRITE_HALVES = (
-    f"seq 1 70000; until test -e {{go}}; do sleep 0.05; done;"
+AFTER_HALF = (
+    f"until test -e {{go}}; do sleep 0.05; done;"
     f"seq 70001 {LINES}; echo >{{done}}; exec sleep 600"
 )
+WRITE_HALVES = f"seq 1 70000; {AFTER_HALF}"
 
 
 @pytest.fixture(scope="module")
@@ -257,6 +258,28 @@ def test_who_comes_later_is_told_what_was_dropped_meanwhile(life: Life) -> None:
         latest.ask("kill", signal=int(signal.SIGKILL))
         latest.event("drained")
         latest.ask("end")
+
+
+def test_a_plugin_that_was_away_for_two_stalls_is_told_what_both_have_dropped(life: Life) -> None:
+    life.make(f"seq 1 70000; echo >{{go}}.half; {AFTER_HALF}", log_buffer_bytes=128 * 1024)
+    life.start().socket.close()
+    life.wait_for("go.half")
+    reader = life.reader()
+    wait_until(lambda: reader.data.endswith(b"\n70000\n"), 20)
+    wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
+    first = HALF - len(reader.data)
+    reader.stop()
+    life.go()
+    life.wait_for("done")
+    reader.go_on()
+    wait_until(lambda: reader.data.endswith(b"\n%d\n" % LINES), 20)
+    wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
+    both = len(TEXT) - len(reader.data)
+    assert both > first > 0
+    with life.launcher.control(life.fifo.name.partition(".")[0]) as later:
+        later.ask("hello")
+        assert state_of(later) == ("reading", both)
+        finish_early(later)
 
 
 def test_a_reader_that_is_only_slow_gets_every_byte_and_the_fifo_does_not_grow(life: Life) -> None:

@@ -1,0 +1,63 @@
+"""What a look at a FIFO makes of what happens while it looks."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from workers import pipe, wire
+from workers.log_buffer import LogBuffer
+from workers.loop import Loop
+
+PATIENCE_MS = 100
+SPEC = wire.WorkerSpec(
+    name="t", dir="", log_patience_ms=PATIENCE_MS, log_buffer_bytes=pipe.USUAL_BYTES
+)
+CLOCK_S = 0.02
+"""Longer than a tick of the kernel's clock of files."""
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Iterator[int]:
+    """Both ends of a FIFO, which never waits."""
+    os.mkfifo(tmp_path / "log")
+    descriptor = os.open(tmp_path / "log", os.O_RDWR | os.O_NONBLOCK)
+    yield descriptor
+    os.close(descriptor)
+
+
+def fill(fifo: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(fifo, b"a line of sixteen\n" * 100)
+
+
+def test_what_fills_the_room_that_a_look_has_made_is_no_sign_of_a_reader(
+    fifo: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop()
+    states: list[str] = []
+    buffer = LogBuffer(loop, fifo, SPEC, lambda _: None, lambda: states.append(buffer.state))
+
+    def written_meanwhile(is_full: Callable[[int], bool]) -> Callable[[int], bool]:
+        def look(descriptor: int) -> bool:
+            if buffer.dropped and not is_full(descriptor):
+                time.sleep(CLOCK_S)
+                fill(fifo)
+            return is_full(descriptor)
+
+        return look
+
+    fill(fifo)
+    buffer.filled()
+    monkeypatch.setattr(pipe, "is_full", written_meanwhile(pipe.is_full))
+    loop.later(PATIENCE_MS / 1000 * 6, loop.stop)
+    loop.run()
+    assert states == [wire.DROPPING]
+    assert buffer.dropped > pipe.USUAL_BYTES
+    loop.close()
