@@ -42,7 +42,7 @@ class Connection:
     """One peer. `serve` gets its frames in order and must not raise anything but DriverError.
 
     A DriverError of `serve` means that the frame made no sense: the connection is closed.
-    `gone` is called once it is closed, whoever closed it.
+    `gone` is called with it once it is closed, whoever closed it.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Connection:
         sock: bare.socket,
         decoder: Decoder,
         serve: Serve,
-        gone: Callable[[], None] | None = None,
+        gone: Callable[[Connection], None] | None = None,
     ) -> None:
         self.stats_timer: Timer | None = None
         self.knows_logs = False
@@ -106,7 +106,7 @@ class Connection:
             self._socket.close()
             self._socket = None
             if self._gone is not None:
-                self._gone()
+                self._gone(self)
 
     def _on_ready(self, events: int) -> None:
         if events & WRITE:
@@ -167,26 +167,26 @@ class Listener:
 
     def adopt(self, sock: bare.socket, decoder: Decoder) -> Connection:
         """Serves a connection that was made elsewhere."""
-        self._connections = self.connections()
         connection = Connection(self._loop, sock, decoder, self._serve, self._left)
         self._connections.append(connection)
         return connection
 
-    def _left(self) -> None:
-        if self._alone is None or self.connections():
+    def _left(self, connection: Connection) -> None:
+        self._connections.remove(connection)
+        if self._alone is None or self._connections:
             return
         self._on_ready(READ)  # one may have knocked already
-        if not self.connections():
+        if not self._connections:
             self._alone()
 
     def broadcast(self, frame: Frame) -> None:
         """Sends an event to every peer."""
-        for connection in self._connections:
+        for connection in self.connections():
             connection.send(frame)
 
-    def connections(self) -> list[Connection]:
+    def connections(self) -> tuple[Connection, ...]:
         """Those that are open."""
-        return [one for one in self._connections if not one.closed]
+        return tuple(self._connections)
 
     def close(self) -> None:
         """Takes no more connections; those that are there stay. The socket's name is freed."""
@@ -198,7 +198,7 @@ class Listener:
         sock = accept(self._socket)
         if sock is None:
             return
-        if len(self.connections()) >= MAX_CONNECTIONS:
+        if len(self._connections) >= MAX_CONNECTIONS:
             refuse(sock, _crowded())
             return
         self.adopt(sock, frames.Decoder())

@@ -88,12 +88,12 @@ class Keeper:
         self._buffer: LogBuffer | None = None  # a task that says nothing needs none
         loop.watch(self._reader, HANG_UP | READ, self._on_event)
 
-    def held(self) -> str:
-        """A path by which others open the very FIFO that is open here, whatever lies at its own.
+    def held(self) -> tuple[str, str]:
+        """Its path, and one to open the very FIFO that is open here, whatever lies at its own.
 
         For as long as the first stage lasts.
         """
-        return f"/proc/{os.getpid()}/fd/{self._reader}"
+        return self.path, f"/proc/{os.getpid()}/fd/{self._reader}"
 
     def unread(self) -> int:
         """Bytes in the FIFO that no reader has taken yet."""

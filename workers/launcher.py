@@ -21,22 +21,24 @@ import sys
 # Python's isolated mode leaves this program's own directory out of the module path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
-from proto import frames
+# Before all else: what this leaves in memory is better in one piece than between what follows.
+from workers.notify import Notifier
+
+# isort: split
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
 from proto.shortage import remedy
 from workers import (
     activation,
     bare,
+    birth,
     control,
     layout,
     procfs,
     rehearsal,
     succession,
-    task_worker,
     wire,
 )
-from workers.notify import Notifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,9 +53,7 @@ _USAGE = (
     "usage: launcher.py --state-dir DIR"
     " [--notify ADDRESS [--watchdog-us INTERVAL] [--listen-fds COUNT]]\n"
 )
-_FIRST_DESCRIPTOR, _LAST_DESCRIPTOR = 3, 1 << 20
-_REQUEST_TIMEOUT_S = 10.0
-_CHUNK_BYTES = 4096
+_DESCRIPTORS = (3, 1 << 20)
 _TIDY_BYTES = 100_000
 """The C library tidies its heap when 64 KiB are freed at once, and maps apart from 128 KiB."""
 
@@ -121,39 +121,17 @@ class Launcher:
 
         To unwind them and to close them one by one would cost every worker 0.2 MB.
         """
-        status = _EXIT_FAILED
+        status = birth.FAILED
         try:
             sock = control.accept(self._listener)
             os.close(accepting)
+            os.setsid()
             if sock is not None:
-                status = self._serve(sock)
+                status = birth.serve(sock, self._answer, _DESCRIPTORS)
         except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
             sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(status)
-
-    def _serve(self, sock: bare.socket) -> int:
-        decoder = frames.Decoder()
-        try:
-            request = _receive(sock, decoder)
-            if request is None:
-                return _EXIT_FAILED
-            if request.get("op") == wire.FORK:
-                wire.agree(request)
-                return self._work(sock, decoder, request.get("spec"))
-            _send(sock, self._answer(request))
-        except DriverError as error:
-            control.say_failed(sock, error)
-        return 0
-
-    def _work(self, sock: bare.socket, decoder: frames.Decoder, spec: object) -> int:
-        """This connection is the worker's first; everything else open is the launcher's."""
-        os.closerange(_FIRST_DESCRIPTOR, sock.fileno())
-        os.closerange(sock.fileno() + 1, _LAST_DESCRIPTOR)
-        gc.enable()
-        os.setsid()
-        procfs.set_name("cd-worker")
-        return task_worker.run(spec, sock, decoder)
 
     def _answer(self, request: Frame) -> Frame:
         if request.get("op") == wire.RETIRE:  # a successor of any version may ask for it
@@ -217,7 +195,6 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
         _log_to(directory)
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
-    procfs.set_name("cd-launcher")
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
     bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
     used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
@@ -226,6 +203,7 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     # last rehearsal costs each worker pages.
     _log_to(directory)
     rehearsal.rehearse(state_dir)
+    procfs.set_name("cd-launcher")
     given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
@@ -239,25 +217,6 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     launcher.run()
     kept.clear()
     raise DriverError(f"its socket {wire.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL)
-
-
-def _receive(sock: bare.socket, decoder: frames.Decoder) -> Frame | None:
-    """The first request, or None when nobody asks anything."""
-    sock.settimeout(_REQUEST_TIMEOUT_S)
-    try:
-        while data := sock.recv(_CHUNK_BYTES):
-            for frame in decoder.feed(data):
-                return frame
-    except OSError:
-        return None
-    return None
-
-
-def _send(sock: bare.socket, frame: Frame) -> None:
-    try:
-        sock.sendall(frames.encode(frame))
-    except OSError:
-        return  # who asked is gone
 
 
 def _cannot_fork(error: OSError) -> DriverError:

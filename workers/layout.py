@@ -27,6 +27,8 @@ _BYTES_OVERHEAD, _SMALLEST_BYTES, _FLOAT = 33, 48, 32
 _POOL, _POOL_HEADER = 16 * 1024, 48
 """It hands out blocks of one size from such a piece; its header is written to each time, so its
 first page, where the header is, is the best place for what a worker makes."""
+_INSTRUCTION = 2
+"""Bytes of an instruction of CPython's."""
 _NEIGHBOURS = 3
 """So many objects, each right behind the one before, from the header on: a pool that was empty."""
 _MOST = 4000
@@ -109,5 +111,13 @@ def _functions(value: object, module: str) -> Iterator[FunctionType]:
 
 
 def _copy(code: CodeType) -> CodeType:
+    """A copy; what is small is filled up, with instructions that nothing gets to.
+
+    Small objects of one size lie together, apart from those of others: so they get one size.
+    """
     inner = tuple(_copy(c) if isinstance(c, CodeType) else c for c in code.co_consts)
-    return code.replace(co_consts=inner)
+    text = code.co_code
+    spare = _LARGEST - code.__sizeof__()
+    if spare > 0:
+        text += text[-_INSTRUCTION:] * (spare // _INSTRUCTION)
+    return code.replace(co_consts=inner, co_code=text)

@@ -89,20 +89,23 @@ class Loop:
         self._epoll.close()
 
     def _timeout_s(self) -> float | None:
-        self._timers = [timer for timer in self._timers if not timer.cancelled]
-        if not self._timers:
-            return None
-        return max(0.0, min(timer.due_s for timer in self._timers) - time.monotonic())
+        due_s = None
+        for timer in tuple(self._timers):
+            if timer.cancelled:
+                self._timers.remove(timer)
+            elif due_s is None or timer.due_s < due_s:
+                due_s = timer.due_s
+        return None if due_s is None else max(0.0, due_s - time.monotonic())
 
     def _fire(self) -> None:
         if not self._timers:
             return
-        now = time.monotonic()
-        due = [timer for timer in self._timers if timer.due_s <= now]
-        for timer in due:
-            self._timers.remove(timer)
-            if not timer.cancelled:
-                timer.call()
+        now_s = time.monotonic()
+        for timer in tuple(self._timers):
+            if timer.due_s <= now_s:
+                self._timers.remove(timer)
+                if not timer.cancelled:
+                    timer.call()
 
 
 def would_block(error: OSError) -> bool:

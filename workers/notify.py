@@ -1,15 +1,16 @@
 """What the launcher tells systemd: that it serves, what it does, that its loop still turns.
 
-Not by the sdnotify package: it brings in the Python half of `socket`, 0.04 to 0.1 MB of each worker
-(see `bare`), and finds systemd in the environment, which would show in every worker's. The unit
-hands the address over as an argument.
+Protocol: sd_notify(3), spoken by the sdnotify package.
 """
 
 from __future__ import annotations
 
-from workers import bare
+import os
 
-WATCHDOG = b"WATCHDOG=1"
+from sdnotify import SystemdNotifier
+
+WATCHDOG = "WATCHDOG=1"
+_ADDRESS = "NOTIFY_SOCKET"
 _MICROSECONDS = 1000
 _PINGS = 3
 
@@ -23,30 +24,23 @@ class Notifier:
 
     Attributes:
         period_ms: how often to call `alive` at least; None is never.
+        wanted: whether systemd runs this.
     """
 
     def __init__(self, address: str = "", watchdog_us: int = 0) -> None:
+        self.wanted = bool(address)
         self.period_ms: int | None = None
-        self._address = f"\0{address[1:]}" if address.startswith("@") else address
-        self._socket: bare.socket | None = None
-        if address:
-            kind = bare.SOCK_DGRAM | bare.SOCK_CLOEXEC | bare.SOCK_NONBLOCK
-            self._socket = bare.socket(bare.AF_UNIX, kind)
-            if watchdog_us > 0:
-                self.period_ms = max(1, watchdog_us // _MICROSECONDS // _PINGS)
-
-    @property
-    def wanted(self) -> bool:
-        """Whether systemd runs this."""
-        return self._socket is not None
+        if self.wanted and watchdog_us > 0:
+            self.period_ms = max(1, watchdog_us // _MICROSECONDS // _PINGS)
+        self._systemd = _connect(address) if self.wanted else None
 
     def status(self, line: str) -> None:
         """The line that `systemctl status` shows."""
-        self._send(b"STATUS=" + line.encode())
+        self._send(f"STATUS={line}")
 
     def ready(self, line: str) -> None:
         """The unit has started, with its first status."""
-        self._send(b"READY=1\nSTATUS=" + line.encode())
+        self._send(f"READY=1\nSTATUS={line}")
 
     def alive(self) -> None:
         """A sign of life, where one is wanted."""
@@ -55,14 +49,23 @@ class Notifier:
 
     def close(self) -> None:
         """Says no more."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        if self._systemd is not None and self._systemd.socket is not None:
+            self._systemd.socket.close()
+            self._systemd.socket = None
 
-    def _send(self, data: bytes) -> None:
-        if self._socket is None:
-            return
-        try:
-            self._socket.sendto(data, self._address)
-        except OSError:
-            return  # systemd is being replaced; the next sign of life comes in time
+    def _send(self, text: str) -> None:
+        if self._systemd is not None:
+            # It sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8.
+            self._systemd.notify(text.encode().decode("latin-1"))
+
+
+def _connect(address: str) -> SystemdNotifier:
+    """Names systemd in the environment as long as sdnotify looks: workers would show it."""
+    os.environ[_ADDRESS] = address
+    try:
+        systemd = SystemdNotifier()
+    finally:
+        del os.environ[_ADDRESS]
+    if systemd.socket is not None:
+        systemd.socket.setblocking(False)  # a sign of life that systemd cannot take is none
+    return systemd

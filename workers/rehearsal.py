@@ -13,13 +13,13 @@ import struct
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import bare, control, ttrpc, wire
+from workers import bare, birth, control, ttrpc, wire
 from workers.loop import READ
-from workers.task_worker import Worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from proto.frames import Frame
+    from workers.task_worker import Worker
 
 DIRECTORY = "rehearsal"
 ROUNDS = 12
@@ -31,6 +31,7 @@ _RESPONSE_HEADER = struct.Struct(">IIBB")
 _WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
 _RUNNING = 2
 _LATE_S = 10.0
+_NO_DESCRIPTORS = (1 << 20, 1)
 
 
 def rehearse(state_dir: str, rounds: int = ROUNDS) -> None:
@@ -56,13 +57,8 @@ class _Life:
 
     def __init__(self, place: str) -> None:
         self._place = place
-        spec = wire.WorkerSpec(
-            name=DIRECTORY, dir=place, stdout=f"{place}/{_FIFO}", log_patience_ms=0
-        )
-        self._worker = Worker(spec)
-        self._loop = self._worker.loop
-        self._plugin, theirs = bare.socketpair()
-        self._worker.listener.adopt(theirs, frames.Decoder())
+        self._worker: Worker | None = None
+        self._plugin, self._theirs = bare.socketpair()
         self._decoder = frames.Decoder()
         self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shims = control.listen(self._directory, _SHIM)
@@ -73,14 +69,19 @@ class _Life:
 
     def run(self) -> None:
         """From the fork to the end."""
-        self._loop.watch(self._plugin.fileno(), READ, self._on_worker)
-        self._loop.watch(self._shims.fileno(), READ, self._on_connect)
-        timer = self._loop.later(_LATE_S, self._give_up)
-        self._ask(wire.HELLO)
+        spec = wire.WorkerSpec(
+            name=DIRECTORY,
+            dir=self._place,
+            stdout=f"{self._place}/{_FIFO}",
+            log_patience_ms=0,
+        )
+        fork: Frame = {"op": wire.FORK, **wire.STATED, "spec": spec.to_wire()}
+        self._plugin.sendall(frames.encode(fork))
         try:
-            self._loop.run()
+            birth.serve(self._theirs, lambda _: {}, _NO_DESCRIPTORS, self._begin)
+            if self._worker is None:
+                self._on_worker(READ)
         finally:
-            timer.cancel()
             self._close()
         if self._late:
             raise DriverError(
@@ -90,12 +91,20 @@ class _Life:
                 code=Code.INTERNAL,
             )
 
+    def _begin(self, worker: Worker) -> None:
+        self._worker = worker
+        worker.loop.watch(self._plugin.fileno(), READ, self._on_worker)
+        worker.loop.watch(self._shims.fileno(), READ, self._on_connect)
+        worker.loop.later(_LATE_S, self._give_up)
+
     def _on_worker(self, _: int) -> None:
         for frame in self._decoder.feed(self._plugin.recv(65536)):
             self._answer(frame)
 
     def _answer(self, frame: Frame) -> None:
         match frame.get("event") or frame.get("op") or frame.get("re"):
+            case wire.READY:
+                self._ask(wire.HELLO)
             case 1:
                 os.write(self._log, _LINE)
                 self._ask(
@@ -111,6 +120,9 @@ class _Life:
             case wire.STATS:
                 os.close(self._log)
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
+            case wire.FAILED:
+                error = frame["error"]
+                raise DriverError.from_wire(error if isinstance(error, dict) else {})
             case wire.DRAINED:
                 self._ask(wire.END, **{wire.FAREWELL: True})
 
@@ -120,15 +132,15 @@ class _Life:
 
     def _on_connect(self, _: int) -> None:
         self._shim = control.accept(self._shims)
-        if self._shim is not None:
-            self._loop.watch(self._shim.fileno(), READ, self._on_request)
+        if self._shim is not None and self._worker is not None:
+            self._worker.loop.watch(self._shim.fileno(), READ, self._on_request)
 
     def _on_request(self, _: int) -> None:
         """Wait and State have come together; only State is answered now."""
         if self._shim is not None and self._shim.recv(65536):
             self._respond(_STATE_STREAM, ttrpc.message({3: os.getpid(), 4: _RUNNING}))
-        elif self._shim is not None:
-            self._loop.forget(self._shim.fileno())
+        elif self._shim is not None and self._worker is not None:
+            self._worker.loop.forget(self._shim.fileno())
 
     def _respond(self, stream: int, payload: bytes) -> None:
         data = ttrpc.message({2: payload})
@@ -138,12 +150,14 @@ class _Life:
 
     def _give_up(self) -> None:
         self._late = True
-        self._loop.stop()
+        if self._worker is not None:
+            self._worker.loop.stop()
 
     def _close(self) -> None:
-        self._loop.close()
-        self._worker.close()
-        for sock in (self._plugin, self._shims, self._shim):
+        if self._worker is not None:
+            self._worker.loop.close()
+            self._worker.close()
+        for sock in (self._plugin, self._theirs, self._shims, self._shim):
             if sock is not None:
                 sock.close()
         os.close(self._directory)

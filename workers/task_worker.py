@@ -25,6 +25,8 @@ from workers.wire import ExitRecord, LogState, ShimTarget, WorkerSpec
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proto.frames import Decoder, Frame
     from workers.control import Connection
     from workers.log_buffer import LogBuffer
@@ -87,13 +89,13 @@ class Worker:
             "exit": self._exit.to_wire() if self._exit else None,
             "drained": self._drained is not None,
             "logs": self.logs(),
-            "relays": [relay.held() for relay in self._relays],
+            "relays": list(map(Relay.held, self._relays)),
             "peers": len(self.listener.connections()) - 1,
         }
 
     def logs(self) -> dict[str, str]:
         """For each log FIFO a path that a swap of the FIFO does not lead elsewhere."""
-        return {keeper.path: keeper.held() for keeper in self._keepers}
+        return dict(map(Keeper.held, self._keepers))
 
     def _relay(self, source: str, path: str) -> None:
         if source:
@@ -307,8 +309,15 @@ class Worker:
         self.listener.broadcast(_drained_event(complete=complete))
 
 
-def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
+def run(
+    spec: object,
+    sock: bare.socket,
+    decoder: Decoder,
+    made: Callable[[Worker], None] | None = None,
+) -> int:
     """The life of a worker in a process just forked; `sock` is who asked for it.
+
+    `made` is called with the worker before it begins.
 
     Returns:
         The process's exit status: 0 after `end`, 1 when the task cannot be looked after.
@@ -318,6 +327,8 @@ def run(spec: object, sock: bare.socket, decoder: Decoder) -> int:
     except (DriverError, OSError) as error:
         control.say_failed(sock, _as_driver_error(error, spec))
         return 1
+    if made is not None:
+        made(worker)
     connection = worker.listener.adopt(sock, decoder)
     connection.send({"event": wire.READY, **worker.hello()})
     connection.take(decoder.feed(b""))

@@ -129,7 +129,7 @@ class Record:
         return type(other) is type(self) and other.to_wire() == self.to_wire()
 
     def __hash__(self) -> int:
-        return hash(tuple(self.to_wire().items()))
+        return hash(tuple(self.__dict__[name] for name in self._kinds))
 
     def __repr__(self) -> str:
         fields = ", ".join(f"{name}={value!r}" for name, value in self.to_wire().items())
@@ -137,7 +137,7 @@ class Record:
 
     def to_wire(self) -> dict[str, object]:
         """The msgpack-able form: a map of the field names to plain values."""
-        return {name: self.__dict__[name] for name in self._kinds}
+        return dict(self.__dict__)
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, object]) -> Self:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import sdnotify
+
 from plugin import environment
-from proto.errors import Code, DriverError
 
 
 class Notifier(Protocol):
@@ -54,19 +55,6 @@ class ServiceManager:
 
 
 def find(tasks: int) -> ServiceManager:
-    """systemd's, where it waits to hear from this process; else one that tells nobody.
-
-    Raises:
-        DriverError: it waits, and the package to answer with is missing.
-    """
-    if not environment.variable("NOTIFY_SOCKET"):
-        return ServiceManager(tasks, None)
-    try:
-        import sdnotify  # noqa: PLC0415 - only below systemd, and may be missing
-    except ImportError as error:
-        raise DriverError(
-            "systemd waits to hear that the tasks run, and the package sdnotify is missing",
-            resolution="apt-get install python3-sdnotify, or Type=exec in the unit",
-            code=Code.UNSUPPORTED,
-        ) from error
-    return ServiceManager(tasks, sdnotify.SystemdNotifier())
+    """systemd's, where it waits to hear from this process; else one that tells nobody."""
+    wanted = environment.variable("NOTIFY_SOCKET")
+    return ServiceManager(tasks, sdnotify.SystemdNotifier() if wanted else None)

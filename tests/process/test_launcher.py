@@ -194,6 +194,23 @@ def test_it_says_why_it_cannot_start() -> None:
     assert "--state-dir" in done.stderr
 
 
+def test_it_says_why_a_worker_would_not_work_here(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", str(ROOT / "workers" / "launcher.py")]
+    said = ""
+    for most in range(9, 16):  # open files: enough for the launcher, too few for its rehearsal
+        done = subprocess.run(
+            ["prlimit", f"--nofile={most}", *argv, "--state-dir", str(tmp_path)],
+            check=False,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert "LimitNOFILE" in done.stderr
+        said += done.stderr
+    assert "the task's worker cannot be set up" in said
+    assert "cannot be kept open" in said
+
+
 def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_again(
     launcher: LauncherProcess,
 ) -> None:

@@ -138,6 +138,22 @@ def test_without_a_watchdog_it_sleeps_until_somebody_connects(systemd: Systemd) 
     assert systemd.hear() == {"STATUS": "nothing before this"}
 
 
+def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: Systemd) -> None:
+    notifier = Notifier(systemd.address, int(OFTEN_US))
+    for _ in range(10_000):
+        notifier.alive()
+    notifier.close()
+    notifier.status("after the end")
+    assert systemd.hear() == {"WATCHDOG": "1"}
+
+
+def test_a_status_may_be_in_any_script(systemd: Systemd) -> None:
+    notifier = Notifier(systemd.address)
+    notifier.ready("läuft in /srv/桜")
+    notifier.close()
+    assert systemd.hear() == {"READY": "1", "STATUS": "läuft in /srv/桜"}
+
+
 def test_it_says_to_systemd_why_it_cannot_serve(systemd: Systemd) -> None:
     argv = [sys.executable, "-I", str(ROOT / "workers" / "launcher.py")]
     done = subprocess.run(

@@ -27,8 +27,7 @@ TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))  # 0.9 MB
 HALF = TEXT.index(b"\n70000\n") + 7
 WRITE_ALL = f"seq 1 {LINES}; echo >{{done}}; exec sleep 600"
 AFTER_HALF = (
-    f"until test -e {{go}}; do sleep 0.05; done;"
-    f"seq 70001 {LINES}; echo >{{done}}; exec sleep 600"
+    f"until test -e {{go}}; do sleep 0.05; done;seq 70001 {LINES}; echo >{{done}}; exec sleep 600"
 )
 WRITE_HALVES = f"seq 1 70000; {AFTER_HALF}"
 

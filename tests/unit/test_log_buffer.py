@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,8 +17,6 @@ PATIENCE_MS = 100
 SPEC = wire.WorkerSpec(
     name="t", dir="", log_patience_ms=PATIENCE_MS, log_buffer_bytes=pipe.USUAL_BYTES
 )
-CLOCK_S = 0.02
-"""Longer than a tick of the kernel's clock of files."""
 
 
 @pytest.fixture
@@ -37,6 +34,13 @@ def fill(fifo: int) -> None:
             os.write(fifo, b"a line of sixteen\n" * 100)
 
 
+def write_a_while(fifo: int) -> None:
+    """Until the kernel's clock of files has moved."""
+    before = os.fstat(fifo).st_mtime_ns
+    while os.fstat(fifo).st_mtime_ns == before:
+        os.write(fifo, b".")
+
+
 def test_what_fills_the_room_that_a_look_has_made_is_no_sign_of_a_reader(
     fifo: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,7 +51,7 @@ def test_what_fills_the_room_that_a_look_has_made_is_no_sign_of_a_reader(
     def written_meanwhile(is_full: Callable[[int], bool]) -> Callable[[int], bool]:
         def look(descriptor: int) -> bool:
             if buffer.dropped and not is_full(descriptor):
-                time.sleep(CLOCK_S)
+                write_a_while(fifo)
                 fill(fifo)
             return is_full(descriptor)
 
