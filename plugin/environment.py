@@ -1,4 +1,4 @@
-"""The only place that reads or changes the process's environment."""
+"""The only place that reads the process's environment."""
 
 from __future__ import annotations
 

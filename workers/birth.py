@@ -57,7 +57,8 @@ def serve(
     os.closerange(first, sock.fileno())
     os.closerange(sock.fileno() + 1, end)
     gc.enable()
-    procfs.set_name("cd-worker")
+    procfs.new_session()
+    procfs.set_name(procfs.WORKER)
     return task_worker.run(request.get("spec"), sock, decoder, made)
 
 

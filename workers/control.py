@@ -190,6 +190,7 @@ class Listener:
 
     def close(self) -> None:
         """Takes no more connections; those that are there stay. The socket's name is freed."""
+        self._alone = None
         self._loop.forget(self._socket.fileno())
         self._socket.close()
         unlink(self._directory, self._name)

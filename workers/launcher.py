@@ -1,9 +1,9 @@
 """The launcher: a small process that is forked for every task, so that a worker costs about 1 MB.
 
 Run as `python -I launcher.py --state-dir DIR`, by the plugin or by a systemd unit. It holds what
-workers need, imported once and shared by all of them, and nothing else: one thread, no timers, no
-gRPC, ever. It listens on `DIR/launcher.sock` until told to retire; workers and tasks do not need it
-once they run.
+workers need, imported once and shared by all of them, and what it takes to speak to systemd: one
+thread, no timers, no gRPC, ever. It listens on `DIR/launcher.sock` until told to retire. Workers
+and tasks do not need it once they run.
 
 It forks for every connection and reads the request only in the child. So nobody who connects can
 hold it up or break it, and it writes to almost no memory between two forks: each page it writes is
@@ -125,7 +125,6 @@ class Launcher:
         try:
             sock = control.accept(self._listener)
             os.close(accepting)
-            os.setsid()
             if sock is not None:
                 status = birth.serve(sock, self._answer, _DESCRIPTORS)
         except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
@@ -195,6 +194,7 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
         _log_to(directory)
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
+    procfs.set_name(procfs.LAUNCHER)
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
     bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
     used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
@@ -203,7 +203,6 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     # last rehearsal costs each worker pages.
     _log_to(directory)
     rehearsal.rehearse(state_dir)
-    procfs.set_name("cd-launcher")
     given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
     notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
@@ -233,19 +232,11 @@ def _detach() -> None:
     """Keeps nothing of whoever started this: no working directory, no session, no output."""
     os.chdir("/")
     os.umask(0o077)
-    if os.getsid(0) != os.getpid():
-        _new_session()
+    procfs.new_session()
     null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.close(null)
-
-
-def _new_session() -> None:
-    try:
-        os.setsid()
-    except PermissionError:
-        return  # a group leader: a shell started us by hand, and its session is as good
 
 
 def _log_to(directory: int) -> None:

@@ -2,10 +2,10 @@
 
 A worker that calls a function or makes an object writes to their pages, and each page written is a
 copy of its own. After a start the code of our functions lies all over Python's memory, between
-what the imports left, and new objects go into the gaps in between. Put together, and with the gaps
-filled, the same work writes to fewer pages: measured, a seventh of a worker's memory. What a worker
-calls lies apart from what it never does, and what it makes begins on pages that are written to
-anyhow: a twentieth more.
+what the imports left and by sizes, and new objects go into the gaps in between. Put together, small
+code in one size, and with the gaps filled, the same work writes to fewer pages. What a worker calls
+lies apart from what it never does, and what it makes begins on pages that are written to anyhow.
+ARCHITECTURE.md has the figures.
 """
 
 from __future__ import annotations

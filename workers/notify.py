@@ -23,8 +23,8 @@ class Notifier:
         watchdog_us: within which systemd wants a sign of life; 0 where it wants none.
 
     Attributes:
-        period_ms: how often to call `alive` at least; None is never.
         wanted: whether systemd runs this.
+        period_ms: how often to call `alive` at least; None is never.
     """
 
     def __init__(self, address: str = "", watchdog_us: int = 0) -> None:
@@ -32,7 +32,8 @@ class Notifier:
         self.period_ms: int | None = None
         if self.wanted and watchdog_us > 0:
             self.period_ms = max(1, watchdog_us // _MICROSECONDS // _PINGS)
-        self._systemd = _connect(address) if self.wanted else None
+        self._address = address
+        self._systemd: SystemdNotifier | None = None
 
     def status(self, line: str) -> None:
         """The line that `systemctl status` shows."""
@@ -48,24 +49,35 @@ class Notifier:
             self._send(WATCHDOG)
 
     def close(self) -> None:
-        """Says no more."""
+        """Lets the socket go; what is said later opens another."""
         if self._systemd is not None and self._systemd.socket is not None:
             self._systemd.socket.close()
-            self._systemd.socket = None
+        self._systemd = None
 
     def _send(self, text: str) -> None:
-        if self._systemd is not None:
-            # It sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8.
-            self._systemd.notify(text.encode().decode("latin-1"))
+        if not self.wanted:
+            return
+        # sdnotify sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8.
+        data = text.encode().decode("latin-1")
+        for known in (self._systemd, None):  # who listened before may have been replaced
+            try:
+                self._systemd = known or _connect(self._address)
+                self._systemd.notify(data)
+            except BlockingIOError:
+                return  # it does not read; the next sign of life comes in time
+            except OSError:
+                self.close()
+            else:
+                return
 
 
 def _connect(address: str) -> SystemdNotifier:
-    """Names systemd in the environment as long as sdnotify looks: workers would show it."""
+    """Names systemd in the environment as long as sdnotify looks there."""
     os.environ[_ADDRESS] = address
     try:
-        systemd = SystemdNotifier()
+        systemd = SystemdNotifier(debug=True)
     finally:
         del os.environ[_ADDRESS]
     if systemd.socket is not None:
-        systemd.socket.setblocking(False)  # a sign of life that systemd cannot take is none
+        systemd.socket.setblocking(False)
     return systemd

@@ -10,6 +10,8 @@ import os
 import sys
 import time
 
+LAUNCHER, WORKER = "cd-launcher", "cd-worker"
+"""Names of processes."""
 _CHUNK_BYTES = 4096
 
 
@@ -27,6 +29,16 @@ def read(path: str) -> str:
     finally:
         os.close(descriptor)
     return b"".join(parts).decode(errors="surrogateescape")
+
+
+def new_session() -> None:
+    """Leaves the session of whoever started or forked this process."""
+    if os.getsid(0) == os.getpid():
+        return
+    try:
+        os.setsid()
+    except PermissionError:
+        return  # a group leader: a shell started us by hand, and its session is as good
 
 
 def set_name(name: str) -> None:

@@ -13,7 +13,7 @@ import struct
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import bare, birth, control, ttrpc, wire
+from workers import bare, birth, control, procfs, ttrpc, wire
 from workers.loop import READ
 
 TYPE_CHECKING = False
@@ -63,7 +63,7 @@ class _Life:
         self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shims = control.listen(self._directory, _SHIM)
         self._shim: bare.socket | None = None
-        self._late = False
+        self._ended = self._late = False
         # Both ends of the task's log, as a shim holds them, and a reader's besides.
         self._log = os.open(f"{place}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
@@ -80,19 +80,22 @@ class _Life:
         try:
             birth.serve(self._theirs, lambda _: {}, _NO_DESCRIPTORS, self._begin)
             if self._worker is None:
+                self._theirs.close()
                 self._on_worker(READ)
         finally:
             self._close()
-        if self._late:
+        if not self._ended:
+            late = f"its rehearsal took more than {_LATE_S:g} s"
             raise DriverError(
                 "a worker does not do its work on this host",
-                details=f"its rehearsal took more than {_LATE_S:g} s",
+                details=late if self._late else "its rehearsal came to no end",
                 resolution="report it with the launcher's log",
                 code=Code.INTERNAL,
             )
 
     def _begin(self, worker: Worker) -> None:
         self._worker = worker
+        procfs.set_name(procfs.LAUNCHER)
         worker.loop.watch(self._plugin.fileno(), READ, self._on_worker)
         worker.loop.watch(self._shims.fileno(), READ, self._on_connect)
         worker.loop.later(_LATE_S, self._give_up)
@@ -124,6 +127,7 @@ class _Life:
                 error = frame["error"]
                 raise DriverError.from_wire(error if isinstance(error, dict) else {})
             case wire.DRAINED:
+                self._ended = True
                 self._ask(wire.END, **{wire.FAREWELL: True})
 
     def _ask(self, op: str, **fields: object) -> None:

@@ -274,21 +274,28 @@ class Worker:
         self._log_states[stream] = state
         if state.state == wire.READING:
             self._dropped_untold[stream] = state.dropped
-        self.listener.broadcast({"event": wire.LOG, **state.to_wire()})
         for connection in self.listener.connections():
-            connection.knows_logs = True
-            self._forget_good_news()
+            if connection.knows_logs:
+                self._tell_log(connection, state)
+        self._forget_good_news()
 
     def _tell_logs(self, connection: Connection) -> None:
-        """Once to each: whoever was there has heard it, and a plugin says hello again and again."""
+        """Once to each: a plugin says hello again and again, and hears of each change anyway."""
         if not connection.knows_logs:
             connection.knows_logs = True
             for state in self._log_states.values():
-                connection.send({"event": wire.LOG, **state.to_wire()})
+                self._tell_log(connection, state)
             self._forget_good_news()
+
+    def _tell_log(self, connection: Connection, state: LogState) -> None:
+        connection.send({"event": wire.LOG, **state.to_wire()})
 
     def _forget_good_news(self) -> None:
         """That all is well again is told once, also to a plugin that was away meanwhile."""
+        if not self._log_states:
+            return
+        if not any(connection.knows_logs for connection in self.listener.connections()):
+            return
         for stream, state in list(self._log_states.items()):
             if state.state == wire.READING:
                 del self._log_states[stream], self._dropped_untold[stream]
@@ -331,6 +338,7 @@ def run(
         made(worker)
     connection = worker.listener.adopt(sock, decoder)
     connection.send({"event": wire.READY, **worker.hello()})
+    connection.knows_logs = True
     connection.take(decoder.feed(b""))
     worker.loop.run()
     return 0

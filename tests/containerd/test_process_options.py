@@ -12,6 +12,7 @@ import pytest
 from actors.nomad_types import Resources
 from proto.errors import DriverError
 from tests.support.driver import MIB, Driver, launched
+from tests.support.needs import need_program
 from tests.support.waiting import until
 from tests.support.workers import has_ended
 
@@ -179,6 +180,8 @@ def test_the_stop_signal_of_the_job_wins_over_the_images(
 def test_an_init_is_process_one_and_passes_codes_and_signals_on(
     driver: Driver, busybox_image: str
 ) -> None:
+    need_program("catatonit", "catatonit", "tini-static", "docker-init")
+
     async def life() -> None:
         async with launched(driver) as session:
             job = driver.task()

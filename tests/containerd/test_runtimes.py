@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,18 +12,10 @@ from proto.errors import DriverError
 from tests.support import runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
-from tests.support.needs import need_containerd
+from tests.support.needs import need_containerd, need_program
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
-
-
-def need(program: str) -> str:
-    """The path of a runtime; the test is skipped without it."""
-    found = shutil.which(program)
-    if found is None:
-        pytest.skip(f"{program} is not installed: apt-get install {program}")
-    return found
 
 
 @pytest.fixture
@@ -54,7 +45,7 @@ def other_driver(runtimes_dir: Path, tmp_path: Path) -> Iterator[Driver]:
 )
 def test_a_life_under_another_runtime(other_driver: Driver, busybox_image: str, name: str) -> None:
     if not name.startswith("io."):
-        need(name)
+        need_program(name)
     driver = other_driver
 
     async def life() -> None:
@@ -87,7 +78,7 @@ def test_a_life_under_another_runtime(other_driver: Driver, busybox_image: str, 
 def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
     other_driver: Driver, runtimes_dir: Path, busybox_image: str
 ) -> None:
-    runsc = need("runsc")
+    runsc = need_program("runsc")
     # Its start fails after its create: the sandbox stands, and runsc kill refuses.
     (runtimes_dir / "runsc").write_text(
         f'#!/bin/sh\ncase "$*" in *" start "*) echo no >&2; exit 1;; esac\n'

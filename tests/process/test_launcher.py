@@ -83,14 +83,19 @@ def test_a_worker_holds_nothing_of_its_launcher(launcher: LauncherProcess) -> No
 def test_fifty_forks_leave_no_descriptor_and_no_zombie(launcher: LauncherProcess) -> None:
     pid = launcher.process.pid
     # stdio, the state directory, the lock, the socket; two more while a child accepts.
-    wait_until(lambda: len(open_files(pid)) == 6, 10, lambda: str(open_files(pid)))
-    before = open_files(pid)
+    before: list[str] = []
+
+    def is_at_rest() -> bool:
+        before[:] = open_files(pid)
+        return len(before) == 6
+
+    wait_until(is_at_rest, 10, lambda: str(before))
     for number in range(50):
         with launcher.worker(f"t{number}") as peer:
             assert peer.ask("end")["ok"] is True
             assert peer.receive() is None
     wait_until(lambda: not launcher.worker_pids(), 10, "workers are left")
-    assert open_files(pid) == before
+    wait_until(lambda: open_files(pid) == before, 10, lambda: str(open_files(pid)))
     children = Path(f"/proc/{pid}/task/{pid}/children")
     wait_until(lambda: children.read_text() == "", 10, "a zombie is left")
 

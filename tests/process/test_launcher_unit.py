@@ -143,8 +143,20 @@ def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: Systemd) -> None:
     for _ in range(10_000):
         notifier.alive()
     notifier.close()
-    notifier.status("after the end")
     assert systemd.hear() == {"WATCHDOG": "1"}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sdnotify's, where it cannot connect
+def test_a_systemd_that_comes_later_or_is_replaced_hears_all_the_same(tmp_path: Path) -> None:
+    notifier = Notifier(str(tmp_path / "notify"))
+    notifier.status("nobody hears this")
+    for status in ("one", "two", "three"):
+        listening = Systemd(tmp_path / "notify")
+        notifier.status(status)
+        assert listening.hear() == {"STATUS": status}
+        listening.close()
+        (tmp_path / "notify").unlink()
+    notifier.close()
 
 
 def test_a_status_may_be_in_any_script(systemd: Systemd) -> None:

@@ -261,7 +261,9 @@ def test_who_comes_later_is_told_what_was_dropped_meanwhile(life: Life) -> None:
 
 def test_a_plugin_that_was_away_for_two_stalls_is_told_what_both_have_dropped(life: Life) -> None:
     life.make(f"seq 1 70000; echo >{{go}}.half; {AFTER_HALF}", log_buffer_bytes=128 * 1024)
-    life.start().socket.close()
+    worker = life.start()
+    pid = int(str(worker.ask("hello")["pid"]))
+    worker.socket.close()
     life.wait_for("go.half")
     reader = life.reader()
     wait_until(lambda: reader.data.endswith(b"\n70000\n"), 20)
@@ -275,7 +277,13 @@ def test_a_plugin_that_was_away_for_two_stalls_is_told_what_both_have_dropped(li
     wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
     both = len(TEXT) - len(reader.data)
     assert both > first > 0
-    with life.launcher.control(life.fifo.name.partition(".")[0]) as later:
+    name = life.fifo.name.partition(".")[0]
+    # One that dies over its question has heard nothing.
+    os.kill(pid, signal.SIGSTOP)
+    with life.launcher.control(name) as dying:
+        dying.send({"id": 1, "op": "hello"})
+    os.kill(pid, signal.SIGCONT)
+    with life.launcher.control(name) as later:
         later.ask("hello")
         assert state_of(later) == ("reading", both)
         finish_early(later)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -21,6 +22,20 @@ def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
     if tier in os.environ.get("REQUIRE", "").split(","):
         pytest.fail(f"REQUIRE={tier}, but {reason}")
     pytest.skip(skip_as or reason)
+
+
+def need_program(package: str, *names: str) -> str:
+    """The path of a program that not every distribution has; the test is skipped without it.
+
+    Args:
+        package: of Debian, which brings it.
+        names: of the program, of others that do as well; the package's where there is none.
+    """
+    path = f"{os.environ.get('PATH', os.defpath)}:/usr/libexec/podman"
+    for name in names or (package,):
+        if found := shutil.which(name, path=path):
+            return found
+    pytest.skip(f"{package} is not installed: apt-get install {package}")
 
 
 def need_root_here() -> None:
