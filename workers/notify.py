@@ -57,8 +57,9 @@ class Notifier:
     def _send(self, text: str) -> None:
         if not self.wanted:
             return
-        # sdnotify sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8.
-        data = text.encode().decode("latin-1")
+        # sdnotify sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8,
+        # and of a path's that are none.
+        data = text.encode(errors="surrogateescape").decode("latin-1")
         for known in (self._systemd, None):  # who listened before may have been replaced
             try:
                 self._systemd = known or _connect(self._address)

@@ -33,7 +33,7 @@ class Systemd:
 
     def hear(self) -> dict[str, str]:
         """The next message."""
-        lines = self._socket.recv(4096).decode().splitlines()
+        lines = self._socket.recv(4096).decode(errors="surrogateescape").splitlines()
         return dict(line.split("=", 1) for line in lines)
 
     def close(self) -> None:
@@ -161,9 +161,9 @@ def test_a_systemd_that_comes_later_or_is_replaced_hears_all_the_same(tmp_path: 
 
 def test_a_status_may_be_in_any_script(systemd: Systemd) -> None:
     notifier = Notifier(systemd.address)
-    notifier.ready("läuft in /srv/桜")
+    notifier.ready("läuft in /srv/桜\udcff")
     notifier.close()
-    assert systemd.hear() == {"READY": "1", "STATUS": "läuft in /srv/桜"}
+    assert systemd.hear() == {"READY": "1", "STATUS": "läuft in /srv/桜\udcff"}
 
 
 def test_it_says_to_systemd_why_it_cannot_serve(systemd: Systemd) -> None:
