@@ -59,7 +59,7 @@ def test_two_copies_that_write_by_turns_are_a_fault() -> None:
     )
 
 
-def grown(kind: str, since: int = 6, **more: float) -> list[str]:
+def grown(kind: str, since: int = 6, step_s: float = 10.0, **more: float) -> list[str]:
     """What a process is blamed for that has so much more from the sample `since` of nine on."""
     samples = []
     for step in range(9):
@@ -67,7 +67,7 @@ def grown(kind: str, since: int = 6, **more: float) -> list[str]:
         values = {"own": 10 * MB, "fds": 20, "threads": 10}
         values |= {name: values[name] + int(much * late) for name, much in more.items()}
         reading = Reading(pss=1, rss=1, **values)
-        samples.append(Sample(at=step, processes={kind: {7: reading}}, zombies={}))
+        samples.append(Sample(at=step * step_s, processes={kind: {7: reading}}, zombies={}))
     gauge = Gauge(kind, samples)
     gauge.judge()
     return gauge.faults
@@ -88,6 +88,13 @@ def test_growth_is_a_fault() -> None:
 def test_pages_that_are_copied_once_are_no_growth() -> None:
     assert grown(WORKER, since=3, own=MB) == []
     assert grown(WORKER, since=6, own=MB) != []
+
+
+def test_a_worker_may_do_things_for_the_first_time_at_the_end_of_a_short_window() -> None:
+    assert grown(WORKER, own=0.5 * MB) != []
+    assert grown(WORKER, step_s=2.0, own=0.5 * MB) == []
+    assert grown(WORKER, step_s=2.0, own=MB) != []
+    assert grown(PLUGIN, step_s=2.0, own=MB) != []
 
 
 def test_only_processes_that_stay_are_compared() -> None:
