@@ -263,7 +263,7 @@ def show(figures: list[Figure]) -> None:
 def main() -> int:
     """Measures and prints; the exit status is 1 when a limit does not hold."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--json", action="store_true")
