@@ -32,6 +32,7 @@ _WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
 _RUNNING = 2
 _LATE_S = 10.0
 _NO_DESCRIPTORS = (1 << 20, 1)
+"""A range that is empty on either side of a connection's; 0 as its end would be all of them."""
 
 
 def rehearse(state_dir: str, rounds: int = ROUNDS) -> None:

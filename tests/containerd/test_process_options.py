@@ -180,7 +180,7 @@ def test_the_stop_signal_of_the_job_wins_over_the_images(
 def test_an_init_is_process_one_and_passes_codes_and_signals_on(
     driver: Driver, busybox_image: str
 ) -> None:
-    need_program("catatonit", "catatonit", "tini-static", "docker-init")
+    need_program("catatonit", "tini-static", "docker-init")
 
     async def life() -> None:
         async with launched(driver) as session:

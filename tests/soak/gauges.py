@@ -22,9 +22,9 @@ _KIB = 1024
 # What the last third of a window may have more than the first: a share, and so much on top.
 MAY_GROW = {PLUGIN: (0.03, 0.5 * MB), LAUNCHER: (0.03, 0.1 * MB), WORKER: (0.03, 0.02 * MB)}
 _LONG_S = 60.0
-_FIRST_TIMES = 0.26 * MB
-"""All that a worker copies by what it does for the first time, see ARCHITECTURE.md: in a short
-window it may do some of that at the end."""
+_FIRST_TIMES = 0.3 * MB
+"""What a worker copies by all that it does for the first time while its log is read, see
+ARCHITECTURE.md: in a short window it may do some of that at the end."""
 # Calls and streams that are under way at that moment.
 MORE_FDS = {PLUGIN: 8, LAUNCHER: 0, WORKER: 2}
 MORE_THREADS = {PLUGIN: 4, LAUNCHER: 0, WORKER: 0}

@@ -29,10 +29,10 @@ def need_program(package: str, *names: str) -> str:
 
     Args:
         package: of Debian, which brings it.
-        names: of the program, of others that do as well; the package's where there is none.
+        names: of other programs that do as well as the one that is called as its package.
     """
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/libexec/podman"
-    for name in names or (package,):
+    for name in (package, *names):
         if found := shutil.which(name, path=path):
             return found
     pytest.skip(f"{package} is not installed: apt-get install {package}")
