@@ -324,7 +324,8 @@ class Containerd:
         request = tasks_pb2.CreateTaskRequest(
             container_id=id,
             rootfs=[
-                types_pb2.Mount(type=m.type, source=m.source, options=m.options) for m in mounts
+                types_pb2.Mount(type=m.type, source=m.source, options=m.options, target=m.target)
+                for m in mounts
             ],
             stdin=stdin,
             stdout=stdout,
@@ -504,7 +505,9 @@ def _image(image: images_pb2.Image) -> ImageRecord:
 
 
 def _mount(mount: types_pb2.Mount) -> Mount:
-    return Mount(type=mount.type, source=mount.source, options=tuple(mount.options))
+    return Mount(
+        type=mount.type, source=mount.source, options=tuple(mount.options), target=mount.target
+    )
 
 
 def _runtime(record: ContainerRecord) -> containers_pb2.Container.Runtime:

@@ -39,11 +39,12 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One mount of a snapshot, in the terms of mount(8)."""
+    """One mount of a snapshot, in the terms of mount(8). target counts from the snapshot's root."""
 
     type: str
     source: str
     options: tuple[str, ...]
+    target: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

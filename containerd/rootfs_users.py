@@ -1,8 +1,6 @@
 """Whom a task runs as: a user by name or number, looked up in the image's own passwd and group.
 
-The files are read in a mount namespace of the reading thread: nothing is ever mounted where
-another process sees it, and nothing stays mounted when the plugin is killed. Links inside the
-image are resolved inside the image (openat2, RESOLVE_IN_ROOT).
+Links inside the image are resolved inside the image (openat2, RESOLVE_IN_ROOT).
 """
 
 from __future__ import annotations
@@ -15,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from containerd import kernel
+from containerd import kernel, rootfs_view
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ _REMEMBERED = 64
 _MAX_ID = 2**32 - 2
 # Digits of any script and any number are decimals to Python; the kernel's ids have ten of these.
 _ID = re.compile(r"[0-9]{1,10}")
-_MOUNT_POINT = "/tmp"  # noqa: S108 - only the reading thread's namespace sees what is mounted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,46 +152,20 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
     Raises:
         DriverError: the snapshot cannot be mounted or a file cannot be read.
     """
-
-    def work() -> Accounts:
-        _enter_own_namespace()
-        _mount_here(mounts)
-        return Accounts(_read("etc/passwd"), _read("etc/group"))
-
     try:
-        return kernel.in_a_thread_of_its_own(work)
+        return rootfs_view.look(
+            mounts, lambda root: Accounts(_read(root, "etc/passwd"), _read(root, "etc/group"))
+        )
     except OSError as error:
         raise DriverError(
             "the image's users cannot be read",
             details=f"{error.strerror or error}",
-            resolution="the driver runs as root with the right to mount; check the snapshotter",
+            resolution="build the image with plain files at /etc/passwd and /etc/group",
         ) from error
 
 
-def _enter_own_namespace() -> None:
-    kernel.unshare(kernel.CLONE_FS | kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-
-
-def _mount_here(mounts: tuple[Mount, ...]) -> None:
-    for mount in mounts:
-        kind = mount.type
-        flags, data = 0, []
-        for option in mount.options:
-            if option in {"bind", "rbind"}:
-                flags |= kernel.MS_BIND | (kernel.MS_REC if option == "rbind" else 0)
-            elif option == "ro":
-                flags |= kernel.MS_RDONLY
-            elif option != "rw":
-                data.append(option)
-        if flags & kernel.MS_BIND:
-            kind = ""
-        kernel.mount(mount.source, _MOUNT_POINT, kind, flags, ",".join(data))
-
-
-def _read(path: str) -> str:
-    """A regular file below the mount point; empty where there is none."""
-    root = os.open(_MOUNT_POINT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+def _read(root: int, path: str) -> str:
+    """A regular file of the image; empty where there is none."""
     try:
         # An image may have a FIFO or a device there.
         descriptor = kernel.open_plain(
@@ -202,8 +173,6 @@ def _read(path: str) -> str:
         )
     except (FileNotFoundError, NotADirectoryError):
         return ""
-    finally:
-        os.close(root)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             # The runtime reads it too, in the container, and would wait for a FIFO's writer.

@@ -1,0 +1,148 @@
+"""Snapshots as snapshotters hand them out, mounted for a look and gone after it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from containerd import kernel
+from containerd.records import Mount
+from containerd.rootfs_view import look
+from proto.errors import Code, DriverError
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+
+
+def names(mounts: tuple[Mount, ...]) -> set[str]:
+    """What lies in the root."""
+
+    def read(root: int) -> set[str]:
+        place = kernel.openat2(root, ".", os.O_RDONLY, kernel.RESOLVE_IN_ROOT)
+        try:
+            return set(os.listdir(place))  # noqa: PTH208 - of a descriptor
+        finally:
+            os.close(place)
+
+    before = Path("/proc/self/mountinfo").read_text()
+    found = look(mounts, read)
+    assert Path("/proc/self/mountinfo").read_text() == before
+    return found
+
+
+def directory(path: Path, *files: str) -> str:
+    """A directory with these files in it."""
+    path.mkdir(parents=True)
+    for name in files:
+        (path / name).write_text(name)
+    return str(path)
+
+
+def overlay(*options: str, kind: str = "overlay") -> tuple[Mount, ...]:
+    return (Mount(type=kind, source="overlay", options=options),)
+
+
+@pytest.fixture(scope="module")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """As many as the kernel takes, in a place with a long name; the uppermost first."""
+    place = tmp_path_factory.mktemp("x" * 200)
+    return [directory(place / str(number), f"f{number}") for number in range(500)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 53, 200, 499])
+def test_every_layer_is_there_and_the_upper_directory_stays_as_it_was(
+    layers: list[str], tmp_path: Path, count: int
+) -> None:
+    upper = directory(tmp_path / "upper", "written")
+    work = directory(tmp_path / "work")
+    lower = ":".join(layers[:count])
+    options = (f"workdir={work}", f"upperdir={upper}", f"lowerdir={lower}", "index=off", "volatile")
+    expected = {f"f{number}" for number in range(count)}
+    assert names(overlay(*options)) == {*expected, "written"}
+    assert names(overlay(f"lowerdir={lower}", "fsync=volatile")) == expected
+    assert not list(Path(work).iterdir())
+
+
+def test_overlays_of_helper_programs_are_read_as_the_kernels(tmp_path: Path) -> None:
+    one, two = directory(tmp_path / "1", "one"), directory(tmp_path / "2", "two")
+    options = (f"lowerdir={one}:{two}", "extraoption=eyJ4Ijp7fX0=")
+    for kind in ("fuse3.fuse-overlayfs", "fuse.nydus-overlayfs"):
+        assert names(overlay(*options, kind=kind)) == {"one", "two"}
+
+
+def test_a_colon_or_a_backslash_in_a_layers_path_is_its_own(tmp_path: Path) -> None:
+    odd = directory(tmp_path / "a:b", "colon"), directory(tmp_path / "c\\d", "backslash")
+    escaped = ":".join(path.replace("\\", "\\\\").replace(":", "\\:") for path in odd)
+    assert names(overlay(f"lowerdir={escaped}")) == {"colon", "backslash"}
+
+
+def test_a_mount_with_a_target_lies_in_the_one_before(tmp_path: Path) -> None:
+    root, inner = directory(tmp_path / "root"), directory(tmp_path / "inner", "file")
+    (tmp_path / "root" / "sub").mkdir()
+    mounts = (
+        Mount(type="bind", source=root, options=("rbind", "rw")),
+        Mount(type="bind", source=inner, options=("bind", "ro"), target="/sub"),
+    )
+    assert names(mounts) == {"sub"}
+    found = look(mounts, lambda root: os.stat("sub/file", dir_fd=root).st_size)
+    assert found == len("file")
+    assert not list((tmp_path / "root" / "sub").iterdir())
+
+
+@pytest.fixture
+def ext4(tmp_path: Path) -> Path:
+    """A file system in a file, with one file in it."""
+    content = directory(tmp_path / "content", "of-ext4")
+    image = tmp_path / "fs.img"
+    with image.open("wb") as file:
+        file.truncate(4 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", "-d", content, image], check=True)
+    return image
+
+
+def test_a_file_with_a_file_system_is_read_and_can_be_mounted_writable_at_once(
+    ext4: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    before = ext4.read_bytes()
+    for _ in range(3):
+        mount = Mount(type="ext4", source=str(ext4), options=("rw", "loop", "discard"))
+        assert names((mount,)) == {"of-ext4", "lost+found"}
+    assert ext4.read_bytes() == before
+    loops = subprocess.run(["losetup", "-j", ext4], check=True, capture_output=True, text=True)
+    assert loops.stdout == ""
+
+
+def test_a_block_device_is_free_for_the_task_after_the_look(ext4: Path, tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    made = subprocess.run(["losetup", "-f", "--show", ext4], check=True, capture_output=True)
+    device = made.stdout.decode().strip()
+    try:
+        for _ in range(3):
+            mount = Mount(type="ext4", source=device, options=("rw", "noatime"))
+            assert names((mount,)) == {"of-ext4", "lost+found"}
+            kernel.mount(device, str(place), "ext4", 0)
+            kernel.unmount(str(place))
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)
+
+
+@pytest.mark.parametrize("kind", ["nothing", "ext4", "overlay"])
+def test_what_cannot_be_mounted_is_told_with_its_type(tmp_path: Path, kind: str) -> None:
+    source = directory(tmp_path / "s")
+    mount = Mount(type=kind, source=source, options=(f"lowerdir={source}/gone:{source}",))
+    with pytest.raises(
+        DriverError, match=f"cannot be mounted for a look into it: type '{kind}'"
+    ) as e:
+        look((mount,), lambda root: root)
+    assert e.value.code is Code.UNSUPPORTED
+
+
+def test_the_readers_failure_is_the_callers(tmp_path: Path) -> None:
+    mount = Mount(type="bind", source=str(tmp_path), options=("rbind",))
+    with pytest.raises(FileNotFoundError):
+        look((mount,), lambda root: os.stat("nothing", dir_fd=root))
