@@ -14,11 +14,11 @@ import logging
 import os
 import re
 import secrets
-import shutil
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
+from actors import tree_removal
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
@@ -179,7 +179,7 @@ class ExecSession:
             self._stdin.close()
         for reader in self._outputs:
             reader.close()
-        await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
+        await asyncio.to_thread(tree_removal.remove, self._directory)
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

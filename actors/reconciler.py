@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import shutil
 import signal
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -19,7 +18,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from actors import host_paths, identifiers, inventory, lost_workers, presence, teardown
+from actors import (
+    host_paths,
+    identifiers,
+    inventory,
+    lost_workers,
+    presence,
+    teardown,
+    tree_removal,
+)
 from actors.orphans import Kind, Known, Sightings, Thing, Verdict, judge
 from proto.errors import DriverError
 
@@ -276,7 +283,7 @@ class Reconciler:
                 await containerd.wait_task(thing.container, thing.name)
         await containerd.delete_exec(thing.container, thing.name)
         directory = self._session(thing)
-        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+        await asyncio.to_thread(tree_removal.remove, directory)
 
     def _session(self, thing: Thing) -> Path:
         return identifiers.task_directory(self._node.state_dir, thing.container) / thing.name

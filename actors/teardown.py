@@ -6,12 +6,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from actors import forgotten_shims, host_paths, identifiers, worker_link
+from actors import forgotten_shims, host_paths, identifiers, tree_removal, worker_link
 from containerd.records import Status
 from proto.errors import Code, DriverError
 from workers import wire
@@ -132,7 +131,9 @@ async def remove_directory(directory: Path) -> None:
     """Removes a task's state directory, and ends the worker in it: nobody else finds that one."""
     with contextlib.suppress(OSError):
         await end_worker(await worker_link.connect(directory))
-    await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    stays = await asyncio.to_thread(tree_removal.remove, directory)
+    if stays:
+        _log.warning("a state directory is not wholly removed", extra={"stays": stays})
 
 
 async def delete_task(containerd: Containerd, container_id: str) -> None:

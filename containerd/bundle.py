@@ -54,7 +54,7 @@ def _read(directory: Path) -> ShimAddress | None:
         if fields.get("protocol") != "ttrpc":
             return None
         return _address(str(fields.get("address", "")), int(fields.get("version", 2)))
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     try:
         return _address((directory / "address").read_text()[:_LIMIT_BYTES].strip(), 2)

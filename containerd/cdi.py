@@ -197,21 +197,25 @@ def _read(directories: tuple[str, ...]) -> tuple[dict[str, _Device], list[str]]:
     return known, unread
 
 
+def _yaml(data: bytes) -> Any:
+    try:
+        yaml = importlib.import_module("yaml")
+    except ImportError:
+        raise ValueError("it is YAML, which needs Debian's python3-yaml") from None
+    try:
+        return yaml.safe_load(data)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+
+
 def _document(path: str) -> Document:
     data = Path(path).read_bytes()
     if len(data) > _MAX_FILE_BYTES:
         raise ValueError("it is too large")
-    if path.endswith(".json"):
-        found = json.loads(data)
-    else:
-        try:
-            yaml = importlib.import_module("yaml")
-        except ImportError:
-            raise ValueError("it is YAML, which needs Debian's python3-yaml") from None
-        try:
-            found = yaml.safe_load(data)
-        except yaml.YAMLError as error:
-            raise ValueError(str(error)) from error
+    try:
+        found = json.loads(data) if path.endswith(".json") else _yaml(data)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
     if not isinstance(found, dict):
         raise TypeError("it is no map")
     return found

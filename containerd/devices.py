@@ -18,6 +18,7 @@ Document = dict[str, Any]
 
 _PERMISSIONS = "rwm"
 _MAX_NODES = 4096
+_MAX_DIRECTORIES = 10_000
 # Kept out of "all devices of the host": these are the container's own, or no devices at all.
 _NOT_HOSTS = frozenset(
     {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx", "tty"}
@@ -143,13 +144,25 @@ def _device_directory(path: str, what: str) -> str:
 
 
 def _below(directory: str, target: str, permissions: str) -> Iterator[DeviceNode]:
-    for base, _, names in os.walk(directory):
-        for name in sorted(names):
-            path = f"{base}/{name}"
-            status = os.lstat(path)
-            if _is_device(status):
-                inside = target + path[len(directory) :]
-                yield _node(status, path, inside, permissions, "devices")
+    """Gives the devices below a directory.
+
+    /dev/shm and /dev/mqueue are below /dev too, and any user may nest directories there: so the
+    search has a stack of its own and a bounded number of directories.
+    """
+    waiting, looked = [directory], 0
+    while waiting and looked < _MAX_DIRECTORIES:
+        base, looked = waiting.pop(), looked + 1
+        try:
+            with os.scandir(base) as found:
+                entries = sorted(found, key=lambda item: item.name)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                waiting.append(entry.path)
+            elif _is_device(status := entry.stat(follow_symlinks=False)):
+                inside = target + entry.path[len(directory) :]
+                yield _node(status, entry.path, inside, permissions, "devices")
 
 
 def _is_device(status: os.stat_result) -> bool:

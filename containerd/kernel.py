@@ -12,6 +12,7 @@ from typing import TypeVar
 # openat2 has the same number on every architecture.
 _SYS_OPENAT2 = 437
 _TRIES = 128
+RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08

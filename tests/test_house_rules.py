@@ -109,6 +109,13 @@ def test_protobuf_stays_in_the_modules_that_speak_it() -> None:
     assert strangers == set()
 
 
+def test_nothing_recurses_into_a_tree_that_others_make() -> None:
+    """Depth is chosen by a task, an image or another user; actors/tree_removal.py removes trees."""
+    recursive = {"shutil.rmtree", "shutil.copytree", "os.walk", "os.fwalk"}
+    broken = [path for path, tree in sources().items() if recursive & set(attributes(tree))]
+    assert broken == []
+
+
 def test_no_actor_is_looked_up_in_a_registry() -> None:
     assert [p for p, t in sources().items() if "pykka.ActorRegistry" in set(attributes(t))] == []
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from actors import tree_removal
 from plugin.host.jobfile import Template
 from proto.errors import Code, DriverError
 from proto.shortage import remedy
@@ -78,22 +78,26 @@ class AllocDir:
         except OSError as error:
             raise _refused(f"cannot write the template's file {target}", error) from error
 
-    def remove(self) -> bool:
-        """Removes it all; False, and nothing removed, where something is mounted in it.
+    def remove(self) -> str:
+        """Removes the allocation's directory. Blocks.
 
-        What a task that did not end cleanly has left mounted is somebody else's files.
+        Nothing is removed where something is mounted in the directory: a task that did not end
+        cleanly has left somebody else's files there.
+
+        Returns:
+            What stays, and why; empty where all is removed.
         """
-        mounts = Path("/proc/self/mountinfo").read_text().splitlines()
-        if any(_mount_point(line).is_relative_to(self.path) for line in mounts):
-            return False
-        shutil.rmtree(self.path, ignore_errors=True)
-        return True
+        home = os.fsencode(self.path.resolve())
+        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+            target = _mount_point(line)
+            if target == home or target.startswith(home + b"/"):
+                return f"{os.fsdecode(target)}: something is mounted there: unmount it"
+        return tree_removal.remove(self.path)
 
 
-def _mount_point(line: str) -> Path:
-    """Of a line of mountinfo, where space, tab, newline and backslash are octal (proc(5))."""
-    text = line.split(" ")[4]
-    return Path(re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text))
+def _mount_point(line: bytes) -> bytes:
+    """Returns the target of a line of mountinfo; proc(5) writes odd characters in octal."""
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
 
 
 def _refused(brief: str, error: OSError) -> DriverError:

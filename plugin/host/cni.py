@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors import child_process
+from actors import child_process, tree_removal
 from actors.nomad_types import PortMapping
 from plugin.host import forwarding, namespaces, program
 from plugin.host.ports import inside
@@ -144,7 +144,7 @@ class BridgeNetwork:
                 tried(forwarding.forget_masquerading, NETWORK, alloc_id)
             self._results.pop(alloc_id, None)
             if not self._addresses():
-                shutil.rmtree(self._state, ignore_errors=True)
+                tree_removal.remove(self._state)
                 tried(namespaces.remove_link, self._bridge)
         return failures
 
@@ -197,7 +197,7 @@ class BridgeNetwork:
         ended = program.run([path], question=json.dumps(config), env=env, timeout_s=_PLUGIN_S)
         try:
             answer = json.loads(ended.stdout) if ended.stdout.strip() else None
-        except ValueError:
+        except (ValueError, RecursionError):
             answer = None
         if ended.status != 0:
             raise _failed(name, command, _reason(answer, ended))

@@ -153,7 +153,7 @@ def _typed(text: str, kind: Any, default: Any) -> Any:
         return text
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -30,7 +30,7 @@ def parse(line: bytes) -> LogLine:
     plain = line.decode(errors="replace").rstrip()
     try:
         fields = json.loads(plain)
-    except ValueError:
+    except (ValueError, RecursionError):
         fields = None
     if not isinstance(fields, dict) or "@message" not in fields:
         return LogLine(_level_of(plain), plain)

@@ -66,7 +66,7 @@ def read(file: Path | None, words: list[str]) -> dict[str, Any]:
     for name, text in pairs(words, "--config").items():
         try:
             config[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             config[name] = text
     return config
 

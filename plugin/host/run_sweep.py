@@ -133,8 +133,7 @@ def _undone(trace: RunTrace) -> Iterator[tuple[str, str]]:
         if alloc.netns:
             yield alloc.id, "; ".join(_network(bridge, alloc))
         if not trace.keep:
-            removed = AllocDir(trace.root, alloc.id).remove()
-            yield str(trace.root / alloc.id), "" if removed else "something is mounted in it"
+            yield str(trace.root / alloc.id), AllocDir(trace.root, alloc.id).remove()
     if trace.own_root:
         with contextlib.suppress(OSError):
             trace.root.rmdir()

@@ -122,7 +122,7 @@ class JobRunner:
             return await self._all(connected)
         finally:
             await self._networks.tear_down()
-            self._clean_up(allocs)
+            await self._clean_up(allocs)
             events.cancel()
             await asyncio.gather(events, return_exceptions=True)
             await self._session.close()
@@ -189,15 +189,15 @@ class JobRunner:
         codes = [outcome if isinstance(outcome, int) else DRIVER_FAILED for outcome in outcomes]
         return next((code for code in codes if code), 0)
 
-    def _clean_up(self, allocs: list[Alloc]) -> None:
+    async def _clean_up(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
             # A container that could not be removed may still use its directory.
             if self._keep or alloc.directory.path in self._held:
                 continue
-            if not alloc.directory.remove():
+            stays = await asyncio.to_thread(alloc.directory.remove)
+            if stays:
                 self._clean = False
-                path = alloc.directory.path
-                self._screen.note(f"something is mounted in {path}: unmount it, then remove it")
+                self._screen.error(f"{alloc.label}: its directory is not wholly removed: {stays}")
 
     async def _show_events(self, allocs: list[Alloc]) -> None:
         labels = {task.config.id: task.label for alloc in allocs for task in alloc.tasks}

@@ -279,7 +279,7 @@ class EmbeddedTask(Task):
         if self in self._cluster.tasks:
             self._cluster.tasks.remove(self)
             self._cluster.loop.call(self._destroy())
-            assert self.planned.alloc.remove(), f"something is mounted in {self.alloc_dir}"
+            assert self.planned.alloc.remove() == ""
 
     async def _destroy(self) -> None:
         await self._cluster.session.destroy(self._id, force=True)

@@ -227,3 +227,25 @@ def test_a_network_whose_namespace_somebody_has_removed_is_swept_all_the_same(
     assert ("network", "removed") in runs.rows()
     assert run.left() == []
     assert runs.peers() == set()
+
+
+NESTED = "cd /local; i=0; while [ $i -lt 1500 ]; do mkdir d && cd d; i=$((i + 1)); done; echo up"
+
+
+def test_a_task_that_nests_1500_directories_ends_and_is_swept_like_any_other(
+    runs: Runs, image: str
+) -> None:
+    before = runs.allocations()
+    ending = runs.new()
+    ending.start([group({"Mode": "none"}, task(image, NESTED))])
+    assert ending.finish() == 0
+    assert runs.allocations() == before
+    assert ending.said("error") == []
+
+    killed = runs.new()
+    killed.start([group({"Mode": "none"}, task(image, f"{NESTED}; exec sleep 600"))])
+    killed.wait_said("log")
+    kill(killed)
+    assert ("allocation", "removed") in runs.rows()
+    assert runs.allocations() == before
+    assert runs.peers() == set()

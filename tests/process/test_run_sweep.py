@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,20 @@ class Place:
         )
         self.root = directory / "allocs"
 
-    def killed_run(self, *, keep: bool = False, node: Node | None = None) -> str:
-        """The name of a run that had one allocation, and was killed."""
-        directory = AllocDir(self.root, "a")
+    def killed_run(
+        self, *, keep: bool = False, node: Node | None = None, names: Sequence[str] = ("a",)
+    ) -> str:
+        """The name of a run that had these allocations, and was killed."""
+        allocs = [
+            Alloc(id=name, label="g", directory=AllocDir(self.root, name), tasks=())
+            for name in names
+        ]
         record = RunRecord(
             node or self.node, print, cni=(), root=str(self.root), own_root=True, keep=keep
         )
-        record.begin([Alloc(id="a", label="g", directory=directory, tasks=())])
-        directory.build(["t"])
+        record.begin(allocs)
+        for alloc in allocs:
+            alloc.directory.build(["t"])
         record.end(clean=False)
         return record.name
 
@@ -112,6 +118,37 @@ def test_nothing_of_a_run_goes_while_a_task_of_it_is_there(play: Play) -> None:
             "allocation",
             "run",
         ]
+        assert not place.root.exists()
+
+    play(story)
+
+
+def test_one_allocation_that_cannot_be_removed_is_one_row_and_the_rest_goes_on(play: Play) -> None:
+    async def story(place: Place) -> None:
+        name = place.killed_run(names=("a", "b", "c"))
+        away = place.root / "away"
+        (place.root / "b").rename(away)
+        (place.root / "b").symlink_to(away)
+        rows = await run_sweep.networks_and_files(place.node, dry_run=False)
+        assert [str(row.outcome) for row in rows] == ["removed", "not removed", "removed", "kept"]
+        assert str(place.root / "b") in rows[1].error
+        assert (away / "t").exists()
+        (place.root / "b").unlink()
+        away.rename(place.root / "b")
+        assert place.peers() == [name]
+        assert ("run", "removed") in await place.sweep()
+
+    play(story)
+
+
+def test_an_allocation_of_1500_nested_directories_is_removed(play: Play) -> None:
+    async def story(place: Place) -> None:
+        place.killed_run()
+        deepest = place.root / "a/t/local"
+        for _ in range(1500):
+            deepest /= "d"
+            deepest.mkdir()
+        assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
         assert not place.root.exists()
 
     play(story)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
 
+from actors import tree_removal
 from containerd import devices
 from containerd.devices import DeviceNode
 from proto.errors import DriverError
@@ -84,3 +87,19 @@ def test_a_privileged_task_gets_the_hosts_devices_but_no_terminal_of_it() -> Non
     assert not {"/dev/console", "/dev/ptmx", "/dev/stdin"} & nodes.keys()
     assert not any(path.startswith(("/dev/pts", "/dev/shm")) for path in nodes)
     assert devices.oci_nodes([nodes["/dev/full"]])[0]["type"] == "c"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="making device nodes needs root")
+def test_directories_that_a_user_nested_below_dev_end_no_start(tmp_path: Path) -> None:
+    """/dev/shm is open to every user."""
+    deepest = tmp_path
+    for _ in range(1500):
+        deepest /= "d"
+        deepest.mkdir()
+    (tmp_path / "e").mkdir()
+    os.mknod(tmp_path / "e/null", stat.S_IFCHR | 0o600, os.makedev(1, 3))
+    try:
+        (node,) = devices._below(str(tmp_path), "/dev/x", "rwm")
+        assert (node.path, node.major, node.minor) == ("/dev/x/e/null", 1, 3)
+    finally:  # pytest's own removal recurses
+        tree_removal.remove(tmp_path / "d")
