@@ -20,6 +20,7 @@ from actors.orphans import Kind, Thing
 from containerd.records import Status
 from proto.errors import DriverError
 from proto.shortage import remedy
+from workers import private_place
 
 if TYPE_CHECKING:
     from actors.node import Node
@@ -45,8 +46,10 @@ async def take(node: Node, tracked: frozenset[str]) -> list[Thing]:
     Of a container that is there, what belongs to it is not told apart.
 
     Raises:
-        DriverError: containerd cannot be asked; then nothing can be told of anything.
+        DriverError: containerd cannot be asked; then nothing can be told of anything. Code DENIED;
+            another user can change the state directory.
     """
+    await asyncio.to_thread(private_place.check, str(node.state_dir))
     books = await _books(node)
     found = [
         await container(node, record) for name, record in books.ours.items() if name not in tracked

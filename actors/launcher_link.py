@@ -40,9 +40,11 @@ class LauncherLink:
         """Has a launcher listen, of this release if that can be; returns at once when one does.
 
         Raises:
-            DriverError: code UNAVAILABLE, with what the launcher's log says.
+            DriverError: code UNAVAILABLE, with what the launcher's log says. Code DENIED; another
+                user can change the state directory, or listens there.
         """
         async with self._starting:
+            await asyncio.to_thread(_make_private, self._state_dir)
             greeting = await self._hello()
             if greeting is not None and greeting.get("release") != RELEASE:
                 _log.info(
@@ -124,7 +126,7 @@ class LauncherLink:
                     ) from error
                 break
             except DriverError as error:
-                if error.code is Code.EXHAUSTED:
+                if error.code in {Code.EXHAUSTED, Code.DENIED}:
                     raise
                 break
         return None
@@ -144,8 +146,7 @@ class LauncherLink:
         raise ConnectionResetError("the launcher closed the connection")
 
     async def _start(self) -> None:
-        _make_private(self._state_dir)
-        _make_private(self._state_dir / "tasks")
+        await asyncio.to_thread(_make_private, self._state_dir / "tasks")
         argv = [
             sys.executable,
             "-I",

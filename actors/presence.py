@@ -22,6 +22,7 @@ from typing import Any
 
 from proto.errors import Code, DriverError
 from proto.shortage import remedy
+from workers import private_place
 
 DIRECTORY = "live"
 PLUGIN = "plugin-"
@@ -44,7 +45,8 @@ class Presence:
     """This process among its peers, from its making until `leave`. Its methods block, not for long.
 
     Raises:
-        DriverError: code EXHAUSTED; the state directory does not take the file.
+        DriverError: code EXHAUSTED; the state directory does not take the file. Code DENIED;
+            another user can change the directory.
     """
 
     def __init__(self, state_dir: Path, kind: str) -> None:
@@ -84,8 +86,13 @@ class Presence:
 
 
 def peers(state_dir: Path) -> tuple[Peer, ...]:
-    """All that have a file, dead or alive. Blocks, not for long."""
+    """All that have a file, dead or alive. Blocks, not for long.
+
+    Raises:
+        DriverError: code DENIED; another user can change the state directory.
+    """
     try:
+        private_place.check(str(state_dir))
         names = sorted(os.listdir(state_dir / DIRECTORY))  # noqa: PTH208 - names are wanted
     except OSError:
         return ()
@@ -181,9 +188,9 @@ def make_private(directory: Path) -> None:
 
     Raises:
         OSError: it cannot be made.
+        DriverError: code DENIED; another user can change it.
     """
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.chmod(0o700)
+    os.close(private_place.opened(str(directory), make=True))
 
 
 def _no_place(place: Path, error: OSError) -> DriverError:

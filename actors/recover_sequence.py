@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from actors import (
     go_handle,
+    handle_names,
     host_parts,
     identifiers,
     netns,
@@ -24,7 +25,7 @@ from actors.worker_link import WorkerLink
 from containerd.records import ShimAddress
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
-from workers import journal, wire
+from workers import journal, private_place, wire
 from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
@@ -41,9 +42,10 @@ async def recover(
 
     Raises:
         DriverError: NOT_FOUND when nothing of the task lives, after cleaning; other codes when it
-            cannot be told, and then nothing was touched.
+            cannot be told or the handle is not this task's, and then nothing was touched.
     """
-    running = await _described(services, version, driver_state)
+    await asyncio.to_thread(private_place.check, str(services.state_dir))
+    running = await _described(services, task, version, driver_state)
     services, state = running.services, running.state
     if state.boot_id != services.boot_id:
         await _clean_up(running, task)
@@ -69,15 +71,19 @@ def container_id(version: int, driver_state: bytes) -> str:
     return HandleState.decode(version, driver_state).container_id
 
 
-async def _described(services: Services, version: int, driver_state: bytes) -> RunningTask:
+async def _described(
+    services: Services, task: TaskConfig, version: int, driver_state: bytes
+) -> RunningTask:
     """What the handle says of the task; nobody has looked for its worker yet."""
     from_go_driver = version == go_handle.VERSION
     if from_go_driver:
         handle = GoHandle.decode(driver_state)
+        handle_names.check(task, handle)
         services = services.within(handle.containerd_namespace)
         state = await takeover.complete(services, handle)
     else:
         state = HandleState.decode(version, driver_state)
+        handle_names.check(task, state)
         services = services.within(state.containerd_namespace)
     return RunningTask(
         services=services,
@@ -90,6 +96,9 @@ async def _described(services: Services, version: int, driver_state: bytes) -> R
 
 async def _clean_up(running: RunningTask, task: TaskConfig) -> None:
     state = running.state
+    if not running.from_go_driver:
+        record = await running.services.containerd.get_container(state.container_id)
+        handle_names.check_container(task, record)
     await teardown.remove(
         running.services, state.container_id, link=None, snapshotter=state.snapshotter
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from actors.orphans import Mark
 from proto.shortage import exhausted, remedy
-from workers import wire
+from workers import private_place, wire
 
 if TYPE_CHECKING:
     from actors.node import Node
@@ -28,7 +28,7 @@ def fresh(node: Node, directory: Path, owner: str) -> None:
     """The directory of a start, without an earlier task's exit record. Blocks.
 
     Raises:
-        DriverError: it cannot be made.
+        DriverError: it cannot be made. Code DENIED; another user can change the place.
     """
     try:
         _make(node, directory, owner)
@@ -37,8 +37,7 @@ def fresh(node: Node, directory: Path, owner: str) -> None:
 
 
 def _make(node: Node, directory: Path, owner: str) -> None:
-    directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    directory.mkdir(mode=0o700, exist_ok=True)
+    os.close(private_place.opened(str(directory), make=True))
     with contextlib.suppress(FileNotFoundError):
         (directory / wire.EXIT_RECORD).unlink()
     note = json.dumps({"owner": owner, "maker": node.maker, **_place(node)}).encode()

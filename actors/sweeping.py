@@ -12,6 +12,7 @@ from actors.messages import Claim, Track, Unclaim
 from actors.presence import PLUGIN, Presence
 from actors.reconciler import Reconciler, Register
 from proto.errors import Code, DriverError
+from workers import private_place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -126,6 +127,11 @@ def _arrive(state_dir: Path) -> Presence:
 
 def release_mounts(node: Node) -> None:
     """Removes the mounts that dead plugins held for a start; nobody will go on with it. Blocks."""
+    try:
+        private_place.check(str(node.state_dir))
+    except DriverError as error:
+        _log.warning("held mounts are not looked for", extra={"why": str(error)})
+        return
     found = inventory.mounts(node)
     alive = {peer.name for peer in presence.peers(node.state_dir) if peer.alive}
     for thing in found:

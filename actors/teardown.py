@@ -129,7 +129,7 @@ async def kill(link: WorkerLink) -> None:
 
 async def remove_directory(directory: Path) -> None:
     """Removes a task's state directory, and ends the worker in it: nobody else finds that one."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, DriverError):
         await end_worker(await worker_link.connect(directory))
     stays = await asyncio.to_thread(tree_removal.remove, directory)
     if stays:

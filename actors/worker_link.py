@@ -10,12 +10,13 @@ import asyncio
 import contextlib
 import os
 import socket
+import struct
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import wire
+from workers import private_place, wire
 
 WHERE_THAT_REPEATS = (
     "Where that repeats see dmesg: the kernel may kill them for want of memory (MemoryMax of the"
@@ -23,6 +24,7 @@ WHERE_THAT_REPEATS = (
 )
 REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 65536
+_UCRED = struct.Struct("3i")
 
 
 class WorkerLink:
@@ -168,6 +170,7 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
 
     Raises:
         OSError: nobody listens there.
+        DriverError: code DENIED; another user listens there.
     """
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -175,6 +178,7 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
         try:
             sock.setblocking(False)
             sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+            _check_listener(sock, path)
             return await asyncio.open_unix_connection(sock=sock)
         except BaseException:
             sock.close()
@@ -183,11 +187,23 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
         os.close(directory)
 
 
+def _check_listener(sock: socket.socket, path: Path) -> None:
+    """That whoever listens is root or who we are: systemd, a launcher or a worker."""
+    _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    if not private_place.trusts(uid):
+        raise DriverError(
+            f"user {uid} listens at {path}, where the driver's own processes do",
+            resolution="see who runs there; set state_dir to a directory of root's alone",
+            code=Code.DENIED,
+        )
+
+
 async def connect(directory: Path) -> WorkerLink:
     """A link to the worker that looks after the task with this state directory.
 
     Raises:
         OSError: there is no worker.
+        DriverError: code DENIED; another user listens there.
     """
     reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
     return WorkerLink(reader, writer)

@@ -45,7 +45,8 @@ def _bundles(address: str, namespace: str, container_id: str, pid: int) -> Itera
     except (OSError, IndexError):
         return
     # A shim of several containers sits in the bundle of its first one.
-    yield bundle.parent / container_id
+    if bundle.parent.parts[-2:] == (_TASKS, namespace):
+        yield bundle.parent / container_id
 
 
 def _read(directory: Path) -> ShimAddress | None:

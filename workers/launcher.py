@@ -34,6 +34,7 @@ from workers import (
     birth,
     control,
     layout,
+    private_place,
     procfs,
     rehearsal,
     succession,
@@ -188,7 +189,7 @@ def main(argv: list[str]) -> int:
 
 def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     _detach()
-    directory = os.open(state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    directory = private_place.opened(state_dir)
     lock = succession.lock(directory, notifier)
     if lock is None:
         _log_to(directory)
