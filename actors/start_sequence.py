@@ -3,7 +3,7 @@
     image ready     ┐   ┌ worker forked, log keepers open ┐
     lease           ┼ → ┼ sources of mounts held          ┼ → task created
     state directory ┘   └ snapshot prepared → container   ┘
-        → the worker's Wait stands at the shim → task started → all let go
+        → the worker's Wait stands at the shim, mounts checked → task started → all let go
 
 containerd opens Nomad's log FIFOs itself; its Create hangs while nobody reads them, so the keepers
 come first, and it is given what they hold: at Nomad's path a task may have put a link by then. The
@@ -27,6 +27,7 @@ from actors import (
     host_paths,
     identifiers,
     limits,
+    mount_check,
     plan,
     preparation,
     private_files,
@@ -48,7 +49,7 @@ from workers import wire
 if TYPE_CHECKING:
     from actors.settings import TaskOptions
     from actors.worker_link import WorkerLink
-    from containerd.records import Mount, ShimAddress
+    from containerd.records import Mount
 
 T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
@@ -164,10 +165,10 @@ class _Start:
         self._image, _, _ = await _all(
             asyncio.shield(self._coming), self._open_lease(), self._open_directory()
         )
-        link, mounts, _ = await _all(self._fork(), self._container(), self._hold())
+        link, (mounts, document), _ = await _all(self._fork(), self._container(), self._hold())
         with self._telling("containerd still makes the container"):
-            shim = await self._create(mounts, link)
-            await self._watch(link, shim)
+            pid = await self._create(mounts, link)
+            await _all(self._watch(link, pid), self._check_mounts(pid, document))
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
             return link, await self._containerd.start_task(self._id), started_at_ns
@@ -295,7 +296,7 @@ class _Start:
         await asyncio.wait([self._holding])
         await asyncio.to_thread(host_paths.release, self._parts.pins)
 
-    async def _container(self) -> tuple[Mount, ...]:
+    async def _container(self) -> tuple[tuple[Mount, ...], spec.Document]:
         mounts = await self._snapshot()
         user = await rootfs_users.resolve(
             self._task.user or self._image.config.user,
@@ -329,9 +330,9 @@ class _Start:
         )
         undo = self._containerd.delete_container
         await self._make(making, "container", undo, self._id)
-        return mounts
+        return mounts, document
 
-    async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> ShimAddress | None:
+    async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         self._later("task", teardown.delete_task, self._containerd, self._id)
         creating = self._containerd.create_task(
             self._id,
@@ -354,9 +355,14 @@ class _Start:
                 pid,
                 cgroup_v2=self._services.cgroup_v2,
             )
-        return await self._containerd.shim(self._id, pid)
+        return pid
 
-    async def _watch(self, link: WorkerLink, shim: ShimAddress | None) -> None:
+    async def _check_mounts(self, pid: int, document: spec.Document) -> None:
+        if self._plan.runtime.shows_mounts:
+            await asyncio.to_thread(mount_check.check, pid, document)
+
+    async def _watch(self, link: WorkerLink, pid: int) -> None:
+        shim = await self._containerd.shim(self._id, pid)
         if shim is None:
             raise DriverError(
                 f"the shim of container {self._id} has no address that a worker can use",

@@ -6,6 +6,7 @@ and tmpfs are made for a job: the runtime would mount any other type with the ho
 
 from __future__ import annotations
 
+import enum
 import posixpath
 import re
 from collections.abc import Iterable
@@ -43,6 +44,13 @@ _TMPFS_VALUES = {
     "gid": re.compile(r"[0-9]{1,10}"),
     "nr_inodes": re.compile(r"[1-9][0-9]{0,17}[kKmMgG]?"),
 }
+# What a runtime makes in /dev, beside /dev/shm, which a job may replace.
+_RUNTIMES_OWN = frozenset(
+    {
+        *("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "pts", "mqueue"),
+        *("fd", "stdin", "stdout", "stderr", "core"),
+    }
+)
 _SECURE = ("nosuid", "noexec", "nodev")
 _PATH_MAX = 4096
 
@@ -61,6 +69,25 @@ class MountPoint:
         """Whether the task may only read; the last word counts, as in mount(8)."""
         words = [option for option in self.options if option in {"ro", "rw"}]
         return words[-1:] == ["ro"]
+
+
+class Reach(enum.Enum):
+    """How far the targets of mounts reach into what a container is made of."""
+
+    JOB = "neither /dev itself nor what the runtime makes there, nor /sys"
+    SYS = "as JOB, and /sys"
+    ALL = "all but / and /proc"
+
+
+def is_reserved(target: str, reach: Reach) -> bool:
+    """Whether a clean target covers what the container itself needs there."""
+    parts = target.strip("/").split("/")
+    if parts[0] in {"", "proc"}:
+        return True
+    if parts[0] == "sys":
+        return reach is Reach.JOB
+    own = parts[0] == "dev" and (len(parts) == 1 or parts[1] in _RUNTIMES_OWN)
+    return own and reach is not Reach.ALL
 
 
 def bind(
@@ -147,7 +174,7 @@ def job_mount(
     return MountPoint(target=where, source=source, options=tuple(words))
 
 
-def clean_target(target: str, what: str) -> str:
+def clean_target(target: str, what: str, reach: Reach = Reach.JOB) -> str:
     """The target without double slashes and dots.
 
     Raises:
@@ -159,13 +186,10 @@ def clean_target(target: str, what: str) -> str:
     if ".." in parts:
         raise invalid(f"{what}: target {target[:128]!r} has a '..' in it")
     clean = "/" + "/".join(parts)
-    own = (
-        not parts or parts[0] in {"proc", "sys"} or parts == ["dev"] or parts[:2] == ["dev", "pts"]
-    )
-    if own:
+    if is_reserved(clean, reach):
         raise invalid(
-            f"{what}: nothing can be mounted at {clean[:128]!r}: /, /dev, /dev/pts and all of /proc"
-            " and /sys are the container's own"
+            f"{what}: nothing can be mounted at {clean[:128]!r}: /, all of /proc and /sys, /dev and"
+            " what the runtime makes in it are the container's own",
         )
     return clean
 

@@ -19,6 +19,7 @@ DIRECTORIES = (
     *("/opt/containerd/bin", "/usr/libexec"),
 )
 DEFAULT = "io.containerd.runc.v2"
+_RUNCS_SHIM = re.compile(r"(?:^|/)containerd-shim-runc-v[0-9]+$")
 _TYPE = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.(v[0-9]+)")
 
 
@@ -28,6 +29,15 @@ class Runtime:
 
     name: str
     binary_name: str = ""
+
+    @property
+    def shows_mounts(self) -> bool:
+        """Whether the kernel's list of a created process's mounts is that of its container.
+
+        It is where runc's shim runs runc or crun. gVisor and Kata have a kernel of their own.
+        """
+        shim = _programs(self)[0]
+        return _RUNCS_SHIM.search(shim) is not None and self.binary_name != "runsc"
 
 
 # By preference; the first whose programs are here is taken.

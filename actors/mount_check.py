@@ -1,0 +1,129 @@
+"""A look at a created task's mounts, before its program starts.
+
+`containerd.final_mounts` says what is right. Here the process's list of mounts is read, and its
+/dev is looked at from its root without following a link: to follow one would lead out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from containerd import final_mounts, kernel
+from containerd.final_mounts import Fault, Mounted
+from proto.errors import Code, DriverError
+
+Document = dict[str, Any]
+
+_PLAIN = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
+_INSIDE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
+_log = logging.getLogger(__name__)
+
+
+def check(pid: int, spec: Document) -> None:
+    """That the process has the mounts of its spec, each in its own place. Blocks for a moment.
+
+    Raises:
+        DriverError: code INVALID; a link has led a mount elsewhere. Code UNAVAILABLE; the process
+            is gone.
+    """
+    process = Path(f"/proc/{pid}")
+    try:
+        if (process / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
+            return  # it shares its mounts with the plugin, and no runtime made them
+        root = os.open(process / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError as error:
+        _log.warning("a task's mounts cannot be checked", extra={"pid": pid, "why": str(error)})
+        return
+    except OSError as error:
+        raise _gone(error) from error
+    try:
+        mounted = final_mounts.parse((process / "mountinfo").read_text(errors="surrogateescape"))
+        look = _Root(root, mounted)
+        fault = final_mounts.judge(spec, mounted, look.place_of, look.node)
+        if fault is not None:
+            raise _refusal(fault, look.link_in(fault.target))
+    except OSError as error:
+        raise _gone(error) from error
+    finally:
+        os.close(root)
+
+
+class _Root:
+    """The root directory of the process, open, and its mounts."""
+
+    def __init__(self, descriptor: int, mounted: list[Mounted]) -> None:
+        self._root = descriptor
+        self._targets = {point.id: point.target for point in mounted}
+
+    def place_of(self, target: str) -> str:
+        """The mount point that a path leads to by the container's own links; empty for none."""
+        try:
+            found = kernel.openat2(self._root, target.lstrip("/"), os.O_PATH, _INSIDE)
+        except OSError:
+            return ""
+        try:
+            return self._targets.get(_mount_id(found), "")
+        finally:
+            os.close(found)
+
+    def node(self, name: str) -> int | None:
+        """The number of the character device of a name in /dev; None for anything else."""
+        try:
+            found = kernel.openat2(self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+        except OSError as error:
+            if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
+                return None
+            raise
+        try:
+            status = os.fstat(found)
+            return status.st_rdev if stat.S_ISCHR(status.st_mode) else None
+        finally:
+            os.close(found)
+
+    def link_in(self, target: str) -> str:
+        """The first link on the way to a path, as `/x -> /dev`; empty where there is none."""
+        parts = target.strip("/").split("/")
+        for count in range(1, len(parts) + 1):
+            path = "/".join(parts[:count])
+            with contextlib.suppress(OSError):
+                found = kernel.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+                try:
+                    return f"/{path} -> {os.readlink('', dir_fd=found)}"
+                except OSError:
+                    continue
+                finally:
+                    os.close(found)
+        return ""
+
+
+def _mount_id(descriptor: int) -> int:
+    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
+
+
+def _refusal(fault: Fault, link: str) -> DriverError:
+    return DriverError(
+        f"Error in creating container: mounts: {fault.target[:256]!r}: {fault.why[:256]}",
+        details=f"{link[:256]!r} is a link of the image, or of a directory that a task writes"
+        if link
+        else "",
+        resolution="mount at the real path, and use an image whose /dev, /proc, /sys, /alloc,"
+        " /local and /secrets are directories",
+        code=Code.INVALID,
+    )
+
+
+def _gone(error: OSError) -> DriverError:
+    return DriverError(
+        "the task's process went away before its program was started",
+        details=str(error),
+        resolution="start the task again; the kernel's log may tell more",
+        recoverable=True,
+        code=Code.UNAVAILABLE,
+    )

@@ -1,0 +1,292 @@
+"""No image, no mount of a job and no task beside leads a mount onto what a container is made of.
+
+Each attack is tried for real, without allow_privileged; what stands next to it and is right runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.nomad_types import MountConfig
+from proto.errors import DriverError
+from tests.support import images, runtimes
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job, launched
+from tests.support.needs import need_containerd, need_program
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.containerd
+
+SCRIPT = "echo ran"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
+    """A containerd that finds the runtimes of the test."""
+    need_containerd()
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as running:
+        yield running
+
+
+@pytest.fixture
+def strict(daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    """A driver that runs no privileged task."""
+    made = Driver(daemon, tmp_path, {"allow_privileged": False})
+    try:
+        yield made
+        made.wait_clean()
+    finally:
+        made.close()
+
+
+@pytest.fixture(params=["runc", "crun", "runsc"])
+def runtime(request: pytest.FixtureRequest) -> str:
+    name = str(request.param)
+    need_program(name)
+    return name
+
+
+@pytest.fixture(params=["runc", "crun"])
+def visible(request: pytest.FixtureRequest) -> str:
+    """A runtime whose mounts the kernel lists."""
+    name = str(request.param)
+    need_program(name)
+    return name
+
+
+def image_with(registry: Registry, name: str, entries: dict[str, images.Entry]) -> str:
+    built = images.build([images.busybox_layer(entries)])
+    return images.push(registry.host, "walls", name, built)
+
+
+def mount(target: str, source: str = "local", *options: str) -> dict[str, Any]:
+    return {
+        "type": "bind",
+        "source": source,
+        "target": target,
+        "options": ["rbind", *(options or ("rw",))],
+    }
+
+
+async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
+    """Why a task does not start; nothing of it may be left."""
+    with pytest.raises(DriverError) as caught:
+        await driver.start(job, image, SCRIPT, **options)
+    assert "the containerd driver failed inside" not in str(caught.value)
+    driver.wait_clean()
+    return str(caught.value)
+
+
+def volume(source: Path, target: str) -> MountConfig:
+    return MountConfig(task_path=target, host_path=str(source), readonly=False)
+
+
+def local_of(job: Job) -> Path:
+    return Path(job.config.alloc_dir) / job.config.name / "local"
+
+
+@pytest.mark.parametrize("place", ["local", "secrets", "alloc"])
+def test_w1_an_images_link_makes_no_directory_of_the_task_its_dev(
+    strict: Driver, registry: Registry, visible: str, place: str
+) -> None:
+    async def life() -> None:
+        async with launched(strict):
+            for number, to in enumerate(("/dev", "dev", "/dev/shm/..", "/proc", "/sys", "/x")):
+                entries: dict[str, images.Entry] = {place: to, "x": "/dev"}
+                image = image_with(registry, f"w1-{place}-{number}", entries)
+                job = strict.task()
+                await refusal(strict, job, image, runtime=visible)
+                assert job.out == b""
+
+    asyncio.run(asyncio.wait_for(life(), 120))
+
+
+W2_LINKS: dict[str, images.Entry] = {
+    "x": "/dev",
+    "y": "/",
+    "z": "x",
+    "null": "/dev/null",
+    "pts": "/dev/pts",
+    "ptmx": "/dev/ptmx",
+    "mqueue": "/dev/mqueue",
+    "cgroup": "/sys/fs/cgroup",
+    "kernel": "/sys/kernel",
+}
+# By image, by the task at an earlier start or an artifact, and by a sidecar.
+W2_TARGETS = (
+    *("/x", "/y/dev", "/z", "/local/x", "/local/y/dev", "/alloc/x", "/secrets/x", "/y"),
+    *("/null", "/pts", "/ptmx", "/mqueue", "/cgroup", "/kernel", "/x/null", "/x/pts"),
+)
+
+
+def forms(target: str, source: str) -> Iterator[dict[str, Any]]:
+    """All ways in which a job can mount a source."""
+    yield {"mounts": [mount(target, source)]}
+    yield {"mount": [{"type": "bind", "source": source, "target": target}]}
+    yield {"volumes": [f"{source}:{target}"]}
+    yield {"mounts": [{"type": "tmpfs", "target": target, "options": ["size=64k"]}]}
+
+
+@pytest.mark.parametrize("target", W2_TARGETS)
+def test_w2_w3_no_link_leads_a_mount_of_the_job_onto_what_the_runtime_made(
+    strict: Driver, registry: Registry, visible: str, target: str
+) -> None:
+    image = image_with(registry, "w2", W2_LINKS)
+
+    async def life() -> None:
+        async with launched(strict):
+            for form in forms(target, "local/dir"):
+                job = strict.task()
+                (local_of(job) / "dir").mkdir()
+                base = Path(job.config.alloc_dir)
+                for place in ("t/local", "t/secrets", "alloc"):
+                    (base / place / "x").symlink_to("/dev")
+                    (base / place / "y").symlink_to("/")
+                await refusal(strict, job, image, runtime=visible, **form)
+                assert job.out == b""
+
+    asyncio.run(asyncio.wait_for(life(), 120))
+
+
+def test_w3_a_name_file_of_the_image_that_is_a_link_into_dev_gets_no_output(
+    strict: Driver, registry: Registry, visible: str
+) -> None:
+    async def life() -> None:
+        async with launched(strict):
+            for name in ("hosts", "hostname", "resolv.conf"):
+                image = image_with(registry, f"w3-{name}", {f"etc/{name}": "/dev/null"})
+                job = strict.task()
+                await refusal(strict, job, image, runtime=visible)
+                assert job.out == b""
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+@pytest.mark.parametrize("to", ["/local/d", "/alloc/d", "/secrets/d", "/v/d", "/elsewhere"])
+def test_w14_a_dev_that_is_a_link_of_the_image_changes_no_directory_of_the_host(
+    strict: Driver, registry: Registry, visible: str, tmp_path: Path, to: str
+) -> None:
+    image = image_with(registry, f"w14-{to.replace('/', '-')[1:]}", {"dev": to, "elsewhere": None})
+    shared = tmp_path / "volume"
+
+    async def life() -> None:
+        async with launched(strict):
+            job = strict.task()
+            base = Path(job.config.alloc_dir)
+            places = (base / "t/local/d", base / "t/secrets/d", base / "alloc/d", shared / "d")
+            for place in places:
+                place.mkdir(parents=True)
+                (place / "ptmx").write_text("mine")
+            job.config = dataclasses.replace(job.config, mounts=(volume(shared, "/v"),))
+            await refusal(strict, job, image, runtime=visible)
+            assert job.out == b""
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+PLAIN = "test -c /dev/null && test -c /dev/urandom && ls /dev/pts >/dev/null && echo ran"
+
+
+def neighbours(tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """What is right and stands next to an attack."""
+    return {
+        "plain": {},
+        "a mount at /dev/shm": {"mounts": [mount("/dev/shm")]},
+        "a mount below /dev": {"mounts": [mount("/dev/more"), mount("/dev/shm/x")]},
+        "a tmpfs": {"mounts": [{"type": "tmpfs", "target": "/dev/shm", "options": ["size=64k"]}]},
+        "a link of the image": {"mounts": [mount("/var/run/app"), mount("/run/shm")]},
+        "a chain of links": {"mounts": [mount("/chain/app")]},
+        "nested": {"mounts": [mount("/local/a/b"), mount("/a"), mount("/a/b")]},
+        "a blank": {"mounts": [mount("/with blank/and\\slash")]},
+        "a tree": {"mounts": [mount("/host", "/", "ro")]},
+        "a slave": {"mounts": [mount("/host", "/run", "ro", "rslave")]},
+        "devices": {"devices": [{"host_path": "/dev/null", "container_path": "/dev/other"}]},
+        "read-only root": {"readonly_rootfs": True},
+        "init": {"init": True},
+        "the host's namespaces": {"pid_mode": "host", "ipc_mode": "host", "uts_mode": "host"},
+        "the host's network": {"host_network": True},
+        "seccomp": {"seccomp": True},
+        "a size": {"shm_size": "1M"},
+        "a user": {"user": "bob"},
+    }
+
+
+GVISOR_CANNOT = {"a slave", "the host's namespaces"}
+
+
+def test_what_stands_next_to_an_attack_runs(
+    strict: Driver, registry: Registry, runtime: str, tmp_path: Path
+) -> None:
+    links: dict[str, images.Entry] = {
+        "var": None,
+        "run": None,
+        "var/run": "/run",
+        "run/shm": "/dev/shm",
+        "chain": "link",
+        "link": "var/run",
+        "etc/mtab": "/proc/mounts",
+    }
+    image = image_with(registry, "right", links)
+
+    async def life() -> None:
+        async with launched(strict):
+            for name, options in neighbours(tmp_path).items():
+                if runtime == "runsc" and name in GVISOR_CANNOT:
+                    continue
+                job = strict.task(user=options.pop("user", ""))
+                await strict.start(job, image, PLAIN, runtime=runtime, **options)
+                await strict.session.wait(job.id)
+                await strict.end(job)
+                assert (job.out, job.err) == (b"ran\n", b""), name
+
+    asyncio.run(asyncio.wait_for(life(), 180))
+
+
+def test_a_privileged_task_and_one_with_cdi_hooks_run(
+    daemon: ContainerdDaemon, registry: Registry, visible: str, tmp_path: Path
+) -> None:
+    edits = {
+        "deviceNodes": [{"path": "/dev/acme0", "hostPath": "/dev/full"}],
+        "hooks": [{"hookName": "createRuntime", "path": "/bin/true", "args": ["true"]}],
+        "mounts": [{"hostPath": "/usr", "containerPath": "/acme", "options": ["ro"]}],
+    }
+    document = {
+        "cdiVersion": "0.5.0",
+        "kind": "acme.com/gpu",
+        "devices": [{"name": "0", "containerEdits": edits}],
+    }
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi/acme.json").write_text(json.dumps(document))
+    driver = Driver(
+        daemon, tmp_path, {"allow_privileged": True, "cdi_spec_dirs": [str(tmp_path / "cdi")]}
+    )
+    image = image_with(registry, "right", {})
+    wishes: list[dict[str, Any]] = [
+        {"privileged": True},
+        {"privileged": True, "readonly_rootfs": True, "mounts": [mount("/host", "/", "rslave")]},
+        {"devices": ["acme.com/gpu=0"]},
+    ]
+
+    async def life() -> None:
+        async with launched(driver):
+            for options in wishes:
+                job = driver.task()
+                await driver.start(job, image, PLAIN, runtime=visible, **options)
+                await driver.session.wait(job.id)
+                await driver.end(job)
+                assert (job.out, job.err) == (b"ran\n", b""), options
+
+    try:
+        asyncio.run(asyncio.wait_for(life(), 60))
+        driver.wait_clean()
+    finally:
+        driver.close()

@@ -1,0 +1,122 @@
+"""The judgement over a created task's mounts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from containerd import final_mounts
+from containerd.final_mounts import Mounted
+
+OWN = {
+    "/proc": "proc",
+    "/dev": "tmpfs",
+    "/dev/pts": "devpts",
+    "/dev/shm": "tmpfs",
+    "/dev/mqueue": "mqueue",
+    "/sys": "sysfs",
+    "/sys/fs/cgroup": "cgroup",
+}
+
+
+def spec(extra: Mapping[str, str] | None = None, **more: Any) -> dict[str, Any]:
+    points = [*OWN.items(), ("/local", "bind"), *(extra or {}).items()]
+    return {
+        "mounts": [{"destination": target, "type": kind} for target, kind in points],
+        "linux": {"maskedPaths": ["/proc/kcore"], "readonlyPaths": ["/proc/sys"]},
+        **more,
+    }
+
+
+def mounted(*extra: str, without: str = "") -> list[Mounted]:
+    targets = [("/", "overlay"), *OWN.items(), ("/local", "ext4"), ("/proc/kcore", "tmpfs")]
+    targets += [("/proc/sys", "proc"), ("/sys/fs/cgroup/cpu", "cgroup")]
+    targets += [(target, "ext4") for target in extra]
+    return [
+        Mounted(id=number, target=target, kind=kind)
+        for number, (target, kind) in enumerate(targets)
+        if target != without
+    ]
+
+
+def node_of(name: str) -> int:
+    return os.makedev(*final_mounts.NODES[name])
+
+
+def verdict(
+    document: dict[str, Any],
+    points: list[Mounted],
+    place: str = "",
+    node: Callable[[str], int | None] = node_of,
+) -> str:
+    fault = final_mounts.judge(document, points, lambda _: place, node)
+    return f"{fault.target}: {fault.why}" if fault else ""
+
+
+def test_what_was_asked_for_is_right() -> None:
+    assert verdict(spec(), mounted()) == ""
+    shm = spec({"/dev/shm": "bind", "/dev/disk": "bind"})
+    assert verdict(shm, mounted("/dev/shm", "/dev/disk", "/dev/disk/below")) == ""
+
+
+@pytest.mark.parametrize("place", ["/run", "/dev/shm", "/data/a"])
+def test_a_link_may_lead_a_mount_to_a_place_that_is_the_jobs(place: str) -> None:
+    points = mounted(place, without="/local")
+    assert verdict(spec(), points, place) == ""
+
+
+@pytest.mark.parametrize(
+    "place", ["", "/", "/dev", "/dev/null", "/dev/pts", "/sys", "/sys/fs/cgroup", "/proc/sys"]
+)
+def test_a_link_may_lead_no_mount_to_a_place_of_the_containers(place: str) -> None:
+    points = mounted(place or "/x", without="/local")
+    assert verdict(spec(), points, place).startswith("/local: its mount went to")
+
+
+@pytest.mark.parametrize("place", ["/", "/dev", "/proc", "/sys"])
+def test_each_place_of_the_kernels_has_one_mount(place: str) -> None:
+    assert verdict(spec(), mounted(place)) == f"{place}: 2 mounts are there instead of one"
+    without = [point for point in mounted() if point.target != place]
+    assert verdict(spec(), without) in {
+        f"{place}: 0 mounts are there instead of one",
+        f"{place}: its mount went to another place",
+    }
+
+
+def test_a_place_of_the_kernels_has_the_specs_file_system() -> None:
+    points = [*mounted(without="/dev"), Mounted(id=99, target="/dev", kind="ext4")]
+    assert verdict(spec(), points) == "/dev: its file system is ext4 instead of tmpfs"
+
+
+@pytest.mark.parametrize(
+    "place", ["/dev/x", "/dev/shm/x", "/dev/pts", "/proc/x", "/sys/x", "/proc/kcore"]
+)
+def test_no_mount_is_where_nobody_has_asked_for_it(place: str) -> None:
+    assert verdict(spec(), mounted(place)) == f"{place}: a mount is there that nobody has asked for"
+    hooks = spec(hooks={"createRuntime": [{"path": "/bin/true"}]})
+    assert verdict(hooks, mounted(place)) == ""
+
+
+def test_each_node_is_the_device_of_its_name() -> None:
+    def swapped(name: str) -> int:
+        return node_of("zero" if name == "full" else name)
+
+    assert (
+        verdict(spec(), mounted(), node=swapped) == "/dev/full: it is not the device of that name"
+    )
+    assert verdict(spec(), mounted(), node=lambda _: None).startswith("/dev/null")
+    assert verdict(spec({"/dev": "bind"}), mounted(), node=lambda _: None) == ""
+
+
+def test_the_kernels_list_is_read_with_blanks_and_optional_fields() -> None:
+    text = (
+        "22 27 0:21 / /a\\040b\\134c rw,relatime shared:1 master:2 - tmpfs my\\040source rw\n"
+        "23 27 0:22 /sub / rw - ext4 /dev/sda ro\n"
+    )
+    assert final_mounts.parse(text) == [
+        Mounted(id=22, target="/a b\\c", kind="tmpfs"),
+        Mounted(id=23, target="/", kind="ext4"),
+    ]
