@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 
 from actors import tree_removal
+from plugin.host import template_path
 from plugin.host.jobfile import Template
 from proto.errors import Code, DriverError
 from proto.shortage import remedy
 
 _STREAMS = ("stdout", "stderr")
+# A FIFO without a reader refuses at once, and a link is not followed.
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TASK_DIRECTORIES = {"local": 0o777, "secrets": 0o777, "tmp": 0o1777, "private": 0o700}
 
 
@@ -62,19 +67,20 @@ class AllocDir:
         Raises:
             DriverError: code INVALID, its destination leaves both; else what `build` raises.
         """
-        base, shared = self.path / task, self.path / "alloc"
-        target = Path(os.path.normpath(base / destination))
-        inside = any(target.is_relative_to(home) and target != home for home in (base, shared))
-        if not inside:
+        wrong = template_path.problem(destination)
+        if wrong:
             raise DriverError(
-                f"template: destination {template.destination!r} leaves the task directory",
-                resolution='write it like "local/app.conf"',
-                code=Code.INVALID,
+                f"template: destination {template.destination[:64]!r} {wrong}", code=Code.INVALID
             )
+        target = Path(os.path.normpath(self.path / task / destination.lstrip("/")))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text)
-            target.chmod(template.permissions)
+            descriptor = os.open(target, _NEW_FILE, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                    raise FileExistsError(errno.EEXIST, "something else is there")
+                file.write(text.encode(errors="replace"))
+                os.fchmod(descriptor, template.permissions)
         except OSError as error:
             raise _refused(f"cannot write the template's file {target}", error) from error
 

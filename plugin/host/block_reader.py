@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from plugin.host import job_keys
@@ -10,6 +10,7 @@ from plugin.host.hcl_job import merged, shown
 from plugin.option_types import parse_duration_s
 
 Block = dict[str, Any]
+_MAX_LABEL_BYTES = 128
 
 
 class BlockReader:
@@ -22,6 +23,27 @@ class BlockReader:
     def sift(self, keys: job_keys.Keys, where: str, block: Block) -> None:
         """Looks at the keys of a block."""
         keys.sift(where, block, self.problems, self.ignored)
+
+    def labels(self, kind: str, labels: Sequence[str]) -> None:
+        """Looks at the names of blocks of one kind, which become names of files and variables."""
+        for label in dict.fromkeys(labels):
+            where = f'{kind} "{label}"'
+            if labels.count(label) > 1:
+                self.problems.append(f"{where}: stands more than once")
+            if len(label.encode(errors="replace")) > _MAX_LABEL_BYTES:
+                self.problems.append(f"{where[:64]}…: its name has over {_MAX_LABEL_BYTES} bytes")
+            if not label.isprintable():
+                self.problems.append(f"{where}: its name has a character that cannot be printed")
+
+    def block(self, where: str, block: Block, key: str, *, once: bool = False) -> Block:
+        """The body of a block without a label; of several that may stand there, all together."""
+        blocks = block.get(key)
+        items = blocks if isinstance(blocks, list) else [] if blocks is None else [blocks]
+        if not all(isinstance(item, dict) for item in items):
+            self.problems.append(f"{where}: {key} is a block, write {key} {{ … }}")
+        if once and len(items) > 1:
+            self.problems.append(f"{where}: {key} stands more than once")
+        return merged(blocks)
 
     def number(
         self, where: str, block: Block, key: str, default: int, span: tuple[int, int]

@@ -17,6 +17,7 @@ from proto.errors import Code, DriverError
 from proto.nomad import hclspec_pb2
 
 Spec = hclspec_pb2.Spec
+_MAX_EXPONENT = 400
 
 
 def encode(spec: Spec, values: Mapping[str, Any]) -> bytes:
@@ -181,6 +182,8 @@ def _number(given: Any) -> int | float | str:
         exact = Decimal(str(given))
     except ArithmeticError:
         raise ValueError from None
+    if not exact.is_finite() or abs(exact.adjusted()) > _MAX_EXPONENT:
+        raise ValueError
     if exact == exact.to_integral_value():
         return int(exact) if -(2**63) <= exact < 2**63 else str(int(exact))
     return float(exact) if Decimal(float(exact)) == exact else str(exact)

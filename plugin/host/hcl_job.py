@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from plugin import environment
-from plugin.host import hcl_text
+from plugin.host import hcl_text, job_text
 from proto.errors import Code, DriverError
 
 Block = dict[str, Any]
@@ -26,6 +24,10 @@ _NAMED = re.compile(r"(var|local)\.([\w-]+)")
 _RUNTIME = re.compile(r"(NOMAD_\w+|(attr|node|meta|device)\.[\w.\-]+|env\[\s*\"[^\"]+\"\s*\])")
 _LITERAL = re.compile(r"-?\d+(\.\d+)?|true|false|null")
 _VARIABLE_PREFIX = "NOMAD_VAR_"
+_MAX_MADE = 32 << 20
+_REFERENCE = 1000
+"""A reference counts as so many characters: lists of references have none, and take time."""
+_MAX_REFERENCES = 32
 
 
 def parse(name: str, text: str, given: Mapping[str, str]) -> Block:
@@ -37,26 +39,17 @@ def parse(name: str, text: str, given: Mapping[str, str]) -> Block:
     """
     tree = _unmarked(_parsed(name, text))
     scope = _Scope(_variables(name, tree, given), merged(tree.get("locals")))
-    document: Block = scope.evaluated(
-        {key: value for key, value in tree.items() if key not in {"variable", "locals"}}
-    )
+    document: Block = {}
+    try:
+        document = scope.evaluated(
+            {key: value for key, value in tree.items() if key not in {"variable", "locals"}}
+        )
+    except _TooMuchError as error:
+        scope.problems.append(str(error))
     if scope.problems:
         problems = "; ".join(dict.fromkeys(scope.problems))
         raise DriverError(f"{name}: {problems}", code=Code.INVALID)
     return document
-
-
-def file_text(path: Path) -> str:
-    """What stands in a file of HCL or JSON; `-` is stdin.
-
-    Raises:
-        DriverError: code INVALID; it cannot be read.
-    """
-    try:
-        return sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DriverError(f"{path}: cannot be read: {why}", code=Code.INVALID) from error
 
 
 def merged(blocks: Any) -> Block:
@@ -80,6 +73,8 @@ def _parsed(name: str, text: str) -> Block:
         ) from None
     try:
         document: Block = hcl2.loads(f"{hcl_text.guard(text)}\n")
+    except RecursionError:
+        raise job_text.too_deep(name) from None
     except ValueError as error:
         raise DriverError(f"{name}: {error}", code=Code.INVALID) from None
     except Exception as error:
@@ -157,6 +152,10 @@ def _typed(text: str, kind: Any, default: Any) -> Any:
         return text
 
 
+class _TooMuchError(Exception):
+    """References that multiply: a few lines may stand for more text than any machine has."""
+
+
 class _Scope:
     """Values by name, and what could not be evaluated."""
 
@@ -164,6 +163,7 @@ class _Scope:
         self._variables = variables
         self._locals = local_values
         self._under_way: set[str] = set()
+        self._made = 0
         self.problems: list[str] = []
 
     def evaluated(self, value: Any) -> Any:
@@ -177,7 +177,16 @@ class _Scope:
         whole = _TEMPLATE.fullmatch(text)
         if whole and whole[1] is not None and whole[0].endswith("}"):
             return self._expression(whole[1].strip())
-        return hcl_text.restore(_TEMPLATE.sub(self._part, text))
+        made = hcl_text.restore(_TEMPLATE.sub(self._part, text))
+        self._count(len(made))
+        return made
+
+    def _count(self, characters: int) -> None:
+        self._made += characters
+        if self._made > _MAX_MADE:
+            raise _TooMuchError(
+                "its references come to more than 32 MiB of text, or to over 33,000"
+            )
 
     def _part(self, match: re.Match[str]) -> str:
         if match[0] in {"$${", "%%{"}:
@@ -204,6 +213,9 @@ class _Scope:
 
     def _named(self, kind: str, name: str) -> Any:
         values = self._variables if kind == "var" else self._locals
+        self._count(_REFERENCE)
+        if len(self._under_way) > _MAX_REFERENCES:
+            raise _TooMuchError(f"{kind}.{name}: more than {_MAX_REFERENCES} locals in a chain")
         if name not in values or f"{kind}.{name}" in self._under_way:
             why = "is defined by itself" if name in values else "is not defined"
             self.problems.append(f"{kind}.{name} {why}")

@@ -9,14 +9,19 @@ plane of Unicode, which `restore` turns back afterwards. Line numbers stay as th
 from __future__ import annotations
 
 import re
+import sys
 
-_PLANE = 0xF0000
+from plugin.host.job_text import MAX_DEPTH
+
+_PLANE = 0x10FF00
 _MASKED = 0x80
 _BACK = {_PLANE + code: code for code in range(_MASKED)}
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\"}
 _UNICODE = re.compile(r"u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})")
 _HEREDOC = re.compile(r"<<(-?)([^\W\d][\w-]*)[ \t]*\r?\n")
 _COMMENT = re.compile(r"(?:#|//)[^\n]*|/\*.*?(?:\*/|\Z)", re.DOTALL)
+_ATTRIBUTE = re.compile(r"[ \t]*([^\W\d][\w-]*)[ \t]*=(?![=>~])")
+_HALVES = range(0xD800, 0xE000)
 _DOUBLED = ("$${", "%%{")
 _OPENED = ("${", "%{")
 
@@ -25,8 +30,11 @@ def guard(text: str) -> str:
     """The same source without comments, heredocs and escapes.
 
     Raises:
-        ValueError: a string or heredoc has no end, or an escape is none; says the line.
+        ValueError: a string or heredoc has no end, an escape is none, a name is given twice in one
+            block, or blocks are nested too deeply; says the line.
     """
+    if any(_PLANE <= ord(character) < _PLANE + _MASKED for character in text):
+        raise ValueError("it has a character of the private plane U+10FF00 to U+10FF7F")
     return _Scanner(text).run()
 
 
@@ -40,9 +48,12 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._out: list[str] = []
+        # The names that each open bracket has been given; the file's own come first.
+        self._names: list[set[str]] = [set()]
 
     def run(self) -> str:
         while self._at < len(self._text):
+            self._look()
             comment = _COMMENT.match(self._text, self._at)
             heredoc = _HEREDOC.match(self._text, self._at)
             if comment:
@@ -55,6 +66,24 @@ class _Scanner:
             else:
                 self._copy(1)
         return "".join(self._out)
+
+    def _look(self) -> None:
+        """Notes a bracket, or an attribute at the beginning of a line."""
+        here = self._text[self._at]
+        if here in "{[(":
+            self._names.append(set())
+            if len(self._names) > MAX_DEPTH:
+                raise ValueError(
+                    f"line {self._line(self._at)}: it is nested deeper than {MAX_DEPTH} levels"
+                )
+        elif here in "}])" and len(self._names) > 1:
+            self._names.pop()
+        elif self._at == 0 or self._text[self._at - 1] in "\n{":
+            given = _ATTRIBUTE.match(self._text, self._at)
+            if given and given[1] in self._names[-1]:
+                raise ValueError(f"line {self._line(self._at)}: {given[1]} is given twice")
+            if given:
+                self._names[-1].add(given[1])
 
     def _copy(self, count: int) -> None:
         self._out.append(self._text[self._at : self._at + count])
@@ -80,7 +109,10 @@ class _Scanner:
         letter = self._text[self._at + 1 : self._at + 2]
         unicode = _UNICODE.match(self._text, self._at + 1)
         if unicode:
-            self._out.append(_mask(chr(int(unicode[1] or unicode[2], 16))))
+            code = int(unicode[1] or unicode[2], 16)
+            if code > sys.maxunicode or code in _HALVES:
+                raise ValueError(f"line {self._line(self._at)}: \\{unicode[0]} is no character")
+            self._out.append(_mask(chr(code)))
             self._at = unicode.end()
         elif letter in _ESCAPES:
             self._out.append(_mask(_ESCAPES[letter]))

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from actors.nomad_types import PortMapping
+from plugin.host import template_path
 from plugin.host.cni import Attached
 from plugin.host.jobfile import Job, JobGroup, JobTask
 from plugin.host.ports import inside
@@ -132,12 +133,7 @@ def expand(value: Any, known: Mapping[str, str]) -> Any:
 
 def destination(text: str, known: Mapping[str, str]) -> str:
     """A template's destination, relative to the task's directory of the host."""
-    here = {
-        "NOMAD_TASK_DIR": "local",
-        "NOMAD_SECRETS_DIR": "secrets",
-        "NOMAD_ALLOC_DIR": "../alloc",
-    }
-    found: str = expand(text, {**known, **here})
+    found: str = expand(text, {**known, **template_path.HOMES})
     return found.lstrip("/")
 
 

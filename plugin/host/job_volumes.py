@@ -56,6 +56,9 @@ def read_mounts(
     """The mounts of a task; each names a volume of the group."""
     mounts: list[VolumeMount] = []
     for body in blocks if isinstance(blocks, list) else []:
+        if not isinstance(body, dict):
+            reader.problems.append(f"{where}: volume_mount is a block, write volume_mount {{ … }}")
+            continue
         name = str(body.get("volume") or "")
         here = f'{where}: volume_mount "{name}"'
         reader.sift(job_keys.VOLUME_MOUNT, here, body)

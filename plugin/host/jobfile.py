@@ -5,13 +5,22 @@ Every problem of a file is reported at once, and before anything is started.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from plugin.host import hcl_job, job_keys, job_network, job_volumes, json_job
+from plugin.host import (
+    hcl_job,
+    job_keys,
+    job_network,
+    job_text,
+    job_volumes,
+    json_job,
+    template_path,
+)
 from plugin.host.block_reader import Block, BlockReader, labelled, texts
-from plugin.host.hcl_job import merged
 from plugin.host.job_network import GroupNetwork
 from plugin.host.job_volumes import Volume, VolumeMount
 from proto.errors import Code, DriverError
@@ -86,7 +95,7 @@ def load(path: Path, variables: Mapping[str, str]) -> Job:
         DriverError: code INVALID; everything that is wrong, and where.
     """
     name = "standard input" if str(path) == "-" else path.name
-    return parse(name, hcl_job.file_text(path), variables)
+    return parse(name, job_text.read(path), variables)
 
 
 def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
@@ -101,6 +110,7 @@ def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
         tree = json_job.parse(name, text)
     else:
         tree = hcl_job.parse(name, text, variables)
+    job_text.check(name, tree)
     reader = _Reader()
     job = reader.job(tree)
     if reader.problems:
@@ -121,6 +131,8 @@ class _Reader(BlockReader):
         label, body = jobs[0]
         where = f'job "{label}"'
         self.sift(job_keys.JOB, where, body)
+        self.labels("job", [label])
+        self.labels("group", [key for key, _ in labelled(body.get("group"))])
         groups = [self._group(key, block) for key, block in labelled(body.get("group"))]
         # A task directly in the job is a group of its own.
         groups += [
@@ -136,7 +148,7 @@ class _Reader(BlockReader):
             region=str(body.get("region", "global")),
             datacenter=next(map(str, datacenters if isinstance(datacenters, list) else ()), "dc1"),
             namespace=str(body.get("namespace", "default")),
-            meta=texts(body.get("meta")),
+            meta=texts(self.block(where, body, "meta")),
             ignored=tuple(sorted(self.ignored)),
         )
 
@@ -144,6 +156,7 @@ class _Reader(BlockReader):
         where = f'group "{label}"'
         self.sift(job_keys.GROUP, where, block)
         volumes = job_volumes.read(self, where, block.get("volume"))
+        self.labels("task", [key for key, _ in labelled(block.get("task"))])
         tasks = tuple(self._task(key, body, volumes) for key, body in labelled(block.get("task")))
         if not tasks:
             self.problems.append(f"{where}: has no task")
@@ -151,7 +164,7 @@ class _Reader(BlockReader):
             name=label,
             count=self.number(where, block, "count", 1, (0, _MAX_COUNT)),
             tasks=tasks,
-            meta=texts(block.get("meta")),
+            meta=texts(self.block(where, block, "meta")),
             network=job_network.read(self, where, block.get("network")),
             volumes=volumes,
         )
@@ -161,28 +174,37 @@ class _Reader(BlockReader):
         self.sift(job_keys.TASK, where, block)
         if "/" in label or label in {"", ".", "..", "alloc"}:
             self.problems.append(f"{where}: cannot be a directory, so not a task's name either")
-        resources = merged(block.get("resources"))
+        resources = self.block(where, block, "resources", once=True)
         self.sift(job_keys.RESOURCES, f"{where}: resources", resources)
         span = (0, 2**40)
         return JobTask(
             name=label,
             driver=str(block.get("driver", "")),
-            config=merged(block.get("config")),
-            env=texts(block.get("env")),
-            meta=texts(block.get("meta")),
+            config=self.block(where, block, "config", once=True),
+            env=texts(self.block(where, block, "env")),
+            meta=texts(self.block(where, block, "meta")),
             user=str(block.get("user", "")),
             cpu_mhz=self.number(where, resources, "cpu", _DEFAULT_CPU_MHZ, span),
             memory_mb=self.number(where, resources, "memory", _DEFAULT_MEMORY_MB, span),
             memory_max_mb=self.number(where, resources, "memory_max", 0, (-1, span[1])),
             kill_timeout_s=self.duration(where, block, "kill_timeout", 5.0),
             kill_signal=str(block.get("kill_signal", "")),
-            templates=tuple(
-                self._template(f"{where}: template", item)
-                for item in block.get("template") or []
-                if isinstance(item, dict)
-            ),
+            templates=self._templates(f"{where}: template", block.get("template")),
             mounts=job_volumes.read_mounts(self, where, block.get("volume_mount"), volumes),
         )
+
+    def _templates(self, where: str, blocks: Any) -> tuple[Template, ...]:
+        found: list[Template] = []
+        places: list[str] = []
+        for block in blocks if isinstance(blocks, list) else []:
+            if isinstance(block, dict):
+                found.append(self._template(where, block))
+                places.append(template_path.normal(found[-1].destination))
+        for first, second in itertools.combinations(sorted(places), 2):
+            if second == first or second.startswith(f"{first}/"):
+                what = "given twice" if second == first else f"below another one, {first!r}"
+                self.problems.append(f"{where}: destination {second!r} is {what}")
+        return tuple(found)
 
     def _template(self, where: str, block: Block) -> Template:
         self.sift(job_keys.TEMPLATE, where, block)
@@ -195,8 +217,13 @@ class _Reader(BlockReader):
             permissions = -1
         if not 0 <= permissions <= 0o777:  # noqa: PLR2004
             self.problems.append(f'{where}: perms {block["perms"]!r} are not like "644"')
+        destination = template_path.known(str(block.get("destination") or ""))
+        wrong = template_path.problem(destination) if destination else ""
+        # Other references are known when the allocation is; they are looked at then.
+        if wrong and "${" not in destination:
+            self.problems.append(f"{where}: destination {destination[:64]!r} {wrong}")
         return Template(
             data=str(block.get("data", "")),
-            destination=str(block.get("destination", "")),
+            destination=destination,
             permissions=permissions,
         )

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from plugin.host import job_text
 from proto.errors import Code, DriverError
 
 Block = dict[str, Any]
@@ -75,7 +76,9 @@ def parse(name: str, text: str) -> Block:
         DriverError: code INVALID, it is not a job in JSON.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+    except RecursionError:
+        raise job_text.too_deep(name) from None
     except ValueError as error:
         raise DriverError(f"{name}: is not JSON: {error}", code=Code.INVALID) from None
     body = document.get("Job", document) if isinstance(document, dict) else None
@@ -91,6 +94,20 @@ def parse(name: str, text: str) -> Block:
     except ValueError as error:
         raise DriverError(f"{name}: {error}", code=Code.INVALID) from None
     return {"job": [{str(body.get("ID") or body.get("Name") or "job"): job}]}
+
+
+def _once(pairs: list[tuple[str, Any]]) -> Block:
+    """Returns an object. Readers differ in which of two equal keys they take."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [key for key, _ in pairs]
+        twice = next(key for key in names if names.count(key) > 1)
+        raise ValueError(f"the key {twice!r} is given twice in one object")
+    return found
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no number of JSON")
 
 
 def _group(group: Block) -> Block:

@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.settings import DriverSettings
 from plugin import hclspec, options
-from plugin.host import hcl_config, hcl_job
+from plugin.host import hcl_config, hcl_job, job_text
 from proto.errors import Code, DriverError
 
 _PLUGIN = "containerd-driver"
@@ -77,7 +77,7 @@ def tree(file: Path) -> dict[str, Any]:
     Raises:
         DriverError: code INVALID; it cannot be read or is no HCL.
     """
-    return hcl_job.parse(file.name, hcl_job.file_text(file), {})
+    return hcl_job.parse(file.name, job_text.read(file), {})
 
 
 def _from_file(file: Path) -> dict[str, Any]:
