@@ -64,7 +64,8 @@ def _command(arguments: list[str]) -> int:
             return gc_command.run(rest)
         case _:
             hint = near.hint(arguments[0], _COMMANDS)
-            console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}\n\n{_USAGE}")
+            console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}")
+            console.write(sys.stderr, f"\n{_USAGE}".encode())
             return console.WRONG_OPTIONS
 
 

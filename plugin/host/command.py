@@ -32,6 +32,7 @@ from plugin.host.runner import JobRunner
 from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
+from plugin.plain_text import indented
 from proto.errors import DriverError
 from proto.shortage import exhausted
 
@@ -194,12 +195,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+class _PlainFormatter(logging.Formatter):
+    """Log lines for a terminal: the plugin's repeat what jobs, images and registries say."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns one line and what belongs to it."""
+        return indented(super().format(record))
+
+
 def _log_to_stderr(*, verbose: bool) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        # What the plugin warns of reaches the user as an event or as the error of a call.
-        level=logging.DEBUG if verbose else logging.ERROR,
-        format="%(asctime)s %(levelname)s %(message)s" if verbose else "%(levelname)s %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    words = "%(levelname)s %(message)s"
+    handler.setFormatter(_PlainFormatter(f"%(asctime)s {words}" if verbose else words))
+    # What the plugin warns of reaches the user as an event or as the error of a call.
+    logging.basicConfig(level=logging.DEBUG if verbose else logging.ERROR, handlers=[handler])
     for noisy in ("asyncio", "grpc", "pykka"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

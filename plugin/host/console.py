@@ -17,6 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
+from plugin.plain_text import indented
 from proto.errors import DriverError
 
 _MIN_WIDTH = 16
@@ -39,15 +40,15 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def show(text: str) -> None:
-    """Writes a command's result to stdout.
+    """Writes a command's result to stdout, as it is: its cells are `plain_text.one_line`.
 
     Raises:
         DriverError: it cannot be written, as on a full disk.
     """
     with _until_nobody_reads(sys.stdout):
         try:
-            sys.stdout.write(text)
-            sys.stdout.flush()
+            sys.stdout.buffer.write(text.encode(errors="replace"))
+            sys.stdout.buffer.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
@@ -66,8 +67,8 @@ def complain(text: str) -> None:
 
 
 def report(text: str) -> None:
-    """Writes a line to stderr."""
-    write(sys.stderr, f"{text}\n".encode(errors="replace"))
+    """Writes a line to stderr, which says nothing to a terminal but text."""
+    write(sys.stderr, f"{indented(text)}\n".encode())
 
 
 def write(out: TextIO, data: bytes) -> None:

@@ -12,6 +12,7 @@ from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
 from plugin.host import console, plugin_block, usage
+from plugin.plain_text import one_line
 from proto.errors import DriverError
 
 _EPILOG = """\
@@ -47,11 +48,11 @@ def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> 
         verdict = f"{finding.verdict:4}"
         if colours:
             verdict = f"{_COLOURS[finding.verdict]}{verdict}{_PLAIN}"
-        first, *rest = console.wrapped(finding.text, width - len(margin))
+        first, *rest = console.wrapped(one_line(finding.text), width - len(margin))
         lines.append(f"{verdict}  {finding.subject:{column}}  {first}")
         lines += [f"{margin}{line}" for line in rest]
         if finding.advice:
-            first, *rest = console.wrapped(finding.advice, width - len(margin) - 2)
+            first, *rest = console.wrapped(one_line(finding.advice), width - len(margin) - 2)
             lines.append(f"{margin}→ {first}")
             lines += [f"{margin}  {line}" for line in rest]
     return "".join(f"{line}\n" for line in lines)

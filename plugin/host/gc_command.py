@@ -17,6 +17,7 @@ from actors.settings import DriverSettings
 from plugin.host import console, plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
 from plugin.option_types import parse_duration_s
+from plugin.plain_text import one_line
 from proto.errors import Code, DriverError
 
 _EPILOG = """\
@@ -67,6 +68,7 @@ def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
     """One line for each thing, what failed below it; a paragraph each where that is too wide."""
     if not rows:
         return "nothing is left over\n"
+    rows = [_plain(row) for row in rows]
     cells = [_HEAD, *((row.kind, row.name, _date(row.since), row.outcome, row.why) for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
     if 0 < width < sum(widths) + 2 * (len(widths) - 1):
@@ -81,6 +83,12 @@ def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
         if row is not None and row.error:
             lines.append(f"{'':{widths[0]}}  → {row.error}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def _plain(row: Row) -> Row:
+    """Returns a row for a terminal: tasks have chosen the names in it."""
+    name, why, error = map(one_line, (row.name, row.why, row.error))
+    return dataclasses.replace(row, name=name, why=why, error=error)
 
 
 def _paragraph(row: Row, *, colours: bool, width: int) -> Iterator[str]:

@@ -10,6 +10,7 @@ import errno
 import os
 from typing import TextIO
 
+from plugin.plain_text import indented
 from proto.shortage import remedy
 
 _KEPT_BYTES = 1 << 20
@@ -41,8 +42,8 @@ class Outlet:
         self.flush()
 
     def say(self, text: str) -> None:
-        """Writes a line."""
-        self.put(f"{text}\n".encode(errors="replace"))
+        """Writes a line, which says nothing to a terminal but text."""
+        self.put(f"{indented(text)}\n".encode())
 
     def flush(self) -> bool:
         """Writes what was kept; whether that is all of it."""

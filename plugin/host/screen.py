@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
 from plugin.host.outlet import Outlet
 from plugin.host.ports import inside
+from plugin.plain_text import one_line
 
 
 class Screen(Protocol):
@@ -72,7 +73,7 @@ class PlainScreen:
 
     def log(self, task: str, stream: str, line: bytes) -> None:
         """See `Screen`."""
-        before = f"{task} | ".encode() if self._prefix else b""
+        before = f"{one_line(task)} | ".encode() if self._prefix else b""
         self._outlet(stream).put(before + line + b"\n")
 
     def has_room(self, stream: str) -> bool:

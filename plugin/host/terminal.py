@@ -11,6 +11,7 @@ from rich.text import Text
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
 from plugin.host.console import Unfailing
 from plugin.host.screen import describe, published, used
+from plugin.plain_text import indented, one_line
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 # Events that say what is under way rather than what has happened.
@@ -50,7 +51,7 @@ class TerminalScreen:
         text = Text.from_ansi(line.decode(errors="replace"))
         if stream == "stderr":
             text.style = "red"
-        before = Text(f"{task} │ ", self._colour(task)) if self._prefix else Text()
+        before = Text(f"{one_line(task)} │ ", self._colour(task)) if self._prefix else Text()
         self._console.print(before + text, soft_wrap=True)
 
     def has_room(self, stream: str) -> bool:  # noqa: ARG002 - a terminal has
@@ -96,7 +97,7 @@ class TerminalScreen:
                 self._status = None
             return
         text = Text("  ").join(
-            Text.assemble((task, self._colour(task)), (f" {what}", "dim"))
+            Text.assemble((one_line(task), self._colour(task)), (f" {one_line(what)}", "dim"))
             for task, what in self._pending.items()
         )
         text.no_wrap, text.overflow = True, "ellipsis"
@@ -107,7 +108,8 @@ class TerminalScreen:
             self._status.update(text)
 
     def _line(self, *parts: tuple[str, str]) -> None:
-        self._console.print(Text.assemble(*parts), soft_wrap=True)
+        texts = ((indented(text), style) for text, style in parts)
+        self._console.print(Text.assemble(*texts), soft_wrap=True)
 
     def _colour(self, task: str) -> str:
         return self._colours.setdefault(task, _COLOURS[len(self._colours) % len(_COLOURS)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from plugin import near
 from plugin.host import console
+from plugin.plain_text import one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +40,10 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             self.error("; ".join(map(self._unknown, unknown)))
         return found
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with status 2; a word of the command line may be anybody's."""
+        super().error(one_line(message))
 
     def _unknown(self, word: str) -> str:
         name = word.partition("=")[0]
