@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
+from actors import log_ends
 from actors.nomad_types import (
     ExecInput,
     ExecOutput,
@@ -23,6 +24,7 @@ from actors.nomad_types import (
     TaskUsage,
 )
 from actors.settings import DriverSettings, TaskOptions
+from proto.errors import Code, DriverError
 
 
 class Gateway(ABC):
@@ -35,6 +37,14 @@ class Gateway(ABC):
     @abstractmethod
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """Starts the task and returns when its process runs. A failure has undone every step."""
+
+    async def start_failed(self, task: TaskConfig, error: Exception) -> None:
+        """Ends the logs of a task whose start has failed, before Nomad hears of the failure.
+
+        The logs of a task that runs already go on.
+        """
+        if not isinstance(error, DriverError) or error.code is not Code.ALREADY_EXISTS:
+            await log_ends.end_readers(task)
 
     @abstractmethod
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from actors.bridge import Reply
     from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
+    from actors.log_ends import LogEnds
     from actors.nomad_types import (
         ExitResult,
         StartedTask,
@@ -119,9 +120,10 @@ SupervisorMessage = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """Run the start sequence."""
+    """Run the start sequence, which releases the ends of the task's logs."""
 
     options: TaskOptions
+    logs: LogEnds
     reply: Reply[StartedTask]
 
 

@@ -47,6 +47,7 @@ from proto.errors import Code, DriverError
 from workers import wire
 
 if TYPE_CHECKING:
+    from actors.log_ends import LogEnds
     from actors.settings import TaskOptions
     from actors.worker_link import WorkerLink
     from containerd.records import Mount
@@ -64,14 +65,21 @@ _log = logging.getLogger(__name__)
 
 
 async def start(
-    services: Services, task: TaskConfig, options: TaskOptions
+    services: Services, task: TaskConfig, options: TaskOptions, logs: LogEnds
 ) -> tuple[RunningTask, StartedTask]:
-    """Starts a task; returns when its process runs.
+    """Starts a task; returns when its process runs. Releases the ends of its logs.
 
     Raises:
         DriverError: the step that failed; every step before it is undone.
     """
-    made, parts = await preparation.prepare(services, task, options)
+    with contextlib.closing(logs):
+        return await _start(services, task, options, logs)
+
+
+async def _start(
+    services: Services, task: TaskConfig, options: TaskOptions, logs: LogEnds
+) -> tuple[RunningTask, StartedTask]:
+    prepared = made, parts = await preparation.prepare(services, task, options)
     for note in parts.notes:
         tell(services.events, Publish(event=TaskEvent.now(task, note)))
     if (before := _letting_go.get(made.container_id)) is not None:
@@ -79,7 +87,7 @@ async def start(
     async with _image(services, task, made.image) as image:
         for pause_s in (*_AGAIN_AFTER_S, None):
             try:
-                return await _Start(services, task, options, made, image, parts).run()
+                return await _Start(services, task, options, prepared, image, logs).run()
             except DriverError as error:
                 if error.code is not Code.ALREADY_EXISTS:
                     raise
@@ -118,18 +126,18 @@ class _Start:
         services: Services,
         task: TaskConfig,
         options: TaskOptions,
-        made: plan.Plan,
+        prepared: tuple[plan.Plan, host_parts.HostParts],
         image: asyncio.Future[ImageReady],
-        parts: host_parts.HostParts,
+        logs: LogEnds,
     ) -> None:
         self._services = services
         self._containerd = services.containerd
         self._task = task
         self._options = options
-        self._plan = made
+        self._plan, self._parts = prepared
         self._coming = image
-        self._parts = parts
-        self._id = made.container_id
+        self._logs = logs
+        self._id = self._plan.container_id
         self._lease = identifiers.lease_id(self._id)
         self._undo = AsyncExitStack()
         self._left: list[str] = []
@@ -192,6 +200,9 @@ class _Start:
 
     async def _undo_all(self, cause: BaseException) -> None:
         """In a time that is short where containerd has just kept silent: it does the undo, too."""
+        if isinstance(cause, DriverError) and cause.code is Code.ALREADY_EXISTS:
+            # A worker or a shim of an earlier start writes to the logs, and both end now.
+            await asyncio.to_thread(self._logs.hold)
         silent = cause.code is Code.TIMEOUT if isinstance(cause, DriverError) else True
         short = silent and not await self._containerd.answers()
         with silence.within(_UNDO_SILENT_S if short else _UNDO_S):
@@ -261,6 +272,7 @@ class _Start:
                 stderr=self._task.stderr_path,
                 log_buffer_bytes=self._services.settings.log_buffer_bytes,
                 log_drops=self._services.settings.log_drops,
+                holds_logs=True,
             )
         )
         self._later("worker", teardown.end_worker, link)
@@ -348,6 +360,7 @@ class _Start:
             # Without its worker the shim has no log FIFO to open, and that is what it tells.
             await _ask_whether_alive(link, error)
             raise
+        self._logs.close()  # the shim has opened them
         if self._task.resources.cpuset_cgroup:
             await asyncio.to_thread(
                 limits.join_cpuset,

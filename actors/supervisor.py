@@ -13,6 +13,7 @@ import pykka
 
 from actors import identifiers, recover_sequence, takeover, teardown
 from actors.bridge import Reply, spawn, tell
+from actors.log_ends import LogEnds
 from actors.messages import (
     Begin,
     Claim,
@@ -94,7 +95,9 @@ class Supervisor(pykka.ThreadingActor):
                 self._configure(message)
             case StartTask():
                 ref = self._new(message.task, Phase.STARTING)
-                self._begin(message.task, ref, Begin(options=message.options, reply=message.reply))
+                logs = LogEnds(message.task)
+                begin = Begin(options=message.options, logs=logs, reply=message.reply)
+                self._begin(message.task, ref, begin)
             case RecoverTask():
                 self._recover(message)
             case ForTask(task_id=task_id, request=request):
@@ -117,8 +120,9 @@ class Supervisor(pykka.ThreadingActor):
                     self._claimed[container] = []
                 reply.answer(free)
             case Unclaim(container=container):
-                for ref, begin in self._claimed.pop(container, []):
-                    tell(ref, begin)
+                for ref, begun in self._claimed.pop(container, []):
+                    if not tell(ref, begun) and isinstance(begun, Begin):
+                        begun.logs.close()
             case _:
                 assert_never(message)
 
@@ -130,6 +134,9 @@ class Supervisor(pykka.ThreadingActor):
         for container in self._containers[task.id]:
             if container in self._claimed:
                 self._claimed[container].append((ref, message))
+                if isinstance(message, Begin):
+                    # The removal ends the writers of the logs, which the task's start needs.
+                    self._ready().executor.submit(message.logs.hold)
                 return
         tell(ref, message)
 

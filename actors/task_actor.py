@@ -179,7 +179,7 @@ class TaskActor(pykka.ThreadingActor):
 
         self._begin = spawn(
             self._services.loop,
-            start_sequence.start(self._services, self._task, message.options),
+            start_sequence.start(self._services, self._task, message.options, message.logs),
             done,
         )
 

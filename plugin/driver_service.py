@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from plugin import conversions, exec_stream, hclspec, options, patience
@@ -12,6 +12,7 @@ from proto.nomad import driver_pb2
 
 if TYPE_CHECKING:
     from actors.gateway import Gateway
+    from actors.nomad_types import TaskConfig
 
 _Isolation = driver_pb2.NetworkIsolationSpec
 _CAPABILITIES = driver_pb2.DriverCapabilities(
@@ -72,9 +73,19 @@ class DriverService:
     ) -> driver_pb2.StartTaskResponse:
         """Starts a task."""
         task = conversions.task_config(request.task)
-        chosen = options.task_options(request.task.msgpack_driver_config)
-        answer = await self._gateway.start_task(task, chosen)
+        async with self._ending_logs(task):
+            chosen = options.task_options(request.task.msgpack_driver_config)
+            answer = await self._gateway.start_task(task, chosen)
         return conversions.started(request.task, answer)
+
+    @asynccontextmanager
+    async def _ending_logs(self, task: TaskConfig) -> AsyncGenerator[None, None]:
+        """Has Nomad's log collector end with a start that fails: it waits for a writer else."""
+        try:
+            yield
+        except Exception as error:
+            await self._gateway.start_failed(task, error)
+            raise
 
     async def recover_task(
         self, request: driver_pb2.RecoverTaskRequest

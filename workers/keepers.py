@@ -5,7 +5,9 @@ A keeper is a reader that never reads. The kernel's rules that shape it:
 - open(O_WRONLY) blocks without a reader: the keeper is there before the shim opens.
 - A FIFO's contents vanish when its last descriptor is closed, of either end.
 - Nomad's logmon ends for good at EOF, which a reader sees when no writer is left. So before the
-  shim has opened the write end nobody may open and close it.
+  shim has opened the write end nobody may open and close it. And when the plugin of a start has
+  died, the keeper holds the write end beside the shim, which may end before the next start's opens
+  it.
 - EPOLLHUP on a read end comes when a writer was there since its open and none is left: the shim
   has written all it had, and closed.
 - The keeper, being a reader itself, cannot tell whether another is there. Holding the write end
@@ -78,7 +80,7 @@ class Keeper:
         self.hung_up = False
         self._loop = loop
         self._on_hang_up = on_hang_up
-        self._reader = _open_fifo(path)
+        self._reader = open_fifo(path, os.O_RDONLY | os.O_NONBLOCK)
         self._writer = -1
         self._timer: Timer | None = None
         self._pause_s = _SETTLE_S
@@ -94,6 +96,17 @@ class Keeper:
         For as long as the first stage lasts.
         """
         return self.path, f"/proc/{os.getpid()}/fd/{self._reader}"
+
+    def hold(self, *, wanted: bool) -> bool:
+        """Holds the write end, if the shim of a start has opened it, for as long as it is wanted.
+
+        Returns whether it is held.
+        """
+        if not wanted:
+            self._let_go()
+        elif self._writer < 0 and pipe.has_writer(self._reader):
+            self._writer = pipe.open_writer(self._reader)
+        return self._writer >= 0
 
     def unread(self) -> int:
         """Bytes in the FIFO that no reader has taken yet."""
@@ -193,14 +206,18 @@ class Keeper:
         return not poll.poll(0)
 
 
-def _open_fifo(path: str) -> int:
-    """Looks before it opens: what a task puts there instead may be a link, a file or a device."""
+def open_fifo(path: str, flags: int) -> int:
+    """Looks before it opens: what a task puts there instead may be a link, a file or a device.
+
+    Raises:
+        DriverError: there is no FIFO at the path, or it cannot be opened in this way.
+    """
     try:
         named = _name(path)
         try:
             if not stat.S_ISFIFO(os.fstat(named).st_mode):
                 raise _unusable(path, "it is no FIFO")
-            return os.open(f"/proc/self/fd/{named}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            return os.open(f"/proc/self/fd/{named}", flags | os.O_CLOEXEC)
         finally:
             os.close(named)
     except OSError as error:

@@ -77,6 +77,19 @@ def open_writer(descriptor: int) -> int:
         return -1
 
 
+def has_writer(descriptor: int) -> bool:
+    """Whether somebody has the write end open, or has left something in it.
+
+    Takes what is written in this very moment: only for a task that was not started yet.
+    """
+    if unread(descriptor):
+        return True
+    try:
+        return os.read(descriptor, 1) != b""
+    except BlockingIOError:
+        return True
+
+
 def is_full(descriptor: int) -> bool:
     """Whether a writer has to wait now.
 

@@ -36,6 +36,7 @@ _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
 _LOCK_PAUSES_S = (0.005, 0.02, 0.05)
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
+_NEXT_START_S, _HELD_S, _LOOK_S = 600.0, 1.0, 0.05
 
 
 class Worker:
@@ -44,6 +45,8 @@ class Worker:
     Raises:
         DriverError: why this task cannot be looked after; ALREADY_EXISTS if it is already.
     """
+
+    _alone_until = 0.0
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.loop = Loop()
@@ -228,14 +231,31 @@ class Worker:
         self.loop.stop()
 
     def _alone(self) -> None:
-        """Ends a worker that nobody told what to watch before the last one hung up.
+        """Ends a worker that nobody told what to watch before the last connection closed.
 
-        Its plugin died in the middle of a start; it holds nothing of a task yet, and the next
-        start of this task has a worker of its own forked.
+        Its plugin died in the middle of a start, and the next start of this task has a worker of
+        its own forked. A worker that holds the logs goes on until that start ends it: Nomad may
+        make the start again without a new reader.
         """
-        if self._watch is None and self._exit is None:
-            self.listener.close()
-            self.loop.stop()
+        if self._watch is not None or self._exit is not None:
+            return
+        if not self._spec.holds_logs:
+            self._leave()
+        elif not self._alone_until:
+            self._alone_until = time.monotonic() + _NEXT_START_S
+            self._hold_logs()
+
+    def _hold_logs(self) -> None:
+        """Looks again and again: containerd may still be at work for a shim."""
+        held = [keeper.hold(wanted=self._watch is None) for keeper in self._keepers]
+        if self._watch is None and time.monotonic() > self._alone_until:
+            self._leave()
+        elif self._watch is None:
+            self.loop.later(_HELD_S if all(held) else _LOOK_S, self._hold_logs)
+
+    def _leave(self) -> None:
+        self.listener.close()
+        self.loop.stop()
 
     def close(self) -> None:
         """Gives back the descriptors that are left after `end`; a worker that exits need not."""

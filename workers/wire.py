@@ -175,6 +175,9 @@ class WorkerSpec(Record):
         stdout_source: path of the FIFO that the shim writes to where that is another; the worker
             carries what comes on to `stdout`.
         stderr_source: likewise.
+        holds_logs: whether the worker goes on for a while when its plugin dies before it has
+            named the shim, and holds the write ends of the logs: the start may be made again with
+            the same readers.
     """
 
     name: str
@@ -186,6 +189,7 @@ class WorkerSpec(Record):
     log_patience_ms: int = 10_000
     stdout_source: str = ""
     stderr_source: str = ""
+    holds_logs: bool = False
 
 
 class ShimTarget(Record):

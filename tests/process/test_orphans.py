@@ -23,9 +23,10 @@ from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
 from tests.support.driver import Job
 from tests.support.launcher import worker_pid
+from tests.support.open_fifos import holders
 from tests.support.stage import IMAGE, SLEEPER, STEPS, Stage
 from tests.support.waiting import until
-from tests.support.workers import has_ended
+from tests.support.workers import LogReader, has_ended
 
 NODE = "node-1"
 SOON = {"dangling_containers": {"period": "200ms", "creation_grace": "500ms"}}
@@ -327,6 +328,35 @@ def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -
         books = stage.containerd.books
         assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 3
         for task in (again, helper, second):
+            await stage.session.destroy(task.id)
+
+    stage.play(story())
+
+
+def test_a_start_that_waits_for_a_removal_has_its_whole_log(stage: Stage) -> None:
+    async def story() -> None:
+        job = stage.driver.task(node_id=NODE)
+        out = LogReader(job.alloc.fifo("t", "stdout"))
+        err = LogReader(job.alloc.fifo("t", "stderr"))
+        command = {"image": IMAGE, "command": "/bin/sh"}
+        await stage.session.start(job.config, {**command, "args": ["-c", "exec sleep 600"]})
+        await restart(stage)
+        fault = stage.containerd.hang(rpc.TASK_KILL)
+        helper = stage.driver.task(node_id=NODE)
+        await stage.start(helper)
+        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+        again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+        options = {**command, "args": ["-c", "seq 1 1000"]}
+        starting = asyncio.create_task(stage.session.start(again.config, options))
+        fifo = job.alloc.fifo("t", "stderr")
+        await until(lambda: holders(fifo, os.O_RDWR), DEADLINE_S, "the plugin holds no log")
+        fault.release()
+        await starting
+        await stage.session.wait(again.id)
+        whole = "".join(f"{number}\n" for number in range(1, 1001))
+        assert (await asyncio.to_thread(out.finish)).decode() == whole
+        await asyncio.to_thread(err.finish)
+        for task in (again, helper):
             await stage.session.destroy(task.id)
 
     stage.play(story())

@@ -1,0 +1,101 @@
+"""A start that is cut short and made again, with one reader of logs that ends at its first end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from typing import Any
+
+import pytest
+
+from proto.errors import DriverError
+from tests.support.driver import Job
+from tests.support.launcher import worker_pid
+from tests.support.open_fifos import holders
+from tests.support.stage import IMAGE, STEPS, Stage
+from tests.support.victims import PLUGIN, WORKER, Victims, runs
+from tests.support.waiting import until
+from tests.support.workers import LogReader
+
+AGAIN: dict[str, Any] = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", "seq 1 1000"]}
+CUT: dict[str, Any] = {**AGAIN, "args": ["-c", "exec sleep 600"]}
+WHOLE = b"".join(b"%d\n" % number for number in range(1, 1001))
+
+
+@pytest.fixture
+def job(stage: Stage) -> Job:
+    """A task that is not started."""
+    return stage.driver.task()
+
+
+def readers(job: Job) -> list[LogReader]:
+    """Nomad's logmon for both streams."""
+    return [LogReader(job.alloc.fifo("t", stream)) for stream in ("stdout", "stderr")]
+
+
+def again(job: Job) -> Job:
+    """The task as Nomad starts it once more: by another id, in the same allocation."""
+    return dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+
+
+async def cut_short(stage: Stage, job: Job, step: str, *victims: str) -> Victims:
+    """A start in which these are killed; whatever else it has made is left."""
+    fault = stage.containerd.hang(STEPS[step][0], after=True)
+    starting = asyncio.create_task(stage.session.start(job.config, CUT))
+    await until(lambda: fault.calls, 20, f"no start reaches {step}")
+    state = stage.driver.state_dir / "tasks" / job.container
+    await until(lambda: worker_pid(state), 20, "no worker")
+    around = Victims(stage.driver, job)
+    around.kill(*victims)
+    with contextlib.suppress(DriverError):
+        await starting
+    await until(lambda: WORKER not in victims or not runs(around.worker), 10, "it lives")
+    stage.containerd.faults.clear()
+    return around
+
+
+async def whole_log(stage: Stage, job: Job, out: LogReader) -> None:
+    """Makes the start again; all that the task writes comes to the reader that was there before."""
+    await stage.session.launch()
+    job = again(job)
+    await stage.session.start(job.config, AGAIN)
+    await stage.session.wait(job.id)
+    data = await asyncio.to_thread(out.finish)
+    assert data == WHOLE
+    await stage.session.destroy(job.id)
+
+
+@pytest.mark.parametrize("victims", [(PLUGIN,), (PLUGIN, WORKER)], ids="+".join)
+@pytest.mark.parametrize("step", ["container", "task", "start"])
+def test_a_start_that_is_made_again_has_its_whole_log_though_an_old_shim_ends_amid_it(
+    stage: Stage, job: Job, step: str, victims: tuple[str, ...]
+) -> None:
+    async def story() -> None:
+        out, _ = readers(job)
+        await cut_short(stage, job, step, *victims)
+        left = stage.containerd.tasks.tasks.get(job.container)
+        assert (left is not None) == (step != "container")
+        await whole_log(stage, job, out)
+
+    stage.play(story())
+
+
+def test_a_worker_without_its_plugin_holds_the_logs_when_containerd_ends_the_shim(
+    stage: Stage, job: Job
+) -> None:
+    async def story() -> None:
+        out, _ = readers(job)
+        around = await cut_short(stage, job, "task", PLUGIN)
+        fifos = [job.alloc.fifo("t", stream) for stream in ("stdout", "stderr")]
+        assert around.worker is not None
+        mine = [around.worker]
+        await until(
+            lambda: all(holders(fifo, os.O_WRONLY, mine) for fifo in fifos), 10, "nobody holds them"
+        )
+        stage.containerd.tasks.tasks.pop(job.container).remove()
+        await whole_log(stage, job, out)
+        await until(lambda: not runs(around.worker), 10, "the first start's worker is left")
+
+    stage.play(story())
