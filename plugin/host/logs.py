@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from actors.fifo import FifoReader
@@ -41,10 +41,6 @@ class LogReader:
         before.close()
         self._silent = True
 
-    def lines(self) -> AsyncGenerator[bytes, None]:
-        """Every line, see `split_lines`."""
-        return split_lines(self.chunks())
-
     def finish(self) -> None:
         """The task has ended: the next end of the writers is the log's."""
         self._ending = True
@@ -56,18 +52,34 @@ class LogReader:
         self._reader.close()
 
 
-async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncGenerator[bytes, None]:
-    """Every line without its end; one longer than 64 KiB in pieces, and the last as it is."""
-    rest = b""
-    async for data in chunks:
-        *lines, rest = (rest + data).split(b"\n")
-        for line in lines:
-            yield line
-        while len(rest) > _MAX_LINE_BYTES:
-            yield rest[:_MAX_LINE_BYTES]
-            rest = rest[_MAX_LINE_BYTES:]
-    if rest:
-        yield rest
+class Lines:
+    """Whole lines of what comes in chunks."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Returns the lines that have ended, with their ends, and each 64 KiB of a longer one."""
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        found = [line + b"\n" for line in lines]
+        while len(self._rest) > _MAX_LINE_BYTES:
+            cut = _between_characters(self._rest)
+            found.append(self._rest[:cut])
+            self._rest = self._rest[cut:]
+        return found
+
+    def end(self) -> list[bytes]:
+        """Returns the last line, where it has no end."""
+        rest, self._rest = self._rest, b""
+        return [rest] if rest else []
+
+
+def _between_characters(line: bytes) -> int:
+    """Where a line may be cut: not inside a character of UTF-8, which has up to 4 bytes."""
+    for cut in range(_MAX_LINE_BYTES, _MAX_LINE_BYTES - 4, -1):
+        if line[cut] & 0xC0 != 0x80:  # noqa: PLR2004 - 10xxxxxx goes on with a character
+            return cut
+    return _MAX_LINE_BYTES
 
 
 async def read_bytes(fifo: Path) -> AsyncGenerator[bytes, None]:

@@ -17,6 +17,12 @@ _KEPT_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
+class _Place:
+    """What has been written last to a file or a terminal."""
+
+    amid_a_line = False
+
+
 class Outlet:
     """One of the two.
 
@@ -32,17 +38,36 @@ class Outlet:
         self._rest = bytearray()
         self._full = False
         self._lost = 0
+        self._place = told.place if told and _same(self, told) else _Place()
+
+    @property
+    def descriptor(self) -> int:
+        """The number of the stream."""
+        return self._descriptor
+
+    @property
+    def place(self) -> _Place:
+        """Where the two are one file or one terminal, they have one place."""
+        return self._place
 
     def put(self, data: bytes) -> None:
         """Writes, or keeps what is not taken now, up to a mebibyte."""
+        if data:
+            self._place.amid_a_line = not data.endswith(b"\n")
         if len(self._rest) > _KEPT_BYTES:
-            self._lost += 1
+            self._lost += len(data)
         else:
             self._rest += data
         self.flush()
 
+    def begin_a_line(self) -> None:
+        """Ends a line that somebody has begun."""
+        if self._place.amid_a_line:
+            self.put(b"\n")
+
     def say(self, text: str) -> None:
-        """Writes a line, which says nothing to a terminal but text."""
+        """Writes a line of its own, which says nothing to a terminal but text."""
+        self.begin_a_line()
         self.put(f"{indented(text)}\n".encode())
 
     def flush(self) -> bool:
@@ -59,7 +84,7 @@ class Outlet:
             self._full = False
             self._told.flush()
             if self._lost:
-                self._told.say(f"error: {self._name}: {self._lost} lines were lost")
+                self._told.say(f"error: {self._name}: {self._lost} bytes were lost")
         return True
 
     def end(self) -> bool:
@@ -67,8 +92,8 @@ class Outlet:
         if self.flush() and not self._lost:
             return True
         if self is not self._told:
-            lost = f"{self._lost} lines and {len(self._rest)} bytes before them"
-            self._told.say(f"error: {self._name}: {lost} were lost for want of room")
+            lost = self._lost + len(self._rest)
+            self._told.say(f"error: {self._name}: {lost} bytes were lost for want of room")
         return False
 
     def _refused(self, error: OSError) -> None:
@@ -87,3 +112,7 @@ class Outlet:
         os.close(null)
         if error.errno != errno.EPIPE and self is not self._told:
             self._told.say(f"error: {self._name}: {error.strerror}: nothing more is written there")
+
+
+def _same(one: Outlet, other: Outlet) -> bool:
+    return os.path.samestat(os.fstat(one.descriptor), os.fstat(other.descriptor))

@@ -11,7 +11,7 @@ from typing import IO
 from actors import child_process
 from plugin import environment
 from plugin.host import hclog
-from plugin.host.logs import split_lines
+from plugin.host.logs import Lines
 from proto.errors import Code, DriverError
 
 _START_S = 60.0
@@ -122,12 +122,18 @@ class PluginProcess:
     async def _pump_log(self, pipe: IO[bytes]) -> None:
         reader, transport = await _reader(pipe)
         try:
-            async for raw in split_lines(_chunks(reader)):
-                line = hclog.parse(raw)
-                self._tail.append(line.text)
-                _log.log(line.level, "%s", line.text)
+            lines = Lines()
+            async for data in _chunks(reader):
+                self._logged(lines.feed(data))
+            self._logged(lines.end())
         finally:
             transport.close()
+
+    def _logged(self, lines: list[bytes]) -> None:
+        for raw in lines:
+            line = hclog.parse(raw)
+            self._tail.append(line.text)
+            _log.log(line.level, "%s", line.text)
 
 
 async def _drain(reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:

@@ -10,9 +10,11 @@ import json
 import signal
 import sys
 import time
+from collections import defaultdict
 from typing import Any, Protocol
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from plugin.host.logs import Lines
 from plugin.host.outlet import Outlet
 from plugin.host.ports import inside
 from plugin.plain_text import one_line
@@ -27,11 +29,14 @@ class Screen(Protocol):
     def event(self, task: str, text: str) -> None:
         """A task event: progress of a pull, a start, an end."""
 
-    def log(self, task: str, stream: str, line: bytes) -> None:
-        """A line that a task wrote."""
+    def log(self, task: str, stream: str, data: bytes) -> None:
+        """What a task wrote, in the pieces in which it comes."""
+
+    def log_ended(self, task: str, stream: str) -> None:
+        """Nothing more of this log comes."""
 
     def has_room(self, stream: str) -> bool:
-        """Whether all lines of `stdout` or `stderr` are out; while not, no more should come."""
+        """Whether all of `stdout` or `stderr` is out; while not, no more should come."""
         ...
 
     def stats(self, task: str, usage: TaskUsage) -> None:
@@ -54,6 +59,9 @@ class Screen(Protocol):
 class PlainScreen:
     """Logs go to stdout and stderr byte for byte as the task wrote them; the rest to stderr.
 
+    Of several tasks each line stays whole and has the task's name before it; only there a line that
+    is longer than 64 KiB, or has no end, may get one, where another task's line follows.
+
     Args:
         prefix: True puts the task's name before each of its lines.
     """
@@ -62,6 +70,8 @@ class PlainScreen:
         self._prefix = prefix
         self._err = Outlet(sys.stderr)
         self._out = Outlet(sys.stdout, self._err)
+        self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
+        self._begun: tuple[str, str] | None = None
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -71,10 +81,26 @@ class PlainScreen:
         """See `Screen`."""
         self._err.say(f"{task}: {text}")
 
-    def log(self, task: str, stream: str, line: bytes) -> None:
+    def log(self, task: str, stream: str, data: bytes) -> None:
         """See `Screen`."""
-        before = f"{one_line(task)} | ".encode() if self._prefix else b""
-        self._outlet(stream).put(before + line + b"\n")
+        if not self._prefix:
+            self._outlet(stream).put(data)
+            return
+        for line in self._lines[task, stream].feed(data):
+            self._line(task, stream, line)
+
+    def log_ended(self, task: str, stream: str) -> None:
+        """See `Screen`."""
+        for line in self._lines[task, stream].end():
+            self._line(task, stream, line)
+
+    def _line(self, task: str, stream: str, line: bytes) -> None:
+        outlet = self._outlet(stream)
+        if not outlet.place.amid_a_line or self._begun != (task, stream):
+            outlet.begin_a_line()
+            outlet.put(f"{one_line(task)} | ".encode())
+        outlet.put(line)
+        self._begun = (task, stream)
 
     def has_room(self, stream: str) -> bool:
         """See `Screen`."""
@@ -107,10 +133,12 @@ class PlainScreen:
 class JsonScreen:
     """One JSON object per line on stdout.
 
-    `kind` is note, port, event, log, stats, exit or error.
+    `kind` is note, port, event, log, stats, exit or error. A log line is `partial` where it goes on
+    in the next object, as each 64 KiB of a long one, or ends without a newline.
     """
 
     def __init__(self) -> None:
+        self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
         self._out = Outlet(sys.stdout, Outlet(sys.stderr))
 
     def note(self, text: str) -> None:
@@ -121,9 +149,19 @@ class JsonScreen:
         """See `Screen`."""
         self._write(kind="event", task=task, text=text)
 
-    def log(self, task: str, stream: str, line: bytes) -> None:
+    def log(self, task: str, stream: str, data: bytes) -> None:
         """See `Screen`."""
-        self._write(kind="log", task=task, stream=stream, line=line.decode(errors="replace"))
+        self._log(task, stream, self._lines[task, stream].feed(data))
+
+    def log_ended(self, task: str, stream: str) -> None:
+        """See `Screen`."""
+        self._log(task, stream, self._lines[task, stream].end())
+
+    def _log(self, task: str, stream: str, lines: list[bytes]) -> None:
+        for line in lines:
+            text = line.removesuffix(b"\n").decode(errors="replace")
+            more = {} if line.endswith(b"\n") else {"partial": True}
+            self._write(kind="log", task=task, stream=stream, line=text, **more)
 
     def has_room(self, stream: str) -> bool:  # noqa: ARG002 - both are one
         """See `Screen`."""

@@ -80,12 +80,15 @@ class TaskRun:
     async def _show_log(self, reader: LogReader, stream: str) -> None:
         # What the task says comes after the word that it has started.
         await self._may_read.wait()
-        async for line in reader.lines():
-            self._screen.log(self._label, stream, line)
-            await self._room(stream)
+        try:
+            async for data in reader.chunks():
+                self._screen.log(self._label, stream, data)
+                await self._room(stream)
+        finally:
+            self._screen.log_ended(self._label, stream)
 
     async def _room(self, stream: str) -> None:
-        """Returns when lines are taken; the FIFO keeps what comes meanwhile."""
+        """Returns when output is taken; the FIFO keeps what comes meanwhile."""
         while True:
             if self._screen.has_room(stream):
                 return

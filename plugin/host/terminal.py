@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import TextIO, cast
 
 from rich.console import Console
@@ -10,6 +11,7 @@ from rich.text import Text
 
 from actors.nomad_types import ExitResult, PortMapping, TaskUsage
 from plugin.host.console import Unfailing
+from plugin.host.logs import Lines
 from plugin.host.screen import describe, published, used
 from plugin.plain_text import indented, one_line
 
@@ -29,6 +31,7 @@ class TerminalScreen:
     def __init__(self, *, prefix: bool, console: Console | None = None) -> None:
         self._console = console or Console(highlight=False, file=cast("TextIO", Unfailing()))
         self._prefix = prefix
+        self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
         self._status: Status | None = None
         self._pending: dict[str, str] = {}
         self._colours: dict[str, str] = {}
@@ -46,9 +49,18 @@ class TerminalScreen:
         self._settle(task)
         self._line(("• ", "dim"), (task, self._colour(task)), (f"  {text}", "dim"))
 
-    def log(self, task: str, stream: str, line: bytes) -> None:
+    def log(self, task: str, stream: str, data: bytes) -> None:
         """See `Screen`. Colours of the task's own stay; what moves the cursor is left out."""
-        text = Text.from_ansi(line.decode(errors="replace"))
+        for line in self._lines[task, stream].feed(data):
+            self._show(task, stream, line)
+
+    def log_ended(self, task: str, stream: str) -> None:
+        """See `Screen`."""
+        for line in self._lines[task, stream].end():
+            self._show(task, stream, line)
+
+    def _show(self, task: str, stream: str, line: bytes) -> None:
+        text = Text.from_ansi(line.removesuffix(b"\n").decode(errors="replace"))
         if stream == "stderr":
             text.style = "red"
         before = Text(f"{one_line(task)} │ ", self._colour(task)) if self._prefix else Text()

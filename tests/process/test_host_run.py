@@ -114,7 +114,32 @@ def test_what_a_task_writes_comes_out_byte_for_byte(host: Host) -> None:
     assert process.stdout is not None
     out = process.stdout.buffer.read()
     assert process.wait(DEADLINE_S) == 0
-    assert out == b"\xff\x00\x1b[31m\t\nlast\n"
+    assert out == b"\xff\x00\x1b[31m\t\nlast"
+
+
+def test_a_line_of_any_length_comes_out_byte_for_byte(host: Host) -> None:
+    long = "ö" * 300
+    steps = [f"out {long}" for _ in range(400)]
+    process = host.start(host.task(*steps, "out end\\nno end", "exit 0"))
+    assert process.stdout is not None
+    out = process.stdout.buffer.read()
+    assert process.wait(DEADLINE_S) == 0
+    assert out == (long * 400 + "end\nno end").encode()
+
+
+def test_a_script_can_put_a_long_line_of_json_together_again(host: Host) -> None:
+    long = "ö" * 300
+    steps = [f"out {long}" for _ in range(400)]
+    _, out, _ = host.run(host.task(*steps, "out \\nx", "exit 0"), arguments=("--json",))
+    lines = [json.loads(line) for line in out.splitlines()]
+    logs = [line for line in lines if line["kind"] == "log"]
+    text = "".join(line["line"] + ("" if line.get("partial") else "\n") for line in logs)
+    assert text == f"{long * 400}\nx"
+
+
+def test_a_line_without_an_end_does_not_swallow_what_the_run_says(host: Host) -> None:
+    _, _, err = host.run(host.task("err half", "exit 0"))
+    assert "half\nt: exit code 0" in err
 
 
 def test_logs_come_between_the_start_and_the_end(host: Host) -> None:
@@ -140,6 +165,17 @@ def test_several_tasks_have_names_before_their_lines_and_the_first_failure_count
     assert status == 3
     assert sorted(out.splitlines()) == ["one | a", "three | c", "two | b"]
     assert "two: exit code 3" in err
+
+
+def test_lines_of_several_tasks_stay_apart_also_without_ends(host: Host) -> None:
+    long = "x" * 500
+    one = host.task(*[f"out {long}" for _ in range(400)], "out \\nlast", "exit 0", name="one")
+    two = host.task(*[f"out {n}\\n" for n in range(400)], "out last", "exit 0", name="two")
+    _, out, _ = host.run(one, two)
+    lines = [line.split(" | ") for line in out.splitlines()]
+    assert [text for name, text in lines if name == "two"] == [*map(str, range(400)), "last"]
+    words = [text for name, text in lines if name == "one"]
+    assert "".join(words) == long * 400 + "last"
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_what_a_task_writes_stays_as_it_is_behind_a_plain_name(
     capfdbinary: pytest.CaptureFixture[bytes],
 ) -> None:
     screen = PlainScreen(prefix=True)
-    screen.log("a\x1b[2Jb\n", "stdout", b"\x1b[31mred\xff\x00")
+    screen.log("a\x1b[2Jb\n", "stdout", b"\x1b[31mred\xff\x00\n")
     assert capfdbinary.readouterr().out == "a\ufffd[2Jb | ".encode() + b"\x1b[31mred\xff\x00\n"
 
 
