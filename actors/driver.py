@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import logging
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
@@ -115,9 +114,7 @@ class ActorGateway(Gateway):
 
     async def configure(self, settings: DriverSettings) -> None:
         """See `Gateway`."""
-        if not settings.total_mhz:
-            speed = node_speed.measure()
-            settings = dataclasses.replace(settings, total_mhz=speed.total_mhz, cores=speed.cores)
+        settings = node_speed.completed(settings)
         self._maker = await self._sweeping.announce(settings, Path(settings.state_dir))
         before, reply = self._services, Reply[None]()
         await self._ask(Configure(settings=settings, reply=reply), reply)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from actors.settings import DriverSettings
+
+_UNKNOWN_MHZ = 1000
+"""What a Nomad client takes for a core whose frequency the kernel does not tell."""
 _FREQUENCIES = ("base_frequency", "cpuinfo_max_freq")
 _CPUINFO = re.compile(r"^cpu MHz\s*:\s*([\d.]+)", re.MULTILINE)
 
@@ -17,6 +24,21 @@ class NodeSpeed:
 
     total_mhz: int
     cores: int
+
+    def share(self, mhz: int) -> float:
+        """Returns what a job's MHz are of the whole node, 0 to 1, as a Nomad client works it out.
+
+        cpu_hard_limit keeps a task to that share.
+        """
+        return min(1.0, mhz / (self.total_mhz or _UNKNOWN_MHZ * self.cores))
+
+
+def completed(settings: DriverSettings) -> DriverSettings:
+    """Returns settings with the node's speed, measured where Nomad does not say it."""
+    if settings.total_mhz:
+        return settings
+    speed = measure()
+    return dataclasses.replace(settings, total_mhz=speed.total_mhz, cores=speed.cores)
 
 
 def measure(

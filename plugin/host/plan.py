@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from actors import node_speed
+from actors.node_speed import NodeSpeed
 from actors.nomad_types import (
     DnsConfig,
     MountConfig,
@@ -63,6 +65,7 @@ def allocations(
         DriverError: a port is not free, or this machine has no such volume.
     """
     found: list[Alloc] = []
+    speed = node_speed.measure()
     for group in job.groups:
         for index in range(group.count):
             alloc_id = str(uuid.uuid4())
@@ -75,6 +78,7 @@ def allocations(
                 ports=ports.choose(f'group "{label}"', group.network),
                 volumes=_sources(group, index, volumes),
                 node_id=node_id,
+                speed=speed,
             )
             found.append(
                 Alloc(
@@ -101,6 +105,7 @@ class _Place:
     ports: tuple[PortMapping, ...]
     volumes: Mapping[str, HostVolume]
     node_id: str
+    speed: NodeSpeed
 
 
 def _sources(
@@ -193,6 +198,7 @@ def _planned(job: Job, group: JobGroup, task: JobTask, place: _Place) -> Planned
             cpu_shares=task.cpu_mhz,
             memory_mb=task.memory_mb,
             memory_max_mb=task.memory_max_mb,
+            percent_ticks=place.speed.share(task.cpu_mhz),
             memory_limit_bytes=max(task.memory_mb, task.memory_max_mb) * _MIB,
             ports=place.ports,
         ),

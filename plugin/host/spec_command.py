@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors import spec_preview
+from actors import node_speed, spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from plugin import hclspec, options
@@ -55,7 +55,7 @@ def run(argv: list[str]) -> int:
 async def _specs(
     job: jobfile.Job, settings: DriverSettings, host: HostOptions, only: str
 ) -> dict[str, Any]:
-    node = this_node(settings)
+    node = this_node(node_speed.completed(settings))
     found: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,

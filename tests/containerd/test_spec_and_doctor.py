@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from actors import node_speed
+from actors.nomad_types import Resources
 from containerd import abilities
 from tests.support import images
 from tests.support.driver import Driver, launched
@@ -18,6 +20,7 @@ from tests.support.plugin_dir import ROOT
 from tests.support.registry import Registry
 
 pytestmark = pytest.mark.containerd
+CPU_MHZ = 700
 
 
 def command(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
@@ -46,7 +49,6 @@ def comparable(spec: dict[str, Any]) -> dict[str, Any]:
     process = dict(spec["process"])
     process["env"] = [e for e in process["env"] if not e.startswith(("NOMAD_", "HOSTNAME="))]
     linux = {key: value for key, value in spec["linux"].items() if key != "cgroupsPath"}
-    del linux["resources"]["cpu"]
     mounts = [(m["destination"], m["type"], m["options"]) for m in spec["mounts"]]
     return written_out({"process": process, "linux": linux, "mounts": mounts, "root": spec["root"]})
 
@@ -73,12 +75,19 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
         "cap_add": ["NET_ADMIN"],
         "seccomp": True,
         "readonly_rootfs": True,
+        "cpu_hard_limit": True,
         "mounts": [{"type": "tmpfs", "target": "/t", "options": ["size=1m"]}],
     }
 
     async def life() -> dict[str, Any]:
         async with launched(driver) as session:
-            job = driver.task()
+            limit = Resources(
+                cpu_shares=CPU_MHZ,
+                memory_mb=64,
+                memory_limit_bytes=64 << 20,
+                percent_ticks=node_speed.measure().share(CPU_MHZ),
+            )
+            job = driver.task(resources=limit)
             job.read_logs()
             await session.start(job.config, config)
             told = json.loads(driver.containerd.ctr("containers", "info", job.container))
@@ -86,7 +95,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
             return dict(told["Spec"])
 
     given = asyncio.run(life())
-    resources = {"CPU": 100, "MemoryMB": 64}
+    resources = {"CPU": CPU_MHZ, "MemoryMB": 64}
     shown = command(driver, "spec", job_file(tmp_path, config, Resources=resources))
     assert shown.returncode == 0, shown.stderr
     assert comparable(json.loads(shown.stdout)) == comparable(given)
