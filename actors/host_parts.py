@@ -33,11 +33,14 @@ _MAX_HOST_FILE_BYTES = 1024 * 1024
 class HostParts:
     """Mounts whose sources are paths for the runtime, those of `pinned` made by `host_paths.pin`.
 
-    pins is the directory where that happens. files are texts by name, for `private_files.write`
+    sources are by the path that the runtime gets; own are the targets of the driver's own mounts.
+    pins is the directory where pinning happens. files are texts by name, for `private_files.write`
     before that. notes are for the user; network is what Nomad is told of the task's own.
     """
 
     mounts: tuple[MountPoint, ...] = ()
+    sources: Mapping[str, Source] = field(default_factory=dict)
+    own: tuple[str, ...] = ()
     devices: tuple[DeviceNode, ...] = ()
     cdi: cdi.Edits = field(default_factory=cdi.Edits)
     pins: Path = Path()
@@ -74,6 +77,8 @@ def gather(
     named = _name_files(plan, task, options, hostname, network)
     return HostParts(
         mounts=tuple(plan.found),
+        sources=plan.by_path,
+        own=tuple(point.target for point in plan.found[: plan.own]),
         devices=_devices(task, options, edits),
         cdi=edits,
         pins=pins,
@@ -90,6 +95,7 @@ class _Mounts:
     def __init__(self, pins: Path) -> None:
         self.found: list[MountPoint] = []
         self.sources: list[Source] = []
+        self.by_path: dict[str, Source] = {}
         self.pinned: list[Source] = []
         self.own = 0
         self._pins = pins
@@ -97,17 +103,22 @@ class _Mounts:
     def path_of(self, source: Source) -> str:
         """The path that the runtime gets."""
         self.sources.append(source)
-        return self.held(source) if source.root else source.path
+        if source.root:
+            return self.held(source)
+        self.by_path[source.path] = source
+        return source.path
 
     def held(self, source: Source) -> str:
         """The path of what is there by the time when the sources are held."""
         self.pinned.append(source)
-        return host_paths.pin_path(self._pins, len(self.pinned) - 1)
+        path = host_paths.pin_path(self._pins, len(self.pinned) - 1)
+        self.by_path[path] = source
+        return path
 
     def add(self, point: MountPoint, source: Source) -> None:
         """Adds a mount that names its own source."""
         if point.type == "bind":
-            self.sources.append(source)
+            self.path_of(source)
         self.found.append(point)
 
 

@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.nomad_types import TaskConfig
-from containerd import kernel
+from containerd import kernel, rootfs_links
 from containerd.mounts import invalid
+from containerd.targets import Entry
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
 
@@ -119,9 +120,71 @@ def check(source: Source) -> None:
         raise _cannot(source, error) from error
 
 
-def _open(source: Source) -> int:
-    """A descriptor of a source below its root, for mounting."""
+def entry(source: Source, path: str) -> Entry:
+    """What a path below a source is, no link followed but the operator's on the way to the source.
+
+    Raises:
+        DriverError: code INVALID; the source is not what it was.
+    """
+    directory = _open(source)
     try:
+        return rootfs_links.entry(directory, path)
+    except OSError as error:
+        raise _cannot(source, error) from error
+    finally:
+        os.close(directory)
+
+
+def make_target(source: Source, path: str, shown: Source | None) -> None:
+    """Makes a path below a source that something will be mounted on: a directory, or a file.
+
+    Args:
+        source: where the path counts from; nothing in it is followed.
+        path: what is there stays.
+        shown: the source that will be seen at the path; None is a directory.
+
+    Raises:
+        DriverError: code INVALID; a link is on the way, or the kernel refuses.
+    """
+    is_file = shown is not None and not _is_directory(shown)
+    *above, last = path.split("/")
+    here = _open(source)
+    try:
+        for name in above:
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(name, 0o755, dir_fd=here)
+            inner = kernel.openat2(here, name, os.O_PATH | os.O_DIRECTORY, _OUTSIDE)
+            os.close(here)
+            here = inner
+        with contextlib.suppress(FileExistsError):
+            if is_file:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+                os.close(os.open(last, flags, 0o644, dir_fd=here))
+            else:
+                os.mkdir(last, 0o755, dir_fd=here)
+    except OSError as error:
+        raise invalid(
+            f"mounts: the target {path[:128]!r} cannot be made in {str(source)[:256]!r}:"
+            f" {error.strerror}",
+            "make it before the task starts, as a plain directory or file",
+        ) from error
+    finally:
+        os.close(here)
+
+
+def _is_directory(source: Source) -> bool:
+    found = _open(source)
+    try:
+        return stat.S_ISDIR(os.fstat(found).st_mode)
+    finally:
+        os.close(found)
+
+
+def _open(source: Source) -> int:
+    """A descriptor of a source, for mounting or for a look; below a root no link is followed."""
+    try:
+        if not source.root:
+            return os.open(source.path, os.O_PATH | os.O_CLOEXEC)
         root = os.open(source.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             return kernel.openat2(root, source.path, os.O_PATH, _OUTSIDE)

@@ -15,13 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from containerd import final_mounts, kernel
-from containerd.final_mounts import Fault, Mounted
+from containerd.final_mounts import Fault
 from proto.errors import Code, DriverError
 
 Document = dict[str, Any]
 
 _PLAIN = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
-_INSIDE = kernel.RESOLVE_IN_ROOT | kernel.RESOLVE_NO_MAGICLINKS
 _log = logging.getLogger(__name__)
 
 
@@ -44,8 +43,8 @@ def check(pid: int, spec: Document) -> None:
         raise _gone(error) from error
     try:
         mounted = final_mounts.parse((process / "mountinfo").read_text(errors="surrogateescape"))
-        look = _Root(root, mounted)
-        fault = final_mounts.judge(spec, mounted, look.place_of, look.node)
+        look = _Root(root)
+        fault = final_mounts.judge(spec, mounted, look.node)
         if fault is not None:
             raise _refusal(fault, look.link_in(fault.target))
     except OSError as error:
@@ -55,22 +54,10 @@ def check(pid: int, spec: Document) -> None:
 
 
 class _Root:
-    """The root directory of the process, open, and its mounts."""
+    """The root directory of the process, open."""
 
-    def __init__(self, descriptor: int, mounted: list[Mounted]) -> None:
+    def __init__(self, descriptor: int) -> None:
         self._root = descriptor
-        self._targets = {point.id: point.target for point in mounted}
-
-    def place_of(self, target: str) -> str:
-        """The mount point that a path leads to by the container's own links; empty for none."""
-        try:
-            found = kernel.openat2(self._root, target.lstrip("/"), os.O_PATH, _INSIDE)
-        except OSError:
-            return ""
-        try:
-            return self._targets.get(_mount_id(found), "")
-        finally:
-            os.close(found)
 
     def node(self, name: str) -> int | None:
         """The number of the character device of a name in /dev; None for anything else."""
@@ -100,11 +87,6 @@ class _Root:
                 finally:
                     os.close(found)
         return ""
-
-
-def _mount_id(descriptor: int) -> int:
-    lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("mnt_id:"))
 
 
 def _refusal(fault: Fault, link: str) -> DriverError:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors import identifiers, plan, preparation
+from actors import identifiers, mount_places, plan, preparation
 from actors.image_wire import ImageReady
 from containerd import images, rootfs_users, spec
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.host_parts import HostParts
     from actors.node import Node
     from actors.nomad_types import TaskConfig
     from actors.plan import Plan
@@ -40,7 +42,7 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
     made, parts = await preparation.prepare(node, task, options)
     image, notes = await _image(node, made)
     try:
-        user = await _user(node, task.user or image.config.user, options.group_add, made, image)
+        user, parts = await _looked(node, task, options, made, image, parts)
         inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
         return Preview(document=spec.build_spec(inputs), notes=notes)
     except DriverError as error:
@@ -71,17 +73,28 @@ async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
     return nothing, (note,)
 
 
-async def _user(
-    node: Node, wanted: str, groups: tuple[str, ...], made: Plan, image: ImageReady
-) -> rootfs_users.ResolvedUser:
+async def _looked(
+    node: Node,
+    task: TaskConfig,
+    options: TaskOptions,
+    made: Plan,
+    image: ImageReady,
+    parts: HostParts,
+) -> tuple[rootfs_users.ResolvedUser, HostParts]:
+    """The user, and the mounts at their places, by a look into the image if it is there."""
+    wanted, groups = task.user or image.config.user, options.group_add
     there = image.chain_id and await node.containerd.snapshot_exists(
         made.image.snapshotter, image.chain_id
     )
     if not there:
-        return rootfs_users.lookup(wanted, rootfs_users.Accounts("", ""), groups)
+        user = rootfs_users.lookup(wanted, rootfs_users.Accounts("", ""), groups)
+        return user, mount_places.with_drivers(made, options, parts)
     async with _files_of(node, made.image.snapshotter, image.chain_id) as mounts:
-        return await rootfs_users.resolve(
+        user = await rootfs_users.resolve(
             wanted, mounts, cache_key=image.chain_id, more_groups=groups
+        )
+        return user, await asyncio.to_thread(
+            mount_places.place, made, options, parts, mounts, image.chain_id
         )
 
 

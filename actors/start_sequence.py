@@ -28,6 +28,7 @@ from actors import (
     identifiers,
     limits,
     mount_check,
+    mount_places,
     plan,
     preparation,
     private_files,
@@ -296,11 +297,11 @@ class _Start:
             host_paths.pin(parts.pins, parts.pinned)
 
         self._holding = asyncio.ensure_future(asyncio.to_thread(hold))
-        self._later("name files", asyncio.to_thread, private_files.remove, *self._place())
+        self._later("name files", asyncio.to_thread, private_files.remove, *self._files_at())
         self._later("held sources", self._release)
         await asyncio.shield(self._holding)
 
-    def _place(self) -> tuple[str, str]:
+    def _files_at(self) -> tuple[str, str]:
         return self._task.alloc_dir, self._task.name
 
     async def _release(self) -> None:
@@ -316,15 +317,10 @@ class _Start:
             cache_key=self._image.chain_id,
             more_groups=self._options.group_add,
         )
+        parts = await asyncio.to_thread(self._place, mounts)
         document = spec.build_spec(
             plan.spec_inputs(
-                self._services,
-                self._task,
-                self._options,
-                self._plan,
-                self._image,
-                user,
-                self._parts,
+                self._services, self._task, self._options, self._plan, self._image, user, parts
             )
         )
         making = self._containerd.create_container(
@@ -343,6 +339,13 @@ class _Start:
         undo = self._containerd.delete_container
         await self._make(making, "container", undo, self._id)
         return mounts, document
+
+    def _place(self, mounts: tuple[Mount, ...]) -> host_parts.HostParts:
+        parts = mount_places.place(
+            self._plan, self._options, self._parts, mounts, self._image.chain_id
+        )
+        mount_places.make(parts)
+        return parts
 
     async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         self._later("task", teardown.delete_task, self._containerd, self._id)

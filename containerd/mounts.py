@@ -55,22 +55,6 @@ _SECURE = ("nosuid", "noexec", "nodev")
 _PATH_MAX = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MountPoint:
-    """A mount in the container; type is `bind` or `tmpfs`, source an absolute path of the host."""
-
-    target: str
-    source: str = ""
-    type: str = "bind"
-    options: tuple[str, ...] = ()
-
-    @property
-    def readonly(self) -> bool:
-        """Whether the task may only read; the last word counts, as in mount(8)."""
-        words = [option for option in self.options if option in {"ro", "rw"}]
-        return words[-1:] == ["ro"]
-
-
 class Reach(enum.Enum):
     """How far the targets of mounts reach into what a container is made of."""
 
@@ -88,6 +72,26 @@ def is_reserved(target: str, reach: Reach) -> bool:
         return reach is Reach.JOB
     own = parts[0] == "dev" and (len(parts) == 1 or parts[1] in _RUNTIMES_OWN)
     return own and reach is not Reach.ALL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountPoint:
+    """A mount in the container; type is `bind` or `tmpfs`, source an absolute path of the host.
+
+    reach is where a link may lead its target.
+    """
+
+    target: str
+    source: str = ""
+    type: str = "bind"
+    options: tuple[str, ...] = ()
+    reach: Reach = Reach.JOB
+
+    @property
+    def readonly(self) -> bool:
+        """Whether the task may only read; the last word counts, as in mount(8)."""
+        words = [option for option in self.options if option in {"ro", "rw"}]
+        return words[-1:] == ["ro"]
 
 
 def bind(
@@ -219,21 +223,19 @@ def rootfs_propagation(points: Iterable[MountPoint]) -> str:
 def kernel_file_systems(
     *,
     shm_size_bytes: int = 0,
-    readonly_rootfs: bool = False,
     privileged: bool = False,
     host_ipc: bool = False,
 ) -> list[Document]:
     """What every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
 
-    A read-only root gets a tmpfs on /run; other images keep what they put there. A privileged
-    task may write to /sys and to its cgroup. With the host's IPC namespace, shared memory is the
-    host's; a mount of mqueue shows the queues of the namespace it is made in by itself.
+    A privileged task may write to /sys and to its cgroup. With the host's IPC namespace, shared
+    memory is the host's; a mount of mqueue shows the queues of the namespace it is made in.
     """
     shm = "/dev/shm"  # noqa: S108
     # Whole KiB, rounded up: a size of 0 would be no limit at all.
     shm_kib = (shm_size_bytes or DEFAULT_SHM_BYTES) + 1023 >> 10
     access = "rw" if privileged else "ro"
-    found = [
+    return [
         _oci("/proc", "proc", "proc", _SECURE),
         _oci("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
         _oci(
@@ -249,14 +251,17 @@ def kernel_file_systems(
         _oci("/sys", "sysfs", "sysfs", (*_SECURE, access)),
         _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", access)),
     ]
-    if readonly_rootfs:
-        found.append(_oci("/run", "tmpfs", "tmpfs", ("nosuid", "mode=755", "size=65536k")))
-    return found
 
 
-def program(source: str, target: str) -> Document:
+def run_directory() -> MountPoint:
+    """A /run that programs can write to."""
+    options = ("nosuid", "mode=755", "size=65536k")
+    return MountPoint(target="/run", type="tmpfs", source="tmpfs", options=options)
+
+
+def program(source: str, target: str) -> MountPoint:
     """A program of the host's, for the task to run and not to change."""
-    return _oci(target, "bind", source, ("bind", "ro", "nosuid", "nodev"))
+    return MountPoint(target=target, source=source, options=("bind", "ro", "nosuid", "nodev"))
 
 
 def invalid(text: str, resolution: str = "") -> DriverError:

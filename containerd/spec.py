@@ -267,12 +267,9 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
     """The kernel's file systems, then the task's mounts, parents before children."""
     own = mounts.kernel_file_systems(
         shm_size_bytes=inputs.shm_size_bytes,
-        readonly_rootfs=inputs.readonly_rootfs,
         privileged=inputs.security.privileged,
         host_ipc=inputs.host_ipc,
     )
-    if inputs.init:
-        own.append(mounts.program(inputs.init, INIT_PATH))
     return own + mounts.oci_mounts(inputs.mounts)
 
 

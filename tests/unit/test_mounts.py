@@ -170,11 +170,3 @@ def test_shared_memory_has_its_size_and_is_never_without_a_limit() -> None:
     assert size(1) == "size=1k"
     assert size(512) == "size=1k"
     assert size(128 * 1024 * 1024) == "size=131072k"
-
-
-def test_run_is_the_images_own_unless_the_root_is_read_only() -> None:
-    def targets(*, readonly: bool) -> set[str]:
-        found = mounts.kernel_file_systems(readonly_rootfs=readonly)
-        return {mount["destination"] for mount in found}
-
-    assert targets(readonly=True) - targets(readonly=False) == {"/run"}

@@ -1,0 +1,93 @@
+"""The names of an image's root directory that targets of mounts lead through.
+
+They never change for one image, so they are remembered: the root is mounted for a look once.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from containerd import kernel, rootfs_view
+from containerd.targets import ABSENT, DIRECTORY, Entry, Kind, Look
+
+if TYPE_CHECKING:
+    from containerd.records import Mount
+
+T = TypeVar("T")
+_PLAIN = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
+_REMEMBERED = 64
+_REMEMBERED_CHARACTERS = 16 * 1024
+_known: OrderedDict[str, dict[str, Entry]] = OrderedDict()
+
+
+class _Unknown(Exception):  # noqa: N818 - it ends a try and is no error
+    pass
+
+
+def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look], T]) -> T:
+    """Runs `work`, perhaps twice, with a look at paths of the image. Blocks.
+
+    Args:
+        mounts: of a snapshot that has the image's files.
+        cache_key: the image's chain id.
+        work: asks for each path after those above it, and follows links itself.
+
+    Raises:
+        DriverError: the snapshot cannot be mounted.
+        BaseException: what `work` raised.
+    """
+    known = _known.setdefault(cache_key, {})
+
+    def remembered(path: str) -> Entry:
+        if path not in known:
+            raise _Unknown
+        return known[path]
+
+    try:
+        return work(remembered)
+    except _Unknown:
+        pass
+
+    def read(root: int) -> T:
+        def look(path: str) -> Entry:
+            if path not in known:
+                known[path] = entry(root, path)
+            return known[path]
+
+        return work(look)
+
+    try:
+        return rootfs_view.look(mounts, read)
+    finally:
+        _forget(cache_key, known)
+
+
+def _forget(cache_key: str, known: dict[str, Entry]) -> None:
+    """Keeps the memory small, whatever images and jobs name."""
+    if sum(len(path) + len(found.text) for path, found in known.items()) > _REMEMBERED_CHARACTERS:
+        _known.pop(cache_key, None)
+    while len(_known) > _REMEMBERED:
+        _known.popitem(last=False)
+
+
+def entry(directory: int, path: str) -> Entry:
+    """What a path below an open directory is; its last name is not followed.
+
+    Raises:
+        OSError: a name before the last is a link, or the file system does not answer.
+    """
+    try:
+        found = kernel.openat2(directory, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+    except (FileNotFoundError, NotADirectoryError):
+        return ABSENT
+    try:
+        mode = os.fstat(found).st_mode
+        if stat.S_ISLNK(mode):
+            return Entry(Kind.LINK, os.readlink("", dir_fd=found))
+        return DIRECTORY if stat.S_ISDIR(mode) else Entry(Kind.OTHER)
+    finally:
+        os.close(found)
