@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import shutil
+from collections.abc import Mapping
 
 from actors import child_process
 from containerd.pull_wire import Credentials
@@ -27,8 +28,19 @@ _NOT_FOUND = "credentials not found"
 _TOKEN_USER = "<token>"  # noqa: S105 - a marker
 
 
-async def ask(name: str, host: str, timeout_s: float = _TIMEOUT_S) -> Credentials | None:
+async def ask(
+    name: str,
+    host: str,
+    proxies: Mapping[str, str] | None = None,
+    timeout_s: float = _TIMEOUT_S,
+) -> Credentials | None:
     """What the helper of this name has for a registry; None where it knows of none.
+
+    Args:
+        name: the helper's.
+        host: the registry's.
+        proxies: variables for the helper's environment: a helper may ask a server of its own.
+        timeout_s: how long it may take.
 
     Raises:
         DriverError: there is no such helper, or it fails, babbles or hangs.
@@ -49,7 +61,7 @@ async def ask(name: str, host: str, timeout_s: float = _TIMEOUT_S) -> Credential
             code=Code.INVALID,
         )
     address = _HUB_ADDRESS if host == "docker.io" else host
-    status, answer = await _run(path, address.encode(), timeout_s)
+    status, answer = await _run(path, address.encode(), proxies or {}, timeout_s)
     if status:
         if _NOT_FOUND in answer.decode(errors="replace").lower():
             return None
@@ -57,7 +69,9 @@ async def ask(name: str, host: str, timeout_s: float = _TIMEOUT_S) -> Credential
     return _read(program, host, answer)
 
 
-async def _run(path: str, question: bytes, timeout_s: float) -> tuple[int, bytes]:
+async def _run(
+    path: str, question: bytes, proxies: Mapping[str, str], timeout_s: float
+) -> tuple[int, bytes]:
     """(exit status, stdout) of the helper; killed with all its children when it is late."""
     program = path.rpartition("/")[2]
     loop = asyncio.get_running_loop()
@@ -65,7 +79,7 @@ async def _run(path: str, question: bytes, timeout_s: float) -> tuple[int, bytes
         None,
         lambda: child_process.start(
             [path, "get"],
-            env={**child_process.BASE_ENVIRONMENT, "HOME": _home()},
+            env={**child_process.BASE_ENVIRONMENT, **proxies, "HOME": _home()},
             stdin=child_process.PIPE,
             stdout=child_process.PIPE,
             new_session=True,

@@ -55,12 +55,12 @@ class CredentialSources:
             config = await asyncio.to_thread(DockerConfig, settings.auth_config)
             found = config.credentials(host)
             if found is None and (helper := config.helper(host)):
-                found = await credential_helper.ask(helper, host)
+                found = await credential_helper.ask(helper, host, settings.proxies)
             if found is not None:
                 return found
         # The helper knows registries by name; what mirrors them is none of its business.
         if settings.auth_helper and host == home:
-            found = await credential_helper.ask(settings.auth_helper, host)
+            found = await credential_helper.ask(settings.auth_helper, host, settings.proxies)
             if found is not None:
                 return found
         return _bound(settings.auth, host, _HUB)

@@ -21,6 +21,8 @@ LABEL_OWNER = f"{PREFIX}.io/owner"
 LABEL_MAKER = f"{PREFIX}.io/maker"
 """The plugin process that made it."""
 LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
+LABEL_KEPT_FOR = f"{PREFIX}.io/kept-for"
+"""The image whose failed pull a lease keeps blobs of, as a digest of its name."""
 PULL_LEASE = f"{PREFIX}-pull-"
 LABEL_ALLOC_ID = "com.hashicorp.nomad.alloc_id"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 import secrets
 import sys
@@ -16,6 +17,7 @@ from actors import child_process, identifiers, image_gc
 from actors.credentials import CredentialSources
 from actors.identifiers import LABEL_MAKER, LABEL_STATE_DIR
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy
+from actors.kept_blobs import KeptBlobs
 from containerd import images, pull_wire, reference, registry_hosts
 from proto import frames
 from proto.errors import Code, DriverError
@@ -62,6 +64,8 @@ class ImageStore:
         self._silence_s = settings.pull_activity_timeout_s
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings)
+        self._proxies = settings.proxies
+        self._kept = KeptBlobs(containerd, self._labels)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}
 
@@ -98,7 +102,7 @@ class ImageStore:
                 code=Code.NOT_FOUND,
             )
         try:
-            return await self._pull(request, report)
+            return await self._pull(request, report, present)
         except DriverError as error:
             if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
                 raise
@@ -148,18 +152,27 @@ class ImageStore:
             self._known.popitem(last=False)
         return ready
 
-    async def _pull(self, request: ImageRequest, report: Report) -> ImageReady:
+    async def _pull(
+        self, request: ImageRequest, report: Report, present: ImageReady | None = None
+    ) -> ImageReady:
         begun = time.monotonic()
         loads = request.archive is not None
-        report("Loading image" if loads else "Downloading image")
+        if present is None:
+            report("Loading image" if loads else "Downloading image")
+        else:
+            report("Asking the registry whether it has a newer image")
         lease = identifiers.pull_lease(secrets.randbits(64))
         await self._containerd.create_lease(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
         )
         ready = None
         try:
-            pulled = await self._fetch(request, lease, report)
-            ready = await self._find(request, pulled.name)
+            pulled = await self._fetch(request, lease, report, present)
+            ready = present if pulled.unchanged else await self._find(request, pulled.name)
+        except DriverError as error:
+            if not loads:
+                await self._kept.keep(request.name, lease, error)
+            raise
         finally:
             # A disk that a pull has filled is needed now.
             with contextlib.suppress(DriverError):
@@ -170,17 +183,22 @@ class ImageStore:
                 resolution="something else removes images in containerd's namespace; try again",
                 recoverable=True,
             )
+        await self._kept.drop(request.name)
+        if pulled.unchanged:
+            report(f"Image {ready.digest} is what the registry has")
+            return ready
         seconds = time.monotonic() - begun
         done = "loaded" if loads else "pulled"
         report(f"Image {ready.digest} {done}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
         return ready
 
     async def _fetch(
-        self, request: ImageRequest, lease: str, report: Report
+        self, request: ImageRequest, lease: str, report: Report, present: ImageReady | None
     ) -> pull_wire.PullResult:
         """Has the puller run with what the operator's files say about the registry."""
+        plain = self._wire_request(request, lease, present)
         if request.archive is not None:
-            return await self._run_puller(request, self._wire_request(request, lease), report)
+            return await self._run_puller(request, plain, report)
         registry = reference.parse(request.name).registry
         endpoints = await asyncio.to_thread(registry_hosts.load, self._hosts_directory, registry)
         hosts = [registry, *(endpoint.host for endpoint in endpoints)]
@@ -191,18 +209,18 @@ class ImageStore:
                 raise
             report(f"Pulling without credentials: {error}")
             credentials = ()
-        wire = self._wire_request(request, lease, endpoints, credentials)
+        plain = dataclasses.replace(plain, endpoints=endpoints)
+        wire = dataclasses.replace(plain, credentials=credentials)
         try:
             return await self._run_puller(request, wire, report)
         except DriverError as error:
             if not (credentials and request.auth_soft_fail and error.code is Code.DENIED):
                 raise
             report(f"Pulling once more without credentials: {error}")
-        wire = self._wire_request(request, lease, endpoints)
-        return await self._run_puller(request, wire, report)
+        return await self._run_puller(request, plain, report)
 
     async def _run_puller(
-        self, request: ImageRequest, wire: frames.Frame, report: Report
+        self, request: ImageRequest, wire: pull_wire.PullRequest, report: Report
     ) -> pull_wire.PullResult:
         argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
         loop = asyncio.get_running_loop()
@@ -214,7 +232,7 @@ class ImageStore:
         )
         try:
             async with asyncio.timeout(request.timeout_s + _GRACE_S):
-                return await _converse(process, wire, report)
+                return await _converse(process, wire.to_wire(), report)
         except TimeoutError:
             raise DriverError(
                 f"the pull was cancelled after {request.timeout_s:g} s",
@@ -226,12 +244,9 @@ class ImageStore:
             await loop.run_in_executor(None, child_process.finish, process, _END_S)
 
     def _wire_request(
-        self,
-        request: ImageRequest,
-        lease: str,
-        endpoints: tuple[registry_hosts.Endpoint, ...] = (),
-        credentials: tuple[pull_wire.Credentials, ...] = (),
-    ) -> frames.Frame:
+        self, request: ImageRequest, lease: str, present: ImageReady | None
+    ) -> pull_wire.PullRequest:
+        """The pull from the registry itself, or of the archive, without credentials."""
         return pull_wire.PullRequest(
             reference=request.name,
             address=self._containerd.address,
@@ -242,10 +257,12 @@ class ImageStore:
             timeout_s=request.timeout_s,
             silence_s=self._silence_s,
             labels={image_gc.PULLED: "true"},
-            endpoints=endpoints,
-            credentials=credentials,
             archive=request.archive,
-        ).to_wire()
+            proxies=self._proxies,
+            present=present.digest if present else "",
+            # A busy registry delays no start that can do with the image that is here.
+            waits=present is None or request.policy is PullPolicy.ALWAYS,
+        )
 
 
 async def _converse(
@@ -269,6 +286,8 @@ async def _converse(
                     case "progress":
                         if pace.due():
                             report(pull_wire.Progress.from_wire(frame).sentence())
+                    case "note":
+                        report(str(frame.get("text", "")))
                     case "done":
                         return pull_wire.PullResult.from_wire(frame)
                     case "failed":

@@ -51,6 +51,9 @@ _SPEC_URL = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 _RUNC_OPTIONS_URL = "containerd.runc.v1.Options"
 _PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 
+# What a lease calls a blob; what is still being written is "ingests".
+_BLOB = "content"
+
 
 class Containerd:
     """One containerd, one namespace. Belongs to the event loop that first uses it.
@@ -202,6 +205,26 @@ class Containerd:
             )
             for lease in found.leases
         )
+
+    async def leased_blobs(self, id: str) -> tuple[str, ...]:
+        """Digests of the whole blobs that a lease holds; none without the lease."""
+        request = leases_pb2.ListResourcesRequest(id=id)
+        try:
+            found = await self._call(
+                rpc.LEASE_RESOURCES, request, f"list what lease {id} holds", timeout_s=CALL_S
+            )
+        except DriverError as error:
+            if error.code is Code.NOT_FOUND:
+                return ()
+            raise
+        return tuple(one.id for one in found.resources if one.type == _BLOB)
+
+    async def lease_blob(self, id: str, digest: str) -> None:
+        """Puts a blob under a lease."""
+        request = leases_pb2.AddResourceRequest(
+            id=id, resource=leases_pb2.Resource(id=digest, type=_BLOB)
+        )
+        await self._call(rpc.LEASE_ADD, request, f"hold blob {digest}", timeout_s=CALL_S)
 
     # --- snapshots
 

@@ -10,7 +10,7 @@ from containerd.registry_hosts import Endpoint
 from proto.errors import Code, DriverError
 from proto.frames import Frame
 
-VERSION = 3
+VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,9 @@ class PullRequest:
     reference is normalised; address is containerd's socket; lease keeps what the pull makes;
     platform is uname's machine, empty for this one; timeout_s is for the whole pull, silence_s for
     how long nothing may come. endpoints are asked in order, none means the registry itself. archive
-    replaces the registry.
+    replaces the registry. proxies are variables of the environment and may have passwords. present
+    is the digest that the image has here. waits is False where a registry that is busy is not to be
+    waited for.
     """
 
     reference: str
@@ -56,10 +58,18 @@ class PullRequest:
     credentials: tuple[Credentials, ...] = ()
     endpoints: tuple[Endpoint, ...] = ()
     archive: Archive | None = None
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    present: str = ""
+    waits: bool = True
 
     def to_wire(self) -> Frame:
         """The frame that is written to the puller's stdin."""
-        return {"v": VERSION, **asdict(self), "labels": dict(self.labels)}
+        return {
+            "v": VERSION,
+            **asdict(self),
+            "labels": dict(self.labels),
+            "proxies": dict(self.proxies),
+        }
 
     @classmethod
     def from_wire(cls, frame: Mapping[str, Any]) -> PullRequest:
@@ -126,13 +136,17 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullResult:
-    """What was pulled; size is the sum of the compressed blobs, in bytes."""
+    """What was pulled; size is the sum of the compressed blobs, in bytes.
+
+    unchanged: nothing was, the registry has what is here.
+    """
 
     name: str
     digest: str
-    size: int
-    chain_id: str
-    config_digest: str
+    size: int = 0
+    chain_id: str = ""
+    config_digest: str = ""
+    unchanged: bool = False
 
     def to_wire(self) -> Frame:
         """The event."""

@@ -26,7 +26,10 @@ from containerd import abilities, images, reference, rpc
 from containerd.content import ContentStore, chunks_of
 from containerd.image_source import ImageSource, RegistrySource
 from containerd.images import Descriptor, Manifest
+from containerd.proxies import Proxies
 from containerd.pull_wire import Progress, PullRequest, PullResult
+from containerd.registry_http import Access
+from containerd.retries import Patience
 from containerd.stall import Watchdog
 from containerd.unpack import Unpacker, label_blob
 from proto import frames
@@ -84,6 +87,10 @@ class Reporter:
         with self._lock:
             self._report(waiting)
 
+    def note(self, text: str) -> None:
+        """Something that the task's events are to have in any case."""
+        emit({"event": "note", "text": text})
+
     def _report(self, waiting: str = "") -> None:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + _REPORT_S
@@ -106,7 +113,7 @@ class Pull:
         self._reporter = reporter
         self._name = reference.parse(request.reference)
         self._image = request.reference
-        self._source = _source(request, self._name)
+        self._source = _source(request, self._name, reporter.note)
         self._calls = rpc.SyncCalls(request.address, request.namespace, request.lease)
         self._store = ContentStore(self._calls)
 
@@ -116,6 +123,8 @@ class Pull:
         Raises:
             DriverError: whatever failed; the lease holds what came so far, and nothing else does.
         """
+        if self._unchanged():
+            return PullResult(name=self._image, digest=self._request.present, unchanged=True)
         root, body = self._resolve()
         target, manifest_body = self._choose(root, body)
         if self._request.archive is not None:
@@ -140,6 +149,13 @@ class Pull:
             chain_id=chain,
             config_digest=manifest.config.digest,
         )
+
+    def _unchanged(self) -> bool:
+        """Whether the registry has what is here already: a HEAD costs nobody a pull."""
+        present = self._request.present
+        if not present or not isinstance(self._source, RegistrySource):
+            return False
+        return self._source.digest(self._name.selector) == present
 
     def _resolve(self) -> tuple[Descriptor, bytes]:
         body, media_type = self._source.manifest(self._name.selector)
@@ -210,7 +226,7 @@ class Pull:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _fetch(self, blob: Descriptor, count: Callable[[int], None] = lambda _: None) -> None:
-        """Fetches a blob; what does not come or not match is fetched once more, or elsewhere."""
+        """Fetches a blob; what does not match its digest is fetched once more, or elsewhere."""
         errors: list[DriverError] = []
         for way in self._source.tries(blob.digest, blob.size):
             counted = 0
@@ -279,12 +295,15 @@ def loaded_name(name: reference.Reference, digest: str) -> str:
     return f"loaded/{name.registry}/{name.repository}@{digest}"
 
 
-def _source(request: PullRequest, name: reference.Reference) -> ImageSource:
+def _source(
+    request: PullRequest, name: reference.Reference, tell: Callable[[str], None]
+) -> ImageSource:
     deadline = time.monotonic() + request.timeout_s
     if request.archive is None:
-        return RegistrySource(
-            name, request.endpoints, request.credentials, deadline, request.silence_s
-        )
+        proxies = Proxies(request.proxies)
+        access = Access(deadline=deadline, silence_s=request.silence_s, proxies=proxies)
+        patience = Patience(deadline, tell, waits=request.waits)
+        return RegistrySource(name, request.endpoints, request.credentials, access, patience)
     from containerd import image_archive  # noqa: PLC0415 - few pulls are from an archive
 
     return image_archive.open_source(request.archive, name, deadline)

@@ -7,41 +7,32 @@ nothing leads from TLS to plain text.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import re
-import socket
-import ssl
-import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode, urljoin, urlsplit
+from typing import TYPE_CHECKING
+from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
-import urllib3
-
-from containerd import images, registry_tls, stall
-from containerd.registry_auth import Authorizer, is_loopback, web_address
+from containerd import images, registry_errors
+from containerd.registry_auth import Authorizer, is_loopback, same_place, web_address
 from containerd.registry_hosts import HUB_HOST, Endpoint, endpoint_of
+from containerd.registry_http import CHUNK_BYTES, Access, Answer, Transport
+from containerd.registry_words import shown
+from containerd.retries import TRANSIENT, Transient
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from containerd.pull_wire import Credentials
     from containerd.reference import Reference
 
-CHUNK_BYTES = 256 * 1024
-# What has to come within the time that nothing may come: a kilobyte a second is slow, less is none.
-_PIECE_BYTES = 32 * 1024
-_CONNECT_S = 10.0
-_LOOK_AT_IT = "look at the registry and the network"
-# What urllib3 begins with: the connection as an object, and the number of the error.
-_OBJECT = re.compile(r"^(<\S+ object at 0x\w+>|HTTPS?Connection\([^)]*\)): |\[Errno -?\d+\] ")
-_PROBE_S = 3.0
 _MAX_REDIRECTS = 5
 _ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_TRANSIENT = frozenset({408, 425, 429})
-_SHOWN_BODY = 200
-_AGENT = "nomad-driver-containerd"
+_OK, _PARTIAL, _UNAUTHORIZED, _NO_SUCH_RANGE = 200, 206, 401, 416
+# What storage answers to a signed URL that is too old, or that its clock does not like.
+_STALE = frozenset({400, 401, 403, 404, 410})
+_RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)", re.IGNORECASE)
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 class Registry:
@@ -50,8 +41,7 @@ class Registry:
     Args:
         reference: the image.
         credentials: user and password, or None.
-        deadline: `time.monotonic()` after which every request fails.
-        silence_s: how long a registry may send nothing.
+        access: the pull's time limits and proxies.
         endpoint: where to read; the registry itself where not given.
     """
 
@@ -59,34 +49,36 @@ class Registry:
         self,
         reference: Reference,
         credentials: Credentials | None,
-        deadline: float,
-        silence_s: float,
+        access: Access,
         endpoint: Endpoint | None = None,
     ) -> None:
-        self._read_s = silence_s
         self._reference = reference
         self.endpoint = endpoint or endpoint_of(reference.registry)
         self._host = self.endpoint.host
         # What errors call it, and what credentials are bound to.
         self.name = "docker.io" if self._host == HUB_HOST else self._host
-        self._deadline = deadline
+        self._http = Transport(self.name, self.endpoint, access)
         self._scope = f"repository:{reference.repository}:pull"
-        self._auth = Authorizer(self.name, credentials, self._get_small)
+        self._auth = Authorizer(self.name, credentials, self._http.small)
         self._scheme = self.endpoint.scheme
-        self._no_tls = ""
 
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        return registry_tls.context(self.endpoint)
+    def digest(self, selector: str) -> str:
+        """Returns the digest that a HEAD request tells, or nothing where it tells none.
 
-    @cached_property
-    def _home(self) -> urllib3.PoolManager:
-        return _pool(self._tls)
+        A HEAD does not count where a registry counts pulls.
 
-    @cached_property
-    def _elsewhere(self) -> urllib3.PoolManager:
-        """For what the registry points at: its CAs, but neither skip_verify nor its certificate."""
-        return _pool(registry_tls.context(Endpoint(host=self._host, ca=self.endpoint.ca)))
+        Raises:
+            DriverError: UNAVAILABLE or TIMEOUT.
+        """
+        try:
+            answer = self._open(f"manifests/{selector}", {"Accept": _ACCEPT}, method="HEAD")
+        except Transient:
+            return ""  # something on the way may cut what it does not know; a GET tells
+        answer.close()
+        if answer.status in TRANSIENT and answer.status < 500:  # noqa: PLR2004
+            raise self._refused(answer, f"manifest {selector}")
+        found = answer.header("Docker-Content-Digest").strip()
+        return found if answer.status == _OK and _DIGEST.fullmatch(found) else ""
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
         """A manifest or index and its media type; a digest selector is verified.
@@ -94,82 +86,113 @@ class Registry:
         Raises:
             DriverError: DENIED, NOT_FOUND, CORRUPT or UNAVAILABLE.
         """
-        response = self._open(f"manifests/{selector}", {"Accept": _ACCEPT})
+        answer = self._open_fresh(f"manifests/{selector}", {"Accept": _ACCEPT})
         try:
-            if response.status != 200:  # noqa: PLR2004
-                raise self._refused(response, f"manifest {selector}")
-            body = self._read_limited(response, images.MANIFEST_LIMIT_BYTES)
-            media_type = str(response.headers.get("Content-Type", "")).partition(";")[0].strip()
+            if answer.status != _OK:
+                raise self._refused(answer, f"manifest {selector}")
+            body = self._http.read_limited(answer, images.MANIFEST_LIMIT_BYTES)
+            media_type = answer.header("Content-Type").partition(";")[0].strip()
         finally:
-            _release(response)
+            answer.close()
         if ":" in selector:
             verify(body, selector, self.name)
         return body, media_type or guess_type(body)
 
-    def blob(self, digest: str, size: int) -> Iterator[bytes]:
-        """The bytes of a blob, checked to be `size` of them; the digest is containerd's to check.
+    def blob(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]:
+        """The bytes of a blob from `start` to `size`; the digest is containerd's to check.
 
         Raises:
-            DriverError: while iterating; CORRUPT when the registry sends more or less.
+            DriverError: while iterating, after what came; CORRUPT for more or fewer bytes.
         """
-        response = self._open(f"blobs/{digest}", {})
-        sent = 0
+        answer, at = self._opened_at(f"blobs/{digest}", digest, size, start)
         try:
-            if response.status != 200:  # noqa: PLR2004
-                raise self._refused(response, f"blob {digest}")
-            while chunk := self._chunk(response):
-                sent += len(chunk)
-                if sent > size:
+            chunk, error, ended = bytearray(), None, False
+            while not ended and error is None:
+                try:
+                    piece = self._http.read(answer)
+                except DriverError as failed:
+                    piece, error = b"", failed
+                else:
+                    ended = not piece
+                # What a server repeats because it knows no ranges is not wanted.
+                chunk += piece[max(0, start - at) :]
+                at += len(piece)
+                if at > size:
                     raise self._wrong_size(digest, f"more than the {size} bytes it should have")
-                yield chunk
+                if chunk and (ended or error or len(chunk) >= CHUNK_BYTES):
+                    yield bytes(chunk)
+                    chunk.clear()
         finally:
-            _release(response)
-        if sent != size:
-            raise self._wrong_size(digest, f"{sent} of {size} bytes", recoverable=True)
+            answer.close()
+        if error is not None and at < size:
+            raise error
+        if at != size:
+            raise self._wrong_size(digest, f"{at} of {size} bytes", recoverable=True)
 
-    def _chunk(self, response: Any) -> bytes:
-        """As much as is worth a message to containerd, in pieces that show whether any come."""
-        chunk = bytearray()
-        while len(chunk) < CHUNK_BYTES and (piece := self._read(response)):
-            chunk += piece
-        return bytes(chunk)
+    def _opened_at(self, path: str, digest: str, size: int, start: int) -> tuple[Answer, int]:
+        """An answer with a blob's bytes, and the byte that it begins with: `start` or 0."""
+        what = f"blob {digest}"
+        if start:
+            answer = self._open_fresh(path, {"Range": f"bytes={start}-"})
+            if answer.status == _OK:
+                return answer, 0
+            if answer.status == _PARTIAL and _begins_at(answer, start, size):
+                return answer, start
+            if answer.status not in {_PARTIAL, _NO_SUCH_RANGE}:
+                error = self._refused(answer, what)
+                answer.close()
+                raise error
+            answer.close()
+        answer = self._open_fresh(path, {})
+        if answer.status != _OK:
+            error = self._refused(answer, what)
+            answer.close()
+            raise error
+        return answer, 0
 
-    def _open(self, path: str, headers: dict[str, str]) -> Any:
+    def _open_fresh(self, path: str, headers: dict[str, str]) -> Answer:
+        """Opens, once more where the storage finds the registry's signed URL no good."""
+        answer = self._open(path, headers)
+        if answer.at_home or answer.status not in _STALE:
+            return answer
+        answer.close()
+        return self._open(path, headers)
+
+    def _open(self, path: str, headers: dict[str, str], *, method: str = "GET") -> Answer:
         url = f"{self._base()}/{self._reference.repository}/{path}"
         if self.endpoint.namespace:
             url = f"{url}?{urlencode({'ns': self.endpoint.namespace})}"
+        body = b""
         for _ in range(3):
             sent = self._auth.header
-            response, at_home = self._follow(url, headers, sent)
+            answer = self._follow(url, headers, sent, method)
             # Only the registry itself may ask for credentials, not what it redirects to.
-            if response.status != 401 or not at_home:  # noqa: PLR2004
-                return response
-            challenge = str(response.headers.get("WWW-Authenticate", ""))
-            _release(response)
+            if answer.status != _UNAUTHORIZED or not answer.at_home:
+                return answer
+            challenge = answer.header("WWW-Authenticate")
+            body = b"" if method == "HEAD" else self._http.words(answer)
+            answer.close()
             tls = url.startswith("https:")
             if not self._auth.answer(challenge, self._scope, sent=sent, over_tls=tls):
                 break
-        raise self._denied("401")
+        raise self._denied(_UNAUTHORIZED, body)
 
-    def _follow(self, url: str, headers: dict[str, str], authorization: str) -> tuple[Any, bool]:
-        """One GET through redirects, and whether the registry's own host gave the answer.
-
-        Authorization goes to that host only.
-        """
-        home = urlsplit(url).netloc
+    def _follow(self, url: str, headers: dict[str, str], authorization: str, method: str) -> Answer:
+        """One request through redirects; Authorization goes to the registry's own host only."""
+        home = url
         for _ in range(_MAX_REDIRECTS + 1):
-            parts = urlsplit(url)
-            at_home = parts.netloc == home
+            at_home = same_place(url, home)
             sent = dict(headers)
             if at_home:
                 sent.update(self.endpoint.headers)
             if authorization and at_home:
                 sent["Authorization"] = authorization
-            response = self._request(url, sent)
-            if response.status not in _REDIRECTS:
-                return response, at_home
-            location = str(response.headers.get("Location", ""))
-            _release(response)
+            answer = self._http.request(url, sent, method=method)
+            answer.at_home = at_home
+            if answer.status not in _REDIRECTS:
+                return answer
+            location = answer.header("Location")
+            answer.close()
             url = self._checked_redirect(url, location)
         raise DriverError(
             f"registry {self.name} redirects more than {_MAX_REDIRECTS} times",
@@ -184,164 +207,52 @@ class Registry:
         parts = web_address(target)
         if parts is None:
             why = "to what is no URL"
-        elif parts.scheme == "http" and not _stays_plain(url, parts.netloc):
+        elif parts.scheme == "http" and not self._stays_plain(url, parts):
             why = "to plain text"
         else:
             return target
         raise DriverError(
             f"registry {self.name} redirects {why}",
-            details=repr(target[:200]),
+            details=repr(shown(target)),
             code=Code.DENIED,
         )
+
+    def _stays_plain(self, url: str, target: SplitResult) -> bool:
+        """Whether a redirect to plain text gives nothing away: no TLS before, no place of its own.
+
+        This machine's own registries may point at each other. A registry that the operator made
+        plain may point at its storage, and neither at this machine nor at its cloud's metadata.
+        """
+        if urlsplit(url).scheme != "http":
+            return False
+        if same_place(url, target.geturl()):
+            return True
+        if is_loopback(target.netloc):
+            return is_loopback(self._host)
+        return self.endpoint.scheme == "http" and not _is_link_local(target.hostname or "")
 
     def _base(self) -> str:
         """TLS everywhere; on this machine plain HTTP where TLS is not spoken."""
         if not self._scheme:
             self._scheme = "https"
-            if is_loopback(self._host) and not self._speaks_tls():
+            if is_loopback(self._host) and not self._http.speaks_tls():
                 self._scheme = "http"
         return f"{self._scheme}://{self._host}{self.endpoint.path}"
 
-    def _speaks_tls(self) -> bool:
-        """Whether a handshake goes through, or fails for the certificate only."""
-        parts = urlsplit(f"//{self._host}")
-        name = parts.hostname or ""
-        try:
-            with (
-                self._waiting(f"https://{self._host}"),
-                socket.create_connection((name, parts.port or 443), _PROBE_S) as plain,
-                self._tls.wrap_socket(plain, server_hostname=name),
-            ):
-                return True
-        except ssl.SSLCertVerificationError:
-            return True
-        except (OSError, ValueError) as error:
-            # Plain HTTP answers a handshake with words, with silence, or not at all.
-            self._no_tls = f"https://{self._host}: {_OBJECT.sub('', str(error))}"
-            return False
+    def _refused(self, answer: Answer, what: str) -> DriverError:
+        status, headers = answer.status, answer.raw.headers
+        body = self._http.words(answer)
+        if answer.at_home and status in {401, 403, 404}:
+            return self._denied(status, body)
+        if not answer.at_home and status in _STALE:
+            return registry_errors.storage_refused(self.name, answer.url, status, headers, body)
+        who = f"registry {self.name}"
+        if not answer.at_home:
+            who = f"the storage {urlsplit(answer.url).netloc} of {who}"
+        return registry_errors.refused(who, status, headers, body, what)
 
-    def _request(self, url: str, headers: dict[str, str], form: str = "") -> Any:
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise self._late()
-        timeout = urllib3.Timeout(connect=min(_CONNECT_S, left), read=min(self._read_s, left))
-        pool = self._home if urlsplit(url).netloc == self._host else self._elsewhere
-        if form:
-            headers = {**headers, "Content-Type": "application/x-www-form-urlencoded"}
-        try:
-            with self._waiting(url):
-                response: Any = pool.request(
-                    "POST" if form else "GET",
-                    url,
-                    body=form.encode() if form else None,
-                    headers={"User-Agent": _AGENT, **headers},
-                    timeout=timeout,
-                    redirect=False,
-                    preload_content=False,
-                    decode_content=False,
-                    enforce_content_length=True,
-                )
-        except urllib3.exceptions.HTTPError as error:
-            raise self._away(url, error) from error
-        response.asked_url = url  # urllib3's own is without the host
-        return response
-
-    def _read(self, response: Any) -> bytes:
-        if time.monotonic() >= self._deadline:
-            raise self._late()
-        try:
-            with self._waiting(response.asked_url):
-                data: bytes = response.read(_PIECE_BYTES)
-        # ValueError: http.client, for a chunk of negative length.
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise self._away(response.asked_url, error) from error
-        return data
-
-    def _waiting(self, url: str) -> AbstractContextManager[None]:
-        brief = f"registry {self.name} does not answer, or sends next to nothing"
-        return stall.over(brief, _shown(url), _LOOK_AT_IT)
-
-    def _get_small(
-        self, url: str, headers: dict[str, str], limit_bytes: int, form: str = ""
-    ) -> tuple[int, bytes]:
-        response = self._request(url, headers, form)
-        try:
-            return response.status, self._read_limited(response, limit_bytes)
-        finally:
-            _release(response)
-
-    def _read_limited(self, response: Any, limit_bytes: int) -> bytes:
-        body = bytearray()
-        while chunk := self._read(response):
-            body += chunk
-            if len(body) > limit_bytes:
-                raise DriverError(
-                    f"registry {self.name} sent an answer that is too large",
-                    details=f"more than {limit_bytes} bytes",
-                    code=Code.CORRUPT,
-                )
-        return bytes(body)
-
-    def _refused(self, response: Any, what: str) -> DriverError:
-        status = int(response.status)
-        if status in {401, 403, 404}:
-            return self._denied(str(status), not_found=status == 404)  # noqa: PLR2004
-        try:
-            body = _printable(response.read(_SHOWN_BODY * 2))
-        except (urllib3.exceptions.HTTPError, ValueError):
-            body = ""
-        return DriverError(
-            f"registry {self.name} answered {status} for {what}",
-            details=body,
-            resolution="too many requests: try later" if status == 429 else "",  # noqa: PLR2004
-            recoverable=status >= 500 or status in _TRANSIENT,  # noqa: PLR2004
-            code=Code.UNAVAILABLE,
-        )
-
-    def _denied(self, status: str, *, not_found: bool = False) -> DriverError:
-        return DriverError(
-            "pull access denied, repository does not exist or may require authorization",
-            details=f"{self._reference} at {self.name}, status {status}",
-            resolution="check the image's name and tag, and the auth block",
-            code=Code.NOT_FOUND if not_found else Code.DENIED,
-        )
-
-    def _late(self) -> DriverError:
-        return DriverError(
-            f"the pull from {self.name} did not end in time",
-            resolution="raise image_pull_timeout, or look at the registry and the network",
-            recoverable=True,
-            code=Code.TIMEOUT,
-        )
-
-    def _away(self, url: str, error: Exception) -> DriverError:
-        if time.monotonic() >= self._deadline:
-            return self._late()
-        reason = _OBJECT.sub("", str(getattr(error, "reason", None) or error))
-        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            return DriverError(
-                f"registry {self.name} does not answer",
-                details=f"{_shown(url)}: nothing came for {self._read_s:g} s",
-                resolution=_LOOK_AT_IT,
-                recoverable=True,
-                code=Code.TIMEOUT,
-            )
-        resolution = ""
-        if "doesn't match" in reason:
-            resolution = "its certificate is for another host: correct the name or the certificate"
-        elif "has expired" in reason or "not yet valid" in reason:
-            today = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-            resolution = f"renew it, or set this machine's clock: it says {today}"
-        elif "CERTIFICATE" in reason.upper():
-            resolution = "its certificate is not trusted here: install its CA"
-        tried = f"{self._no_tls}; " if self._no_tls else ""
-        return DriverError(
-            f"registry {self.name} cannot be read",
-            details=f"{tried}{_shown(url)}: {_printable(reason.encode())}",
-            resolution=resolution or _LOOK_AT_IT,
-            recoverable=not resolution,
-            code=Code.UNAVAILABLE,
-        )
+    def _denied(self, status: int, body: bytes) -> DriverError:
+        return registry_errors.denied(str(self._reference), self.name, status, body)
 
     def _wrong_size(self, digest: str, why: str, *, recoverable: bool = False) -> DriverError:
         return DriverError(
@@ -367,32 +278,6 @@ def verify(body: bytes, digest: str, registry: str) -> None:
         )
 
 
-def _pool(tls: ssl.SSLContext) -> urllib3.PoolManager:
-    # urllib3 1.26 asks for both, whatever the context says.
-    return urllib3.PoolManager(
-        ssl_context=tls,
-        cert_reqs="CERT_REQUIRED" if tls.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE",
-        retries=False,
-        maxsize=4,
-    )
-
-
-def _stays_plain(url: str, target: str) -> bool:
-    """Whether a redirect to plain text at `target` gives nothing away: no TLS before, no new host.
-
-    This machine's own registries may point at each other.
-    """
-    source = urlsplit(url)
-    if source.scheme != "http":
-        return False
-    return source.netloc == target or (is_loopback(source.netloc) and is_loopback(target))
-
-
-def _release(response: Any) -> None:
-    """Closes rather than drains: what is left may be endless."""
-    response.close()
-
-
 def guess_type(body: bytes) -> str:
     """The media type of a document that nobody named."""
     return (
@@ -402,11 +287,14 @@ def guess_type(body: bytes) -> str:
     )
 
 
-def _shown(url: str) -> str:
-    """What follows the question mark may be as good as a password."""
-    return url.partition("?")[0]
+def _begins_at(answer: Answer, start: int, size: int) -> bool:
+    """Whether a partial answer is what was asked for: from there on, of a blob of this size."""
+    found = _RANGE.fullmatch(answer.header("Content-Range").strip())
+    return found is not None and int(found[1]) == start and found[2] in {"*", str(size)}
 
 
-def _printable(body: bytes) -> str:
-    text = body.decode(errors="replace")
-    return "".join(c if c.isprintable() else " " for c in text)[:_SHOWN_BODY].strip()
+def _is_link_local(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_link_local
+    except ValueError:
+        return False

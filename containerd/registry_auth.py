@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
+from containerd.registry_words import message, shown
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -47,6 +48,21 @@ def web_address(url: str) -> SplitResult | None:
     if parts.scheme not in {"http", "https"} or not parts.hostname or odd:
         return None
     return parts
+
+
+def same_place(url: str, other: str) -> bool:
+    """Returns whether two URLs are of one host and port; each scheme's own port is one and none."""
+    return _place(url) == _place(other)
+
+
+def _place(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port or 0
+    except ValueError:
+        return url, 0
+    own = {"http": 80, "https": 443}.get(parts.scheme)
+    return (parts.hostname or "").rstrip("."), 0 if port == own else port
 
 
 def challenges(header: str) -> dict[str, dict[str, str]]:
@@ -135,21 +151,18 @@ class Authorizer:
         if parts is None:
             raise DriverError(
                 f"registry {self._registry} names a token server that is no URL",
-                details=repr(realm[:200]),
+                details=repr(shown(realm)),
                 code=Code.DENIED,
             )
-        # Plain text stays on this machine, and only its own registries may point at it.
-        here = is_loopback(parts.netloc) and is_loopback(self._registry)
-        if parts.scheme == "http" and not here:
+        if parts.scheme == "http" and not self._plain_is_fine(parts, over_tls=over_tls):
             raise DriverError(
                 f"registry {self._registry} names a token server without TLS",
-                details=repr(realm[:200]),
+                details=repr(shown(realm)),
                 resolution="the token server must use https",
                 code=Code.DENIED,
             )
-        query = {"scope": parameters.get("scope") or scope}
-        if "service" in parameters:
-            query["service"] = parameters["service"]
+        scopes = (parameters.get("scope") or scope).split()
+        service = {"service": parameters["service"]} if "service" in parameters else {}
         credentials = self._credentials
         if credentials is not None:
             # The token goes back to the registry, and is worth the password for a while.
@@ -160,22 +173,38 @@ class Authorizer:
                 "grant_type": "refresh_token",
                 "refresh_token": credentials.identity_token,
                 "client_id": "nomad-driver-containerd",
-                **query,
+                "scope": " ".join(scopes),
+                **service,
             }
             status, body = self._get(realm, {}, _MAX_TOKEN_BYTES, urlencode(form))
             return self._read_token(status, body, parts.netloc)
         headers: dict[str, str] = {}
         if credentials is not None:
             headers["Authorization"] = _basic(credentials)
+        # As the distribution specification says: one parameter for each scope.
+        query = urlencode([*(("scope", one) for one in scopes), *service.items()])
         separator = "&" if parts.query else "?"
-        status, body = self._get(f"{realm}{separator}{urlencode(query)}", headers, _MAX_TOKEN_BYTES)
+        status, body = self._get(f"{realm}{separator}{query}", headers, _MAX_TOKEN_BYTES)
         return self._read_token(status, body, parts.netloc)
+
+    def _plain_is_fine(self, realm: SplitResult, *, over_tls: bool) -> bool:
+        """Returns whether a token server may be asked in plain text.
+
+        This machine's registries may point at each other. A registry that the operator made plain
+        may have one at its own address (Harbor without TLS), as long as no password is at stake.
+        """
+        if is_loopback(realm.netloc):
+            return is_loopback(self._registry)
+        own = urlsplit(f"//{self._registry}").hostname == realm.hostname
+        return own and not over_tls and self._credentials is None
 
     def _read_token(self, status: int, body: bytes, server: str) -> str:
         if status in {401, 403}:
+            said = message(body)
             raise DriverError(
                 "pull access denied, repository does not exist or may require authorization",
-                details=f"token server {server} of {self._registry} answered {status}",
+                details=f"token server {server} of {self._registry} answered {status}"
+                f"{f': {said}' if said else ''}",
                 resolution="check the auth block and the image's name",
                 code=Code.DENIED,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from proto.errors import Code, DriverError
 
@@ -35,6 +35,24 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
             what = f"is no client certificate for key {key or certificate}"
             raise _unusable(endpoint, certificate, what, error) from error
     return tls
+
+
+def of_proxy(host: str) -> ssl.SSLContext:
+    """Returns what checks an https:// proxy: the system's CAs and its name, or its address."""
+    tls = _OfOne(ssl.PROTOCOL_TLS_CLIENT)
+    tls.host = host
+    tls.load_default_certs()
+    return tls
+
+
+class _OfOne(ssl.SSLContext):
+    """A context for one host: urllib3 1.26 gives no name for a host that is an address."""
+
+    host = ""
+
+    def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
+        """See ssl.SSLContext."""
+        return super().wrap_socket(*arguments, **{**options, "server_hostname": self.host})
 
 
 def _unusable(endpoint: Endpoint, file: str, what: str, error: Exception) -> DriverError:

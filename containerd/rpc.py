@@ -152,6 +152,13 @@ TASK_WAIT = _method(_TASKS, "Wait", tasks_pb2.WaitRequest, tasks_pb2.WaitRespons
 LEASE_CREATE = _method(_LEASES, "Create", leases_pb2.CreateRequest, leases_pb2.CreateResponse)
 LEASE_DELETE = _method(_LEASES, "Delete", leases_pb2.DeleteRequest, Empty)
 LEASE_LIST = _method(_LEASES, "List", leases_pb2.ListRequest, leases_pb2.ListResponse)
+LEASE_ADD = _method(_LEASES, "AddResource", leases_pb2.AddResourceRequest, Empty)
+LEASE_RESOURCES = _method(
+    _LEASES,
+    "ListResources",
+    leases_pb2.ListResourcesRequest,
+    leases_pb2.ListResourcesResponse,
+)
 
 
 def metadata(namespace: str, lease: str = "") -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,10 @@ MAGIC_COOKIE_KEY = "NOMAD_PLUGIN_MAGIC_COOKIE"
 # Nomad's plugins/base/plugin.go; every agent since 0.9 sets it.
 MAGIC_COOKIE = "e4327c2e01eabfd75a8a67adb114fb34a757d57eee7728d857a8cec6e91a7255"
 
+_PROXY_KEYS = (
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy"),
+    *("NO_PROXY", "no_proxy"),
+)
 _HOST_KEY = "CONTAINERD_DRIVER_HOST"
 
 
@@ -33,6 +37,11 @@ def quiet_grpc() -> None:
 def variable(name: str, default: str = "") -> str:
     """One variable."""
     return os.environ.get(name, default)
+
+
+def proxies() -> dict[str, str]:
+    """The variables that name proxies, as they are; their values may have passwords."""
+    return {name: os.environ[name] for name in _PROXY_KEYS if os.environ.get(name)}
 
 
 def host_pid() -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from actors.settings import DriverSettings
-from plugin import hclspec, options
+from plugin import environment, hclspec, options
 from plugin.host import hcl_config, hcl_job, job_text
 from proto.errors import Code, DriverError
 
@@ -36,7 +37,8 @@ def settings(file: Path | None, words: list[str]) -> DriverSettings:
         DriverError: code INVALID, with what is wrong.
     """
     schema = hclspec.schema(options.DRIVER_OPTIONS)
-    return options.driver_settings(hcl_config.encode(schema, read(file, words)))
+    found = options.driver_settings(hcl_config.encode(schema, read(file, words)))
+    return dataclasses.replace(found, proxies=environment.proxies())
 
 
 def pairs(words: list[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:

@@ -22,17 +22,23 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back."""
+    """What is sent back; with `cut` the connection breaks after so many bytes of the body."""
 
     status: int = 404
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
+    cut: int | None = None
 
 
 class RecordingServer:
-    """`with RecordingServer(answer) as server`: `.host` is 127.0.0.1:PORT, `.requests` the list."""
+    """`with RecordingServer(answer) as server`: `.host` is 127.0.0.1:PORT, `.requests` the list.
 
-    def __init__(self, answer: Callable[[Request], Answer]) -> None:
+    Args:
+        answer: says what to send back.
+        address: where to listen.
+    """
+
+    def __init__(self, answer: Callable[[Request], Answer], address: str = "127.0.0.1") -> None:
         self.requests: list[Request] = []
         recorded = self.requests
 
@@ -46,21 +52,25 @@ class RecordingServer:
                 request = Request(self.command, self.path, headers, body)
                 recorded.append(request)
                 sent = answer(request)
-                self.send_response(sent.status)
+                self.send_response_only(sent.status)
+                if "Date" not in sent.headers:
+                    self.send_header("Date", self.date_time_string())
                 for name, value in sent.headers.items():
                     self.send_header(name, value)
                 self.send_header("Content-Length", str(len(sent.body)))
                 self.end_headers()
-                self.wfile.write(sent.body)
+                if self.command != "HEAD":
+                    self.wfile.write(sent.body[: sent.cut])
+                self.close_connection = self.close_connection or sent.cut is not None
 
-            do_POST = do_GET  # noqa: N815 - the library's name
+            do_POST = do_HEAD = do_GET  # noqa: N815 - the library's names
 
             def log_message(self, *_: Any) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer((address, 0), Handler)
         self._server.daemon_threads = True
-        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
     def __enter__(self) -> Self:

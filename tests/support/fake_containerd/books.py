@@ -215,8 +215,25 @@ class Books:
         found = [one for one in self.leases.values() if _matches(one, request.filters)]
         return leases_pb2.ListResponse(leases=found)
 
+    @serves(rpc.LEASE_ADD)
+    def lease_add(self, request: leases_pb2.AddResourceRequest) -> Empty:
+        self.hold(request.id, (request.resource.type, request.resource.id))
+        return Empty()
+
+    @serves(rpc.LEASE_RESOURCES)
+    def lease_resources(
+        self, request: leases_pb2.ListResourcesRequest
+    ) -> leases_pb2.ListResourcesResponse:
+        if request.id not in self.leases:
+            raise gone(f'lease "{request.id}"')
+        found = [
+            leases_pb2.Resource(id=name, type=kind if kind == "content" else f"snapshots/{kind}")
+            for kind, name in sorted(self.held.get(request.id, ()))
+        ]
+        return leases_pb2.ListResourcesResponse(resources=found)
+
     def hold(self, lease: str, key: tuple[str, str]) -> None:
-        """Puts a snapshot under a lease."""
+        """Puts a snapshot, or as a content a blob, under a lease."""
         if not lease:
             return
         if lease not in self.leases:

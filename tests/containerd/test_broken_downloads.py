@@ -1,0 +1,241 @@
+"""Downloads that break go on where they broke; whole blobs outlive the pull that failed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import kept_blobs
+from proto.errors import Code, DriverError
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.image_store import Images
+from tests.support.images import Image
+from tests.support.recording_server import Answer, RecordingServer, Request
+from tests.support.scripted_registry import Rule, ScriptedRegistry, ranged
+
+pytestmark = pytest.mark.containerd
+
+MIB = 1024 * 1024
+
+
+@pytest.fixture
+def store(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Images]:
+    """Images; the leases of kept blobs that a test leaves are removed."""
+    yield Images(containerd, tmp_path)
+    for lease in leases(containerd):
+        containerd.ctr("leases", "delete", "--sync", lease)
+
+
+def leases(containerd: ContainerdDaemon) -> list[str]:
+    """Ids of all leases."""
+    return containerd.ctr("leases", "list", "-q").split()
+
+
+def image_of(*sizes: int) -> tuple[Image, list[str]]:
+    """An image that containerd has never seen, and its layers' digests."""
+    layers = [images.layer({f"f{n}": os.urandom(size)}) for n, size in enumerate(sizes)]
+    image = images.build(layers)
+    return image, [one["digest"] for one in json.loads(image.body)["layers"]]
+
+
+def starts(registry: ScriptedRegistry, digest: str) -> list[int]:
+    """The byte that each request for a blob asked to begin with."""
+    ranges = [one.headers.get("range", "bytes=0-") for one in registry.blobs(digest)]
+    return [int(text.removeprefix("bytes=").rstrip("-")) for text in ranges]
+
+
+def only(digest: str, change: Callable[[Request, Answer], Answer]) -> Rule:
+    """A rule for one blob."""
+    return lambda request, honest: (
+        change(request, honest) if request.path.partition("?")[0].endswith(digest) else honest
+    )
+
+
+def cut_at(count: int) -> Callable[[Request, Answer], Answer]:
+    """Each answer breaks after so many bytes, if it has more."""
+
+    def change(_: Request, honest: Answer) -> Answer:
+        cut = count if len(honest.body) > count else None
+        return Answer(honest.status, honest.headers, honest.body, cut)
+
+    return change
+
+
+def test_a_layer_whose_connection_breaks_goes_on_where_it_broke(store: Images) -> None:
+    image, (layer,) = image_of(5 * MIB)
+    with ScriptedRegistry(image, only(layer, cut_at(MIB))) as registry:
+        assert store.get(f"{registry.host}/cut:1").digest == image.digest
+        assert starts(registry, layer) == [n * MIB for n in range(6)]
+
+
+def test_a_server_without_ranges_begins_anew_and_what_is_here_already_is_passed_over(
+    store: Images,
+) -> None:
+    image, (layer,) = image_of(3 * MIB)
+    cuts = itertools.chain([MIB, 2 * MIB], itertools.repeat(None))
+
+    def change(_: Request, __: Answer) -> Answer:
+        return Answer(200, {}, image.blobs[layer], next(cuts))
+
+    with ScriptedRegistry(image, only(layer, change)) as registry:
+        assert store.get(f"{registry.host}/no-ranges:1").digest == image.digest
+        assert starts(registry, layer) == [0, MIB, 2 * MIB]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(416),
+        Answer(206, {}, b"x" * MIB),
+        Answer(206, {"Content-Range": "bytes 5-9/10"}, b"x" * 5),
+        Answer(206, {"Content-Range": "bytes 0-99/100"}, b"x" * 100),
+        Answer(206, {"Content-Range": f"bytes {MIB}-{MIB + 9}/{MIB + 10}"}, b"x" * 10),
+        Answer(206, {"Content-Range": "nonsense", "Content-Type": "multipart/byteranges"}, b"x"),
+    ],
+    ids=["416", "no range told", "another range", "from 0", "of another size", "nonsense"],
+)
+def test_a_wrong_answer_to_a_range_has_the_blob_asked_for_whole(
+    store: Images, answer: Answer
+) -> None:
+    image, (layer,) = image_of(2 * MIB)
+
+    def change(request: Request, _: Answer) -> Answer:
+        if "range" in request.headers:
+            return answer
+        first = len(registry.blobs(layer)) == 1
+        return Answer(200, {}, image.blobs[layer], MIB if first else None)
+
+    with ScriptedRegistry(image, only(layer, change)) as registry:
+        assert store.get(f"{registry.host}/wrong-range:1").digest == image.digest
+        assert starts(registry, layer) == [0, MIB, 0]
+
+
+def test_a_rest_that_is_another_blobs_is_found_out_and_the_whole_fetched_anew(
+    store: Images,
+) -> None:
+    image, (layer,) = image_of(2 * MIB)
+
+    def change(request: Request, honest: Answer) -> Answer:
+        if "range" in request.headers:
+            return Answer(206, honest.headers, b"z" * len(honest.body))
+        first = len(registry.blobs(layer)) == 1
+        return Answer(200, {}, honest.body, MIB if first else None)
+
+    with ScriptedRegistry(image, only(layer, change)) as registry:
+        assert store.get(f"{registry.host}/lied:1").digest == image.digest
+        assert starts(registry, layer) == [0, MIB, 0]
+
+
+def test_a_signed_url_that_expired_meanwhile_is_asked_for_anew(store: Images) -> None:
+    image, (layer,) = image_of(3 * MIB)
+    used: set[str] = set()
+    signed = itertools.count()
+
+    def storage(request: Request) -> Answer:
+        if request.path in used:
+            return Answer(403, {}, b"<Error><Code>AccessDenied</Code></Error>")
+        used.add(request.path)
+        return cut_at(MIB)(request, ranged(request.headers, image.blobs[layer]))
+
+    with RecordingServer(storage) as cdn:
+
+        def change(_: Request, __: Answer) -> Answer:
+            # Every second URL that the registry gives has been used up before.
+            return Answer(307, {"Location": f"http://{cdn.host}/b?sig={next(signed) // 2}"})
+
+        with ScriptedRegistry(image, only(layer, change)) as registry:
+            assert store.get(f"{registry.host}/signed:1").digest == image.digest
+        assert [r.headers.get("range") for r in cdn.requests if r.path not in used] == []
+        statuses = [one.headers.get("range", "") for one in cdn.requests]
+        assert statuses[0] == ""
+        assert statuses[-1] == f"bytes={3 * MIB}-"
+
+
+def test_another_mirror_goes_on_where_one_broke_for_good(store: Images) -> None:
+    image, (layer,) = image_of(3 * MIB)
+
+    def dies(request: Request, honest: Answer) -> Answer:
+        if len(mirror.blobs(layer)) > 1:
+            return Answer(404)
+        return cut_at(2 * MIB)(request, honest)
+
+    with (
+        ScriptedRegistry(image, only(layer, dies)) as mirror,
+        ScriptedRegistry(image) as server,
+    ):
+        store.hosts_file(
+            "q.example", f'server = "http://{server.host}"\n[host."http://{mirror.host}"]'
+        )
+        assert store.get("q.example/mirrored:1").digest == image.digest
+        assert [one.headers.get("range") for one in server.requests] == [f"bytes={2 * MIB}-"]
+
+
+def test_whole_layers_of_a_failed_pull_are_not_fetched_again_and_are_let_go_after_all(
+    store: Images, containerd: ContainerdDaemon
+) -> None:
+    image, (lower, upper) = image_of(2 * MIB, MIB)
+    broken = True
+
+    def change(_: Request, honest: Answer) -> Answer:
+        return Answer(404) if broken else honest
+
+    def fetched() -> bool:
+        return lower in containerd.ctr("content", "list", "-q")
+
+    with ScriptedRegistry(image, only(upper, change)) as registry:
+        name = f"{registry.host}/kept:1"
+        # The layers come side by side, so the first one may be cut by the other's failure.
+        for _ in range(20):
+            with pytest.raises(DriverError):
+                store.get(name)
+            if fetched():
+                break
+        assert len(leases(containerd)) == 1
+        containerd.ctr("content", "prune", "references")  # a collection of all that nobody holds
+        assert fetched()
+        assert "nomad-driver" not in containerd.ctr("content", "active")
+        before = len(registry.blobs(lower))
+        broken = False
+        assert store.get(name).digest == image.digest
+        assert len(registry.blobs(lower)) == before
+        assert leases(containerd) == []
+
+
+def test_blobs_of_an_image_that_is_wrong_are_not_kept(
+    store: Images, containerd: ContainerdDaemon
+) -> None:
+    image, (lower, upper) = image_of(1000, 1000)
+
+    def lie(_: Request, honest: Answer) -> Answer:
+        return Answer(200, {}, b"z" * len(honest.body))
+
+    with ScriptedRegistry(image, only(upper, lie)) as registry:
+        with pytest.raises(DriverError) as caught:
+            store.get(f"{registry.host}/wrong:1")
+        assert caught.value.code is Code.CORRUPT
+    assert leases(containerd) == []
+    assert lower not in containerd.ctr("content", "list", "-q")
+
+
+def test_what_is_kept_goes_by_itself(
+    store: Images, containerd: ContainerdDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lease is old from its first second: the next collection takes it and its blobs."""
+    monkeypatch.setattr(kept_blobs, "_KEPT_S", -60.0)
+    image, (lower, upper) = image_of(1000, MIB)
+
+    def change(_: Request, __: Answer) -> Answer:
+        return Answer(404)
+
+    with ScriptedRegistry(image, only(upper, change)) as registry, pytest.raises(DriverError):
+        store.get(f"{registry.host}/old:1")
+    containerd.ctr("leases", "create", "--id", "passing")
+    containerd.ctr("leases", "delete", "--sync", "passing")
+    assert leases(containerd) == []
+    assert lower not in containerd.ctr("content", "list", "-q")

@@ -1,0 +1,66 @@
+"""A registry of one image that does what a test says: it cuts, throttles and lies."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+from tests.support.images import Image, digest_of
+from tests.support.recording_server import Answer, RecordingServer, Request
+
+Rule = Callable[[Request, Answer], Answer]
+
+
+class ScriptedRegistry(RecordingServer):
+    """`with ScriptedRegistry(image) as registry`: every name and tag is the image.
+
+    Args:
+        image: what it serves, with ranges and digests as a good registry.
+        rule: gets each request and the honest answer, and returns what is sent.
+        address: where to listen.
+    """
+
+    def __init__(
+        self, image: Image, rule: Rule = lambda _, honest: honest, address: str = "127.0.0.1"
+    ) -> None:
+        self.image = image
+        super().__init__(lambda request: rule(request, self._honest(request)), address)
+
+    def _honest(self, request: Request) -> Answer:
+        path = request.path.partition("?")[0]
+        if "/manifests/" in path:
+            headers = {
+                "Content-Type": self.image.media_type,
+                "Docker-Content-Digest": digest_of(self.image.body),
+            }
+            return Answer(200, headers, self.image.body)
+        body = self.image.blobs.get(path.rpartition("/")[2])
+        return Answer() if body is None else ranged(request.headers, body)
+
+    def blobs(self, digest: str) -> list[Request]:
+        """The requests for one blob."""
+        return [
+            request
+            for request in self.requests
+            if request.path.partition("?")[0].endswith(f"/blobs/{digest}")
+        ]
+
+    def manifests(self, method: str = "GET") -> list[Request]:
+        """The requests for manifests."""
+        return [
+            request
+            for request in self.requests
+            if "/manifests/" in request.path and request.method == method
+        ]
+
+
+def ranged(headers: Mapping[str, str], body: bytes) -> Answer:
+    """A body, or from the byte on that a Range header names."""
+    found = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
+    if found is None:
+        return Answer(200, {}, body)
+    start = int(found[1])
+    if start >= len(body):
+        return Answer(416, {"Content-Range": f"bytes */{len(body)}"})
+    span = f"bytes {start}-{len(body) - 1}/{len(body)}"
+    return Answer(206, {"Content-Range": span}, body[start:])
