@@ -8,7 +8,7 @@ import platform
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +17,7 @@ from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
 from containerd import abilities, capabilities, registry_hosts, runtimes
+from containerd.proxies import Proxies
 from proto.errors import DriverError
 from workers import identity, wire
 
@@ -208,6 +209,7 @@ def _registries(node: Node) -> Iterator[Finding]:
         except DriverError as error:
             yield _warn("registries", _sentence(error), error.resolution)
     yield _ok("registries", f"{well} with settings of their own in {directory}")
+    yield from _proxies(settings.proxies)
     if settings.auth_config:
         try:
             DockerConfig(settings.auth_config)
@@ -218,6 +220,23 @@ def _registries(node: Node) -> Iterator[Finding]:
     helper = f"docker-credential-{settings.auth_helper}"
     if settings.auth_helper and shutil.which(helper) is None:
         yield _warn("auth", f"no program {helper}: pulls fail", "install it where PATH finds it")
+
+
+def _proxies(variables: Mapping[str, str]) -> Iterator[Finding]:
+    """Yields the proxies of this command's environment: the agent's own may differ."""
+    try:
+        told = list(Proxies(variables).told())
+    except DriverError as error:
+        yield _warn("proxy", f"{_sentence(error)}: pulls fail", error.resolution)
+        return
+    if told:
+        direct = variables.get("NO_PROXY") or variables.get("no_proxy") or "nobody else"
+        text = f"{'; '.join(told)}; this machine and {direct} directly"
+        yield _ok("proxy", f"{text}, as set here; the Nomad agent's own environment counts")
+    else:
+        yield _ok(
+            "proxy", "none set here; pulls go by HTTPS_PROXY of the Nomad agent's environment"
+        )
 
 
 def _init(node: Node) -> Iterator[Finding]:

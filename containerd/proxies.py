@@ -162,7 +162,7 @@ def _proxy(variable: str, text: str) -> Proxy:
     """Reads `[scheme://][user:password@]host[:port]`."""
     try:
         parts = urlsplit(text)
-        if not parts.scheme or not parts.netloc:
+        if not parts.netloc and "//" not in text:
             parts = urlsplit(f"http://{text}")
         host, port = parts.hostname or "", parts.port
     except ValueError:

@@ -271,6 +271,23 @@ def test_a_helper_gets_neither_our_environment_nor_secrets_as_arguments(
     assert Path(f"{program}.argv").read_text() == "get\n"
 
 
+def test_a_helper_gets_the_proxies_as_a_process_of_docker_does(
+    tmp_path: Path, helpers: Path
+) -> None:
+    store = helper(helpers, "store", f"env > $0.env; {answering('u')}")
+    other = helper(helpers, "other", f"env > $0.env; {answering('u')}")
+    proxies = {"HTTPS_PROXY": "http://u:p@proxy.example:3128", "no_proxy": "localhost"}
+    path = config(tmp_path, {"credHelpers": {"q.example": "other"}})
+    settings = DriverSettings(auth_helper="store", auth_config=path, proxies=proxies)
+    assert find(settings) == {"r.example": "u"}
+    assert find(settings, "q.example") == {"q.example": "u"}
+    for program in (store, other):
+        environment = Path(f"{program}.env").read_text().splitlines()
+        assert "HTTPS_PROXY=http://u:p@proxy.example:3128" in environment
+        assert "no_proxy=localhost" in environment
+    assert "u:p" not in repr(settings)
+
+
 def test_a_helper_may_leave_the_question_unread(helpers: Path) -> None:
     answer = json.dumps({"Username": "u", "Secret": SECRET})
     helper(helpers, "deaf", f"exec <&-; echo '{answer}'")

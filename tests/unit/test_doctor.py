@@ -155,6 +155,22 @@ def test_credentials_that_no_pull_can_read_are_told_without_showing_them(
     assert "docker-credential-no-such-helper" in no_program.text
 
 
+def test_proxies_are_told_without_their_passwords(tmp_path: Path, machine: Path) -> None:
+    proxies = {"HTTPS_PROXY": "http://u:geheim@proxy.example:3128", "NO_PROXY": ".example"}
+    [well] = findings(node(tmp_path, proxies=proxies), machine)["proxy"]
+    assert well.verdict is Verdict.OK
+    assert "https through http://proxy.example:3128" in well.text
+    assert ".example directly" in well.text
+    [wrong] = findings(node(tmp_path, proxies={"HTTP_PROXY": "socks5://u:geheim@p:1"}), machine)[
+        "proxy"
+    ]
+    assert wrong.verdict is Verdict.WARN
+    assert "HTTP_PROXY" in wrong.text
+    assert "geheim" not in f"{well}{wrong}"
+    [none] = findings(node(tmp_path), machine)["proxy"]
+    assert none.text.startswith("none set here")
+
+
 def test_a_state_directory_that_others_may_enter_is_a_failure(
     tmp_path: Path, machine: Path
 ) -> None:
