@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from actors import credential_helper
 from actors.docker_config import DockerConfig
 from containerd.pull_wire import Credentials
-from containerd.registry_auth import host_of
+from containerd.registry_auth import host_of, is_for, namespace_of
 
 if TYPE_CHECKING:
     from actors.settings import Auth, DriverSettings
@@ -29,32 +29,39 @@ class CredentialSources:
         self._settings = settings
 
     async def find(
-        self, registry: str, hosts: Iterable[str], own: Auth | None
+        self, registry: str, hosts: Iterable[str], own: Auth | None, repository: str = ""
     ) -> tuple[Credentials, ...]:
         """Credentials for a registry and its mirrors, at most one per host.
 
         Args:
             registry: the image's; auth of the task that names no server is for it.
-            hosts: everything that may be asked, the registry's own host among them.
+            hosts: everything that may be asked, the registry's own host among them; behind a
+                mirror's may stand the path below which it has the repository.
             own: the task's auth.
+            repository: the image's, without registry and tag.
 
         Raises:
             DriverError: a source of the operator cannot be read.
         """
         home = host_of(registry)
         found: list[Credentials] = []
-        for host in dict.fromkeys(host_of(host) for host in hosts):
-            one = _bound(own, host, home) or await self._operators(host, home)
+        places: dict[str, str] = {}
+        for address in hosts:
+            there = f"{namespace_of(address)}/{repository}".strip("/")
+            places.setdefault(host_of(address), there)
+        for host, there in places.items():
+            one = _bound(own, host, home) or await self._operators(host, home, there)
             if one is not None:
                 found.append(one)
         return tuple(found)
 
-    async def _operators(self, host: str, home: str) -> Credentials | None:
+    async def _operators(self, host: str, home: str, repository: str) -> Credentials | None:
         settings = self._settings
         if settings.auth_config:
-            config = await asyncio.to_thread(DockerConfig, settings.auth_config)
-            found = config.credentials(host)
-            if found is None and (helper := config.helper(host)):
+            found, helper = await asyncio.to_thread(
+                _from_file, settings.auth_config, host, repository
+            )
+            if found is None and helper:
                 found = await credential_helper.ask(helper, host, settings.proxies)
             if found is not None:
                 return found
@@ -63,7 +70,17 @@ class CredentialSources:
             found = await credential_helper.ask(settings.auth_helper, host, settings.proxies)
             if found is not None:
                 return found
-        return _bound(settings.auth, host, _HUB)
+        auth = settings.auth
+        if auth is not None and not is_for(auth.server_address or _HUB, host, repository):
+            return None
+        return _bound(auth, host, _HUB)
+
+
+def _from_file(path: str, host: str, repository: str) -> tuple[Credentials | None, str]:
+    """What a Docker config file has: credentials, or the name of a helper."""
+    config = DockerConfig(path)
+    found = config.credentials(host, repository)
+    return found, "" if found else config.helper(host)
 
 
 def _bound(auth: Auth | None, host: str, default: str) -> Credentials | None:

@@ -1,6 +1,7 @@
-"""Docker's config.json: which credentials, or which helper, it names for a registry. Reads only.
+"""Docker's config.json: which credentials, or which helper, it names for an image. Reads only.
 
-No text of the file is ever shown: it holds passwords.
+Podman's auth.json has the same form (containers-auth.json(5)): an entry may be for a namespace of a
+registry. No text of the file is ever shown: it holds passwords.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from containerd.pull_wire import Credentials
-from containerd.registry_auth import host_of
+from containerd.registry_auth import is_for, namespace_of
 from proto.errors import Code, DriverError
 
 _LIMIT_BYTES = 1024 * 1024
@@ -44,13 +45,24 @@ class DockerConfig:
             raise self._wrong("is not a JSON object")
         self._fields: dict[str, Any] = fields
 
-    def credentials(self, host: str) -> Credentials | None:
-        """What `auths` has for a registry; an entry without a secret is none.
+    def credentials(self, host: str, repository: str = "") -> Credentials | None:
+        """What `auths` has for a repository of a registry; an entry without a secret is none.
+
+        The longest namespace that the repository is in counts, then the registry's own entry. What
+        is for another namespace is never taken.
 
         Raises:
             DriverError: code INVALID; the entry is malformed.
         """
-        entry = self._of_host("auths", host)
+        entries = self._section("auths")
+        fitting = [key for key in entries if is_for(key, host, repository)]
+        for key in sorted(fitting, key=lambda key: len(namespace_of(key)), reverse=True):
+            found = self._read(entries[key], host)
+            if found is not None:
+                return found
+        return None
+
+    def _read(self, entry: Any, host: str) -> Credentials | None:
         if not entry:
             return None
         if not isinstance(entry, dict):
@@ -71,16 +83,19 @@ class DockerConfig:
 
     def helper(self, host: str) -> str:
         """The helper that `credHelpers` or `credsStore` names for a registry, or nothing."""
-        name = self._of_host("credHelpers", host) or self._fields.get("credsStore") or ""
+        helpers = self._section("credHelpers")
+        # Helpers are for registries only: a namespace in a key is no registry.
+        own = next((helpers[key] for key in helpers if is_for(key, host, "")), None)
+        name = own or self._fields.get("credsStore") or ""
         if not isinstance(name, str):
             raise self._wrong(f"the credential helper of {host} is not a string")
         return name
 
-    def _of_host(self, section: str, host: str) -> object:
-        entries = self._fields.get(section) or {}
+    def _section(self, name: str) -> Mapping[str, Any]:
+        entries = self._fields.get(name) or {}
         if not isinstance(entries, Mapping):
-            raise self._wrong(f"{section} is not an object")
-        return next((entries[key] for key in entries if host_of(str(key)) == host), None)
+            raise self._wrong(f"{name} is not an object")
+        return entries
 
     def _text(self, entry: Mapping[str, Any], key: str, host: str) -> str:
         value = entry.get(key) or ""

@@ -199,11 +199,14 @@ class ImageStore:
         plain = self._wire_request(request, lease, present)
         if request.archive is not None:
             return await self._run_puller(request, plain, report)
-        registry = reference.parse(request.name).registry
+        name = reference.parse(request.name)
+        registry = name.registry
         endpoints = await asyncio.to_thread(registry_hosts.load, self._hosts_directory, registry)
-        hosts = [registry, *(endpoint.host for endpoint in endpoints)]
+        hosts = [registry, *(f"{one.host}{one.path.removeprefix('/v2')}" for one in endpoints)]
         try:
-            credentials = await self._credentials.find(registry, hosts, request.auth)
+            credentials = await self._credentials.find(
+                registry, hosts, request.auth, name.repository
+            )
         except DriverError as error:
             if not request.auth_soft_fail:
                 raise

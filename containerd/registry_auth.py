@@ -99,6 +99,27 @@ def host_of(address: str) -> str:
     return "docker.io" if host in HUB_NAMES else host
 
 
+def namespace_of(address: str) -> str:
+    """Returns the namespace below a registry that an address of any form names, mostly none.
+
+    A path of nothing but an API's version, as in https://index.docker.io/v1/, is none.
+    """
+    bare = address.rpartition("//")[2]
+    path = bare.partition("/")[2].strip("/")
+    return "" if path in {"v1", "v2"} else path
+
+
+def is_for(address: str, host: str, repository: str) -> bool:
+    """Returns whether what an address names has a repository: the registry, or a namespace in it.
+
+    A namespace ends at a slash or with the repository: team-a is no part of team-ab.
+    """
+    namespace = namespace_of(address)
+    return host_of(address) == host and (
+        not namespace or f"{repository}/".startswith(f"{namespace}/")
+    )
+
+
 class Fetch(Protocol):
     """Fetches (status, body) of a token server; POSTs the form where there is one."""
 

@@ -32,10 +32,11 @@ def find(
     *,
     mirrors: Sequence[str] = (),
     own: Auth | None = None,
+    repository: str = "team/app",
 ) -> dict[str, str]:
     """User, or identity token, by host."""
     sources = CredentialSources(settings)
-    found = asyncio.run(sources.find(registry, [registry, *mirrors], own))
+    found = asyncio.run(sources.find(registry, [registry, *mirrors], own, repository))
     return {one.server_address: one.identity_token or one.username for one in found}
 
 
@@ -156,6 +157,79 @@ def test_docker_hub_is_known_by_every_name(tmp_path: Path, key: str) -> None:
     found = DockerConfig(path).credentials("docker.io")
     assert found is not None
     assert (found.username, found.password) == ("hub", f"{SECRET}:more")
+
+
+@pytest.mark.parametrize(
+    ("repository", "user"),
+    [
+        ("team-a/app", "a"),
+        ("team-b/app", "b"),
+        ("team-b/secret/app", "b-secret"),
+        ("team-b/secret", "b-secret"),
+        ("team-b/secretary", "b"),
+        ("team-ab/app", "host"),
+        ("team-a", "a"),
+        ("Team-A/app", "host"),
+        ("app", "host"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["", "https://", "http://"])
+def test_the_longest_namespace_counts_and_then_the_registry(
+    tmp_path: Path, repository: str, user: str, prefix: str
+) -> None:
+    keys = {
+        "r.example/team-a": "a",
+        "R.Example/team-b/": "b",
+        "r.example": "host",
+        "r.example/team-b/secret": "b-secret",
+        "r.example:5000": "port",
+        "q.example/team-a": "q",
+    }
+    entries = {f"{prefix}{key}": {"username": u, "password": SECRET} for key, u in keys.items()}
+    path = config(tmp_path, {"auths": entries})
+    assert find(DriverSettings(auth_config=path), repository=repository) == {"r.example": user}
+
+
+@pytest.mark.parametrize("key", ["r.example/team-a", "https://r.example/team-a/app"])
+def test_another_namespaces_password_is_never_taken(tmp_path: Path, key: str) -> None:
+    path = config(tmp_path, {"auths": {key: {"username": "a", "password": SECRET}}})
+    settings = DriverSettings(auth_config=path)
+    assert find(settings, repository="team-b/app") == {}
+    assert find(settings, repository="team-a/app") == {"r.example": "a"}
+    # Docker Desktop keeps a token beside the password.
+    hub = {"https://index.docker.io/v1/access-token": {"username": "t", "password": SECRET}}
+    assert find(DriverSettings(auth_config=config(tmp_path, {"auths": hub})), "docker.io") == {}
+
+
+def test_an_empty_entry_leaves_it_to_the_next_one(tmp_path: Path) -> None:
+    fields = {"r.example/team": {}, "r.example": {"username": "host", "password": SECRET}}
+    path = config(tmp_path, {"auths": fields})
+    assert find(DriverSettings(auth_config=path)) == {"r.example": "host"}
+
+
+def test_a_helpers_registry_has_no_namespace(tmp_path: Path, helpers: Path) -> None:
+    helper(helpers, "one", answering("one"))
+    path = config(tmp_path, {"credHelpers": {"r.example/team": "one", "q.example": "one"}})
+    settings = DriverSettings(auth_config=path)
+    assert find(settings) == {}
+    assert find(settings, "q.example") == {"q.example": "one"}
+
+
+def test_the_operators_password_for_a_namespace_is_for_that_one_alone() -> None:
+    auth = Auth(username="operator", password=SECRET, server_address="r.example/team-a")
+    settings = DriverSettings(auth=auth)
+    assert find(settings, repository="team-a/app") == {"r.example": "operator"}
+    assert find(settings, repository="team-b/app") == {}
+
+
+def test_a_mirrors_path_belongs_to_the_repository_there(tmp_path: Path) -> None:
+    entries = {
+        "m.example/hub": {"username": "hub", "password": SECRET},
+        "m.example/team": {"username": "team", "password": SECRET},
+    }
+    settings = DriverSettings(auth_config=config(tmp_path, {"auths": entries}))
+    assert find(settings, mirrors=["m.example/hub"]) == {"m.example": "hub"}
+    assert find(settings, mirrors=["m.example"]) == {"m.example": "team"}
 
 
 def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path) -> None:
