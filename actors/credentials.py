@@ -8,7 +8,7 @@ user and password, else none. Everything is bound to a host before it leaves thi
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from actors import credential_helper
@@ -23,10 +23,16 @@ _HUB = "docker.io"
 
 
 class CredentialSources:
-    """The operator's sources; they are read anew for every pull, since passwords expire."""
+    """The operator's sources; they are read anew for every pull, since passwords expire.
 
-    def __init__(self, settings: DriverSettings) -> None:
+    Args:
+        settings: the driver's.
+        proxies: variables for the environment of helpers.
+    """
+
+    def __init__(self, settings: DriverSettings, proxies: Mapping[str, str] | None = None) -> None:
         self._settings = settings
+        self._proxies = proxies
 
     async def find(
         self, registry: str, hosts: Iterable[str], own: Auth | None, repository: str = ""
@@ -62,12 +68,12 @@ class CredentialSources:
                 _from_file, settings.auth_config, host, repository
             )
             if found is None and helper:
-                found = await credential_helper.ask(helper, host, settings.proxies)
+                found = await credential_helper.ask(helper, host, self._proxies)
             if found is not None:
                 return found
         # The helper knows registries by name; what mirrors them is none of its business.
         if settings.auth_helper and host == home:
-            found = await credential_helper.ask(settings.auth_helper, host, settings.proxies)
+            found = await credential_helper.ask(settings.auth_helper, host, self._proxies)
             if found is not None:
                 return found
         auth = settings.auth

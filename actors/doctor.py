@@ -49,8 +49,16 @@ class Finding:
     advice: str = ""
 
 
-async def examine(node: Node, root: Path = Path("/")) -> list[Finding]:
-    """Everything, in the order in which a start needs it. root is where the machine's files are."""
+async def examine(
+    node: Node, root: Path = Path("/"), proxies: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """Everything, in the order in which a start needs it.
+
+    Args:
+        node: the node.
+        root: where the machine's files are.
+        proxies: variables of the environment.
+    """
     if os.geteuid() != 0:
         return [_fail("user", "the driver needs root", "run this with sudo")]
     found = [_kernel(), *await _containerd(node)]
@@ -61,6 +69,7 @@ async def examine(node: Node, root: Path = Path("/")) -> list[Finding]:
         lambda: _apparmor(root),
         lambda: _network(root),
         lambda: _registries(node),
+        lambda: _proxies(proxies or {}),
         lambda: _init(node),
         lambda: _logs(node, root),
         lambda: _state(node),
@@ -209,7 +218,6 @@ def _registries(node: Node) -> Iterator[Finding]:
         except DriverError as error:
             yield _warn("registries", _sentence(error), error.resolution)
     yield _ok("registries", f"{well} with settings of their own in {directory}")
-    yield from _proxies(settings.proxies)
     if settings.auth_config:
         try:
             DockerConfig(settings.auth_config)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -70,9 +70,14 @@ _log = logging.getLogger(__name__)
 
 
 class ActorGateway(Gateway):
-    """Starts the actors when it is made and stops them in `shutdown`. Belongs to the event loop."""
+    """Starts the actors when it is made and stops them in `shutdown`. Belongs to the event loop.
 
-    def __init__(self) -> None:
+    Args:
+        proxies: the variables of the process's environment that name proxies.
+    """
+
+    def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
+        self._proxies = proxies or {}
         self._loop = asyncio.get_running_loop()
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocking")
         _make_threads(self._executor)
@@ -94,7 +99,10 @@ class ActorGateway(Gateway):
         for old in self._images:
             tell(old, Retire())
         images = ImageActor.start(
-            self._loop, ImageStore(node.containerd, settings, node.maker), self._events, collector
+            self._loop,
+            ImageStore(node.containerd, settings, node.maker, self._proxies),
+            self._events,
+            collector,
         )
         self._images.append(images)
         self._services = Services(

@@ -10,7 +10,7 @@ import secrets
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from actors import child_process, identifiers, image_gc
@@ -56,15 +56,27 @@ class ImageStore:
     """Belongs to the event loop; one per containerd and configuration of the driver.
 
     What it remembers of an image is keyed by digest, so it can be old but never wrong.
+
+    Args:
+        containerd: the client.
+        settings: the driver's.
+        maker: this plugin process, as labels name it.
+        proxies: variables of the environment, for pullers and credential helpers.
     """
 
-    def __init__(self, containerd: Containerd, settings: DriverSettings, maker: str = "") -> None:
+    def __init__(
+        self,
+        containerd: Containerd,
+        settings: DriverSettings,
+        maker: str = "",
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
         self._containerd = containerd
         self._labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: settings.state_dir}
         self._silence_s = settings.pull_activity_timeout_s
         self._hosts_directory = settings.registry_config_path
-        self._credentials = CredentialSources(settings)
-        self._proxies = settings.proxies
+        self._credentials = CredentialSources(settings, proxies)
+        self._proxies = proxies or {}
         self._kept = KeptBlobs(containerd, self._labels)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}

@@ -27,7 +27,6 @@ class DriverSettings:
     log_buffer_bytes is what one log FIFO holds while nobody reads it; then the oldest bytes are
     dropped, or without log_drops the task waits.
     auth_config is a Docker config.json, auth_helper the end of `docker-credential-…`.
-    proxies are the variables of the plugin's environment that name proxies; no option sets them.
     """
 
     enabled: bool = True
@@ -57,7 +56,6 @@ class DriverSettings:
     state_dir: str = "/run/nomad-driver-containerd"
     total_mhz: int = 0
     cores: int = 0
-    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

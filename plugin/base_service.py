@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from plugin import environment, hclspec, options
+from plugin import hclspec, options
 from proto.nomad import base_pb2, goplugin_pb2, health_pb2
 from proto.release import RELEASE
 
@@ -49,7 +48,6 @@ class BaseService:
         """Takes the plugin block; comes several times, also to instances that only get probed."""
         total_mhz, cores = _topology(request)
         settings = options.driver_settings(request.msgpack_config, total_mhz=total_mhz, cores=cores)
-        settings = dataclasses.replace(settings, proxies=environment.proxies())
         await self._gateway().configure(settings)
         return base_pb2.SetConfigResponse()
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import open_files, tether
+from plugin import environment, open_files, tether
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _SWEEP_S = 5.0
 def _actors() -> Gateway:
     from actors.driver import ActorGateway  # noqa: PLC0415 - a probe ends before it needs them
 
-    return ActorGateway()
+    return ActorGateway(environment.proxies())
 
 
 def run(make_gateway: Callable[[], Gateway] = _actors) -> None:

@@ -11,6 +11,7 @@ from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
+from plugin import environment
 from plugin.host import console, plugin_block, usage
 from plugin.plain_text import one_line
 from proto.errors import DriverError
@@ -61,7 +62,7 @@ def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> 
 async def _examine(settings: DriverSettings) -> list[Finding]:
     node = this_node(settings)
     try:
-        return await doctor.examine(node)
+        return await doctor.examine(node, proxies=environment.proxies())
     finally:
         await node.containerd.close()
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from actors.settings import DriverSettings
-from plugin import environment, hclspec, options
+from plugin import hclspec, options
 from plugin.host import hcl_config, hcl_job, job_text
 from proto.errors import Code, DriverError
 
@@ -37,8 +36,7 @@ def settings(file: Path | None, words: list[str]) -> DriverSettings:
         DriverError: code INVALID, with what is wrong.
     """
     schema = hclspec.schema(options.DRIVER_OPTIONS)
-    found = options.driver_settings(hcl_config.encode(schema, read(file, words)))
-    return dataclasses.replace(found, proxies=environment.proxies())
+    return options.driver_settings(hcl_config.encode(schema, read(file, words)))
 
 
 def pairs(words: list[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:

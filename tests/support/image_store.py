@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,18 @@ class Images:
     Args:
         daemon: a real containerd.
         directory: where registry hosts files go, below hosts/, and tasks' directories.
+        proxies: variables of the environment.
         settings: options of the driver.
     """
 
-    def __init__(self, daemon: ContainerdDaemon, directory: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        daemon: ContainerdDaemon,
+        directory: Path,
+        proxies: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self._proxies = proxies
         self._daemon = daemon
         self._hosts = directory / "hosts"
         self._directory = directory
@@ -48,7 +57,7 @@ class Images:
         """The image by the driver's and the task's options."""
 
         async def ensure(containerd: Containerd) -> ImageReady:
-            store = ImageStore(containerd, self.settings)
+            store = ImageStore(containerd, self.settings, proxies=self._proxies)
             task = TaskConfig(id="a/t/1", name="t", alloc_id="a", alloc_dir=str(self._directory))
             chosen = TaskOptions(image=image, **options)
             request = image_plan.request(services(self.settings), task, chosen)

@@ -50,10 +50,12 @@ def machine(tmp_path: Path) -> Path:
     return root
 
 
-def findings(made: Node, root: Path) -> dict[str, list[Finding]]:
+def findings(
+    made: Node, root: Path, proxies: dict[str, str] | None = None
+) -> dict[str, list[Finding]]:
     async def look() -> list[Finding]:
         try:
-            return await doctor.examine(made, root)
+            return await doctor.examine(made, root, proxies)
         finally:
             await made.containerd.close()
 
@@ -157,13 +159,11 @@ def test_credentials_that_no_pull_can_read_are_told_without_showing_them(
 
 def test_proxies_are_told_without_their_passwords(tmp_path: Path, machine: Path) -> None:
     proxies = {"HTTPS_PROXY": "http://u:geheim@proxy.example:3128", "NO_PROXY": ".example"}
-    [well] = findings(node(tmp_path, proxies=proxies), machine)["proxy"]
+    [well] = findings(node(tmp_path), machine, proxies)["proxy"]
     assert well.verdict is Verdict.OK
     assert "https through http://proxy.example:3128" in well.text
     assert ".example directly" in well.text
-    [wrong] = findings(node(tmp_path, proxies={"HTTP_PROXY": "socks5://u:geheim@p:1"}), machine)[
-        "proxy"
-    ]
+    [wrong] = findings(node(tmp_path), machine, {"HTTP_PROXY": "socks5://u:geheim@p:1"})["proxy"]
     assert wrong.verdict is Verdict.WARN
     assert "HTTP_PROXY" in wrong.text
     assert "geheim" not in f"{well}{wrong}"
