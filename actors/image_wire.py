@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from actors.settings import Auth
-    from containerd.images import ImageConfig
+    from containerd.image_config import ImageConfig
     from containerd.pull_wire import Archive
 
 

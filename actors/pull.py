@@ -18,7 +18,7 @@ from actors.credentials import CredentialSources
 from actors.identifiers import LABEL_MAKER, LABEL_STATE_DIR
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy
 from actors.kept_blobs import KeptBlobs
-from containerd import images, pull_wire, reference, registry_hosts
+from containerd import images, platforms, pull_wire, reference, registry_hosts
 from proto import frames
 from proto.errors import Code, DriverError
 
@@ -90,8 +90,9 @@ class ImageStore:
         try:
             await self._check_snapshotter(request.snapshotter)
             if request.archive is not None:
-                return await self._pull(request, report)
-            return await self._present_or_pulled(request, report)
+                ready = await self._pull(request, report)
+            else:
+                ready = await self._present_or_pulled(request, report)
         except DriverError as error:
             raise DriverError(
                 f"Error in pulling image {request.written}: {error.brief}",
@@ -100,13 +101,16 @@ class ImageStore:
                 recoverable=error.recoverable,
                 code=error.code,
             ) from error
+        if mismatch := platforms.machine().mismatch(ready.config.platform):
+            report(mismatch)
+        return ready
 
     async def _present_or_pulled(self, request: ImageRequest, report: Report) -> ImageReady:
-        present = await self._find(request, request.name)
+        present, flaw = await self._look(request)
         if present is not None and request.policy in {PullPolicy.MISSING, PullPolicy.NEVER}:
             return present
         if request.policy is PullPolicy.NEVER:
-            raise DriverError(
+            raise flaw or DriverError(
                 'it is not on this node, and image_pull_policy is "never"',
                 details=f"containerd namespace {self._containerd.namespace},"
                 f" snapshotter {request.snapshotter}",
@@ -116,11 +120,23 @@ class ImageStore:
         try:
             return await self._pull(request, report, present)
         except DriverError as error:
+            if flaw is not None:
+                error.details = f"{error.details}; the image that is here cannot be run: {flaw}"
             if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
                 raise
             _log.warning("registry away, image present", extra={"image": request.name})
             report(f"Registry not reachable, starting the image that is here: {error}")
             return present
+
+    async def _look(self, request: ImageRequest) -> tuple[ImageReady | None, DriverError | None]:
+        """Returns the image that is here, or why one that is here cannot be run."""
+        try:
+            return await self._find(request, request.name), None
+        except DriverError as error:
+            if error.recoverable:  # containerd went away, and says nothing of the image
+                raise
+            _log.info("image cannot be run, pulling", extra={"why": str(error)})
+            return None, error
 
     async def _check_snapshotter(self, name: str) -> None:
         if name in self._snapshotters:
@@ -146,7 +162,7 @@ class ImageStore:
             try:
                 found = await images.load(self._containerd, record)
             except DriverError as error:
-                if error.recoverable:  # containerd went away, and says nothing of the image
+                if error.code is not Code.NOT_FOUND:
                     raise
                 _log.info("image is incomplete, pulling", extra={"why": str(error)})
                 return None

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from actors import identifiers, mount_places, plan, preparation
 from actors.image_wire import ImageReady
-from containerd import images, rootfs_users, spec
+from containerd import images, platforms, rootfs_users, spec
+from containerd.image_config import ImageConfig
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from actors.nomad_types import TaskConfig
     from actors.plan import Plan
     from actors.settings import TaskOptions
-    from containerd.records import Mount
+    from containerd.records import ImageRecord, Mount
 
 _LEASE_S = 300.0
 
@@ -59,18 +60,29 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
 
 async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
     record = await node.containerd.image(made.image.name)
-    if record is not None:
-        found = await images.load(node.containerd, record)
+    found = await _loaded(node, record) if record is not None else None
+    if record is not None and found is not None:
         ready = ImageReady(
             name=record.name, digest=record.digest, chain_id=found.chain_id, config=found.config
         )
-        return ready, ()
-    nothing = ImageReady(name=made.image.name, digest="", chain_id="", config=images.ImageConfig())
+        mismatch = platforms.machine().mismatch(found.config.platform)
+        return ready, (mismatch,) if mismatch else ()
+    nothing = ImageReady(name=made.image.name, digest="", chain_id="", config=ImageConfig())
     note = (
         f"the image {made.image.written} is not on this machine: what it says of command,"
         " environment, user and working directory is missing here"
     )
     return nothing, (note,)
+
+
+async def _loaded(node: Node, record: ImageRecord) -> images.LoadedImage | None:
+    """Returns what containerd has of the image; None where blobs are missing."""
+    try:
+        return await images.load(node.containerd, record)
+    except DriverError as error:
+        if error.code is not Code.NOT_FOUND:
+            raise
+        return None
 
 
 async def _looked(

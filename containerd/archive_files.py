@@ -35,10 +35,6 @@ _PLACES = ("local/", "")
 class ArchiveFiles(Protocol):
     """Files by name. Threads may share it."""
 
-    def names(self) -> tuple[str, ...]:
-        """Every name; empty for a directory."""
-        ...
-
     def size(self, name: str) -> int | None:
         """A file's size in bytes, None where there is no such file."""
         ...
@@ -138,9 +134,6 @@ class _Tar:
         self._file.close()
         self._opened.close()
 
-    def names(self) -> tuple[str, ...]:
-        return self._index.names()
-
     def size(self, name: str) -> int | None:
         member = self._index.find(name)
         return None if member is None else member.size
@@ -180,9 +173,6 @@ class _Directory:
         self._descriptor = descriptor
         self._deadline = deadline
 
-    def names(self) -> tuple[str, ...]:
-        return ()
-
     def close(self) -> None:
         """Lets the archive go."""
         os.close(self._descriptor)
@@ -196,8 +186,11 @@ class _Directory:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         with self._opened(name) as file:
-            while data := file.read(CHUNK_BYTES):
+            # Not what is written to it meanwhile.
+            left = os.fstat(file.fileno()).st_size
+            while data := file.read(min(left, CHUNK_BYTES)):
                 _in_time(self._deadline)
+                left -= len(data)
                 yield data
 
     def _opened(self, name: str) -> BinaryIO:

@@ -12,7 +12,7 @@ from proto.containerd import content_pb2
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from containerd.images import Descriptor
+    from containerd.manifests import Descriptor
 
 _CALL_S = 30.0
 _STAT, _WRITE, _COMMIT = content_pb2.STAT, content_pb2.WRITE, content_pb2.COMMIT
@@ -90,6 +90,8 @@ class ContentStore:
                 )
             )
             for chunk in chunks if offset == 0 else ():
+                if offset + len(chunk) > blob.size:
+                    raise _too_long(blob)
                 ask(
                     content_pb2.WriteContentRequest(
                         action=_WRITE, ref=name, total=blob.size, offset=offset, data=chunk
@@ -122,6 +124,15 @@ class ContentStore:
             self._calls(rpc.CONTENT_ABORT, request, "abort a download", _CALL_S)
         except DriverError:
             return  # containerd drops ingests that no lease holds
+
+
+def _too_long(blob: Descriptor) -> DriverError:
+    return DriverError(
+        f"blob {blob.digest} is longer than its manifest says",
+        details=f"more than {blob.size} bytes",
+        resolution="push or save the image again",
+        code=Code.CORRUPT,
+    )
 
 
 def _wrong_content(blob: Descriptor, error: DriverError) -> DriverError:

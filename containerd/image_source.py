@@ -29,7 +29,7 @@ class ImageSource(Protocol):
     """Manifests whole and blobs as streams. Threads may share it."""
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """A manifest or index by tag or digest, verified, and its media type."""
+        """A manifest or index by tag or digest, verified, and what the source calls its type."""
         ...
 
     def tries(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:

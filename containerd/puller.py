@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -22,15 +23,18 @@ if __name__ == "__main__":
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from containerd import abilities, images, reference, rpc
+from containerd import abilities, image_choice, reference, rpc
 from containerd.content import ContentStore, chunks_of
+from containerd.image_choice import Chosen, Document, Wanted
+from containerd.image_config import CONFIG_LIMIT_BYTES, parse_config
 from containerd.image_source import ImageSource, RegistrySource
-from containerd.images import Descriptor, Manifest
+from containerd.manifests import Descriptor, LayerType, Manifest, layer_type
 from containerd.proxies import Proxies
 from containerd.pull_wire import Progress, PullRequest, PullResult
 from containerd.registry_http import Access
 from containerd.retries import Patience
 from containerd.stall import Watchdog
+from containerd.tar_index import check_total
 from containerd.unpack import Unpacker, label_blob
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
@@ -42,16 +46,7 @@ _REPORT_S = 0.2
 _CALL_S = 30.0
 _WATCHDOG_LATER_S = 2.0
 _MAX_LAYER_BYTES = 1 << 50
-_APPLICABLE = frozenset(
-    {
-        "application/vnd.oci.image.layer.v1.tar",
-        "application/vnd.oci.image.layer.v1.tar+gzip",
-        "application/vnd.oci.image.layer.v1.tar+zstd",
-        "application/vnd.docker.image.rootfs.diff.tar",
-        "application/vnd.docker.image.rootfs.diff.tar.gzip",
-        "application/vnd.docker.image.rootfs.diff.tar.zstd",
-    }
-)
+_COMPRESSIONS = frozenset({"", "gzip", "zstd"})
 
 
 class Reporter:
@@ -125,19 +120,19 @@ class Pull:
         """
         if self._unchanged():
             return PullResult(name=self._image, digest=self._request.present, unchanged=True)
-        root, body = self._resolve()
-        target, manifest_body = self._choose(root, body)
+        chosen = self._choose()
+        manifest, root = chosen.manifest, chosen.path[0].blob
         if self._request.archive is not None:
             # Whoever asks for this name without the archive must not get what a job brought along.
             self._image = loaded_name(self._name, root.digest)
-        manifest = images.parse_manifest(manifest_body, str(self._name))
         self._check_layers(manifest)
         self._reporter.expect(manifest.layers)
-        config = images.parse_config(self._config(manifest.config), str(self._name))
+        # A choice that depended on the config has fetched it.
+        config = chosen.config or parse_config(self._config(manifest.config), str(self._name))
         chain = self._layers(manifest, config.diff_ids)
-        self._keep_manifest(target, manifest_body, manifest)
-        if target != root:
-            self._keep_index(root, body, target)
+        self._keep_manifest(chosen.path[-1], manifest)
+        for parent, child in reversed(list(pairwise(chosen.path))):
+            self._keep_index(parent, child.blob)
         snapshot_label = f"containerd.io/gc.ref.snapshot.{self._request.snapshotter}"
         label_blob(self._calls, manifest.config.digest, {snapshot_label: chain})
         self._name_image(root)
@@ -157,55 +152,82 @@ class Pull:
             return False
         return self._source.digest(self._name.selector) == present
 
+    def _choose(self) -> Chosen:
+        """Returns what this machine runs of the image; nothing but documents and configs comes."""
+        root, root_body = self._resolve()
+
+        def read(wanted: Wanted) -> bytes:
+            blob = wanted.blob
+            if wanted.is_config:
+                return self._config(blob)
+            return root_body if blob is root else self._source.manifest(blob.digest)[0]
+
+        return image_choice.run(
+            image_choice.choose(root, str(self._name), self._request.platform), read
+        )
+
     def _resolve(self) -> tuple[Descriptor, bytes]:
         body, media_type = self._source.manifest(self._name.selector)
         digest = self._name.digest or _digest_of(body)
-        if media_type not in images.INDEX_TYPES | images.MANIFEST_TYPES:
-            raise DriverError(
-                f"{self._name} is no image that can be run",
-                details=f"its manifest is {media_type[:100]!r}",
-                resolution="push it again with a current docker, podman or buildah",
-                code=Code.UNSUPPORTED,
-            )
         return Descriptor(media_type=media_type, digest=digest, size=len(body)), body
 
-    def _choose(self, root: Descriptor, body: bytes) -> tuple[Descriptor, bytes]:
-        """This platform's manifest; the root itself where there is only one."""
-        if root.media_type in images.MANIFEST_TYPES:
-            return root, body
-        chosen = images.choose_manifest(body, str(self._name), self._request.platform)
-        body, _ = self._source.manifest(chosen.digest)
-        return Descriptor(media_type=chosen.media_type, digest=chosen.digest, size=len(body)), body
-
     def _check_layers(self, manifest: Manifest) -> None:
-        if not manifest.layers:
+        """Refuses what cannot be unpacked before the first layer is fetched."""
+        kinds = [self._checked(layer) for layer in manifest.layers]
+        if self._request.archive is not None:
+            # A file of a directory may be sparse: terabytes that cost who made it nothing.
+            check_total(sum(layer.size for layer in manifest.layers))
+        if any(kind.compression == "zstd" for kind in kinds):
+            said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
+            abilities.need(abilities.ZSTD, said.version, f"the image {self._name}")
+        for layer, kind in zip(manifest.layers, kinds, strict=True):
+            if kind.foreign:
+                self._fetch_foreign(layer)
+
+    def _checked(self, layer: Descriptor) -> LayerType:
+        kind = layer_type(layer.media_type)
+        if kind is not None and kind.encrypted:
             raise DriverError(
-                f"{self._name} has no layers, so there is nothing in it to run",
+                f"{self._name} has encrypted layers, which this driver cannot decrypt",
+                details=f"{layer.media_type[:100]!r}",
+                resolution="push the image without encryption",
                 code=Code.UNSUPPORTED,
             )
-        for layer in manifest.layers:
-            if layer.media_type not in _APPLICABLE:
-                raise DriverError(
-                    f"{self._name} has a layer that cannot be unpacked",
-                    details=f"{layer.media_type[:100]!r}",
-                    resolution="build the image with gzip layers and without encryption",
-                    code=Code.UNSUPPORTED,
-                )
-            if layer.media_type.endswith("zstd"):
-                said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
-                abilities.need(abilities.ZSTD, said.version, f"the image {self._name}")
-            if layer.size > _MAX_LAYER_BYTES:
-                raise DriverError(
-                    f"{self._name} has a layer that no disk can hold",
-                    details=f"{layer.size} bytes"[:100],
-                    code=Code.CORRUPT,
-                )
+        if kind is None or kind.compression not in _COMPRESSIONS:
+            raise DriverError(
+                f"{self._name} has a layer that cannot be unpacked",
+                details=f"{layer.media_type[:100]!r}",
+                resolution="build the image with layers in gzip, zstd or plain tar",
+                code=Code.UNSUPPORTED,
+            )
+        if layer.size > _MAX_LAYER_BYTES:
+            raise DriverError(
+                f"{self._name} has a layer that no disk can hold",
+                details=f"{layer.size} bytes"[:100],
+                code=Code.CORRUPT,
+            )
+        return kind
 
     def _config(self, config: Descriptor) -> bytes:
-        if config.size > images.CONFIG_LIMIT_BYTES:
-            raise DriverError(f"the config of {self._name} is too large", code=Code.CORRUPT)
         self._fetch(config)
-        return self._store.read(config.digest, images.CONFIG_LIMIT_BYTES)
+        return self._store.read(config.digest, CONFIG_LIMIT_BYTES)
+
+    def _fetch_foreign(self, layer: Descriptor) -> None:
+        """Fetches a layer that registries need not have; nothing else is fetched before."""
+        try:
+            self._fetch(layer)
+        except DriverError as error:
+            if error.code is not Code.NOT_FOUND:
+                raise
+            where = "only at the URLs in its manifest" if layer.has_urls else "nowhere"
+            raise DriverError(
+                f"{self._name} has a foreign layer that is {where}",
+                details=f"{layer.media_type[:100]!r} {layer.digest}: {error}"[:500],
+                resolution="push the image with its foreign layers (docker's daemon.json:"
+                ' "allow-nondistributable-artifacts"), for this driver fetches from the image\'s'
+                " registry only",
+                code=Code.UNSUPPORTED,
+            ) from error
 
     def _layers(self, manifest: Manifest, diff_ids: tuple[str, ...]) -> str:
         """Downloads in parallel, unpacks in order as they come."""
@@ -253,16 +275,16 @@ class Pull:
         host = self._name.registry
         return {f"containerd.io/distribution.source.{host}": self._name.repository}
 
-    def _keep_manifest(self, target: Descriptor, body: bytes, manifest: Manifest) -> None:
+    def _keep_manifest(self, target: Document, manifest: Manifest) -> None:
         labels = {"containerd.io/gc.ref.content.config": manifest.config.digest}
         for index, layer in enumerate(manifest.layers):
             labels[f"containerd.io/gc.ref.content.l.{index}"] = layer.digest
-        self._put(target, body, labels)
+        self._put(target.blob, target.body, labels)
 
-    def _keep_index(self, root: Descriptor, body: bytes, target: Descriptor) -> None:
+    def _keep_index(self, index: Document, child: Descriptor) -> None:
         # Named by digest: a number may be another platform's, which somebody else has fetched.
-        name = target.digest.partition(":")[2][:12]
-        self._put(root, body, {f"containerd.io/gc.ref.content.m.{name}": target.digest})
+        name = child.digest.partition(":")[2][:12]
+        self._put(index.blob, index.body, {f"containerd.io/gc.ref.content.m.{name}": child.digest})
 
     def _put(self, blob: Descriptor, body: bytes, labels: dict[str, str]) -> None:
         self._store.write(blob, chunks_of(body), {**self._origin(), **labels}, lambda _: None)

@@ -18,7 +18,8 @@ _DOMAIN = re.compile(
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-_ID = re.compile(r"[0-9a-f]{64}")
+# Whole as `docker inspect` prints it, short as `docker images` does.
+_ID = re.compile(r"(sha256|sha384|sha512):[0-9a-f]+|[0-9a-f]{12,64}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +49,8 @@ def parse(text: str) -> Reference:
     Raises:
         DriverError: code INVALID, with what is wrong.
     """
+    if _ID.fullmatch(text):
+        raise _image_id(text)
     rest, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise _invalid(text, f"{digest[:80]!r} is no sha256 or sha512 digest")
@@ -56,8 +59,6 @@ def parse(text: str) -> Reference:
     name = f"{head}{slash}{last}"
     if colon and not _TAG.fullmatch(tag):
         raise _invalid(text, f"{tag[:80]!r} is no tag")
-    if _ID.fullmatch(text):
-        raise _invalid(text, "64 hexadecimal digits are an image's id and not a name")
     registry, repository = _split(name)
     if len(registry) > _MAX_NAME or not _DOMAIN.fullmatch(registry):
         raise _invalid(text, f"{registry[:80]!r} is no registry host")
@@ -87,6 +88,16 @@ def _split(name: str) -> tuple[str, str]:
     if registry == DEFAULT_REGISTRY and "/" not in repository:
         repository = f"library/{repository}"
     return registry, repository
+
+
+def _image_id(text: str) -> DriverError:
+    return DriverError(
+        f"image {text[:200]!r} is not an image reference",
+        details="it is an image's id, which names no registry to pull from",
+        resolution="write the image's name as registry/name:tag or registry/name@sha256:…;"
+        " `ctr images list` and `docker images --digests` show it",
+        code=Code.INVALID,
+    )
 
 
 def _invalid(text: str, why: str) -> DriverError:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
-from containerd import images, registry_errors
+from containerd import manifests, registry_errors
 from containerd.registry_auth import Authorizer, is_loopback, same_place, web_address
 from containerd.registry_hosts import HUB_HOST, Endpoint, endpoint_of
 from containerd.registry_http import CHUNK_BYTES, Access, Answer, Transport
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from containerd.reference import Reference
 
 _MAX_REDIRECTS = 5
-_ACCEPT = ", ".join(sorted(images.INDEX_TYPES | images.MANIFEST_TYPES))
+# Anything, last: an old schema or an artifact is refused by its own name, not by the registry's.
+_ACCEPT = ", ".join([*sorted(manifests.INDEX_TYPES | manifests.MANIFEST_TYPES), "*/*"])
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK, _PARTIAL, _UNAUTHORIZED, _NO_SUCH_RANGE = 200, 206, 401, 416
 # What storage answers to a signed URL that is too old, or that its clock does not like.
@@ -81,7 +82,7 @@ class Registry:
         return found if answer.status == _OK and _DIGEST.fullmatch(found) else ""
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """A manifest or index and its media type; a digest selector is verified.
+        """A manifest or index and its Content-Type as sent; a digest selector is verified.
 
         Raises:
             DriverError: DENIED, NOT_FOUND, CORRUPT or UNAVAILABLE.
@@ -90,13 +91,13 @@ class Registry:
         try:
             if answer.status != _OK:
                 raise self._refused(answer, f"manifest {selector}")
-            body = self._http.read_limited(answer, images.MANIFEST_LIMIT_BYTES)
-            media_type = answer.header("Content-Type").partition(";")[0].strip()
+            body = self._http.read_limited(answer, manifests.DOCUMENT_LIMIT_BYTES)
+            media_type = answer.header("Content-Type")
         finally:
             answer.close()
         if ":" in selector:
             verify(body, selector, self.name)
-        return body, media_type or guess_type(body)
+        return body, media_type
 
     def blob(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]:
         """The bytes of a blob from `start` to `size`; the digest is containerd's to check.
@@ -276,15 +277,6 @@ def verify(body: bytes, digest: str, registry: str) -> None:
             resolution="do not trust this registry or what lies between",
             code=Code.CORRUPT,
         )
-
-
-def guess_type(body: bytes) -> str:
-    """The media type of a document that nobody named."""
-    return (
-        "application/vnd.oci.image.index.v1+json"
-        if b'"manifests"' in body
-        else "application/vnd.oci.image.manifest.v1+json"
-    )
 
 
 def _begins_at(answer: Answer, start: int, size: int) -> bool:

@@ -21,7 +21,7 @@ from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from containerd.devices import DeviceNode
-    from containerd.images import ImageConfig
+    from containerd.image_config import ImageConfig
     from containerd.mounts import MountPoint
     from containerd.rootfs_users import ResolvedUser
 

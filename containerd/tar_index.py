@@ -15,6 +15,10 @@ from proto.errors import Code, DriverError
 
 _BLOCK = 512
 _MAX_MEMBERS = 65536
+# Directories, and headers that complete the next one, are no members and cost time all the same.
+_MAX_HEADERS = 4 * _MAX_MEMBERS
+_MAX_EXTRA_HEADERS = 8
+_LENGTH_DIGITS = 6
 _MAX_EXTRA_BYTES = 64 * 1024
 # All names are held in memory, and a few KiB of gzip unpack to gigabytes of them.
 _MAX_NAMES_CHARACTERS = 16 * 1024 * 1024
@@ -22,6 +26,10 @@ MAX_ARCHIVE_BYTES = 64 * 1024**3
 _REGULAR = frozenset({b"0", b"\0", b"7"})
 _HARD_LINK, _LINK, _DIRECTORY = b"1", b"2", b"5"
 _PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK = b"x", b"g", b"L", b"K"
+_EXTRA = frozenset({_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK})
+# Nothing else of a header is read, so nothing else is kept.
+_KEPT_KEYS = frozenset({b"path", b"linkpath", b"size"})
+_SPARSE = "GNU.sparse"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +58,15 @@ class TarIndex:
         self._position = 0
         self._names_characters = 0
         extra: dict[str, str] = {}
+        headers = extra_headers = 0
         while (header := self._header()) is not None:
             tick()
-            if len(self._members) >= _MAX_MEMBERS:
+            headers += 1
+            extra_headers = extra_headers + 1 if header[156:157] in _EXTRA else 0
+            if len(self._members) >= _MAX_MEMBERS or headers > _MAX_HEADERS:
                 raise refused(f"it has over {_MAX_MEMBERS} members")
+            if extra_headers > _MAX_EXTRA_HEADERS:
+                raise refused(f"a member in it has over {_MAX_EXTRA_HEADERS} headers")
             extra = self._take(header, extra)
 
     def find(self, name: str) -> Member | None:
@@ -64,10 +77,6 @@ class TarIndex:
             if member is None or member.link:
                 raise refused(f"the link {name[:128]!r} leads to no file in it")
         return member
-
-    def names(self) -> tuple[str, ...]:
-        """Every name, in the tar's order."""
-        return tuple(self._members)
 
     def _header(self) -> bytes | None:
         block = self._file.read(_BLOCK)
@@ -84,7 +93,7 @@ class TarIndex:
         """One member; returns what the next one's header is to be completed with."""
         kind = header[156:157]
         size = _number(header[124:136])
-        if kind in {_PAX, _PAX_GLOBAL, _LONG_NAME, _LONG_LINK}:
+        if kind in _EXTRA:
             body = self._body(size)
             if kind == _PAX_GLOBAL:
                 return extra
@@ -101,7 +110,7 @@ class TarIndex:
             return {}
         if kind == _DIRECTORY:
             return {}
-        if kind not in _REGULAR or any(key.startswith("GNU.sparse") for key in extra):
+        if kind not in _REGULAR or _SPARSE in extra:
             raise refused(f"{name[:128]!r} is no plain file")
         self._keep(name, Member(offset=self._position, size=size))
         self._skip(size)
@@ -138,6 +147,16 @@ class TarIndex:
             raise refused(f"it is larger than {MAX_ARCHIVE_BYTES >> 30} GiB")
         self._position = end
         self._file.seek(end)
+
+
+def check_total(size: int) -> None:
+    """Refuses an image whose layers are larger than an archive may be.
+
+    Raises:
+        DriverError: code CORRUPT.
+    """
+    if size > MAX_ARCHIVE_BYTES:
+        raise refused(f"its layers are larger than {MAX_ARCHIVE_BYTES >> 30} GiB together")
 
 
 def refused(why: str) -> DriverError:
@@ -182,15 +201,21 @@ def _text(field: bytes) -> str:
 
 
 def _pax(body: bytes) -> dict[str, str]:
-    """Records: a length, a blank, `KEY=VALUE` and a newline."""
+    """Records: a length, a blank, `KEY=VALUE` and a newline. Returns what is read of them."""
     found: dict[str, str] = {}
-    while body:
-        digits, space, _ = body.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 7 else 0  # noqa: PLR2004
-        record = body[len(digits) + 1 : length - 1]
-        key, equals, value = record.partition(b"=")
-        if not space or not equals or length > len(body) or body[length - 1 : length] != b"\n":
+    start = 0
+    while start < len(body):
+        space = body.find(b" ", start, start + _LENGTH_DIGITS + 1)
+        digits = body[start:space] if space > start else b""
+        end = start + int(digits) if digits.isdigit() else 0
+        if not space < end <= len(body) or body[end - 1 : end] != b"\n":
             raise refused("a header in it cannot be read")
-        found[key.decode(errors="replace")] = value.decode(errors="surrogateescape")
-        body = body[length:]
+        key, equals, value = body[space + 1 : end - 1].partition(b"=")
+        if not equals:
+            raise refused("a header in it cannot be read")
+        if key in _KEPT_KEYS:
+            found[key.decode()] = value.decode(errors="surrogateescape")
+        elif key.startswith(_SPARSE.encode()):
+            found[_SPARSE] = ""
+        start = end
     return found

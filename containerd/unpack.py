@@ -15,12 +15,15 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from containerd.images import Descriptor
+    from containerd.manifests import Descriptor
 
 _CALL_S = 30.0
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
 # Applying a layer is as long as its files are many; the pull's own time limit bounds it.
 _APPLY_S = 3600.0
+# For this type containerd of every release looks at the bytes for the compression. It does not
+# know each type of each tool, and tools write types that do not fit.
+_ANY_COMPRESSION = "application/vnd.docker.image.rootfs.diff.tar"
 
 
 class Unpacker:
@@ -94,7 +97,7 @@ class Unpacker:
         try:
             request = diff_pb2.ApplyRequest(
                 diff=types_pb2.Descriptor(
-                    media_type=layer.media_type, digest=layer.digest, size=layer.size
+                    media_type=_ANY_COMPRESSION, digest=layer.digest, size=layer.size
                 ),
                 mounts=mounts,
             )

@@ -5,14 +5,25 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from actors.image_wire import ImageReady
 from proto.errors import Code, DriverError
 from tests.support import images
-from tests.support.archives import docker_files, layout_files, tar_of, write_directory
+from tests.support.archives import (
+    File,
+    docker_files,
+    layout_files,
+    merged,
+    skopeo_directory,
+    tar_of,
+    write_directory,
+)
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
 from tests.support.image_store import Images
@@ -74,10 +85,9 @@ def test_an_archive_with_two_platforms_brings_this_machines(store: Images) -> No
 def test_a_layer_that_is_not_its_digest_is_refused(store: Images) -> None:
     layers = two_layers("swapped")
     image = images.build(layers)
-    other = gzip.compress(images.layer({"one": b"evil"}))
     files = dict(layout_files({"": image}))
     first = json.loads(image.body)["layers"][0]["digest"]
-    files[f"blobs/sha256/{first[7:]}"] = other
+    files[f"blobs/sha256/{first[7:]}"] = image.blobs[first][:-1] + b"\xff"
     (store.task_directory / "local/img.tar").write_bytes(tar_of(files.items()))
     with pytest.raises(DriverError, match="archive is refused") as caught:
         store.get("mine:1", load="img.tar")
@@ -102,6 +112,230 @@ def test_a_config_that_is_not_its_layers_is_refused(store: Images) -> None:
     (store.task_directory / "local/img.tar").write_bytes(tar_of(layout_files({"": swapped})))
     with pytest.raises(DriverError, match="is not what the image's config says"):
         store.get("mine:1", load="img.tar")
+
+
+OTHER = "riscv64" if images.host_architecture() != "riscv64" else "s390x"
+FULL, REF = "io.containerd.image.name", "org.opencontainers.image.ref.name"
+
+
+def loaded(store: Images, files: list[File], name: str = "mine:1") -> ImageReady:
+    """An archive's image of this name, or its only one."""
+    (store.task_directory / "local/img.tar").write_bytes(tar_of(files))
+    return store.get(name, load="img.tar")
+
+
+def with_index(files: list[File], body: bytes) -> list[File]:
+    """The same archive with another index.json."""
+    return [*((name, old) for name, old in files if name != "index.json"), ("index.json", body)]
+
+
+def entry_of(image: images.Image, **more: Any) -> dict[str, Any]:
+    """The descriptor of an image in index.json."""
+    found = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
+    return {**found, **more}
+
+
+def layout_of(*entries: dict[str, Any], of: list[images.Image]) -> list[File]:
+    """OCI's layout with the blobs of these images and these entries."""
+    files = layout_files({str(number): image for number, image in enumerate(of)})
+    return with_index(files, json.dumps({"manifests": list(entries)}).encode())
+
+
+@pytest.mark.parametrize(
+    "index",
+    [b"", b"null", b"{}", b'{"manifests": null}', b'{"schemaVersion": 2, "manifests": []}'],
+)
+def test_an_index_that_says_nothing_leaves_it_to_dockers_manifest(
+    store: Images, index: bytes
+) -> None:
+    """As some releases of `docker save` write it, for an image that was saved by its id."""
+    layers = two_layers(f"poor {index!r}")
+    files = [*docker_files(layers), ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
+    ready = loaded(store, with_index(files, index))
+    assert ready.config.diff_ids == tuple(images.digest_of(layer) for layer in layers)
+
+
+def test_an_index_that_lacks_the_image_leaves_it_to_dockers_manifest(store: Images) -> None:
+    layers = two_layers("lacks")
+    other, gone = images.build(two_layers("other")), images.build(two_layers("gone"))
+    wanted = tuple(images.digest_of(layer) for layer in layers)
+    for entries, of in (
+        # It names another image, names none, or what it names was not saved.
+        ([entry_of(other, annotations={FULL: "docker.io/library/other:1"})], [other]),
+        ([entry_of(other), entry_of(gone)], [other, gone]),
+        ([entry_of(gone, annotations={FULL: "docker.io/library/mine:1"})], []),
+    ):
+        files = [*layout_of(*entries, of=of), *docker_files(layers, ["mine:1"])]
+        assert loaded(store, files).config.diff_ids == wanted
+
+
+@pytest.mark.parametrize("last", ["own", "other"])
+@pytest.mark.parametrize("form", ["docker", "oci", "platforms", "unnamed"])
+@pytest.mark.parametrize("name", ["mine:1", "another:2"])
+def test_of_two_entries_of_one_name_this_machines_is_taken(
+    store: Images, form: str, last: str, name: str
+) -> None:
+    named = {"own": images.host_architecture(), "other": OTHER}
+    order = [last, next(one for one in named if one != last)][::-1]
+    salt = f"{form} {last} {name}"
+    if form == "docker":
+        files = merged(
+            *(
+                docker_files(two_layers(f"{one}{salt}"), ["mine:1"], {"Cmd": [one]}, named[one])
+                for one in order
+            )
+        )
+    else:
+        built = {
+            one: images.build(two_layers(f"{one}{salt}"), {"Cmd": [one]}, named[one])
+            for one in order
+        }
+        notes = {} if form == "unnamed" else {"annotations": {REF: "mine:1"}}
+        said = {
+            one: {"platform": {"os": "linux", "architecture": named[one]}} if form != "oci" else {}
+            for one in order
+        }
+        entries = [entry_of(built[one], **notes, **said[one]) for one in order]
+        files = layout_of(*entries, of=[*built.values()])
+    ready = loaded(store, files, name)
+    assert ready.config.cmd == ("own",)
+    assert store.get(name, load="img.tar") == ready
+
+
+def test_of_two_images_that_share_a_tag_the_named_one_is_taken(store: Images) -> None:
+    built = {name: images.build(two_layers(name), {"Cmd": [name]}) for name in ("one", "two")}
+    entries = [
+        entry_of(image, annotations={FULL: f"docker.io/library/{name}:1", REF: "1"})
+        for name, image in built.items()
+    ]
+    files = layout_of(*entries, of=[*built.values()])
+    for name in built:
+        assert loaded(store, files, f"{name}:1").config.cmd == (name,)
+    with pytest.raises(DriverError, match="has 2 images, and none of them is") as caught:
+        loaded(store, files, "three:1")
+    assert "docker.io/library/one:1, docker.io/library/two:1" in caught.value.details
+
+
+def test_a_bare_tag_of_a_layout_is_a_name(store: Images) -> None:
+    """As umoci and skopeo write it."""
+    built = {tag: images.build(two_layers(tag), {"Cmd": [tag]}) for tag in ("v1", "v2")}
+    files = layout_files(built)
+    for tag in built:
+        assert loaded(store, files, f"registry.example/mine:{tag}").config.cmd == (tag,)
+
+
+def test_an_image_with_two_tags_is_one_image(store: Images) -> None:
+    image = images.build(two_layers("two tags"))
+    entries = [entry_of(image, annotations={FULL: f"docker.io/library/mine:{tag}"}) for tag in "12"]
+    assert loaded(store, layout_of(*entries, of=[image]), "any:5").digest == image.digest
+
+
+def test_statements_and_signatures_beside_an_image_are_not_counted(store: Images) -> None:
+    """As buildkit's `oci` exporter, cosign and oras write them."""
+    image = images.build(two_layers("signed"))
+    unknown = {"os": "unknown", "architecture": "unknown"}
+    entries = [
+        entry_of(images.build(two_layers("statement")), platform=unknown),
+        entry_of(image, platform={"os": "linux", "architecture": images.host_architecture()}),
+        entry_of(images.build(two_layers("sbom")), artifactType="application/spdx+json"),
+        {"mediaType": "application/xml", "digest": images.digest_of(b""), "size": 0},
+    ]
+    assert loaded(store, layout_of(*entries, of=[image])).config.diff_ids == (
+        *(images.digest_of(layer) for layer in two_layers("signed")),
+    )
+
+
+def test_an_index_in_an_index_of_an_archive_is_descended(store: Images) -> None:
+    """As buildkit writes images with statements, and with platforms that were not saved."""
+    image, gone = images.build(two_layers("nested"), {"Cmd": ["nested"]}), images.build([b"x"])
+    own = images.host_architecture()
+    middle = images.index({own: gone, OTHER: gone})
+    del middle.manifests[gone.digest]
+    inner = images.index({own: image})
+    entries = [entry_of(middle), entry_of(inner)]
+    outer = images.Image(json.dumps({"manifests": entries}).encode(), images.INDEX)
+    outer.manifests = {**inner.manifests, middle.digest: middle.body, inner.digest: inner.body}
+    outer.blobs = inner.blobs
+    files = layout_files({"docker.io/library/mine:1": outer})
+    assert loaded(store, files).config.cmd == ("nested",)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("platforms", [True, False])
+def test_skopeos_directory_is_loaded(store: Images, *, packed: bool, platforms: bool) -> None:
+    """As `podman save --format docker-dir` writes it too."""
+    salt = f"dir {packed} {platforms}"
+    image = images.build(two_layers(salt))
+    whole = images.index({images.host_architecture(): image}) if platforms else image
+    if packed:
+        assert loaded(store, skopeo_directory(whole)).digest == whole.digest
+    else:
+        write_directory(store.task_directory / "local/img", skopeo_directory(whole))
+        assert store.get("mine:1", load="img").digest == whole.digest
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_what_containerd_exports_is_loaded(
+    store: Images, containerd: ContainerdDaemon, registry: Registry, *, named: bool
+) -> None:
+    """By `ctr images export`, which is `nerdctl save`."""
+    own, other = (
+        images.build(two_layers(f"{name} {named}"), {"Cmd": [name]}, architecture)
+        for name, architecture in (("own", images.host_architecture()), ("other", OTHER))
+    )
+    whole = images.index({OTHER: other, images.host_architecture(): own})
+    name = images.push(registry.host, "exported", f"{named}".lower(), whole)
+    store.get(name)
+    path = store.task_directory / "local/img.tar"
+    containerd.ctr("images", "export", str(path), name)
+    containerd.ctr("images", "rm", "--sync", name)
+    assert store.get(name if named else "mine:1", load="img.tar").config.cmd == ("own",)
+
+
+def test_an_archive_of_files_says_what_to_use(store: Images) -> None:
+    with pytest.raises(DriverError, match="archive is refused") as caught:
+        loaded(store, [("etc/passwd", b""), ("bin/sh", b"")])
+    assert "`docker export`" in caught.value.details
+    assert "docker save" in caught.value.resolution
+
+
+SPARSE = 1 << 43  # what a file system here holds of a file, and no test's disk
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("form", ["oci", "lie", "docker"])
+def test_w8_a_file_that_is_longer_than_its_manifest_says_is_refused_at_once(
+    store: Images, containerd: ContainerdDaemon, form: str
+) -> None:
+    """A sparse file of terabytes costs who made it nothing, and would fill containerd's disk."""
+    root = store.task_directory / "local/img"
+    layers = two_layers(f"sparse {form}")
+    if form == "docker":
+        files = docker_files(layers)
+        place = json.loads(dict(files)["manifest.json"])[0]["Layers"][0]
+    else:
+        image = images.build(layers)
+        manifest = json.loads(image.body)
+        place = f"blobs/sha256/{manifest['layers'][0]['digest'][7:]}"
+        if form == "lie":
+            manifest["layers"][0]["size"] = SPARSE
+            image = images.Image(json.dumps(manifest).encode(), image.media_type, image.blobs)
+        files = layout_files({"": image})
+    write_directory(root, files)
+    os.truncate(root / place, SPARSE)
+    before = stored(containerd)
+    with pytest.raises(DriverError, match="archive is refused") as caught:
+        store.get("mine:1", load="img")
+    assert not caught.value.recoverable
+    assert "bytes, and its manifest says" in str(caught.value) or "64 GiB" in str(caught.value)
+    assert stored(containerd) - before < 64 * 1024 * 1024
+    assert "nomad-driver" not in containerd.ctr("content", "active")
+
+
+def stored(containerd: ContainerdDaemon) -> int:
+    """Bytes on the disk of containerd's content store, half-written ones too."""
+    files = (containerd.base / "root/io.containerd.content.v1.content").rglob("*")
+    return sum(path.lstat().st_blocks * 512 for path in files if path.is_file())
 
 
 def test_an_archive_never_answers_for_a_registrys_name(store: Images, registry: Registry) -> None:

@@ -18,7 +18,8 @@ import pytest
 from containerd import rpc
 from containerd.client import Containerd
 from containerd.content import ContentStore
-from containerd.images import Descriptor, load
+from containerd.images import load
+from containerd.manifests import Descriptor
 from containerd.records import ContainerRecord, Mount, Status
 from proto.errors import Code, DriverError
 from tests.support.containerd_daemon import ContainerdDaemon

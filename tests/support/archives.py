@@ -29,11 +29,12 @@ def docker_files(
     layers: Sequence[bytes],
     tags: Sequence[str] = ("demo:1",),
     config: Mapping[str, Any] | None = None,
+    architecture: str = "",
 ) -> list[File]:
     """The files of `docker save` for one image; layers are uncompressed."""
     document = json.dumps(
         {
-            "architecture": host_architecture(),
+            "architecture": architecture or host_architecture(),
             "os": "linux",
             "config": dict(config or {}),
             "rootfs": {"type": "layers", "diff_ids": [digest_of(layer) for layer in layers]},
@@ -67,6 +68,27 @@ def layout_files(images: Mapping[str, Image]) -> list[File]:
         )
     index = {"schemaVersion": 2, "manifests": entries}
     return [*files, ("index.json", json.dumps(index).encode())]
+
+
+def merged(*archives: Iterable[File]) -> list[File]:
+    """The files of several archives of docker in one, with one manifest.json."""
+    files: dict[str, bytes] = {}
+    listed: list[Any] = []
+    for archive in archives:
+        for name, body in archive:
+            if name == "manifest.json":
+                listed += json.loads(body)
+            else:
+                files[name] = body
+    return [*files.items(), ("manifest.json", json.dumps(listed).encode())]
+
+
+def skopeo_directory(image: Image) -> list[File]:
+    """The files of `skopeo copy … dir:DIR` and `podman save --format docker-dir`."""
+    blobs = [(digest[7:], body) for digest, body in image.blobs.items()]
+    instances = [(f"{one[7:]}.manifest.json", body) for one, body in image.manifests.items()]
+    version = ("version", b"Directory Transport Version: 1.1\n")
+    return [*blobs, *instances, version, ("manifest.json", image.body)]
 
 
 def write_directory(root: Path, files: Iterable[File]) -> None:

@@ -20,7 +20,7 @@ from actors.image_wire import ImageReady
 from actors.nomad_types import DeviceConfig, MountConfig, Resources, TaskConfig
 from actors.settings import DriverSettings
 from containerd import rootfs_users, security, spec
-from containerd.images import ImageConfig
+from containerd.image_config import ImageConfig
 from containerd.rootfs_users import Accounts
 from plugin import options
 from plugin.option import Option

@@ -15,7 +15,7 @@ from actors.image_actor import ImageActor
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage, Retire
 from actors.settings import Auth
-from containerd.images import ImageConfig
+from containerd.image_config import ImageConfig
 from containerd.pull_wire import Archive
 from proto.errors import Code, DriverError
 from tests.support.waiting import until

@@ -9,6 +9,7 @@ import json
 import os
 import tarfile
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_archive, images, tar_index
+from containerd import image_archive, manifests, tar_index
 from containerd.image_archive import ArchiveSource
 from containerd.pull_wire import Archive
 from containerd.reference import parse
@@ -58,11 +59,18 @@ def put(directory: Path, body: bytes) -> Path:
     return directory
 
 
+def manifest_of(source: ArchiveSource) -> manifests.Manifest:
+    """The manifest of an archive's only platform."""
+    body, kind = source.manifest("1")
+    document = manifests.read(body, kind, "demo")
+    assert isinstance(document, manifests.Manifest)
+    assert document.media_type == MANIFEST
+    return document
+
+
 def blobs(source: ArchiveSource) -> list[bytes]:
     """Every layer, after its manifest and config were found right."""
-    body, kind = source.manifest("1")
-    assert kind == MANIFEST
-    manifest = images.parse_manifest(body, "demo")
+    manifest = manifest_of(source)
     wanted = (manifest.config, *manifest.layers)
     found = [b"".join(source.tries(blob.digest, blob.size)[0]()) for blob in wanted]
     assert [digest_of(one) for one in found] == [blob.digest for blob in wanted]
@@ -114,8 +122,7 @@ def test_compressed_layers_of_a_docker_archive_keep_their_compression(tmp_path: 
     ]
     source = opened(put(tmp_path, tar_of(packed)))
     assert [gzip.decompress(one) for one in blobs(source)] == [*LAYERS]
-    body, _ = source.manifest("1")
-    assert images.parse_manifest(body, "demo").layers[0].media_type.endswith("tar+gzip")
+    assert manifest_of(source).layers[0].media_type.endswith("tar+gzip")
 
 
 def test_a_layer_may_be_a_link_to_another_one(tmp_path: Path) -> None:
@@ -157,7 +164,7 @@ def test_an_index_in_an_archive_is_an_index(tmp_path: Path) -> None:
     whole = index({"amd64": build([LAYERS[0]], architecture="amd64"), "arm64": build([LAYERS[1]])})
     put(tmp_path, tar_of(layout_files({"": whole})))
     body, kind = opened(tmp_path).manifest("1")
-    assert kind in images.INDEX_TYPES
+    assert kind in manifests.INDEX_TYPES
     assert body == whole.body
 
 
@@ -257,6 +264,55 @@ def test_members_without_end_are_refused(tmp_path: Path) -> None:
     refused(lambda: opened(put(tmp_path, gzip.compress(header + many, 1))), "over 65536 members")
 
 
+def extra(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A header that completes the next one."""
+    info = device("x", kind)
+    info.size = len(body)
+    return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % 512)
+
+
+def records(count: int) -> bytes:
+    """The body of a pax header: records that no two headers have."""
+    lines = (f"k{os.urandom(6).hex()}=v".encode() for _ in range(count))
+    return b"".join(b"%d %s\n" % (len(line) + 4, line) for line in lines)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_w9_headers_without_a_member_are_counted(tmp_path: Path, kind: bytes) -> None:
+    """Each would be read, and what it says kept."""
+    body = extra(records(2500), kind) * 100
+    packed = gzip.compress(body + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT), 1)
+    refused(lambda: opened(put(tmp_path, packed)), "a member in it has over 8 headers")
+
+
+def test_w9_what_nobody_reads_of_a_header_is_not_kept(tmp_path: Path) -> None:
+    """A member with many records costs no more memory than one with few."""
+    files = tar_of(docker_files(LAYERS))
+    member = extra(records(2500)) + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT)
+    put(tmp_path, gzip.compress(member * 200 + files, 1))
+    tracemalloc.start()
+    try:
+        opened(tmp_path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 8 * 1024 * 1024
+
+
+def test_directories_without_end_are_refused(tmp_path: Path) -> None:
+    header = device("d", tarfile.DIRTYPE).tobuf(tarfile.GNU_FORMAT)
+    packed = gzip.compress(header * 300_000, 1)
+    refused(lambda: opened(put(tmp_path, packed)), "it has over 65536 members")
+
+
+@pytest.mark.parametrize(
+    "body", [b"5 a=\n9", b"99 a=b\n", b"5 ab\n", b"a=b\n", b"0 a=b\n", b"-5 a=b\n", b"6 a=b\nx"]
+)
+def test_a_pax_header_that_cannot_be_read_is_refused(tmp_path: Path, body: bytes) -> None:
+    packed = extra(body) + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT) + bytes(1024)
+    refused(lambda: opened(put(tmp_path, packed)), "a header in it cannot be read")
+
+
 def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
     def member(number: int) -> bytes:
         name = f"{number:08}".encode() + b"n" * 60_000
@@ -288,7 +344,8 @@ def test_a_document_that_is_too_large_is_refused(tmp_path: Path, name: str) -> N
         ([], "neither index.json nor manifest.json"),
         ([("manifest.json", b"{")], "manifest.json is not JSON"),
         ([("manifest.json", b"[" * 100_000)], "manifest.json is not JSON"),
-        ([("manifest.json", b"{}")], "has 0 images"),
+        ([("manifest.json", b"[]")], "has 0 images"),
+        ([("index.json", b"null")], "neither index.json nor manifest.json"),
         ([("manifest.json", b"[5]")], "has 0 images"),
         ([("manifest.json", b"[{}]")], "it has no 'no config'"),
         ([("manifest.json", b'[{"Config": "c"}]')], "it has no 'c'"),

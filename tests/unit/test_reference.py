@@ -102,7 +102,6 @@ def test_the_selector_is_the_digest_before_the_tag() -> None:
         ("https://quay.io/etcd", "'https:' is no registry host"),
         ("[::1/etcd", "'[::1' is no registry host"),
         ("[::g]:5000/etcd", "'[::g]:5000' is no registry host"),
-        (HEX * 4, "an image's id"),
     ],
 )
 def test_a_bad_reference_is_refused_with_what_is_wrong(text: str, why: str) -> None:
@@ -113,6 +112,34 @@ def test_a_bad_reference_is_refused_with_what_is_wrong(text: str, why: str) -> N
     assert refused.value.brief == f"image {text[:200]!r} is not an image reference"
     assert why in refused.value.details
     assert "registry/name:tag" in refused.value.resolution
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEX * 4,
+        HEX[:12],
+        f"{HEX}{HEX}",
+        DIGEST,
+        LONG_DIGEST,
+        "sha256:ab12",
+        f"SHA256:{HEX.upper() * 4}",
+        f"sha256:{HEX[:12]}",
+    ],
+)
+def test_an_images_id_is_no_reference(text: str) -> None:
+    with pytest.raises(DriverError) as refused:
+        reference.parse(text)
+    assert refused.value.code is Code.INVALID
+    assert "it is an image's id, which names no registry" in refused.value.details
+    assert "registry/name:tag" in refused.value.resolution
+
+
+@pytest.mark.parametrize(
+    "text", ["sha256", "deadbeef", "decade", "me/sha256:1", f"me/{HEX}", "sha256:latest"]
+)
+def test_names_that_look_a_little_like_an_id_are_names(text: str) -> None:
+    assert reference.parse(text).registry == "docker.io"
 
 
 _WORDS = st.text(string.ascii_lowercase + string.digits, min_size=1, max_size=10)

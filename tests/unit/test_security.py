@@ -13,7 +13,7 @@ from actors import plan
 from actors.settings import DriverSettings, TaskOptions
 from containerd import capabilities, security, spec
 from containerd.devices import DeviceNode
-from containerd.images import ImageConfig
+from containerd.image_config import ImageConfig
 from containerd.rootfs_users import ResolvedUser
 from containerd.seccomp_default import DEFAULT_PROFILE
 from containerd.security import Host, Security, Wish

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from containerd import spec
-from containerd.images import ImageConfig
+from containerd.image_config import ImageConfig
 from containerd.rootfs_users import ResolvedUser
 from proto.errors import Code, DriverError
 
