@@ -215,6 +215,13 @@ class LogChanged:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessesKilled:
+    """The worker reports how many processes the kernel has killed for want of memory so far."""
+
+    kills: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
     """The control connection of `link` ended."""
 
@@ -258,6 +265,7 @@ TaskMessage = (
     | Exited
     | Drained
     | LogChanged
+    | ProcessesKilled
     | WorkerLost
     | WorkerRestored
     | StopDeadline

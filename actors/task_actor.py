@@ -31,6 +31,7 @@ from actors.messages import (
     Inspect,
     Locate,
     LogChanged,
+    ProcessesKilled,
     Publish,
     Recover,
     Signal,
@@ -94,6 +95,7 @@ class TaskActor(pykka.ThreadingActor):
         self._drained = False
         self._recovers = False
         self._restored = -_STEADY_S
+        self._kills_told = 0
         self._begin: concurrent.futures.Future[Any] | None = None
         self._begin_reply: Reply[StartedTask] | Reply[None] | None = None
         self._waiters: list[Reply[ExitResult]] = []
@@ -137,6 +139,8 @@ class TaskActor(pykka.ThreadingActor):
                 self._drained_now(complete=complete)
             case LogChanged(state=state):
                 self._log_changed(state)
+            case ProcessesKilled(kills=kills):
+                self._tell_kills(kills, "The task goes on")
             case Destroy():
                 self._destroy(message)
             case Destroyed(error=error):
@@ -244,6 +248,8 @@ class TaskActor(pykka.ThreadingActor):
                     tell(ref, Drained(complete=frame.get("complete") is True))
                 case {"event": "log"}:
                     tell(ref, LogChanged(state=LogState.from_wire(frame)))
+                case {"event": wire.OOM, "kills": int(kills)}:
+                    tell(ref, ProcessesKilled(kills=kills))
 
         self._services.loop.call_soon_threadsafe(link.listen, heard)
 
@@ -275,12 +281,22 @@ class TaskActor(pykka.ThreadingActor):
             self._publish(f"Container lost: {result.error}")
         elif result.oom_killed:
             self._publish("The kernel killed the task: out of memory")
+        else:
+            self._tell_kills(self._exit.oom_kills, f"The task ended with code {result.exit_code}")
         for waiter in self._waiters:
             waiter.answer(result)
         self._waiters.clear()
         for stopper in self._stoppers:
             stopper.answer(None)
         self._stoppers.clear()
+
+    def _tell_kills(self, kills: int, end: str) -> None:
+        if kills > self._kills_told:
+            self._kills_told = kills
+            self._publish(
+                f"The kernel killed processes of the task, {kills} so far: out of memory. {end};"
+                " give it more (resources.memory), or have it use less"
+            )
 
     def _drained_now(self, *, complete: bool) -> None:
         self._drained = True

@@ -11,6 +11,7 @@ import os
 import time
 
 from workers import procfs
+from workers.loop import PRIORITY, READ
 from workers.wire import Sample
 
 TYPE_CHECKING = False
@@ -38,6 +39,7 @@ _V2_FILES = (
     "cpu.stat",
 )
 _V1_KILLS = "memory.oom_control"
+_V1_NOTICES = "cgroup.event_control"
 _V2_KILLS = "memory.events"
 
 Table = dict[bytes, int]
@@ -59,10 +61,15 @@ class Readings:
         self._paths = paths
         self._files: dict[str, int] = {}
         self._complete = False
+        self.oom_notice = -1
+        """Is ready for `oom_events` when there may be more kills; -1: the kernel does not tell."""
+        self.oom_events = PRIORITY if v2 else READ
         if v2:
             self._open("", _V2_KILLS)
+            self.oom_notice = self._files.get(_V2_KILLS, -1)
         else:
             self._open("memory", _V1_KILLS)
+            self._ask_for_notices()
 
     def sample(self) -> Sample:
         """One reading, now."""
@@ -78,9 +85,18 @@ class Readings:
         table = self._table(_V2_KILLS if self.v2 else _V1_KILLS)
         return table.get(b"oom_kill", 0)
 
+    def clear_notice(self) -> bool:
+        """Has the notice be of kills from now on; False where there will be none any more."""
+        if not self.v2 and self.oom_notice >= 0:
+            os.eventfd_read(self.oom_notice)
+        return bool(self._read(_V2_KILLS if self.v2 else _V1_KILLS))
+
     def close(self) -> None:
         """Gives the files back."""
         self._complete = True
+        if not self.v2 and self.oom_notice >= 0:
+            os.close(self.oom_notice)
+        self.oom_notice = -1
         for descriptor in self._files.values():
             os.close(descriptor)
         self._files.clear()
@@ -93,6 +109,23 @@ class Readings:
             self._files[name] = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return  # kernels differ in what they offer: that reading stays unknown
+
+    def _ask_for_notices(self) -> None:
+        kills = self._files.get(_V1_KILLS)
+        directory = self._paths.get("memory")
+        if kills is None:
+            return
+        notice = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        try:
+            control = os.open(f"{directory}/{_V1_NOTICES}", os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                os.write(control, f"{notice} {kills}".encode())
+            finally:
+                os.close(control)
+        except OSError:  # a read-only /sys, a kernel without them
+            os.close(notice)
+        else:
+            self.oom_notice = notice
 
     def _sample_v1(self) -> Sample:
         memory = self._table("memory.stat")

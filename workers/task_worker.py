@@ -47,6 +47,7 @@ class Worker:
     """
 
     _alone_until = 0.0
+    _oom_kills = 0
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.loop = Loop()
@@ -125,6 +126,7 @@ class Worker:
             case wire.HELLO:
                 connection.answer(request, self.hello())
                 self._tell_logs(connection)
+                self._tell_oom()
             case wire.WATCH:
                 self._serve_watch(connection, request)
             case wire.KILL:
@@ -155,7 +157,7 @@ class Worker:
         if self._exit is not None:
             seen(0, "stopped", None)
         elif self._watch is None:
-            self._watch = Watch(self.loop, target, self._on_exit)
+            self._watch = Watch(self.loop, target, self._on_oom, self._on_exit)
             self._watch.begin(seen)
         elif self._watch.target.container_id == target.container_id:
             self._watch.look(seen)
@@ -280,6 +282,20 @@ class Worker:
                 connection.stats_timer.cancel()
         self.listener.broadcast(_exit_event(record))
         self._drain.begin()
+
+    def _on_oom(self, kills: int) -> None:
+        self._oom_kills = kills
+        self._tell_oom()
+
+    def _tell_oom(self) -> None:
+        """Once to whoever knows of events; a plugin that was away hears of it by its hello."""
+        kills = self._oom_kills
+        if not kills:
+            return
+        for connection in self.listener.connections():
+            if connection.knows_logs:
+                connection.send({"event": wire.OOM, "kills": kills})
+                self._oom_kills = 0
 
     def _on_stall(self, path: str, buffer: LogBuffer) -> None:
         stream = "stdout" if path == self._spec.stdout else "stderr"

@@ -8,6 +8,7 @@ import time
 from proto.errors import Code, DriverError
 from workers import bare, cgroups, identity, procfs, ttrpc
 from workers.loop import READ
+from workers.oom import OomWatch
 from workers.shim import Shim
 from workers.wire import LOST_CODE, ExitRecord, Sample
 
@@ -24,6 +25,7 @@ _ORPHAN_S = 5.0
 """How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
 
 _KILLED_S = 5.0
+_KILLED_CODE = 128 + bare.SIGKILL
 _RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
 """A shim's words for a runtime that could not do what it was run for."""
 _AGAIN_S = 1.0
@@ -35,6 +37,8 @@ class Watch:
     Args:
         loop: the worker's loop.
         target: the shim.
+        on_oom: called with the number of the task's processes that the kernel has killed for want
+            of memory while the task goes on.
         on_exit: called once. Nothing is reported before the shim has answered State once: until
             then a failure is the answer of whoever asked for the watch.
 
@@ -43,7 +47,11 @@ class Watch:
     """
 
     def __init__(
-        self, loop: Loop, target: ShimTarget, on_exit: Callable[[ExitRecord], None]
+        self,
+        loop: Loop,
+        target: ShimTarget,
+        on_oom: Callable[[int], None],
+        on_exit: Callable[[ExitRecord], None],
     ) -> None:
         self.target = target
         self.seen = False
@@ -51,6 +59,9 @@ class Watch:
         self.readings: cgroups.Readings | None = None
         self._loop = loop
         self._on_exit = on_exit
+        self._on_oom = on_oom
+        self._oom: OomWatch | None = None
+        self._killed = False
         self._refused: DriverError | None = None
         self._pidfd = -1
         self._timer: Timer | None = None
@@ -70,6 +81,7 @@ class Watch:
         self, number: int, *, everyone: bool, done: Callable[[DriverError | None], None]
     ) -> None:
         """Has the shim's runtime signal the task: it alone knows for sure which processes."""
+        self._killed |= number == bare.SIGKILL
 
         def answered(_: bytes, error: DriverError | None) -> None:
             done(None if error is not None and self._signal(number, error) else error)
@@ -94,6 +106,8 @@ class Watch:
 
     def sample(self) -> Sample:
         """A reading of the task's cgroup; unknown values where it could not be found."""
+        if self._oom is not None:
+            self._oom.sampled()
         return self.readings.sample() if self.readings else Sample(t_ns=time.time_ns())
 
     def close(self) -> None:
@@ -132,6 +146,7 @@ class Watch:
             pidfd = identity.open_pidfd(process) if process else None
             self._pidfd = -1 if pidfd is None else pidfd
             self.readings = cgroups.locate(pid)
+            self._oom = OomWatch(self._loop, self.readings, self._on_oom)
         except OSError as error:
             procfs.say(
                 f"worker: {self.target.container_id}: no cgroup readings of pid {pid}: {error}"
@@ -206,11 +221,18 @@ class Watch:
             return
         self.ended = True
         oom_kills = self.readings.oom_kills() if self.readings else 0
+        outlived = self._oom.counted if self._oom else 0
+        oom_killed = code == _KILLED_CODE and not self._killed and oom_kills > outlived
         self._shim.close_when_idle()
         self._release()
         self._on_exit(
             ExitRecord(
-                code=code, at_ns=at_ns, oom_kills=oom_kills, lost=bool(reason), reason=reason
+                code=code,
+                at_ns=at_ns,
+                oom_kills=oom_kills,
+                oom_killed=oom_killed,
+                lost=bool(reason),
+                reason=reason,
             )
         )
 
@@ -221,6 +243,9 @@ class Watch:
             self._loop.forget(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._oom is not None:
+            self._oom.close()
+            self._oom = None
         if self.readings is not None:
             self.readings.close()
             self.readings = None

@@ -58,6 +58,7 @@ FAILED = "failed"
 EXIT = "exit"
 DRAINED = "drained"
 LOG = "log"
+OOM = "oom"
 
 # States of a log FIFO.
 READING = "reading"
@@ -76,6 +77,7 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
     "str": (str,),
     "bool": (bool,),
     "int | None": (int, type(None)),
+    "bool | None": (bool, type(None)),
 }
 
 
@@ -215,6 +217,8 @@ class ExitRecord(Record):
         code: exit status; 128 plus the signal's number where a signal ended it.
         at_ns: when, in ns since the epoch.
         oom_kills: how many processes of the task the kernel killed for memory.
+        oom_killed: whether such a kill ended the task; None where the worker does not judge, which
+            is of an older release.
         lost: True when the shim vanished without an answer; code is LOST_CODE then.
         reason: a sentence where lost, else "".
     """
@@ -222,6 +226,7 @@ class ExitRecord(Record):
     code: int
     at_ns: int
     oom_kills: int = 0
+    oom_killed: bool | None = None
     lost: bool = False
     reason: str = ""
 

@@ -1,0 +1,190 @@
+"""Kills for want of memory: which of them ended the task, and those that it outlives."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from plugin.host.session import HostSession
+from tests.support import runtimes
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job, launched
+from tests.support.needs import need_containerd, need_program
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+# A child that takes more than it may have, and is killed; the shell goes on.
+GREEDY = "sh -c 'tail /dev/zero'"
+MEMORY_MB = 32
+
+
+@pytest.fixture(scope="module")
+def other_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
+    """A containerd that finds the runtimes of the tests."""
+    need_containerd()
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def driver(other_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    made = Driver(other_daemon, tmp_path)
+    try:
+        yield made
+        made.wait_clean()
+    finally:
+        made.close()
+
+
+@contextlib.asynccontextmanager
+async def told(session: HostSession) -> AsyncIterator[list[str]]:
+    """The messages of all events from now on."""
+    messages: list[str] = []
+
+    async def listen() -> None:
+        async for event in session.events():
+            messages.append(event.message)  # noqa: PERF401 - they are read as they come
+
+    listening = asyncio.create_task(listen())
+    try:
+        yield messages
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+
+
+def of_kills(messages: list[str]) -> list[str]:
+    return [text for text in messages if text.startswith("The kernel killed")]
+
+
+def may_go(job: Job) -> None:
+    """Has the script of `WAITS` go on."""
+    Path(job.alloc.path, "t", "local", "go").touch()
+
+
+WAITS = "until test -e /local/go; do sleep 0.05; done;"
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_a_task_that_outlives_a_kill_tells_it_and_ends_with_its_own_code(
+    driver: Driver, busybox_image: str, runtime: str
+) -> None:
+    need_program(runtime)
+
+    async def life() -> None:
+        async with launched(driver) as session, told(session) as messages:
+            job = driver.task(memory_mb=MEMORY_MB)
+            script = f"{GREEDY}; echo on; {WAITS} exit 3"
+            await driver.start(job, busybox_image, script, runtime=runtime)
+            await until(lambda: of_kills(messages), 30, lambda: str(messages))
+            (text,) = of_kills(messages)
+            assert text == (
+                "The kernel killed processes of the task, 1 so far: out of memory. The task goes"
+                " on; give it more (resources.memory), or have it use less"
+            )
+            may_go(job)
+            result = await session.wait(job.id)
+            assert (result.exit_code, result.oom_killed) == (3, False)
+            await driver.end(job)
+            assert len(of_kills(messages)) == 1
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+def test_a_task_that_ends_right_after_a_kill_says_so_and_was_not_killed(
+    driver: Driver, busybox_image: str
+) -> None:
+    async def life() -> None:
+        async with launched(driver) as session, told(session) as messages:
+            job = driver.task(memory_mb=MEMORY_MB)
+            await driver.start(job, busybox_image, f"{GREEDY}; exit 3")
+            result = await session.wait(job.id)
+            assert (result.exit_code, result.signal, result.oom_killed) == (3, 0, False)
+            await until(lambda: of_kills(messages), 10, lambda: str(messages))
+            assert "The task ended with code 3" in of_kills(messages)[0]
+            await driver.end(job)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+@pytest.mark.parametrize(
+    "script", ["exec tail /dev/zero", f"{GREEDY}; exit $?"], ids=["first process", "its child"]
+)
+def test_a_task_that_a_kill_for_memory_ends_was_killed_so(
+    driver: Driver, busybox_image: str, script: str, runtime: str
+) -> None:
+    need_program(runtime)
+
+    async def life() -> None:
+        async with launched(driver) as session, told(session) as messages:
+            job = driver.task(memory_mb=MEMORY_MB)
+            await driver.start(job, busybox_image, script, runtime=runtime)
+            result = await session.wait(job.id)
+            assert (result.exit_code, result.signal, result.oom_killed) == (137, 9, True)
+            await until(lambda: of_kills(messages), 10, lambda: str(messages))
+            assert of_kills(messages) == ["The kernel killed the task: out of memory"]
+            await driver.end(job)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+@pytest.mark.parametrize("by", ["stop", "signal", "host"])
+def test_sigkill_of_another_is_no_kill_for_memory_though_a_child_had_one(
+    driver: Driver, busybox_image: str, by: str
+) -> None:
+    async def life() -> None:
+        async with launched(driver) as session, told(session) as messages:
+            job = driver.task(memory_mb=MEMORY_MB)
+            await driver.start(
+                job, busybox_image, f"trap '' TERM; {GREEDY}; echo on; exec sleep 600"
+            )
+            await until(lambda: job.out == b"on\n", 30)
+            if by == "host":
+                await until(lambda: of_kills(messages), 30, lambda: str(messages))
+                os.kill(_pid(driver, job), signal.SIGKILL)
+            elif by == "signal":
+                await session.signal(job.id, "SIGKILL")
+            else:
+                await session.stop(job.id, 0.1)
+            result = await session.wait(job.id)
+            assert (result.exit_code, result.signal, result.oom_killed) == (137, 9, False)
+            await driver.end(job)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+def test_kills_that_come_while_the_plugin_is_away_are_told_once_when_it_is_back(
+    driver: Driver, busybox_image: str
+) -> None:
+    async def life() -> None:
+        job = driver.task(memory_mb=MEMORY_MB)
+        await driver.session.launch()
+        script = f"{WAITS} {GREEDY}; {GREEDY}; echo on; exec sleep 600"
+        handle = await driver.start(job, busybox_image, script)
+        driver.session.kill_plugin()
+        may_go(job)
+        await until(lambda: job.out == b"on\n", 30)
+        async with launched(driver) as session, told(session) as messages:
+            await session.recover(handle)
+            await until(lambda: of_kills(messages), 30, lambda: str(messages))
+            assert "2 so far" in of_kills(messages)[0]
+            await driver.end(job)
+
+    asyncio.run(asyncio.wait_for(life(), 90))
+
+
+def _pid(driver: Driver, job: Job) -> int:
+    assert isinstance(driver.containerd, ContainerdDaemon)
+    rows = [line.split() for line in driver.containerd.ctr("tasks", "ls").splitlines()]
+    (pid,) = [int(row[1]) for row in rows if row[0] == job.container]
+    return pid
