@@ -12,13 +12,12 @@ import fcntl
 import json
 import logging
 import os
-import re
 import secrets
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from actors import tree_removal
+from actors import exec_errors, tree_removal
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
@@ -36,19 +35,24 @@ _AGAIN_AFTER_S = (0.05, 0.2, 1.0)
 _LOOK_S = 5.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
-# runc's words: exec: "/x": stat /x: no such file or directory: unknown
-_RUNTIME_EXEC = re.compile(r'exec: "[^"]*": (?:stat [^:]*: )?([^:]+)(?:: unknown)?$')
-_SHORT_NAME, _SHORT_REASON = 30, 45
 _log = logging.getLogger(__name__)
 
 
-class ExecSession:
-    """Belongs to the event loop; `open` makes it, `close` leaves nothing of it behind."""
+class LostDirectoryError(DriverError):
+    """The working directory of a command is not there any more."""
 
-    def __init__(self, task: RunningTask, *, terminal: bool) -> None:
+
+class ExecSession:
+    """Belongs to the event loop; `open` makes it, `close` leaves nothing of it behind.
+
+    directory is where the command runs in the place of the task's working directory.
+    """
+
+    def __init__(self, task: RunningTask, *, terminal: bool, directory: str = "") -> None:
         self._services = task.services
         self._container = task.state.container_id
         self._terminal = terminal
+        self.cwd = directory
         self._id = f"exec-{secrets.token_hex(8)}"
         self._directory = task.directory / self._id
         self._stdin: FifoWriter | None = None
@@ -61,7 +65,8 @@ class ExecSession:
         """Starts the command; size is (height, width) of its terminal.
 
         Raises:
-            DriverError: the command cannot be run; nothing of it is left.
+            LostDirectoryError: the task's working directory is not there any more.
+            DriverError: the command cannot be run.
         """
         if not command or not command[0]:
             raise DriverError(
@@ -77,24 +82,30 @@ class ExecSession:
         process = spec.process_for_exec(
             json.loads(record.spec_json), list(command), terminal=self._terminal, size=size
         )
+        if self.cwd:
+            process["cwd"] = self.cwd
+        self.cwd = str(process["cwd"])
         try:
             stdin, stdout, stderr = self._make_fifos()
         except OSError as error:
             raise exhausted("no command can be run: its FIFOs cannot be made", error) from error
         self._created = True  # before it is: the answer may get lost
-        await containerd.exec_create(
-            self._container,
-            self._id,
-            json.dumps(process).encode(),
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            terminal=self._terminal,
-        )
         try:
+            await containerd.exec_create(
+                self._container,
+                self._id,
+                json.dumps(process).encode(),
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                terminal=self._terminal,
+            )
             await containerd.exec_start(self._container, self._id)
         except DriverError as error:
-            raise _short(error, command[0]) from error
+            short = exec_errors.in_few_words(error, command, self.cwd)
+            if exec_errors.directory_is_gone(error):
+                raise LostDirectoryError(short.brief, code=short.code) from error
+            raise short from error
 
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)
@@ -206,20 +217,6 @@ class ExecSession:
                 return
 
 
-def _short(error: DriverError, program: str) -> DriverError:
-    """The runtime's error in few words.
-
-    Nomad shows an exec's error in a websocket's close frame, which holds 123 bytes with its own
-    "rpc error: code = Unknown desc = "; of a longer one the user sees "unexpected EOF".
-    """
-    said = _RUNTIME_EXEC.search(error.details)
-    if said is None:
-        return error
-    reason = said[1][:_SHORT_REASON]
-    name = program if len(program) <= _SHORT_NAME else f"…{program[-_SHORT_NAME:]}"
-    return DriverError(f"cannot run {name}: {reason}", code=Code.INVALID)
-
-
 async def _pump(
     reader: FifoReader, queue: asyncio.Queue[ExecOutput | None], *, stderr: bool
 ) -> None:
@@ -249,6 +246,13 @@ async def _peek(
     return (first.result() if first.done() else None), everything()
 
 
+def _in_root(lost: str, *, terminal: bool) -> ExecOutput:
+    """What a command's user reads first whose directory is gone: there is no other way in."""
+    end = "\r\n" if terminal else "\n"
+    text = f"containerd-driver: {lost} is gone, so the command runs in /{end}".encode()
+    return ExecOutput(stdout=text) if terminal else ExecOutput(stderr=text)
+
+
 async def stream(
     task: RunningTask,
     command: Sequence[str],
@@ -261,7 +265,15 @@ async def stream(
     feeder: asyncio.Task[None] | None = None
     try:
         first, rest = await _peek(inputs) if terminal else (None, inputs)
-        await session.open(command, first.resize if first else None)
+        size = first.resize if first else None
+        try:
+            await session.open(command, size)
+        except LostDirectoryError:
+            lost = session.cwd
+            await session.close()
+            session = ExecSession(task, terminal=terminal, directory="/")
+            await session.open(command, size)
+            yield _in_root(lost, terminal=terminal)
         feeder = asyncio.create_task(session.feed(rest))
         async for output in session.outputs():
             yield output

@@ -29,6 +29,10 @@ _DETAILS = "grpc-status-details-bin"
 # An error text travels in an HTTP/2 header, percent-encoded, and a recoverable one once more in
 # base64. gRPC's C core refuses headers from 8 KiB on, Go's takes 16 MiB.
 _MAX_HEADER_BYTES = 3000
+# A close frame holds 123 bytes, of which gRPC's words in Go take some. In a chain of errors the
+# last words are the cause.
+_CLOSE_FRAME_BYTES = 123 - len("rpc error: code = Unknown desc = ")
+_HEAD_BYTES = 30
 
 
 def unary(
@@ -67,7 +71,7 @@ def server_stream(
 def both_streams(
     method: Callable[[AsyncIterator[Request]], AsyncGenerator[Response, None]],
 ) -> Callable[[AsyncIterator[Request], Context], AsyncGenerator[Response, None]]:
-    """A handler of two streams."""
+    """A handler of two streams, whose error is as short as Nomad can pass on."""
 
     @functools.wraps(method)
     async def handler(
@@ -78,7 +82,7 @@ def both_streams(
                 async for response in responses:
                     yield response
         except Exception as error:  # noqa: BLE001
-            await _abort(context, error, method.__name__)
+            await _abort(context, _for_a_close_frame(error), method.__name__)
 
     return handler
 
@@ -97,6 +101,25 @@ async def _abort(context: Context, error: Exception, name: str) -> None:
         context.set_trailing_metadata(((_DETAILS, recoverable_details(text)),))
         await context.abort(status, text)
     await context.abort(grpc.StatusCode.UNKNOWN, text)
+
+
+def _for_a_close_frame(error: Exception) -> Exception:
+    """An error that the user of `nomad alloc exec` gets to read.
+
+    Nomad puts its text into a websocket's close frame; of one that is too long the user reads
+    "unexpected EOF". What is left out is in the log.
+    """
+    if not isinstance(error, DriverError):
+        return error
+    text = plain(
+        " ".join((f"{error.brief}: {error.details}" if error.details else error.brief).split())
+    )
+    data = text.encode()
+    if len(data) > _CLOSE_FRAME_BYTES:
+        _log.info("an error is cut short", extra={"rpc": "exec", "why": str(error)})
+        head, tail = data[:_HEAD_BYTES], data[_HEAD_BYTES + 3 - _CLOSE_FRAME_BYTES :]
+        text = f"{head.decode(errors='ignore')}…{tail.decode(errors='ignore')}"
+    return DriverError(text, code=error.code)
 
 
 def _named(error: Exception, name: str) -> Exception:

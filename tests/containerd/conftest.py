@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import runtimes
+from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
 from tests.support.host_run import Run
-from tests.support.needs import missing
+from tests.support.needs import missing, need_containerd
 from tests.support.own_network import OwnNetwork
 
 PLUGINS = Path("/usr/lib/cni")
@@ -34,6 +36,27 @@ def run(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Run]:
     yield made
     if made.process is not None and not made.ended():
         made.stop()
+
+
+@pytest.fixture(scope="module")
+def runtimes_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
+    """A containerd that finds crun and runsc as they work on this machine."""
+    need_containerd()
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def runtimes_driver(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    """A driver on it; nothing of its tasks is left."""
+    made = Driver(runtimes_daemon, tmp_path)
+    try:
+        yield made
+        made.wait_clean()
+    finally:
+        made.close()
 
 
 @pytest.fixture

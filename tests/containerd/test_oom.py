@@ -6,16 +6,15 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from plugin.host.session import HostSession
-from tests.support import runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
-from tests.support.needs import need_containerd, need_program
+from tests.support.needs import need_program
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
@@ -25,24 +24,10 @@ GREEDY = "sh -c 'tail /dev/zero'"
 MEMORY_MB = 32
 
 
-@pytest.fixture(scope="module")
-def other_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A containerd that finds the runtimes of the tests."""
-    need_containerd()
-    directory = tmp_path_factory.mktemp("runtimes")
-    runtimes.wrap(directory)
-    with ContainerdDaemon(path=str(directory)) as daemon:
-        yield daemon
-
-
 @pytest.fixture
-def driver(other_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    made = Driver(other_daemon, tmp_path)
-    try:
-        yield made
-        made.wait_clean()
-    finally:
-        made.close()
+def driver(runtimes_driver: Driver) -> Driver:
+    """A driver whose containerd finds every runtime of the tests."""
+    return runtimes_driver
 
 
 @contextlib.asynccontextmanager

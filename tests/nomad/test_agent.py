@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import ApiError, Json, NomadApi
+from tests.nomad.api import DEAF, ApiError, Json, NomadApi
 from tests.nomad.leftovers import cgroups_named, mounts_below, pids_with
 from tests.nomad.nomad_agent import DRIVER, NomadAgent
 from tests.nomad.workload import TICKING, Workload, event, goes_on
@@ -179,6 +179,34 @@ def test_exec_of_a_program_that_does_not_exist_says_so(nomad: NomadApi, work: Wo
     assert done.returncode != 0
     assert "/no/such/program" in done.stdout + done.stderr
     assert nomad.task(alloc)["State"] == "running"
+
+
+def test_each_command_that_cannot_be_run_is_told_in_words(
+    nomad: NomadApi, work: Workload, containerd: ContainerdDaemon
+) -> None:
+    job = work.job("touch /local/plain; echo ready; exec sleep 600", **DEAF)
+    job["TaskGroups"][0]["Tasks"][0]["Config"]["cwd"] = "/w/d"
+    alloc = nomad.run(job)
+    nomad.wait_log(alloc, "ready")
+    told = {
+        f"/{'deep/' * 60}tool": "deep/tool: no such file or directory",
+        "tool": "cannot run tool: executable file not found in $PATH",
+        "/local/plain": "cannot run /local/plain: permission denied",
+    }
+    for program, words in told.items():
+        done = nomad.exec(alloc, [program])
+        assert words in done.stderr, done
+    names = containerd.ctr("containers", "ls", "-q").split()
+    (container,) = [name for name in names if alloc in name]
+    containerd.ctr("tasks", "pause", container)
+    try:
+        assert "the task is paused" in nomad.exec(alloc, ["echo", "hello"]).stderr
+    finally:
+        containerd.ctr("tasks", "resume", container)
+    assert nomad.exec(alloc, ["rm", "-r", "/w"]).returncode == 0
+    done = nomad.exec(alloc, ["pwd"])
+    gone = "containerd-driver: /w/d is gone, so the command runs in /\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, "/\n", gone)
 
 
 def test_a_signal_reaches_the_task(nomad: NomadApi, work: Workload) -> None:
