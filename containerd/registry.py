@@ -245,6 +245,10 @@ class Registry:
         body = self._http.words(answer)
         if answer.at_home and status in {401, 403, 404}:
             return self._denied(status, body)
+        asks = status == _UNAUTHORIZED and answer.header("WWW-Authenticate")
+        if asks and not answer.at_home and what.startswith("manifest"):
+            host = urlsplit(answer.url).netloc
+            return registry_errors.denied_elsewhere(str(self._reference), self.name, host)
         if not answer.at_home and status in _STALE:
             return registry_errors.storage_refused(self.name, answer.url, status, headers, body)
         who = f"registry {self.name}"

@@ -102,6 +102,16 @@ def denied(image: str, registry: str, status: int, body: bytes) -> DriverError:
     )
 
 
+def denied_elsewhere(image: str, registry: str, host: str) -> DriverError:
+    """Returns the error for another registry that a registry redirects to."""
+    return DriverError(
+        "pull access denied, repository does not exist or may require authorization",
+        details=f"{image} at {registry}, which redirects to {host}, and {host} wants credentials",
+        resolution=f"credentials for {registry} go to no other host: pull from {host} itself",
+        code=Code.DENIED,
+    )
+
+
 def storage_refused(
     registry: str, url: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> DriverError:

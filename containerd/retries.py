@@ -13,6 +13,7 @@ from proto.errors import DriverError
 TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 # Half a minute in all, which is a registry's restart; Nomad itself tries again after that.
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
+_RAREST_S = 60.0
 _MAX_WAIT_S = 86400.0
 
 
@@ -65,6 +66,7 @@ class Patience:
         self._waits = waits
         self._lock = threading.Lock()
         self._told = ""
+        self._quiet_s = _PAUSES_S[0]
         self._quiet_until = 0.0
 
     def rounds(self) -> Rounds:
@@ -81,12 +83,17 @@ class Patience:
         return True
 
     def _say(self, error: DriverError, pause_s: float) -> None:
-        """Tells of a pause; several layers that wait for the same are told of once."""
+        """Tells of a pause: ever more rarely, as Nomad keeps only a task's ten newest events.
+
+        Several layers that wait for the same are told of once.
+        """
         now = time.monotonic()
+        kind = error.brief.partition(" for ")[0]
         with self._lock:
-            if error.brief == self._told and now < self._quiet_until:
+            if kind == self._told and now < self._quiet_until:
                 return
-            self._told, self._quiet_until = error.brief, now + pause_s
+            self._told, self._quiet_until = kind, now + max(pause_s, self._quiet_s)
+            self._quiet_s = min(_RAREST_S, self._quiet_s * 2)
         words = f"{error.brief}: {error.details}" if error.details else error.brief
         self._tell(f"{words}; the pull goes on in {pause_s:.0f} s")
 
