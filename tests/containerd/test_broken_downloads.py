@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from tests.support.image_store import Images
 from tests.support.images import Image
 from tests.support.recording_server import Answer, RecordingServer, Request
 from tests.support.scripted_registry import Rule, ScriptedRegistry, ranged
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.containerd
 
@@ -155,6 +158,30 @@ def test_a_signed_url_that_expired_meanwhile_is_asked_for_anew(store: Images) ->
         statuses = [one.headers.get("range", "") for one in cdn.requests]
         assert statuses[0] == ""
         assert statuses[-1] == f"bytes={3 * MIB}-"
+
+
+def test_a_registry_that_restarts_amid_a_layer_is_waited_for(store: Images) -> None:
+    image, (layer,) = image_of(3 * MIB)
+    cut = threading.Event()
+
+    def dies(_: Request, honest: Answer) -> Answer:
+        cut.set()
+        return Answer(honest.status, honest.headers, honest.body, MIB)
+
+    with (
+        ThreadPoolExecutor() as pool,
+        ScriptedRegistry(image, only(layer, dies)) as registry,
+    ):
+        name = f"{registry.host}/restarted:1"
+        pulled = pool.submit(store.get, name, image_pull_timeout_s=60.0)
+        assert cut.wait(30)
+        registry.close()
+        # It is away when the pull asks for the rest.
+        wait_until(lambda: [one for one in store.events if "the pull goes on in" in one], 30)
+        with ScriptedRegistry(image, port=int(registry.host.rpartition(":")[2])) as again:
+            assert pulled.result(60).digest == image.digest
+            assert starts(again, layer) == [starts(registry, layer)[-1] + MIB]
+    assert "cannot be read" in str(store.events)
 
 
 def test_another_mirror_goes_on_where_one_broke_for_good(store: Images) -> None:

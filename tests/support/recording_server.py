@@ -36,9 +36,12 @@ class RecordingServer:
     Args:
         answer: says what to send back.
         address: where to listen.
+        port: 0 takes a free one.
     """
 
-    def __init__(self, answer: Callable[[Request], Answer], address: str = "127.0.0.1") -> None:
+    def __init__(
+        self, answer: Callable[[Request], Answer], address: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.requests: list[Request] = []
         recorded = self.requests
 
@@ -68,7 +71,7 @@ class RecordingServer:
             def log_message(self, *_: Any) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer((address, 0), Handler)
+        self._server = ThreadingHTTPServer((address, port), Handler)
         self._server.daemon_threads = True
         self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
@@ -83,9 +86,14 @@ class RecordingServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Ends it; once more does no harm."""
+        if self._thread.is_alive():
+            self._server.shutdown()
+            self._server.server_close()
+            self._thread.join()
 
     def seen(self) -> str:
         """Everything that was ever sent here, as text to search."""

@@ -18,13 +18,18 @@ class ScriptedRegistry(RecordingServer):
         image: what it serves, with ranges and digests as a good registry.
         rule: gets each request and the honest answer, and returns what is sent.
         address: where to listen.
+        port: 0 takes a free one.
     """
 
     def __init__(
-        self, image: Image, rule: Rule = lambda _, honest: honest, address: str = "127.0.0.1"
+        self,
+        image: Image,
+        rule: Rule = lambda _, honest: honest,
+        address: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self.image = image
-        super().__init__(lambda request: rule(request, self._honest(request)), address)
+        super().__init__(lambda request: rule(request, self._honest(request)), address, port)
 
     def _honest(self, request: Request) -> Answer:
         path = request.path.partition("?")[0]
