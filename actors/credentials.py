@@ -8,6 +8,7 @@ user and password, else none. Everything is bound to a host before it leaves thi
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ class CredentialSources:
     async def find(
         self, registry: str, hosts: Iterable[str], own: Auth | None, repository: str = ""
     ) -> tuple[Credentials, ...]:
-        """Credentials for a registry and its mirrors, at most one per host.
+        """Credentials for a registry and its mirrors, at most one for each place.
 
         Args:
             registry: the image's; auth of the task that names no server is for it.
@@ -51,14 +52,12 @@ class CredentialSources:
         """
         home = host_of(registry)
         found: list[Credentials] = []
-        places: dict[str, str] = {}
-        for address in hosts:
-            there = f"{namespace_of(address)}/{repository}".strip("/")
-            places.setdefault(host_of(address), there)
-        for host, there in places.items():
+        for host, path in dict.fromkeys((host_of(one), namespace_of(one)) for one in hosts):
+            there = f"{path}/{repository}".strip("/")
             one = _bound(own, host, home) or await self._operators(host, home, there)
             if one is not None:
-                found.append(one)
+                place = f"{host}/{path}" if path else host
+                found.append(dataclasses.replace(one, server_address=place))
         return tuple(found)
 
     async def _operators(self, host: str, home: str, repository: str) -> Credentials | None:

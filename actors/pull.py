@@ -230,7 +230,7 @@ class ImageStore:
         name = reference.parse(request.name)
         registry = name.registry
         endpoints = await asyncio.to_thread(registry_hosts.load, self._hosts_directory, registry)
-        hosts = [registry, *(f"{one.host}{one.path.removeprefix('/v2')}" for one in endpoints)]
+        hosts = [registry, *(endpoint.place for endpoint in endpoints)]
         try:
             credentials = await self._credentials.find(
                 registry, hosts, request.auth, name.repository

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from containerd.registry import Registry
-from containerd.registry_auth import credentials_for
+from containerd.registry_auth import credentials_for, namespace_of
 from containerd.registry_hosts import endpoint_of
 from proto.errors import Code, DriverError
 
@@ -198,5 +198,10 @@ class RegistrySource:
 
 
 def _for(endpoint: Endpoint, credentials: Sequence[Credentials]) -> Credentials | None:
-    found = (credentials_for(endpoint.host, one) for one in credentials if one.server_address)
-    return next((one for one in found if one is not None), None)
+    """Those of the very place: another path of the same host may be another team's."""
+    for one in credentials:
+        if namespace_of(one.server_address) == namespace_of(endpoint.place):
+            found = credentials_for(endpoint.host, one) if one.server_address else None
+            if found is not None:
+                return found
+    return None

@@ -46,6 +46,11 @@ class Endpoint:
     headers: tuple[tuple[str, str], ...] = ()
     namespace: str = ""
 
+    @property
+    def place(self) -> str:
+        """The host, and the path below which it has the registry's repositories, if any."""
+        return f"{self.host}{self.path.removeprefix('/v2')}"
+
 
 def endpoint_of(registry: str) -> Endpoint:
     """The registry itself."""

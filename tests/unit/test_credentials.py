@@ -229,8 +229,8 @@ def test_a_mirrors_path_belongs_to_the_repository_there(tmp_path: Path) -> None:
         "m.example/team": {"username": "team", "password": SECRET},
     }
     settings = DriverSettings(auth_config=config(tmp_path, {"auths": entries}))
-    assert find(settings, mirrors=["m.example/hub"]) == {"m.example": "hub"}
-    assert find(settings, mirrors=["m.example"]) == {"m.example": "team"}
+    found = find(settings, mirrors=["m.example/hub", "m.example", "m.example/other"])
+    assert found == {"m.example/hub": "hub", "m.example": "team"}
 
 
 def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path) -> None:
