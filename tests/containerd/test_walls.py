@@ -231,19 +231,17 @@ def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
                 for name in ("local", "secrets"):
                     (neighbour.alloc.path / "v" / name).mkdir(parents=True, exist_ok=True)
                 options = {"image": busybox_image, "command": "/bin/sleep", "args": ["600"]}
-                wanted = {"mounts": [mount("/alloc/d/z")], "runtime": visible}
+                wanted = {"mounts": [mount("/alloc/d/pts")], "runtime": visible}
                 try:
                     await session.start(config, {**options, **wanted})
-                except DriverError as error:
-                    assert "mount" in str(error)  # noqa: PT017 - both ends are fine
-                    continue
+                except DriverError:
+                    continue  # both ends are fine
                 listed = await session.exec(config.id, ["/bin/cut", "-d ", "-f2", "/proc/mounts"])
                 await session.destroy(config.id)
                 places = listed.stdout.decode().split()
-                assert places.count("/dev") == 1
+                assert (places.count("/dev"), places.count("/dev/pts")) == (1, 1)
                 # The swap goes on, and takes the mount along.
-                moved = [path for path in places if path.endswith("/z")]
-                assert all(path.startswith("/alloc/") for path in moved)
+                assert any(path.startswith("/alloc/") and path.endswith("/pts") for path in places)
             await session.destroy(neighbour.id)
             await neighbour.logs_end()
 
