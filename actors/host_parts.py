@@ -6,6 +6,7 @@ changes nothing; the sources that need it are held later, see `host_paths.pin`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,7 +67,7 @@ def gather(
     edits = cdi.edits(options.cdi_devices, settings.cdi_spec_dirs)
     plan = _Mounts(pins)
     _directories(plan, task)
-    _volume_mounts(plan, task)
+    _volume_mounts(plan, task, options)
     _job_mounts(plan, task, options)
     for point in edits.mounts:
         plan.add(point, Source(path=point.source, what="devices (CDI)"))
@@ -193,7 +194,7 @@ def override(task: TaskConfig, network: Network | None) -> NetworkOverride | Non
     return NetworkOverride(addr=network.addresses[0], auto_advertise=False, port_map=ports)
 
 
-def _volume_mounts(plan: _Mounts, task: TaskConfig) -> None:
+def _volume_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
     """Of host volumes, CSI volumes and device plugins: their paths are Nomad's own word."""
     for volume in task.mounts:
         point = mounts.volume_mount(
@@ -201,6 +202,7 @@ def _volume_mounts(plan: _Mounts, task: TaskConfig) -> None:
             volume.task_path,
             readonly=volume.readonly,
             propagation=volume.propagation_mode,
+            privileged=options.privileged,
         )
         plan.add(point, Source(path=volume.host_path, what="volume_mount"))
 
@@ -216,6 +218,7 @@ def _job_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
             propagation=wanted.propagation,
             tmpfs_size_bytes=wanted.tmpfs_size_bytes,
             tmpfs_mode=wanted.tmpfs_mode,
+            privileged=options.privileged,
         )
         if point.type == "tmpfs":
             plan.found.append(point)
@@ -228,13 +231,8 @@ def _job_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
             )
         source = host_paths.locate(wanted.source, task)
         logs = host_paths.is_in_logs(source)
-        plan.found.append(
-            MountPoint(
-                target=point.target,
-                source=plan.path_of(source),
-                options=(*point.options, "ro") if logs and not point.readonly else point.options,
-            )
-        )
+        words = (*point.options, "ro") if logs and not point.readonly else point.options
+        plan.found.append(dataclasses.replace(point, source=plan.path_of(source), options=words))
         if host_paths.holds_logs(source):
             _logs(plan, task, point.target)
 

@@ -6,6 +6,7 @@ and tmpfs are made for a job: the runtime would mount any other type with the ho
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import posixpath
 import re
@@ -60,6 +61,7 @@ class Reach(enum.Enum):
 
     JOB = "neither /dev itself nor what the runtime makes there, nor /sys"
     SYS = "as JOB, and /sys"
+    DEV = "as SYS, and /dev itself"
     ALL = "all but / and /proc"
 
 
@@ -70,8 +72,9 @@ def is_reserved(target: str, reach: Reach) -> bool:
         return True
     if parts[0] == "sys":
         return reach is Reach.JOB
-    own = parts[0] == "dev" and (len(parts) == 1 or parts[1] in _RUNTIMES_OWN)
-    return own and reach is not Reach.ALL
+    if parts == ["dev"]:
+        return reach in {Reach.JOB, Reach.SYS}
+    return parts[0] == "dev" and parts[1] in _RUNTIMES_OWN and reach is not Reach.ALL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +97,27 @@ class MountPoint:
         return words[-1:] == ["ro"]
 
 
+def reach_of_nomad(source: str, *, privileged: bool) -> Reach:
+    """How far a mount of Nomad's own goes: its CSI plugins have the host's /dev at /dev.
+
+    The job chooses the place of a volume, and what it holds: such a one is no /dev, unless the task
+    is privileged. There the runtime opens what it finds.
+    """
+    if privileged:
+        return Reach.ALL
+    return Reach.DEV if posixpath.normpath(source) == "/dev" else Reach.SYS
+
+
+def reach_of_job(point: MountPoint, *, privileged: bool) -> Reach:
+    """How far a mount of a job goes: to the host's own /sys for reading, as monitors have it."""
+    if privileged:
+        return Reach.ALL
+    source = "/" + posixpath.normpath(point.source).lstrip("/")
+    of_sys = point.type == "bind" and (source == "/sys" or source.startswith("/sys/"))
+    shared = not {"shared", "rshared"}.isdisjoint(point.options)
+    return Reach.SYS if of_sys and point.readonly and not shared else Reach.JOB
+
+
 def bind(
     source: str, target: str, *, readonly: bool = False, propagation: str = "rprivate"
 ) -> MountPoint:
@@ -109,7 +133,9 @@ def bind(
     )
 
 
-def volume_mount(source: str, target: str, *, readonly: bool, propagation: str) -> MountPoint:
+def volume_mount(
+    source: str, target: str, *, readonly: bool, propagation: str, privileged: bool = False
+) -> MountPoint:
     """A volume_mount of Nomad; propagation is one of its words.
 
     Raises:
@@ -121,10 +147,12 @@ def volume_mount(source: str, target: str, *, readonly: bool, propagation: str) 
             f"volume_mount: propagation_mode {propagation[:64]!r} is none of private, host-to-task"
             " and bidirectional"
         )
+    reach = reach_of_nomad(source, privileged=privileged)
     return MountPoint(
-        target=clean_target(target, "volume_mount"),
+        target=clean_target(target, "volume_mount", reach),
         source=source,
         options=("rbind", mode, "ro" if readonly else "rw"),
+        reach=reach,
     )
 
 
@@ -138,6 +166,7 @@ def job_mount(
     propagation: str = "",
     tmpfs_size_bytes: int = 0,
     tmpfs_mode: int | None = None,
+    privileged: bool = False,
 ) -> MountPoint:
     """A mount of the job's config: fstab options, or Docker's fields where there are none.
 
@@ -146,7 +175,7 @@ def job_mount(
     Raises:
         DriverError: code INVALID; it says which option is wrong.
     """
-    where = clean_target(target, "mounts")
+    where = clean_target(target, "mounts", Reach.ALL)
     if type == "tmpfs":
         words = _tmpfs_options(options, where)
         if not options:
@@ -157,7 +186,8 @@ def job_mount(
             words.append(f"size={tmpfs_size_bytes}")
         if tmpfs_mode is not None:
             words.append(f"mode={tmpfs_mode:o}")
-        return MountPoint(target=where, source="tmpfs", type="tmpfs", options=tuple(words))
+        point = MountPoint(target=where, source="tmpfs", type="tmpfs", options=tuple(words))
+        return _with_reach(point, privileged=privileged)
     if type not in TYPES:
         raise invalid(
             f"mounts: type {type[:64]!r} of {where} is not one of {', '.join(TYPES)}",
@@ -175,7 +205,14 @@ def job_mount(
         words.append("rprivate")
     if {"bind", "rbind"}.isdisjoint(words):
         words.insert(0, "rbind")
-    return MountPoint(target=where, source=source, options=tuple(words))
+    point = MountPoint(target=where, source=source, options=tuple(words))
+    return _with_reach(point, privileged=privileged)
+
+
+def _with_reach(point: MountPoint, *, privileged: bool) -> MountPoint:
+    reach = reach_of_job(point, privileged=privileged)
+    clean_target(point.target, "mounts", reach)
+    return dataclasses.replace(point, reach=reach)
 
 
 def clean_target(target: str, what: str, reach: Reach = Reach.JOB) -> str:
@@ -194,6 +231,8 @@ def clean_target(target: str, what: str, reach: Reach = Reach.JOB) -> str:
         raise invalid(
             f"{what}: nothing can be mounted at {clean[:128]!r}: /, all of /proc and /sys, /dev and"
             " what the runtime makes in it are the container's own",
+            "mount it elsewhere. A privileged task may mount at /dev and /sys, and every task may"
+            " mount the host's /sys there read-only",
         )
     return clean
 
@@ -218,6 +257,11 @@ def rootfs_propagation(points: Iterable[MountPoint]) -> str:
     if words & {"shared", "rshared"}:
         return "shared"
     return "rslave" if words & {"slave", "rslave"} else ""
+
+
+def covers(points: Iterable[MountPoint], path: str) -> bool:
+    """Whether a path is the place of a mount or lies below one."""
+    return any(path == point.target or path.startswith(f"{point.target}/") for point in points)
 
 
 def kernel_file_systems(

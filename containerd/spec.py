@@ -93,8 +93,9 @@ def build_spec(inputs: SpecInputs) -> Document:
         linux["sysctl"] = dict(inputs.sysctl)
     if inputs.security.seccomp is not None:
         linux["seccomp"] = inputs.security.seccomp
-    if inputs.devices:
-        linux["devices"] = devices.oci_nodes(inputs.devices)
+    nodes = [node for node in inputs.devices if not mounts.covers(inputs.mounts, node.path)]
+    if nodes:
+        linux["devices"] = devices.oci_nodes(nodes)
     propagation = mounts.rootfs_propagation(inputs.mounts)
     if propagation:
         linux["rootfsPropagation"] = propagation
@@ -264,13 +265,18 @@ def _resources(inputs: SpecInputs) -> Document:
 
 
 def _mounts(inputs: SpecInputs) -> list[Document]:
-    """The kernel's file systems, then the task's mounts, parents before children."""
+    """The kernel's file systems, then the task's mounts, parents before children.
+
+    A mount of the task takes the place of the kernel's there and below: with the host's /dev, its
+    terminals and shared memory are the host's too.
+    """
     own = mounts.kernel_file_systems(
         shm_size_bytes=inputs.shm_size_bytes,
         privileged=inputs.security.privileged,
         host_ipc=inputs.host_ipc,
     )
-    return own + mounts.oci_mounts(inputs.mounts)
+    kept = [point for point in own if not mounts.covers(inputs.mounts, point["destination"])]
+    return kept + mounts.oci_mounts(inputs.mounts)
 
 
 def _invalid(text: str) -> DriverError:

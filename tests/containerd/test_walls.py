@@ -295,6 +295,14 @@ def neighbours(tmp_path: Path) -> dict[str, dict[str, Any]]:
         "seccomp": {"seccomp": True},
         "a size": {"shm_size": "1M"},
         "a user": {"user": "bob"},
+        "cAdvisor": {
+            "volumes": [
+                *("/:/rootfs:ro", "/var/run:/var/run:ro", "/sys:/sys:ro"),
+                *("/var/lib:/var/lib/docker:ro", "/dev/shm:/dev/disk:ro"),
+            ]
+        },
+        "cgroups": {"volumes": ["/sys/fs/cgroup:/sys/fs/cgroup:ro"]},
+        "sys by a link": {"mounts": [mount("/hostsys", "/sys", "ro")]},
     }
 
 

@@ -1,6 +1,6 @@
-"""Builds the real Nomad parts that the tests run: an agent, and the plugin host of two versions.
+"""Builds the real parts that the tests run: a Nomad agent, plugin hosts, a CSI plugin.
 
-Each is a Go program from `agent/` or `host/`, built from the module proxy and kept in a cache
+Each is a Go program from its own folder, built from the module proxy and kept in a cache
 folder named after everything that went into it. By hand:
 
     python tests/nomad/build.py            builds all, prints their paths
@@ -48,6 +48,8 @@ TARGETS = {
     "agent": Target(folder="agent"),
     "host-1.5.17": Target(folder="host"),
     "host-1.11.0": Target(folder="host", modfile="go.v1.11.mod", tags="topology"),
+    # It runs in an image without a C library.
+    "csi": Target(folder="csi", tags="netgo,osusergo"),
 }
 
 

@@ -170,3 +170,64 @@ def test_shared_memory_has_its_size_and_is_never_without_a_limit() -> None:
     assert size(1) == "size=1k"
     assert size(512) == "size=1k"
     assert size(128 * 1024 * 1024) == "size=131072k"
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "readonly", "privileged", "fine"),
+    [
+        ("/sys", "/sys", True, False, True),
+        ("/sys/fs/cgroup", "/sys/fs/cgroup", True, False, True),
+        ("/sys", "//sys/", True, False, True),
+        ("/sys", "/sys", False, False, False),
+        ("/sys", "/sysx", True, False, False),
+        ("/sys", "/sys/../etc", True, False, False),
+        ("/dev", "/dev", True, False, False),
+        ("/dev/disk", "/dev/disk", True, False, True),
+        ("/dev/random", "/dev/urandom", True, False, False),
+        ("/dev", "/dev", False, True, True),
+        ("/dev/pts", "/x", False, True, True),
+        ("/sys", "/x", False, True, True),
+        ("/proc", "/proc", True, True, False),
+        ("/", "/x", True, True, False),
+    ],
+)
+def test_how_far_a_mount_of_a_job_reaches(
+    target: str, source: str, *, readonly: bool, privileged: bool, fine: bool
+) -> None:
+    def make() -> MountPoint:
+        return mounts.job_mount(
+            type="bind", source=source, target=target, readonly=readonly, privileged=privileged
+        )
+
+    if fine:
+        assert make().target == target
+    else:
+        with pytest.raises(DriverError, match="container's own"):
+            make()
+
+
+@pytest.mark.parametrize(
+    ("target", "source", "privileged", "fine"),
+    [
+        ("/dev", "/dev", False, True),
+        ("/dev", "/dev/", False, True),
+        ("/dev", "/srv/volume", False, False),
+        ("/dev", "/srv/volume", True, True),
+        ("/dev/null", "/srv/volume", False, False),
+        ("/sys", "/srv/volume", False, True),
+        ("/proc/x", "/srv/volume", True, False),
+    ],
+)
+def test_how_far_a_mount_of_nomads_reaches(
+    target: str, source: str, *, privileged: bool, fine: bool
+) -> None:
+    def make() -> MountPoint:
+        return mounts.volume_mount(
+            source, target, readonly=False, propagation="", privileged=privileged
+        )
+
+    if fine:
+        assert make().target == target
+    else:
+        with pytest.raises(DriverError, match="container's own"):
+            make()
