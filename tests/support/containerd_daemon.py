@@ -40,14 +40,18 @@ class ContainerdDaemon:
 
     namespace = "nomad-test"
 
-    def __init__(self, path: str = "") -> None:
-        """A daemon to start. path comes first where it looks for shims and runtimes."""
+    def __init__(self, path: str = "", config: str = "") -> None:
+        """A daemon to start. path comes first where it looks for shims and runtimes.
+
+        config stands behind the tests' own; `{base}` in it is the daemon's directory.
+        """
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._first_in_path = path
+        self._config = CONFIG + config
         self.use(bin_dir())
 
     def use(self, folder: Path | None) -> None:
@@ -72,7 +76,7 @@ class ContainerdDaemon:
     def start(self) -> None:
         """Starts the daemon and returns when it answers."""
         config = self.base / "config.toml"
-        config.write_text(CONFIG.format(base=self.base))
+        config.write_text(self._config.format(base=self.base))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "--config", str(config)],
