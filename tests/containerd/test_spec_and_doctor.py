@@ -99,7 +99,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
     shown = command(driver, "spec", job_file(tmp_path, config, Resources=resources))
     assert shown.returncode == 0, shown.stderr
     assert comparable(json.loads(shown.stdout)) == comparable(given)
-    assert given["process"]["user"] == {"uid": 1007, "gid": 1008, "additionalGids": [77]}
+    assert given["process"]["user"] == {"uid": 1007, "gid": 1008, "additionalGids": [1008, 77]}
     driver.wait_clean()
 
 

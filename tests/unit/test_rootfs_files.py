@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from containerd.records import Mount
-from containerd.rootfs_users import Accounts, read_accounts
+from containerd.rootfs_users import Accounts, lookup, read_accounts
 from proto.errors import Code, DriverError
 from tests.support.device_nodes import tripwire
 
@@ -51,3 +51,15 @@ def test_a_device_of_an_image_is_looked_at_and_not_opened(rootfs: Path) -> None:
     tripwire(rootfs / "etc" / "passwd")
     with pytest.raises(DriverError, match="the image's /etc/passwd is no file"):
         read(rootfs)
+
+
+def test_a_file_that_is_too_long_ends_with_a_whole_line(rootfs: Path) -> None:
+    """Half a number is another user's or group's."""
+    line, limit = "x:x:1:1::/:/\n", 1024 * 1024
+    lines = line * (limit // len(line))
+    last = f"{'b' * (limit - len(lines) - 4)}:x:1000:\n"
+    (rootfs / "etc" / "group").write_text(lines + last)
+    found = read(rootfs)
+    assert found == Accounts("", lines, ("/etc/group",))
+    with pytest.raises(DriverError, match="no group 'eve' in the first 1 MiB of /etc/group"):
+        lookup("0:eve", found)
