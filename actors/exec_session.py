@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import secrets
@@ -17,7 +16,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from actors import exec_errors, tree_removal
+from actors import exec_errors, oom_score, tree_removal
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
@@ -79,11 +78,14 @@ class ExecSession:
             raise DriverError(
                 f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
             )
-        process = spec.process_for_exec(
-            json.loads(record.spec_json), list(command), terminal=self._terminal, size=size
+        process, encoded = await asyncio.to_thread(
+            spec.encoded_for_exec,
+            record.spec_json,
+            list(command),
+            terminal=self._terminal,
+            size=size,
+            cwd=self.cwd,
         )
-        if self.cwd:
-            process["cwd"] = self.cwd
         self.cwd = str(process["cwd"])
         try:
             stdin, stdout, stderr = self._make_fifos()
@@ -94,18 +96,19 @@ class ExecSession:
             await containerd.exec_create(
                 self._container,
                 self._id,
-                json.dumps(process).encode(),
+                encoded,
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 terminal=self._terminal,
             )
-            await containerd.exec_start(self._container, self._id)
+            pid = await containerd.exec_start(self._container, self._id)
         except DriverError as error:
             short = exec_errors.in_few_words(error, command, self.cwd)
             if exec_errors.directory_is_gone(error):
                 raise LostDirectoryError(short.brief, code=short.code) from error
             raise short from error
+        oom_score.give(pid, self._container, process["oomScoreAdj"])
 
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)

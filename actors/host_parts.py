@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import basename
 
-from actors import host_paths, name_files, netns, private_files
+from actors import host_paths, name_files, netns, network_sysctls, private_files
 from actors.host_paths import Source
 from actors.name_files import HostTexts, NameFiles
 from actors.netns import Network
 from actors.nomad_types import NetworkOverride, TaskConfig
 from actors.settings import DriverSettings, TaskOptions
-from containerd import cdi, devices, mounts
+from containerd import cdi, daemon_process, devices, mounts
+from containerd.daemon_process import DaemonProcess
 from containerd.devices import DeviceNode
 from containerd.mounts import MountPoint
 
@@ -36,7 +37,8 @@ class HostParts:
 
     sources are by the path that the runtime gets; own are the targets of the driver's own mounts.
     pins is the directory where pinning happens. files are texts by name, for `private_files.write`
-    before that. notes are for the user; network is what Nomad is told of the task's own.
+    before that. notes are for the user; network is what Nomad is told of the task's own; sysctl
+    are kernel parameters that it gets where the job sets none; daemon is what it inherits.
     """
 
     mounts: tuple[MountPoint, ...] = ()
@@ -49,6 +51,8 @@ class HostParts:
     files: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     network: NetworkOverride | None = None
+    sysctl: Mapping[str, str] = field(default_factory=dict)
+    daemon: DaemonProcess = daemon_process.USUAL
 
 
 def gather(
@@ -87,7 +91,15 @@ def gather(
         files={basename(path): text for path, text in named.texts.items()},
         notes=named.notes,
         network=override(task, network),
+        sysctl=_sysctl(options, network),
+        daemon=daemon_process.look(settings.containerd_address),
     )
+
+
+def _sysctl(options: TaskOptions, network: Network | None) -> Mapping[str, str]:
+    if options.host_network:
+        return {}
+    return network.sysctl if network else network_sysctls.for_new_network()
 
 
 class _Mounts:

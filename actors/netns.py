@@ -10,9 +10,11 @@ import ipaddress
 import os
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from actors import network_sysctls
 from containerd import kernel
 from proto.errors import Code, DriverError
 
@@ -22,10 +24,14 @@ _ROUTE_FIELDS = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Addresses that others can reach, IPv4 before IPv6, and the IPv4 gateway; "" is none."""
+    """Addresses that others can reach, IPv4 before IPv6, and the IPv4 gateway; "" is none.
+
+    sysctl are kernel parameters that it should get.
+    """
 
     addresses: tuple[str, ...] = ()
     gateway: str = ""
+    sysctl: Mapping[str, str] = field(default_factory=dict)
 
 
 def look(path: str) -> Network:
@@ -61,7 +67,11 @@ def _inside(descriptor: int) -> Network:
         if (address := _reachable(entry.family, entry.address))
     ]
     found.sort(key=lambda address: ":" in address)  # stable: interfaces in the kernel's order
-    return Network(addresses=tuple(found), gateway=gateway(_ROUTES.read_text()))
+    return Network(
+        addresses=tuple(found),
+        gateway=gateway(_ROUTES.read_text()),
+        sysctl=network_sysctls.for_this_network(),
+    )
 
 
 def _reachable(family: int, text: str) -> str:

@@ -175,6 +175,19 @@ def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
     )
 
 
+def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:
+    """Returns what the user of a task makes of its options, where it is not what they say."""
+    asked = "privileged" if options.privileged else "cap_add" if options.cap_add else ""
+    if not asked or user.uid == 0:
+        return ()
+    note = (
+        f"{asked} gives user {user.uid} no capability, as with Docker: only root has them, and"
+        " programs with the set-user-ID bit or with file capabilities. Run the task as root, or"
+        " give the program its capability in the image (setcap)"
+    )
+    return (note,)
+
+
 def _logs(task: TaskConfig) -> tuple[str, str]:
     """Containerd refuses stdout without stderr, so both are real or both are empty."""
     stdout = "" if task.stdout_path in _NO_LOG else task.stdout_path
@@ -202,16 +215,23 @@ def spec_inputs(
         cwd=options.cwd,
         env={**task.device_env, **task.env, **parts.cdi.env},
         user=dataclasses.replace(
-            user, additional_gids=(*user.additional_gids, *parts.cdi.additional_gids)
+            user,
+            additional_gids=tuple(
+                dict.fromkeys((*user.additional_gids, *parts.cdi.additional_gids))
+            ),
         ),
         hostname=made.hostname,
         cgroup_path=limits.cgroup_path(
             task.resources, made.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
         limits=limits.limits(task.resources, options, node.settings),
-        rlimits=options.ulimits,
+        rlimits={
+            "nofile": parts.daemon.task_open_files(),
+            **node.settings.default_ulimits,
+            **options.ulimits,
+        },
         oom_score_adj=options.oom_score_adj,
-        sysctl=options.sysctl,
+        sysctl={**parts.sysctl, **options.sysctl},
         shm_size_bytes=options.shm_size_bytes,
         init=made.init,
         mounts=parts.mounts,

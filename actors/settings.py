@@ -26,6 +26,7 @@ class DriverSettings:
     total_mhz and cores describe the node as Nomad sees it, for the ticks of TaskStats.
     log_buffer_bytes is what one log FIFO holds while nobody reads it; then the oldest bytes are
     dropped, or without log_drops the task waits.
+    default_ulimits are as a task's ulimits, which win by name.
     auth_config is a Docker config.json, auth_helper the end of `docker-credential-…`.
     """
 
@@ -50,6 +51,7 @@ class DriverSettings:
     log_buffer_bytes: int = 16 << 20
     log_drops: bool = True
     init_path: str = ""
+    default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     containerd_address: str = "/run/containerd/containerd.sock"
     containerd_namespace: str = ""

@@ -45,7 +45,10 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
     try:
         user, parts = await _looked(node, task, options, made, image, parts)
         inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
-        return Preview(document=spec.build_spec(inputs), notes=notes)
+        return Preview(
+            document=spec.build_spec(inputs),
+            notes=(*notes, *plan.notes_on_user(options, user)),
+        )
     except DriverError as error:
         if image.digest:
             raise

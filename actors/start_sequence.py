@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
@@ -29,6 +28,7 @@ from actors import (
     limits,
     mount_check,
     mount_places,
+    oom_score,
     plan,
     preparation,
     private_files,
@@ -177,7 +177,7 @@ class _Start:
         link, (mounts, document), _ = await _all(self._fork(), self._container(), self._hold())
         with self._telling("containerd still makes the container"):
             pid = await self._create(mounts, link)
-            await _all(self._watch(link, pid), self._check_mounts(pid, document))
+            await _all(self._watch(link, pid), self._check_created(pid, document))
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
             return link, await self._containerd.start_task(self._id), started_at_ns
@@ -317,12 +317,9 @@ class _Start:
             cache_key=self._image.chain_id,
             more_groups=self._options.group_add,
         )
-        parts = await asyncio.to_thread(self._place, mounts)
-        document = spec.build_spec(
-            plan.spec_inputs(
-                self._services, self._task, self._options, self._plan, self._image, user, parts
-            )
-        )
+        for note in plan.notes_on_user(self._options, user):
+            tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
+        document, spec_json = await asyncio.to_thread(self._document, user, mounts)
         making = self._containerd.create_container(
             ContainerRecord(
                 id=self._id,
@@ -330,7 +327,7 @@ class _Start:
                 image=self._image.name,
                 runtime=self._plan.runtime.name,
                 runtime_binary=self._plan.runtime.binary_name,
-                spec_json=json.dumps(document, separators=(",", ":")).encode(),
+                spec_json=spec_json,
                 snapshotter=self._plan.image.snapshotter,
                 snapshot_key=identifiers.snapshot_key(self._id),
             ),
@@ -340,12 +337,19 @@ class _Start:
         await self._make(making, "container", undo, self._id)
         return mounts, document
 
-    def _place(self, mounts: tuple[Mount, ...]) -> host_parts.HostParts:
+    def _document(
+        self, user: rootfs_users.ResolvedUser, mounts: tuple[Mount, ...]
+    ) -> tuple[spec.Document, bytes]:
+        """The spec of the container; in a thread, for it looks at the image, and a job sizes it."""
         parts = mount_places.place(
             self._plan, self._options, self._parts, mounts, self._image.chain_id
         )
         mount_places.make(parts)
-        return parts
+        return spec.build_and_encode(
+            plan.spec_inputs(
+                self._services, self._task, self._options, self._plan, self._image, user, parts
+            )
+        )
 
     async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         self._later("task", teardown.delete_task, self._containerd, self._id)
@@ -373,9 +377,15 @@ class _Start:
             )
         return pid
 
-    async def _check_mounts(self, pid: int, document: spec.Document) -> None:
-        if self._plan.runtime.shows_mounts:
-            await asyncio.to_thread(mount_check.check, pid, document)
+    async def _check_created(self, pid: int, document: spec.Document) -> None:
+        """The last look before the program starts: what the runtime has made of the spec."""
+
+        def check() -> None:
+            oom_score.give(pid, self._id, self._options.oom_score_adj)
+            if self._plan.runtime.shows_mounts:
+                mount_check.check(pid, document)
+
+        await asyncio.to_thread(check)
 
     async def _watch(self, link: WorkerLink, pid: int) -> None:
         shim = await self._containerd.shim(self._id, pid)

@@ -3,14 +3,15 @@
 Starts from what containerd gives a plain Unix container and differs where that was a defect:
 no tmpfs on /run unless the root is read-only (it hides what images put there), a cgroup namespace
 of its own with a read-only /sys/fs/cgroup (so that a JVM sees its limits), swap off by default.
-RLIMIT_NOFILE is left as the shim inherits it from containerd, which its unit raises; a forced
-1024 breaks databases.
+The limit of open files and the OOM score are always written (`daemon_process` has their defaults):
+without them a task has the shim's, which are containerd's own, and made for a daemon.
 """
 
 from __future__ import annotations
 
+import json
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,9 @@ _MAX_HOSTNAME = 63
 _MAX_STRING_BYTES = 128 * 1024
 _MAX_STRINGS_BYTES = 6 * 1024 * 1024
 _POINTER_BYTES = 8
+# The stack has four times that, where nobody says otherwise: the kernel's _STK_LIM.
+_STACK_BYTES = 8 * 1024 * 1024
+Rlimits = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class SpecInputs:
     hostname: str
     cgroup_path: str
     limits: Limits = field(default_factory=Limits)
-    rlimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    rlimits: Rlimits = field(default_factory=dict)
     oom_score_adj: int = 0
     sysctl: Mapping[str, str] = field(default_factory=dict)
     shm_size_bytes: int = 0
@@ -115,20 +119,54 @@ def build_spec(inputs: SpecInputs) -> Document:
     return document
 
 
+def build_and_encode(inputs: SpecInputs) -> tuple[Document, bytes]:
+    """The spec, and as containerd takes it. Job and image size it: call it in an executor.
+
+    Raises:
+        DriverError: see `build_spec`.
+    """
+    document = build_spec(inputs)
+    return document, json.dumps(document, separators=(",", ":")).encode()
+
+
+def encoded_for_exec(
+    spec_json: bytes,
+    command: list[str],
+    *,
+    terminal: bool,
+    size: tuple[int, int] | None = None,
+    cwd: str = "",
+) -> tuple[Document, bytes]:
+    """The process of an exec, and as containerd takes it; for an executor as well.
+
+    cwd takes the place of the task's working directory.
+    """
+    document = process_for_exec(json.loads(spec_json), command, terminal=terminal, size=size)
+    if cwd:
+        document["cwd"] = cwd
+    return document, json.dumps(document, separators=(",", ":")).encode()
+
+
 def process_for_exec(
     spec: Document, command: list[str], *, terminal: bool, size: tuple[int, int] | None = None
 ) -> Document:
     """The OCI process of a command run beside the task's own: same user, env, cwd and limits.
 
-    size is (height, width) of the terminal, in characters.
+    The task may be of an earlier release, or of the Go driver. size is (height, width) of the
+    terminal, in characters; TERM is then the task's, or else xterm.
     """
     process: Document = dict(spec["process"])
     process["args"] = command
     process["terminal"] = terminal
     process.pop("consoleSize", None)
+    process.setdefault("oomScoreAdj", 0)
+    if uid := process.get("user", {}).get("uid", 0):
+        granted = process.get("capabilities", {}).get("bounding", [])
+        process["capabilities"] = _capability_sets(granted, uid)
     if terminal:
-        env = [entry for entry in process.get("env", []) if not entry.startswith("TERM=")]
-        process["env"] = [*env, "TERM=xterm"]
+        env = process.get("env", [])
+        if not any(entry.startswith("TERM=") for entry in env):
+            process["env"] = [*env, "TERM=xterm"]
         if size is not None and min(size) > 0:
             process["consoleSize"] = {"height": size[0], "width": size[1]}
     return process
@@ -138,8 +176,8 @@ def arguments(inputs: SpecInputs) -> list[str]:
     """The command line: Docker's rules for entrypoint, command and args.
 
     `command` replaces the image's CMD and keeps its ENTRYPOINT; `entrypoint` replaces both;
-    `args` follow, and alone replace CMD. An empty entrypoint counts as not given; `[""]` clears
-    the image's.
+    `args` follow, and alone replace CMD. An empty entrypoint counts as not given; one of nothing
+    but empty words, as `[""]`, clears the image's. Any other empty word is a word.
 
     Raises:
         DriverError: code INVALID; both are set, or nothing says what to run.
@@ -147,16 +185,18 @@ def arguments(inputs: SpecInputs) -> list[str]:
     image = inputs.image_config
     if inputs.command and inputs.entrypoint:
         raise _invalid("Both command and entrypoint are set. Only one of them needs to be set.")
+    images_own = _unless_blank(image.entrypoint)
     if inputs.entrypoint:
-        entrypoint = tuple(word for word in inputs.entrypoint if word)
-        words = entrypoint + inputs.args
+        words = _unless_blank(inputs.entrypoint) + inputs.args
     elif inputs.command:
-        words = (*image.entrypoint, inputs.command, *inputs.args)
+        words = (*images_own, inputs.command, *inputs.args)
     elif inputs.args:
-        words = image.entrypoint + inputs.args
+        words = images_own + inputs.args
     else:
-        words = image.entrypoint + image.cmd
-    if not words or not words[0]:
+        words = images_own + image.cmd
+    if words and not words[0]:
+        raise _invalid("the first word of the command is empty: it has to name a program")
+    if not words:
         raise DriverError(
             "the image names no command, and neither does the job",
             resolution="set command, args or entrypoint",
@@ -165,8 +205,12 @@ def arguments(inputs: SpecInputs) -> list[str]:
     return list(words)
 
 
+def _unless_blank(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
+    return entrypoint if any(entrypoint) else ()
+
+
 def environment(inputs: SpecInputs) -> list[str]:
-    """Image's environment, then the job's over it; a PATH in any case.
+    """Image's environment, then the job's over it; PATH, HOME and HOSTNAME in any case.
 
     Raises:
         DriverError: code INVALID for a name or value that execve cannot carry.
@@ -178,7 +222,8 @@ def environment(inputs: SpecInputs) -> list[str]:
             merged[name] = value
     merged.setdefault("HOME", inputs.user.home or "/")
     if not inputs.host_uts:
-        merged["HOSTNAME"] = _hostname(inputs.hostname)
+        # Images say with it where their server listens.
+        merged.setdefault("HOSTNAME", _hostname(inputs.hostname))
     for name, value in inputs.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
             raise _invalid(f"env: {name[:64]!r} is no name or has a NUL byte in its value")
@@ -191,42 +236,57 @@ def _process(inputs: SpecInputs) -> Document:
     if inputs.user.additional_gids:
         user["additionalGids"] = list(inputs.user.additional_gids)
     security = inputs.security
-    capabilities = list(security.capabilities)
     words, variables = arguments(inputs), environment(inputs)
-    _check_sizes(words, variables)
+    _check_sizes(words, variables, inputs.rlimits)
     process: Document = {
         "args": [INIT_PATH, "--", *words] if inputs.init else words,
         "cwd": _cwd(inputs),
         "env": variables,
         "user": user,
         "noNewPrivileges": security.no_new_privileges,
-        "capabilities": {
-            "bounding": capabilities,
-            "effective": capabilities,
-            "permitted": capabilities,
-        },
+        "capabilities": _capability_sets(security.capabilities, inputs.user.uid),
+        # A runtime hands on what it has from containerd, whose unit spares it from the kernel's OOM
+        # killer: the agent would die before the task that ate the memory.
+        "oomScoreAdj": inputs.oom_score_adj,
     }
     if inputs.rlimits:
         process["rlimits"] = [
             {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
             for name, (soft, hard) in sorted(inputs.rlimits.items())
         ]
-    if inputs.oom_score_adj:
-        process["oomScoreAdj"] = inputs.oom_score_adj
     if security.apparmor_profile:
         process["apparmorProfile"] = security.apparmor_profile
     return process
 
 
-def _check_sizes(words: list[str], variables: list[str]) -> None:
+def _capability_sets(granted: Sequence[str], uid: int) -> Document:
+    """The sets of a process: of a user other than root only the bounding one, as with Docker.
+
+    So execve leaves them to every user but root. A runtime that takes the sets as they are written,
+    as gVisor does, would give them to any user.
+    """
+    kinds = ("bounding",) if uid else ("bounding", "effective", "permitted")
+    return {kind: list(granted) for kind in kinds}
+
+
+def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> None:
     sizes = [len(text.encode(errors="surrogatepass")) + 1 for text in (*words, *variables)]
     for text, size in zip((*words, *variables), sizes, strict=True):
         if size > _MAX_STRING_BYTES:
             name, equals, _ = text.partition("=")
             what = f"env: {name[:64]!r}" if equals and text in variables else "args: one of them"
             raise _invalid(f"{what} has {size - 1} bytes; no program takes more than 128 KiB")
-    if sum(sizes) + _POINTER_BYTES * len(sizes) > _MAX_STRINGS_BYTES:
+    together = sum(sizes) + _POINTER_BYTES * len(sizes)
+    if together > _MAX_STRINGS_BYTES:
         raise _invalid("env and args are more than 6 MiB together, which no program takes")
+    stack = limits.get("stack", (_STACK_BYTES, 0))[0]
+    if together > max(stack // 4, _MAX_STRING_BYTES):
+        raise DriverError(
+            f"Error in creating container: env and args are {together} bytes together, and have to"
+            f" fit into a quarter of the stack, which has {stack}",
+            resolution='raise the limit, as ulimit { stack = "33554432" }, or put them in a file',
+            code=Code.INVALID,
+        )
 
 
 def _cwd(inputs: SpecInputs) -> str:

@@ -205,6 +205,14 @@ OPTIONS: tuple[Option, ...] = (
         " `tini-static` of this machine.",
     ),
     Option(
+        name="default_ulimit",
+        field="default_ulimits",
+        hcl_type="list(map(string))",
+        read=option_forms.ulimits,
+        doc="Limits of tasks that do not set them, as a task's `ulimit`; without it"
+        ' `nofile = "1024:524288"`.',
+    ),
+    Option(
         name="cdi_spec_dirs",
         hcl_type="list(string)",
         default='["/etc/cdi", "/var/run/cdi"]',

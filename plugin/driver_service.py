@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -72,9 +73,12 @@ class DriverService:
         self, request: driver_pb2.StartTaskRequest
     ) -> driver_pb2.StartTaskResponse:
         """Starts a task."""
-        task = conversions.task_config(request.task)
+        # A job sizes both: a long list of arguments must not keep other calls waiting.
+        task = await asyncio.to_thread(conversions.task_config, request.task)
         async with self._ending_logs(task):
-            chosen = options.task_options(request.task.msgpack_driver_config)
+            chosen = await asyncio.to_thread(
+                options.task_options, request.task.msgpack_driver_config
+            )
             answer = await self._gateway.start_task(task, chosen)
         return conversions.started(request.task, answer)
 

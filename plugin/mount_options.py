@@ -149,8 +149,11 @@ def _blocks(
     if not isinstance(value, list | tuple):
         problems.append(f"{path}: {types.shown(value)} is not a list of blocks")
         return []
+    if len(value) > types.MAX_ITEMS:
+        problems.append(f"{path}: has {len(value)} blocks, at most {types.MAX_ITEMS}")
+        return []
     found: list[tuple[str, dict[str, Any]]] = []
-    for index, item in enumerate(value[: types.MAX_ITEMS]):
+    for index, item in enumerate(value):
         where, before = f"{path}[{index}]", len(problems)
         if not isinstance(item, Mapping):
             problems.append(f"{where}: {types.shown(item)} is not a block")

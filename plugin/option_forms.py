@@ -203,7 +203,7 @@ def _device(
 def extra_hosts(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
     """(name, address) of `name:address`; the address may be `host-gateway` or in brackets."""
     found: list[tuple[str, str]] = []
-    for index, text in enumerate(types.texts(value, path, problems)):
+    for index, text in enumerate(types.words(value, path, problems)):
         name, colon, written = text.partition(":")
         # The line of a file that root writes: a name with a newline would be two.
         if not colon or not _HOST_NAME.fullmatch(name):

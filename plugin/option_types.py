@@ -20,8 +20,11 @@ class Fields(dict[str, Any]):
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN without the NUL
-# What an exec takes of arguments and environment together on a stack of 8 MiB.
-MAX_ARGUMENTS_BYTES = 2 * 1024 * 1024
+# What execve takes at most of arguments and environment together, with a pointer for each word.
+MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
+_POINTER_BYTES = 8
+# Nobody reads more, and each is a sentence in memory.
+_MANY_PROBLEMS = 100
 _UNITS_S = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -97,18 +100,32 @@ def required_text(value: Any, path: str, problems: list[str]) -> str:
 
 
 def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
-    """A list of strings."""
+    """A list of strings, of at most `MAX_ITEMS`."""
+    if isinstance(value, list | tuple) and len(value) > MAX_ITEMS:
+        problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
+        return ()
+    return words(value, path, problems)
+
+
+def words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """A list of strings, as many as execve takes."""
     if not isinstance(value, list | tuple):
         problems.append(f"{path}: {shown(value)} is not a list of strings")
         return ()
-    if len(value) > MAX_ITEMS:
-        problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
+    most = MAX_ARGUMENTS_BYTES // (_POINTER_BYTES + 1)
+    if len(value) > most:
+        problems.append(f"{path}: has {len(value)} items, at most {most}")
         return ()
     read = text(MAX_ARGUMENT_BYTES)
-    found = tuple(read(item, f"{path}[{index}]", problems) for index, item in enumerate(value))
+    found: list[str] = []
+    before = len(problems)
+    for index, item in enumerate(value):
+        found.append(read(item, f"{path}[{index}]", problems))
+        if len(problems) - before >= _MANY_PROBLEMS:
+            break
     if sum(len(item.encode(errors="surrogatepass")) + 1 for item in found) > MAX_ARGUMENTS_BYTES:
         problems.append(f"{path}: longer than {MAX_ARGUMENTS_BYTES} bytes together")
-    return found
+    return tuple(found)
 
 
 def duration_s(*, prefix: str = "", at_least: float = 0.0) -> Reader:

@@ -80,13 +80,13 @@ _PROCESS = (
     Option(
         name="args",
         hcl_type="list(string)",
-        read=types.texts,
+        read=types.words,
         doc="Arguments after `command` or `entrypoint`; alone they replace CMD.",
     ),
     Option(
         name="entrypoint",
         hcl_type="list(string)",
-        read=types.texts,
+        read=types.words,
         doc='Replaces ENTRYPOINT and CMD; `[""]` clears the image\'s ENTRYPOINT.',
     ),
     Option(

@@ -201,6 +201,39 @@ def test_users_are_read_in_the_image_whatever_its_files_are(driver: Driver, push
     asyncio.run(asyncio.wait_for(life(), 60))
 
 
+def test_w4_others_are_answered_while_groups_and_words_without_end_are_looked_at(
+    driver: Driver, push: Push
+) -> None:
+    """A pass over the file for each group took 8 to 88 s of the event loop."""
+    groups = "".join(f"g{number}:x:{number}:\n" for number in range(60_000)).encode()
+    image = push(images.busybox_layer(), layer_of(member("etc/group", body=groups)))
+    more = [f"g{number}" for number in range(59_000, 60_000)]
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            one = driver.task()
+            await driver.start(one, image, "exec sleep 60")
+            other = driver.task(user="bob")
+            words = ["-c", "grep Groups: /proc/self/status | wc -w; echo $#", *["x"] * 100_000]
+            starting = asyncio.create_task(
+                driver.start(other, image, command="/bin/sh", args=words, group_add=more)
+            )
+            answers = 0
+            while not starting.done():
+                await asyncio.wait_for(session.inspect(one.id), 5)
+                answers += 1
+                await asyncio.wait([starting], timeout=0.02)
+            await starting
+            assert answers > 5
+            await session.wait(other.id)
+            await driver.end(other)
+            assert other.out == b"1002\n99999\n"
+            await session.stop(one.id, 10, "SIGKILL")
+            await driver.end(one)
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
 CONFIGS: list[dict[str, Any]] = [
     {"StopSignal": "SIGFUN"},
     {"StopSignal": "9" * 5000},

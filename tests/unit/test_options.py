@@ -171,8 +171,10 @@ def test_a_password_is_in_no_repr() -> None:
     [
         ("command", "x" * (128 * 1024), "longer than 131071 bytes"),
         ("image", "x" * 5000, "longer than 4096 bytes"),
-        ("args", ["x"] * 1025, "has 1025 items, at most 1024"),
-        ("args", ["x" * 100_000] * 30, "longer than 2097152 bytes together"),
+        ("group_add", ["x"] * 1025, "has 1025 items, at most 1024"),
+        ("args", [""] * 700_000, "has 700000 items, at most 699050"),
+        ("mount", [{"target": "/x"}] * 1025, "has 1025 blocks, at most 1024"),
+        ("args", ["x" * 100_000] * 70, "longer than 6291456 bytes together"),
         ("args", "x", "is not a list of strings"),
         ("hostname", "x" * 64, "longer than 63 bytes"),
         ("hostname", "a\nb", "is not a host name"),

@@ -14,11 +14,11 @@ from containerd.rootfs_users import ResolvedUser
 from proto.errors import Code, DriverError
 
 
-def process(image: ImageConfig | None = None, **options: Any) -> dict[str, Any]:
+def process(image: ImageConfig | None = None, uid: int = 0, **options: Any) -> dict[str, Any]:
     """The process of a task."""
     inputs = spec.SpecInputs(
         image_config=image or ImageConfig(cmd=("/bin/true",)),
-        user=ResolvedUser(uid=0, gid=0),
+        user=ResolvedUser(uid=uid, gid=0),
         hostname="h",
         cgroup_path="/nomad/t",
         **options,
@@ -98,3 +98,61 @@ def test_a_variable_of_an_image_without_a_name_is_left_out() -> None:
     env = process(image)["env"]
     assert "A=1" in env
     assert all(not entry.startswith("=") for entry in env)
+
+
+IMAGE = ImageConfig(entrypoint=("/entry",), cmd=("cmd",))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"entrypoint": ("sh", "-c", "")}, ["sh", "-c", ""]),
+        ({"entrypoint": ("sh", "", "-x"), "args": ("", "a")}, ["sh", "", "-x", "", "a"]),
+        ({"entrypoint": ("",), "args": ("a",)}, ["a"]),
+        ({"entrypoint": ("", ""), "args": ("a", "")}, ["a", ""]),
+        ({"entrypoint": ()}, ["/entry", "cmd"]),
+        ({"args": ("",)}, ["/entry", ""]),
+    ],
+)
+def test_an_empty_word_is_a_word_unless_there_is_no_other(
+    options: dict[str, Any], words: list[str]
+) -> None:
+    assert process(IMAGE, **options)["args"] == words
+
+
+def test_a_command_whose_first_word_is_empty_is_refused() -> None:
+    assert "first word of the command is empty" in refused(entrypoint=("", "x"))
+    assert "first word of the command is empty" in refused(entrypoint=("",), args=("", "x"))
+    blank = ImageConfig(entrypoint=("",), cmd=("/bin/true",))
+    assert process(blank)["args"] == ["/bin/true"]
+
+
+def test_only_root_has_more_than_the_bounding_set() -> None:
+    assert set(process(uid=0)["capabilities"]) == {"bounding", "effective", "permitted"}
+    assert set(process(uid=1)["capabilities"]) == {"bounding"}
+
+
+def test_an_exec_in_a_task_of_an_earlier_release_has_the_rights_of_one_of_this() -> None:
+    sets = {kind: ["CAP_CHOWN"] for kind in ("bounding", "effective", "permitted", "ambient")}
+    task = {"process": {"user": {"uid": 1000, "gid": 0}, "capabilities": sets, "env": ["A=b"]}}
+    document = spec.process_for_exec(task, ["sh"], terminal=False)
+    assert document["capabilities"] == {"bounding": ["CAP_CHOWN"]}
+    assert document["oomScoreAdj"] == 0
+    task["process"]["user"]["uid"] = 0
+    assert spec.process_for_exec(task, ["sh"], terminal=False)["capabilities"] == sets
+
+
+@pytest.mark.parametrize(("env", "term"), [([], "xterm"), (["TERM=vt100"], "vt100")])
+def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None:
+    task = {"process": {"user": {"uid": 0}, "env": [*env, "TERMINAL=x"]}}
+    document = spec.process_for_exec(task, ["sh"], terminal=True, size=(24, 80))
+    assert [entry for entry in document["env"] if entry.startswith("TERM=")] == [f"TERM={term}"]
+
+
+def test_arguments_may_be_a_quarter_of_the_stack() -> None:
+    words = ("x" * 100_000,) * 25
+    assert "a quarter of the stack, which has 8388608" in refused(args=words)
+    many = ("x",) * 150_000
+    assert len(process(args=many, entrypoint=("a",))["args"]) == 150_001
+    larger = {"stack": (16 << 20, 16 << 20)}
+    assert process(args=words, rlimits=larger)["rlimits"][0]["type"] == "RLIMIT_STACK"

@@ -1,0 +1,202 @@
+"""What a task has of its own where neither job nor image says anything, on every runtime."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.nomad_types import ExecInput, NetworkIsolation
+from plugin.host import namespaces
+from plugin.host.session import HostSession
+from tests.support import images, runtimes
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.needs import need_containerd, need_program
+from tests.support.own_network import OwnNetwork
+from tests.support.registry import Registry
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.containerd
+
+RUNTIMES = ("runc", "crun", "runsc")
+SCORE = 300
+OPEN_FILES = 20_000
+PROCESS = "cat /proc/self/oom_score_adj; ulimit -Sn; ulimit -Hn"
+
+
+@pytest.fixture(scope="module")
+def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
+    """A daemon with a score and a limit of its own, which are no task's business."""
+    need_containerd()
+    directory = tmp_path_factory.mktemp("runtimes")
+    runtimes.wrap(directory)
+    with ContainerdDaemon(path=str(directory)) as daemon:
+        assert daemon.process is not None
+        pid = daemon.process.pid
+        Path(f"/proc/{pid}/oom_score_adj").write_text(str(SCORE))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (most, hard))
+        yield daemon
+
+
+def image_of(registry: Registry, tag: str, **config: Any) -> str:
+    built = images.build([images.busybox_layer()], config)
+    return images.push(registry.host, "process-defaults", tag, built)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_score_and_open_files_are_not_containerds(
+    driver: Driver, busybox_image: str, runtime: str
+) -> None:
+    need_program(runtime)
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            for options in ({}, {"oom_score_adj": 250, "ulimit": [{"nofile": "77:99"}]}):
+                job = driver.task(user="bob")
+                script = f"{PROCESS}; echo end; exec sleep 60"
+                await driver.start(job, busybox_image, script, runtime=runtime, **options)
+                await until(lambda job=job: job.out.endswith(b"end\n"), 30)
+                # crun gives an exec no score; the driver does, a moment after its start.
+                score = options.get("oom_score_adj", 0) if runtime != "runsc" else 0
+                wait = f"until grep -qx {score} /proc/self/oom_score_adj; do :; done; "
+                answer = await session.exec(job.id, ["/bin/sh", "-c", wait + PROCESS], 30)
+                await session.stop(job.id, 10, "SIGKILL")
+                await driver.end(job)
+                for where, text in (("task", job.out.decode()), ("exec", answer.stdout.decode())):
+                    score, soft, hard = text.split()[:3]
+                    if options:
+                        # What a process reads inside of gVisor is not the sandbox's score.
+                        assert (soft, hard) == ("77", "99")
+                        assert score == "250" or runtime == "runsc"
+                    else:
+                        assert (score, soft) == ("0", "1024"), where
+                        assert 1024 < int(hard) <= 524288
+
+    asyncio.run(asyncio.wait_for(life(), 120))
+
+
+def test_default_ulimit_holds_where_the_job_names_none(
+    containerd: ContainerdDaemon, tmp_path: Path, busybox_image: str
+) -> None:
+    config = {"default_ulimit": [{"nofile": "2048:4096", "core": "0"}]}
+    driver = Driver(containerd, tmp_path, config)
+    script = "ulimit -Sn; ulimit -Hn; ulimit -Hc"
+
+    async def life() -> None:
+        async with launched(driver):
+            assert await driver.output(busybox_image, script) == "2048\n4096\n0\n"
+            said = await driver.output(busybox_image, script, ulimit=[{"nofile": "50:60"}])
+            assert said == "50\n60\n0\n"
+
+    try:
+        asyncio.run(asyncio.wait_for(life(), 60))
+        driver.wait_clean()
+    finally:
+        driver.close()
+
+
+async def terminal(session: HostSession, task_id: str) -> str:
+    """TERM in an exec with a terminal."""
+
+    async def nothing() -> AsyncIterator[ExecInput]:
+        return
+        yield
+
+    command = ["/bin/sh", "-c", "echo $TERM"]
+    outputs = session.exec_streaming(task_id, command, nothing(), tty=True)
+    return b"".join([output.stdout async for output in outputs]).decode().strip()
+
+
+def test_the_images_hostname_variable_and_terminal_win_over_the_defaults(
+    driver: Driver, registry: Registry, busybox_image: str
+) -> None:
+    image = image_of(registry, "env", Env=["HOSTNAME=::", "TERM=vt100"])
+    script = "echo $HOSTNAME; hostname; exec sleep 60"
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            for ref, env, host, term in (
+                (image, {}, "::", "vt100"),
+                (image, {"HOSTNAME": "job", "TERM": "dumb"}, "job", "dumb"),
+                (busybox_image, {}, "", "xterm"),
+            ):
+                job = driver.task(env=env)
+                await driver.start(job, ref, script)
+                await until(lambda job=job: job.out.count(b"\n") == 2, 30)
+                variable, name = job.out.decode().split()
+                assert variable == (host or name)
+                assert await terminal(session, job.id) == term
+                await session.stop(job.id, 10, "SIGKILL")
+                await driver.end(job)
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+LISTEN = """
+nc -l -p 80 & nc=$!
+while kill -0 $nc; do
+  grep -q ":0050 " /proc/net/tcp /proc/net/tcp6 && { echo listens; kill $nc; break; }
+done 2>&1
+"""
+PARAMETERS = """
+cd /proc/sys/net/ipv4
+cat ip_unprivileged_port_start
+tr "\\t" " " < ping_group_range
+"""
+OPEN = "0\n0 2147483647\n"
+
+
+@pytest.fixture
+def alloc_network() -> Iterator[NetworkIsolation]:
+    """The network of an allocation, as Nomad makes it."""
+    with OwnNetwork() as own:
+        yield NetworkIsolation(mode=1, path=namespaces.path(own.name))
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun"])
+def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_hosts(
+    driver: Driver, busybox_image: str, alloc_network: NetworkIsolation, runtime: str
+) -> None:
+    need_program(runtime)
+    names = ("ip_unprivileged_port_start", "ping_group_range")
+    texts = (Path(f"/proc/sys/net/ipv4/{name}").read_text() for name in names)
+    hosts = "".join(texts).replace("\t", " ")
+    chosen = [{"net.ipv4.ip_unprivileged_port_start": "81"}]
+
+    async def life() -> None:
+        async with launched(driver):
+
+            async def said(
+                script: str, network: NetworkIsolation | None = None, **options: Any
+            ) -> str:
+                job = driver.task(user="bob", network=network)
+                return await driver.output(busybox_image, script, job, runtime=runtime, **options)
+
+            assert await said(PARAMETERS + LISTEN) == f"{OPEN}listens\n"
+            assert await said(PARAMETERS, host_network=True) == hosts
+            assert await said(PARAMETERS, sysctl=chosen) == OPEN.replace("0", "81", 1)
+            assert await said(PARAMETERS + LISTEN, alloc_network) == f"{OPEN}listens\n"
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+def test_what_a_task_chose_for_the_network_of_its_allocation_stays(
+    driver: Driver, busybox_image: str, alloc_network: NetworkIsolation
+) -> None:
+    chosen = [{"net.ipv4.ip_unprivileged_port_start": "81"}]
+
+    async def life() -> None:
+        async with launched(driver):
+            for sysctl in (chosen, []):
+                job = driver.task(network=alloc_network)
+                said = await driver.output(busybox_image, PARAMETERS, job, sysctl=sysctl)
+                assert said == OPEN.replace("0", "81", 1)
+
+    asyncio.run(asyncio.wait_for(life(), 60))
