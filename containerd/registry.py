@@ -29,7 +29,7 @@ _MAX_REDIRECTS = 5
 # Anything, last: an old schema or an artifact is refused by its own name, not by the registry's.
 _ACCEPT = ", ".join([*sorted(manifests.INDEX_TYPES | manifests.MANIFEST_TYPES), "*/*"])
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OK, _PARTIAL, _UNAUTHORIZED, _NO_SUCH_RANGE = 200, 206, 401, 416
+_OK, _PARTIAL, _UNAUTHORIZED, _NOT_FOUND, _NO_SUCH_RANGE = 200, 206, 401, 404, 416
 # What storage answers to a signed URL that is too old, or that its clock does not like.
 _STALE = frozenset({400, 401, 403, 404, 410})
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)", re.IGNORECASE)
@@ -61,6 +61,7 @@ class Registry:
         self._http = Transport(self.name, self.endpoint, access)
         self._scope = f"repository:{reference.repository}:pull"
         self._auth = Authorizer(self.name, credentials, self._http.small)
+        self._http.hide(*self._auth.secrets(), *(value for _, value in self.endpoint.headers))
         self._scheme = self.endpoint.scheme
 
     def digest(self, selector: str) -> str:
@@ -176,6 +177,7 @@ class Registry:
             tls = url.startswith("https:")
             if not self._auth.answer(challenge, self._scope, sent=sent, over_tls=tls):
                 break
+            self._http.hide(self._auth.header.partition(" ")[2])
         raise self._denied(_UNAUTHORIZED, body)
 
     def _follow(self, url: str, headers: dict[str, str], authorization: str, method: str) -> Answer:
@@ -243,6 +245,8 @@ class Registry:
     def _refused(self, answer: Answer, what: str) -> DriverError:
         status, headers = answer.status, answer.raw.headers
         body = self._http.words(answer)
+        if answer.at_home and status == _NOT_FOUND and what.startswith("blob"):
+            return registry_errors.incomplete(str(self._reference), self.name, what, body)
         if answer.at_home and status in {401, 403, 404}:
             return self._denied(status, body)
         asks = status == _UNAUTHORIZED and answer.header("WWW-Authenticate")

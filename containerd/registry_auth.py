@@ -144,6 +144,13 @@ class Authorizer:
         self._get = get
         self.header: str = ""
 
+    def secrets(self) -> tuple[str, ...]:
+        """Returns what must not be shown: the password in each form in which it is sent."""
+        mine = self._credentials
+        if mine is None:
+            return ()
+        return mine.password, mine.identity_token, _basic(mine).partition(" ")[2]
+
     def answer(self, challenge: str, scope: str, *, sent: str, over_tls: bool) -> bool:
         """Takes a WWW-Authenticate header; False when there is nothing (more) to try.
 

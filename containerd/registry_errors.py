@@ -61,7 +61,11 @@ def broke(error: Exception) -> bool:
 def unreachable(error: Exception) -> bool:
     """Returns whether a connection was refused or found no way."""
     numbers = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ETIMEDOUT}
-    return isinstance(error, urllib3.exceptions.ConnectTimeoutError) or any(
+    # urllib3's NewConnectionError is a kind of its timeout, whatever the cause.
+    late = isinstance(error, urllib3.exceptions.ConnectTimeoutError) and not isinstance(
+        error, urllib3.exceptions.NewConnectionError
+    )
+    return late or any(
         isinstance(cause, OSError) and cause.errno in numbers for cause in causes(error)
     )
 
@@ -99,6 +103,16 @@ def denied(image: str, registry: str, status: int, body: bytes) -> DriverError:
         details=f"{image} at {registry}, status {status}{f': {said}' if said else ''}",
         resolution="check the image's name and tag, and the auth block",
         code=Code.NOT_FOUND if status == 404 else Code.DENIED,  # noqa: PLR2004
+    )
+
+
+def incomplete(image: str, registry: str, what: str, body: bytes) -> DriverError:
+    """Returns the error for a part of an image that its registry has lost."""
+    return DriverError(
+        f"registry {registry} has the image {image}, but not all of it",
+        details=": ".join(filter(None, (f"no {what}", message(body)))),
+        resolution="push the image again",
+        code=Code.NOT_FOUND,
     )
 
 

@@ -75,6 +75,11 @@ class Transport:
         self._pools: dict[tuple[bool, Proxy | None], urllib3.PoolManager] = {}
         self._answered = False
         self._no_tls = ""
+        self._secrets: list[bytes] = []
+
+    def hide(self, *secrets: str) -> None:
+        """Keeps texts out of all words of servers: a server may repeat what it was sent."""
+        self._secrets += [secret.encode() for secret in secrets if secret]
 
     def request(
         self, url: str, headers: dict[str, str], *, method: str = "GET", form: str = ""
@@ -148,9 +153,12 @@ class Transport:
     def words(self, answer: Answer) -> bytes:
         """Returns the beginning of an error's body, or nothing where it cannot be read."""
         try:
-            return self.read(answer, _ERROR_BYTES)
+            body = self.read(answer, _ERROR_BYTES)
         except DriverError:
             return b""
+        for secret in self._secrets:
+            body = body.replace(secret, b"***")
+        return body
 
     def small(
         self, url: str, headers: dict[str, str], limit_bytes: int, form: str = ""
@@ -168,6 +176,8 @@ class Transport:
                 raise registry_errors.refused(
                     who, answer.status, answer.raw.headers, body, "a token"
                 )
+            if answer.status != 200:  # noqa: PLR2004
+                return answer.status, self.words(answer)
             return answer.status, self.read_limited(answer, limit_bytes)
         finally:
             answer.close()

@@ -184,6 +184,26 @@ def test_a_registry_that_restarts_amid_a_layer_is_waited_for(store: Images) -> N
     assert "cannot be read" in str(store.events)
 
 
+def test_a_layer_that_stands_still_is_asked_for_anew_from_there(
+    containerd: ContainerdDaemon, tmp_path: Path
+) -> None:
+    store = Images(containerd, tmp_path, pull_activity_timeout_s=1.0)
+    image, (layer,) = image_of(3 * MIB)
+    over = threading.Event()
+
+    def change(_: Request, honest: Answer) -> Answer:
+        if len(registry.blobs(layer)) > 1:
+            return honest
+        return Answer(honest.status, honest.headers, honest.body, MIB, over)
+
+    with ScriptedRegistry(image, only(layer, change)) as registry:
+        try:
+            assert store.get(f"{registry.host}/still:1").digest == image.digest
+        finally:
+            over.set()
+        assert starts(registry, layer) == [0, MIB]
+
+
 def test_another_mirror_goes_on_where_one_broke_for_good(store: Images) -> None:
     image, (layer,) = image_of(3 * MIB)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.settings import Auth
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -118,6 +119,57 @@ def test_a_wait_beyond_the_pulls_time_is_not_begun(store: Images) -> None:
         assert len(server.requests) == 1
     assert caught.value.recoverable
     assert "it asks to wait for 3600 s" in caught.value.details
+
+
+@pytest.mark.parametrize("kind", ["manifests", "blobs"])
+def test_a_wait_that_was_asked_for_is_no_silence(
+    containerd: ContainerdDaemon, tmp_path: Path, kind: str
+) -> None:
+    store = Images(containerd, tmp_path, pull_activity_timeout_s=0.5)
+    image = fresh_image()
+    left = itertools.chain([Answer(429, {"Retry-After": "4"})], itertools.repeat(None))
+
+    def rule(request: Request, honest: Answer) -> Answer:
+        return (next(left) if at(kind, request) else None) or honest
+
+    with ScriptedRegistry(image, rule) as registry:
+        assert store.get(f"{registry.host}/patient:1").digest == image.digest
+
+
+@pytest.mark.parametrize("scheme", ["Basic", "Bearer"])
+def test_no_words_of_a_server_repeat_a_secret(store: Images, scheme: str) -> None:
+    image = fresh_image()
+    mine = Auth(username="alice", password="hush-hush")
+
+    def rule(request: Request, honest: Answer) -> Answer:
+        sent = request.headers.get("authorization", "")
+        if at("blobs", request):
+            return Answer(403, {}, f"you sent {sent} and hush-hush".encode())
+        if not sent:
+            return Answer(
+                401, {"WWW-Authenticate": f'{scheme} realm="http://{registry.host}/token"'}
+            )
+        return Answer(200, {}, b'{"token": "secret-token"}') if at("token", request) else honest
+
+    with ScriptedRegistry(image, rule) as registry, pytest.raises(DriverError) as caught:
+        store.get(f"{registry.host}/echo:1", auth=mine)
+    assert "you sent" in str(caught.value)
+    for secret in ("hush-hush", "secret-token", "YWxpY2U6aHVzaC1odXNo"):
+        assert secret not in str(caught.value)
+
+
+def test_a_layer_that_the_registry_has_lost_is_no_matter_of_access(store: Images) -> None:
+    image = fresh_image()
+    words = b'{"errors": [{"code": "BLOB_UNKNOWN", "message": "blob unknown to registry"}]}'
+
+    def rule(request: Request, honest: Answer) -> Answer:
+        return Answer(404, {}, words) if at("blobs", request) else honest
+
+    with ScriptedRegistry(image, rule) as registry, pytest.raises(DriverError) as caught:
+        store.get(f"{registry.host}/lost:1")
+    assert "but not all of it: no blob sha256:" in str(caught.value)
+    assert "BLOB_UNKNOWN: blob unknown to registry" in caught.value.details
+    assert caught.value.resolution == "push the image again"
 
 
 def test_a_busy_registry_is_asked_within_the_pulls_time_only(store: Images) -> None:

@@ -22,12 +22,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back; with `cut` the connection breaks after so many bytes of the body."""
+    """What is sent back.
+
+    With `cut` the connection breaks after so many bytes of the body, but first it hangs until
+    `hangs` is set.
+    """
 
     status: int = 404
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b""
     cut: int | None = None
+    hangs: threading.Event | None = None
 
 
 class RecordingServer:
@@ -64,6 +69,8 @@ class RecordingServer:
                 self.end_headers()
                 if self.command != "HEAD":
                     self.wfile.write(sent.body[: sent.cut])
+                if sent.hangs is not None:
+                    sent.hangs.wait(60)
                 self.close_connection = self.close_connection or sent.cut is not None
 
             do_POST = do_HEAD = do_GET  # noqa: N815 - the library's names
