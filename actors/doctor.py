@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from actors import stale_ports
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
@@ -68,6 +69,7 @@ async def examine(
         lambda: _seccomp(node, root),
         lambda: _apparmor(root),
         lambda: _network(root),
+        lambda: _ports(root),
         lambda: _registries(node),
         lambda: _proxies(proxies or {}),
         lambda: _init(node),
@@ -203,6 +205,23 @@ def _network(root: Path) -> Iterator[Finding]:
             "bridge",
             "net.bridge.bridge-nf-call-iptables is 0: Nomad's bridge mode loses packets",
             "sysctl net.bridge.bridge-nf-call-iptables=1",
+        )
+
+
+def _ports(root: Path) -> Iterator[Finding]:
+    """Published ports that lead to an allocation that is gone.
+
+    Docker's namespaces have other names, so nothing is said of rules where there are any.
+    """
+    names, dockers = root / "var/run/netns", root / "var/run/docker/netns"
+    if dockers.is_dir() and any(dockers.iterdir()):
+        return
+    for stale in stale_ports.find(stale_ports.rules(), lambda name: (names / name).exists()):
+        yield _warn(
+            "ports",
+            f"port {stale.ports}/{stale.protocol} is redirected to {stale.target}, of allocation"
+            f" {stale.alloc_id}, which has no network any more",
+            stale.remedy,
         )
 
 

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors import child_process, tree_removal
+from actors import child_process, program, tree_removal
 from actors.nomad_types import PortMapping
-from plugin.host import forwarding, namespaces, program
+from plugin.host import forwarding, namespaces
 from plugin.host.ports import inside
 from proto.errors import Code, DriverError
 
@@ -123,7 +123,9 @@ class BridgeNetwork:
     def delete(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> list[DriverError]:
         """Detaches a namespace; every plugin is asked, whatever the ones before it said.
 
-        One that is gone already is an empty name to them, as the specification allows.
+        One that is gone already is an empty name to them, as the specification allows. The bridge
+        plugin then leaves the masquerading, and with the namespace it takes missing chains for a
+        failure: so it is asked again without.
         """
         there = namespaces.is_one(netns)
         failures: list[DriverError] = []
@@ -139,14 +141,23 @@ class BridgeNetwork:
                 tried(forwarding.forget, alloc_id, self._allowed.pop(alloc_id))
             for plugin in reversed(self._chain()):
                 config = self._config(plugin, alloc_id, ports)
-                tried(self._call, "DEL", config, alloc_id, netns if there else "")
-            if not there:
-                tried(forwarding.forget_masquerading, NETWORK, alloc_id)
+                if plugin["type"] == "bridge":
+                    tried(self._leave_bridge, config, alloc_id, netns if there else "")
+                else:
+                    tried(self._call, "DEL", config, alloc_id, netns if there else "")
             self._results.pop(alloc_id, None)
             if not self._addresses():
                 tree_removal.remove(self._state)
                 tried(namespaces.remove_link, self._bridge)
         return failures
+
+    def _leave_bridge(self, config: dict[str, Any], alloc_id: str, netns: str) -> None:
+        if netns:
+            with contextlib.suppress(DriverError):
+                self._call("DEL", config, alloc_id, netns)
+                return
+        self._call("DEL", config, alloc_id, "")
+        forwarding.forget_masquerading(NETWORK, alloc_id)
 
     def _chain(self) -> list[dict[str, Any]]:
         """The plugins' configurations in their order."""

@@ -15,9 +15,8 @@ import shlex
 import shutil
 from collections.abc import Sequence
 
-from actors import child_process
+from actors import child_process, program
 from actors.nomad_types import PortMapping
-from plugin.host import program
 from proto.errors import Code, DriverError
 
 _CHAIN = "CNI-ADMIN"

@@ -7,8 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from actors import child_process
-from plugin.host import program
+from actors import child_process, program
 from proto.errors import Code, DriverError
 
 DIRECTORY = "/var/run/netns"

@@ -6,9 +6,8 @@ import os
 
 import pytest
 
-from actors import child_process
-from plugin.host import program
-from plugin.host.program import Ended
+from actors import child_process, program
+from actors.program import Ended
 from proto.errors import Code, DriverError
 
 SHELL = "/bin/sh"
