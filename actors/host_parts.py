@@ -12,7 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from posixpath import basename
 
-from actors import host_paths, name_files, netns, network_sysctls, private_files
+from actors import (
+    host_paths,
+    lost_network,
+    name_files,
+    netns,
+    network_sysctls,
+    private_files,
+)
 from actors.host_paths import Source
 from actors.name_files import HostTexts, NameFiles
 from actors.netns import Network
@@ -79,6 +86,7 @@ def gather(
     for source in plan.sources:
         host_paths.check(source)
     network = netns.look(task.network.path) if task.network else None
+    missed = lost_network.look(task, network)
     named = _name_files(plan, task, options, hostname, network)
     return HostParts(
         mounts=tuple(plan.found),
@@ -88,8 +96,8 @@ def gather(
         cdi=edits,
         pins=pins,
         pinned=tuple(plan.pinned),
-        files={basename(path): text for path, text in named.texts.items()},
-        notes=named.notes,
+        files=_files(named, network),
+        notes=(*missed, *named.notes),
         network=override(task, network),
         sysctl=_sysctl(options, network),
         daemon=daemon_process.look(settings.containerd_address),
@@ -177,6 +185,11 @@ def _name_files(
         )
         plan.found.append(point)
     return NameFiles(texts=texts, notes=named.notes)
+
+
+def _files(named: NameFiles, network: Network | None) -> dict[str, str]:
+    texts = {basename(path): text for path, text in named.texts.items()}
+    return {**texts, **lost_network.memory(network)} if texts else texts
 
 
 def _host_texts() -> HostTexts:

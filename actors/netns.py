@@ -20,16 +20,19 @@ from proto.errors import Code, DriverError
 
 _ROUTES = Path("/proc/thread-self/net/route")
 _ROUTE_FIELDS = 8
+_ETHERNET = len("00:00:00:00:00:00")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
     """Addresses that others can reach, IPv4 before IPv6, and the IPv4 gateway; "" is none.
 
-    sysctl are kernel parameters that it should get.
+    interfaces are the names of those with a hardware address; sysctl are kernel parameters that it
+    should get.
     """
 
     addresses: tuple[str, ...] = ()
+    interfaces: tuple[str, ...] = ()
     gateway: str = ""
     sysctl: Mapping[str, str] = field(default_factory=dict)
 
@@ -60,18 +63,30 @@ def _inside(descriptor: int) -> Network:
     import psutil  # noqa: PLC0415 - a megabyte that only nodes with such networks need
 
     kernel.setns(descriptor, kernel.CLONE_NEWNET)
+    interfaces = psutil.net_if_addrs()
+    hardware = [
+        name
+        for name, entries in interfaces.items()
+        if any(_is_hardware(entry.family, entry.address) for entry in entries)
+    ]
     found = [
         address
-        for entries in psutil.net_if_addrs().values()
+        for entries in interfaces.values()
         for entry in entries
         if (address := _reachable(entry.family, entry.address))
     ]
     found.sort(key=lambda address: ":" in address)  # stable: interfaces in the kernel's order
     return Network(
         addresses=tuple(found),
+        interfaces=tuple(hardware),
         gateway=gateway(_ROUTES.read_text()),
         sysctl=network_sysctls.for_this_network(),
     )
+
+
+def _is_hardware(family: int, text: str) -> bool:
+    """Whether an address is an Ethernet card's; loopback has zeros, a tunnel a shorter one."""
+    return family == socket.AF_PACKET and len(text) == _ETHERNET and text.strip("0:") != ""
 
 
 def _reachable(family: int, text: str) -> str:

@@ -18,6 +18,7 @@ from proto.errors import Code, DriverError
 from proto.shortage import remedy
 
 DIRECTORY = ".etc"
+_MOST_BYTES = 4096
 _BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 
 
@@ -50,6 +51,26 @@ def write(alloc_dir: str, task_name: str, texts: Mapping[str, str]) -> None:
             recoverable=True,
             code=Code.EXHAUSTED,
         ) from error
+
+
+def read(alloc_dir: str, task_name: str, name: str) -> str:
+    """The text that an earlier start has written; "" if there is none. Blocks."""
+    with contextlib.suppress(OSError):
+        task = _task_directory(alloc_dir, task_name)
+        try:
+            directory = _own(task)
+            try:
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+                descriptor = os.open(name, flags, dir_fd=directory)
+                try:
+                    return os.read(descriptor, _MOST_BYTES).decode(errors="replace")
+                finally:
+                    os.close(descriptor)
+            finally:
+                os.close(directory)
+        finally:
+            os.close(task)
+    return ""
 
 
 def remove(alloc_dir: str, task_name: str) -> None:

@@ -26,6 +26,7 @@ from actors import (
     host_paths,
     identifiers,
     limits,
+    lost_network,
     mount_check,
     mount_places,
     oom_score,
@@ -292,17 +293,22 @@ class _Start:
         """Holds the sources of the task's mounts until the runtime has made them."""
         parts, task = self._parts, self._task
 
+        before = ""
+
         def hold() -> None:
+            nonlocal before
+            before = private_files.read(task.alloc_dir, task.name, lost_network.FILE)
             private_files.write(task.alloc_dir, task.name, parts.files)
             host_paths.pin(parts.pins, parts.pinned)
 
+        def remove() -> None:
+            if not before:  # else the next start has to know what the last one had
+                private_files.remove(task.alloc_dir, task.name)
+
         self._holding = asyncio.ensure_future(asyncio.to_thread(hold))
-        self._later("name files", asyncio.to_thread, private_files.remove, *self._files_at())
+        self._later("name files", asyncio.to_thread, remove)
         self._later("held sources", self._release)
         await asyncio.shield(self._holding)
-
-    def _files_at(self) -> tuple[str, str]:
-        return self._task.alloc_dir, self._task.name
 
     async def _release(self) -> None:
         # A cancelled start does not stop the thread that holds them.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,51 @@ def test_nomad_hears_of_the_tasks_address_and_the_ports_inside(
             await driver.end(job)
 
     asyncio.run(life())
+
+
+def test_a_task_is_not_started_again_in_a_namespace_that_has_lost_its_address(
+    driver: Driver, busybox_image: str, network: NetworkIsolation
+) -> None:
+    job = driver.task(network=network)
+    again = Job(dataclasses.replace(job.config, id=f"{job.id}2"), job.alloc)
+
+    async def life() -> None:
+        async with launched(driver) as session:
+            await driver.output(busybox_image, "true", job)
+            # The undo of a start forgets nothing.
+            with pytest.raises(DriverError, match="/no/such/program"):
+                await session.start(
+                    again.config, {"image": busybox_image, "command": "/no/such/program"}
+                )
+            lose_address(network)
+            for _ in range(2):
+                with pytest.raises(DriverError, match="has lost the allocation's address") as lost:
+                    await session.start(again.config, {"image": busybox_image})
+                assert lost.value.recoverable
+                assert ADDRESS in str(lost.value)
+
+    asyncio.run(life())
+
+
+def test_a_task_starts_again_and_again_in_a_namespace_that_never_had_an_address(
+    driver: Driver, busybox_image: str, network: NetworkIsolation
+) -> None:
+    lose_address(network)
+    job = driver.task(network=network)
+
+    async def life() -> None:
+        async with launched(driver):
+            for number in range(2):
+                config = dataclasses.replace(job.config, id=f"{job.id}{number}")
+                await driver.output(busybox_image, "true", Job(config, job.alloc))
+
+    asyncio.run(life())
+
+
+def lose_address(network: NetworkIsolation) -> None:
+    """Removes the interface, as a CNI plugin's DEL does."""
+    command = ["nsenter", f"--net={network.path}", "busybox", "ip", "link", "del", "eth0"]
+    subprocess.run(command, check=True)
 
 
 def test_without_a_network_of_its_own_nothing_is_reported(

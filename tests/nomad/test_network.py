@@ -100,6 +100,43 @@ def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
     wait_until(lambda: not bridged.json("GET", "/v1/service/inside"), 20, "still registered")
 
 
+def test_a_task_that_restarts_without_its_address_fails_by_name(
+    bridged: NomadApi, network: OwnNetwork, driver: Driver, busybox_image: str
+) -> None:
+    async def pull() -> None:  # the registry is not in the agent's network
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+
+    asyncio.run(pull())
+    command = {"image": busybox_image, "command": "sh", "args": ["-c", "exec sleep 600"]}
+    job = make_job("lost", command, **DEAF)
+    job["TaskGroups"][0]["Networks"] = [{"Mode": f"cni/{NETWORK}"}]
+    alloc = bridged.run(job)
+    network.run("nsenter", f"--net=/var/run/netns/{alloc}", "busybox", "ip", "link", "del", "eth0")
+    bridged.restart(alloc)
+    assert bridged.wait_over(alloc)["ClientStatus"] == "failed"
+    assert "has lost the allocation's address" in bridged.story(alloc)
+
+
+def test_a_task_of_mode_none_restarts_without_an_address(
+    bridged: NomadApi, driver: Driver, busybox_image: str
+) -> None:
+    async def pull() -> None:
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+
+    asyncio.run(pull())
+    script = "echo begun; exec sleep 600"
+    command = {"image": busybox_image, "command": "sh", "args": ["-c", script]}
+    job = make_job("none", command, attempts=2, **DEAF)
+    job["TaskGroups"][0]["Networks"] = [{"Mode": "none"}]
+    alloc = bridged.run(job)
+    bridged.restart(alloc)
+    wait_until(lambda: bridged.logs(alloc).count("begun") == 2, 30, lambda: bridged.story(alloc))
+    bridged.wait_state(alloc, "running")
+    bridged.stop_and_wait("none")
+
+
 def registered(nomad: NomadApi, name: str) -> Json:
     """The only instance of a service."""
     wait_until(lambda: nomad.json("GET", f"/v1/service/{name}"), 30, f"no service {name}")
