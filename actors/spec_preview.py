@@ -56,13 +56,17 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
         raise DriverError(
             f"what it gets depends on its image {made.image.written}, which is not on this machine",
             details=error.brief,
-            resolution="run the job once, or pull the image, and ask again",
+            resolution="write command, user and what else is missing into the job"
+            if made.image.archive
+            else "run the job once, or pull the image, and ask again",
             code=Code.PRECONDITION,
         ) from error
 
 
 async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
-    record = await node.containerd.image(made.image.name)
+    brought = made.image.archive is not None
+    # By its name another image may be here, which the start would not take.
+    record = None if brought else await node.containerd.image(made.image.name)
     found = await _loaded(node, record) if record is not None else None
     if record is not None and found is not None:
         ready = ImageReady(
@@ -71,9 +75,10 @@ async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
         mismatch = platforms.machine().mismatch(found.config.platform)
         return ready, (mismatch,) if mismatch else ()
     nothing = ImageReady(name=made.image.name, digest="", chain_id="", config=ImageConfig())
+    where = "comes with the job's archive" if brought else "is not on this machine"
     note = (
-        f"the image {made.image.written} is not on this machine: what it says of command,"
-        " environment, user and working directory is missing here"
+        f"the image {made.image.written} {where}: what it says of command, environment, user and"
+        " working directory is missing here"
     )
     return nothing, (note,)
 

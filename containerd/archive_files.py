@@ -77,7 +77,12 @@ def read(files: ArchiveFiles, name: str, limit_bytes: int) -> bytes:
         raise refused(f"it has no {name[:128]!r}")
     if size > limit_bytes:
         raise refused(f"{name[:128]!r} is larger than {limit_bytes} bytes")
-    return b"".join(files.chunks(name))
+    body = bytearray()
+    for chunk in files.chunks(name):
+        body += chunk
+        if len(body) > limit_bytes:  # it has grown meanwhile
+            raise refused(f"{name[:128]!r} is larger than {limit_bytes} bytes")
+    return bytes(body)
 
 
 def _open(archive: Archive) -> int:

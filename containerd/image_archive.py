@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _FULL_NAME, _REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 _SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
 _IN_IT = "in the archive"
+# No image is built for more; the config of each is held in memory.
+_MAX_PLATFORMS = 64
 
 
 def open_source(archive: Archive, name: Reference, deadline: float) -> ArchiveSource:
@@ -155,7 +157,10 @@ def _contents(files: ArchiveFiles, name: Reference) -> _Contents:
     if saved:
         # Some releases of docker write an index.json that is poorer than manifest.json beside it.
         listed = [entry for entry in listed if _is_there(files, entry)]
-    chosen = _choose(name, listed, saved)
+    # Of the same image under several names one entry is enough.
+    chosen = [*{entry.identity: entry for entry in _choose(name, listed, saved)}.values()]
+    if len(chosen) > _MAX_PLATFORMS:
+        raise refused(f"it has {len(chosen)} images of one name, more than {_MAX_PLATFORMS}")
     return _of_layout(chosen) if chosen[0].blob else _of_docker(files, chosen)
 
 
@@ -233,8 +238,7 @@ def _is_tag(name: Reference, text: str) -> bool:
 
 
 def _of_layout(entries: list[_Entry]) -> _Contents:
-    if len({entry.identity for entry in entries}) == 1:
-        (blob, *_) = (entry.blob for entry in entries if entry.blob)
+    if len(entries) == 1 and (blob := entries[0].blob):
         return _Contents(blob.digest, blob.media_type)
     return _index_of([entry.fields for entry in entries], _Contents(""))
 

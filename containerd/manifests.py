@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -51,6 +52,7 @@ _LAYER = re.compile(
     r"|docker\.image\.rootfs\.(?P<docker>foreign\.)?diff)"
     r"\.tar(?P<suffixes>(?:[.+][a-z0-9]+)*)"
 )
+_LAYER_WORD = re.compile(r"\.layer\.|\.rootfs\.")
 _ATTESTATION = "vnd.docker.reference.type"
 _UNKNOWN = Platform(os="unknown", architecture="unknown")
 
@@ -120,7 +122,7 @@ def read(body: bytes, stated: str, name: str) -> Manifest | Index:
         DriverError: CORRUPT for one that is damaged or ambiguous, UNSUPPORTED for one that is of
             the old schema 1 or no image's.
     """
-    fields = json_object(body, name)
+    fields = json_object(body, name, _once)
     stated, said = clean_type(stated), clean_type(fields.get("mediaType"))
     if fields.get("schemaVersion") == 1 or "fsLayers" in fields or _SCHEMA_1.fullmatch(said):
         _refuse_schema_1(name)
@@ -230,7 +232,8 @@ def artifact_type(manifest: Manifest) -> str:
     config = manifest.config.media_type
     strange = config not in _CONFIG_TYPES | _SAY_NOTHING
     layers = [layer.media_type for layer in manifest.layers]
-    if not strange and (not layers or any(layer_type(layer) for layer in layers)):
+    # An image's layers may be of a kind that is not known here, such as squashfs.
+    if not strange and (not layers or any(map(_LAYER_WORD.search, layers))):
         return ""
     types = (manifest.artifact_type, config if strange and config != _EMPTY else "", *layers)
     return next((one for one in types if one), config)
@@ -247,14 +250,30 @@ def not_an_image(name: str, artifact: str) -> DriverError:
     )
 
 
-def json_object(body: bytes, name: str) -> dict[str, Any]:
+class _TwiceError(Exception):
+    """A key stands twice in one object: readers differ in which one they take."""
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+    return fields
+
+
+def json_object(
+    body: bytes, name: str, hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict
+) -> dict[str, Any]:
     """Reads a JSON object, in UTF-8 as every other reader of images does.
 
     Raises:
         DriverError: CORRUPT.
     """
     try:
-        fields = json.loads(body.decode())
+        fields = json.loads(body.decode(), object_pairs_hook=hook)
+    except _TwiceError as error:
+        raise _ambiguous(name, f"it has the key {str(error)[:100]!r} twice") from None
     except (ValueError, RecursionError) as error:
         raise damaged(name, f"not JSON: {type(error).__name__}") from None
     if not isinstance(fields, dict):

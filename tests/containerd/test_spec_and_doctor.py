@@ -127,6 +127,37 @@ def test_a_spec_without_its_image_says_what_is_missing(driver: Driver, tmp_path:
     assert "127.0.0.1:1/nowhere:1 is not on this machine" in shown.stderr
 
 
+def test_the_spec_of_a_job_with_an_archive_is_of_no_other_image(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
+    async def pull() -> None:
+        async with launched(driver):
+            await driver.output(image, "true")
+
+    asyncio.run(pull())
+    config = {"image": image, "load": "image.tar", "command": "/bin/x"}
+    shown = command(driver, "spec", job_file(tmp_path, config))
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout)["process"]["user"]["uid"] == 0
+    assert f"{image} comes with the job's archive" in shown.stderr
+
+
+def test_a_spec_of_another_machines_image_names_both_platforms(
+    driver: Driver, registry: Registry, tmp_path: Path
+) -> None:
+    built = images.build([images.busybox_layer({"salt": b"other"})], {}, "s390x")
+    image = images.push(registry.host, "spec-of-other", "1", built)
+
+    async def pull() -> None:
+        async with launched(driver):
+            await driver.output(image, "true")
+
+    asyncio.run(pull())
+    shown = command(driver, "spec", job_file(tmp_path, {"image": image, "command": "/bin/x"}))
+    assert shown.returncode == 0, shown.stderr
+    assert "built for linux/s390x, and this machine is linux/" in shown.stderr
+
+
 def test_what_only_the_image_could_say_is_no_mistake_of_the_job(
     driver: Driver, tmp_path: Path
 ) -> None:

@@ -22,7 +22,14 @@ from containerd.image_archive import ArchiveSource
 from containerd.pull_wire import Archive
 from containerd.reference import parse
 from proto.errors import Code, DriverError
-from tests.support.archives import File, docker_files, layout_files, tar_of, write_directory
+from tests.support.archives import (
+    File,
+    docker_files,
+    layout_files,
+    merged,
+    tar_of,
+    write_directory,
+)
 from tests.support.device_nodes import tripwire
 from tests.support.images import MANIFEST, build, digest_of, index, layer
 
@@ -153,6 +160,14 @@ def test_the_image_of_the_jobs_name_is_taken_from_dockers_form(tmp_path: Path) -
     put(tmp_path, tar_of(files))
     assert blobs(opened(tmp_path, name="b:1")) == [LAYERS[1]]
     refused(lambda: opened(tmp_path, name="c:1"), "has 2 images, and none of them is")
+
+
+def test_images_of_one_name_are_bounded(tmp_path: Path) -> None:
+    """The config of each would be held in memory."""
+    files = merged(*(docker_files([layer({"n": b"%d" % n})], ["a:1"]) for n in range(65)))
+    refused(lambda: opened(put(tmp_path, tar_of(files)), name="a:1"), "65 images of one name")
+    same = merged(*[docker_files(LAYERS, ["a:1"])] * 65)
+    assert blobs(opened(put(tmp_path, tar_of(same)), name="a:1")) == [*LAYERS]
 
 
 def test_a_single_image_needs_no_name(tmp_path: Path) -> None:

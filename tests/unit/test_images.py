@@ -120,6 +120,19 @@ def test_schema_1_is_refused_by_its_own_name(stated: str, fields: dict[str, Any]
     assert caught.value.code is Code.UNSUPPORTED
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"config": {}, "layers": [], "layers": []}',
+        b'{"manifests": [], "mediaType": "a", "mediaType": "b"}',
+        b'{"manifests": [{"digest": "a", "digest": "b"}]}',
+    ],
+)
+def test_a_key_that_stands_twice_is_ambiguous(body: bytes) -> None:
+    with pytest.raises(DriverError, match=r"is ambiguous: it has the key '\w+' twice"):
+        manifests.read(body, "", "demo")
+
+
 def test_a_document_is_utf_8_and_nothing_else() -> None:
     """Go's reader takes no other encoding; Python's would guess."""
     body = document(manifests=[BLOB]).decode()
@@ -176,6 +189,8 @@ TAR = manifests.OCI_LAYER
         ("application/octet-stream", [TAR], "", ""),
         ("application/vnd.docker.container.image.v1+json", [TAR], "", ""),
         (manifests.OCI_CONFIG, [], "", ""),
+        (manifests.OCI_CONFIG, ["application/vnd.erofs.layer.v1"], "", ""),
+        (manifests.OCI_CONFIG, ["application/vnd.stacker.image.layer.squashfs+zstd"], "", ""),
     ],
 )
 def test_an_artifact_is_told_from_an_image(
