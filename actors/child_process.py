@@ -6,6 +6,7 @@ plugin's stdout or stderr: go-plugin waits for the end of both before it notices
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -18,6 +19,7 @@ from proto.shortage import exhausted, remedy
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 Child = subprocess.Popen[bytes]
+_DEATH_S, _MOMENT_S = 5.0, 0.1
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the top-level packages lie: the checkout, or the package's private directory."""
@@ -77,7 +79,7 @@ def end_group(process: Child) -> int:
     """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    return process.wait()
+    return _killed(process)
 
 
 def finish(process: Child, grace_s: float) -> int:
@@ -93,4 +95,37 @@ def finish(process: Child, grace_s: float) -> int:
         return process.wait(grace_s)
     except subprocess.TimeoutExpired:
         process.kill()
-        return process.wait()
+        return _killed(process)
+
+
+def _killed(process: Child) -> int:
+    """The exit status of what was just killed; the signal's, where the kernel keeps it waiting."""
+    try:
+        return process.wait(_DEATH_S)
+    except subprocess.TimeoutExpired:
+        return -signal.SIGKILL
+
+
+def forsake(process: Child) -> None:
+    """Kills a child that nobody waits for any more; one that the kernel keeps ends by itself."""
+    process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_MOMENT_S)
+
+
+async def ended(process: Child) -> int:
+    """Waits for the end of a child without a thread, and reaps it.
+
+    Returns:
+        The exit status, negative for a signal.
+    """
+    loop = asyncio.get_running_loop()
+    descriptor = os.pidfd_open(process.pid)
+    try:
+        over = asyncio.Event()
+        loop.add_reader(descriptor, over.set)
+        await over.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)
+    return process.wait()

@@ -14,7 +14,7 @@ import re
 import shutil
 from collections.abc import Mapping
 
-from actors import child_process
+from actors import child_process, file_servers
 from containerd.pull_wire import Credentials
 from proto.errors import Code, DriverError
 
@@ -53,7 +53,7 @@ async def ask(
             code=Code.INVALID,
         )
     program = f"docker-credential-{name}"
-    path = shutil.which(program, path=child_process.BASE_ENVIRONMENT["PATH"])
+    path = await file_servers.looked_at(lambda: _found(program))
     if path is None:
         raise DriverError(
             f"credential helper {program} is not installed",
@@ -67,6 +67,12 @@ async def ask(
             return None
         raise _failed(program, host, f"it ended with status {status}")
     return _read(program, host, answer)
+
+
+def _found(program: str) -> str | None:
+    for directory in child_process.BASE_ENVIRONMENT["PATH"].split(":"):
+        file_servers.visit(f"{directory}/{program}", f"credential helper {program}")
+    return shutil.which(program, path=child_process.BASE_ENVIRONMENT["PATH"])
 
 
 async def _run(

@@ -7,12 +7,11 @@ user and password, else none. Everything is bound to a host before it leaves thi
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from actors import credential_helper
+from actors import credential_helper, file_servers
 from actors.docker_config import DockerConfig
 from containerd.pull_wire import Credentials
 from containerd.registry_auth import host_of, is_for, namespace_of
@@ -63,8 +62,8 @@ class CredentialSources:
     async def _operators(self, host: str, home: str, repository: str) -> Credentials | None:
         settings = self._settings
         if settings.auth_config:
-            found, helper = await asyncio.to_thread(
-                _from_file, settings.auth_config, host, repository
+            found, helper = await file_servers.looked_at(
+                lambda: _from_file(settings.auth_config, host, repository)
             )
             if found is None and helper:
                 found = await credential_helper.ask(helper, host, self._proxies)
@@ -83,6 +82,7 @@ class CredentialSources:
 
 def _from_file(path: str, host: str, repository: str) -> tuple[Credentials | None, str]:
     """What a Docker config file has: credentials, or the name of a helper."""
+    file_servers.visit(path, "auth.config")
     config = DockerConfig(path)
     found = config.credentials(host, repository)
     return found, "" if found else config.helper(host)

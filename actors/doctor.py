@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import re
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from actors import stale_ports
+from actors import file_servers, stale_ports
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
@@ -77,7 +76,10 @@ async def examine(
         lambda: _state(node),
     )
     for look in looks:
-        found += await asyncio.to_thread(lambda look=look: list(look()))  # type: ignore[misc]
+        try:
+            found += await file_servers.looked_at(lambda look=look: list(look()))  # type: ignore[misc]
+        except DriverError as error:
+            found.append(_fail("files", _sentence(error), error.resolution))
     return found
 
 
@@ -178,6 +180,7 @@ def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
         )
         return
     directory = Path(node.settings.seccomp_profile_dir)
+    file_servers.visit(str(directory), "seccomp_profile_dir")
     profiles = len(list(directory.glob("*.json"))) if directory.is_dir() else 0
     yield _ok("seccomp", f"there; {profiles} profiles of yours in {directory}")
 
@@ -228,6 +231,8 @@ def _ports(root: Path) -> Iterator[Finding]:
 def _registries(node: Node) -> Iterator[Finding]:
     settings = node.settings
     directory = Path(settings.registry_config_path)
+    file_servers.visit(str(directory), "registry_config_path")
+    file_servers.visit(settings.auth_config, "auth.config")
     names = sorted(entry.name for entry in directory.iterdir()) if directory.is_dir() else []
     well = 0
     for name in names:
@@ -267,6 +272,7 @@ def _proxies(variables: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _init(node: Node) -> Iterator[Finding]:
+    file_servers.visit(node.settings.init_path, "init_path")
     try:
         yield _ok("init", init_program(node.settings))
     except DriverError as error:

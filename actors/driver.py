@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -44,6 +42,7 @@ from actors.pull import ImageStore
 from actors.running_task import RunningTask, Services
 from actors.supervisor import Supervisor
 from actors.sweeping import Sweeping
+from actors.threads import Threads
 from actors.usage import UsageTracker
 from proto.errors import Code, DriverError
 from workers import identity
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
     from actors.settings import DriverSettings, TaskOptions
 
 T = TypeVar("T")
-_THREADS = 4
-_MEET_S = 10.0
 # How long a recovery waits for what ran out: after its failure Nomad destroys the task.
 _RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
 _MAX_EXEC_OUTPUT_BYTES = 10 * 1024 * 1024
@@ -79,8 +76,7 @@ class ActorGateway(Gateway):
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
         self._proxies = proxies or {}
         self._loop = asyncio.get_running_loop()
-        self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="blocking")
-        _make_threads(self._executor)
+        self._executor = Threads()
         self._loop.set_default_executor(self._executor)
         self._configured = asyncio.Event()
         self._services: Services | None = None
@@ -285,14 +281,6 @@ class ActorGateway(Gateway):
         if not tell(self._supervisor, message):
             raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
         return await reply.future
-
-
-def _make_threads(executor: ThreadPoolExecutor) -> None:
-    """Has all threads there from now on: later the kernel may refuse one."""
-    meeting = threading.Barrier(_THREADS + 1)
-    for _ in range(_THREADS):
-        executor.submit(meeting.wait, _MEET_S)
-    meeting.wait(_MEET_S)
 
 
 async def _closed_stdin() -> AsyncIterator[ExecInput]:

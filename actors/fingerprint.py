@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
+from actors import file_servers
 from actors.nomad_types import Fingerprint, Health
 from containerd import abilities, runtimes, silence
 from proto.errors import DriverError
@@ -40,6 +41,14 @@ async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
         await asyncio.sleep(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
 
 
+def _description() -> str:
+    """The driver is healthy while a file server is not: tasks that need none of it start."""
+    places = ", ".join(server.point for server in file_servers.silent())
+    if not places:
+        return "Healthy"
+    return f"Healthy, but no file server answers at {places}: tasks with mounts there do not start"
+
+
 async def take(services: Services) -> Fingerprint:
     """One look at containerd and the launcher. Never raises: what is wrong is in the words."""
     if not services.settings.enabled:
@@ -52,7 +61,7 @@ async def take(services: Services) -> Fingerprint:
         return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})
     return Fingerprint(
         health=Health.HEALTHY,
-        description="Healthy",
+        description=_description(),
         attributes={
             "driver.containerd-driver": True,
             "driver.containerd-driver.version": RELEASE,

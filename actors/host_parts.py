@@ -13,6 +13,7 @@ from pathlib import Path
 from posixpath import basename
 
 from actors import (
+    file_servers,
     host_paths,
     lost_network,
     name_files,
@@ -75,6 +76,8 @@ def gather(
     Raises:
         DriverError: code INVALID; the job asks for what is not there or cannot be.
     """
+    for directory in settings.cdi_spec_dirs if options.cdi_devices else ():
+        file_servers.visit(directory, "cdi_spec_dirs")
     edits = cdi.edits(options.cdi_devices, settings.cdi_spec_dirs)
     plan = _Mounts(pins)
     _directories(plan, task)
@@ -85,6 +88,8 @@ def gather(
     _no_target_twice(plan.found[plan.own :])
     for source in plan.sources:
         host_paths.check(source)
+    if task.network:
+        file_servers.visit(task.network.path, "network namespace")
     network = netns.look(task.network.path) if task.network else None
     missed = lost_network.look(task, network)
     named = _name_files(plan, task, options, hostname, network)
@@ -201,6 +206,7 @@ def _host_texts() -> HostTexts:
 
 
 def _text(path: str) -> str:
+    file_servers.visit(path, "names")
     try:
         with Path(path).open("rb") as file:
             return file.read(_MAX_HOST_FILE_BYTES).decode(errors="replace")
@@ -278,11 +284,13 @@ def _devices(task: TaskConfig, options: TaskOptions, edits: cdi.Edits) -> tuple[
     """Of the host if privileged, then of Nomad's device plugins, of CDI and of the job."""
     found = devices.every_host_node() if options.privileged else []
     for given in task.devices:
+        file_servers.visit(given.host_path, "device")
         found += devices.host_nodes(
             given.host_path, given.task_path, given.cgroup_permissions, what="device"
         )
     found += edits.devices
     for wanted in options.devices:
+        file_servers.visit(wanted.host_path, "devices")
         found += devices.host_nodes(
             wanted.host_path, wanted.container_path, wanted.cgroup_permissions
         )

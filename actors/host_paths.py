@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from actors import file_servers
 from actors.nomad_types import TaskConfig
 from containerd import kernel, rootfs_links
 from containerd.mounts import invalid
@@ -111,6 +112,7 @@ def check(source: Source) -> None:
     """
     if "\0" in source.path:
         raise invalid(f"{source.what}: source {source.path[:128]!r} is no path")
+    file_servers.visit(source.path, source.what, root=source.root)
     if source.root:
         os.close(_open(source))
         return

@@ -2,37 +2,62 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
-from actors import host_parts, identifiers, plan
+from actors import file_servers, host_parts, identifiers, plan
 from actors.host_parts import HostParts
 from actors.plan import Plan
 from containerd import security
-from containerd.security import Security
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.node import Node
     from actors.nomad_types import TaskConfig
     from actors.settings import TaskOptions
 
 
-async def prepare(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[Plan, HostParts]:
+async def prepare(
+    node: Node,
+    task: TaskConfig,
+    options: TaskOptions,
+    tell: Callable[[str], None] | None = None,
+) -> tuple[Plan, HostParts]:
     """The plan of a start, and what the task will have of its host. Changes nothing.
 
+    tell hears of a file server that lets it wait.
+
     Raises:
-        DriverError: code INVALID or DENIED; the job asks for what cannot be here.
+        DriverError: code INVALID or DENIED; the job asks for what cannot be here. UNAVAILABLE; a
+            file server does not answer.
     """
-    made = plan.make(node, task, options)
-    wish = plan.wish(node.settings, options)
-    pins = identifiers.pins_directory(node.state_dir, made.container_id)
 
-    def look() -> tuple[Security, HostParts]:
+    def look() -> tuple[Plan, HostParts]:
+        if options.init and node.settings.init_path:
+            file_servers.visit(node.settings.init_path, "init_path")
+        made = plan.make(node, task, options)
+        wish = plan.wish(node.settings, options)
+        if wish.seccomp_profile:
+            file_servers.visit(wish.seccomp_profile_dir, "seccomp_profile_dir")
         allowed = security.for_task(wish)
-        return allowed, host_parts.gather(
-            node.settings, task, options, hostname=made.hostname, pins=pins
-        )
+        pins = identifiers.pins_directory(node.state_dir, made.container_id)
+        parts = host_parts.gather(node.settings, task, options, hostname=made.hostname, pins=pins)
+        return dataclasses.replace(made, security=allowed), parts
 
-    allowed, parts = await asyncio.to_thread(look)
-    return dataclasses.replace(made, security=allowed), parts
+    return await file_servers.looked_at(look, tell)
+
+
+async def ask_servers(parts: HostParts) -> None:
+    """Asks the file servers of a task's mounts again.
+
+    Raises:
+        DriverError: code UNAVAILABLE; one does not answer.
+    """
+
+    def look() -> None:
+        for point in parts.mounts:
+            if point.type == "bind":
+                file_servers.visit(point.source, f"mount at {point.target[:128]}")
+
+    await file_servers.looked_at(look)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from actors import child_process, identifiers, image_gc
+from actors import child_process, file_servers, identifiers, image_gc
 from actors.credentials import CredentialSources
 from actors.identifiers import LABEL_MAKER, LABEL_STATE_DIR
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy
@@ -226,10 +226,11 @@ class ImageStore:
         """Has the puller run with what the operator's files say about the registry."""
         plain = self._wire_request(request, lease, present)
         if request.archive is not None:
+            await file_servers.looked_at(lambda: _visit(request.archive))
             return await self._run_puller(request, plain, report)
         name = reference.parse(request.name)
         registry = name.registry
-        endpoints = await asyncio.to_thread(registry_hosts.load, self._hosts_directory, registry)
+        endpoints = await file_servers.looked_at(lambda: self._endpoints(registry))
         hosts = [registry, *(endpoint.place for endpoint in endpoints)]
         try:
             credentials = await self._credentials.find(
@@ -249,6 +250,11 @@ class ImageStore:
                 raise
             report(f"Pulling once more without credentials: {error}")
         return await self._run_puller(request, plain, report)
+
+    def _endpoints(self, registry: str) -> tuple[registry_hosts.Endpoint, ...]:
+        for name in (registry, "_default") if self._hosts_directory else ():
+            file_servers.visit(f"{self._hosts_directory}/{name}/hosts.toml", "registry_config_path")
+        return registry_hosts.load(self._hosts_directory, registry)
 
     async def _run_puller(
         self, request: ImageRequest, wire: pull_wire.PullRequest, report: Report
@@ -294,6 +300,11 @@ class ImageStore:
             # A busy registry delays no start that can do with the image that is here.
             waits=present is None or request.policy is PullPolicy.ALWAYS,
         )
+
+
+def _visit(archive: pull_wire.Archive | None) -> None:
+    if archive is not None:
+        file_servers.visit(archive.path, "load", root=archive.root)
 
 
 async def _converse(

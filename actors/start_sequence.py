@@ -22,6 +22,7 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from actors import (
+    file_servers,
     host_parts,
     host_paths,
     identifiers,
@@ -81,9 +82,12 @@ async def start(
 async def _start(
     services: Services, task: TaskConfig, options: TaskOptions, logs: LogEnds
 ) -> tuple[RunningTask, StartedTask]:
-    prepared = made, parts = await preparation.prepare(services, task, options)
-    for note in parts.notes:
+    def say(note: str) -> None:
         tell(services.events, Publish(event=TaskEvent.now(task, note)))
+
+    prepared = made, parts = await preparation.prepare(services, task, options, say)
+    for note in parts.notes:
+        say(note)
     if (before := _letting_go.get(made.container_id)) is not None:
         await asyncio.wait([before])
     async with _image(services, task, made.image) as image:
@@ -305,15 +309,24 @@ class _Start:
             if not before:  # else the next start has to know what the last one had
                 private_files.remove(task.alloc_dir, task.name)
 
+        def allocation() -> str:
+            return f"the allocation {task.alloc_dir}"
+
         self._holding = asyncio.ensure_future(asyncio.to_thread(hold))
-        self._later("name files", asyncio.to_thread, remove)
+        self._later("name files", file_servers.in_time, remove, allocation)
         self._later("held sources", self._release)
-        await asyncio.shield(self._holding)
+        await file_servers.until(self._holding, allocation)
 
     async def _release(self) -> None:
         # A cancelled start does not stop the thread that holds them.
-        await asyncio.wait([self._holding])
-        await asyncio.to_thread(host_paths.release, self._parts.pins)
+        await asyncio.wait([self._holding], timeout=file_servers.LATE_S)
+        pins, loop = self._parts.pins, asyncio.get_running_loop()
+        if self._holding.done():
+            await asyncio.to_thread(host_paths.release, pins)
+        else:  # it waits for a file server, and holds them when that answers
+            self._holding.add_done_callback(
+                lambda _: loop.run_in_executor(None, host_paths.release, pins)
+            )
 
     async def _container(self) -> tuple[tuple[Mount, ...], spec.Document]:
         mounts = await self._snapshot()
@@ -368,7 +381,7 @@ class _Start:
             terminal=False,
         )
         try:
-            pid = await creating
+            pid = await self._answered(creating)
         except DriverError as error:
             # Without its worker the shim has no log FIFO to open, and that is what it tells.
             await _ask_whether_alive(link, error)
@@ -382,6 +395,17 @@ class _Start:
                 cgroup_v2=self._services.cgroup_v2,
             )
         return pid
+
+    async def _answered(self, creating: Awaitable[int]) -> int:
+        """The answer of Create, unless a file server does not answer that the runtime waits for."""
+        running = asyncio.ensure_future(creating)
+        try:
+            await asyncio.wait([running], timeout=_TELL_AFTER_S)
+            if not running.done():
+                await preparation.ask_servers(self._parts)
+            return await running
+        finally:
+            running.cancel()
 
     async def _check_created(self, pid: int, document: spec.Document) -> None:
         """The last look before the program starts: what the runtime has made of the spec."""

@@ -11,12 +11,16 @@ import os
 import stat
 
 from proto.errors import Code, DriverError
+from proto.shortage import exhausted
+from workers import procfs
 
 _LINKS = 40
 _WALK = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE = 0o700
 _PARENT = 0o755
+_UNMAPPED = 65534
+_EVERYBODY = ["0", "0", "4294967295"]
 
 
 def opened(path: str, *, make: bool = False) -> int:
@@ -60,13 +64,15 @@ def check(path: str) -> None:
     """That a directory is as `opened` wants it; one that is not there is nobody's.
 
     Raises:
-        DriverError: code DENIED.
-        OSError: it cannot be opened.
+        DriverError: code DENIED; or EXHAUSTED, the kernel has no descriptor for it.
     """
     try:
         os.close(opened(path))
     except FileNotFoundError:
         return
+    except OSError as error:
+        brief = f"the driver's state directory {path} cannot be looked at"
+        raise exhausted(brief, error) from error
 
 
 def trusts(uid: int) -> bool:
@@ -109,10 +115,18 @@ def _writers(found: os.stat_result) -> int:
 
 
 def _check(path: str, place: str, found: os.stat_result) -> None:
-    if not trusts(found.st_uid):
+    if not trusts(found.st_uid) and not _is_root_outside(found.st_uid):
         raise _refused(path, f"{place} belongs to user {found.st_uid}")
     if _writers(found) and not found.st_mode & stat.S_ISVTX:
         raise _refused(path, f"users other than root may write to {place}")
+
+
+def _is_root_outside(uid: int) -> bool:
+    """Whether this is how the machine's root looks from within a user namespace of somebody's own.
+
+    Other users look the same there, but whoever has such a namespace is not the machine's root.
+    """
+    return uid == _UNMAPPED and procfs.read("/proc/self/uid_map").split() != _EVERYBODY
 
 
 def _check_entry(
