@@ -16,7 +16,7 @@ from actors import file_servers, stale_ports
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
-from containerd import abilities, capabilities, registry_hosts, runtimes
+from containerd import abilities, capabilities, daemon_process, registry_hosts, runtimes
 from containerd.proxies import Proxies
 from proto.errors import DriverError
 from workers import identity, wire
@@ -72,6 +72,7 @@ async def examine(
         lambda: _registries(node),
         lambda: _proxies(proxies or {}),
         lambda: _init(node),
+        lambda: _open_files(node, root),
         lambda: _logs(node, root),
         lambda: _state(node),
     )
@@ -277,6 +278,28 @@ def _init(node: Node) -> Iterator[Finding]:
         yield _ok("init", init_program(node.settings))
     except DriverError as error:
         yield _warn("init", "no init program: jobs with init = true do not start", error.resolution)
+
+
+def _open_files(node: Node, root: Path) -> Iterator[Finding]:
+    """The limit of tasks that name none, and whether containerd may give it."""
+    daemon = daemon_process.look(node.settings.containerd_address)
+    given = node.settings.default_ulimits.get("nofile")
+    soft, hard = given or daemon.task_open_files()
+    text = f"tasks get {soft} (soft) and {hard} (hard)"
+    if daemon is not daemon_process.USUAL:
+        text += f", containerd has {daemon.open_files[1]}"
+    most = int(_text(root / "proc/sys/fs/nr_open").strip() or hard)
+    if hard > most:
+        advice = f"set nofile in default_ulimit to {most} or less, or raise fs.nr_open"
+        yield _fail("open files", f"{text}; the kernel allows {most}: no task starts", advice)
+    elif not daemon.free and hard > daemon.open_files[1]:
+        advice = "set nofile in default_ulimit to that or less, or LimitNOFILE in containerd's unit"
+        yield _fail("open files", f"{text} and may not give more: no task starts", advice)
+    elif given is None and hard < daemon_process.OPEN_FILES[1]:
+        advice = f"set LimitNOFILE={daemon_process.OPEN_FILES[1]} in containerd's unit"
+        yield _warn("open files", f"{text} and may not give more", advice)
+    else:
+        yield _ok("open files", text)
 
 
 def _logs(node: Node, root: Path) -> Iterator[Finding]:

@@ -20,7 +20,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from containerd import kernel, loop_device
+from containerd import kernel, loop_device, mount_chain
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -72,11 +72,11 @@ def look(mounts: tuple[Mount, ...], read: Callable[[int], T]) -> T:
     def work() -> T:
         with ExitStack() as stack:
             _enter_own_namespace()
-            for mount in mounts:
-                try:
-                    _mount(mount, stack)
-                except OSError as error:
-                    raise _unmountable(mount, error) from error
+            try:
+                for mount, place in mount_chain.resolve(mounts, _place_of):
+                    _mount(mount, place, stack)
+            except OSError as error:
+                raise _unmountable(mounts, error) from error
             root = os.open(_ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, root)
             return read(root)
@@ -101,8 +101,15 @@ def _enter_own_namespace() -> None:
         ) from error
 
 
-def _mount(mount: Mount, stack: ExitStack) -> None:
-    target = _place(mount.target, stack)
+def _place_of(number: int) -> str:
+    return f"{_PLACE}/mount{number}"
+
+
+def _mount(mount: Mount, place: str, stack: ExitStack) -> None:
+    """Mounts at a place of its own, or in the root."""
+    if place:
+        Path(place).mkdir()
+    target = place or _in_root(mount.target, stack)
     flags, options, source = 0, list[str](), mount.source
     for option in mount.options:
         flags |= _FLAGS.get(option, 0)
@@ -122,13 +129,13 @@ def _mount(mount: Mount, stack: ExitStack) -> None:
     if len(os.fsencode(data)) >= _PAGE_BYTES:
         raise OSError(f"its options are longer than {_PAGE_BYTES} bytes")
     kernel.mount(source, target, kind, flags, data)
-    if target == _ROOT:
+    if target == _ROOT or place:
         # At once and not with the thread: a device that is mounted read-only cannot be mounted
         # writable for the task.
-        stack.callback(kernel.unmount, _ROOT)
+        stack.callback(kernel.unmount, target)
 
 
-def _place(target: str, stack: ExitStack) -> str:
+def _in_root(target: str, stack: ExitStack) -> str:
     """The place of a mount: the root, or a directory of what was mounted before."""
     if not target.strip("/"):
         return _ROOT
@@ -161,9 +168,10 @@ def _with_short_names(layers: list[str], options: list[str]) -> list[str]:
     return [f"lowerdir={':'.join(names)}", *rest]
 
 
-def _unmountable(mount: Mount, error: OSError) -> DriverError:
+def _unmountable(mounts: tuple[Mount, ...], error: OSError) -> DriverError:
+    types = ", ".join(repr(kind) for kind in dict.fromkeys(mount.type[:64] for mount in mounts))
     return DriverError(
-        f"the image's snapshot cannot be mounted for a look into it: type {mount.type[:64]!r}",
+        f"the image's snapshot cannot be mounted for a look into it: type {types}",
         details=f"{error.strerror or error}",
         resolution="see the kernel's log (dmesg), or use another snapshotter",
         code=Code.UNSUPPORTED,

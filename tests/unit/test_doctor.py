@@ -13,6 +13,8 @@ from actors import doctor
 from actors.doctor import Finding, Verdict
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
+from containerd import daemon_process
+from containerd.daemon_process import DaemonProcess
 from plugin.host import doctor_command
 from workers import identity, wire
 
@@ -132,6 +134,37 @@ def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     here.write_text("CapEff:\t0000000001000000\n")
     [about] = findings(made, machine)["logs"]
     assert (about.verdict, about.text) == (Verdict.OK, "16 MiB of each wait for a reader")
+
+
+@pytest.mark.parametrize(
+    ("given", "own", "free", "verdict", "words"),
+    [
+        ({}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft) and 524288 (hard)"),
+        ({}, (10**9, 10**9), False, Verdict.OK, "524288 (hard), containerd has 1000000000"),
+        ({}, (4096, 4096), True, Verdict.OK, "containerd has 4096"),
+        ({}, (4096, 4096), False, Verdict.WARN, "4096 (hard), containerd has 4096 and may not"),
+        ({"nofile": (1, 4097)}, (4096, 4096), False, Verdict.FAIL, "may not give more: no task"),
+        ({"nofile": (1, 10**8)}, (1, 10**9), True, Verdict.FAIL, "the kernel allows 1048576: no"),
+        ({"core": (0, 0)}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft)"),
+    ],
+)
+def test_the_open_files_of_tasks_are_told(
+    tmp_path: Path,
+    machine: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: dict[str, tuple[int, int]],
+    own: tuple[int, int],
+    free: bool,
+    verdict: Verdict,
+    words: str,
+) -> None:
+    (machine / "proc/sys/fs/nr_open").write_text("1048576\n")
+    daemon = DaemonProcess(open_files=own, free=free)
+    monkeypatch.setattr(daemon_process, "look", lambda _: daemon)
+    [about] = findings(node(tmp_path, default_ulimits=given), machine)["open files"]
+    assert about.verdict is verdict
+    assert words in about.text
+    assert bool(about.advice) is (verdict is not Verdict.OK)
 
 
 def test_every_wrong_file_of_a_registry_is_named(tmp_path: Path, machine: Path) -> None:

@@ -131,6 +131,35 @@ def test_a_block_device_is_free_for_the_task_after_the_look(ext4: Path, tmp_path
         subprocess.run(["losetup", "-d", device], check=True)
 
 
+def test_mounts_that_refer_to_each_other_are_read_without_their_writers_parts(
+    ext4: Path, tmp_path: Path
+) -> None:
+    """As the erofs snapshotter of containerd 2.2 and later gives them."""
+    layer = directory(tmp_path / "layer", "of-layer")
+    options = (
+        "X-containerd.mkdir.path={{ mount 0 }}/upper:0755",
+        "X-containerd.mkdir.path={{ mount 0 }}/work:0755",
+        "workdir={{ mount 0 }}/work",
+        "upperdir={{ mount 0 }}/upper",
+    )
+    mkfs = Mount(type="mkfs/ext4", source="/nowhere", options=("X-containerd.mkfs.fs=ext4", "loop"))
+    lower = (
+        Mount(type="ext4", source=str(ext4), options=("ro", "loop")),
+        Mount(type="bind", source=layer, options=("ro", "rbind")),
+    )
+    every = {"of-ext4", "lost+found", "of-layer"}
+    for lowerdir in ("lowerdir={{ overlay 1 2 }}", "lowerdir={{overlay 2 1}}"):
+        last = Mount(type="format/mkdir/overlay", source="o", options=(*options, lowerdir))
+        assert names((mkfs, *lower, last)) == every
+    last = Mount(type="format/overlay", source="o", options=("lowerdir={{ mount 0 }}",))
+    assert names((lower[0], last)) == {"of-ext4", "lost+found"}
+    bind = Mount(type="format/bind", source="{{ mount 0 }}", options=("rbind",))
+    assert names((lower[1], bind)) == {"of-layer"}
+    wrong = Mount(type="format/bind", source="{{ mount 7 }}", options=("rbind",))
+    with pytest.raises(DriverError, match="refers to one that is not before it"):
+        names((lower[1], wrong))
+
+
 @pytest.mark.parametrize("kind", ["nothing", "ext4", "overlay"])
 def test_what_cannot_be_mounted_is_told_with_its_type(tmp_path: Path, kind: str) -> None:
     source = directory(tmp_path / "s")

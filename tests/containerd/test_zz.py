@@ -1,0 +1,66 @@
+"""Snapshots of every kind that this machine's containerd makes: tasks start, with their users."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.containerd
+
+CONFIG = """
+[plugins."io.containerd.snapshotter.v1.overlayfs"]
+  mount_options = ["volatile"]
+[plugins."io.containerd.snapshotter.v1.blockfile"]
+  scratch_file = "{base}/scratch"
+  fs_type = "ext4"
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["erofs", "walking"]
+"""
+SCRATCH_BYTES = 32 * 1024 * 1024
+USERS = {"etc/group": ("root:x:0:\nbob:x:1000:\nadm:x:44:bob\nlow:x:55:\n", 0o644)}
+
+
+@pytest.fixture(scope="module")
+def containerd() -> Iterator[ContainerdDaemon]:
+    daemon = ContainerdDaemon(config=CONFIG)
+    scratch = daemon.base / "scratch"
+    with scratch.open("wb") as file:
+        file.truncate(SCRATCH_BYTES)
+    subprocess.run(["mkfs.ext4", "-q", scratch], check=True)
+    with daemon:
+        yield daemon
+
+
+def works(containerd: ContainerdDaemon, snapshotter: str) -> bool:
+    """Whether this containerd has it, and what it needs."""
+    listed = containerd.ctr("plugins", "ls", f"id=={snapshotter}").splitlines()
+    return any(line.split()[1] == snapshotter and line.split()[-1] == "ok" for line in listed)
+
+
+@pytest.mark.parametrize("snapshotter", ["overlayfs", "native", "blockfile", "erofs"])
+def test_a_task_starts_with_its_user_on_every_snapshotter(
+    driver: Driver, containerd: ContainerdDaemon, registry: Registry, snapshotter: str
+) -> None:
+    if not works(containerd, snapshotter):
+        pytest.skip(f"containerd {containerd.version} has no {snapshotter} here")
+    built = images.build([images.busybox_layer(USERS), images.layer({"top": b""})])
+    image = images.push(registry.host, "snapshotters", snapshotter, built)
+
+    async def life() -> None:
+        async with launched(driver):
+            for _ in range(2):
+                job = driver.task(user="bob")
+                said = await driver.output(
+                    image, "id -G; ls /top", job, group_add=["low"], snapshotter=snapshotter
+                )
+                assert said == "1000 44 55\n/top\n"
+
+    asyncio.run(asyncio.wait_for(life(), 120))
