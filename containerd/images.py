@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
 from containerd import image_choice
 from containerd.image_choice import Chosen, Wanted
@@ -16,6 +19,10 @@ if TYPE_CHECKING:
     from containerd.client import Containerd
     from containerd.image_config import ImageConfig
     from containerd.records import ImageRecord
+
+T = TypeVar("T")
+_SMALL_BYTES = 64 * 1024
+_DIGEST_BYTES = 71
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,22 +41,33 @@ async def load(containerd: Containerd, record: ImageRecord) -> LoadedImage:
     """
     root = Descriptor(media_type=record.media_type, digest=record.digest, size=record.size)
     walk = image_choice.choose(root, record.name)
+    step = _step(lambda: next(walk))
+    while isinstance(step, Wanted):
+        try:
+            body = await _read(containerd, step)
+        except DriverError as error:
+            step = _step(partial(walk.throw, error))
+        else:
+            step = await _apart(len(body), partial(_step, partial(walk.send, body)))
+    config = step.config
+    if config is None:
+        body = await _read(containerd, Wanted(blob=step.manifest.config, is_config=True))
+        config = await _apart(len(body), partial(parse_config, body, record.name))
+    chain = await _apart(len(config.diff_ids) * _DIGEST_BYTES, partial(chain_id, config.diff_ids))
+    return LoadedImage(config=config, chain_id=chain)
+
+
+def _step(go: Callable[[], Wanted]) -> Wanted | Chosen:
     try:
-        wanted = next(walk)
-        while True:
-            try:
-                body = await _read(containerd, wanted)
-            except DriverError as error:
-                wanted = walk.throw(error)
-            else:
-                wanted = walk.send(body)
+        return go()
     except StopIteration as end:
         chosen: Chosen = end.value
-    config = chosen.config
-    if config is None:
-        body = await _read(containerd, Wanted(blob=chosen.manifest.config, is_config=True))
-        config = parse_config(body, record.name)
-    return LoadedImage(config=config, chain_id=chain_id(config.diff_ids))
+        return chosen
+
+
+async def _apart(size: int, work: Callable[[], T]) -> T:
+    """Does what an image sizes: in a thread, unless it is as small as those of usual images."""
+    return work() if size <= _SMALL_BYTES else await asyncio.to_thread(work)
 
 
 async def _read(containerd: Containerd, wanted: Wanted) -> bytes:

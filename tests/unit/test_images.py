@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_config, manifests
+from containerd import image_config, images, manifests
 from containerd.manifests import Index, Manifest
+from containerd.records import ImageRecord
 from proto import frames
 from proto.errors import Code, DriverError
 
 DIGEST = "sha256:" + "0" * 64
 BLOB = {"digest": DIGEST, "size": 1}
+CONFIG = "application/vnd.oci.image.config.v1+json"
+LAYER = "application/vnd.oci.image.layer.v1.tar"
 OCI_INDEX, OCI_MANIFEST = manifests.OCI_INDEX, manifests.OCI_MANIFEST
 DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -240,3 +245,45 @@ def test_any_document_is_an_image_or_a_refusal(document: Any) -> None:
 
 def _config(body: bytes) -> object:
     return image_config.parse_config(body, "demo")
+
+
+class _Content:
+    """A content store of blobs that are there at once."""
+
+    def __init__(self, *blobs: bytes) -> None:
+        self.blobs = {f"sha256:{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
+
+    async def read_content(self, digest: str, limit_bytes: int) -> bytes:
+        assert len(self.blobs[digest]) <= limit_bytes
+        return self.blobs[digest]
+
+
+def test_w4_a_large_config_keeps_nobody_waiting() -> None:
+    """The loop goes round while it is parsed."""
+    big = config(Env=[f"A{number}=x" for number in range(100_000)])
+    blobs = _Content(big)
+    [digest] = blobs.blobs
+    manifest = document(
+        schemaVersion=2,
+        mediaType=OCI_MANIFEST,
+        config={"mediaType": CONFIG, "digest": digest, "size": len(big)},
+        layers=[{"mediaType": LAYER, **BLOB}],
+    )
+    content = _Content(big, manifest)
+    record = ImageRecord(
+        name="demo",
+        digest=f"sha256:{hashlib.sha256(manifest).hexdigest()}",
+        media_type=OCI_MANIFEST,
+        size=len(manifest),
+    )
+
+    async def rounds_beside() -> int:
+        loading = asyncio.create_task(images.load(content, record))  # type: ignore[arg-type]
+        rounds = 0
+        while not loading.done():
+            rounds += 1
+            await asyncio.sleep(0)
+        assert len(loading.result().config.env) == 100_000
+        return rounds
+
+    assert asyncio.run(rounds_beside()) > 10

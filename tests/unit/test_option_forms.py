@@ -284,6 +284,13 @@ def test_the_block_of_dangling_containers_is_read_with_its_defaults() -> None:
             options.driver_settings(msgpack.packb({"gc": {"dangling_containers": wrong}}))
 
 
+def test_there_may_be_as_many_extra_hosts_and_words_as_a_job_has() -> None:
+    hosts = [f"h{number}:10.0.0.1" for number in range(5000)]
+    assert len(_task(extra_hosts=hosts).extra_hosts) == 5000
+    assert len(_task(args=["x"] * 5000).args) == 5000
+    assert len(_task(entrypoint=["x"] * 5000).entrypoint or ()) == 5000
+
+
 def test_extra_hosts_are_names_with_addresses() -> None:
     read = _task(extra_hosts=["db:10.0.0.1", "six:::1", "box:[fd00::1]", "h.x_y-z:host-gateway"])
     assert read.extra_hosts == (
