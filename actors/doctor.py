@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from actors import file_servers, stale_ports
+from actors import file_servers, runtime_versions, stale_ports
 from actors.docker_config import DockerConfig
 from actors.node import Node
 from actors.plan import init_program
@@ -142,11 +142,17 @@ def _runtimes(node: Node) -> Iterator[Finding]:
     settings = node.settings
     here = ", ".join(runtimes.available()) or "none"
     try:
-        runtimes.resolve(settings.containerd_runtime)
+        default = runtimes.resolve(settings.containerd_runtime)
     except DriverError as error:
         yield _fail("runtime", _sentence(error), error.resolution)
     else:
         yield _ok("runtime", f"{settings.containerd_runtime}; jobs may ask for {here}")
+        if lacks := runtime_versions.lacks_recursive_readonly(default):
+            yield _warn(
+                "mounts",
+                f"{lacks}: below a read-only mount other file systems stay writable",
+                "use Linux 5.12 or later, and runc 1.1 or crun 1.4 or later",
+            )
     for name in settings.allow_runtimes:
         try:
             runtimes.resolve(name)

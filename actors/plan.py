@@ -38,7 +38,7 @@ _INITS = (
 class Plan:
     """Names and places of one start. stdout and stderr are FIFOs, or both empty.
 
-    security is what `make` cannot know: `containerd.security.for_task` looks at the host.
+    security and recursive_readonly are what `make` cannot know: `preparation` looks at the host.
     """
 
     container_id: str
@@ -51,6 +51,7 @@ class Plan:
     stderr: str
     labels: dict[str, str]
     security: Security = field(default_factory=Security)
+    recursive_readonly: bool = False
 
 
 def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
@@ -235,6 +236,7 @@ def spec_inputs(
         shm_size_bytes=options.shm_size_bytes,
         init=made.init,
         mounts=parts.mounts,
+        recursive_readonly=made.recursive_readonly,
         devices=parts.devices,
         hooks=parts.cdi.hooks,
         netns_path=task.network.path if task.network else "",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from actors import file_servers, host_parts, identifiers, plan
+from actors import file_servers, host_parts, identifiers, plan, runtime_versions
 from actors.host_parts import HostParts
 from actors.plan import Plan
 from containerd import security
@@ -43,7 +43,8 @@ async def prepare(
         allowed = security.for_task(wish)
         pins = identifiers.pins_directory(node.state_dir, made.container_id)
         parts = host_parts.gather(node.settings, task, options, hostname=made.hostname, pins=pins)
-        return dataclasses.replace(made, security=allowed), parts
+        rro = runtime_versions.takes_rro(made.runtime)
+        return dataclasses.replace(made, security=allowed, recursive_readonly=rro), parts
 
     return await file_servers.looked_at(look, tell)
 

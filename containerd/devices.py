@@ -80,16 +80,15 @@ def host_nodes(
 
 
 def every_host_node() -> list[DeviceNode]:
-    """All devices of the host, for a privileged task."""
+    """All devices of the host, for a privileged task. One that vanishes meanwhile is left out."""
     found: list[DeviceNode] = []
-    with os.scandir("/dev") as entries:
-        for entry in sorted(entries, key=lambda item: item.name):
-            if entry.name in _NOT_HOSTS or entry.is_symlink():
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                found += _below(entry.path, entry.path, _PERMISSIONS)
-            elif _is_device(status := entry.stat(follow_symlinks=False)):
-                found.append(_node(status, entry.path, entry.path, _PERMISSIONS, "devices"))
+    for name in sorted(os.listdir("/dev")):  # noqa: PTH208 - names only
+        path = f"/dev/{name}"
+        status = None if name in _NOT_HOSTS else _status(path)
+        if status is not None and stat.S_ISDIR(status.st_mode):
+            found += _below(path, path, _PERMISSIONS)
+        elif status is not None and _is_device(status):
+            found.append(_node(status, path, path, _PERMISSIONS, "devices"))
     return found
 
 
@@ -163,6 +162,14 @@ def _below(directory: str, target: str, permissions: str) -> Iterator[DeviceNode
             elif _is_device(status := entry.stat(follow_symlinks=False)):
                 inside = target + entry.path[len(directory) :]
                 yield _node(status, entry.path, inside, permissions, "devices")
+
+
+def _status(path: str) -> os.stat_result | None:
+    """The status of a name that was there a moment ago, no link followed; None where it is gone."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
 
 
 def _is_device(status: os.stat_result) -> bool:

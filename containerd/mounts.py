@@ -242,9 +242,18 @@ def by_depth(points: Iterable[MountPoint]) -> list[MountPoint]:
     return sorted(points, key=lambda point: posixpath.normpath(point.target).count("/"))
 
 
-def oci_mounts(points: Iterable[MountPoint]) -> list[Document]:
-    """The mounts of a spec, in the order in which the runtime makes them."""
-    return [_oci(p.target, p.type, p.source, p.options) for p in by_depth(points)]
+def oci_mounts(points: Iterable[MountPoint], *, recursive_readonly: bool = False) -> list[Document]:
+    """The mounts of a spec, in the order in which the runtime makes them.
+
+    With recursive_readonly the runtime knows `rro`: a read-only bind is one with all that is
+    mounted below its source. By `ro` alone only its uppermost file system is.
+    """
+    found: list[Document] = []
+    for point in by_depth(points):
+        whole = recursive_readonly and point.type == "bind" and point.readonly
+        words = (*point.options, "rro") if whole and "rbind" in point.options else point.options
+        found.append(_oci(point.target, point.type, point.source, words))
+    return found
 
 
 def rootfs_propagation(points: Iterable[MountPoint]) -> str:

@@ -109,7 +109,15 @@ def _programs(runtime: Runtime) -> tuple[str, ...]:
     return (shim,)
 
 
-def _find(program: str, directories: tuple[str, ...]) -> bool:
-    if program.startswith("/"):
-        return Path(program).is_file()
-    return any((Path(directory) / program).is_file() for directory in directories)
+def _find(name: str, directories: tuple[str, ...]) -> bool:
+    return program(name, directories) is not None
+
+
+def program(name: str, directories: tuple[str, ...] = DIRECTORIES) -> Path | None:
+    """The file of a program by name or path; None where it is not on this machine."""
+    candidates = (
+        [Path(name)]
+        if name.startswith("/")
+        else [Path(directory) / name for directory in directories]
+    )
+    return next((path for path in candidates if path.is_file()), None)

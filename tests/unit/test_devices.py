@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from actors import tree_removal
 from containerd import devices
 from containerd.devices import DeviceNode
 from proto.errors import DriverError
+from tests.support.waiting import wait_until
 
 NULL = DeviceNode(path="/dev/null", kind="c", major=1, minor=3)
 
@@ -103,3 +106,24 @@ def test_directories_that_a_user_nested_below_dev_end_no_start(tmp_path: Path) -
         assert (node.path, node.major, node.minor) == ("/dev/x/e/null", 1, 3)
     finally:  # pytest's own removal recurses
         tree_removal.remove(tmp_path / "d")
+
+
+def test_devices_that_come_and_go_end_no_look_at_all_of_them() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("making device nodes needs root")
+    script = (
+        "import os\n"
+        "while True:\n"
+        "    for n in range(40): os.mknod(f'/dev/driver-test-gone-{n}', 0o20600, 259)\n"
+        "    for n in range(40): os.unlink(f'/dev/driver-test-gone-{n}')\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script]) as churn:
+        try:
+            wait_until(lambda: list(Path("/dev").glob("driver-test-gone-*")), 10)
+            for _ in range(300):
+                assert any(node.path == "/dev/null" for node in devices.every_host_node())
+        finally:
+            churn.kill()
+            churn.wait()
+            for left in Path("/dev").glob("driver-test-gone-*"):
+                left.unlink()

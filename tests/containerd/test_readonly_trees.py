@@ -1,0 +1,76 @@
+"""A read-only mount is one with all that is mounted below its source, in every form of mount."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.nomad_types import MountConfig
+from tests.support import runtimes
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.needs import need_containerd, need_program
+
+pytestmark = pytest.mark.containerd
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Iterator[Path]:
+    """A directory with another file system below it."""
+    base = tmp_path / "tree"
+    (base / "below").mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "below", str(base / "below")], check=True)
+    try:
+        (base / "below/file").write_text("content\n")
+        yield base
+    finally:
+        subprocess.run(["umount", str(base / "below")], check=True)
+
+
+@pytest.mark.parametrize("runtime", ["runc", "crun", "runsc"])
+def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
+    tree: Path, tmp_path: Path, busybox_image: str, runtime: str
+) -> None:
+    need_containerd()
+    need_program(runtime)
+    programs = tmp_path / "runtimes"
+    programs.mkdir()
+    runtimes.wrap(programs)
+    source = str(tree)
+    targets = ("/a", "/b", "/c", "/d")
+    script = "for d in a b c d; do cat /$d/below/file; echo x > /$d/below/new && echo wrote; done"
+
+    async def life(driver: Driver) -> None:
+        async with launched(driver):
+            job = driver.task()
+            volume = MountConfig(task_path=targets[3], host_path=source, readonly=True)
+            job.config = dataclasses.replace(job.config, mounts=(volume,))
+            await driver.start(
+                job,
+                busybox_image,
+                script,
+                runtime=runtime,
+                mounts=[
+                    {"type": "bind", "source": source, "target": "/a", "options": ["rbind", "ro"]}
+                ],
+                mount=[{"type": "bind", "source": source, "target": "/b", "readonly": True}],
+                volumes=[f"{source}:/c:ro"],
+            )
+            await driver.session.wait(job.id)
+            await driver.end(job)
+            assert job.out.decode() == "content\n" * 4, job.err.decode()
+            assert job.err.decode().count("Read-only file system") == 4
+            assert not (tree / "below/new").exists()
+
+    with ContainerdDaemon(path=str(programs)) as daemon:
+        driver = Driver(daemon, tmp_path)
+        try:
+            asyncio.run(asyncio.wait_for(life(driver), 60))
+            driver.wait_clean()
+        finally:
+            driver.close()
