@@ -20,7 +20,6 @@ PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
 Child = subprocess.Popen[bytes]
 _DEATH_S, _MOMENT_S = 5.0, 0.1
-Expired = subprocess.TimeoutExpired
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the top-level packages lie: the checkout, or the package's private directory."""

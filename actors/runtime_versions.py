@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import platform
 import re
 from pathlib import Path
 
-from actors import child_process
+from actors import program as programs
 from containerd import runtimes
 from containerd.runtimes import Runtime
+from proto.errors import DriverError
 
 _ANSWER_S = 5.0
 _VERSION = re.compile(r"version v?(\d+)\.(\d+)")
@@ -50,21 +50,15 @@ def lacks_recursive_readonly(runtime: Runtime) -> str:
 
 def version(program: Path) -> tuple[int, int] | None:
     """The first two numbers of a program's version; None where it does not tell. Blocks."""
-    with contextlib.suppress(OSError):
+    try:
         return _asked(str(program), program.stat().st_mtime_ns)
-    return None
+    except (OSError, DriverError):
+        return None
 
 
 @functools.lru_cache(maxsize=16)
-def _asked(program: str, _changed_at_ns: int) -> tuple[int, int] | None:
-    child = child_process.start([program, "--version"], stdout=child_process.PIPE)
-    try:
-        text, _ = child.communicate(timeout=_ANSWER_S)
-    except child_process.Expired:
-        text = b""
-    finally:
-        child_process.finish(child, 0)
-    return _numbers(_VERSION, text.decode(errors="replace"))
+def _asked(path: str, _changed_at_ns: int) -> tuple[int, int] | None:
+    return _numbers(_VERSION, programs.run([path, "--version"], timeout_s=_ANSWER_S).stdout)
 
 
 def _numbers(pattern: re.Pattern[str], text: str) -> tuple[int, int] | None:
