@@ -220,7 +220,7 @@ async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.F
     """
     reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
     decoder = frames.Decoder()
-    interval_ms = max(1, round(interval_s * 1000))
+    interval_ms = min(max(1, round(interval_s * 1000)), wire.MAX_INTERVAL_MS)
     try:
         writer.write(frames.encode({"id": 1, "op": wire.STATS, "interval_ms": interval_ms}))
         while data := await reader.read(_CHUNK_BYTES):

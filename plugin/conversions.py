@@ -18,6 +18,7 @@ _Cpu = driver_pb2.CPUUsage
 _Memory = driver_pb2.MemoryUsage
 # The last second that a protobuf Timestamp, and Go's formatting of it, can hold: year 9999.
 _LAST_NS = 253402300799 * 10**9
+_LONGEST_S = 366 * 24 * 3600.0
 _MAX_TERMINAL = 2**16 - 1
 
 
@@ -287,8 +288,8 @@ def timestamp(nanoseconds: int) -> Timestamp:
 
 
 def seconds(duration: Duration) -> float:
-    """Seconds of a protobuf duration, never negative."""
-    return max(0.0, duration.seconds + duration.nanos / 1e9)
+    """Seconds of a protobuf duration, never negative and a year at most."""
+    return min(_LONGEST_S, max(0.0, duration.seconds + duration.nanos / 1e9))
 
 
 def _int32(number: int) -> int:

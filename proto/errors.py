@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
+MAX_TEXT = 4096
+"""Characters of a text that crosses the border of a process."""
+
 
 class Code(StrEnum):
     """Stable codes: what kind of failure it is, for programs. Sentences are for people."""
@@ -62,9 +65,9 @@ class DriverError(Exception):
     def to_wire(self) -> dict[str, object]:
         """The msgpack-able form: a map of str to str or bool."""
         return {
-            "brief": self.brief,
-            "details": self.details,
-            "resolution": self.resolution,
+            "brief": cut(self.brief),
+            "details": cut(self.details),
+            "resolution": cut(self.resolution),
             "recoverable": self.recoverable,
             "code": self.code.value,
         }
@@ -74,9 +77,14 @@ class DriverError(Exception):
         """The error that `to_wire` described. Unknown codes of a newer peer become INTERNAL."""
         code = str(fields.get("code", ""))
         return cls(
-            str(fields.get("brief", "unnamed failure")),
-            details=str(fields.get("details", "")),
-            resolution=str(fields.get("resolution", "")),
+            cut(str(fields.get("brief", "unnamed failure"))),
+            details=cut(str(fields.get("details", ""))),
+            resolution=cut(str(fields.get("resolution", ""))),
             recoverable=fields.get("recoverable") is True,
             code=Code(code) if code in set(Code) else Code.INTERNAL,
         )
+
+
+def cut(text: str, limit: int = MAX_TEXT) -> str:
+    """The beginning of a text: what a peer sends is neither sent on nor logged whole."""
+    return text if len(text) <= limit else f"{text[:limit]}…"

@@ -129,7 +129,7 @@ class Launcher:
             if sock is not None:
                 status = birth.serve(sock, self._answer, _DESCRIPTORS)
         except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
-            sys.excepthook(type(error), error, error.__traceback__)
+            procfs.say_crash(error)
         finally:
             os._exit(status)
 
@@ -143,7 +143,7 @@ class Launcher:
                 return {"ok": True, **wire.STATED, "release": RELEASE, "pid": self._pid}
             case other:
                 raise DriverError(
-                    f"the launcher does not know the request {other!r}",
+                    f"the launcher does not know the request {other!r:.80}",
                     resolution="the plugin is newer: restart the launcher; tasks go on meanwhile",
                     code=Code.UNSUPPORTED,
                 )

@@ -23,6 +23,10 @@ _EVENTS = 32
 """Taken at once; the usual thousand would be memory of every worker for as long as it sleeps."""
 
 
+_LONGEST_S = 3600.0
+"""The kernel counts in milliseconds, to 24.8 days; then the timers are looked at anew."""
+
+
 class Timer:
     """One call at one time. `cancel` before then, or any number of times."""
 
@@ -96,7 +100,7 @@ class Loop:
                 self._timers.remove(timer)
             elif due_s is None or timer.due_s < due_s:
                 due_s = timer.due_s
-        return None if due_s is None else max(0.0, due_s - time.monotonic())
+        return None if due_s is None else min(_LONGEST_S, max(0.0, due_s - time.monotonic()))
 
     def _fire(self) -> None:
         if not self._timers:

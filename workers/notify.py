@@ -13,6 +13,7 @@ WATCHDOG = "WATCHDOG=1"
 _ADDRESS = "NOTIFY_SOCKET"
 _MICROSECONDS = 1000
 _PINGS = 3
+_LONGEST_MS = 3_600_000
 
 
 class Notifier:
@@ -31,7 +32,7 @@ class Notifier:
         self.wanted = bool(address)
         self.period_ms: int | None = None
         if self.wanted and watchdog_us > 0:
-            self.period_ms = max(1, watchdog_us // _MICROSECONDS // _PINGS)
+            self.period_ms = min(_LONGEST_MS, max(1, watchdog_us // _MICROSECONDS // _PINGS))
         self._address = address
         self._systemd: SystemdNotifier | None = None
 

@@ -10,9 +10,12 @@ import os
 import sys
 import time
 
+from proto.errors import cut
+
 LAUNCHER, WORKER = "cd-launcher", "cd-worker"
 """Names of processes."""
 _CHUNK_BYTES = 4096
+_LINE, _REASON = 2000, 500
 
 
 def read(path: str) -> str:
@@ -52,9 +55,22 @@ def set_name(name: str) -> None:
 
 def say(line: str) -> None:
     """A line on stderr: the launcher's log, which its workers share. Lost on a full disk."""
+    line = cut(line, _LINE)
     moment = time.strftime("%Y-%m-%dT%H:%M:%S%z")
     try:
         sys.stderr.write(f"{moment} [{os.getpid()}] {line}\n")
         sys.stderr.flush()
     except OSError:
         return
+
+
+def say_crash(error: BaseException) -> None:
+    """A line on what a process of ours ends of: a defect. Its words may hold what a peer sent."""
+    places = []
+    step = error.__traceback__
+    while step is not None:
+        code = step.tb_frame.f_code
+        places.append(f"{code.co_filename.rpartition('/')[2]}:{step.tb_lineno}")
+        step = step.tb_next
+    why = cut(str(error), _REASON)
+    say(f"unexpected failure: {type(error).__name__}: {why} (at {', '.join(places)})")

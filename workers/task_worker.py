@@ -137,7 +137,7 @@ class Worker:
                 self._serve_end(connection, request)
             case other:
                 raise DriverError(
-                    f"the task's worker does not know the request {other!r}",
+                    f"the task's worker does not know the request {other!r:.80}",
                     details=f"it is of release {RELEASE}",
                     resolution="it is replaced when its task is started anew",
                     code=Code.UNSUPPORTED,
@@ -175,7 +175,7 @@ class Worker:
     def _serve_kill(self, connection: Connection, request: Frame) -> None:
         number = request.get("signal")
         if type(number) is not int or not 0 < number <= _MAX_SIGNAL:
-            raise DriverError(f"{number!r} is not a signal's number", code=Code.INVALID)
+            raise DriverError(f"{number!r:.20} is not a signal's number", code=Code.INVALID)
         if self._exit is not None:
             raise DriverError("the task has ended already", code=Code.NOT_FOUND)
         if self._watch is None:
@@ -193,7 +193,7 @@ class Worker:
         interval_ms = request.get("interval_ms")
         if type(interval_ms) is not int or interval_ms < 0:
             raise DriverError(
-                f"{interval_ms!r} is not an interval of samples",
+                f"{interval_ms!r:.20} is not an interval of samples",
                 resolution="give milliseconds, or 0 for no more samples",
                 code=Code.INVALID,
             )
@@ -205,7 +205,8 @@ class Worker:
         connection.answer(request)
         self._tell_end(connection)
         if interval_ms and self._exit is None:
-            self._sample(connection, max(interval_ms / 1000, _MIN_STATS_S))
+            bounded_ms = min(interval_ms, wire.MAX_INTERVAL_MS)
+            self._sample(connection, max(bounded_ms / 1000, _MIN_STATS_S))
 
     def _sample(self, connection: Connection, interval_s: float) -> None:
         if self._exit is not None or self._watch is None:

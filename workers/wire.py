@@ -69,6 +69,9 @@ BLOCKED = "blocked"
 LOG_BUFFER_BYTES = 16 << 20
 """What a log FIFO may hold while nobody reads, where the plugin does not say."""
 
+MAX_INTERVAL_MS = 24 * 3600 * 1000
+"""The longest time between two samples."""
+
 LOST_CODE = 137
 """Exit code of a task whose shim vanished without an answer: as if killed by SIGKILL."""
 
@@ -96,7 +99,7 @@ def agree(peer: Mapping[str, object]) -> int:
         return min(newest, VERSION)
     raise DriverError(
         "two processes of the driver have no version in common",
-        details=f"one speaks {oldest} to {newest}, the other {OLDEST} to {VERSION}",
+        details=f"one speaks {oldest!s:.20} to {newest!s:.20}, the other {OLDEST} to {VERSION}",
         resolution="restart the launcher; tasks go on meanwhile",
         code=Code.UNSUPPORTED,
     )

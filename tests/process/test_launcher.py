@@ -244,3 +244,33 @@ def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_a
 
     asyncio.run(story())
     assert asked == [wire.FORK, wire.HELLO, wire.RETIRE]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"op": "x" * (15 << 20), "v": 1},
+        {"op": "hello", "v": ["x" * (15 << 20)], "v_max": 9},
+        {"op": wire.FORK, "v": 1, "spec": {"name": "x" * (5 << 20), "dir": "/" + "x" * (5 << 20)}},
+        {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "\ud800" * (1 << 20)}},
+        {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "/x\0y"}},
+    ],
+    ids=["request", "version", "spec", "no text", "no path"],
+)
+def test_what_a_peer_sends_is_neither_logged_nor_sent_back_whole(
+    launcher: LauncherProcess, request_: dict[str, object]
+) -> None:
+    before = launcher.log.stat().st_size
+    with launcher.connect() as peer:
+        peer.send(request_)
+        answer = peer.receive()
+    assert len(frames.encode(answer or {})) < 20_000
+    wait_until(lambda: not launcher.worker_pids(), 10)
+    assert launcher.log.stat().st_size - before < 10_000
+    assert error_free(launcher)
+
+
+def error_free(launcher: LauncherProcess) -> bool:
+    with launcher.connect() as peer:
+        peer.send({"op": "hello", "v": 1})
+        return (peer.receive() or {}).get("ok") is True

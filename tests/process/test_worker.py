@@ -425,6 +425,24 @@ def test_stats_come_at_once_at_their_interval_and_stop_at_the_end(
     finish(worker)
 
 
+@pytest.mark.parametrize("interval_ms", [25 * 24 * 3_600_000, 2**31, 2**53, 2**64 - 1])
+def test_an_interval_beyond_what_the_kernel_counts_ends_no_worker(
+    launcher: LauncherProcess, make_task: Callable[..., FakeTask], interval_ms: int
+) -> None:
+    task = make_task("exec sleep 60")
+    worker = launcher.worker(task.name, task.stdout, task.stderr)
+    assert worker.watch(task.create())["ok"] is True
+    with launcher.control(task.name) as subscriber:
+        assert subscriber.ask("stats", interval_ms=interval_ms)["ok"] is True
+        assert isinstance(subscriber.event("stats")["t_ns"], int)
+        for _ in range(3):  # each is a turn of the loop with that timer
+            assert subscriber.ask("hello")["ok"] is True
+    task.start()
+    worker.ask("kill", signal=int(signal.SIGKILL))
+    worker.event("drained")
+    finish(worker)
+
+
 def test_a_process_that_outlives_its_shim_is_killed_before_the_task_counts_as_ended(
     launcher: LauncherProcess, make_task: Callable[..., FakeTask]
 ) -> None:
