@@ -14,6 +14,7 @@ import pykka
 from actors import exec_session, fingerprint, node_speed, sweeping, worker_link
 from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
+from actors.exec_tail import Room
 from actors.gateway import Gateway
 from actors.image_actor import ImageActor
 from actors.image_gc import ImageCollector
@@ -61,7 +62,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 # How long a recovery waits for what ran out: after its failure Nomad destroys the task.
 _RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
-_MAX_EXEC_OUTPUT_BYTES = 10 * 1024 * 1024
 _STATS_RETRY_S = 0.5
 _log = logging.getLogger(__name__)
 
@@ -78,6 +78,7 @@ class ActorGateway(Gateway):
         self._loop = asyncio.get_running_loop()
         self._executor = Threads()
         self._loop.set_default_executor(self._executor)
+        self._exec_room = Room()
         self._configured = asyncio.Event()
         self._services: Services | None = None
         self._images: list[pykka.ActorRef[Any]] = []
@@ -220,26 +221,31 @@ class ActorGateway(Gateway):
 
     async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """See `Gateway`."""
-        collected: dict[str, bytearray] = {"stdout": bytearray(), "stderr": bytearray()}
         ended = ExitResult(exit_code=-1)
-        try:
-            async with asyncio.timeout(timeout_s or None):
-                session = self.exec_task_streaming(
-                    task_id, command, tty=False, inputs=_closed_stdin()
+        with self._exec_room.streams() as (stdout, stderr):
+            try:
+                async with asyncio.timeout(timeout_s or None):
+                    session = self.exec_task_streaming(
+                        task_id, command, tty=False, inputs=_closed_stdin()
+                    )
+                    async with contextlib.aclosing(session):
+                        async for output in session:
+                            ended = output.exit or ended
+                            stdout.add(output.stdout)
+                            stderr.add(output.stderr)
+            except TimeoutError:
+                raise DriverError(
+                    f"the command did not end within {timeout_s:g} s and was killed",
+                    details=" ".join(command)[:200],
+                    code=Code.TIMEOUT,
+                ) from None
+            result = ExecResult(stdout=stdout.take(), stderr=stderr.take(), exit=ended)
+            if dropped := stdout.dropped + stderr.dropped:
+                _log.info(
+                    "of a command's output the end is kept",
+                    extra={"task_id": task_id, "dropped_bytes": dropped},
                 )
-                async with contextlib.aclosing(session):
-                    async for output in session:
-                        ended = output.exit or ended
-                        _collect(collected, output)
-        except TimeoutError:
-            raise DriverError(
-                f"the command did not end within {timeout_s:g} s and was killed",
-                details=" ".join(command)[:200],
-                code=Code.TIMEOUT,
-            ) from None
-        return ExecResult(
-            stdout=bytes(collected["stdout"]), stderr=bytes(collected["stderr"]), exit=ended
-        )
+        return result
 
     async def exec_task_streaming(
         self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
@@ -285,10 +291,3 @@ class ActorGateway(Gateway):
 
 async def _closed_stdin() -> AsyncIterator[ExecInput]:
     yield ExecInput(stdin_close=True)
-
-
-def _collect(into: dict[str, bytearray], output: ExecOutput) -> None:
-    """Keeps the first megabytes: a command that babbles must not fill the plugin's memory."""
-    for name in ("stdout", "stderr"):
-        room = _MAX_EXEC_OUTPUT_BYTES - len(into[name])
-        into[name] += getattr(output, name)[:room]
