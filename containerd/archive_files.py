@@ -6,6 +6,7 @@ a plain file or a directory is opened.
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import errno
 import gzip
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 256 * 1024
 _BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
+_GZIP, _BZIP2, _ZSTD, _XZ = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zX"
 # Where artifacts land, as for Docker's driver; then the task directory itself.
 _PLACES = ("local/", "")
 
@@ -118,16 +119,13 @@ class _Tar:
     def __init__(self, file: Any, deadline: float) -> None:
         self._deadline = deadline
         magic = os.pread(file.fileno(), 4, 0)
-        self._plain = not magic.startswith((_GZIP, _ZSTD))
+        self._plain = not magic.startswith((_GZIP, _BZIP2, _ZSTD))
         # A compressed stream has one position, and going back costs a whole decompression.
         self._one_at_a_time = threading.Lock()
         self._opened = file
         self._file: Any = file
         try:
-            if magic.startswith(_GZIP):
-                self._file = gzip.GzipFile(fileobj=file, mode="rb")
-            elif magic.startswith(_ZSTD):
-                self._file = _zstd(file)
+            self._file = _uncompressed(file, magic)
             with _readable():
                 self._index = TarIndex(self._file, self._tick)
         except BaseException:
@@ -228,6 +226,23 @@ def _readable() -> Generator[None]:
         yield
     except (OSError, EOFError, zlib.error, ValueError) as error:
         raise refused(f"it cannot be read: {type(error).__name__}") from error
+
+
+def _uncompressed(file: BinaryIO, magic: bytes) -> Any:
+    if magic.startswith(_GZIP):
+        return gzip.GzipFile(fileobj=file, mode="rb")
+    if magic.startswith(_BZIP2):
+        return bz2.BZ2File(file)
+    if magic.startswith(_ZSTD):
+        return _zstd(file)
+    if magic.startswith(_XZ):
+        # Its header names the memory that reading it takes, up to gigabytes.
+        raise DriverError(
+            "the image archive is compressed with xz, which this driver does not read",
+            resolution="compress it with gzip",
+            code=Code.UNSUPPORTED,
+        )
+    return file
 
 
 def _zstd(file: BinaryIO) -> Any:

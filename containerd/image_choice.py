@@ -99,8 +99,9 @@ class _Walk:
         self._machine = machine
         self._seen: set[str] = set()
         self._missing: list[DriverError] = []
-        # What is there for others, in words.
+        # What is there for others, and what is no image.
         self._others: set[str] = set()
+        self._artifacts: list[str] = []
 
     def run(self, root: Descriptor) -> Walk:
         body = yield Wanted(blob=root)
@@ -123,8 +124,8 @@ class _Walk:
         untold: list[Descriptor] = []
         for entry in index.entries:
             if not manifests.may_be_document(entry.media_type):
-                continue
-            if entry.platform is None:
+                self._artifacts.append(entry.media_type)
+            elif entry.platform is None:
                 untold.append(entry)
             elif (rank := self._machine.rank(entry.platform)) is not None:
                 ranked.append((rank, entry))
@@ -171,7 +172,7 @@ class _Walk:
             if isinstance(document, Index):
                 return (yield from self._best(path, document))
             if artifact := manifests.artifact_type(document):
-                self._others.add(f"an artifact of type {artifact[:100]}")
+                self._artifacts.append(artifact)
                 return None
             chosen = self._image(path, document)
             if rank is not None:
@@ -223,6 +224,8 @@ class _Walk:
             self._others.add(str(platform) or "unnamed")
 
     def _nothing(self) -> DriverError:
+        if self._artifacts and not self._others:
+            return manifests.not_an_image(self._name, self._artifacts[0])
         return DriverError(
             f"image {self._name} has nothing for {self._machine.name}",
             details=f"it has {', '.join(sorted(self._others)) or 'no manifests'}"[:500],

@@ -46,12 +46,6 @@ _INDEX, _MANIFEST = "index", "manifest"
 _KINDS = {"manifests": _INDEX, "layers": _MANIFEST, "config": _MANIFEST}
 _JUDGED = (*_KINDS, "mediaType", "fsLayers", "schemaVersion")
 _JUDGED_LOWER = {key.lower(): key for key in _JUDGED}
-_LAYER = re.compile(
-    r"application/vnd\."
-    r"(?:oci\.image\.layer\.(?P<oci>nondistributable\.)?v1"
-    r"|docker\.image\.rootfs\.(?P<docker>foreign\.)?diff)"
-    r"\.tar(?P<suffixes>(?:[.+][a-z0-9]+)*)"
-)
 _LAYER_WORD = re.compile(r"\.layer\.|\.rootfs\.")
 _ATTESTATION = "vnd.docker.reference.type"
 _UNKNOWN = Platform(os="unknown", architecture="unknown")
@@ -89,15 +83,6 @@ class Index:
 
     media_type: str
     entries: tuple[Descriptor, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerType:
-    """What a layer's media type says. compression is empty for none."""
-
-    compression: str
-    foreign: bool
-    encrypted: bool
 
 
 def clean_type(media_type: object) -> str:
@@ -212,19 +197,6 @@ def _platform(fields: dict[str, Any]) -> tuple[Platform | None, bool]:
     # An OS alone leaves the config to tell the rest, if it is this one.
     known = platform.architecture or platform.os != Platform().os
     return platform if known else None, bool(stated.get("os.features"))
-
-
-def layer_type(media_type: str) -> LayerType | None:
-    """Returns what a layer's type says; None for what is no layer of a root file system."""
-    matched = _LAYER.fullmatch(media_type)
-    if matched is None:
-        return None
-    suffixes = re.split(r"[.+]", matched["suffixes"])[1:]
-    return LayerType(
-        compression="+".join(suffix for suffix in suffixes if suffix != "encrypted"),
-        foreign=bool(matched["oci"] or matched["docker"]),
-        encrypted="encrypted" in suffixes,
-    )
 
 
 def artifact_type(manifest: Manifest) -> str:

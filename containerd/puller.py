@@ -23,12 +23,12 @@ if __name__ == "__main__":
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from containerd import abilities, image_choice, reference, rpc
+from containerd import abilities, image_choice, layer_types, reference, rpc
 from containerd.content import ContentStore, chunks_of
 from containerd.image_choice import Chosen, Document, Wanted
 from containerd.image_config import CONFIG_LIMIT_BYTES, parse_config
 from containerd.image_source import ImageSource, RegistrySource
-from containerd.manifests import Descriptor, LayerType, Manifest, layer_type
+from containerd.manifests import Descriptor, Manifest
 from containerd.proxies import Proxies
 from containerd.pull_reports import Reporter, emit
 from containerd.pull_wire import PullRequest, PullResult
@@ -45,8 +45,6 @@ from proto.shortage import exhausted
 _PARALLEL_LAYERS = 3
 _CALL_S = 30.0
 _WATCHDOG_LATER_S = 2.0
-_MAX_LAYER_BYTES = 1 << 50
-_COMPRESSIONS = frozenset({"", "gzip", "zstd"})
 
 
 class Pull:
@@ -122,40 +120,16 @@ class Pull:
 
     def _check_layers(self, manifest: Manifest) -> None:
         """Refuses what cannot be unpacked before the first layer is fetched."""
-        kinds = [self._checked(layer) for layer in manifest.layers]
+        kinds = [layer_types.check(layer, str(self._name)) for layer in manifest.layers]
         if self._request.archive is not None:
             # A file of a directory may be sparse: terabytes that cost who made it nothing.
             check_total(sum(layer.size for layer in manifest.layers))
-        if any(kind.compression == "zstd" for kind in kinds):
+        if any(kind.compression == layer_types.ZSTD for kind in kinds):
             said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
             abilities.need(abilities.ZSTD, said.version, f"the image {self._name}")
         for layer, kind in zip(manifest.layers, kinds, strict=True):
             if kind.foreign:
                 self._fetch_foreign(layer)
-
-    def _checked(self, layer: Descriptor) -> LayerType:
-        kind = layer_type(layer.media_type)
-        if kind is not None and kind.encrypted:
-            raise DriverError(
-                f"{self._name} has encrypted layers, which this driver cannot decrypt",
-                details=f"{layer.media_type[:100]!r}",
-                resolution="push the image without encryption",
-                code=Code.UNSUPPORTED,
-            )
-        if kind is None or kind.compression not in _COMPRESSIONS:
-            raise DriverError(
-                f"{self._name} has a layer that cannot be unpacked",
-                details=f"{layer.media_type[:100]!r}",
-                resolution="build the image with layers in gzip, zstd or plain tar",
-                code=Code.UNSUPPORTED,
-            )
-        if layer.size > _MAX_LAYER_BYTES:
-            raise DriverError(
-                f"{self._name} has a layer that no disk can hold",
-                details=f"{layer.size} bytes"[:100],
-                code=Code.CORRUPT,
-            )
-        return kind
 
     def _config(self, config: Descriptor) -> bytes:
         self._fetch(config)
@@ -168,15 +142,7 @@ class Pull:
         except DriverError as error:
             if error.code is not Code.NOT_FOUND:
                 raise
-            where = "only at the URLs in its manifest" if layer.has_urls else "nowhere"
-            raise DriverError(
-                f"{self._name} has a foreign layer that is {where}",
-                details=f"{layer.media_type[:100]!r} {layer.digest}: {error}"[:500],
-                resolution="push the image with its foreign layers (docker's daemon.json:"
-                ' "allow-nondistributable-artifacts"), for this driver fetches from the image\'s'
-                " registry only",
-                code=Code.UNSUPPORTED,
-            ) from error
+            raise layer_types.foreign_refusal(layer, str(self._name), error) from error
 
     def _layers(self, manifest: Manifest, diff_ids: tuple[str, ...]) -> str:
         """Downloads in parallel, unpacks in order as they come."""

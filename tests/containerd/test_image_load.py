@@ -20,6 +20,7 @@ from tests.support.archives import (
     docker_files,
     layout_files,
     merged,
+    new_docker_files,
     skopeo_directory,
     tar_of,
     write_directory,
@@ -153,6 +154,28 @@ def test_an_index_that_says_nothing_leaves_it_to_dockers_manifest(
     files = [*docker_files(layers), ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
     ready = loaded(store, with_index(files, index))
     assert ready.config.diff_ids == tuple(images.digest_of(layer) for layer in layers)
+
+
+@pytest.mark.parametrize("without", ["", "index.json", "manifest.json", "oci-layout"])
+def test_what_newer_docker_saves_is_loaded(store: Images, without: str) -> None:
+    """Each of its two forms tells the same."""
+    files = new_docker_files(two_layers(f"new {without}"), "mine:1", without or "all")
+    kept = [(name, body) for name, body in files if name != without]
+    assert loaded(store, kept).config.cmd == (without or "all",)
+
+
+def test_a_foreign_layer_that_docker_does_not_save_is_refused_by_its_name(store: Images) -> None:
+    kind = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+    files = dict(docker_files(two_layers("foreign")))
+    (entry,) = json.loads(files["manifest.json"])
+    del files[entry["Layers"][0]]
+    diff_ids = json.loads(files[entry["Config"]])["rootfs"]["diff_ids"]
+    digest = images.digest_of(b"foreign")
+    source = {"mediaType": kind, "digest": digest, "size": 7, "urls": ["http://192.0.2.1/x"]}
+    entry["LayerSources"] = {diff_ids[0]: source}
+    files["manifest.json"] = json.dumps([entry]).encode()
+    with pytest.raises(DriverError, match="has a foreign layer that is only at the URLs"):
+        loaded(store, [*files.items()])
 
 
 def test_an_index_that_lacks_the_image_leaves_it_to_dockers_manifest(store: Images) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.support.images import Image, digest_of, host_architecture
+from tests.support.images import CONFIG, LAYER, MANIFEST, Image, digest_of, host_architecture
 
 File = tuple[str, bytes]
 
@@ -68,6 +68,31 @@ def layout_files(images: Mapping[str, Image]) -> list[File]:
         )
     index = {"schemaVersion": 2, "manifests": entries}
     return [*files, ("index.json", json.dumps(index).encode())]
+
+
+def new_docker_files(layers: Sequence[bytes], name: str, cmd: str = "x") -> list[File]:
+    """The files of `docker save` since 25.0: OCI's layout with docker's manifest beside it."""
+    (*_, (_, config), _) = docker_files(layers, config={"Cmd": [cmd]})
+    bodies = {digest_of(body): body for body in (config, *layers)}
+    described = [
+        {"mediaType": LAYER, "digest": digest_of(body), "size": len(body)} for body in layers
+    ]
+    document = json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": {"mediaType": CONFIG, "digest": digest_of(config), "size": len(config)},
+            "layers": described,
+        }
+    ).encode()
+    image = Image(document, MANIFEST, bodies)
+    listed = {
+        "Config": f"blobs/sha256/{digest_of(config)[7:]}",
+        "RepoTags": [name],
+        "Layers": [f"blobs/sha256/{digest_of(body)[7:]}" for body in layers],
+        "LayerSources": {one["digest"]: one for one in described},
+    }
+    return [*layout_files({name: image}), ("manifest.json", json.dumps([listed]).encode())]
 
 
 def merged(*archives: Iterable[File]) -> list[File]:

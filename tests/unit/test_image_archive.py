@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import gzip
 import io
 import json
+import lzma
 import os
 import tarfile
 import time
@@ -93,7 +95,7 @@ def refused(call: Callable[[], object], words: str) -> DriverError:
     return caught.value
 
 
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress])
 @pytest.mark.parametrize("kind", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_what_docker_saves_is_an_image(
     tmp_path: Path, pack: Callable[[bytes], bytes], kind: int
@@ -411,6 +413,12 @@ def test_a_cut_or_damaged_gzip_is_refused(tmp_path: Path) -> None:
     packed = gzip.compress(tar_of(docker_files(LAYERS)))
     refused(lambda: opened(put(tmp_path, packed[:-40])), "it cannot be read")
     refused(lambda: opened(put(tmp_path, packed[:20] + b"xxxx" + packed[24:])), "refused")
+
+
+def test_xz_is_named(tmp_path: Path) -> None:
+    put(tmp_path, lzma.compress(tar_of(docker_files(LAYERS))))
+    error = refused(lambda: opened(tmp_path), "compressed with xz, which this driver does not")
+    assert error.code is Code.UNSUPPORTED
 
 
 def test_zstd_is_read_where_python_can_and_named_where_it_cannot(tmp_path: Path) -> None:

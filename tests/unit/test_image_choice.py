@@ -229,9 +229,20 @@ def test_a_statement_about_an_image_is_never_chosen(store: Store) -> None:
         store.put("application/vnd.in-toto+json", {}),
         store.put("application/vnd.cncf.helm.config.v1+json", {}, platform=platform("amd64")),
     ):
-        with pytest.raises(DriverError, match="has nothing for linux/amd64"):
+        with pytest.raises(DriverError, match=r"has nothing for linux/amd64|is not an image"):
             store.choose(store.index(statement))
         assert store.cmd(store.index(statement, store.image("mine"))) == "mine"
+
+
+def test_an_index_of_artifacts_is_no_image(store: Store) -> None:
+    chart = store.put("application/vnd.cncf.helm.config.v1+json", {})
+    for entry, told in ((store.artifact(), "in-toto"), (chart, "helm")):
+        with pytest.raises(DriverError, match="demo is not an image") as caught:
+            store.choose(store.index(entry, store.image("evil", **ATTESTATION)))
+        assert told in caught.value.details
+        with pytest.raises(DriverError, match="has nothing for") as caught:
+            store.choose(store.index(entry, store.image("arm", "arm64")))
+        assert caught.value.details == "it has linux/arm64"
 
 
 def test_what_is_missing_is_passed_over_where_something_else_runs(store: Store) -> None:

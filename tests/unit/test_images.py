@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_config, images, manifests
+from containerd import image_config, images, layer_types, manifests
 from containerd.manifests import Index, Manifest
 from containerd.records import ImageRecord
 from proto import frames
@@ -167,8 +167,8 @@ def test_a_document_is_utf_8_and_nothing_else() -> None:
 def test_a_layers_type_is_read(
     media_type: str, compression: str, foreign: bool, encrypted: bool
 ) -> None:
-    expected = manifests.LayerType(compression=compression, foreign=foreign, encrypted=encrypted)
-    assert manifests.layer_type(media_type) == expected
+    expected = layer_types.LayerType(compression=compression, foreign=foreign, encrypted=encrypted)
+    assert layer_types.layer_type(media_type) == expected
 
 
 HELM = "application/vnd.cncf.helm.config.v1+json"
