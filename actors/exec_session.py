@@ -16,7 +16,7 @@ import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from actors import exec_errors, oom_score, tree_removal
+from actors import exec_errors, exec_remains, oom_score, tree_removal
 from actors.fifo import FifoReader, FifoWriter
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
@@ -50,6 +50,8 @@ class ExecSession:
     def __init__(self, task: RunningTask, *, terminal: bool, directory: str = "") -> None:
         self._services = task.services
         self._container = task.state.container_id
+        self._task_pid = task.state.pid
+        self._pid = 0
         self._terminal = terminal
         self.cwd = directory
         self._id = f"exec-{secrets.token_hex(8)}"
@@ -102,13 +104,13 @@ class ExecSession:
                 stderr=stderr,
                 terminal=self._terminal,
             )
-            pid = await containerd.exec_start(self._container, self._id)
+            self._pid = await containerd.exec_start(self._container, self._id)
         except DriverError as error:
             short = exec_errors.in_few_words(error, command, self.cwd)
             if exec_errors.directory_is_gone(error):
                 raise LostDirectoryError(short.brief, code=short.code) from error
             raise short from error
-        oom_score.give(pid, self._container, process["oomScoreAdj"])
+        oom_score.give(self._pid, self._container, process["oomScoreAdj"])
 
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)
@@ -201,10 +203,15 @@ class ExecSession:
     async def _remove(self) -> None:
         containerd = self._services.containerd
         if not self._exited:
+            started = await asyncio.to_thread(exec_remains.hold, self._pid, self._task_pid)
+            try:
+                with contextlib.suppress(DriverError):
+                    await containerd.kill_task(
+                        self._container, signal.SIGKILL, everyone=False, exec_id=self._id
+                    )
+            finally:
+                exec_remains.kill(started)
             with contextlib.suppress(DriverError):
-                await containerd.kill_task(
-                    self._container, signal.SIGKILL, everyone=False, exec_id=self._id
-                )
                 await asyncio.wait_for(
                     containerd.wait_task(self._container, self._id), _LINGER_S * 5
                 )
