@@ -29,6 +29,7 @@ _MAX_REDIRECTS = 5
 # Anything, last: an old schema or an artifact is refused by its own name, not by the registry's.
 _ACCEPT = ", ".join([*sorted(manifests.INDEX_TYPES | manifests.MANIFEST_TYPES), "*/*"])
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_PROXY_ACCOUNT = 407
 _OK, _PARTIAL, _UNAUTHORIZED, _NOT_FOUND, _NO_SUCH_RANGE = 200, 206, 401, 404, 416
 # What storage answers to a signed URL that is too old, or that its clock does not like.
 _STALE = frozenset({400, 401, 403, 404, 410})
@@ -243,6 +244,16 @@ class Registry:
         return f"{self._scheme}://{self._host}{self.endpoint.path}"
 
     def _refused(self, answer: Answer, what: str) -> DriverError:
+        error = self._refusal(answer, what)
+        # In a tunnel the registry itself has spoken; without TLS it may have been the proxy.
+        if answer.proxy is not None and answer.url.startswith("http:"):
+            if answer.status == _PROXY_ACCOUNT:
+                return registry_errors.proxy_account(self.name, answer.url, answer.proxy)
+            words = f"asked through proxy {answer.proxy.url}"
+            error.details = f"{error.details}; {words}" if error.details else words
+        return error
+
+    def _refusal(self, answer: Answer, what: str) -> DriverError:
         status, headers = answer.status, answer.raw.headers
         body = self._http.words(answer)
         if answer.at_home and status == _NOT_FOUND and what.startswith("blob"):

@@ -193,6 +193,16 @@ def away(
     )
 
 
+def proxy_account(registry: str, url: str, proxy: Proxy) -> DriverError:
+    """Returns the error for a proxy that wants another user or password."""
+    return DriverError(
+        f"registry {registry} cannot be read through proxy {proxy.url}",
+        details=f"{shown(url)}: status 407, the proxy wants another user or password",
+        resolution=_proxy_advice("407", proxy),
+        code=Code.UNAVAILABLE,
+    )
+
+
 def _advice(proxy: Proxy | None) -> str:
     if proxy is None:
         return LOOK_AT_IT

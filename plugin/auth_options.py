@@ -51,7 +51,8 @@ DRIVER_AUTH = (
         name="config",
         hcl_type="string",
         read=types.absolute_path,
-        doc="A Docker `config.json` with credentials or credential helpers by registry.",
+        doc="A Docker `config.json` or Podman `auth.json`: credentials by registry or by namespace,"
+        " and credential helpers by registry.",
     ),
     Option(
         name="helper",

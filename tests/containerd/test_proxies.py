@@ -234,6 +234,28 @@ def test_a_proxy_that_refuses_is_named_without_its_password_and_asked_once(
     assert not caught.value.recoverable
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"account": "user:right"}, "status 407, the proxy wants another user or password"),
+        ({"refusal": "403 Filtered"}, "asked through proxy http://"),
+    ],
+)
+def test_a_proxy_that_refuses_a_plain_registry_is_named(
+    containerd: ContainerdDaemon, tmp_path: Path, options: dict[str, Any], words: str
+) -> None:
+    with HttpProxy(**options) as proxy:
+        variables = {"HTTP_PROXY": f"http://user:hush@{proxy.host}"}
+        store = Images(containerd, tmp_path, proxies=variables)
+        store.hosts_file("r.example", 'server = "http://r.example"')
+        with pytest.raises(DriverError) as caught:
+            store.get("r.example/x:1")
+        assert len(proxy.asked) == 1
+    assert words in caught.value.details
+    assert proxy.host in str(caught.value)
+    assert "hush" not in str(caught.value)
+
+
 def test_a_proxy_that_is_away_is_named(
     containerd: ContainerdDaemon, tmp_path: Path, ca: Certificate
 ) -> None:

@@ -260,6 +260,25 @@ def test_a_lease_may_be_made_twice_and_deleted_twice(play: Play) -> None:
     play(story)
 
 
+def test_a_lease_tells_the_whole_blobs_that_it_holds(play: Play) -> None:
+    async def story(place: Place) -> None:
+        client = place.client
+        record = await client.image(IMAGE)
+        assert record is not None
+        assert await client.leased_blobs("l") == ()
+        await refused(client.lease_blob("l", record.digest), Code.NOT_FOUND)
+        await client.create_lease("l", expire_s=60, labels={})
+        assert await client.leased_blobs("l") == ()
+        await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
+        for _ in range(2):
+            await client.lease_blob("l", record.digest)
+        assert await client.leased_blobs("l") == (record.digest,)
+        await client.delete_lease("l")
+        assert await client.leased_blobs("l") == ()
+
+    play(story)
+
+
 def test_a_snapshot_is_made_once_and_removed_as_often_as_one_likes(play: Play) -> None:
     async def story(place: Place) -> None:
         client = place.client
