@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
-from actors import file_servers, runtime_versions, stale_ports
+from actors import doctor_runtimes, file_servers, stale_ports
 from actors.docker_config import DockerConfig
+from actors.findings import Finding, fail, ok, sentence, warn
 from actors.node import Node
 from actors.plan import init_program
-from containerd import abilities, capabilities, daemon_process, registry_hosts, runtimes
+from containerd import abilities, capabilities, daemon_process, known_holes, registry_hosts
 from containerd.proxies import Proxies
 from proto.errors import DriverError
 from workers import identity, wire
@@ -31,24 +31,6 @@ _LOW_BYTES = 2 * 1024**3
 _LOW_STATE_BYTES = 16 * 1024**2
 
 
-class Verdict(StrEnum):
-    """FAIL: no task can run. WARN: some jobs cannot. OK: works, or is only told."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that was looked at; advice is what to do where it is not well."""
-
-    subject: str
-    verdict: Verdict
-    text: str
-    advice: str = ""
-
-
 async def examine(
     node: Node, root: Path = Path("/"), proxies: Mapping[str, str] | None = None
 ) -> list[Finding]:
@@ -60,10 +42,10 @@ async def examine(
         proxies: variables of the environment.
     """
     if os.geteuid() != 0:
-        return [_fail("user", "the driver needs root", "run this with sudo")]
+        return [fail("user", "the driver needs root", "run this with sudo")]
     found = [_kernel(), *await _containerd(node)]
     looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        lambda: _runtimes(node),
+        lambda: doctor_runtimes.look(node),
         lambda: _cgroups(node, root),
         lambda: _seccomp(node, root),
         lambda: _apparmor(root),
@@ -80,7 +62,7 @@ async def examine(
         try:
             found += await file_servers.looked_at(lambda look=look: list(look()))  # type: ignore[misc]
         except DriverError as error:
-            found.append(_fail("files", _sentence(error), error.resolution))
+            found.append(fail("files", sentence(error), error.resolution))
     return found
 
 
@@ -89,8 +71,8 @@ def _kernel() -> Finding:
     numbers = tuple(int(part) for part in release.split("-")[0].split(".")[:2] if part.isdecimal())
     if numbers < _MIN_KERNEL:
         wanted = ".".join(str(number) for number in _MIN_KERNEL)
-        return _fail("kernel", f"Linux {release} is too old", f"use Linux {wanted} or later")
-    return _ok("kernel", f"Linux {release} {platform.machine()}")
+        return fail("kernel", f"Linux {release} is too old", f"use Linux {wanted} or later")
+    return ok("kernel", f"Linux {release} {platform.machine()}")
 
 
 async def _containerd(node: Node) -> list[Finding]:
@@ -102,23 +84,28 @@ async def _containerd(node: Node) -> list[Finding]:
         root = await node.containerd.snapshotter_root(snapshotter)
     except DriverError as error:
         advice = error.resolution or "apt-get install containerd runc; systemctl start containerd"
-        return [_fail("containerd", _sentence(error), advice)]
-    found = [_ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
+        return [fail("containerd", sentence(error), advice)]
+    found = [ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
+    holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
+    if holes:
+        names = ", ".join(f"{hole.cve} ({hole.what})" for hole in holes)
+        text = f"containerd {version.version} has known holes: {names}"
+        found.append(warn("holes", text, doctor_runtimes.HOLES_ADVICE))
     lacking = abilities.lacking(version.version)
     if lacking:
         found.append(
-            _warn("layers", f"containerd {version.version} cannot {lacking}", "install a newer one")
+            warn("layers", f"containerd {version.version} cannot {lacking}", "install a newer one")
         )
     if snapshotter not in there:
         found.append(
-            _fail(
+            fail(
                 "snapshotter",
                 f"containerd has no working {snapshotter}; it has {', '.join(there) or 'none'}",
                 "set snapshotter in the plugin block to one of these, or see containerd's log",
             )
         )
     else:
-        found.append(_ok("snapshotter", snapshotter))
+        found.append(ok("snapshotter", snapshotter))
     if root:
         found.append(_disk(root))
     return found
@@ -128,36 +115,14 @@ def _disk(root: str) -> Finding:
     try:
         room = os.statvfs(root)
     except OSError as error:
-        return _warn("disk", f"{root}: {error.strerror}", "look at the directory's file system")
+        return warn("disk", f"{root}: {error.strerror}", "look at the directory's file system")
     free = room.f_bavail * room.f_frsize
     text = f"{free / 1e9:.1f} GB free for images and containers in {root}"
     if free < _LOW_BYTES:
-        return _warn("disk", text, "make room: pulls fail when it is full")
+        return warn("disk", text, "make room: pulls fail when it is full")
     if room.f_files and room.f_favail * 100 < room.f_files:
-        return _warn("disk", f"under 1 % of the inodes are free in {root}", "make room")
-    return _ok("disk", text)
-
-
-def _runtimes(node: Node) -> Iterator[Finding]:
-    settings = node.settings
-    here = ", ".join(runtimes.available()) or "none"
-    try:
-        default = runtimes.resolve(settings.containerd_runtime)
-    except DriverError as error:
-        yield _fail("runtime", _sentence(error), error.resolution)
-    else:
-        yield _ok("runtime", f"{settings.containerd_runtime}; jobs may ask for {here}")
-        if lacks := runtime_versions.lacks_recursive_readonly(default):
-            yield _warn(
-                "mounts",
-                f"{lacks}: below a read-only mount other file systems stay writable",
-                "use Linux 5.12 or later, and runc 1.1 or crun 1.4 or later",
-            )
-    for name in settings.allow_runtimes:
-        try:
-            runtimes.resolve(name)
-        except DriverError as error:
-            yield _warn("runtime", f"allow_runtimes: {_sentence(error)}", error.resolution)
+        return warn("disk", f"under 1 % of the inodes are free in {root}", "make room")
+    return ok("disk", text)
 
 
 def _cgroups(node: Node, root: Path) -> Iterator[Finding]:
@@ -169,18 +134,18 @@ def _cgroups(node: Node, root: Path) -> Iterator[Finding]:
         missing = [name for name in _V1_CONTROLLERS if not (base / name).is_dir()]
     version = "v2" if node.cgroup_v2 else "v1"
     if missing:
-        yield _warn(
+        yield warn(
             "cgroups",
             f"{version} without {', '.join(missing)}: limits of that kind are not kept",
             "boot with them enabled; on some boards cgroup_enable=memory is missing",
         )
     else:
-        yield _ok("cgroups", f"{version} with {', '.join(_CONTROLLERS)}")
+        yield ok("cgroups", f"{version} with {', '.join(_CONTROLLERS)}")
 
 
 def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
     if not (root / "proc/sys/kernel/seccomp/actions_avail").exists():
-        yield _warn(
+        yield warn(
             "seccomp",
             "the kernel has no seccomp: jobs with seccomp = true do not start",
             "use a kernel with CONFIG_SECCOMP_FILTER",
@@ -189,29 +154,29 @@ def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
     directory = Path(node.settings.seccomp_profile_dir)
     file_servers.visit(str(directory), "seccomp_profile_dir")
     profiles = len(list(directory.glob("*.json"))) if directory.is_dir() else 0
-    yield _ok("seccomp", f"there; {profiles} profiles of yours in {directory}")
+    yield ok("seccomp", f"there; {profiles} profiles of yours in {directory}")
 
 
 def _apparmor(root: Path) -> Iterator[Finding]:
     enabled = _text(root / "sys/module/apparmor/parameters/enabled").startswith("Y")
-    yield _ok("apparmor", "there" if enabled else "not enabled; jobs with a profile do not start")
+    yield ok("apparmor", "there" if enabled else "not enabled; jobs with a profile do not start")
 
 
 def _network(root: Path) -> Iterator[Finding]:
     homes = [root / directory.lstrip("/") for directory in CNI_DIRECTORIES]
     missing = [name for name in _CNI_PLUGINS if not any((home / name).is_file() for home in homes)]
     if missing:
-        yield _warn(
+        yield warn(
             "cni",
             f"no {', '.join(missing)} in {' or '.join(CNI_DIRECTORIES)}: jobs with"
             ' network { mode = "bridge" } do not start',
             "apt-get install containernetworking-plugins, and set Nomad's cni_path to where it is",
         )
     else:
-        yield _ok("cni", f"{', '.join(_CNI_PLUGINS)}")
+        yield ok("cni", f"{', '.join(_CNI_PLUGINS)}")
     # Absent until br_netfilter is loaded, which the first bridge network may do.
     if _text(root / "proc/sys/net/bridge/bridge-nf-call-iptables").strip() == "0":
-        yield _warn(
+        yield warn(
             "bridge",
             "net.bridge.bridge-nf-call-iptables is 0: Nomad's bridge mode loses packets",
             "sysctl net.bridge.bridge-nf-call-iptables=1",
@@ -227,7 +192,7 @@ def _ports(root: Path) -> Iterator[Finding]:
     if dockers.is_dir() and any(dockers.iterdir()):
         return
     for stale in stale_ports.find(stale_ports.rules(), lambda name: (names / name).exists()):
-        yield _warn(
+        yield warn(
             "ports",
             f"port {stale.ports}/{stale.protocol} is redirected to {stale.target}, of allocation"
             f" {stale.alloc_id}, which has no network any more",
@@ -247,18 +212,18 @@ def _registries(node: Node) -> Iterator[Finding]:
             registry_hosts.load(str(directory), name)
             well += 1
         except DriverError as error:
-            yield _warn("registries", _sentence(error), error.resolution)
-    yield _ok("registries", f"{well} with settings of their own in {directory}")
+            yield warn("registries", sentence(error), error.resolution)
+    yield ok("registries", f"{well} with settings of their own in {directory}")
     if settings.auth_config:
         try:
             DockerConfig(settings.auth_config)
         except DriverError as error:
-            yield _warn("auth", f"{_sentence(error)}: pulls fail", error.resolution)
+            yield warn("auth", f"{sentence(error)}: pulls fail", error.resolution)
         else:
-            yield _ok("auth", f"credentials from {settings.auth_config}")
+            yield ok("auth", f"credentials from {settings.auth_config}")
     helper = f"docker-credential-{settings.auth_helper}"
     if settings.auth_helper and shutil.which(helper) is None:
-        yield _warn("auth", f"no program {helper}: pulls fail", "install it where PATH finds it")
+        yield warn("auth", f"no program {helper}: pulls fail", "install it where PATH finds it")
 
 
 def _proxies(variables: Mapping[str, str]) -> Iterator[Finding]:
@@ -266,24 +231,22 @@ def _proxies(variables: Mapping[str, str]) -> Iterator[Finding]:
     try:
         told = list(Proxies(variables).told())
     except DriverError as error:
-        yield _warn("proxy", f"{_sentence(error)}: pulls fail", error.resolution)
+        yield warn("proxy", f"{sentence(error)}: pulls fail", error.resolution)
         return
     if told:
         direct = variables.get("NO_PROXY") or variables.get("no_proxy") or "nobody else"
         text = f"{'; '.join(told)}; this machine and {direct} directly"
-        yield _ok("proxy", f"{text}, as set here; the Nomad agent's own environment counts")
+        yield ok("proxy", f"{text}, as set here; the Nomad agent's own environment counts")
     else:
-        yield _ok(
-            "proxy", "none set here; pulls go by HTTPS_PROXY of the Nomad agent's environment"
-        )
+        yield ok("proxy", "none set here; pulls go by HTTPS_PROXY of the Nomad agent's environment")
 
 
 def _init(node: Node) -> Iterator[Finding]:
     file_servers.visit(node.settings.init_path, "init_path")
     try:
-        yield _ok("init", init_program(node.settings))
+        yield ok("init", init_program(node.settings))
     except DriverError as error:
-        yield _warn("init", "no init program: jobs with init = true do not start", error.resolution)
+        yield warn("init", "no init program: jobs with init = true do not start", error.resolution)
 
 
 def _open_files(node: Node, root: Path) -> Iterator[Finding]:
@@ -297,15 +260,15 @@ def _open_files(node: Node, root: Path) -> Iterator[Finding]:
     most = int(_text(root / "proc/sys/fs/nr_open").strip() or hard)
     if hard > most:
         advice = f"set nofile in default_ulimit to {most} or less, or raise fs.nr_open"
-        yield _fail("open files", f"{text}; the kernel allows {most}: no task starts", advice)
+        yield fail("open files", f"{text}; the kernel allows {most}: no task starts", advice)
     elif not daemon.free and hard > daemon.open_files[1]:
         advice = "set nofile in default_ulimit to that or less, or LimitNOFILE in containerd's unit"
-        yield _fail("open files", f"{text} and may not give more: no task starts", advice)
+        yield fail("open files", f"{text} and may not give more: no task starts", advice)
     elif given is None and hard < daemon_process.OPEN_FILES[1]:
         advice = f"set LimitNOFILE={daemon_process.OPEN_FILES[1]} in containerd's unit"
-        yield _warn("open files", f"{text} and may not give more", advice)
+        yield warn("open files", f"{text} and may not give more", advice)
     else:
-        yield _ok("open files", text)
+        yield ok("open files", text)
 
 
 def _logs(node: Node, root: Path) -> Iterator[Finding]:
@@ -317,7 +280,7 @@ def _logs(node: Node, root: Path) -> Iterator[Finding]:
     who = f"the launcher (pid {launcher})" if launcher else "this process"
     may = _capabilities(_text(root / "proc" / (launcher or "self") / "status"))
     if size <= most or "CAP_SYS_RESOURCE" in may:
-        yield _ok("logs", f"{_kib(size)} of each wait for a reader")
+        yield ok("logs", f"{_kib(size)} of each wait for a reader")
         return
     text = (
         f"{_kib(most)} of each wait for a reader, not log_buffer.size ({_kib(size)}): {who} has no"
@@ -326,7 +289,7 @@ def _logs(node: Node, root: Path) -> Iterator[Finding]:
     pages = int(_text(limits / "pipe-user-pages-soft") or 0)
     if pages and "CAP_SYS_ADMIN" not in may:
         text += f", and {_kib(pages * os.sysconf('SC_PAGE_SIZE'))} of all pipes of root together"
-    yield _warn(
+    yield warn(
         "logs",
         text,
         "give it to the launcher's unit, or to the agent or container that starts the launcher;"
@@ -355,27 +318,27 @@ def _state(node: Node) -> Iterator[Finding]:
     directory = node.state_dir
     home = next(path for path in (directory, *directory.parents) if os.path.lexists(path))
     if not home.is_dir():
-        yield _fail("state", f"{home} is no directory", "set state_dir in the plugin block")
+        yield fail("state", f"{home} is no directory", "set state_dir in the plugin block")
         return
     room = os.statvfs(home)
     free = room.f_bavail * room.f_frsize
     if free < _LOW_STATE_BYTES:
-        yield _fail(
+        yield fail(
             "state", f"{free // 1024} KiB free for {directory}", "make room: starts fail without"
         )
     if directory == home:
         found = directory.stat()
         if found.st_uid != 0 or stat.S_IMODE(found.st_mode) & 0o077:
-            yield _fail(
+            yield fail(
                 "state",
                 f"{directory} is open to others",
                 f"chown root {directory}; chmod 700 {directory}",
             )
         tasks = directory / "tasks"
         count = len(list(tasks.iterdir())) if tasks.is_dir() else 0
-        yield _ok("state", f"{directory}, {count} tasks")
+        yield ok("state", f"{directory}, {count} tasks")
     else:
-        yield _ok("state", f"{directory} will be made")
+        yield ok("state", f"{directory} will be made")
 
 
 def _text(path: Path) -> str:
@@ -383,19 +346,3 @@ def _text(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
-
-
-def _sentence(error: DriverError) -> str:
-    return f"{error.brief}: {error.details}" if error.details else error.brief
-
-
-def _ok(subject: str, text: str) -> Finding:
-    return Finding(subject=subject, verdict=Verdict.OK, text=text)
-
-
-def _warn(subject: str, text: str, advice: str) -> Finding:
-    return Finding(subject=subject, verdict=Verdict.WARN, text=text, advice=advice)
-
-
-def _fail(subject: str, text: str, advice: str) -> Finding:
-    return Finding(subject=subject, verdict=Verdict.FAIL, text=text, advice=advice)

@@ -7,9 +7,10 @@ import logging
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
-from actors import file_servers
+from actors import file_servers, runtime_programs
 from actors.nomad_types import Fingerprint, Health
-from containerd import abilities, runtimes, silence
+from actors.runtime_programs import RuntimeProgram, RuntimeWatch
+from containerd import abilities, known_holes, silence
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _HEALTHY_S = 10.0
 _UNHEALTHY_S = 1.0
 _LOOK_S = 5.0
+_KNOWN_S = 0.2
 _log = logging.getLogger(__name__)
 
 DISABLED = Fingerprint(
@@ -31,14 +33,18 @@ DISABLED = Fingerprint(
 async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
     """A fingerprint at once, then whenever it changes, for ever."""
     last: Fingerprint | None = None
+    programs = RuntimeWatch()
+    programs.found()
+    # What was found before is read at once; a program that has to be tried is told when it was.
+    await programs.pause(_KNOWN_S)
     while True:
-        now = await take(services)
+        now = await take(services, programs.found())
         if now != last:
             if last is not None:
                 _log.info("health changed", extra={"description": now.description})
             yield now
         last = now
-        await asyncio.sleep(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
+        await programs.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
 
 
 def _description() -> str:
@@ -49,7 +55,7 @@ def _description() -> str:
     return f"Healthy, but no file server answers at {places}: tasks with mounts there do not start"
 
 
-async def take(services: Services) -> Fingerprint:
+async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) -> Fingerprint:
     """One look at containerd and the launcher. Never raises: what is wrong is in the words."""
     if not services.settings.enabled:
         return DISABLED
@@ -59,6 +65,8 @@ async def take(services: Services) -> Fingerprint:
         await services.launcher.ensure()
     except DriverError as error:
         return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})
+    holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
+    offered = runtime_programs.offered(programs, services.settings.containerd_runtime)
     return Fingerprint(
         health=Health.HEALTHY,
         description=_description(),
@@ -67,9 +75,23 @@ async def take(services: Services) -> Fingerprint:
             "driver.containerd-driver.version": RELEASE,
             "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
             "driver.containerd-driver.privileged": services.settings.allow_privileged,
-            "driver.containerd-driver.runtimes": ",".join(runtimes.available()),
+            "driver.containerd-driver.runtimes": ",".join(offered),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,
             **{f"driver.containerd.{k}": has for k, has in abilities.of(version.version).items()},
+            **_of_programs(programs),
+            **({"driver.containerd.known_holes": ",".join(h.cve for h in holes)} if holes else {}),
         },
     )
+
+
+def _of_programs(programs: tuple[RuntimeProgram, ...]) -> dict[str, str]:
+    """Versions of the runtimes, and their known holes where they have some."""
+    found: dict[str, str] = {}
+    for program in programs:
+        name = f"driver.containerd-driver.{program.name}"
+        if program.version:
+            found[f"{name}.version"] = program.version
+        if program.holes:
+            found[f"{name}.known_holes"] = ",".join(program.holes)
+    return found

@@ -31,6 +31,13 @@ class Runtime:
     binary_name: str = ""
 
     @property
+    def binary(self) -> str:
+        """The runtime's own program; empty where the shim is all there is."""
+        if self.name.startswith("io.containerd.runc."):
+            return self.binary_name or "runc"
+        return "runsc" if self.name.startswith("io.containerd.runsc.") else ""
+
+    @property
     def shows_mounts(self) -> bool:
         """Whether the kernel's list of a created process's mounts is that of its container.
 

@@ -8,7 +8,7 @@ import dataclasses
 import sys
 
 from actors import doctor
-from actors.doctor import Finding, Verdict
+from actors.findings import Finding, Verdict
 from actors.node import this_node
 from actors.settings import DriverSettings
 from plugin import environment

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.doctor import Finding, Verdict
+from actors.findings import Finding, Verdict
 from actors.nomad_types import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
 from actors.reconciler import Outcome
 from plugin.host import command, console, doctor_command, gc_command
