@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _PLACE = Path("/proc/sys")
+_GID_MAP = Path("/proc/self/gid_map")
 _PING = "net.ipv4.ping_group_range"
 # By name: what the kernel has in a new network, and what the task gets.
 _VALUES = {
@@ -43,7 +44,7 @@ def _current(name: str) -> str:
 def _allowed(found: Mapping[str, str]) -> dict[str, str]:
     """Without the range of groups where this machine is a container that has not all of them."""
     try:
-        every = Path("/proc/self/gid_map").read_text().split()[2:] == [_EVERY_ID]
+        every = _GID_MAP.read_text().split()[2:] == [_EVERY_ID]
     except OSError:
         every = False
     return {name: value for name, value in found.items() if every or name != _PING}

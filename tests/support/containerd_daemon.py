@@ -40,18 +40,15 @@ class ContainerdDaemon:
 
     namespace = "nomad-test"
 
-    def __init__(self, path: str = "", config: str = "") -> None:
-        """A daemon to start. path comes first where it looks for shims and runtimes.
-
-        config stands behind the tests' own; `{base}` in it is the daemon's directory.
-        """
+    def __init__(self, path: str = "") -> None:
+        """A daemon to start. path comes first where it looks for shims and runtimes."""
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
         self._first_in_path = path
-        self._config = CONFIG + config
+        self._config = CONFIG
         self.use(bin_dir())
 
     def use(self, folder: Path | None) -> None:
@@ -60,6 +57,10 @@ class ContainerdDaemon:
         self._ctr = program("ctr", folder) or "ctr"
         places = (self._first_in_path, str(folder or ""), os.environ["PATH"])
         self._path = ":".join(filter(None, places))
+
+    def configure(self, text: str) -> None:
+        """From the next start on: more configuration; `{base}` in it is the daemon's directory."""
+        self._config += text
 
     def __enter__(self) -> Self:
         self.start()
