@@ -271,6 +271,57 @@ def test_the_mounts_of_a_created_task_are_looked_at_too(
         wrapper.unlink()
 
 
+def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_acts(
+    strict: Driver, busybox_image: str, programs: Path, tmp_path: Path
+) -> None:
+    """What is there the runtime does not make, so no link that comes meanwhile can lead it out."""
+    said = tmp_path / "said"
+    wrapper = programs / "runc"
+    wrapper.write_text(
+        "#!/bin/sh\n"
+        f'case "$*" in *" create "*) find {tmp_path}/allocs -printf "%y %P\\n" >> {said};; esac\n'
+        f'exec {need_program("runc")} "$@"\n'
+    )
+    wrapper.chmod(0o755)
+
+    async def life() -> None:
+        async with launched(strict):
+            job = strict.task()
+            (local_of(job) / "file").write_text("content")
+            wanted = [
+                *(mount("/local/deep/er"), mount("/alloc/more/file", "local/file")),
+                {"type": "tmpfs", "target": "/secrets/scratch", "options": ["size=64k"]},
+                mount("/local/deep/er/still"),
+            ]
+            await strict.start(job, busybox_image, SCRIPT, mounts=wanted)
+            await strict.session.wait(job.id)
+            await strict.end(job)
+            assert job.out == b"ran\n"
+            made = set(said.read_text().splitlines())
+            base = job.config.alloc_id
+            for entry in (
+                *(f"d {base}/t/local/deep/er", f"f {base}/alloc/more/file"),
+                *(f"d {base}/t/secrets/scratch", f"d {base}/t/local/still"),
+            ):
+                assert entry in made
+            # A link leads to the container's own path, and never to the host's.
+            (job.alloc.path / "alloc/link").symlink_to(tmp_path)
+            again = dataclasses.replace(
+                job.config, id=f"{job.config.id[:-8]}ffffffff", stdout_path="", stderr_path=""
+            )
+            options = {"image": busybox_image, "command": "/bin/true"}
+            wanted = [mount("/alloc/link/made")]
+            await strict.session.start(again, {**options, "mounts": wanted})
+            assert (await strict.session.wait(again.id)).exit_code == 0
+            await strict.session.destroy(again.id)
+            assert not (tmp_path / "made").exists()
+
+    try:
+        asyncio.run(asyncio.wait_for(life(), 60))
+    finally:
+        wrapper.unlink()
+
+
 PLAIN = "test -c /dev/null && test -c /dev/urandom && ls /dev/pts >/dev/null && echo ran"
 
 
