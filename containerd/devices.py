@@ -12,7 +12,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from containerd.mounts import invalid
+from containerd.final_mounts import NODES
+from containerd.mounts import Reach, invalid, is_reserved
 
 Document = dict[str, Any]
 
@@ -23,6 +24,10 @@ _MAX_DIRECTORIES = 10_000
 _NOT_HOSTS = frozenset(
     {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx", "tty"}
 )
+
+
+# Devices that the runtime makes or may replace, by name; given again, they change nothing.
+_RUNTIMES_OWN = {**NODES, "ptmx": (5, 2), "console": (5, 1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +77,8 @@ def host_nodes(
             f"{what}: {host_path[:128]!r} cannot be used: {error.strerror}",
             "name a device that this node has",
         ) from error
+    for node in nodes:
+        _check_place(node, what)
     if not nodes:
         raise invalid(f"{what}: {host_path[:128]!r} has no device below it: not a device node")
     if len(nodes) > _MAX_NODES:
@@ -191,6 +198,16 @@ def _node(
         gid=status.st_gid,
         permissions=permissions,
     )
+
+
+def _check_place(node: DeviceNode, what: str) -> None:
+    """What the runtime makes in /dev is its own: it opens /dev/null for a task without a log."""
+    own = _RUNTIMES_OWN.get(node.path.removeprefix("/dev/"))
+    if own != (node.major, node.minor) and is_reserved(node.path, Reach.JOB):
+        raise invalid(
+            f"{what}: {node.path[:128]!r} is made by the runtime, and takes no other device",
+            "give the device another place in the container",
+        )
 
 
 def _clean_path(path: str, what: str) -> str:

@@ -83,7 +83,7 @@ def judge(
     return (
         _of_kernel_places(own, mounted)
         or _stray(spec, own, wanted, counted)
-        or _wrong_node(own, node)
+        or _wrong_node(spec, own, node)
     )
 
 
@@ -130,11 +130,21 @@ def _stray(
     return None
 
 
-def _wrong_node(own: Mapping[str, Document], node: Callable[[str], int | None]) -> Fault | None:
-    """The runtime's own nodes, where it makes any: not below a bind of the host's /dev."""
+def _wrong_node(
+    spec: Document, own: Mapping[str, Document], node: Callable[[str], int | None]
+) -> Fault | None:
+    """The runtime's own nodes, where it makes any: not below a bind of the host's /dev.
+
+    A privileged task has those of its host, which may have other numbers there.
+    """
     if own["/dev"]["type"] == "bind":
         return None
+    given = {
+        entry["path"]: (entry["major"], entry["minor"])
+        for entry in spec["linux"].get("devices", ())
+    }
     for name, number in NODES.items():
-        if node(name) != os.makedev(*number):
-            return Fault(target=f"/dev/{name}", why="it is not the device of that name")
+        path = f"/dev/{name}"
+        if node(name) != os.makedev(*given.get(path, number)) and path not in own:
+            return Fault(target=path, why="it is not the device of that name")
     return None

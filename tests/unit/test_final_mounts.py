@@ -96,6 +96,10 @@ def test_each_node_is_the_device_of_its_name() -> None:
     )
     assert verdict(spec(), mounted(), node=lambda _: None).startswith("/dev/null")
     assert verdict(spec({"/dev": "bind"}), mounted(), node=lambda _: None) == ""
+    given = spec()
+    major, minor = final_mounts.NODES["zero"]
+    given["linux"]["devices"] = [{"path": "/dev/full", "major": major, "minor": minor}]
+    assert verdict(given, mounted(), node=swapped) == ""
 
 
 def test_the_kernels_list_is_read_with_blanks_and_optional_fields() -> None:
