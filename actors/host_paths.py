@@ -128,6 +128,7 @@ def entry(source: Source, path: str) -> Entry:
     Raises:
         DriverError: code INVALID; the source is not what it was.
     """
+    file_servers.visit(source.path, source.what, root=source.root)
     directory = _open(source)
     try:
         return rootfs_links.entry(directory, path)
@@ -148,7 +149,8 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
     Raises:
         DriverError: code INVALID; a link is on the way, or the kernel refuses.
     """
-    is_file = shown is not None and not _is_directory(shown)
+    file_servers.visit(source.path, source.what, root=source.root)
+    is_file = shown is not None and not is_directory(shown)
     *above, last = path.split("/")
     here = _open(source)
     try:
@@ -174,7 +176,13 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
         os.close(here)
 
 
-def _is_directory(source: Source) -> bool:
+def is_directory(source: Source) -> bool:
+    """Whether the source is a directory.
+
+    Raises:
+        DriverError: code INVALID; the source is not what it was.
+    """
+    file_servers.visit(source.path, source.what, root=source.root)
     found = _open(source)
     try:
         return stat.S_ISDIR(os.fstat(found).st_mode)

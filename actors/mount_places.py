@@ -48,7 +48,17 @@ def place(
         chain_id,
         lambda look: targets.place(points, look, look_below, plain=_tops(parts.own)),
     )
+    if made.recursive_readonly:
+        placed = [_wholly_readonly(point, parts) for point in placed]
     return dataclasses.replace(parts, mounts=tuple(placed))
+
+
+def _wholly_readonly(point: MountPoint, parts: HostParts) -> MountPoint:
+    """A read-only mount of a host's directory; what is held shows no other file systems."""
+    source = parts.sources.get(point.source)
+    if source is None or source.root or not mounts.is_readonly_tree(point):
+        return point
+    return mounts.wholly_readonly(point) if host_paths.is_directory(source) else point
 
 
 def with_drivers(made: Plan, options: TaskOptions, parts: HostParts) -> HostParts:

@@ -236,7 +236,6 @@ def spec_inputs(
         shm_size_bytes=options.shm_size_bytes,
         init=made.init,
         mounts=parts.mounts,
-        recursive_readonly=made.recursive_readonly,
         devices=parts.devices,
         hooks=parts.cdi.hooks,
         netns_path=task.network.path if task.network else "",

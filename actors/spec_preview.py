@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors import identifiers, mount_places, plan, preparation
+from actors import file_servers, identifiers, mount_places, plan, preparation
 from actors.image_wire import ImageReady
 from containerd import images, platforms, rootfs_users, spec
 from containerd.image_config import ImageConfig
@@ -113,9 +112,10 @@ async def _looked(
         user = await rootfs_users.resolve(
             wanted, mounts, cache_key=image.chain_id, more_groups=groups
         )
-        return user, await asyncio.to_thread(
-            mount_places.place, made, options, parts, mounts, image.chain_id
+        placed = await file_servers.looked_at(
+            lambda: mount_places.place(made, options, parts, mounts, image.chain_id)
         )
+        return user, placed
 
 
 @contextlib.asynccontextmanager

@@ -338,7 +338,7 @@ class _Start:
         )
         for note in plan.notes_on_user(self._options, user):
             tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
-        document, spec_json = await asyncio.to_thread(self._document, user, mounts)
+        document, spec_json = await file_servers.looked_at(lambda: self._document(user, mounts))
         making = self._containerd.create_container(
             ContainerRecord(
                 id=self._id,

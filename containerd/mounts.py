@@ -242,18 +242,22 @@ def by_depth(points: Iterable[MountPoint]) -> list[MountPoint]:
     return sorted(points, key=lambda point: posixpath.normpath(point.target).count("/"))
 
 
-def oci_mounts(points: Iterable[MountPoint], *, recursive_readonly: bool = False) -> list[Document]:
-    """The mounts of a spec, in the order in which the runtime makes them.
+def oci_mounts(points: Iterable[MountPoint]) -> list[Document]:
+    """The mounts of a spec, in the order in which the runtime makes them."""
+    return [_oci(p.target, p.type, p.source, p.options) for p in by_depth(points)]
 
-    With recursive_readonly the runtime knows `rro`: a read-only bind is one with all that is
-    mounted below its source. By `ro` alone only its uppermost file system is.
+
+def is_readonly_tree(point: MountPoint) -> bool:
+    """Whether a mount is read-only, and shows what is mounted below its source."""
+    return point.type == "bind" and point.readonly and "rbind" in point.options
+
+
+def wholly_readonly(point: MountPoint) -> MountPoint:
+    """A read-only tree whose other file systems are read-only too; by `ro` the uppermost only is.
+
+    The runtime has to know `rro`, and the source must be a directory: crun fails with a file.
     """
-    found: list[Document] = []
-    for point in by_depth(points):
-        whole = recursive_readonly and point.type == "bind" and point.readonly
-        words = (*point.options, "rro") if whole and "rbind" in point.options else point.options
-        found.append(_oci(point.target, point.type, point.source, words))
-    return found
+    return dataclasses.replace(point, options=(*point.options, "rro"))
 
 
 def rootfs_propagation(points: Iterable[MountPoint]) -> str:

@@ -69,7 +69,6 @@ class SpecInputs:
     shm_size_bytes: int = 0
     init: str = ""
     mounts: tuple[MountPoint, ...] = ()
-    recursive_readonly: bool = False
     devices: tuple[DeviceNode, ...] = ()
     hooks: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
     netns_path: str = ""
@@ -337,7 +336,7 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
         host_ipc=inputs.host_ipc,
     )
     kept = [point for point in own if not mounts.covers(inputs.mounts, point["destination"])]
-    return kept + mounts.oci_mounts(inputs.mounts, recursive_readonly=inputs.recursive_readonly)
+    return kept + mounts.oci_mounts(inputs.mounts)
 
 
 def _invalid(text: str) -> DriverError:

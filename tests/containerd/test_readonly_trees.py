@@ -42,13 +42,12 @@ def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
     programs.mkdir()
     runtimes.wrap(programs)
     source = str(tree)
-    targets = ("/a", "/b", "/c", "/d")
     script = "for d in a b c d; do cat /$d/below/file; echo x > /$d/below/new && echo wrote; done"
 
     async def life(driver: Driver) -> None:
         async with launched(driver):
             job = driver.task()
-            volume = MountConfig(task_path=targets[3], host_path=source, readonly=True)
+            volume = MountConfig(task_path="/d", host_path=source, readonly=True)
             job.config = dataclasses.replace(job.config, mounts=(volume,))
             await driver.start(
                 job,
@@ -59,7 +58,12 @@ def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
                     {"type": "bind", "source": source, "target": "/a", "options": ["rbind", "ro"]}
                 ],
                 mount=[{"type": "bind", "source": source, "target": "/b", "readonly": True}],
-                volumes=[f"{source}:/c:ro"],
+                volumes=[
+                    f"{source}:/c:ro",
+                    "/etc/hostname:/etc/file:ro",
+                    "/dev/null:/dev/other:ro",
+                ],
+                readonly_rootfs=True,
             )
             await driver.session.wait(job.id)
             await driver.end(job)
