@@ -153,7 +153,13 @@ def _contents(files: ArchiveFiles, name: Reference) -> _Contents:
         )
     if name.digest:
         return _Contents(name.digest)
-    saved, listed = _saved(saved_fields), _listed(layout_fields)
+    saved = _saved(saved_fields)
+    try:
+        listed = _listed(layout_fields)
+    except DriverError:
+        if not saved:
+            raise
+        listed = []
     if saved:
         # Some releases of docker write an index.json that is poorer than manifest.json beside it.
         listed = [entry for entry in listed if _is_there(files, entry)]
@@ -199,7 +205,7 @@ def _choose(name: Reference, listed: list[_Entry], saved: list[_Entry]) -> list[
     Several are one image for several platforms, of which `image_choice` takes this machine's.
     """
     pools = (listed, saved)
-    for same in (_is_name, _is_tag):
+    for same in (_is_name, _is_local_name, _is_tag):
         for pool in pools:
             if named := [entry for entry in pool if any(same(name, one) for one in entry.names)]:
                 return named
@@ -230,6 +236,11 @@ def _is_name(name: Reference, text: str) -> bool:
         return str(reference.parse(text)) == str(name)
     except DriverError:
         return False
+
+
+def _is_local_name(name: Reference, text: str) -> bool:
+    """Returns True for the name of what podman and buildah built, which no registry has."""
+    return text.startswith("localhost/") and _is_name(name, text.removeprefix("localhost/"))
 
 
 def _is_tag(name: Reference, text: str) -> bool:

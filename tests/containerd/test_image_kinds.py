@@ -187,6 +187,16 @@ def test_a_manifest_for_another_machine_is_told_by_both_names(
     assert not any("is built for" in event for event in store.events)
 
 
+def test_an_index_that_lies_about_a_platform_is_told_too(
+    store: Images, served: Served, server: RecordingServer
+) -> None:
+    said = entry(images.host_architecture())
+    last = served.document(served.manifest("other", architecture=OTHER), **said)
+    served.document(served.index(last), tag="1")
+    store.get(f"{server.host}/x:1")
+    assert any(f"built for linux/{OTHER}" in event for event in store.events)
+
+
 def test_a_task_is_told_that_its_image_is_another_machines(
     driver: Driver, served: Served, server: RecordingServer
 ) -> None:

@@ -144,7 +144,10 @@ def layout_of(*entries: dict[str, Any], of: list[images.Image]) -> list[File]:
 
 @pytest.mark.parametrize(
     "index",
-    [b"", b"null", b"{}", b'{"manifests": null}', b'{"schemaVersion": 2, "manifests": []}'],
+    [
+        *(b"", b"null", b"{}", b'{"manifests": null}', b'{"schemaVersion": 2, "manifests": []}'),
+        *(b"[]", b'{"manifests": [null]}', b'{"manifests": [{"digest": "", "size": 0}]}'),
+    ],
 )
 def test_an_index_that_says_nothing_leaves_it_to_dockers_manifest(
     store: Images, index: bytes
@@ -245,6 +248,15 @@ def test_a_bare_tag_of_a_layout_is_a_name(store: Images) -> None:
     files = layout_files(built)
     for tag in built:
         assert loaded(store, files, f"registry.example/mine:{tag}").config.cmd == (tag,)
+
+
+def test_a_name_of_podmans_own_builds_is_found_without_its_localhost(store: Images) -> None:
+    """As `podman save -m` writes two images."""
+    files = merged(
+        *(docker_files(two_layers(x), [f"localhost/{x}:1"], {"Cmd": [x]}) for x in ("one", "two"))
+    )
+    for name in ("one:1", "localhost/one:1"):
+        assert loaded(store, files, name).config.cmd == ("one",)
 
 
 def test_an_image_with_two_tags_is_one_image(store: Images) -> None:
