@@ -8,6 +8,9 @@ and tasks do not need it once they run.
 It forks for every connection and reads the request only in the child. So nobody who connects can
 hold it up or break it, and it writes to almost no memory between two forks: each page it writes is
 lost for sharing, a copy for itself and one left over in every worker forked before.
+
+Where systemd does not run it, it ends when for some minutes nobody has lived who would need it. A
+child looks for that whenever nobody has connected for as long.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from workers import (
     activation,
     bare,
     birth,
+    company,
     control,
     layout,
     private_place,
@@ -49,11 +53,13 @@ if TYPE_CHECKING:
 
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
-_OPTIONS = {"--state-dir", "--notify", "--watchdog-us", "--listen-fds"}
+_OPTIONS = {"--state-dir", "--notify", "--watchdog-us", "--listen-fds", "--idle-ms"}
 _USAGE = (
-    "usage: launcher.py --state-dir DIR"
+    "usage: launcher.py --state-dir DIR [--idle-ms INTERVAL]"
     " [--notify ADDRESS [--watchdog-us INTERVAL] [--listen-fds COUNT]]\n"
 )
+_IDLE_MS, _MOST_IDLE_MS = "150000", 86_400_000
+_IDLE_LOOKS = 2
 _DESCRIPTORS = (3, 1 << 20)
 _TIDY_BYTES = 100_000
 """The C library tidies its heap when 64 KiB are freed at once, and maps apart from 128 KiB."""
@@ -79,38 +85,48 @@ class Launcher:
         self._given = given is not None
         self._listener = given or control.listen(directory, wire.LAUNCHER_SOCKET)
 
-    def run(self) -> None:
+    def run(self, idle_ms: int) -> bool:
         """Forks for every connection, until a child that was told to have us retire ends us.
+
+        True: nobody has lived here for twice `idle_ms`, where that is not 0. False: somebody has
+        shut the socket down.
 
         The child accepts. Its parent waits for that, or for the child's death: it closes the pipe.
         """
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         fork, pipe, read, close = os.fork, os.pipe, os.read, os.close
-        alive, period_ms = self._notifier.alive, self._notifier.period_ms
+        alive, period_ms = self._notifier.alive, self._notifier.period_ms or idle_ms or None
+        idle = 0
         while True:
             alive()
             ready = poll.poll(period_ms)
-            if not ready:
+            if not ready and not idle_ms:
                 continue
-            if ready[0][1] != select.POLLIN:  # somebody has shut it down
-                return
+            if ready and ready[0][1] != select.POLLIN:  # somebody has shut it down
+                return False
             try:
                 accepted, accepting = pipe()
             except OSError as error:
-                control.turn_away(self._listener, error)
+                if ready:
+                    control.turn_away(self._listener, error)
                 continue
             try:
                 pid = fork()
             except OSError as error:
-                self._refuse(_cannot_fork(error))
+                if ready:
+                    self._refuse(_cannot_fork(error))
                 pid = -1
             if pid == 0:
                 close(accepted)  # there may be no other descriptor left for the connection
-                self._serve_and_end(accepting)
+                if ready:
+                    self._serve_and_end(accepting)
+                self._look_and_end(accepting)
             close(accepting)
-            read(accepted, 1)
+            idle = idle + 1 if read(accepted, 1) else 0
             close(accepted)
+            if idle == _IDLE_LOOKS:
+                return True
 
     def _refuse(self, error: DriverError) -> None:
         sock = control.accept(self._listener)
@@ -132,6 +148,14 @@ class Launcher:
             procfs.say_crash(error)
         finally:
             os._exit(status)
+
+    def _look_and_end(self, found: int) -> NoReturn:
+        """The life of a child that looks whether anybody lives here; it writes a byte if not."""
+        try:
+            if company.is_gone(self._directory):
+                os.write(found, b"0")
+        finally:
+            os._exit(0)
 
     def _answer(self, request: Frame) -> Frame:
         if request.get("op") == wire.RETIRE:  # a successor of any version may ask for it
@@ -171,14 +195,16 @@ def main(argv: list[str]) -> int:
     options = dict(zip(argv[1::2], argv[2::2], strict=False))
     watchdog = options.get("--watchdog-us", "") or "0"  # empty in a unit without WatchdogSec
     listen_fds = options.get("--listen-fds", "")  # empty where the socket unit is not active
-    known = len(argv) % 2 and options.keys() <= _OPTIONS and watchdog.isdecimal()
+    idle = options.get("--idle-ms", _IDLE_MS)
+    known = len(argv) % 2 and options.keys() <= _OPTIONS and (watchdog + idle).isdecimal()
     if not known or listen_fds not in {"", "1"} or not options.get("--state-dir"):
         sys.stderr.write(_USAGE)
         return _EXIT_USAGE
     state_dir = options["--state-dir"]
     notifier = Notifier(options.get("--notify", ""), int(watchdog))
     try:
-        return _launch(state_dir, notifier, listen_fds)
+        idle_ms = 0 if notifier.wanted else min(int(idle), _MOST_IDLE_MS)
+        return _launch(state_dir, notifier, listen_fds, idle_ms)
     except (OSError, DriverError) as error:
         advice = remedy(error) if isinstance(error, OSError) else ""
         why = f"{error} ({advice})" if advice else str(error)
@@ -187,7 +213,7 @@ def main(argv: list[str]) -> int:
         return _EXIT_FAILED
 
 
-def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
+def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -> int:
     _detach()
     directory = private_place.opened(state_dir)
     lock = succession.lock(directory, notifier)
@@ -214,9 +240,13 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str) -> int:
     gc.disable()
     gc.freeze()
     bytearray(_TIDY_BYTES)
-    launcher.run()
+    idle = launcher.run(idle_ms)
     kept.clear()
-    raise DriverError(f"its socket {wire.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL)
+    if not idle:
+        raise DriverError(f"its socket {wire.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL)
+    control.unlink(directory, wire.LAUNCHER_SOCKET)
+    procfs.say(f"launcher: ends, for no plugin, run or task lives in {state_dir} any more")
+    return 0
 
 
 def _cannot_fork(error: OSError) -> DriverError:

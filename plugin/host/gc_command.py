@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from actors import presence
+from actors import idle_launcher, presence
 from actors.node import Node, this_node
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
@@ -119,6 +119,11 @@ async def _sweep(
         rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
     finally:
         await node.containerd.close()
+    if (idle := await asyncio.to_thread(idle_launcher.pid, node.state_dir)) is not None:
+        console.report(
+            f"the launcher of task workers (pid {idle}) has nothing to do: no plugin, run or task"
+            f" lives in {node.state_dir}; it ends by itself after {idle_launcher.MINUTES} minutes"
+        )
     for lost in set(given_up).difference(finding.thing.mark.owner for finding in findings):
         console.report(f"--node {lost}: nothing here is of a node with this id")
     return [*map(run_sweep.row, findings), *rows]

@@ -1,0 +1,107 @@
+"""Where systemd does not run it, a launcher ends when nobody lives who would need it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from actors import idle_launcher
+from actors.presence import PLUGIN, RUN, Presence
+from tests.support.workers import LauncherProcess
+from workers import company, wire
+
+SOON = ("--idle-ms", "100")
+END_S = 20.0
+
+
+@pytest.fixture
+def launcher() -> Iterator[LauncherProcess]:
+    with LauncherProcess() as running:
+        yield running
+
+
+def impatient(launcher: LauncherProcess) -> subprocess.Popen[bytes]:
+    """The launcher's successor, which waits a moment instead of minutes."""
+    launcher.process.kill()
+    launcher.process.wait(END_S)
+    launcher.process = launcher.spawn(*SOON)
+    launcher.wait_ready()
+    return launcher.process
+
+
+def is_gone(place: Path) -> bool:
+    directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        return company.is_gone(directory)
+    finally:
+        os.close(directory)
+
+
+@pytest.mark.parametrize("kind", [PLUGIN, RUN])
+def test_it_ends_after_the_last_plugin_or_run(launcher: LauncherProcess, kind: str) -> None:
+    living = Presence(launcher.state_dir, kind)
+    process = impatient(launcher)
+    assert process.poll() is None
+    assert idle_launcher.pid(launcher.state_dir) is None
+    living.close()
+    assert process.wait(END_S) == 0
+    assert not (launcher.state_dir / wire.LAUNCHER_SOCKET).exists()
+    assert "no plugin, run or task lives" in launcher.log.read_text()
+
+
+def test_it_ends_after_the_last_worker(launcher: LauncherProcess) -> None:
+    living = Presence(launcher.state_dir, PLUGIN)
+    process = impatient(launcher)
+    directory = launcher.task_dir("tasks") / "t"
+    directory.mkdir(mode=0o700)
+    worker, ready = launcher.fork_with({"name": "t", "dir": str(directory)})
+    assert ready["event"] == wire.READY
+    living.close()
+    with worker:
+        assert not is_gone(launcher.state_dir)
+        assert process.poll() is None
+        assert worker.ask("end")["ok"] is True
+    assert process.wait(END_S) == 0
+
+
+def test_gc_knows_one_that_has_nothing_to_do(launcher: LauncherProcess) -> None:
+    assert idle_launcher.pid(launcher.state_dir) == launcher.process.pid
+    living = Presence(launcher.state_dir, RUN)
+    assert idle_launcher.pid(launcher.state_dir) is None
+    living.leave()
+    launcher.process.send_signal(signal.SIGKILL)
+    launcher.process.wait(END_S)
+    assert idle_launcher.pid(launcher.state_dir) is None
+    assert idle_launcher.pid(launcher.state_dir / "none") is None
+
+
+def test_one_that_systemd_runs_stays_and_is_none_of_gcs(
+    launcher: LauncherProcess, tmp_path: Path
+) -> None:
+    before = launcher.process
+    launcher.process = launcher.spawn(*SOON, "--notify", str(tmp_path / "notify"))
+    before.wait(END_S)
+    launcher.wait_ready()
+    assert idle_launcher.pid(launcher.state_dir) is None
+    assert is_gone(launcher.state_dir)
+
+
+def test_a_file_without_its_owner_is_nobody(tmp_path: Path) -> None:
+    (tmp_path / "live").mkdir()
+    (tmp_path / "tasks" / "t").mkdir(parents=True)
+    (tmp_path / "tasks" / "empty").mkdir()
+    (tmp_path / "tasks" / "file").touch()
+    (tmp_path / "live" / "plugin-1").touch()
+    lock = tmp_path / "tasks" / "t" / wire.WORKER_LOCK
+    lock.touch()
+    assert is_gone(tmp_path)
+    with lock.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert not is_gone(tmp_path)
+    assert is_gone(tmp_path)
