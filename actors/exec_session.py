@@ -204,14 +204,13 @@ class ExecSession:
         containerd = self._services.containerd
         if not self._exited:
             started = await asyncio.to_thread(exec_remains.hold, self._pid, self._task_pid)
-            try:
-                with contextlib.suppress(DriverError):
+            with contextlib.suppress(DriverError):
+                try:
                     await containerd.kill_task(
                         self._container, signal.SIGKILL, everyone=False, exec_id=self._id
                     )
-            finally:
-                exec_remains.kill(started)
-            with contextlib.suppress(DriverError):
+                finally:
+                    exec_remains.kill(started)
                 await asyncio.wait_for(
                     containerd.wait_task(self._container, self._id), _LINGER_S * 5
                 )
