@@ -68,10 +68,14 @@ class House:
             await gateway.shutdown()
 
     def left(self, release: str) -> tuple[TaskConfig, bytes, Path]:
-        """A task whose handle a plugin of that release has made in this boot, and its directory."""
+        """A task whose handle a plugin of that release has made in this boot, and its directory.
+
+        The handle names the logs of this machine's task, as Nomad gives both at a recovery.
+        """
         handle = vectors.on_disk(release)["handle"].record() | {"boot_id": identity.boot_id()}
         container = handle["container_id"]
         task = self.driver.task(alloc_id=container.removeprefix("t-"))
+        handle |= {"stdout_path": task.config.stdout_path, "stderr_path": task.config.stderr_path}
         return task.config, frames.pack(handle), self.launcher.state_dir / "tasks" / container
 
 
