@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from actors import identifiers
@@ -33,6 +33,7 @@ from tests.support.launcher import launcher_pid, worker_pids
 from tests.support.registry import Registry
 
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+_LAYERS = 60
 _SLEEPER = 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done'
 
 
@@ -86,6 +87,57 @@ async def starts(driver: Driver, image: str, rounds: int) -> list[Figure]:
             note=f"worst {max(stops):.1f} ms of {rounds}",
         ),
     ]
+
+
+async def layers(driver: Driver, host: str, rounds: int) -> list[Figure]:
+    """An image of many layers: its first start beside `ctr image pull`, and a start when cached."""
+    daemon = driver.containerd
+    assert isinstance(daemon, ContainerdDaemon)
+    client = Containerd(daemon.address, daemon.namespace)
+    raw, ours = [], []
+    for number in range(rounds + 1):
+        pulled, started = (
+            images.push(host, f"layers-{who}-{number}", "1", _layered(f"{who}{number}"))
+            for who in ("raw", "ours")
+        )
+        begun = time.perf_counter()
+        pull = ("images", "pull", "--plain-http", pulled)
+        await asyncio.to_thread(daemon.ctr, *pull)
+        spent = time.perf_counter() - begun
+        record = await client.image(pulled)
+        assert record is not None
+        loaded = await image_config.load(client, record)
+        spent += await _raw_start(client, loaded, pulled, driver.task(f"first-{number}"))
+        job = driver.task()
+        begun = time.perf_counter()
+        await driver.start(job, started, _SLEEPER)
+        first = time.perf_counter() - begun
+        await driver.end(job)
+        if number:
+            raw.append(spent * 1000)
+            ours.append(first * 1000)
+    await client.close()
+    note = f"{statistics.median(ours):.0f} ms against {statistics.median(raw):.0f} ms by ctr"
+    ratio = statistics.median(ours) / statistics.median(raw)
+    (cached, _) = await starts(driver, started, rounds * 2)
+    return [
+        Figure(
+            name=f"first start of {_LAYERS} layers / ctr pull and raw calls",
+            value=ratio,
+            limit=1.75,
+            unit="x",
+            note=note,
+        ),
+        replace(cached, name=f"StartTask of {_LAYERS} cached layers / raw calls"),
+    ]
+
+
+def _layered(name: str) -> images.Image:
+    """Layers that no other image has, so that each of them is pulled and unpacked."""
+    files = [
+        images.layer({f"l/{number}": f"{name} {number}".encode()}) for number in range(_LAYERS)
+    ]
+    return images.build([images.busybox_layer(), *files], {"Cmd": ["/bin/sh"]})
 
 
 async def _raw_start(
@@ -235,13 +287,16 @@ def _cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
-async def measure(driver: Driver, image: str, arguments: argparse.Namespace) -> list[Figure]:
+async def measure(
+    driver: Driver, image: str, host: str, arguments: argparse.Namespace
+) -> list[Figure]:
     """All figures, in the order in which they disturb each other least."""
     figures: list[Figure] = []
     figures += await handshakes(driver, arguments.rounds)
     async with launched(driver):
         steps: list[Callable[[], Awaitable[list[Figure]]]] = [
             lambda: starts(driver, image, arguments.rounds),
+            lambda: layers(driver, host, max(1, arguments.rounds // 10)),
             lambda: crowd(driver, image, arguments.tasks, arguments.seconds),
         ]
         for step in steps:
@@ -278,7 +333,7 @@ def main() -> int:
         driver = Driver(containerd, Path(directory))
         try:
             asyncio.run(_pull_once(driver, reference))
-            figures = asyncio.run(measure(driver, reference, arguments))
+            figures = asyncio.run(measure(driver, reference, registry.host, arguments))
         finally:
             driver.close()
     if arguments.json:
