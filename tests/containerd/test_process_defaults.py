@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import resource
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 
 from actors.nomad_types import ExecInput, NetworkIsolation
+from containerd import kernel
 from plugin.host import namespaces
 from plugin.host.session import HostSession
 from tests.support import images, runtimes
@@ -160,6 +163,23 @@ def alloc_network() -> Iterator[NetworkIsolation]:
         yield NetworkIsolation(mode=1, path=namespaces.path(own.name))
 
 
+def may_ping(network: NetworkIsolation) -> bool:
+    """Whether ICMP needs no capability there; the range of groups counts for root as well."""
+
+    def inside() -> bool:
+        descriptor = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            kernel.setns(descriptor, kernel.CLONE_NEWNET)
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
+        except PermissionError:
+            return False
+        finally:
+            os.close(descriptor)
+        return True
+
+    return kernel.in_a_thread_of_its_own(inside)
+
+
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
 def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_hosts(
     driver: Driver, busybox_image: str, alloc_network: NetworkIsolation, runtime: str
@@ -182,7 +202,9 @@ def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_ho
             assert await said(PARAMETERS + LISTEN) == f"{OPEN}listens\n"
             assert await said(PARAMETERS, host_network=True) == hosts
             assert await said(PARAMETERS, sysctl=chosen) == OPEN.replace("0", "81", 1)
+            assert not may_ping(alloc_network)
             assert await said(PARAMETERS + LISTEN, alloc_network) == f"{OPEN}listens\n"
+            assert may_ping(alloc_network)
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
