@@ -249,8 +249,8 @@ def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_a
 @pytest.mark.parametrize(
     "request_",
     [
-        {"op": "x" * (15 << 20), "v": 1},
-        {"op": "hello", "v": ["x" * (15 << 20)], "v_max": 9},
+        {"op": "x" * ((16 << 20) - 64), "v": 1},
+        {"op": "hello", "v": ["x" * ((16 << 20) - 64)], "v_max": 9},
         {"op": wire.FORK, "v": 1, "spec": {"name": "x" * (5 << 20), "dir": "/" + "x" * (5 << 20)}},
         {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "\ud800" * (1 << 20)}},
         {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "/x\0y"}},
