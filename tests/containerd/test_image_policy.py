@@ -102,10 +102,10 @@ def test_a_registry_in_trouble_is_no_reason_not_to_start_what_is_there(
         assert store.get(name).digest == digest
         assert store.events[-1].startswith("Registry not reachable, starting the image that is")
         with pytest.raises(DriverError, match=str(code)) as caught:
-            store.get(name, image_pull_policy="always")
+            store.get(name, image_pull_policy="always", image_pull_timeout_s=3.0)
         assert caught.value.recoverable
         with pytest.raises(DriverError, match=str(code)) as caught:
-            store.get(f"q.example/other{code}:1")
+            store.get(f"q.example/other{code}:1", image_pull_timeout_s=3.0)
         assert caught.value.recoverable
 
 
