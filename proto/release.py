@@ -1,3 +1,3 @@
 """The release of this driver; pyproject.toml agrees, a test compares."""
 
-RELEASE = "1.1.0"
+RELEASE = "1.2.0"
