@@ -34,7 +34,7 @@ async def ask(
     proxies: Mapping[str, str] | None = None,
     timeout_s: float = _TIMEOUT_S,
 ) -> Credentials | None:
-    """What the helper of this name has for a registry; None where it knows of none.
+    """Returns what the helper of this name has for a registry; None where it knows of none.
 
     Args:
         name: the helper's.
@@ -108,7 +108,7 @@ async def _run(
 
 
 def _home() -> str:
-    """Where helpers keep their own settings; a system may have no entry for us."""
+    """Returns where helpers keep their own settings; a system may have no entry for us."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_dir
     except KeyError:

@@ -81,7 +81,7 @@ class CredentialSources:
 
 
 def _from_file(path: str, host: str, repository: str) -> tuple[Credentials | None, str]:
-    """What a Docker config file has: credentials, or the name of a helper."""
+    """Returns what a Docker config file has: credentials, or the name of a helper."""
     file_servers.visit(path, "auth.config")
     config = DockerConfig(path)
     found = config.credentials(host, repository)

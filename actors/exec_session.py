@@ -128,7 +128,7 @@ class ExecSession:
         return paths[0], paths[1], paths[2] if len(paths) > 2 else ""  # noqa: PLR2004
 
     async def outputs(self) -> AsyncGenerator[ExecOutput, None]:
-        """What the command writes, then the close of each stream, then its exit, alone."""
+        """Returns what the command writes, then the close of each stream, then its exit, alone."""
         queue: asyncio.Queue[ExecOutput | None] = asyncio.Queue(_QUEUE)
         pumps = [
             asyncio.create_task(_pump(reader, queue, stderr=index == 1))

@@ -64,7 +64,7 @@ class Gateway(ABC):
 
     @abstractmethod
     async def inspect_task(self, task_id: str) -> TaskStatus:
-        """What the driver knows of the task now."""
+        """Returns what the driver knows of the task now."""
 
     @abstractmethod
     def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:

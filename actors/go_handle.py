@@ -35,7 +35,7 @@ class GoHandle:
 
     @property
     def containerd_namespace(self) -> str:
-        """Where its container is: 0.9.4 has a namespace and ids of its own on cgroup v2."""
+        """Returns where its container is: 0.9.4 has a namespace and ids of its own on cgroup v2."""
         return identifiers.namespace(cgroup_v2=self.container_id.endswith(".scope"))
 
     @classmethod

@@ -23,7 +23,7 @@ _NO_LOG = ("", "/dev/null")
 
 
 def check(task: TaskConfig, handle: HandleState | GoHandle) -> None:
-    """That a handle is of this very task.
+    """Checks that a handle is of this very task.
 
     Raises:
         DriverError: `failed to decode task state from handle`, code CORRUPT.
@@ -39,7 +39,7 @@ def check(task: TaskConfig, handle: HandleState | GoHandle) -> None:
 
 
 def check_container(task: TaskConfig, record: ContainerRecord | None) -> None:
-    """That a container, where it is there, was made for this task, by any start of it.
+    """Checks that a container, where it is there, was made for this task, by any start of it.
 
     Raises:
         DriverError: code CORRUPT.
@@ -57,7 +57,7 @@ def check_container(task: TaskConfig, record: ContainerRecord | None) -> None:
 
 
 def _strange(task: TaskConfig, handle: HandleState | GoHandle) -> Iterator[str]:
-    """What this driver would not have written, one sentence each."""
+    """Returns what this driver would not have written, one sentence each."""
     names = {
         identifiers.container_id(task.alloc_id, task.name, cgroup_v2=cgroup_v2)
         for cgroup_v2 in (False, True)

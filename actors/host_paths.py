@@ -95,17 +95,17 @@ def _relative_to(path: str, directory: str) -> str | None:
 
 
 def holds_logs(source: Source) -> bool:
-    """Whether the group's log directory is in what the source names."""
+    """Returns whether the group's log directory is in what the source names."""
     return bool(source.root) and source.path == SHARED
 
 
 def is_in_logs(source: Source) -> bool:
-    """Whether the source is the group's log directory or lies in it."""
+    """Returns whether the source is the group's log directory or lies in it."""
     return bool(source.root) and (source.path == LOGS or source.path.startswith(f"{LOGS}/"))
 
 
 def check(source: Source) -> None:
-    """That the source is there.
+    """Checks that the source is there.
 
     Raises:
         DriverError: code INVALID; it says what is wrong with it.
@@ -177,7 +177,7 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
 
 
 def is_directory(source: Source) -> bool:
-    """Whether the source is a directory.
+    """Returns whether the source is a directory.
 
     Raises:
         DriverError: code INVALID; the source is not what it was.
@@ -221,7 +221,7 @@ def _cannot(source: Source, error: OSError) -> DriverError:
 
 
 def pin_path(directory: Path, number: int) -> str:
-    """Where the source with this number will be."""
+    """Returns where the source with this number will be."""
     return str(directory / str(number))
 
 

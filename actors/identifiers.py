@@ -56,7 +56,7 @@ def split_task_id(task_id: str) -> tuple[str, str]:
 
 
 def is_container_id(text: str) -> bool:
-    """Whether containerd takes it for a container's id."""
+    """Returns whether containerd takes it for a container's id."""
     return len(text) <= _MAX_ID and _VALID_ID.fullmatch(text) is not None
 
 
@@ -94,12 +94,12 @@ def cgroup_path(container: str, containerd_namespace: str) -> str:
 
 
 def task_directory(state_dir: Path, container: str) -> Path:
-    """Where the task's control socket, exit record and lock lie."""
+    """Returns where the task's control socket, exit record and lock lie."""
     return state_dir / "tasks" / container
 
 
 def pins_directory(state_dir: Path, container: str) -> Path:
-    """Where the sources of the task's mounts are held while it is made.
+    """Returns where the sources of the task's mounts are held while it is made.
 
     Never below a directory that is removed as a tree, for these are not our files.
     """

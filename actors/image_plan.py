@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
-    """What the ImageActor is asked for.
+    """Returns what the ImageActor is asked for.
 
     Raises:
         DriverError: code INVALID; the name, the policy or the archive's path cannot be.

@@ -90,7 +90,7 @@ async def container(node: Node, record: ContainerRecord) -> Thing:
 
 
 def is_ours(node: Node, id: str, labels: Mapping[str, str]) -> bool:
-    """Whether labels and id say the same, as on a container that a start has made."""
+    """Returns whether labels and id say the same, as on a container that a start has made."""
     alloc_id = labels.get(identifiers.LABEL_ALLOC_ID, "")
     name = labels.get(identifiers.LABEL_TASK_NAME, "")
     task_id = labels.get(identifiers.LABEL_TASK_ID, "")

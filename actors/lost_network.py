@@ -24,7 +24,7 @@ _NOMADS = "NOMAD_ALLOC_IP_"
 
 
 def memory(network: Network | None) -> dict[str, str]:
-    """What the task's next start is to know, as a file of `private_files`."""
+    """Returns what the task's next start is to know, as a file of `private_files`."""
     return {FILE: " ".join(network.addresses)} if network and network.addresses else {}
 
 

@@ -38,7 +38,7 @@ class Network:
 
 
 def look(path: str) -> Network:
-    """What the namespace behind a path has now. Blocks for a moment.
+    """Returns what the namespace behind a path has now. Blocks for a moment.
 
     Raises:
         DriverError: there is no network namespace at the path.

@@ -122,7 +122,7 @@ class Judgement:
 
 
 def judge(thing: Thing, known: Known) -> Judgement:
-    """Whether somebody needs it."""
+    """Returns whether somebody needs it."""
     made = thing.mark
     if thing.kind is Kind.EXEC:
         return _orphan("the plugin that ran it is gone")
@@ -144,7 +144,7 @@ def judge(thing: Thing, known: Known) -> Judgement:
 
 
 def _of_a_start(thing: Thing, known: Known) -> Judgement:
-    """What only its maker ever needs: the mounts of a start, the lease of a pull."""
+    """Returns what only its maker ever needs: the mounts of a start, the lease of a pull."""
     maker = thing.mark.maker
     busy = not thing.container or thing.container in known.tracked
     if maker in known.alive and (maker != known.maker or busy):

@@ -163,7 +163,7 @@ def _invalid(text: str) -> DriverError:
 
 
 def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
-    """What the job asks for that a host may refuse, beside what the operator allows."""
+    """Returns what the job asks for that a host may refuse, beside what the operator allows."""
     return Wish(
         privileged=options.privileged,
         cap_add=options.cap_add,

@@ -23,7 +23,7 @@ _BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_
 
 
 def path_below(task_name: str, name: str) -> str:
-    """Where a file lies, from the allocation's directory."""
+    """Returns where a file lies, from the allocation's directory."""
     return f"{task_name}/{DIRECTORY}/{name}"
 
 

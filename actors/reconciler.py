@@ -167,7 +167,7 @@ class Reconciler:
         return findings
 
     async def look(self) -> list[Finding]:
-        """What no live task owns, and what nobody can tell of.
+        """Returns what no live task owns, and what nobody can tell of.
 
         Raises:
             DriverError: containerd cannot be asked.

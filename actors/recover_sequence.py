@@ -74,7 +74,7 @@ def container_id(version: int, driver_state: bytes) -> str:
 async def _described(
     services: Services, task: TaskConfig, version: int, driver_state: bytes
 ) -> RunningTask:
-    """What the handle says of the task; nobody has looked for its worker yet."""
+    """Returns what the handle says of the task; nobody has looked for its worker yet."""
     from_go_driver = version == go_handle.VERSION
     if from_go_driver:
         handle = GoHandle.decode(driver_state)

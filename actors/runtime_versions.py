@@ -21,7 +21,7 @@ _RRO_KERNEL = (5, 12)
 
 
 def takes_rro(runtime: Runtime) -> bool:
-    """Whether the runtime knows the mount option `rro` and the kernel can do it. Blocks."""
+    """Returns whether the runtime knows the mount option `rro` and the kernel can do it. Blocks."""
     return runtime.shows_mounts and not lacks_recursive_readonly(runtime)
 
 

@@ -188,7 +188,7 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
 
 
 def _check_listener(sock: socket.socket, path: Path) -> None:
-    """That whoever listens is root or who we are: systemd, a launcher or a worker."""
+    """Checks that whoever listens is root or who we are: systemd, a launcher or a worker."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if not private_place.trusts(uid):
         raise DriverError(

@@ -22,7 +22,7 @@ def of(version: str) -> dict[str, bool]:
 
 
 def lacking(version: str) -> str:
-    """What it cannot do, in words; empty where there is nothing."""
+    """Returns what it cannot do, in words; empty where there is nothing."""
     return ", ".join(_SINCE[name][1] for name, has in of(version).items() if not has)
 
 

@@ -221,7 +221,7 @@ def _in_time(deadline: float) -> None:
 
 @contextlib.contextmanager
 def _readable() -> Generator[None]:
-    """What a damaged compressed stream raises, in words."""
+    """Returns what a damaged compressed stream raises, in words."""
     try:
         yield
     except (OSError, EOFError, zlib.error, ValueError) as error:

@@ -125,7 +125,7 @@ def granted(
     everything: Collection[str],
     base: Collection[str] = DEFAULT,
 ) -> tuple[str, ...]:
-    """What a task has, in the order of the numbers: `base` and `add`, without `drop`.
+    """Returns what a task has, in the order of the numbers: `base` and `add`, without `drop`.
 
     A name in both is dropped. `all` stands for what is not named: added, it brings `everything`;
     dropped, it leaves only what `add` names, as with Docker.

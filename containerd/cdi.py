@@ -58,7 +58,7 @@ class _Device:
 
 
 def edits(names: Iterable[str], directories: Iterable[str]) -> Edits:
-    """What the named devices need, common parts of a file once. Reads the directories.
+    """Returns what the named devices need, common parts of a file once. Reads the directories.
 
     Raises:
         DriverError: code INVALID; a device is unknown, or what its file says cannot be done.

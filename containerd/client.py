@@ -89,7 +89,7 @@ class Containerd:
         return Version(version=found.version, revision=found.revision)
 
     async def answers(self) -> bool:
-        """Whether it answers at once. False also when nobody is there."""
+        """Returns whether it answers at once. False also when nobody is there."""
         try:
             await self._call(rpc.VERSION, Empty(), "tell its version", timeout_s=_AT_ONCE_S)
         except DriverError:
@@ -249,7 +249,7 @@ class Containerd:
         return tuple(_mount(mount) for mount in answer.mounts)
 
     async def snapshot_exists(self, snapshotter: str, key: str) -> bool:
-        """Whether there is a snapshot of this key or chain id."""
+        """Returns whether there is a snapshot of this key or chain id."""
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=snapshotter, key=key)
         what = f"look up snapshot {key} of {snapshotter}"
         return (
@@ -505,7 +505,7 @@ class Containerd:
     # --- the shim
 
     async def shim(self, id: str, pid: int) -> ShimAddress | None:
-        """Where the container's shim listens; None for one that does not speak ttrpc."""
+        """Returns where the container's shim listens; None for one that does not speak ttrpc."""
         return bundle.find_shim(self.address, self.namespace, id, pid)
 
     async def _unless_gone(self, call: Awaitable[T]) -> T | None:

@@ -37,11 +37,11 @@ class ImageSource(Protocol):
         ...
 
     def again(self, error: DriverError) -> bool:
-        """Whether the next way is worth taking after this failure."""
+        """Returns whether the next way is worth taking after this failure."""
         ...
 
     def failure(self, errors: Sequence[DriverError]) -> DriverError:
-        """What all ways' failures, in order, come to."""
+        """Returns what all ways' failures, in order, come to."""
         ...
 
 

@@ -66,7 +66,7 @@ class Reach(enum.Enum):
 
 
 def is_reserved(target: str, reach: Reach) -> bool:
-    """Whether a clean target covers what the container itself needs there."""
+    """Returns whether a clean target covers what the container itself needs there."""
     parts = target.strip("/").split("/")
     if parts[0] in {"", "proc"}:
         return True
@@ -92,7 +92,7 @@ class MountPoint:
 
     @property
     def readonly(self) -> bool:
-        """Whether the task may only read; the last word counts, as in mount(8)."""
+        """Returns whether the task may only read; the last word counts, as in mount(8)."""
         words = [option for option in self.options if option in {"ro", "rw"}]
         return words[-1:] == ["ro"]
 
@@ -248,7 +248,7 @@ def oci_mounts(points: Iterable[MountPoint]) -> list[Document]:
 
 
 def is_readonly_tree(point: MountPoint) -> bool:
-    """Whether a mount is read-only, and shows what is mounted below its source."""
+    """Returns whether a mount is read-only, and shows what is mounted below its source."""
     return point.type == "bind" and point.readonly and "rbind" in point.options
 
 
@@ -273,7 +273,7 @@ def rootfs_propagation(points: Iterable[MountPoint]) -> str:
 
 
 def covers(points: Iterable[MountPoint], path: str) -> bool:
-    """Whether a path is the place of a mount or lies below one."""
+    """Returns whether a path is the place of a mount or lies below one."""
     return any(path == point.target or path.startswith(f"{point.target}/") for point in points)
 
 
@@ -283,7 +283,7 @@ def kernel_file_systems(
     privileged: bool = False,
     host_ipc: bool = False,
 ) -> list[Document]:
-    """What every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
+    """Returns what every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
 
     A privileged task may write to /sys and to its cgroup. With the host's IPC namespace, shared
     memory is the host's; a mount of mqueue shows the queues of the namespace it is made in.

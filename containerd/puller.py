@@ -93,7 +93,7 @@ class Pull:
         )
 
     def _unchanged(self) -> bool:
-        """Whether the registry has what is here already: a HEAD costs nobody a pull."""
+        """Returns whether the registry has what is here already: a HEAD costs nobody a pull."""
         present = self._request.present
         if not present or not isinstance(self._source, RegistrySource):
             return False

@@ -37,7 +37,7 @@ class Reference:
 
     @property
     def selector(self) -> str:
-        """What a registry is asked for: the digest, else the tag."""
+        """Returns what a registry is asked for: the digest, else the tag."""
         return self.digest or self.tag
 
 

@@ -58,7 +58,7 @@ def endpoint_of(registry: str) -> Endpoint:
 
 
 def load(directory: str, registry: str) -> tuple[Endpoint, ...]:
-    """Where to ask for a registry's images, in order; the registry itself is the last one.
+    """Returns where to ask for a registry's images, in order; the registry itself is the last one.
 
     Raises:
         DriverError: code INVALID, with the file and every key in it that is not right.

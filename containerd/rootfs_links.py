@@ -75,7 +75,7 @@ def _forget(cache_key: str, known: dict[str, Entry]) -> None:
 
 
 def entry(directory: int, path: str) -> Entry:
-    """What a path below an open directory is; its last name is not followed.
+    """Returns what a path below an open directory is; its last name is not followed.
 
     Raises:
         OSError: a name before the last is a link, or the file system does not answer.

@@ -192,7 +192,7 @@ _START_IT = "start it (systemctl start containerd), or set containerd_address"
 
 
 def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverError:
-    """What a failed call means.
+    """Returns what a failed call means.
 
     Args:
         error: of the sync or the async API.
@@ -242,7 +242,7 @@ def as_driver_error(error: grpc.RpcError, what: str, address: str) -> DriverErro
 
 
 def _nobody_there(text: str) -> bool:
-    """Whether gRPC itself found nobody, in one of its many wordings.
+    """Returns whether gRPC itself found nobody, in one of its many wordings.
 
     containerd's own errors of this kind, of a shim that went for instance, end with the word.
     """
@@ -396,7 +396,7 @@ class SyncCalls:
         return stall.over(brief, shown, silence.ADVICE, self._lives)
 
     def _lives(self) -> bool:
-        """Whether it still tells its version, or says that it cannot."""
+        """Returns whether it still tells its version, or says that it cannot."""
         stub = self._channel.unary_unary(
             VERSION.path, request_serializer=VERSION.serialize, response_deserializer=VERSION.parse
         )

@@ -39,7 +39,7 @@ class Runtime:
 
     @property
     def shows_mounts(self) -> bool:
-        """Whether the kernel's list of a created process's mounts is that of its container.
+        """Returns whether the kernel's list of a created process's mounts is that of its container.
 
         It is where runc's shim runs runc or crun. gVisor and Kata have a kernel of their own.
         """

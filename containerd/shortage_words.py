@@ -19,7 +19,7 @@ _ADVICE = {
 
 
 def advice(text: str) -> str:
-    """What to do about a failure for want of something; empty for any other failure."""
+    """Returns what to do about a failure for want of something; empty for any other failure."""
     said = text.lower()
     for words, what in _ADVICE.items():
         if words in said:

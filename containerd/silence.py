@@ -43,7 +43,7 @@ def within(seconds: float) -> Generator[None, None, None]:
 
 
 def time_for(timeout_s: float | None) -> float | None:
-    """What a call gets of its own timeout."""
+    """Returns what a call gets of its own timeout."""
     until = _until.get()
     if until is None:
         return timeout_s

@@ -45,7 +45,7 @@ class Wait:
 def over(
     brief: str, what: str, resolution: str = "", lives: Callable[[], bool] | None = None
 ) -> Generator[None, None, None]:
-    """What is done in here may block; it is over when something has come."""
+    """Returns what is done in here may block; it is over when something has come."""
     number = next(_numbers)
     _waits[number] = Wait(brief, what, resolution, lives)
     try:

@@ -52,7 +52,7 @@ class DriverService:
     async def capabilities(
         self, _: driver_pb2.CapabilitiesRequest
     ) -> driver_pb2.CapabilitiesResponse:
-        """What the driver can; constant."""
+        """Returns what the driver can; constant."""
         return driver_pb2.CapabilitiesResponse(capabilities=_CAPABILITIES)
 
     async def fingerprint(
@@ -125,7 +125,7 @@ class DriverService:
     async def inspect_task(
         self, request: driver_pb2.InspectTaskRequest
     ) -> driver_pb2.InspectTaskResponse:
-        """What is known of the task."""
+        """Returns what is known of the task."""
         return conversions.inspected(await self._gateway.inspect_task(request.task_id))
 
     async def task_stats(

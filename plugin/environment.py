@@ -16,7 +16,7 @@ _HOST_KEY = "CONTAINERD_DRIVER_HOST"
 
 
 def launched_by_nomad() -> bool:
-    """Whether the magic cookie of a Nomad agent is there."""
+    """Returns whether the magic cookie of a Nomad agent is there."""
     return os.environ.get(MAGIC_COOKIE_KEY) == MAGIC_COOKIE
 
 

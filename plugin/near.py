@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 
 def hint(word: str, known: Iterable[str]) -> str:
-    """What to put behind the sentence about an unknown name; empty where none is near."""
+    """Returns what to put behind the sentence about an unknown name; empty where none is near."""
     import difflib  # noqa: PLC0415 - no part of any start
 
     near = difflib.get_close_matches(word, list(known), 1)

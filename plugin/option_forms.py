@@ -76,7 +76,7 @@ def log_buffer_bytes(value: Any, path: str, problems: list[str]) -> int:
 
 
 def log_drops(value: Any, path: str, problems: list[str]) -> bool:
-    """What is done with a log that is full."""
+    """Returns what is done with a log that is full."""
     return bool(types.choice("drop_oldest", "block")(value, path, problems) != "block")
 
 

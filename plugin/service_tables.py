@@ -26,7 +26,7 @@ DRIVER_SERVICE = "hashicorp.nomad.plugins.drivers.proto.Driver"
 
 
 def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
-    """What go-plugin and Nomad ask of every plugin."""
+    """Returns what go-plugin and Nomad ask of every plugin."""
     service = BaseService(gateway, leave)
     info, schema, config = service.plugin_info, service.config_schema, service.set_config
     health = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse

@@ -17,7 +17,7 @@ _REMEDIES = {
 
 
 def remedy(error: OSError) -> str:
-    """What to do where disk, descriptors, processes or memory ran out; else empty."""
+    """Returns what to do where disk, descriptors, processes or memory ran out; else empty."""
     return _REMEDIES.get(error.errno or 0, "")
 
 

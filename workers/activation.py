@@ -43,7 +43,7 @@ def listener(count: str, directory: int, name: str) -> bare.socket | None:
 
 
 def _has_its_name(directory: int, name: str) -> bool:
-    """Whether who connects to the name comes to the process that started this one: systemd.
+    """Returns whether who connects to the name comes to the process that started this one: systemd.
 
     A plugin that got no answer starts a launcher of its own, which takes the name.
     """

@@ -16,7 +16,7 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def is_gone(directory: int) -> bool:
-    """Whether nobody lives there any more; False also where that cannot be told.
+    """Returns whether nobody lives there any more; False also where that cannot be told.
 
     Args:
         directory: descriptor of the driver's state directory.

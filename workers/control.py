@@ -66,7 +66,7 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Whether the peer or we have ended it."""
+        """Returns whether the peer or we have ended it."""
         return self._socket is None
 
     def send(self, frame: Frame) -> None:

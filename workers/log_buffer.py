@@ -125,7 +125,7 @@ class LogBuffer:
         self._touched_ns = pipe.touched_ns(self._descriptor)
 
     def _was_read(self, unread: int) -> bool:
-        """Whether anybody has read since the last note."""
+        """Returns whether anybody has read since the last note."""
         read_ns, written_ns = pipe.touched_ns(self._descriptor)
         if unread < self._unread or read_ns != self._touched_ns[0]:
             return True

@@ -78,7 +78,7 @@ def open_writer(descriptor: int) -> int:
 
 
 def has_writer(descriptor: int) -> bool:
-    """Whether somebody has the write end open, or has left something in it.
+    """Returns whether somebody has the write end open, or has left something in it.
 
     Takes what is written in this very moment: only for a task that was not started yet.
     """
@@ -91,7 +91,7 @@ def has_writer(descriptor: int) -> bool:
 
 
 def is_full(descriptor: int) -> bool:
-    """Whether a writer has to wait now.
+    """Returns whether a writer has to wait now.
 
     Opens and closes the write end: only for a FIFO that holds something, whose writer has been
     there already.

@@ -61,7 +61,7 @@ def opened(path: str, *, make: bool = False) -> int:
 
 
 def check(path: str) -> None:
-    """That a directory is as `opened` wants it; one that is not there is nobody's.
+    """Checks that a directory is as `opened` wants it; one that is not there is nobody's.
 
     Raises:
         DriverError: code DENIED; or EXHAUSTED, the kernel has no descriptor for it.
@@ -76,7 +76,7 @@ def check(path: str) -> None:
 
 
 def trusts(uid: int) -> bool:
-    """Whether what this user made or runs may be relied on: it is root's, or our own."""
+    """Returns whether what this user made or runs may be relied on: it is root's, or our own."""
     return uid == 0 or uid == os.geteuid()
 
 

@@ -64,7 +64,7 @@ class Shim:
 
     @property
     def connected(self) -> bool:
-        """Whether the shim can be asked."""
+        """Returns whether the shim can be asked."""
         return self._socket is not None
 
     def wait(self, answer: Answer) -> None:

@@ -84,7 +84,7 @@ class Worker:
             self._drain.begin()
 
     def hello(self) -> Frame:
-        """Who this is, how far its task is, and how many others are connected to it."""
+        """Returns who this is, how far its task is, and how many others are connected to it."""
         return {
             **wire.STATED,
             "release": RELEASE,
@@ -328,7 +328,7 @@ class Worker:
         connection.send({"event": wire.LOG, **state.to_wire()})
 
     def _forget_good_news(self) -> None:
-        """That all is well again is told once, also to a plugin that was away meanwhile."""
+        """Checks that all is well again is told once, also to a plugin that was away meanwhile."""
         if not self._log_states:
             return
         if not any(connection.knows_logs for connection in self.listener.connections()):

@@ -166,7 +166,7 @@ def _own_root() -> Path:
 
 
 def _node(words: argparse.Namespace) -> Node | None:
-    """Where the plugin's tasks will be; None where another driver's options do not say.
+    """Returns where the plugin's tasks will be; None where another driver's options do not say.
 
     Raises:
         DriverError: code INVALID; this driver would refuse its options.

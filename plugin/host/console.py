@@ -98,7 +98,7 @@ class Unfailing(io.TextIOBase):
         return len(text)
 
     def isatty(self) -> bool:
-        """Whether it is a terminal."""
+        """Returns whether it is a terminal."""
         return sys.stdout.isatty()
 
     def fileno(self) -> int:

@@ -30,7 +30,7 @@ def find() -> str | None:
 
 
 def needed(ports: Sequence[PortMapping]) -> bool:
-    """Whether other machines are to reach one of these."""
+    """Returns whether other machines are to reach one of these."""
     return any(not ipaddress.ip_address(port.host_ip).is_loopback for port in ports)
 
 

@@ -22,7 +22,7 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9_]")
 
 
 def node(job: Job) -> dict[str, str]:
-    """What `${node.…}` and `${attr.…}` give on this machine, as far as a job may care."""
+    """Returns what `${node.…}` and `${attr.…}` give on this machine, as far as a job may care."""
     system = platform.uname()
     return {
         "node.datacenter": job.datacenter,
@@ -49,7 +49,7 @@ def environment(
     index: int,
     ports: Sequence[PortMapping] = (),
 ) -> dict[str, str]:
-    """What Nomad puts into a task's environment, and over it the job's own `env`."""
+    """Returns what Nomad puts into a task's environment, and over it the job's own `env`."""
     known = {
         "NOMAD_ALLOC_DIR": "/alloc",
         "NOMAD_TASK_DIR": "/local",
@@ -105,7 +105,7 @@ def _ports(ports: Sequence[PortMapping]) -> dict[str, str]:
 
 
 def addresses(ports: Sequence[PortMapping], end: Attached) -> dict[str, str]:
-    """What Nomad adds for each port once the allocation's network is made."""
+    """Returns what Nomad adds for each port once the allocation's network is made."""
     found: dict[str, str] = {}
     for port in ports:
         name = _NO_NAME.sub("_", port.label)

@@ -24,7 +24,7 @@ class LogReader:
         self._ending = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """What comes through, until `finish` was called and the last writer has closed."""
+        """Returns what comes through, until `finish` was called and the last writer has closed."""
         while True:
             data = await self._reader.read()
             if data:
@@ -75,7 +75,7 @@ class Lines:
 
 
 def _between_characters(line: bytes) -> int:
-    """Where a line may be cut: not inside a character of UTF-8, which has up to 4 bytes."""
+    """Returns where a line may be cut: not inside a character of UTF-8, which has up to 4 bytes."""
     for cut in range(_MAX_LINE_BYTES, _MAX_LINE_BYTES - 4, -1):
         if line[cut] & 0xC0 != 0x80:  # noqa: PLR2004 - 10xxxxxx goes on with a character
             return cut
@@ -83,7 +83,7 @@ def _between_characters(line: bytes) -> int:
 
 
 async def read_bytes(fifo: Path) -> AsyncGenerator[bytes, None]:
-    """What comes through the FIFO, until the last writer has closed."""
+    """Returns what comes through the FIFO, until the last writer has closed."""
     reader = FifoReader(fifo)
     try:
         while data := await reader.read():

@@ -16,7 +16,7 @@ _LIMIT_S = 60.0
 
 
 def path(alloc_id: str) -> str:
-    """Where the namespace of an allocation is, as a Nomad client names it."""
+    """Returns where the namespace of an allocation is, as a Nomad client names it."""
     return f"{DIRECTORY}/{alloc_id}"
 
 

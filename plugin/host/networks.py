@@ -92,7 +92,7 @@ class AllocNetworks:
 
 
 def _explained(work: Callable[[], T]) -> T:
-    """What `work` gives; a system call that fails becomes a failure in words."""
+    """Returns what `work` gives; a system call that fails becomes a failure in words."""
     try:
         return work()
     except OSError as error:

@@ -47,7 +47,7 @@ class Outlet:
 
     @property
     def place(self) -> _Place:
-        """Where the two are one file or one terminal, they have one place."""
+        """Returns where the two are one file or one terminal, they have one place."""
         return self._place
 
     def put(self, data: bytes) -> None:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def settings(file: Path | None, words: list[str]) -> DriverSettings:
-    """What the driver would make of the block.
+    """Returns what the driver would make of the block.
 
     Raises:
         DriverError: code INVALID, with what is wrong.

@@ -90,7 +90,7 @@ class PluginProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Returns whether it runs."""
         return self._child is not None and self._child.poll() is None
 
     async def ends_within(self, seconds: float) -> bool:

@@ -127,7 +127,7 @@ class RunRecord:
 
 
 def read(peer: Peer) -> RunTrace | None:
-    """What a run said; None where this release does not understand it."""
+    """Returns what a run said; None where this release does not understand it."""
     says = peer.says
     with contextlib.suppress(KeyError, TypeError, ValueError):
         address, namespace = says["place"]

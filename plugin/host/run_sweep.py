@@ -78,7 +78,7 @@ async def before_a_run(node: Node, tell: Callable[[str], None]) -> None:
 
 
 async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
-    """What dead runs left outside of containerd.
+    """Returns what dead runs left outside of containerd.
 
     Raises:
         DriverError: containerd cannot be asked for their tasks.

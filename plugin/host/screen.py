@@ -36,7 +36,7 @@ class Screen(Protocol):
         """Nothing more of this log comes."""
 
     def has_room(self, stream: str) -> bool:
-        """Whether all of `stdout` or `stderr` is out; while not, no more should come."""
+        """Returns whether all of `stdout` or `stderr` is out; while not, no more should come."""
         ...
 
     def stats(self, task: str, usage: TaskUsage) -> None:
@@ -226,7 +226,7 @@ def choose(*, as_json: bool, prefix: bool) -> Screen:
 
 
 def published(alloc: str, port: PortMapping) -> str:
-    """Where a port is reachable, in words."""
+    """Returns where a port is reachable, in words."""
     before = f"{alloc}: " if alloc else ""
     after = f" -> {inside(port)}" if inside(port) != port.value else ""
     return f"{before}port {port.label}: {port.host_ip}:{port.value}{after}"

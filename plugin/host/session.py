@@ -126,7 +126,7 @@ class HostSession:
 
     @property
     def alive(self) -> bool:
-        """Whether the plugin process runs."""
+        """Returns whether the plugin process runs."""
         return self._process.alive
 
     async def died(self, error: DriverError) -> bool:
