@@ -178,17 +178,18 @@ def _back(running: asyncio.Future[Any]) -> None:
 def _mounted() -> dict[str, Server]:
     """File servers by where they are mounted, but for the machine's own root."""
     with contextlib.suppress(OSError):
-        lines = Path("/proc/thread-self/mountinfo").read_text(errors="surrogateescape")
-        return dict(_servers(lines))
+        lines = Path("/proc/thread-self/mountinfo").read_bytes()
+        return dict(_servers(os.fsdecode(lines)))
     return {}
 
 
 def _servers(mountinfo: str) -> list[tuple[str, Server]]:
     found: list[tuple[str, Server]] = []
-    for line in mountinfo.splitlines():
+    # Only the end of a line parts two mounts: a name may have any other character in it.
+    for line in mountinfo.split("\n"):
         fields, _, rest = line.partition(" - ")
         kind, _, rest = rest.partition(" ")
-        if kind in _LOCAL:
+        if not kind or kind in _LOCAL:
             continue
         number, _, _, _, point, *_ = fields.split(" ")
         point = _plain(point)

@@ -42,7 +42,7 @@ def check(pid: int, spec: Document) -> None:
     except OSError as error:
         raise _gone(error) from error
     try:
-        mounted = final_mounts.parse((process / "mountinfo").read_text(errors="surrogateescape"))
+        mounted = final_mounts.parse(os.fsdecode((process / "mountinfo").read_bytes()))
         look = _Root(root)
         fault = final_mounts.judge(spec, mounted, look.node)
         if fault is not None:

@@ -41,15 +41,19 @@ class Mounted:
 def parse(text: str) -> list[Mounted]:
     """The mounts of a /proc/<pid>/mountinfo, in the kernel's order."""
     found: list[Mounted] = []
-    for line in text.splitlines():
-        head, _, tail = line.partition(_SEPARATOR)
-        fields = head.split(" ")
-        found.append(Mounted(target=_unescape(fields[4]), kind=tail.split(" ")[0]))
+    # Only the end of a line parts two mounts: a name may have any other character in it.
+    for line in text.split("\n"):
+        if line:
+            head, _, tail = line.partition(_SEPARATOR)
+            target, kind = head.split(" ", 5)[4], tail.split(" ", 1)[0]
+            found.append(Mounted(target=_unescape(target), kind=kind))
     return found
 
 
 def _unescape(text: str) -> str:
-    """The kernel writes blanks, line ends and backslashes as three octal digits."""
+    """Returns a name without the three octal digits for blanks, line ends and backslashes."""
+    if "\\" not in text:
+        return text
     first, *rest = text.split("\\")
     return first + "".join(chr(int(part[:3], 8)) + part[3:] for part in rest)
 
@@ -119,10 +123,10 @@ def _stray(
         *linux.get("readonlyPaths", ()),
     )
     below = tuple(f"{tree}/" for tree in trees)
+    inside = tuple(f"{place}/" for place in _KERNEL_PLACES)
     for target, count in counted.items():
-        inside = target.startswith(tuple(f"{place}/" for place in _KERNEL_PLACES))
         if (
-            inside
+            target.startswith(inside)
             and count > wanted[target] + (target in runtimes)
             and not target.startswith(below)
         ):

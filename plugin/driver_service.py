@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from plugin import conversions, exec_stream, hclspec, options, patience
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.gateway import Gateway
     from actors.nomad_types import TaskConfig
 
@@ -24,6 +26,10 @@ _CAPABILITIES = driver_pb2.DriverCapabilities(
     must_create_network=False,
     mount_configs=driver_pb2.DriverCapabilities.ANY_MOUNTS,
 )
+# So much is decoded in less time than a thread takes to begin.
+_SMALL_BYTES = 16 * 1024
+T = TypeVar("T")
+U = TypeVar("U")
 # A first sample comes at once, so nobody needs them faster; 0 would mean never.
 _FASTEST_STATS_S = 0.1
 
@@ -73,12 +79,10 @@ class DriverService:
         self, request: driver_pb2.StartTaskRequest
     ) -> driver_pb2.StartTaskResponse:
         """Starts a task."""
-        # A job sizes both: a long list of arguments must not keep other calls waiting.
-        task = await asyncio.to_thread(conversions.task_config, request.task)
+        task = await _decoded(conversions.task_config, request.task, request.ByteSize())
         async with self._ending_logs(task):
-            chosen = await asyncio.to_thread(
-                options.task_options, request.task.msgpack_driver_config
-            )
+            config = request.task.msgpack_driver_config
+            chosen = await _decoded(options.task_options, config, len(config))
             answer = await self._gateway.start_task(task, chosen)
         return conversions.started(request.task, answer)
 
@@ -191,3 +195,10 @@ class DriverService:
     ) -> driver_pb2.DestroyNetworkResponse:
         """Nothing was created."""
         return driver_pb2.DestroyNetworkResponse()
+
+
+async def _decoded(decode: Callable[[T], U], given: T, size_bytes: int) -> U:
+    """Returns what `decode` makes of a text that a job sizes; a long one keeps no call waiting."""
+    if size_bytes <= _SMALL_BYTES:
+        return decode(given)
+    return await asyncio.to_thread(decode, given)

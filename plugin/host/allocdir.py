@@ -94,7 +94,7 @@ class AllocDir:
             What stays, and why; empty where all is removed.
         """
         home = os.fsencode(self.path.resolve())
-        for line in Path("/proc/self/mountinfo").read_bytes().splitlines():
+        for line in Path("/proc/self/mountinfo").read_bytes().rstrip().split(b"\n"):
             target = _mount_point(line)
             if target == home or target.startswith(home + b"/"):
                 return f"{os.fsdecode(target)}: something is mounted there: unmount it"

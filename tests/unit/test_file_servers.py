@@ -55,6 +55,15 @@ def threads() -> set[str]:
     return {text for text in states if "State:\tD" in text}
 
 
+def test_mounts_with_odd_names_keep_no_look_from_its_work(tmp_path: Path) -> None:
+    """A user of the node may mount a file system of their own at a place of any name."""
+    odd = tmp_path / "a\r\x0b\x1c\x85\u2028b"
+    odd.mkdir()
+    with FileServer(odd) as server:
+        assert asyncio.run(file_servers.looked_at(look(tmp_path)))
+        assert asyncio.run(file_servers.looked_at(look(server.point / "data")))
+
+
 def test_one_that_answers_is_looked_at(server: FileServer) -> None:
     assert asyncio.run(file_servers.looked_at(look(server.point / "data")))
 

@@ -111,3 +111,13 @@ def test_the_kernels_list_is_read_with_blanks_and_optional_fields() -> None:
         Mounted(target="/a b\\c", kind="tmpfs"),
         Mounted(target="/", kind="ext4"),
     ]
+
+
+def test_a_name_may_have_any_character_but_the_end_of_a_line() -> None:
+    odd = "/a\r\x0b\x1c\x85\u2028b"
+    text = f"23 1 0:5 / {odd}\\040c rw,nosuid shared:1 - ext4 /dev/vda rw\n"
+    text += "24 1 0:6 / / rw - tmpfs t rw\n"
+    assert final_mounts.parse(text) == [
+        Mounted(target=f"{odd} c", kind="ext4"),
+        Mounted(target="/", kind="tmpfs"),
+    ]
