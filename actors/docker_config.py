@@ -71,7 +71,8 @@ class DockerConfig:
         token, packed = self._text(entry, "identitytoken", host), self._text(entry, "auth", host)
         if packed and not password:
             try:
-                pair = base64.b64decode(packed, validate=True).decode()
+                # `base64` breaks long lines, and every reader in Go passes over the breaks.
+                pair = base64.b64decode("".join(packed.split()), validate=True).decode()
             except (binascii.Error, ValueError):
                 raise self._wrong(f"auth of {host} is not base64 of user:password") from None
             user, _, password = pair.strip("\0").partition(":")

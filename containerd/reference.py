@@ -18,6 +18,9 @@ _DOMAIN = re.compile(
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+# Jobs of Nomad's drivers for Docker and Podman have them before a name.
+_SCHEMES = ("https://", "docker://")
+_MAX_PORT = 65535
 # Whole as `docker inspect` prints it, short as `docker images` does.
 _ID = re.compile(r"(sha256|sha384|sha512):[0-9a-f]+|[0-9a-f]{12,64}", re.IGNORECASE)
 
@@ -44,14 +47,17 @@ class Reference:
 def parse(text: str) -> Reference:
     """Reads and completes a reference: registry docker.io, library/, tag latest.
 
-    With tag and digest the digest holds and the tag is dropped, as Docker does.
+    With tag and digest the digest holds and the tag is dropped, as Docker does. A scheme before the
+    name says nothing and is dropped too.
 
     Raises:
         DriverError: code INVALID, with what is wrong.
     """
-    if _ID.fullmatch(text):
+    scheme = next((one for one in _SCHEMES if text.startswith(one)), "")
+    bare = text.removeprefix(scheme)
+    if _ID.fullmatch(bare):
         raise _image_id(text)
-    rest, at, digest = text.partition("@")
+    rest, at, digest = bare.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise _invalid(text, f"{digest[:80]!r} is no sha256 or sha512 digest")
     head, slash, tail = rest.rpartition("/")
@@ -60,7 +66,7 @@ def parse(text: str) -> Reference:
     if colon and not _TAG.fullmatch(tag):
         raise _invalid(text, f"{tag[:80]!r} is no tag")
     registry, repository = _split(name)
-    if len(registry) > _MAX_NAME or not _DOMAIN.fullmatch(registry):
+    if len(registry) > _MAX_NAME or not _DOMAIN.fullmatch(registry) or not _has_port(registry):
         raise _invalid(text, f"{registry[:80]!r} is no registry host")
     if not last or len(repository) > _MAX_NAME:
         raise _invalid(text, "it has no repository name, or one over 255 characters")
@@ -74,6 +80,12 @@ def parse(text: str) -> Reference:
         tag="" if digest else tag or "latest",
         digest=digest,
     )
+
+
+def _has_port(registry: str) -> bool:
+    """Returns False for a host with a port that cannot be."""
+    _, colon, port = registry.rpartition(":")
+    return not colon or not port.isdecimal() or 0 < int(port) <= _MAX_PORT
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -160,6 +160,14 @@ def test_docker_hub_is_known_by_every_name(tmp_path: Path, key: str) -> None:
     assert (found.username, found.password) == ("hub", f"{SECRET}:more")
 
 
+def test_a_password_that_base64_broke_into_lines_is_whole(tmp_path: Path) -> None:
+    packed = base64.encodebytes(f"user:{SECRET * 20}".encode()).decode()
+    path = config(tmp_path, {"auths": {"r.example": {"auth": packed.replace("\n", "\r\n")}}})
+    found = DockerConfig(path).credentials("r.example")
+    assert found is not None
+    assert (found.username, found.password) == ("user", SECRET * 20)
+
+
 @pytest.mark.parametrize(
     ("repository", "user"),
     [
