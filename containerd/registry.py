@@ -209,7 +209,9 @@ class Registry:
         except ValueError:
             target = location
         parts = web_address(target)
-        if parts is None:
+        if not location:
+            why = "to nowhere"
+        elif parts is None:
             why = "to what is no URL"
         elif parts.scheme == "http" and not self._stays_plain(url, parts):
             why = "to plain text"

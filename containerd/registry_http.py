@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+import zlib
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ _CONNECT_S = 10.0
 _PROBE_S = 3.0
 _ERROR_BYTES = 4096
 _AGENT = "nomad-driver-containerd"
+_GZIP = frozenset({"gzip", "x-gzip"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,21 +136,24 @@ class Transport:
         return data
 
     def read_limited(self, answer: Answer, limit_bytes: int) -> bytes:
-        """Returns a body whole.
+        """Returns a body whole, without the gzip that something on the way put around it.
 
         Raises:
             DriverError: as `read`; CORRUPT when it is longer.
         """
         body = bytearray()
-        while chunk := self.read(answer):
+        while len(body) <= limit_bytes and (chunk := self.read(answer)):
             body += chunk
-            if len(body) > limit_bytes:
-                raise DriverError(
-                    f"registry {self._name} sent an answer that is too large",
-                    details=f"more than {limit_bytes} bytes",
-                    code=Code.CORRUPT,
-                )
-        return bytes(body)
+        plain = bytes(body)
+        if len(body) <= limit_bytes and answer.header("Content-Encoding").lower() in _GZIP:
+            plain = _unpacked(plain, limit_bytes + 1)
+        if len(plain) > limit_bytes:
+            raise DriverError(
+                f"registry {self._name} sent an answer that is too large",
+                details=f"more than {limit_bytes} bytes",
+                code=Code.CORRUPT,
+            )
+        return plain
 
     def words(self, answer: Answer) -> bytes:
         """Returns the beginning of an error's body, or nothing where it cannot be read."""
@@ -248,3 +253,11 @@ def _pool(tls: ssl.SSLContext, proxy: Proxy | None) -> urllib3.PoolManager:
         retries=False,
         maxsize=4,
     )
+
+
+def _unpacked(body: bytes, most: int) -> bytes:
+    """Returns what a body in gzip holds, at most so much; a body that is none as it is."""
+    try:
+        return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, most)
+    except zlib.error:
+        return body

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 from proto.errors import DriverError
 
-TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+# Gateways have numbers of their own from 520 on. What a server cannot do, it cannot do later.
+TRANSIENT = frozenset({408, 425, 429, *range(500, 600)}) - {501, 505, 510, 511}
 # Half a minute in all, which is a registry's restart; Nomad itself tries again after that.
 _PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0)
 _RAREST_S = 60.0

@@ -62,9 +62,11 @@ def later(seconds: float) -> str:
         Answer(502, {}, b"<html>Bad Gateway</html>"),
         Answer(503, {"Retry-After": "1"}),
         Answer(504, {"Retry-After": "soon"}),
+        Answer(521),
+        Answer(529, {"Retry-After": "1"}),
         Answer(200, {}, b"x" * 900, 0),
     ],
-    ids=["429 s", "429 date", "429", "408", "500", "502", "503", "504", "cut"],
+    ids=["429 s", "429 date", "429", "408", "500", "502", "503", "504", "521", "529", "cut"],
 )
 def test_a_registry_that_is_busy_for_a_moment_is_asked_again_and_that_is_told(
     store: Images, kind: str, busy: Answer
@@ -100,6 +102,14 @@ def test_a_token_server_that_is_busy_is_asked_again(store: Images) -> None:
     with ScriptedRegistry(image, rule) as registry:
         assert store.get(f"{registry.host}/tickets:1").digest == image.digest
     assert [event for event in store.events if "token server" in event]
+
+
+@pytest.mark.parametrize("status", [501, 505, 511])
+def test_what_a_registry_cannot_do_is_asked_for_once(store: Images, status: int) -> None:
+    with RecordingServer(lambda _: Answer(status)) as server:
+        with pytest.raises(DriverError, match=f"answered {status} for manifest 1"):
+            store.get(f"{server.host}/cannot:1")
+        assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
@@ -291,6 +301,15 @@ def test_a_refused_redirect_shows_no_signature(store: Images) -> None:
         store.get(f"{server.host}/x:1")
     assert "http://192.0.2.1/b" in str(caught.value)
     assert "hush" not in str(caught.value)
+
+
+def test_a_redirect_without_a_location_is_told_as_one(store: Images) -> None:
+    with (
+        RecordingServer(lambda _: Answer(307)) as server,
+        pytest.raises(DriverError, match="redirects to nowhere"),
+    ):
+        store.get(f"{server.host}/x:1")
+    assert len(server.requests) == 1
 
 
 def test_only_the_cause_is_told_of_a_plain_registry(store: Images) -> None:

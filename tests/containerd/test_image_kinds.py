@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 from collections.abc import Iterator
@@ -22,7 +23,8 @@ from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
 from tests.support.image_store import Images
 from tests.support.images import INDEX, LAYER, MANIFEST, digest_of
-from tests.support.recording_server import RecordingServer
+from tests.support.recording_server import Answer, RecordingServer, Request
+from tests.support.scripted_registry import ScriptedRegistry
 from tests.support.served_images import Served
 from tests.support.waiting import until
 
@@ -327,6 +329,34 @@ def test_a_type_that_says_nothing_leaves_it_to_the_document(
     index.pop("mediaType")
     served.document(index, "application/octet-stream", tag="2")
     assert got(store, containerd, f"{server.host}/x:2").config.cmd == ("typed",)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "GZIP"])
+def test_a_document_that_came_in_gzip_is_unpacked(
+    store: Images, containerd: ContainerdDaemon, encoding: str
+) -> None:
+    """As a web server or a proxy on the way packs JSON, whatever it was asked for."""
+    image = images.build([images.layer({"content": os.urandom(2000)})], {"Cmd": ["packed"]})
+
+    def packed(request: Request, honest: Answer) -> Answer:
+        if request.method == "HEAD" or "/manifests/" not in request.path:
+            return honest
+        headers = {**honest.headers, "Content-Encoding": encoding}
+        return Answer(200, headers, gzip.compress(honest.body))
+
+    with ScriptedRegistry(image, packed) as registry:
+        found = got(store, containerd, f"{registry.host}/x:1")
+    assert (found.digest, found.config.cmd) == (image.digest, ("packed",))
+
+
+def test_a_document_that_unpacks_to_too_much_is_refused(store: Images) -> None:
+    bomb = gzip.compress(b" " * (2 * manifests.DOCUMENT_LIMIT_BYTES))
+    answer = Answer(200, {"Content-Encoding": "gzip", "Content-Type": MANIFEST}, bomb)
+    with (
+        RecordingServer(lambda _: answer) as server,
+        pytest.raises(DriverError, match="sent an answer that is too large"),
+    ):
+        store.get(f"{server.host}/x:1")
 
 
 def test_schema_1_is_refused_by_its_own_name(
