@@ -13,19 +13,24 @@ from typing import TYPE_CHECKING
 from actors import host_paths
 from actors.host_parts import HostParts
 from containerd import mounts, rootfs_links, spec, targets
-from containerd.mounts import MountPoint
+from containerd.mounts import MountPoint, Reach
 from containerd.targets import Entry
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from actors.plan import Plan
     from actors.settings import TaskOptions
+    from containerd.devices import DeviceNode
     from containerd.records import Mount
+
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the container's
 
 
 def place(
     made: Plan, options: TaskOptions, parts: HostParts, image: tuple[Mount, ...], chain_id: str
 ) -> HostParts:
-    """The parts with every mount of the task at its real place, no link on the way. Blocks.
+    """The parts with all mounts and devices at their real places, no link on the way. Blocks.
 
     Args:
         made: names the init program.
@@ -39,6 +44,13 @@ def place(
             a mount to what the container itself is made of.
     """
     points = with_drivers(made, options, parts).mounts
+    # No link lies in the runtime's /dev; elsewhere, a device follows links as a mount does.
+    reach = Reach.ALL if options.privileged else Reach.JOB
+    nodes = {
+        node.path: MountPoint(target=node.path, type="device", reach=reach)
+        for node in parts.devices
+        if not node.path.startswith("/dev/")
+    }
 
     def look_below(point: MountPoint, path: str) -> Entry:
         return host_paths.entry(parts.sources[point.source], path)
@@ -46,11 +58,37 @@ def place(
     placed = rootfs_links.with_links(
         image,
         chain_id,
-        lambda look: targets.place(points, look, look_below, plain=_tops(parts.own)),
+        lambda look: targets.place(
+            (*points, *nodes.values()), look, look_below, plain=_tops(parts.own)
+        ),
     )
+    places = {path: point.target for path, point in zip(nodes, placed[len(points) :], strict=True)}
+    devices = tuple(
+        dataclasses.replace(node, path=places.get(node.path, node.path)) for node in parts.devices
+    )
+    placed = placed[: len(points)]
+    targets.check_copies(placed)
+    if options.ipc_mode and not options.privileged:
+        _keep_out_of_host_memory(placed, devices)
     if made.recursive_readonly:
         placed = [_wholly_readonly(point, parts) for point in placed]
-    return dataclasses.replace(parts, mounts=tuple(placed))
+    return dataclasses.replace(parts, mounts=tuple(placed), devices=devices)
+
+
+def _keep_out_of_host_memory(placed: Sequence[MountPoint], nodes: Sequence[DeviceNode]) -> None:
+    """Refuses targets below the host's /dev/shm, which any user and task writes to.
+
+    The runtime would make them there, on the host, and follow what links it finds.
+    """
+    if any(point.target == _SHARED_MEMORY for point in placed):
+        return
+    for target in (*(point.target for point in placed), *(node.path for node in nodes)):
+        if target.startswith(f"{_SHARED_MEMORY}/"):
+            raise mounts.invalid(
+                f"mounts: target {target[:128]!r} lies in the host's {_SHARED_MEMORY}, which"
+                ' ipc_mode = "host" shows',
+                f"mount it elsewhere, or mount a directory at {_SHARED_MEMORY} itself",
+            )
 
 
 def _wholly_readonly(point: MountPoint, parts: HostParts) -> MountPoint:

@@ -260,6 +260,11 @@ def wholly_readonly(point: MountPoint) -> MountPoint:
     return dataclasses.replace(point, options=(*point.options, "rro"))
 
 
+def copies_up(point: MountPoint) -> bool:
+    """Whether a mount begins with a copy of what its target shows without it."""
+    return point.type == "tmpfs" and "tmpcopyup" in point.options
+
+
 def rootfs_propagation(points: Iterable[MountPoint]) -> str:
     """What the container's root must be for its mounts to see, or show, later ones; or empty.
 

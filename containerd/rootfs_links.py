@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from containerd import kernel, rootfs_view
+from containerd.mounts import invalid
 from containerd.targets import ABSENT, DIRECTORY, Entry, Kind, Look
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look],
         work: asks for each path after those above it, and follows links itself.
 
     Raises:
-        DriverError: the snapshot cannot be mounted.
+        DriverError: the snapshot cannot be mounted, or a path of it cannot be.
         BaseException: what `work` raised.
     """
     known = _known.setdefault(cache_key, {})
@@ -53,10 +54,17 @@ def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look],
         pass
 
     def read(root: int) -> T:
+        size = _size(known)
+
         def look(path: str) -> Entry:
-            if path not in known:
-                known[path] = entry(root, path)
-            return known[path]
+            nonlocal size
+            if path in known:
+                return known[path]
+            found = _entry(root, path)
+            if size <= _REMEMBERED_CHARACTERS:
+                known[path] = found
+                size += len(path) + len(found.text)
+            return found
 
         return work(look)
 
@@ -68,10 +76,24 @@ def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look],
 
 def _forget(cache_key: str, known: dict[str, Entry]) -> None:
     """Keeps the memory small, whatever images and jobs name."""
-    if sum(len(path) + len(found.text) for path, found in known.items()) > _REMEMBERED_CHARACTERS:
+    if _size(known) > _REMEMBERED_CHARACTERS:
         _known.pop(cache_key, None)
     while len(_known) > _REMEMBERED:
         _known.popitem(last=False)
+
+
+def _size(known: dict[str, Entry]) -> int:
+    return sum(len(path) + len(found.text) for path, found in known.items())
+
+
+def _entry(root: int, path: str) -> Entry:
+    try:
+        return entry(root, path)
+    except OSError as error:
+        raise invalid(
+            f"mounts: {path[:128]!r} of the image cannot be looked at: {error.strerror}",
+            "mount at another path; a name has at most 255 bytes",
+        ) from error
 
 
 def entry(directory: int, path: str) -> Entry:

@@ -14,11 +14,13 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from containerd.mounts import MountPoint, by_depth, invalid, is_reserved
+from containerd.mounts import MountPoint, by_depth, copies_up, covers, invalid, is_reserved
 
 # As many as the kernel follows, and more rounds than mounts depend on each other in any job.
 _MAX_LINKS = 40
 _ROUNDS = 8
+# Each name is looked up, and its whole path with it: job and image choose how many there are.
+_MAX_NAMES = 128
 _KERNEL_PLACES = ("/dev", "/proc", "/sys")
 
 
@@ -101,6 +103,8 @@ def _round(
         for above in _above(path):
             if above in placed:
                 point = placed[above]
+                if copies_up(point):
+                    continue  # the links of what lies under it are in it, too
                 if point.type != "bind":
                     return ABSENT
                 return look_below(point, path[len(above) + 1 :])
@@ -118,7 +122,14 @@ def _round(
 def _walk(point: MountPoint, entry: Look) -> str:
     """The place of a mount: its target with all links followed, as the kernel does in a root."""
     names, here, links = _names(point.target), "", list[str]()
+    steps = 0
     while names:
+        steps += 1
+        if steps > _MAX_NAMES:
+            raise invalid(
+                f"mounts: target {point.target[:128]!r} has more than {_MAX_NAMES} names, with"
+                " those of the links on the way"
+            )
         name = names.pop(0)
         if name == "..":
             here = posixpath.dirname(here).rstrip("/")
@@ -150,6 +161,25 @@ def _above(path: str) -> Iterator[str]:
     """The directories above a path, the nearest first, without the root."""
     while (path := posixpath.dirname(path)) not in {"/", ""}:
         yield path
+
+
+def check_copies(points: Sequence[MountPoint]) -> None:
+    """Refuses a tmpfs that is filled with a copy of what a bind shows.
+
+    The runtime copies by paths of the host, before it has changed its root. A task that shares the
+    directory may put a link in the place of a file meanwhile: the copy would be of a host's file.
+
+    Raises:
+        DriverError: code INVALID; it names the target.
+    """
+    binds = [point for point in points if point.type == "bind"]
+    for point in points:
+        if copies_up(point) and covers(binds, point.target):
+            raise invalid(
+                f"mounts: tmpcopyup of {point.target[:128]!r} would copy a directory that tasks and"
+                " the host can change meanwhile",
+                "leave tmpcopyup out, or use it for a directory of the image alone",
+            )
 
 
 def nested(points: Sequence[MountPoint]) -> Iterator[tuple[MountPoint, MountPoint, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import posixpath
 from collections.abc import Mapping
@@ -171,3 +172,33 @@ def test_names_of_a_directory_are_told_without_following_any(tmp_path: Path) -> 
         "n": ABSENT,
         "f/x": ABSENT,
     }
+
+
+def test_a_copy_of_the_image_has_the_links_of_the_image() -> None:
+    copy = MountPoint(target="/a", type="tmpfs", options=("tmpcopyup",))
+    inner = MountPoint(target="/a/x")
+
+    def look(path: str) -> Entry:
+        return link("/dev/shm/..") if path == "/a/x" else ABSENT
+
+    with pytest.raises(DriverError, match="leads to '/dev' by the link '/a/x"):
+        targets.place([copy, inner], look, lambda _point, _path: DIRECTORY)
+    plain = dataclasses.replace(copy, options=())
+    placed = targets.place([plain, inner], look, lambda _point, _path: DIRECTORY)
+    assert [point.target for point in placed] == ["/a", "/a/x"]
+
+
+@pytest.mark.parametrize("target", ["/a", "/a/b", "/a/b/c"])
+def test_nothing_is_copied_from_a_bind(target: str) -> None:
+    copy = MountPoint(target=target, type="tmpfs", options=("size=1m", "tmpcopyup"))
+    with pytest.raises(DriverError, match="tmpcopyup of"):
+        targets.check_copies([copy, MountPoint(target="/a")])
+    targets.check_copies([copy, MountPoint(target="/aa"), MountPoint(target=f"{target}/below")])
+
+
+def test_a_target_has_a_bounded_number_of_names_with_those_of_its_links() -> None:
+    deep = "/d" * 100
+    assert place({deep: "bind"}) == {deep: deep}
+    for written, image in (("/d" * 129, {}), ("/x", {"/x": f"{deep}/y", f"{deep}/y": deep})):
+        with pytest.raises(DriverError, match="more than 128 names"):
+            place({written: "bind"}, image)

@@ -1,0 +1,135 @@
+"""Ways round the look at targets: copies, devices, shared memory of the host, unusual paths."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proto.errors import DriverError
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, Job, launched
+from tests.support.needs import need_program
+from tests.support.registry import Registry
+
+pytestmark = pytest.mark.containerd
+
+
+@pytest.fixture
+def strict(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
+    """A driver that runs no privileged task."""
+    made = Driver(runtimes_daemon, tmp_path, {"allow_privileged": False})
+    try:
+        yield made
+        made.wait_clean()
+    finally:
+        made.close()
+
+
+@pytest.fixture(params=["runc", "crun"])
+def visible(request: pytest.FixtureRequest) -> str:
+    """A runtime whose mounts the kernel lists."""
+    name = str(request.param)
+    need_program(name)
+    return name
+
+
+def image_with(registry: Registry, name: str, entries: dict[str, images.Entry]) -> str:
+    built = images.build([images.busybox_layer(entries)])
+    return images.push(registry.host, "ways-round", name, built)
+
+
+def mount(target: str) -> dict[str, Any]:
+    return {"type": "bind", "source": "local", "target": target, "options": ["rbind", "rw"]}
+
+
+async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
+    """Why a task does not start; nothing of it may be left."""
+    with pytest.raises(DriverError) as caught:
+        await driver.start(job, image, "echo ran", **options)
+    assert "the containerd driver failed inside" not in str(caught.value)
+    driver.wait_clean()
+    return str(caught.value)
+
+
+COPY = {"type": "tmpfs", "options": ["tmpcopyup", "size=1m"]}
+FULL = {"host_path": "/dev/full"}
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ({"mounts": [{**COPY, "target": "/a"}, mount("/a/x")]}, "container's own"),
+        ({"mounts": [{**COPY, "target": "/a"}, mount("/a/x/pts")]}, "container's own"),
+        ({"mounts": [{**COPY, "target": "/local"}]}, "tmpcopyup of '/local'"),
+        ({"mounts": [{**COPY, "target": "/alloc/data"}]}, "tmpcopyup of '/alloc/data'"),
+        ({"devices": [{**FULL, "container_path": "/a/x/null"}]}, "container's own"),
+        ({"devices": [{**FULL, "container_path": "/a/x"}]}, "container's own"),
+        ({"mounts": [mount("/" + "n" * 300)]}, "File name too long"),
+        ({"mounts": [mount("/long/x")]}, "File name too long"),
+        ({"mounts": [mount("/d" * 129)]}, "more than 128 names"),
+    ],
+)
+def test_no_copy_no_device_and_no_long_path_is_a_way_round_the_look(
+    strict: Driver, registry: Registry, visible: str, options: dict[str, Any], why: str
+) -> None:
+    links: dict[str, images.Entry] = {"a": None, "a/x": "/dev", "long": "/" + "n" * 300}
+    image = image_with(registry, "ways-round", links)
+
+    async def life() -> None:
+        async with launched(strict):
+            assert why in await refusal(strict, strict.task(), image, runtime=visible, **options)
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+@pytest.mark.parametrize("target", ["/dev/shm/containerd-driver-test/x", "/link/x"])
+def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
+    strict: Driver, registry: Registry, visible: str, target: str
+) -> None:
+    place = "/dev/shm/containerd-driver-test"
+    image = image_with(registry, "shared-memory", {"link": place})
+    ways: tuple[dict[str, Any], ...] = (
+        {"mounts": [mount(target)]},
+        {"mounts": [{"type": "tmpfs", "target": target, "options": ["size=64k"]}]},
+        {"devices": [{"host_path": "/dev/full", "container_path": target}]},
+    )
+
+    async def life() -> None:
+        async with launched(strict):
+            for way in ways:
+                job = strict.task()
+                said = await refusal(strict, job, image, runtime=visible, ipc_mode="host", **way)
+                assert "lies in the host's /dev/shm" in said
+                assert not Path(place).exists()
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
+def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
+    strict: Driver, registry: Registry, visible: str
+) -> None:
+    """The kernel's list of mounts has signs that other programs take for line ends."""
+    links: dict[str, images.Entry] = {"f": "/q\x0cw", "r": "/q\rw", "n": "/q\nw", "u": "/q\u2028w"}
+    image = image_with(registry, "signs", {**links, "places": "/tmp"})
+
+    async def life() -> None:
+        async with launched(strict):
+            job = strict.task()
+            await strict.start(
+                job,
+                image,
+                "test -c /tmp/full && echo ran",
+                runtime=visible,
+                mounts=[*(mount(f"/{name}") for name in links), {**COPY, "target": "/root"}],
+                devices=[{**FULL, "container_path": "/places/full"}],
+            )
+            await strict.session.wait(job.id)
+            await strict.end(job)
+            assert (job.out, job.err) == (b"ran\n", b"")
+
+    asyncio.run(asyncio.wait_for(life(), 60))
