@@ -204,8 +204,8 @@ def artifact_type(manifest: Manifest) -> str:
     config = manifest.config.media_type
     strange = config not in _CONFIG_TYPES | _SAY_NOTHING
     layers = [layer.media_type for layer in manifest.layers]
-    # An image's layers may be of a kind that is not known here, such as squashfs.
-    if not strange and (not layers or any(map(_LAYER_WORD.search, layers))):
+    # An image's layers may be of a kind that is not known here, such as squashfs, or of none.
+    if not strange and (_SAY_NOTHING.issuperset(layers) or any(map(_LAYER_WORD.search, layers))):
         return ""
     types = (manifest.artifact_type, config if strange and config != _EMPTY else "", *layers)
     return next((one for one in types if one), config)

@@ -97,6 +97,8 @@ class Registry:
             media_type = answer.header("Content-Type")
         finally:
             answer.close()
+        if body.lstrip()[:1] == b"<":
+            raise registry_errors.web_page(self.name, answer.url)
         if ":" in selector:
             verify(body, selector, self.name)
         return body, media_type

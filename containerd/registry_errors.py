@@ -145,6 +145,17 @@ def storage_refused(
     )
 
 
+def web_page(registry: str, url: str) -> DriverError:
+    """Returns the error for a page that something else than a registry answers with."""
+    return DriverError(
+        f"registry {registry} answered with a web page, and not with a manifest",
+        details=shown(url),
+        resolution="look at the address: a login page, a maintenance page or a proxy answers there",
+        recoverable=True,
+        code=Code.UNAVAILABLE,
+    )
+
+
 def late(registry: str) -> DriverError:
     """Returns the error for the end of the pull's time."""
     return DriverError(

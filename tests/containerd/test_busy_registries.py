@@ -303,6 +303,28 @@ def test_a_refused_redirect_shows_no_signature(store: Images) -> None:
     assert "hush" not in str(caught.value)
 
 
+@pytest.mark.parametrize("page", [b"<!DOCTYPE html><html>Log in", b"\r\n <html>Sorry"])
+def test_a_web_page_is_told_as_one_and_the_image_that_is_here_starts(
+    store: Images, page: bytes
+) -> None:
+    image = fresh_image()
+    pages = list[Answer]()
+
+    def rule(_: Request, honest: Answer) -> Answer:
+        return pages[0] if pages else honest
+
+    with ScriptedRegistry(image, rule) as registry:
+        name = f"{registry.host}/paged"
+        store.get(name)
+        pages.append(Answer(200, {"Content-Type": "text/html"}, page))
+        assert store.get(name).digest == image.digest
+        assert "answered with a web page, and not with a manifest" in store.events[-1]
+        for selector in ("other:1", f"other@{image.digest}"):
+            with pytest.raises(DriverError, match="answered with a web page") as caught:
+                store.get(f"{registry.host}/{selector}")
+            assert caught.value.recoverable
+
+
 def test_a_redirect_without_a_location_is_told_as_one(store: Images) -> None:
     with (
         RecordingServer(lambda _: Answer(307)) as server,

@@ -432,6 +432,16 @@ def test_an_encrypted_layer_is_refused_by_its_name(
     assert not any(layer["digest"] in request.path for request in server.requests)
 
 
+@pytest.mark.parametrize("kind", ["application/octet-stream", ""])
+def test_a_layer_of_a_type_that_says_nothing_makes_no_artifact(
+    store: Images, served: Served, server: RecordingServer, kind: str
+) -> None:
+    served.document(served.manifest("x", [served.blob(os.urandom(50), kind)]), tag="1")
+    error = refusal(store, server)
+    assert "has a layer that cannot be unpacked" in error.brief
+    assert error.details == repr(kind)
+
+
 ARTIFACTS: dict[str, tuple[str, str, str, str]] = {
     "a chart": (
         "application/vnd.cncf.helm.config.v1+json",
