@@ -14,7 +14,7 @@ from actors import host_paths
 from actors.host_parts import HostParts
 from containerd import mounts, rootfs_links, spec, targets
 from containerd.mounts import MountPoint, Reach
-from containerd.targets import Entry
+from containerd.targets import Entry, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,13 +116,29 @@ def _tops(own: tuple[str, ...]) -> list[str]:
     return [path for path in own if not path.startswith(tuple(f"{above}/" for above in own))]
 
 
-def make(parts: HostParts) -> None:
+def make(made: Plan, parts: HostParts) -> None:
     """Makes the targets that lie in a bind and are not there. Blocks.
 
     Raises:
-        DriverError: code INVALID; a link came into the way, or the kernel refuses.
+        DriverError: code INVALID; a link came into the way, or the kernel refuses, or the bind is
+            read-only.
     """
     for above, point, path in targets.nested(parts.mounts):
-        if above.source in parts.sources and not above.readonly:
+        if above.source not in parts.sources:
+            continue
+        if above.readonly:
+            if made.runtime.shows_mounts:
+                _check_there(above, point, host_paths.entry(parts.sources[above.source], path))
+        else:
             shown = parts.sources.get(point.source) if point.type == "bind" else None
             host_paths.make_target(parts.sources[above.source], path, shown)
+
+
+def _check_there(above: MountPoint, point: MountPoint, found: Entry) -> None:
+    """Refuses what runc cannot make, and what crun makes before the bind becomes read-only."""
+    if found.kind is Kind.ABSENT:
+        raise mounts.invalid(
+            f"mounts: target {point.target[:128]!r} is not there in what is mounted read-only at"
+            f" {above.target[:128]!r}",
+            "make it in the source of that mount before the task starts, or mount that writable",
+        )

@@ -363,7 +363,7 @@ class _Start:
         parts = mount_places.place(
             self._plan, self._options, self._parts, mounts, self._image.chain_id
         )
-        mount_places.make(parts)
+        mount_places.make(self._plan, parts)
         return spec.build_and_encode(
             plan.spec_inputs(
                 self._services, self._task, self._options, self._plan, self._image, user, parts

@@ -110,6 +110,37 @@ def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
     asyncio.run(asyncio.wait_for(life(), 60))
 
 
+@pytest.mark.parametrize("at", ["/ro", "/etc"])
+def test_nothing_is_made_in_a_mount_that_is_read_only(
+    strict: Driver, busybox_image: str, visible: str, at: str
+) -> None:
+    """Crun makes such a bind read-only after it has made the targets in it."""
+
+    async def life() -> None:
+        async with launched(strict):
+            job = strict.task()
+            shown = Path(job.config.alloc_dir) / "t/local/dir"
+            shown.mkdir()
+            wanted = [
+                {**mount(at), "source": "local/dir", "options": ["rbind", "ro"]},
+                *([mount("/ro/deep/er")] if at == "/ro" else ()),
+            ]
+            said = await refusal(strict, job, busybox_image, runtime=visible, mounts=wanted)
+            assert f"is not there in what is mounted read-only at '{at}'" in said
+            assert list(shown.iterdir()) == []
+            job = strict.task()
+            for name in ("hosts", "hostname", "resolv.conf", "deep/er"):
+                path = Path(job.config.alloc_dir) / "t/local/dir" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.mkdir() if name == "deep/er" else path.touch()
+            await strict.start(job, busybox_image, "echo ran", runtime=visible, mounts=wanted)
+            await strict.session.wait(job.id)
+            await strict.end(job)
+            assert (job.out, job.err) == (b"ran\n", b"")
+
+    asyncio.run(asyncio.wait_for(life(), 60))
+
+
 def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
     strict: Driver, registry: Registry, visible: str
 ) -> None:
