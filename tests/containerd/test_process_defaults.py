@@ -53,6 +53,9 @@ def image_of(registry: Registry, tag: str, **config: Any) -> str:
     return images.push(registry.host, "process-defaults", tag, built)
 
 
+RACE = ("exec", "runc")
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_score_and_open_files_are_not_containerds(
     driver: Driver, busybox_image: str, runtime: str
@@ -74,12 +77,17 @@ def test_score_and_open_files_are_not_containerds(
                 await driver.end(job)
                 for where, text in (("task", job.out.decode()), ("exec", answer.stdout.decode())):
                     score, soft, hard = text.split()[:3]
+                    # runc before 1.2 sets an exec's limit beside a program that raises its own soft
+                    # limit (runc issue 4195), so now and then the soft limit is the hard one.
+                    raised = {int(hard) - 1, int(hard)} if (where, runtime) == RACE else set[int]()
                     if options:
                         # What a process reads inside of gVisor is not the sandbox's score.
-                        assert (soft, hard) == ("77", "99")
+                        assert int(soft) in {77} | raised
+                        assert hard == "99"
                         assert score == "250" or runtime == "runsc"
                     else:
-                        assert (score, soft) == ("0", "1024"), where
+                        assert score == "0", where
+                        assert int(soft) in {1024} | raised, where
                         assert 1024 < int(hard) <= 524288
 
     asyncio.run(asyncio.wait_for(life(), 120))

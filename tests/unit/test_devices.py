@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -51,7 +52,6 @@ def test_a_directory_means_every_device_below_it() -> None:
         ("/etc/hostname", "", "", "'/etc/hostname': not a device node"),
         ("/etc", "", "", "outside /dev: not a device node"),
         ("/", "/dev/x", "", "outside /dev"),
-        ("/dev/shm", "/dev/x", "", "not a device node"),
         ("/dev/no-such", "", "", "'/dev/no-such' cannot be used: No such file"),
         ("dev/null", "/dev/x", "", "not an absolute path of the host"),
         ("/dev/null", "/dev/../proc/x", "", "no place for a device"),
@@ -69,6 +69,13 @@ def test_what_is_no_device_is_said_with_its_path(
 ) -> None:
     with pytest.raises(DriverError, match=text):
         devices.host_nodes(host, inside, permissions)
+
+
+def test_a_directory_without_devices_is_told_as_that() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as empty:
+        Path(empty, "file").touch()
+        with pytest.raises(DriverError, match="has no device below it: not a device node"):
+            devices.host_nodes(empty, "/dev/x")
 
 
 def test_the_cgroup_allows_the_tasks_devices_and_nothing_else() -> None:
