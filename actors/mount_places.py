@@ -28,7 +28,11 @@ _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the container's
 
 
 def place(
-    made: Plan, options: TaskOptions, parts: HostParts, image: tuple[Mount, ...], chain_id: str
+    made: Plan,
+    options: TaskOptions,
+    parts: HostParts,
+    image: tuple[Mount, ...] | None,
+    chain_id: str,
 ) -> HostParts:
     """The parts with all mounts and devices at their real places, no link on the way. Blocks.
 
@@ -36,10 +40,11 @@ def place(
         made: names the init program.
         options: of the task.
         parts: with targets as Nomad and the job name them.
-        image: mounts of a snapshot with the image's files.
+        image: mounts of a snapshot with the image's files; None where there is none yet.
         chain_id: of the image.
 
     Raises:
+        rootfs_links.NotRemembered: the image has to be looked at, and there is no snapshot.
         DriverError: code INVALID; a link of the image, or of a directory that a task writes, leads
             a mount to what the container itself is made of.
     """

@@ -44,7 +44,7 @@ from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage, Publish
 from actors.nomad_types import StartedTask, TaskConfig, TaskEvent
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_users, silence, spec
+from containerd import rootfs_links, rootfs_users, silence, spec
 from containerd.records import ContainerRecord
 from proto.errors import Code, DriverError
 from workers import wire
@@ -61,6 +61,7 @@ _LEASE_S = 3600.0
 # All steps together; after them each has a moment more.
 _UNDO_S, _UNDO_SILENT_S = 60.0, 5.0
 _TELL_AFTER_S = 10.0
+_FEW_MOUNTS = 64
 _AGAIN_AFTER_S = (0.0, 0.2, 1.0)
 # By container: names of leases and held sources are the next start's too.
 _letting_go: dict[str, asyncio.Task[None]] = {}
@@ -329,16 +330,9 @@ class _Start:
             )
 
     async def _container(self) -> tuple[tuple[Mount, ...], spec.Document]:
-        mounts = await self._snapshot()
-        user = await rootfs_users.resolve(
-            self._task.user or self._image.config.user,
-            mounts,
-            cache_key=self._image.chain_id,
-            more_groups=self._options.group_add,
-        )
-        for note in plan.notes_on_user(self._options, user):
-            tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
-        document, spec_json = await file_servers.looked_at(lambda: self._document(user, mounts))
+        """Makes snapshot and container; of an image that is known the spec is built meanwhile."""
+        snapshot = asyncio.ensure_future(self._snapshot())
+        mounts, (document, spec_json) = await _all(snapshot, self._described(snapshot))
         making = self._containerd.create_container(
             ContainerRecord(
                 id=self._id,
@@ -356,8 +350,27 @@ class _Start:
         await self._make(making, "container", undo, self._id)
         return mounts, document
 
+    async def _described(
+        self, snapshot: asyncio.Future[tuple[Mount, ...]]
+    ) -> tuple[spec.Document, bytes]:
+        """The spec and its JSON; waits for the snapshot only where the image must be looked at."""
+        wanted = self._task.user or self._image.config.user
+        groups, key = self._options.group_add, self._image.chain_id
+        user = rootfs_users.remembered(wanted, cache_key=key, more_groups=groups)
+        if user is None:
+            user = await rootfs_users.resolve(
+                wanted, await snapshot, cache_key=key, more_groups=groups
+            )
+        for note in plan.notes_on_user(self._options, user):
+            tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
+        try:
+            return await file_servers.looked_at(lambda: self._document(user, None))
+        except rootfs_links.NotRemembered:
+            mounts = await snapshot
+            return await file_servers.looked_at(lambda: self._document(user, mounts))
+
     def _document(
-        self, user: rootfs_users.ResolvedUser, mounts: tuple[Mount, ...]
+        self, user: rootfs_users.ResolvedUser, mounts: tuple[Mount, ...] | None
     ) -> tuple[spec.Document, bytes]:
         """The spec of the container; in a thread, for it looks at the image, and a job sizes it."""
         parts = mount_places.place(
@@ -415,7 +428,10 @@ class _Start:
             if self._plan.runtime.shows_mounts:
                 mount_check.check(pid, document)
 
-        await asyncio.to_thread(check)
+        if len(document["mounts"]) <= _FEW_MOUNTS:
+            check()  # in less time than a thread takes to begin
+        else:
+            await asyncio.to_thread(check)
 
     async def _watch(self, link: WorkerLink, pid: int) -> None:
         shim = await self._containerd.shim(self._id, pid)

@@ -25,19 +25,20 @@ _REMEMBERED_CHARACTERS = 16 * 1024
 _known: OrderedDict[str, dict[str, Entry]] = OrderedDict()
 
 
-class _Unknown(Exception):  # noqa: N818 - it ends a try and is no error
-    pass
+class NotRemembered(Exception):  # noqa: N818 - it asks for a snapshot and is no error
+    """A path of the image was not looked at yet, or is not remembered."""
 
 
-def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look], T]) -> T:
+def with_links(mounts: tuple[Mount, ...] | None, cache_key: str, work: Callable[[Look], T]) -> T:
     """Runs `work`, perhaps twice, with a look at paths of the image. Blocks.
 
     Args:
-        mounts: of a snapshot that has the image's files.
+        mounts: of a snapshot that has the image's files; None where there is none yet.
         cache_key: the image's chain id.
         work: asks for each path after those above it, and follows links itself.
 
     Raises:
+        NotRemembered: there is no snapshot, and memory does not suffice.
         DriverError: the snapshot cannot be mounted, or a path of it cannot be.
         BaseException: what `work` raised.
     """
@@ -45,13 +46,14 @@ def with_links(mounts: tuple[Mount, ...], cache_key: str, work: Callable[[Look],
 
     def remembered(path: str) -> Entry:
         if path not in known:
-            raise _Unknown
+            raise NotRemembered
         return known[path]
 
     try:
         return work(remembered)
-    except _Unknown:
-        pass
+    except NotRemembered:
+        if mounts is None:
+            raise
 
     def read(root: int) -> T:
         size = _size(known)

@@ -91,6 +91,13 @@ def _size(key: tuple[str, str, tuple[str, ...]], user: ResolvedUser) -> int:
 _memory = _Memory()
 
 
+def remembered(
+    user: str, *, cache_key: str, more_groups: tuple[str, ...] = ()
+) -> ResolvedUser | None:
+    """Returns what `resolve` has found before for the same image; None where it has to look."""
+    return _memory.get((cache_key, user, more_groups))
+
+
 async def resolve(
     user: str, mounts: tuple[Mount, ...], *, cache_key: str, more_groups: tuple[str, ...] = ()
 ) -> ResolvedUser:
