@@ -57,6 +57,8 @@ def makes_erofs_of_layers(version: str) -> bool:
 
 def works(containerd: ContainerdDaemon, snapshotter: str) -> bool:
     """Whether this containerd has it, and what it needs."""
+    if snapshotter == "erofs" and shutil.which("mkfs.erofs") is None:
+        return False
     listed = containerd.ctr("plugins", "ls", f"id=={snapshotter}").splitlines()
     return any(line.split()[1] == snapshotter and line.split()[-1] == "ok" for line in listed)
 
