@@ -46,7 +46,7 @@ class DockerConfig:
         self._fields: dict[str, Any] = fields
 
     def credentials(self, host: str, repository: str = "") -> Credentials | None:
-        """What `auths` has for a repository of a registry; an entry without a secret is none.
+        """Returns the entry of `auths` for a repository; an entry without a secret is none.
 
         The longest namespace that the repository is in counts, then the registry's own entry. What
         is for another namespace is never taken.

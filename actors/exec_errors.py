@@ -37,7 +37,7 @@ _NOT_IN_PATH = _CAUSES[4][1]
 
 
 def directory_is_gone(error: DriverError) -> bool:
-    """Whether a command cannot be run because its working directory is not there any more."""
+    """Returns whether the cause is that the command's working directory is gone."""
     return bool(_DIRECTORY.search(error.details) and _GONE.search(error.details))
 
 

@@ -256,7 +256,7 @@ async def _peek(
 
 
 def _in_root(lost: str, *, terminal: bool) -> ExecOutput:
-    """What a command's user reads first whose directory is gone: there is no other way in."""
+    """Returns the line that tells a command's user that its working directory is gone."""
     end = "\r\n" if terminal else "\n"
     text = f"containerd-driver: {lost} is gone, so the command runs in /{end}".encode()
     return ExecOutput(stdout=text) if terminal else ExecOutput(stderr=text)

@@ -147,7 +147,7 @@ async def in_time(work: Callable[[], T], at: Callable[[], str]) -> T:
 
 
 async def until(running: asyncio.Future[T], at: Callable[[], str]) -> T:
-    """What a thread comes to; see `in_time`. It is let be where whoever waits is cancelled."""
+    """Returns the result of a thread, see `in_time`; a cancelled caller leaves the thread alone."""
     try:
         await asyncio.wait([running], timeout=LATE_S)
     finally:

@@ -123,7 +123,7 @@ def check(source: Source) -> None:
 
 
 def entry(source: Source, path: str) -> Entry:
-    """What a path below a source is, no link followed but the operator's on the way to the source.
+    """Returns the kind of a path below a source; only links on the way to the source are followed.
 
     Raises:
         DriverError: code INVALID; the source is not what it was.

@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 def check(pid: int, spec: Document) -> None:
-    """That the process has the mounts of its spec, each in its own place. Blocks for a moment.
+    """Checks that a process has each mount of its spec in its own place. Blocks for a moment.
 
     Raises:
         DriverError: code INVALID; a link has led a mount elsewhere. Code UNAVAILABLE; the process

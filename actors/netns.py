@@ -85,7 +85,7 @@ def _inside(descriptor: int) -> Network:
 
 
 def _is_hardware(family: int, text: str) -> bool:
-    """Whether an address is an Ethernet card's; loopback has zeros, a tunnel a shorter one."""
+    """Returns whether an address is of Ethernet; loopback has zeros, a tunnel a shorter one."""
     return family == socket.AF_PACKET and len(text) == _ETHERNET and text.strip("0:") != ""
 
 

@@ -201,7 +201,7 @@ def _node(
 
 
 def _check_place(node: DeviceNode, what: str) -> None:
-    """What the runtime makes in /dev is its own: it opens /dev/null for a task without a log."""
+    """Refuses a place in /dev that the runtime makes: it opens /dev/null for a task without log."""
     own = _RUNTIMES_OWN.get(node.path.removeprefix("/dev/"))
     if own != (node.major, node.minor) and is_reserved(node.path, Reach.JOB):
         raise invalid(

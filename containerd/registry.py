@@ -303,7 +303,7 @@ def verify(body: bytes, digest: str, registry: str) -> None:
 
 
 def _begins_at(answer: Answer, start: int, size: int) -> bool:
-    """Whether a partial answer is what was asked for: from there on, of a blob of this size."""
+    """Returns whether a partial answer begins at the wanted byte of a blob of this size."""
     found = _RANGE.fullmatch(answer.header("Content-Range").strip())
     return found is not None and int(found[1]) == start and found[2] in {"*", str(size)}
 

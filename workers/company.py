@@ -28,7 +28,7 @@ def is_gone(directory: int) -> bool:
 
 
 def _any(directory: int, place: str, name: str) -> bool:
-    """Whether a file in the place is locked, or the one of that name in a directory of it."""
+    """Returns whether a file in the place, or that name in a directory of it, is locked."""
     try:
         at = os.open(place, _DIRECTORY, dir_fd=directory)
     except FileNotFoundError:
