@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import environment, open_files, tether
+from plugin import environment, open_files, stack_dump, tether
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ async def _serve(
     # Not signal.signal: the kernel may choose one of gRPC's threads, or the moment before the loop
     # sleeps, and only the loop's own wake-up gets through then.
     loop.add_signal_handler(signal.SIGTERM, leave)
+    stack_dump.install(loop)
     tether.leave_with_host(leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     services = LazyServices(

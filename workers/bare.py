@@ -6,7 +6,7 @@ would go through that at each accept.
 
 from __future__ import annotations
 
-from _signal import SIG_DFL, SIG_IGN, SIGCHLD, SIGKILL, SIGTERM, pidfd_send_signal, signal  # type: ignore[import-not-found]
+from _signal import SIG_DFL, SIG_IGN, SIGCHLD, SIGKILL, SIGTERM, SIGUSR1, pidfd_send_signal, signal  # type: ignore[import-not-found]
 from _socket import (
     AF_UNIX,
     SO_PEERCRED,
@@ -22,6 +22,7 @@ __all__ = [
     "SIGCHLD",
     "SIGKILL",
     "SIGTERM",
+    "SIGUSR1",
     "SIG_DFL",
     "SIG_IGN",
     "SOCK_CLOEXEC",

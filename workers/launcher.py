@@ -15,6 +15,7 @@ child looks for that whenever nobody has connected for as long.
 
 from __future__ import annotations
 
+import faulthandler
 import fcntl
 import gc
 import os
@@ -60,6 +61,7 @@ _USAGE = (
 )
 _IDLE_MS, _MOST_IDLE_MS = "150000", 86_400_000
 _IDLE_LOOKS = 2
+_STDERR = 2
 _DESCRIPTORS = (3, 1 << 20)
 _TIDY_BYTES = 100_000
 """The C library tidies its heap when 64 KiB are freed at once, and maps apart from 128 KiB."""
@@ -224,6 +226,8 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     procfs.set_name(procfs.LAUNCHER)
     bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
     bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
+    # For debugging: the stack goes to launcher.log. Workers inherit this handler and the log.
+    faulthandler.register(bare.SIGUSR1, _STDERR)
     used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
     kept = [layout.fill_gaps(), layout.gather_code(used)]
     # Whoever started this has heard by now why it does not serve. Not later: what is made after the

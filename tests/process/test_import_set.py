@@ -20,6 +20,7 @@ FORBIDDEN = {
 OURS = {"proto", "workers"}
 NEEDED = {
     "errno",
+    "faulthandler",
     "fcntl",
     "gc",
     "msgpack",

@@ -120,6 +120,10 @@ class PluginProcess:
         """What the plugin logged so far; every line must be one that an agent survives."""
         return [checked_hclog_line(line) for line in list(self._log)]
 
+    def stderr_lines(self) -> list[str]:
+        """Returns all lines of stderr so far, also those that are no log records."""
+        return [line.decode() for line in list(self._log)]
+
     def rest_of_stdout(self) -> bytes:
         """What came after the handshake, read to the end: the process must have ended."""
         assert self.child.stdout is not None
