@@ -34,7 +34,6 @@ REWRITTEN: tuple[str, ...] = ("proto/containerd",)
 DOCUMENTS = {
     "README.md": 7.4,
     "ARCHITECTURE.md": 8.4,
-    "docs/security.md": 6.2,
 }
 
 

@@ -127,6 +127,10 @@ class LauncherProcess:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the launcher and all its workers, and removes the directory."""
         for pid in (self.process.pid, *self.worker_pids()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

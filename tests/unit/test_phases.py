@@ -9,6 +9,7 @@ import pytest
 from actors import phases
 from actors.phases import ALIVE, Event, Phase
 from proto.errors import Code, DriverError
+from tests import states
 
 # What each phase does not take; everything else leads on.
 REFUSED = {
@@ -55,3 +56,28 @@ def test_every_phase_leads_to_the_end() -> None:
 
 def test_signals_reach_only_what_runs() -> None:
     assert {Phase.RUNNING, Phase.STOPPING} == ALIVE
+
+
+def test_the_drawing_in_architecture_shows_the_table() -> None:
+    assert states.diagram() in states.DOCUMENT.read_text(), "run ./dev states"
+
+
+def test_the_drawing_has_every_arrow_that_the_table_has() -> None:
+    drawing = states.diagram()
+    for phase, event in itertools.product(Phase, Event):
+        if event not in REFUSED[phase]:
+            following = phases.advance(phase, event).name.lower()
+            arrow = next(
+                line
+                for line in drawing.splitlines()
+                if f" {phase.name.lower()} --> {following}:" in line
+            )
+            assert event.name.lower() in arrow.partition(": ")[2].split(", ")
+    assert drawing.count(" --> ") == len(states.arrows()) + 3
+
+
+def test_a_document_without_the_markers_is_refused() -> None:
+    with pytest.raises(ValueError, match="markers"):
+        states.drawn("# Nothing\n")
+    old = f"before\n{states.BEGIN}old\n{states.END}after\n"
+    assert states.drawn(old) == f"before\n{states.diagram()}after\n"
