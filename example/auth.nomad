@@ -3,7 +3,7 @@
 #   nomad job run -var image=registry.example.com/team/app:1 \
 #     -var username=me -var password=secret example/auth.nomad
 #
-# Without them the pull is refused; the job is tried again every nine seconds.
+# Without user and password the registry refuses the pull. Nomad tries the job again every nine seconds.
 
 variable "image" {
   default = "registry.example.com/team/app:1"

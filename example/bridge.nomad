@@ -2,11 +2,11 @@
 #
 #   containerd-driver run example/bridge.nomad
 #
-# says where, such as `port http: 127.0.0.1:25123 -> 8080`; then ask it, and stop it with Ctrl-C:
+# prints the address, such as `port http: 127.0.0.1:25123 -> 8080`. Read the page, then stop with Ctrl-C:
 #
 #   curl http://127.0.0.1:25123/
 #
-# The group's tasks share the network: the visitor reaches the server on loopback.
+# The tasks of the group share the network: the visitor reaches the server on loopback.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,4 +1,4 @@
-# Capabilities added and taken away, on a root file system that nobody can write.
+# Added and removed capabilities, on a read-only root file system.
 #
 #   nomad job run example/capabilities.nomad
 #   nomad alloc exec ALLOC capsh --print        (capsh is in libcap2-bin)

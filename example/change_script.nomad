@@ -1,4 +1,4 @@
-# A script that the agent runs in the task whenever a template has changed.
+# The agent runs a script in the task whenever a template has changed.
 #
 #   nomad job run example/change_script.nomad
 #   nomad var put nomad/jobs/change_script greeting=hello       (Nomad 1.4 and newer)

@@ -1,4 +1,4 @@
-# Name servers of the group's own, and kernel parameters of the task's own network.
+# Name servers for one group, and kernel parameters of the task's own network.
 
 variable "image" {
   default = "docker.io/library/ubuntu:24.04"

@@ -1,4 +1,4 @@
-# entrypoint replaces what the image would run, its CMD included; args follow it.
+# entrypoint replaces the image's ENTRYPOINT and CMD; args follow the entrypoint.
 
 variable "image" {
   default = "docker.io/library/ubuntu:24.04"

@@ -1,4 +1,4 @@
-# Names of the job's own in /etc/hosts, in the host's network.
+# Additional names in /etc/hosts, in the host's network.
 
 variable "image" {
   default = "docker.io/library/ubuntu:24.04"

@@ -1,7 +1,7 @@
-# A task on a kernel of its own: gVisor's, which most system calls do not leave.
+# A task on gVisor: a kernel in user space, which answers most system calls itself.
 #
-# The node needs gVisor's runsc, and best its shim containerd-shim-runsc-v1 too; doctor says what is
-# there. The first line of the log is the version of the task's kernel.
+# The node needs gVisor's runsc, and preferably its shim containerd-shim-runsc-v1. `containerd-driver
+# doctor` lists the installed runtimes. The first line of the log is the version of the task's kernel.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

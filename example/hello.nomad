@@ -1,8 +1,8 @@
-# A first job: says hello five times and ends.
+# A first job: prints five lines and ends.
 #
-#   ./dev demo                                  runs it with everything it needs, an image too
-#   containerd-driver run example/hello.nomad   runs it on this machine
-#   nomad job run example/hello.nomad           runs it on a Nomad client with this driver
+#   ./dev demo                                  with a containerd and an image of the demo's own
+#   containerd-driver run example/hello.nomad   on this machine's containerd
+#   nomad job run example/hello.nomad           on a Nomad client with this driver
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,4 +1,4 @@
-# An image that is there is started without its registry. pull is always, missing or never.
+# A present image starts without the registry. pull is always, missing or never.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,4 +1,4 @@
-# Takes more memory than it may have, and is killed for it: the task's events say so.
+# A task that exceeds its memory limit: the kernel kills the task, and an event names the reason.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,5 +1,5 @@
-# Two tasks of one group: they share /alloc, and each has a /local of its own.
-# The reader ends when the writer has written its last line.
+# Two tasks of one group: both share /alloc, each has its own /local.
+# The reader ends after the writer's last line.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

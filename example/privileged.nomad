@@ -1,9 +1,10 @@
-# All capabilities and devices of the host, two loop devices by name, and a directory of the host.
+# A privileged task: all capabilities and devices of the host, two loop devices by name, and a bind of a
+# host directory.
 #
 #   mkdir /tmp/s1 && echo hello >/tmp/s1/bind.txt
 #   nomad job run example/privileged.nomad
 #
-# An operator forbids such jobs with allow_privileged = false in the driver's config.
+# allow_privileged = false in the driver's config forbids such jobs.
 
 variable "image" {
   default = "docker.io/library/ubuntu:24.04"

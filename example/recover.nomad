@@ -1,9 +1,9 @@
-# Counts, and goes on while the agent, the plugin or containerd is away: kill them and look.
+# Counts, also while the agent, the plugin or containerd is down. Kill one of these and read the log.
 #
 #   nomad job run example/recover.nomad
 #   nomad alloc logs -f ALLOC
 #
-# It ends with status 12 once somebody made /alloc/data/end, and with 7 when it is stopped.
+# The task ends with status 12 as soon as the file /alloc/data/end exists, and with 7 after a stop.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,9 +1,9 @@
-# A server with a name, a working directory, a system call filter and room in memory.
+# A server with a host name, a working directory, a system call filter and a memory limit of its own.
 #
 #   nomad job run example/redis.nomad
 #
-# memory is what it is sure to get, memory_max what it may take while others do not need it. An agent
-# allows memory_max once MemoryOversubscriptionEnabled is set in its scheduler's configuration.
+# The scheduler reserves `memory`; the task may use up to `memory_max` while the node has memory to spare.
+# Nomad allows memory_max if the scheduler's configuration has MemoryOversubscriptionEnabled.
 
 variable "image" {
   default = "docker.io/library/redis:7-alpine"

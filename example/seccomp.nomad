@@ -1,8 +1,8 @@
-# System calls filtered by a profile of the operator's, in Docker's JSON.
+# A system call filter by a profile of the operator, in Docker's JSON.
 #
-# The driver's seccomp_profile_dir says where profiles lie: /opt/seccomp, if nothing else is said.
-# Conditions in a profile, such as includes and excludes by capability, are looked at with the
-# capabilities that the task has.
+# Profiles lie in the directory of the driver's option seccomp_profile_dir, by default /opt/seccomp.
+# Conditions in a profile, such as includes and excludes by capability, apply to the capabilities of the
+# task.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

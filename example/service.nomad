@@ -1,8 +1,8 @@
-# A task that runs until it is stopped, and takes its time to say goodbye.
+# A task that runs until a stop, and prints a last line after the stop signal.
 #
 #   containerd-driver run --stats example/service.nomad
 #
-# Ctrl-C sends kill_signal; the task has kill_timeout to end. A second Ctrl-C kills it at once.
+# Ctrl-C sends kill_signal; the task has kill_timeout to end. A second Ctrl-C kills the task at once.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

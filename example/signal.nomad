@@ -1,4 +1,4 @@
-# Prints every signal that reaches it, and ends at SIGTERM.
+# A task that prints every signal, and ends at SIGTERM.
 #
 #   nomad job run example/signal.nomad
 #   nomad alloc signal -s SIGUSR1 ALLOC

@@ -1,4 +1,4 @@
-# Holds memory and burns a processor, for a look at what Nomad shows of a task.
+# A task that holds memory and uses a whole processor, to show the statistics of Nomad.
 #
 #   nomad job run -var megabytes=48 example/stress.nomad
 #   nomad alloc status -stats ALLOC
@@ -32,7 +32,7 @@ job "stress" {
         image   = var.image
         command = "/bin/sh"
 
-        # dd keeps what it has read for as long as sleep does not take it.
+        # dd keeps its buffer in memory until sleep reads it, which never happens.
         args = ["-c", "dd if=/dev/zero bs=${var.megabytes}M count=1 | sleep 600 & while :; do :; done"]
       }
 

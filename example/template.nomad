@@ -1,6 +1,7 @@
-# A configuration that Nomad writes, bound to where the program looks for it.
+# A configuration file that Nomad writes, bound to the path that the program reads.
 #
-# A bind shows the file as it was at the start: where it may change, bind its directory.
+# The bind shows the file as of the task's start, because Nomad replaces the file at a change. If the file
+# may change, bind its directory.
 
 variable "image" {
   default = "docker.io/library/eclipse-mosquitto:2"

@@ -1,5 +1,5 @@
-# A task of another user than root. A name is one of the image's; so are the groups that the image
-# has the user in. group_add adds more, by name or number.
+# A task of a user other than root. User names and the user's groups come from the image. group_add adds
+# groups, by name or number.
 
 variable "image" {
   default = "docker.io/library/busybox:1.36"

@@ -1,4 +1,4 @@
-# A host volume in two places, in one of them to read only. It is in the agent's configuration:
+# A host volume at two paths, read-only at the second. The agent's configuration declares the volume:
 #
 #   client {
 #     host_volume "s1" {

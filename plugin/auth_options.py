@@ -14,7 +14,7 @@ _SERVER = Option(
     name="server_address",
     hcl_type="string",
     read=types.text(),
-    doc="Registry that the credentials are for, such as `registry.example.com`.",
+    doc="Registry for these credentials, such as `registry.example.com`.",
 )
 TASK_AUTH = (
     Option(
@@ -58,7 +58,7 @@ DRIVER_AUTH = (
         name="helper",
         hcl_type="string",
         read=types.file_name,
-        doc="Asked for credentials: the `ecr-login` of a program `docker-credential-ecr-login`.",
+        doc="Credential helper: `ecr-login` runs the program `docker-credential-ecr-login`.",
     ),
 )
 

@@ -29,7 +29,7 @@ _DANGLING = (
         hcl_type="bool",
         default="true",
         read=types.boolean,
-        doc="`false` leaves everything as it is; `containerd-driver gc` still looks.",
+        doc="`false` removes nothing; `containerd-driver gc` still works.",
     ),
     Option(
         name="period",
@@ -37,8 +37,8 @@ _DANGLING = (
         hcl_type="string",
         default='"5m"',
         read=types.duration_s(at_least=0.1),
-        doc="How often the plugin looks; first after this or `creation_grace`, whichever is"
-        " longer.",
+        doc="Time between two sweeps; the first sweep comes after the longer of `period` and"
+        " `creation_grace`.",
     ),
     Option(
         name="creation_grace",
@@ -46,7 +46,7 @@ _DANGLING = (
         hcl_type="string",
         default='"5m"',
         read=types.duration_s(at_least=0.1),
-        doc="How long something has to be nobody's before it goes; twice as long while it runs.",
+        doc="Age of an orphan at its removal; twice as much for a running orphan.",
     ),
     Option(
         name="dry_run",
@@ -54,7 +54,7 @@ _DANGLING = (
         hcl_type="bool",
         default="false",
         read=types.boolean,
-        doc="`true` only says in the log what would be removed.",
+        doc="`true` only logs the orphans.",
     ),
 )
 
@@ -66,7 +66,7 @@ _GC = (
         hcl_type="bool",
         default="true",
         read=types.boolean,
-        doc="`false` keeps images for ever. Only images that this driver pulled are removed.",
+        doc="`false` keeps images for ever. Only images pulled by this driver are removed.",
     ),
     Option(
         name="image_delay",
@@ -74,14 +74,14 @@ _GC = (
         hcl_type="string",
         default='"1h"',
         read=types.duration_s(),
-        doc="How long an image stays after its last task.",
+        doc="Time that an image stays after the end of its last task.",
     ),
     Option(
         name="dangling_containers",
         hcl_type="block",
         nested=_DANGLING,
         read=_fields(_DANGLING),
-        doc="Removal of what no live task owns: containers and all that belongs to them.",
+        doc="Removal of orphans: containers without a live task, with all their parts.",
     ),
 )
 
@@ -92,8 +92,8 @@ _LOG_BUFFER = (
         hcl_type="string",
         default='"16M"',
         read=option_forms.log_buffer_bytes,
-        doc="What waits for a reader, of stdout and stderr each, in memory of the kernel: 64K to"
-        " 1G, rounded up to a power of two.",
+        doc="Most bytes that wait for a reader, for stdout and stderr each, in memory of the"
+        " kernel: 64K to 1G, rounded up to a power of two.",
     ),
     Option(
         name="when_full",
@@ -101,7 +101,7 @@ _LOG_BUFFER = (
         hcl_type="string",
         default='"drop_oldest"',
         read=option_forms.log_drops,
-        doc="`drop_oldest`, or `block`: the task waits where it writes until somebody reads.",
+        doc="`drop_oldest`, or `block`: the task waits at its next write until a reader comes.",
     ),
 )
 
@@ -119,7 +119,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='"io.containerd.runc.v2"',
         read=types.required_text,
-        doc="Runtime of tasks that name none: `io.containerd.runc.v2`, `io.containerd.runsc.v1`"
+        doc="Runtime of tasks without `runtime`: `io.containerd.runc.v2`, `io.containerd.runsc.v1`"
         " …, or `runc`, `crun`, `runsc`, `kata`.",
     ),
     Option(
@@ -127,7 +127,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="list(string)",
         default="[]",
         read=types.texts,
-        doc="Runtimes that a task's `runtime` may name; empty: all that this page names.",
+        doc="Runtimes that a task's `runtime` may name; empty: every runtime named on this page.",
     ),
     Option(
         name="stats_interval",
@@ -135,7 +135,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='"1s"',
         read=types.duration_s(at_least=0.1),
-        doc="How often a task is sampled while somebody watches its stats.",
+        doc="Time between two samples of a task's statistics, while a client reads them.",
     ),
     Option(
         name="allow_privileged",
@@ -149,15 +149,15 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='"/opt/seccomp"',
         read=types.required_path,
-        doc="Where the files lie that a task's `seccomp_profile` may name.",
+        doc="Directory of the files that a task's `seccomp_profile` may name.",
     ),
     Option(
         name="auth",
         hcl_type="block",
         nested=DRIVER_AUTH,
         read=driver_auth,
-        doc="Credentials for jobs that bring none. User and password are sent only to"
-        " `server_address`; without one, to `docker.io`.",
+        doc="Credentials for jobs without `auth`. User and password are sent only to"
+        " `server_address`, by default to `docker.io`.",
     ),
     Option(
         name="registry_config_path",
@@ -172,7 +172,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='""',
         read=types.containerd_name,
-        doc="Snapshotter of tasks that name none; empty: `overlayfs`.",
+        doc="Snapshotter of tasks without `snapshotter`; empty: `overlayfs`.",
     ),
     Option(
         name="pull_activity_timeout",
@@ -180,36 +180,36 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='"30s"',
         read=types.duration_s(at_least=1.0),
-        doc="How long a pull may bring next to nothing before it fails.",
+        doc="A pull fails when it has received almost no data for this long.",
     ),
     Option(
         name="gc",
         hcl_type="block",
         nested=_GC,
         read=_fields(_GC),
-        doc="Removal of what nobody needs any more.",
+        doc="Removal of unused images and of orphans.",
     ),
     Option(
         name="log_buffer",
         hcl_type="block",
         nested=_LOG_BUFFER,
         read=_fields(_LOG_BUFFER),
-        doc="What a task logs while nobody reads it, as when Nomad's `logmon` was killed.",
+        doc="Output of a task without a reader, for example after the death of Nomad's `logmon`.",
     ),
     Option(
         name="init_path",
         hcl_type="string",
         default='""',
         read=types.absolute_path,
-        doc="Static program that `init = true` makes process 1; empty: `catatonit` or"
-        " `tini-static` of this machine.",
+        doc="Static program for `init = true`; empty: `catatonit` or `tini-static` of this"
+        " machine.",
     ),
     Option(
         name="default_ulimit",
         field="default_ulimits",
         hcl_type="list(map(string))",
         read=option_forms.ulimits,
-        doc="Limits of tasks that do not set them, as a task's `ulimit`; without it"
+        doc="Limits of tasks that do not set their own, written as a task's `ulimit`; default:"
         ' `nofile = "1024:524288"`.',
     ),
     Option(
@@ -217,7 +217,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="list(string)",
         default='["/etc/cdi", "/var/run/cdi"]',
         read=types.absolute_paths,
-        doc="Where the Container Device Interface's device descriptions lie.",
+        doc="Directories with device descriptions of the Container Device Interface.",
     ),
     Option(
         name="containerd_address",
@@ -238,7 +238,7 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="string",
         default='"/run/nomad-driver-containerd"',
         read=types.required_path,
-        doc="Where the launcher and the workers keep sockets and exit records; must not survive"
+        doc="Directory of the sockets and exit records of launcher and workers; must not survive"
         " a reboot.",
     ),
 )

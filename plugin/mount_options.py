@@ -28,7 +28,7 @@ _SOURCE = Option(
     name="source",
     hcl_type="string",
     read=types.text(),
-    doc="Path on the host; a relative one lies below the task directory, as `local/…`.",
+    doc="Path on the host; a relative path starts at the task directory, as `local/…`.",
 )
 MOUNTS = (
     _TYPE,
@@ -46,7 +46,7 @@ _BIND = (
         name="propagation",
         hcl_type="string",
         read=types.choice("private", "rprivate", "slave", "rslave", "shared", "rshared"),
-        doc="Whether later mounts below it are seen on the other side.",
+        doc="`private`, `rprivate`, `slave`, `rslave`, `shared` or `rshared`, as in mount(8).",
     ),
 )
 _TMPFS = (
@@ -62,7 +62,7 @@ _TMPFS = (
         field="tmpfs_mode",
         hcl_type="number",
         read=types.integer(0, 0o7777),
-        doc="Permissions of its root, as a decimal number (511 is 0777).",
+        doc="Permissions of the root directory, as a decimal number (511 is 0777).",
     ),
 )
 

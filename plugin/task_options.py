@@ -25,14 +25,14 @@ _IMAGE = (
         hcl_type="string",
         default='"5m"',
         read=types.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
-        doc="How long a pull may take.",
+        doc="Longest time of a pull.",
     ),
     Option(
         name="image_pull_policy",
         hcl_type="string",
         default='""',
         read=types.choice("always", "missing", "never"),
-        doc="`always`, `missing` or `never`; empty: `always` for the tag `latest`, else `missing`.",
+        doc="`always`, `missing` or `never`; empty: `missing`, but `latest` is looked up first.",
     ),
     Option(
         name="force_pull",
@@ -45,8 +45,8 @@ _IMAGE = (
         name="load",
         hcl_type="string",
         read=types.text(),
-        doc="Archive below the task directory, as `docker save` or `skopeo` write it, that brings"
-        " the image.",
+        doc="Archive with the image, below the task directory, as written by `docker save` or"
+        " `skopeo`.",
     ),
     Option(
         name="snapshotter",
@@ -60,14 +60,14 @@ _IMAGE = (
         hcl_type="block",
         nested=TASK_AUTH,
         read=task_auth,
-        doc="Credentials for the image's registry; they win over the driver's.",
+        doc="Credentials for the image's registry; these win over the driver's.",
     ),
     Option(
         name="auth_soft_fail",
         hcl_type="bool",
         default="false",
         read=types.boolean,
-        doc="`true` pulls without credentials when none can be got for the registry.",
+        doc="`true` pulls without credentials when the registry's credentials are unavailable.",
     ),
 )
 _PROCESS = (
@@ -81,7 +81,7 @@ _PROCESS = (
         name="args",
         hcl_type="list(string)",
         read=types.words,
-        doc="Arguments after `command` or `entrypoint`; alone they replace CMD.",
+        doc="Arguments after `command` or `entrypoint`; `args` alone replaces CMD.",
     ),
     Option(
         name="entrypoint",
@@ -93,7 +93,7 @@ _PROCESS = (
         name="cwd",
         hcl_type="string",
         read=types.container_path,
-        doc="Working directory; made when it does not exist.",
+        doc="Working directory; an absent directory is made.",
     ),
     Option(
         name="group_add",
@@ -106,14 +106,14 @@ _PROCESS = (
         hcl_type="bool",
         default="false",
         read=types.boolean,
-        doc="`true` runs a small init as process 1, which reaps orphans and passes signals on.",
+        doc="`true` runs a small init as process 1: reaps orphans, passes signals on.",
     ),
     Option(
         name="stop_signal",
         hcl_type="string",
         read=forms.signal_name,
-        doc="Signal that asks the task to end, where the job has no `kill_signal`; default: the"
-        " image's, else SIGTERM.",
+        doc="Signal of a stop, if the job has no `kill_signal`; default: the image's, else"
+        " SIGTERM.",
     ),
     Option(
         name="runtime",
@@ -134,7 +134,7 @@ _RESOURCES = (
         hcl_type="bool",
         default="false",
         read=types.boolean,
-        doc="`true` makes `resources.cpu` a limit; without, it is a weight.",
+        doc="`true` makes `resources.cpu` a limit; `false`: a weight.",
     ),
     Option(
         name="cpu_cfs_period",
@@ -156,7 +156,7 @@ _RESOURCES = (
         hcl_type="number",
         default="0",
         read=types.integer(0, 1000),
-        doc="How much sooner than others the kernel kills the task when memory runs out.",
+        doc="0 to 1000; the kernel kills a task with a higher value sooner when memory runs out.",
     ),
     Option(
         name="shm_size",
@@ -217,7 +217,7 @@ _ISOLATION = (
         name="apparmor_profile",
         hcl_type="string",
         read=types.text(256),
-        doc="AppArmor profile, loaded on the host, that the task runs under.",
+        doc="AppArmor profile of the task; the profile must be loaded on the host.",
     ),
     Option(
         name="readonly_rootfs",

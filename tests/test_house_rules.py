@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.options import DRIVER_OPTIONS, TASK_OPTIONS, markdown_table
 from proto.release import RELEASE
+from tests import options_page
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("plugin", "actors", "containerd", "workers", "proto")
@@ -170,7 +170,5 @@ def test_nothing_binary_is_committed() -> None:
     assert binaries == []
 
 
-def test_the_readme_has_the_option_tables() -> None:
-    text = (ROOT / "README.md").read_text()
-    for table in (DRIVER_OPTIONS, TASK_OPTIONS):
-        assert markdown_table(table) in text
+def test_the_options_page_is_the_one_of_the_tables() -> None:
+    assert options_page.PAGE.read_text() == options_page.page(), "run ./dev options"

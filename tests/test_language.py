@@ -32,7 +32,6 @@ LIMITS = {
 }
 REWRITTEN: tuple[str, ...] = ("proto/containerd",)
 DOCUMENTS = {
-    "README.md": 7.4,
     "ARCHITECTURE.md": 8.4,
 }
 

@@ -33,8 +33,9 @@ CONTENT = f"""
 """
 
 
-def test_the_readmes_lines_install_it(guest: Guest, root: Path) -> None:
-    section = (ROOT / "README.md").read_text().partition("## Install it")[2].partition("\n## ")[0]
+def test_the_documented_lines_install_the_package(guest: Guest, root: Path) -> None:
+    page = (ROOT / "docs/install.md").read_text()
+    section = page.partition("## Debian package")[2].partition("\n#")[0]
     lines = re.findall(r"^    (.+)$", section, re.MULTILINE)
     assert lines.pop(0) == "./dev deb", "which is where the package here is from"
     (root / "root/checkout/dist").mkdir(parents=True, exist_ok=True)

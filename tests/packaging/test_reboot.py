@@ -61,7 +61,8 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
         shutil.copy(package, root / "root/package.deb")
         subprocess.run(["chroot", str(root), "dpkg", "-i", "/root/package.deb"], check=True)
         subprocess.run(["chroot", str(root), "systemctl", "enable", "nomad"], check=True)
-        line = re.search(r"echo '(.+)' >(/etc/tmpfiles.d/\S+)", (ROOT / "README.md").read_text())
+        page = (ROOT / "docs/networking.md").read_text()
+        line = re.search(r"echo '(.+)' >(/etc/tmpfiles.d/\S+)", page)
         assert line is not None
         (root / line[2].lstrip("/")).write_text(f"{line[1]}\n")
         with Machine(root, Path(work)) as running:

@@ -1,5 +1,5 @@
-# A Nomad agent's configuration with this driver. The driver is found in plugin_dir; an agent that
-# has other external plugins keeps its own: see /usr/share/doc/nomad-driver-containerd/README.Debian.
+# A Nomad agent's configuration with this driver. The agent finds the driver in plugin_dir. An agent with
+# other plugins keeps its own plugin_dir: see /usr/share/doc/nomad-driver-containerd/README.Debian.
 
 data_dir   = "/opt/nomad/data"
 plugin_dir = "/usr/lib/nomad-driver-containerd/plugins"

@@ -1,0 +1,83 @@
+"""Writes docs/options.md, the page of all options, from the option tables of the product.
+
+    ./dev options
+
+The tables are also the source of the schemas that Nomad gets, so the page cannot differ from the
+program. tests/test_house_rules.py fails while the page on disk is another one.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from plugin.options import DRIVER_OPTIONS, TASK_OPTIONS, markdown_table
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
+TEXT = """\
+# Options
+
+Written by `./dev options` from the tables of the program: change the tables, not the page.
+
+- [Options of the driver](#options-of-the-driver): the plugin block of the agent's configuration
+- [Options of a task](#options-of-a-task): the job's `config` block
+
+A time is written as `"30s"`, `"5m"` or `"1h"`, a size as `"64M"` or `"1G"`. A name with a dot is an
+option of a block: `gc.image_delay` means `gc {{ image_delay = "1h" }}`. A wrong option is refused
+before anything is pulled or started; the error names every problem at once.
+
+## Options of the driver
+
+```hcl
+plugin "containerd-driver" {{
+  config {{
+    allow_privileged = false
+
+    gc {{
+      image_delay = "3h"
+    }}
+  }}
+}}
+```
+
+{driver}
+
+## Options of a task
+
+```hcl
+config {{
+  image     = "docker.io/library/redis:7"
+  command   = "redis-server"
+  args      = ["--save", "60", "1"]
+  mounts = [
+    {{
+      type    = "bind"
+      source  = "local/data"
+      target  = "/data"
+      options = ["rbind", "rw"]
+    }}
+  ]
+}}
+```
+
+{task}
+
+Nomad's own `user`, `env`, `resources` (`cpu`, `memory`, `memory_max`), `kill_signal`,
+`kill_timeout`, `volume_mount`, `template` and `logs` stand beside `config`, as with Nomad's
+own drivers.
+"""
+
+
+def page() -> str:
+    """Returns the text of the page."""
+    return TEXT.format(driver=markdown_table(DRIVER_OPTIONS), task=markdown_table(TASK_OPTIONS))
+
+
+def main() -> None:
+    """Writes the page and prints its path."""
+    PAGE.write_text(page())
+    sys.stdout.write(f"{PAGE}\n")
+
+
+if __name__ == "__main__":
+    main()
