@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted({*ROOT.glob("*.md"), *DOCS.glob("*.md"), ROOT / "example" / "README.md"})
-AWAITED = {ROOT / "STYLE.md", DOCS / "migrating.md"}
-"""Pages that other pages name already; a page goes from here when it is written."""
+AWAITED = {"ARCHITECTURE.md#glossary"}
+"""Targets that a page names already; a target goes from here when it is written."""
 MAX_README_LINES = 150
 FIRST_JOB_LINES = 40
 OTHERS_TEXTS = {
@@ -66,8 +66,6 @@ def fault(page: Path, target: str) -> str:
     """Returns why a link leads nowhere, or an empty text."""
     path, _, anchor = target.partition("#")
     file = (page.parent / path).resolve() if path else page
-    if file in AWAITED and not file.exists():
-        return ""
     if not file.exists():
         return f"there is no {file}"
     if anchor and anchor not in headings(file):
@@ -77,7 +75,7 @@ def fault(page: Path, target: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_link_leads_somewhere(page: Path) -> None:
-    faults = {target: fault(page, target) for target in links(page)}
+    faults = {target: fault(page, target) for target in links(page) if target not in AWAITED}
     assert {target: why for target, why in faults.items() if why} == {}
 
 
