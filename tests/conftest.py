@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,27 @@ from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver
 from tests.support.needs import need_containerd
 from tests.support.registry import Registry
+
+# A test that waits longer is cancelled and still cleans up; pytest-timeout would cut it off.
+LONGEST_TEST_S = 150
+
+
+@pytest.fixture
+def runner() -> Iterator[asyncio.Runner]:
+    """Runs an async test, and what its fixtures do on the same event loop."""
+    with asyncio.Runner() as own:
+        yield own
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
+    """Lets pytest call an async test as a plain function, which runs the test in its `runner`."""
+    test = pyfuncitem.obj
+    if inspect.iscoroutinefunction(test):
+        runner: asyncio.Runner = pyfuncitem._request.getfixturevalue("runner")
+        pyfuncitem.obj = lambda **arguments: runner.run(
+            asyncio.wait_for(test(**arguments), LONGEST_TEST_S)
+        )
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,13 @@ def stage(running: Stage) -> Iterator[Stage]:
     """Nothing may be left of a test's tasks."""
     yield running
     running.reset()
+
+
+@pytest.fixture
+def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
+    """A stage's session is bound to the event loop of the stage, so its tests run there."""
+    if "stage" in request.fixturenames:
+        yield request.getfixturevalue("stage").runner
+    else:
+        with asyncio.Runner() as own:
+            yield own

@@ -47,7 +47,7 @@ class Stage:
         settings = {"gc": {"image": False, **(gc or {})}, **config}
         self.driver = Driver(self.containerd, directory, settings)
         self.session = self.driver.session
-        self._runner = asyncio.Runner()
+        self.runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
         self.containerd.start()
@@ -63,11 +63,11 @@ class Stage:
         self.play(self.session.close())
         self.driver.close()
         self.containerd.close()
-        self._runner.close()
+        self.runner.close()
 
     def play(self, story: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine to its end."""
-        return self._runner.run(story)
+        return self.runner.run(story)
 
     def reset(self) -> None:
         """Ends all faults; nothing may be left of the test's tasks, but allocations' files."""
