@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -238,7 +238,7 @@ async def crowd(driver: Driver, image: str, count: int, seconds: float) -> list[
 
 
 @contextlib.asynccontextmanager
-async def _watching(driver: Driver, jobs: list[Job]):  # noqa: ANN202 - a context manager
+async def _watching(driver: Driver, jobs: list[Job]) -> AsyncIterator[None]:
     async def watch(job: Job) -> None:
         async for _ in driver.session.stats(job.id, 1.0):
             pass

@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -233,7 +233,7 @@ class Recorder:
         self.disk[name] = {"reads": data.decode(), "hex": data.hex()}
 
 
-async def _ask(link: WorkerLink, op: str, fields: Frame) -> None:
+async def _ask(link: WorkerLink, op: str, fields: Mapping[str, Any]) -> None:
     with contextlib.suppress(DriverError):
         await link.request(op, **fields)
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("plugin", "actors", "containerd", "workers", "proto")
+TYPED = ("plugin", "actors", "containerd", "workers", "proto", "tests")
+COMPLETION = ROOT / "packaging/debian/system/bash-completion/containerd-driver"
 
 
 def run(*command: str) -> None:
@@ -33,13 +36,28 @@ def test_the_code_is_formatted() -> None:
 
 
 def test_mypy_is_content() -> None:
-    run("mypy", *PRODUCT)
+    run("mypy", *TYPED)
 
 
 def test_pyright_is_content() -> None:
     run("pyright")
 
 
-def test_the_shell_scripts_parse() -> None:
-    for script in ("dev", ".ci/run"):
-        subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+def test_words_are_spelled_as_in_a_dictionary() -> None:
+    run("codespell", ".")
+
+
+def scripts() -> Iterator[str]:
+    """Yields the programs of the repository that a shell runs."""
+    for path in (ROOT / "dev", *ROOT.glob(".ci/*"), *ROOT.glob("packaging/**/*")):
+        if path.is_file():
+            first = path.read_bytes().partition(b"\n")[0]
+            if re.fullmatch(rb"#!.*\b(sh|bash)", first):
+                yield str(path)
+
+
+def test_shellcheck_has_nothing_to_say() -> None:
+    found = sorted(scripts())
+    assert {"dev", "run", "postinst", "prerm", "postrm"} <= {Path(path).name for path in found}
+    run("shellcheck", *found)
+    run("shellcheck", "--shell=bash", str(COMPLETION))

@@ -15,6 +15,7 @@ import termios
 import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,11 @@ _CNI: Json = {
         {"type": "portmap", "capabilities": {"portMappings": True}, "snat": True},
     ],
 }
+
+
+def _is_gone(path: Path) -> bool:
+    """Tells whether a directory has been removed."""
+    return not path.exists()
 
 
 class AgentCluster(Cluster):
@@ -147,8 +153,7 @@ class AgentCluster(Cluster):
         if tasks:
             self.api.collect_garbage()
         for task in tasks:
-            folder = task.alloc_dir
-            wait_until(lambda at=folder: not at.exists(), PATIENCE_S, f"{folder} stays")
+            wait_until(partial(_is_gone, task.alloc_dir), PATIENCE_S, f"{task.alloc_dir} stays")
 
     def close(self) -> None:
         """See `Cluster`."""

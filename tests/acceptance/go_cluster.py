@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from actors.nomad_types import DnsConfig
 from plugin.host.plan import PlannedTask
 from tests.acceptance.cluster import PATIENCE_S, Cluster, Done, End, Sample, Task, Terminal
 from tests.acceptance.embedded import planned
@@ -94,12 +95,7 @@ class GoTask(Task):
                 {"host": mount.host_path, "task": mount.task_path, "readonly": mount.readonly}
                 for mount in config.mounts
             ],
-            dns=config.dns
-            and {
-                "Servers": config.dns.servers,
-                "Searches": config.dns.searches,
-                "Options": config.dns.options,
-            },
+            dns=_dns(config.dns),
         )
         self._handle: Json = {}
         self._wait: Future[Json] | None = None
@@ -203,6 +199,13 @@ class GoTask(Task):
             self._cluster.tasks.remove(self)
             self._host.end(self._task)
             assert self._plan.alloc.remove() == ""
+
+
+def _dns(dns: DnsConfig | None) -> Json | None:
+    """Returns the DNS settings as the Go host reads them."""
+    if dns is None:
+        return None
+    return {"Servers": dns.servers, "Searches": dns.searches, "Options": dns.options}
 
 
 def sample(item: Json) -> Sample:

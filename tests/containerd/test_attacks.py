@@ -54,7 +54,7 @@ def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
     async def life() -> None:
         async with launched(driver):
             for target in ("/p", "/p/sys/kernel", "/q/attr"):
-                mount = {"type": "bind", "source": "local", "target": target}
+                mount: dict[str, Any] = {"type": "bind", "source": "local", "target": target}
                 mount["options"] = ["rbind", "rw"]
                 said = await refusal(driver, driver.task(), image, mounts=[mount], **ECHO)
                 assert "proc" in said
@@ -413,7 +413,7 @@ def test_s25_any_name_of_a_task_is_a_plain_name_of_a_container(
                 config = _named(driver.task(), name)
                 await session.start(config, {"image": busybox_image, "command": "/bin/true"})
                 assert (await session.wait(config.id)).exit_code == 0
-                (container,) = driver.containerd.ctr("containers", "list", "-q").split()
+                (container,) = driver.daemon.ctr("containers", "list", "-q").split()
                 assert all(c.isascii() and (c.isalnum() or c in "-._") for c in container)
                 assert len(container) <= 76
                 (directory,) = (driver.state_dir / "tasks").iterdir()

@@ -89,9 +89,10 @@ class Ending:
         await self.driver.end(self.job)
         last = int((self.local / "last").read_text())
         assert self.job.out.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
-        assert self._around is not None
+        around = self._around
+        assert around is not None
         # Its launcher may be dead, so that nobody counts it among a launcher's children.
-        await until(lambda: not runs(self._around and self._around.worker), 10, "a worker is left")
+        await until(lambda: not runs(around.worker), 10, "a worker is left")
         await until(lambda: not traces([self.job.container]), 10, self._left)
 
     def _left(self) -> str:
@@ -100,7 +101,7 @@ class Ending:
     def ended(self) -> bool:
         """Whether its process has, as containerd tells."""
         assert isinstance(self.driver.containerd, ContainerdDaemon)
-        rows = [line.split() for line in self.driver.containerd.ctr("tasks", "list").splitlines()]
+        rows = [line.split() for line in self.driver.daemon.ctr("tasks", "list").splitlines()]
         return [self.job.container, "STOPPED"] in [[row[0], row[2]] for row in rows]
 
 

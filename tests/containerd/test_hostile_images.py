@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import io
+import operator
 import os
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -256,7 +258,7 @@ def test_a_task_of_an_image_with_an_odd_config_runs_and_is_stopped(
                 await driver.end(job)
                 job = driver.task()
                 await driver.start(job, image, script)
-                await until(lambda job=job: b"ready" in job.out, 10)
+                await until(partial(operator.contains, job.out, b"ready"), 10)
                 await session.stop(job.id, timeout_s=30)
                 assert (await session.wait(job.id)).exit_code == 3
                 await driver.end(job)

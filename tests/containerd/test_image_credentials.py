@@ -6,6 +6,7 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from urllib.parse import parse_qs
@@ -77,7 +78,7 @@ def at(host: str) -> Auth:
 def test_a_private_image_needs_the_right_password(make: Callable[..., Images], image: str) -> None:
     store = make()
     for auth in (None, MALLORY):
-        error = refused(lambda auth=auth: store.get(image, auth=auth))
+        error = refused(partial(store.get, image, auth=auth))
         assert error.brief == f"Error in pulling image {image}: {DENIED}"
         assert not error.recoverable
     assert store.record(image) is None
@@ -90,8 +91,8 @@ def test_who_has_no_right_gets_no_image_that_another_pulled_when_asking_always(
     store = make()
     store.get(image, auth=ALICE)
     for auth in (None, MALLORY):
-        refused(lambda auth=auth: store.get(image, auth=auth, image_pull_policy="always"))
-        refused(lambda auth=auth: store.get(image, auth=auth, force_pull=True))
+        refused(partial(store.get, image, auth=auth, image_pull_policy="always"))
+        refused(partial(store.get, image, auth=auth, force_pull=True))
         # As with Docker: an image of the node is the node's.
         assert store.get(image, auth=auth, image_pull_policy="missing").name == image
 

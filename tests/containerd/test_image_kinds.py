@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +49,15 @@ def server(served: Served) -> Iterator[RecordingServer]:
         yield running
 
 
-def entry(architecture: str, variant: str = "", system: str = "linux", **more: Any) -> Any:
+def entry(
+    architecture: str,
+    variant: str = "",
+    system: str = "linux",
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """What an index says of an entry's platform."""
-    return {"platform": {"os": system, "architecture": architecture, "variant": variant, **more}}
+    platform = {"os": system, "architecture": architecture, "variant": variant}
+    return {"platform": {**platform, **(more or {})}}
 
 
 def collected(containerd: ContainerdDaemon) -> None:
@@ -149,7 +155,7 @@ def test_names_of_platforms_are_read_as_containerd_reads_them(
             entry(own, system="Linux"),
             entry(own, system=""),
             entry(own, "v1" if own == "amd64" else ""),
-            entry(own, **{"os.version": "10.0.1", "os.features": ["win32k"]}),
+            entry(own, more={"os.version": "10.0.1", "os.features": ["win32k"]}),
         )
     ):
         mine = served.document(served.manifest("mine"), **said)
@@ -398,7 +404,11 @@ def test_layers_of_every_type_are_unpacked(
     if packed == "zstd" and not abilities.of(containerd.version)[abilities.ZSTD]:
         pytest.skip(f"containerd {containerd.version} refuses layers compressed with zstd")
     body = images.layer({"content": os.urandom(2000)})
-    packers = {"no": bytes, "gzip": images.gzip.compress, "zstd": images.zstd}
+    packers: dict[str, Callable[[bytes], bytes]] = {
+        "no": bytes,
+        "gzip": gzip.compress,
+        "zstd": images.zstd,
+    }
     layer = served.blob(packers[packed](body), media_type)
     served.document(served.manifest("layered", [layer], body), tag="1")
     assert got(store, containerd, f"{server.host}/x:1").config.diff_ids == (digest_of(body),)

@@ -242,12 +242,12 @@ def test_the_tasks_snapshotter_wins_over_the_drivers(driver: Driver, busybox_ima
         async with launched(driver) as session:
             job = driver.task()
             await driver.start(job, busybox_image, "echo native", snapshotter="native")
-            info = driver.containerd.ctr("containers", "info", job.container)
+            info = driver.daemon.ctr("containers", "info", job.container)
             assert '"Snapshotter": "native"' in info
             await session.wait(job.id)
             await driver.end(job)
             assert bytes(job.out) == b"native\n"
-            left = driver.containerd.ctr("snapshots", "--snapshotter", "native", "list")
+            left = driver.daemon.ctr("snapshots", "--snapshotter", "native", "list")
             assert job.container not in left
 
     asyncio.run(life())

@@ -385,10 +385,7 @@ def test_a_killed_plugin_loses_neither_task_nor_log_nor_exit(
             session.kill_plugin()
             await session.launch()
             await session.recover(handle)
-            assert (
-                int(driver.containerd.ctr("tasks", "list").split(job.container)[1].split()[0])
-                == pid
-            )
+            assert int(driver.daemon.ctr("tasks", "list").split(job.container)[1].split()[0]) == pid
             assert (await session.wait(job.id)).exit_code == 9
             await driver.end(job)
             assert job.out.decode().splitlines() == [f"line {i}" for i in range(1, 3001)]
@@ -397,7 +394,7 @@ def test_a_killed_plugin_loses_neither_task_nor_log_nor_exit(
 
 
 def _task_pid(driver: Driver, container: str) -> int:
-    return int(driver.containerd.ctr("tasks", "list").split(container)[1].split()[0])
+    return int(driver.daemon.ctr("tasks", "list").split(container)[1].split()[0])
 
 
 def test_an_exit_while_no_plugin_runs_is_told_after_recovery(
@@ -494,7 +491,7 @@ def test_containerd_away_is_unhealthy_with_the_reason_and_no_exit(
             await driver.start(job, busybox_image, SLEEPER)
             await until(lambda: b"ready" in job.out, 10)
             waiter = asyncio.create_task(session.wait(job.id))
-            driver.containerd.kill()
+            driver.daemon.kill()
             try:
                 look = await session.fingerprint()
                 assert look.health is Health.UNHEALTHY

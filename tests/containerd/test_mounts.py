@@ -224,7 +224,7 @@ def test_the_host_sees_later_mounts_of_a_task_whose_volume_is_bidirectional(
             job.config = dataclasses.replace(job.config, mounts=(volume,))
             await driver.start(job, busybox_image, "echo ready; sleep 600")
             await until(lambda: b"ready" in job.out, 10)
-            pid = driver.containerd.ctr("tasks", "list").split(job.container)[1].split()[0]
+            pid = driver.daemon.ctr("tasks", "list").split(job.container)[1].split()[0]
             # As a CSI node plugin does, with the right to mount.
             subprocess.run(
                 ["nsenter", "-t", pid, "-m", "mount", "-t", "tmpfs", "from-task", "/v/sub"],

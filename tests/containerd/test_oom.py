@@ -170,6 +170,6 @@ def test_kills_that_come_while_the_plugin_is_away_are_told_once_when_it_is_back(
 
 def _pid(driver: Driver, job: Job) -> int:
     assert isinstance(driver.containerd, ContainerdDaemon)
-    rows = [line.split() for line in driver.containerd.ctr("tasks", "ls").splitlines()]
+    rows = [line.split() for line in driver.daemon.ctr("tasks", "ls").splitlines()]
     (pid,) = [int(row[1]) for row in rows if row[0] == job.container]
     return pid

@@ -100,7 +100,7 @@ async def snapshot_alone(scene: Scene, job: Job) -> None:
     await scene.end_worker(job)
     key = identifiers.snapshot_key(job.container)
     # Without its container, containerd would collect it; somebody has pinned it.
-    scene.daemon.ctr("snapshots", "label", key, "containerd.io/gc.root=1")
+    scene.driver.daemon.ctr("snapshots", "label", key, "containerd.io/gc.root=1")
     await scene.client.delete_container(job.container)
 
 
@@ -146,6 +146,7 @@ def test_an_orphan_goes_and_the_task_beside_it_stays(
         await driver.session.launch()
         orphan = await scene.lost()
         pid = worker_pid(scene.directory(orphan))
+        assert pid is not None
         await cut(scene, orphan)
         assert scene.traces(orphan)
         kept = driver.task(node_id=NODE)

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from plugin.host import namespaces
 from plugin.host.session import HostSession
 from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
+from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_containerd, need_program
 from tests.support.own_network import OwnNetwork
 from tests.support.registry import Registry
@@ -68,7 +69,7 @@ def test_score_and_open_files_are_not_containerds(
                 job = driver.task(user="bob")
                 script = f"{PROCESS}; echo end; exec sleep 60"
                 await driver.start(job, busybox_image, script, runtime=runtime, **options)
-                await until(lambda job=job: job.out.endswith(b"end\n"), 30)
+                await until(partial(job.out.endswith, b"end\n"), 30)
                 # crun gives an exec no score; the driver does, a moment after its start.
                 score = options.get("oom_score_adj", 0) if runtime != "runsc" else 0
                 wait = f"until grep -qx {score} /proc/self/oom_score_adj; do :; done; "
@@ -113,6 +114,10 @@ def test_default_ulimit_holds_where_the_job_names_none(
         driver.close()
 
 
+def has_lines(job: Job, count: int) -> bool:
+    return job.out.count(b"\n") == count
+
+
 async def terminal(session: HostSession, task_id: str) -> str:
     """TERM in an exec with a terminal."""
 
@@ -140,7 +145,7 @@ def test_the_images_hostname_variable_and_terminal_win_over_the_defaults(
             ):
                 job = driver.task(env=env)
                 await driver.start(job, ref, script)
-                await until(lambda job=job: job.out.count(b"\n") == 2, 30)
+                await until(partial(has_lines, job, 2), 30)
                 variable, name = job.out.decode().split()
                 assert variable == (host or name)
                 assert await terminal(session, job.id) == term

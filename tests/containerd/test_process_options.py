@@ -207,7 +207,7 @@ def test_a_jobs_labels_are_on_the_container_beside_the_drivers(
         async with launched(driver):
             job = driver.task()
             await driver.start(job, busybox_image, "sleep 1000", labels=[{"team": "blue"}])
-            found = driver.containerd.ctr("containers", "info", job.container)
+            found = driver.daemon.ctr("containers", "info", job.container)
             assert '"team": "blue"' in found
             assert job.config.alloc_id in found
             await driver.end(job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def sets(text: str) -> tuple[int, ...]:
     return tuple(int(found.get(name, "0"), 16) for name in SETS)
 
 
-async def told(driver: Driver, user: str, image: str, **options: object) -> tuple[str, str]:
+async def told(driver: Driver, user: str, image: str, **options: Any) -> tuple[str, str]:
     """What a task and an exec read that are no shell's children: execve would drop capabilities."""
     first, second = driver.task(user=user), driver.task(user=user)
     await driver.start(first, image, command=READ[0], args=READ[1:], **options)

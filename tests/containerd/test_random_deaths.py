@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
@@ -41,7 +43,9 @@ class Deaths:
         """DestroyTask."""
         await self.driver.session.destroy(job.id)
 
-    async def kill_amid(self, call, jobs: list[Job]) -> list[Job]:  # noqa: ANN001 - one of ours
+    async def kill_amid(
+        self, call: Callable[[Job], Coroutine[Any, Any, None]], jobs: list[Job]
+    ) -> list[Job]:
         """Those whose call has not been answered when the next plugin is there."""
         calls = [asyncio.create_task(call(job)) for job in jobs]
         await asyncio.wait(calls, timeout=self._chance.uniform(0, LONGEST_S))

@@ -30,7 +30,7 @@ def runs(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Runs]:
             run.stop()
 
 
-CHAINS = {
+CHAINS: dict[str, list[tuple[str, ...]]] = {
     "nat flushed": [("-t", "nat", "-F")],
     "nat gone": [("-t", "nat", "-F"), ("-t", "nat", "-X")],
     "filter flushed": [("-F",)],

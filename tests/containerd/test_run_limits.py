@@ -27,7 +27,7 @@ def test_a_hard_limit_is_the_share_of_the_node_that_the_job_asks_for(
     web["Resources"] = {"CPU": total_mhz // 2, "MemoryMB": 64}
     run.start([group({"Mode": "none"}, web)])
     run.wait_said("log")
-    (container,) = driver.containerd.ctr("tasks", "ls", "-q").split()
+    (container,) = driver.daemon.ctr("tasks", "ls", "-q").split()
     quota_us = int(_limit(container, "cpu.cfs_quota_us", "cpu.max").split()[0])
     assert quota_us == pytest.approx((os.cpu_count() or 1) / 2 * PERIOD_US, rel=0.01)
     run.stop()

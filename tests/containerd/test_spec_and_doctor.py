@@ -50,7 +50,9 @@ def comparable(spec: dict[str, Any]) -> dict[str, Any]:
     process["env"] = [e for e in process["env"] if not e.startswith(("NOMAD_", "HOSTNAME="))]
     linux = {key: value for key, value in spec["linux"].items() if key != "cgroupsPath"}
     mounts = [(m["destination"], m["type"], m["options"]) for m in spec["mounts"]]
-    return written_out({"process": process, "linux": linux, "mounts": mounts, "root": spec["root"]})
+    kept = {"process": process, "linux": linux, "mounts": mounts, "root": spec["root"]}
+    written: dict[str, Any] = written_out(kept)
+    return written
 
 
 def written_out(value: Any) -> Any:
@@ -90,7 +92,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
             job = driver.task(resources=limit)
             job.read_logs()
             await session.start(job.config, config)
-            told = json.loads(driver.containerd.ctr("containers", "info", job.container))
+            told = json.loads(driver.daemon.ctr("containers", "info", job.container))
             await driver.end(job)
             return dict(told["Spec"])
 

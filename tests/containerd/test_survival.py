@@ -118,7 +118,7 @@ def _runs(pid: int | None) -> bool:
 
 def _pid(driver: Driver, job: Job) -> str:
     assert isinstance(driver.containerd, ContainerdDaemon)
-    rows = [line.split() for line in driver.containerd.ctr("tasks", "list").splitlines()[1:]]
+    rows = [line.split() for line in driver.daemon.ctr("tasks", "list").splitlines()[1:]]
     assert [row[0] for row in rows] == [job.container], "there is another copy"
     assert rows[0][2] == "RUNNING"
     return rows[0][1]

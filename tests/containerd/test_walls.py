@@ -383,7 +383,7 @@ def test_what_stands_next_to_an_attack_runs(
                 await strict.start(job, image, PLAIN, runtime=runtime, **options)
                 await strict.session.wait(job.id)
                 await strict.end(job)
-                assert (job.out, job.err) == (b"ran\n", b""), name
+                assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b""), name
 
     asyncio.run(asyncio.wait_for(life(), 180))
 
@@ -420,7 +420,7 @@ def test_a_privileged_task_and_one_with_cdi_hooks_run(
                 await driver.start(job, image, PLAIN, runtime=visible, **options)
                 await driver.session.wait(job.id)
                 await driver.end(job)
-                assert (job.out, job.err) == (b"ran\n", b""), options
+                assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b""), options
 
     try:
         asyncio.run(asyncio.wait_for(life(), 60))

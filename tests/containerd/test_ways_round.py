@@ -136,7 +136,7 @@ def test_nothing_is_made_in_a_mount_that_is_read_only(
             await strict.start(job, busybox_image, "echo ran", runtime=visible, mounts=wanted)
             await strict.session.wait(job.id)
             await strict.end(job)
-            assert (job.out, job.err) == (b"ran\n", b"")
+            assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
@@ -161,6 +161,6 @@ def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
             )
             await strict.session.wait(job.id)
             await strict.end(job)
-            assert (job.out, job.err) == (b"ran\n", b"")
+            assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")
 
     asyncio.run(asyncio.wait_for(life(), 60))

@@ -31,19 +31,21 @@ def kill(nomad_agent: NomadAgent, containerd: ContainerdDaemon) -> Callable[[str
     """Kills who is named, without a warning; containerd comes back at once."""
 
     def one(victim: str) -> None:
-        pids = {
-            "agent": list,
-            "plugin": nomad_agent.plugin_pids,
-            "worker": lambda: worker_pids(nomad_agent.state_dir),
-            # The plugin starts another when there is something to fork, so there may be none.
-            "launcher": lambda: [launcher_pid(nomad_agent.state_dir) or 0],
-            "containerd": list,
-        }[victim]()
-        if victim == "agent":
-            nomad_agent.kill()
-        if victim == "containerd":
-            containerd.down()
-            containerd.start()
+        assert nomad_agent.state_dir is not None
+        pids: list[int] = []
+        match victim:
+            case "agent":
+                nomad_agent.kill()
+            case "containerd":
+                containerd.down()
+                containerd.start()
+            case "plugin":
+                pids = nomad_agent.plugin_pids()
+            case "worker":
+                pids = worker_pids(nomad_agent.state_dir)
+            case "launcher":
+                # The plugin starts a launcher before the next fork, so there may be none now.
+                pids = [launcher_pid(nomad_agent.state_dir) or 0]
         for pid in filter(None, pids):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -124,8 +126,11 @@ def test_a_job_whose_start_is_cut_short_runs_once(
 
 
 def _nothing_left(alloc: str, work: Workload, containerd: ContainerdDaemon) -> None:
-    for listing in ("containers", "tasks", "snapshots", "leases"):
-        wait_until(lambda listing=listing: alloc not in containerd.ctr(listing, "ls"), 20, listing)
+    def left() -> list[str]:
+        lists = ("containers", "tasks", "snapshots", "leases")
+        return [name for name in lists if alloc in containerd.ctr(name, "ls")]
+
+    wait_until(lambda: not left(), 20, lambda: str(left()))
     wait_until(lambda: not work.pids(), 10, "a process of the task is left")
     wait_until(lambda: not cgroups_named(alloc), 10, lambda: f"{cgroups_named(alloc)} stay")
     wait_until(lambda: not _shims_of(alloc), 10, "its shim is left")

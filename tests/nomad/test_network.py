@@ -9,6 +9,7 @@ import asyncio
 import json
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
     assert found["outside"]["Port"] >= 20000
     for service in found.values():
         address = f"{service['Address']}:{service['Port']}"
-        wait_until(lambda at=address: network.fetch(at), 20, lambda at=address: f"{at} is silent")
+        wait_until(partial(network.fetch, address), 20, f"{address} is silent")
         assert network.fetch(address) == f"main-{alloc[:8]}\n"
     bridged.stop_and_wait("web")
     wait_until(lambda: not bridged.json("GET", "/v1/service/inside"), 20, "still registered")

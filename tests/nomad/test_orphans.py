@@ -118,14 +118,18 @@ def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
         lost = asyncio.run(forgotten(containerd, kept))
         if "agent" in victims:
             agent.start()
-        wait_until(
-            lambda lost=lost: lost not in " ".join(containerd.leftovers()),
-            DEADLINE_S,
-            lambda victims=victims: f"{victims}: {containerd.leftovers()}\n{agent.tail()}",
-        )
+        wait_removed(containerd, lost, agent, victims)
         assert task_pid(containerd, kept) == pid, victims
     nomad.stop_and_wait("kept")
     assert containerd.leftovers() == []
+
+
+def wait_removed(containerd: ContainerdDaemon, lost: str, agent: NomadAgent, victims: str) -> None:
+    wait_until(
+        lambda: lost not in " ".join(containerd.leftovers()),
+        DEADLINE_S,
+        lambda: f"{victims}: {containerd.leftovers()}\n{agent.tail()}",
+    )
 
 
 def task_pid(containerd: ContainerdDaemon, container: str) -> str:

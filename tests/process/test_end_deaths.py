@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 # Nothing is left to do for the last two, as containerd collects a snapshot with its container: what
 # was not there is answered at once.
-STEPS = [
+STEPS: list[tuple[rpc.Method[Any, Any], bool]] = [
     (rpc.TASK_GET, False),
     (rpc.TASK_GET, True),
     (rpc.TASK_DELETE, False),
@@ -29,6 +29,7 @@ STEPS = [
 
 
 # Each alone in every step, each pair in two of them, so that every step has a pair.
+CASES: list[tuple[rpc.Method[Any, Any], bool, tuple[str, ...]]]
 CASES = [(*step, one) for step in STEPS for one in SINGLES]
 CASES += [(*STEPS[number % len(STEPS)], pair) for number, pair in enumerate(PAIRS * 2)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
@@ -14,7 +15,7 @@ from tests.support.driver import Job
 from tests.support.stage import Stage
 from tests.support.waiting import until
 
-STEPS = {
+STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
     "container": (rpc.CONTAINER_GET, "containerd cannot look up container"),
     "exec": (rpc.TASK_EXEC, "containerd cannot prepare a command in container"),
     "start": (rpc.TASK_START, "containerd cannot run a command in container"),

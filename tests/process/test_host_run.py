@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -111,7 +112,7 @@ def test_a_task_is_run_and_its_code_is_the_exit_status(host: Host) -> None:
 def test_what_a_task_writes_comes_out_byte_for_byte(host: Host) -> None:
     job = host.task("out \\xff\\x00\\x1b[31m\\t\\n", "out last", "exit 0")
     process = host.start(job)
-    assert process.stdout is not None
+    assert isinstance(process.stdout, io.TextIOWrapper)
     out = process.stdout.buffer.read()
     assert process.wait(DEADLINE_S) == 0
     assert out == b"\xff\x00\x1b[31m\t\nlast"
@@ -121,7 +122,7 @@ def test_a_line_of_any_length_comes_out_byte_for_byte(host: Host) -> None:
     long = "ö" * 300
     steps = [f"out {long}" for _ in range(400)]
     process = host.start(host.task(*steps, "out end\\nno end", "exit 0"))
-    assert process.stdout is not None
+    assert isinstance(process.stdout, io.TextIOWrapper)
     out = process.stdout.buffer.read()
     assert process.wait(DEADLINE_S) == 0
     assert out == (long * 400 + "end\nno end").encode()

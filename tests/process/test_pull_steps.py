@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -23,7 +24,7 @@ from tests.support.fake_containerd.daemon import PASSWD
 from tests.support.stage import SLEEPER, Stage
 from tests.support.waiting import until
 
-STEPS = {
+STEPS: dict[str, rpc.Method[Any, Any]] = {
     "lease": rpc.LEASE_CREATE,
     "blob": rpc.CONTENT_WRITE,
     "labels": rpc.CONTENT_UPDATE,

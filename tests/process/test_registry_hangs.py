@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,10 @@ Drip = Callable[[Iterable[bytes]], Iterable[bytes]]
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """A plugin that gives a silent registry one second."""
     directory = tmp_path_factory.mktemp("stage")
-    config = {"pull_activity_timeout": "1s", "registry_config_path": str(directory / "hosts")}
+    config: dict[str, Any] = {
+        "pull_activity_timeout": "1s",
+        "registry_config_path": str(directory / "hosts"),
+    }
     with Stage(directory, **config) as stage:
         yield stage
 

@@ -16,6 +16,7 @@ import resource
 import sys
 import tempfile
 from dataclasses import asdict
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
             "zombies": outcome.zombies.get(gauge.kind, 0),
             "thirds": [
                 {
-                    name: gauge.value(part, lambda one, name=name: getattr(one, name))
+                    name: gauge.value(part, attrgetter(name))
                     for name in ("pss", "rss", "own", "fds", "threads")
                 }
                 for part in gauge.thirds()

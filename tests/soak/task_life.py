@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from plugin.host.logs import LogReader
+from plugin.host.session import Handle
 from proto.errors import DriverError
 from tests.soak.agent import Agent
 from tests.soak.log_check import LogCheck, script
@@ -82,14 +85,18 @@ class TaskLife:
             reader = LogReader(self._job.alloc.fifo(config.name, stream))
             self._readers.append(reader)
             self._pumps.append(asyncio.create_task(self._pump(reader, stream)))
-        options = {"image": self._image, "command": "/bin/sh", "args": ["-c", script(self._code)]}
+        options: dict[str, object] = {
+            "image": self._image,
+            "command": "/bin/sh",
+            "args": ["-c", script(self._code)],
+        }
         handle = await self._agent.insist(lambda: self._start(options))
         self._agent.handles[self._job.id] = handle
         self._counts.tasks += 1
         self._watchers.append(asyncio.create_task(self._watch_stats()))
         await until(lambda: self._log.lines, _LATE_S, f"{self._job.id} logs nothing")
 
-    def _start(self, options: dict[str, object]):  # noqa: ANN202 - a coroutine of the session's
+    def _start(self, options: dict[str, object]) -> Coroutine[Any, Any, Handle]:
         self._starts += 1
         self._counts.starts += 1
         return self._agent.session.start(self._job.config, options)

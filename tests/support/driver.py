@@ -89,6 +89,12 @@ class Driver:
             },
         )
 
+    @property
+    def daemon(self) -> ContainerdDaemon:
+        """The real containerd of a driver that has one."""
+        assert isinstance(self.containerd, ContainerdDaemon)
+        return self.containerd
+
     def task(
         self,
         name: str = "t",

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from proto.errors import Code, DriverError
 from workers import ttrpc
@@ -172,7 +173,12 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
                 ended.wait()
                 return 0, ttrpc.message({1: state["code"], 2: moment()})
             case "State":
-                told = {1: name, 3: process.pid, 4: state["status"], 9: state["code"]}
+                told: dict[int, Any] = {
+                    1: name,
+                    3: process.pid,
+                    4: state["status"],
+                    9: state["code"],
+                }
                 return 0, ttrpc.message({**told, 10: moment()})
             case "Kill" if ended.is_set():
                 return _NOT_FOUND, b"process already finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 from typing import Any
@@ -65,7 +66,7 @@ class Served:
             config: such as architecture.
         """
         content = content or images.layer({"content": os.urandom(2000)})
-        packed = images.gzip.compress(content, mtime=0)
+        packed = gzip.compress(content, mtime=0)
         document = {
             "os": "linux",
             "architecture": images.host_architecture(),

@@ -13,7 +13,9 @@ _PAUSE_S = 0.01
 
 
 def wait_until(
-    condition: Callable[[], T], timeout_s: float, message: str | Callable[[], str] = "condition"
+    condition: Callable[[], T | None],
+    timeout_s: float,
+    message: str | Callable[[], str] = "condition",
 ) -> T:
     """The first true value of `condition`; AssertionError with `message` at the deadline."""
     deadline = time.monotonic() + timeout_s
@@ -29,7 +31,9 @@ def wait_until(
 
 
 async def until(
-    condition: Callable[[], T], timeout_s: float, message: str | Callable[[], str] = "condition"
+    condition: Callable[[], T | None],
+    timeout_s: float,
+    message: str | Callable[[], str] = "condition",
 ) -> T:
     """`wait_until` for coroutines."""
     deadline = time.monotonic() + timeout_s

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from proto import frames
 from proto.frames import Frame
@@ -163,7 +163,7 @@ class LauncherProcess:
         return directory
 
     def fork(
-        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: object
+        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: Any
     ) -> tuple[Peer, Frame]:
         """A worker's first connection and its first frame, `ready` or `failed`."""
         spec = WorkerSpec(
@@ -180,7 +180,7 @@ class LauncherProcess:
         return peer, first
 
     def worker(
-        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: object
+        self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: Any
     ) -> Peer:
         """The first connection of a worker that is ready; `more` of its spec."""
         peer, first = self.fork(name, stdout, stderr, **more)

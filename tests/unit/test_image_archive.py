@@ -13,6 +13,7 @@ import tarfile
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -252,7 +253,7 @@ def test_a_link_as_manifest_or_layer_leads_to_a_member_or_nowhere(tmp_path: Path
     body = tar_of(files.items())
     for target in ("none", "l", "manifest.json/x"):
         broken = with_member(body, link("l", target))
-        refused(lambda broken=broken: opened(put(tmp_path, broken)), "leads to no file in it")
+        refused(partial(opened, put(tmp_path, broken)), "leads to no file in it")
 
 
 @pytest.mark.parametrize(
@@ -439,7 +440,7 @@ def test_a_link_in_the_tasks_directory_is_not_followed(tmp_path: Path) -> None:
     (task / "local/inside").symlink_to("own")
     (task / "local/own").write_bytes(tar_of(docker_files(LAYERS)))
     for path in ("file", "dir/x.tar", "local/up/outside/x.tar", "inside", "/etc/passwd"):
-        error = refused(lambda path=path: opened(task, path), "cannot be opened|there is no")
+        error = refused(partial(opened, task, path), "cannot be opened|there is no")
         assert error.code is Code.INVALID
     assert "over a link" in refused(lambda: opened(task, "file"), "cannot be opened").details
 

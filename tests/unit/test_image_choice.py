@@ -188,7 +188,7 @@ def test_names_of_platforms_are_normalised(store: Store) -> None:
         platform("x86_64"),
         platform("AMD64", "V1", "Linux"),
         platform("x86-64", system=""),
-        platform("amd64", **{"os.version": "10.0", "os.features": ["x"], "features": ["sse4"]}),
+        platform("amd64") | {"os.version": "10.0", "os.features": ["x"], "features": ["sse4"]},
     ):
         entries = [store.image("arm", "arm64", platform=platform("arm64"))]
         entries.append(store.image("mine", platform=said))
@@ -212,7 +212,7 @@ def test_the_best_variant_is_taken_and_32_bit_is_the_last_resort(store: Store) -
 
 def test_the_first_of_two_that_are_as_good_is_taken(store: Store) -> None:
     said = platform("amd64")
-    featured = store.image("featured", platform=platform("amd64", **{"os.features": ["erofs"]}))
+    featured = store.image("featured", platform=said | {"os.features": ["erofs"]})
     one, two = (store.image(name, platform=said) for name in ("one", "two"))
     assert store.cmd(store.index(featured, one, two)) == "one"
     assert store.cmd(store.index(store.image("one"), store.image("two"))) == "one"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+from functools import partial
 from typing import Any
 
 import pytest
@@ -236,7 +237,7 @@ _KEYS = st.sampled_from(
 @given(st.binary() | st.dictionaries(_KEYS, _JSON | st.dictionaries(_KEYS, _JSON)))
 def test_any_document_is_an_image_or_a_refusal(document: Any) -> None:
     body = document if isinstance(document, bytes) else json.dumps(document).encode()
-    for read in (lambda: manifests.read(body, "", "demo"), lambda: _config(body)):
+    for read in (partial(manifests.read, body, "", "demo"), partial(_config, body)):
         try:
             read()
         except DriverError as error:

@@ -45,7 +45,8 @@ def test_a_task_that_is_told_to_go_while_it_starts_does_not_run_afterwards() -> 
 
 def test_every_phase_leads_to_the_end() -> None:
     for phase in set(Phase) - {Phase.GONE}:
-        reached, before = {phase}, set()
+        reached: set[Phase] = {phase}
+        before: set[Phase] = set()
         while reached != before:
             before = set(reached)
             reached |= {

@@ -95,7 +95,7 @@ def connecting(cause: Exception) -> Exception:
         (connecting(socket.gaierror(socket.EAI_NONAME, "unknown")), False, False),
         (connecting(ConnectionRefusedError(errno.ECONNREFUSED, "refused")), False, True),
         (connecting(OSError(errno.EHOSTUNREACH, "no route")), False, True),
-        (urllib3.exceptions.ConnectTimeoutError(None, "slow"), False, True),  # type: ignore[arg-type]
+        (urllib3.exceptions.ConnectTimeoutError(None, "slow"), False, True),
         (caused(urllib3.exceptions.SSLError(ssl.SSLError("x")), ssl.SSLError("x")), False, False),
         (urllib3.exceptions.InvalidChunkLength(urllib3.HTTPResponse(), b"zz"), False, False),
         (

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from containerd import retries
 from containerd.retries import Patience, Transient, clock_lead, retry_after
 from proto.errors import Code, DriverError
 
@@ -26,7 +25,7 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that were made; none takes time."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
-    monkeypatch.setattr(retries.secrets, "randbelow", lambda _: 0)
+    monkeypatch.setattr("secrets.randbelow", lambda _: 0)
     return made
 
 

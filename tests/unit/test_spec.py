@@ -134,7 +134,9 @@ def test_only_root_has_more_than_the_bounding_set() -> None:
 
 def test_an_exec_in_a_task_of_an_earlier_release_has_the_rights_of_one_of_this() -> None:
     sets = {kind: ["CAP_CHOWN"] for kind in ("bounding", "effective", "permitted", "ambient")}
-    task = {"process": {"user": {"uid": 1000, "gid": 0}, "capabilities": sets, "env": ["A=b"]}}
+    task: dict[str, Any] = {
+        "process": {"user": {"uid": 1000, "gid": 0}, "capabilities": sets, "env": ["A=b"]}
+    }
     document = spec.process_for_exec(task, ["sh"], terminal=False)
     assert document["capabilities"] == {"bounding": ["CAP_CHOWN"]}
     assert document["oomScoreAdj"] == 0

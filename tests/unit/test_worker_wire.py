@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from proto import frames
 from proto.errors import Code, DriverError
 from workers.wire import ExitRecord, Record, Sample, ShimTarget, WorkerSpec
 
-SPEC = {
+SPEC: dict[str, Any] = {
     "name": "web-1",
     "dir": "/run/x",
     "stdout": "/logs/out",

@@ -320,7 +320,7 @@ class Books:
             unpack(tar, Path(request.mounts[0].source))
             assert tar.fileobj is not None
             tar.fileobj.seek(0)
-            plain = tar.fileobj.read()
+            plain = tar.fileobj.read(-1)
         digest = f"sha256:{hashlib.sha256(plain).hexdigest()}"
         return diff_pb2.ApplyResponse(applied=types_pb2.Descriptor(digest=digest, size=len(plain)))
 

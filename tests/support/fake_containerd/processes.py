@@ -98,7 +98,8 @@ class Task:
             process.status = _STOPPED
             return process
         fields = ttrpc.parse(answer)
-        process.pid, process.status = ttrpc.number(fields, 3), ttrpc.number(fields, 4)
+        status = task_types_pb2.Status.Name(ttrpc.number(fields, 4))
+        process.MergeFrom(task_types_pb2.Process(pid=ttrpc.number(fields, 3), status=status))
         if process.status == _STOPPED:
             process.exit_status = ttrpc.number(fields, 9)
             process.exited_at.ParseFromString(ttrpc.octets(fields, 10))
