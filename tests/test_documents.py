@@ -112,6 +112,25 @@ def test_the_readme_is_short_and_begins_with_a_job() -> None:
 JOB = 'job "x" {{ group "x" {{ {} task "x" {{ driver = "containerd-driver"\n {} }} }} }}'
 
 
+def rows(text: str) -> dict[str, list[str]]:
+    """Returns the rows of all tables of a page by their first column."""
+    found = {}
+    for line in re.findall(r"(?m)^\| (.*) \|$", text):
+        first, *rest = line.split(" | ")
+        found[first] = rest
+    return found
+
+
+def test_the_readme_has_the_figures_of_the_page_about_performance() -> None:
+    table = README.read_text().partition("| two cores")[2].partition("\n\n")[0]
+    shown = {figure: values for figure, values in rows(table).items() if values[0][0].isdecimal()}
+    measured = rows((DOCS / "performance.md").read_text())
+    assert len(shown) == 4
+    for figure, values in shown.items():
+        driver, docker, _podman, go, _raw_exec = measured[figure]
+        assert values == [driver, docker, go]
+
+
 def hcl_blocks() -> Iterator[tuple[str, str]]:
     """Yields (page, text) of each job, part of a job, and plugin block in the documents."""
     for page in PAGES:
