@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from plugin import hclspec, options
+from plugin import options
+from plugin.options import hcl_schema
 from proto.nomad import base_pb2, goplugin_pb2, health_pb2
 from proto.release import RELEASE
 
@@ -42,7 +43,7 @@ class BaseService:
 
     async def config_schema(self, _: base_pb2.ConfigSchemaRequest) -> base_pb2.ConfigSchemaResponse:
         """The schema of the plugin block."""
-        return base_pb2.ConfigSchemaResponse(spec=hclspec.schema(options.DRIVER_OPTIONS))
+        return base_pb2.ConfigSchemaResponse(spec=hcl_schema.schema(options.DRIVER_OPTIONS))
 
     async def set_config(self, request: base_pb2.SetConfigRequest) -> base_pb2.SetConfigResponse:
         """Takes the plugin block; comes several times, also to instances that only get probed."""

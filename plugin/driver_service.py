@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from plugin import conversions, exec_stream, hclspec, options, patience
+from plugin import conversions, exec_stream, options, patience
+from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2
 
@@ -39,7 +40,7 @@ class DriverService:
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
-        self._schema = hclspec.schema(options.TASK_OPTIONS)
+        self._schema = hcl_schema.schema(options.TASK_OPTIONS)
 
     async def init(self, _: driver_pb2.InitRequest) -> driver_pb2.InitResponse:
         """Nothing to do: the actors start with the process."""

@@ -7,7 +7,7 @@ from typing import Any
 
 from plugin.host import job_keys
 from plugin.host.hcl_job import merged, shown
-from plugin.option_types import parse_duration_s
+from plugin.options.readers import parse_duration_s
 
 Block = dict[str, Any]
 _MAX_LABEL_BYTES = 128

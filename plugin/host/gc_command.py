@@ -16,7 +16,7 @@ from actors.reconciler import NobodysTasks, Outcome, Reconciler
 from actors.settings import DriverSettings
 from plugin.host import console, plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
-from plugin.option_types import parse_duration_s
+from plugin.options.readers import parse_duration_s
 from plugin.plain_text import one_line
 from proto.errors import Code, DriverError
 

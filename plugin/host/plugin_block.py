@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.settings import DriverSettings
-from plugin import hclspec, options
+from plugin import options
 from plugin.host import hcl_config, hcl_job, job_text
+from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
 _PLUGIN = "containerd-driver"
@@ -35,7 +36,7 @@ def settings(file: Path | None, words: list[str]) -> DriverSettings:
     Raises:
         DriverError: code INVALID, with what is wrong.
     """
-    schema = hclspec.schema(options.DRIVER_OPTIONS)
+    schema = hcl_schema.schema(options.DRIVER_OPTIONS)
     return options.driver_settings(hcl_config.encode(schema, read(file, words)))
 
 

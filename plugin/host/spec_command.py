@@ -14,11 +14,12 @@ from typing import Any
 from actors import node_speed, spec_preview
 from actors.node import Node, this_node
 from actors.settings import DriverSettings
-from plugin import hclspec, options
+from plugin import options
 from plugin.host import console, hcl_config, host_options, jobfile, plan, plugin_block, usage
 from plugin.host.host_options import HostOptions
 from plugin.host.plan import PlannedTask
 from plugin.host.ports import HostPorts
+from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
 _STAND_IN = "/proc/self/ns/net"
@@ -81,7 +82,7 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
         # A start looks into the allocation's namespace; for a preview none is made.
         config = replace(config, network=replace(network, path=_STAND_IN))
     try:
-        packed = hcl_config.encode(hclspec.schema(options.TASK_OPTIONS), planned.options)
+        packed = hcl_config.encode(hcl_schema.schema(options.TASK_OPTIONS), planned.options)
         seen = await spec_preview.preview(node, config, options.task_options(packed))
     except DriverError as error:
         raise DriverError(

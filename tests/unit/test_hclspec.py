@@ -6,25 +6,26 @@ import json
 
 import pytest
 
-from plugin import hclspec, options
-from plugin.option import Option
+from plugin import options
+from plugin.options import hcl_schema
+from plugin.options.table import Option
 
 
 @pytest.mark.parametrize("table", [options.DRIVER_OPTIONS, options.TASK_OPTIONS])
 def test_every_option_is_in_the_schema_under_its_name(table: tuple[Option, ...]) -> None:
-    spec = hclspec.schema(table)
+    spec = hcl_schema.schema(table)
     assert spec.WhichOneof("block") == "object"
     assert set(spec.object.attributes) == {option.name for option in table}
 
 
 def test_an_option_without_a_default_is_a_plain_attribute() -> None:
-    spec = hclspec.schema(options.TASK_OPTIONS).object.attributes["args"]
+    spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["args"]
     assert (spec.Attr.name, spec.Attr.type, spec.Attr.required) == ("args", "list(string)", False)
 
 
 def test_a_default_wraps_an_attribute_that_carries_its_own_name() -> None:
     # Nomad's decoder takes the name of an attribute in a default from nowhere else.
-    spec = hclspec.schema(options.TASK_OPTIONS).object.attributes["image_pull_timeout"]
+    spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["image_pull_timeout"]
     assert spec.WhichOneof("block") == "default"
     assert spec.default.primary.Attr.name == "image_pull_timeout"
     assert spec.default.default.literal.value == '"5m"'
@@ -44,7 +45,7 @@ def test_literals_are_hcl_expressions_of_their_type() -> None:
 def test_auth_is_a_block_that_asks_a_job_for_user_and_password(
     table: tuple[Option, ...], *, required: bool
 ) -> None:
-    spec = hclspec.schema(table).object.attributes["auth"]
+    spec = hcl_schema.schema(table).object.attributes["auth"]
     assert spec.WhichOneof("block") == "block_value"
     assert (spec.block_value.name, spec.block_value.required) == ("auth", False)
     inner = spec.block_value.nested.object.attributes
@@ -55,7 +56,7 @@ def test_auth_is_a_block_that_asks_a_job_for_user_and_password(
 
 def test_mounts_are_blocks_that_may_stand_several_times() -> None:
     for name in ("mounts", "mount"):
-        spec = hclspec.schema(options.TASK_OPTIONS).object.attributes[name]
+        spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes[name]
         assert spec.WhichOneof("block") == "block_list"
         assert spec.block_list.name == name
         assert spec.block_list.nested.object.attributes["target"].Attr.required

@@ -23,7 +23,7 @@ from containerd import rootfs_users, security, spec
 from containerd.image_config import ImageConfig
 from containerd.rootfs_users import Accounts
 from plugin import options
-from plugin.option import Option
+from plugin.options.table import Option
 from proto.errors import Code, DriverError
 from tests.support.services import services
 

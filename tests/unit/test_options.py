@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from actors.settings import Auth, DriverSettings, TaskOptions
 from plugin import options
-from plugin.option_types import parse_duration_s
+from plugin.options.readers import parse_duration_s
 from proto.errors import Code, DriverError
 
 _WORD = "p"

@@ -11,7 +11,7 @@ from typing import Any
 from actors import signals
 from actors.name_files import HOST_GATEWAY
 from actors.settings import DeviceOption
-from plugin import option_types as types
+from plugin.options import readers as types
 from proto.errors import DriverError
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)

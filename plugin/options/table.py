@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from plugin import near
-from plugin import option_types as types
+from plugin.options import readers as types
 from proto.errors import Code, DriverError
 
 _MAX_PROBLEMS = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.settings import Auth
-from plugin import option_types as types
-from plugin.option import Option, block, read_fields
+from plugin.options import readers as types
+from plugin.options.table import Option, block, read_fields
 
 _MAX_SECRET_BYTES = 64 * 1024
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from actors.settings import DriverSettings
-from plugin import option_forms
-from plugin import option_types as types
-from plugin.auth_options import DRIVER_AUTH, driver_auth
-from plugin.option import Option, block, decode, read_fields
+from plugin.options import readers as types
+from plugin.options.auth import DRIVER_AUTH, driver_auth
+from plugin.options.forms import log_buffer_bytes, log_drops, ulimits
+from plugin.options.table import Option, block, decode, read_fields
 
 
 def _fields(options: tuple[Option, ...]) -> Callable[[Any, str, list[str]], types.Fields]:
@@ -91,7 +91,7 @@ _LOG_BUFFER = (
         field="log_buffer_bytes",
         hcl_type="string",
         default='"16M"',
-        read=option_forms.log_buffer_bytes,
+        read=log_buffer_bytes,
         doc="Most bytes that wait for a reader, for stdout and stderr each, in memory of the"
         " kernel: 64K to 1G, rounded up to a power of two.",
     ),
@@ -100,7 +100,7 @@ _LOG_BUFFER = (
         field="log_drops",
         hcl_type="string",
         default='"drop_oldest"',
-        read=option_forms.log_drops,
+        read=log_drops,
         doc="`drop_oldest`, or `block`: the task waits at its next write until a reader comes.",
     ),
 )
@@ -208,7 +208,7 @@ OPTIONS: tuple[Option, ...] = (
         name="default_ulimit",
         field="default_ulimits",
         hcl_type="list(map(string))",
-        read=option_forms.ulimits,
+        read=ulimits,
         doc="Limits of tasks that do not set their own, written as a task's `ulimit`; default:"
         ' `nofile = "1024:524288"`.',
     ),

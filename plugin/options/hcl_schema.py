@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugin.option import Option
+from plugin.options.table import Option
 from proto.nomad import hclspec_pb2
 
 

@@ -5,11 +5,11 @@ The schemas that Nomad gets, the validated settings and the README's tables come
 
 from __future__ import annotations
 
-from plugin.driver_options import OPTIONS as DRIVER_OPTIONS
-from plugin.driver_options import driver_settings
-from plugin.option import Option, markdown_table
-from plugin.task_options import OPTIONS as TASK_OPTIONS
-from plugin.task_options import task_options
+from plugin.options.driver import OPTIONS as DRIVER_OPTIONS
+from plugin.options.driver import driver_settings
+from plugin.options.table import Option, markdown_table
+from plugin.options.task import OPTIONS as TASK_OPTIONS
+from plugin.options.task import task_options
 
 __all__ = [
     "DRIVER_OPTIONS",

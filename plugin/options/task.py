@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from actors.settings import TaskOptions
-from plugin import option_forms as forms
-from plugin import option_types as types
-from plugin.auth_options import TASK_AUTH, task_auth
-from plugin.mount_options import MOUNT, MOUNTS, mount_blocks, mounts, volumes
-from plugin.option import Option, decode
+from plugin.options import forms
+from plugin.options import readers as types
+from plugin.options.auth import TASK_AUTH, task_auth
+from plugin.options.mounts import MOUNT, MOUNTS, mount_blocks, mounts, volumes
+from plugin.options.table import Option, decode
 
 _MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
 

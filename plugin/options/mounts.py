@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.settings import MountOption
-from plugin import option_forms as forms
-from plugin import option_types as types
-from plugin.option import Option, block, read_fields
+from plugin.options import forms
+from plugin.options import readers as types
+from plugin.options.table import Option, block, read_fields
 
 _TYPE = Option(
     name="type",
