@@ -14,7 +14,7 @@ if __name__ == "__main__":
     # Started by path with -I: the packages lie beside this one's directory.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment, near
+from plugin import environment, suggestion
 from proto.release import RELEASE
 
 _NOT_A_COMMAND = """\
@@ -63,7 +63,7 @@ def _command(arguments: list[str]) -> int:
 
             return gc_command.run(rest)
         case _:
-            hint = near.hint(arguments[0], _COMMANDS)
+            hint = suggestion.hint(arguments[0], _COMMANDS)
             console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}")
             console.write(sys.stderr, f"\n{_USAGE}".encode())
             return console.WRONG_OPTIONS

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import environment, open_files, stack_dump, tether
+from plugin import environment, parent_watch, rlimit, stack_dump
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
     """
     # Ctrl-C on an agent in the foreground reaches its plugins too; the agent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    open_files.allow_all()
+    rlimit.allow_all()
     rendezvous = Rendezvous()
 
     def leave() -> NoReturn:
@@ -77,7 +77,7 @@ async def _serve(
     # sleeps, and only the loop's own wake-up gets through then.
     loop.add_signal_handler(signal.SIGTERM, leave)
     stack_dump.install(loop)
-    tether.leave_with_host(leave)
+    parent_watch.leave_with_host(leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     services = LazyServices(
         functools.cache(make_gateway), lambda: loop.call_later(_LAST_WORDS_S, leave)
@@ -108,7 +108,7 @@ class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         """The handler of one method; None makes gRPC answer UNIMPLEMENTED."""
         name, _, method = handler_call_details.method.removeprefix("/").rpartition("/")
         if name not in self._loaded:
-            from plugin import service_tables as tables  # noqa: PLC0415 - see the module
+            from plugin.rpc import handlers as tables  # noqa: PLC0415 - see the module
 
             if name in tables.BASE_SERVICES:
                 self._loaded |= tables.base(self._gateway, self._leave)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.node import Node, this_node
-from plugin import open_files
+from plugin import rlimit
 from plugin.host import (
     console,
     host_options,
@@ -32,7 +32,7 @@ from plugin.host.runner import JobRunner
 from plugin.host.service_manager import ServiceManager
 from plugin.host.session import HostSession, default_program
 from plugin.host.task_run import DRIVER_FAILED
-from plugin.plain_text import indented
+from plugin.sanitize import indented
 from proto.errors import DriverError
 from proto.shortage import exhausted
 
@@ -74,7 +74,7 @@ def run(argv: list[str]) -> int:
             _need_root()
         shown = screen.choose(as_json=words.json, prefix=job.task_count > 1)
         _tell(job, shown)
-        open_files.allow_all()
+        rlimit.allow_all()
         status = _run(job, service, options, shown)
     except DriverError as error:
         shown.error(str(error))

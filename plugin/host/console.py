@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from plugin.plain_text import indented
+from plugin.sanitize import indented
 from proto.errors import DriverError
 
 _MIN_WIDTH = 16

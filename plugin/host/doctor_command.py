@@ -13,7 +13,7 @@ from actors.node import this_node
 from actors.settings import DriverSettings
 from plugin import environment
 from plugin.host import console, plugin_block, usage
-from plugin.plain_text import one_line
+from plugin.sanitize import one_line
 from proto.errors import DriverError
 
 _EPILOG = """\

@@ -17,7 +17,7 @@ from actors.settings import DriverSettings
 from plugin.host import console, plugin_block, run_sweep, usage
 from plugin.host.run_sweep import Row
 from plugin.options.readers import parse_duration_s
-from plugin.plain_text import one_line
+from plugin.sanitize import one_line
 from proto.errors import Code, DriverError
 
 _EPILOG = """\

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TextIO
 
-from plugin.plain_text import indented
+from plugin.sanitize import indented
 from proto.shortage import remedy
 
 _KEPT_BYTES = 1 << 20

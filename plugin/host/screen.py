@@ -17,7 +17,7 @@ from actors.nomad_types import ExitResult, PortMapping, TaskUsage
 from plugin.host.logs import Lines
 from plugin.host.outlet import Outlet
 from plugin.host.ports import inside
-from plugin.plain_text import one_line
+from plugin.sanitize import one_line
 
 
 class Screen(Protocol):

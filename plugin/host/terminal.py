@@ -13,7 +13,7 @@ from actors.nomad_types import ExitResult, PortMapping, TaskUsage
 from plugin.host.console import Unfailing
 from plugin.host.logs import Lines
 from plugin.host.screen import describe, published, used
-from plugin.plain_text import indented, one_line
+from plugin.sanitize import indented, one_line
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 # Events that say what is under way rather than what has happened.

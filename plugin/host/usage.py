@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from plugin import near
+from plugin import suggestion
 from plugin.host import console
-from plugin.plain_text import one_line
+from plugin.sanitize import one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,4 +49,4 @@ class Parser(argparse.ArgumentParser):
         name = word.partition("=")[0]
         if not name.startswith("-"):
             return f'"{word}" is one argument too many'
-        return f"{name}: no such option{near.hint(name, self._option_string_actions)}"
+        return f"{name}: no such option{suggestion.hint(name, self._option_string_actions)}"

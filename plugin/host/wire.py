@@ -1,4 +1,4 @@
-"""Dataclasses into Nomad's messages and back: the agent's half of `plugin.conversions`."""
+"""Dataclasses into Nomad's messages and back: the agent's half of `plugin.rpc.conversions`."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from plugin import near
+from plugin import suggestion
 from plugin.options import readers as types
 from proto.errors import Code, DriverError
 
@@ -131,4 +131,4 @@ def _rows(options: tuple[Option, ...], prefix: str) -> list[str]:
 
 
 def _unknown(prefix: str, key: str, names: list[str]) -> str:
-    return f"{prefix}{key}: no such option{near.hint(key, names)}"
+    return f"{prefix}{key}: no such option{suggestion.hint(key, names)}"

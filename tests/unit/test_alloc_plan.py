@@ -11,7 +11,6 @@ import pytest
 from actors import node_speed
 from actors.node_speed import NodeSpeed
 from actors.nomad_types import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
-from plugin import conversions
 from plugin.host import host_options, plan, wire
 from plugin.host.cni import Attached
 from plugin.host.host_options import HostVolume
@@ -21,6 +20,7 @@ from plugin.host.jobfile import Job, JobGroup, JobTask, Template
 from plugin.host.plan import Alloc
 from plugin.host.ports import HostPorts
 from plugin.host.screen import published
+from plugin.rpc import conversions
 from proto.errors import DriverError
 
 DATA = HostVolume(path="/srv/data")

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 
-from plugin.base_service import BaseService
+from plugin.rpc.base_service import BaseService
 from proto.nomad import base_pb2
 from proto.release import RELEASE
 from tests.support.fake_gateway import FakeGateway

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors import nomad_types as nomad
-from plugin import conversions
+from plugin.rpc import conversions
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors import exec_errors
-from plugin.grpc_status import _for_a_close_frame
+from plugin.rpc.grpc_status import _for_a_close_frame
 from proto.errors import Code, DriverError
 
 ROOM = 123 - len("rpc error: code = Unknown desc = ")

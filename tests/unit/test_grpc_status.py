@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin import grpc_status
+from plugin.rpc import grpc_status
 from proto.errors import DriverError
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
 

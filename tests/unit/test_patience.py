@@ -8,14 +8,14 @@ from contextlib import aclosing
 
 import pytest
 
-from plugin import patience
+from plugin.rpc import retries
 from proto.errors import Code, DriverError
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PAUSE_S", 0)
-    monkeypatch.setattr(patience, "_RETRY_S", 0)
+    monkeypatch.setattr(retries, "PAUSE_S", 0)
+    monkeypatch.setattr(retries, "_RETRY_S", 0)
 
 
 def test_a_passing_failure_is_tried_again() -> None:
@@ -30,7 +30,7 @@ def test_a_passing_failure_is_tried_again() -> None:
             raise failures.pop()
         return "answer"
 
-    assert asyncio.run(patience.insist(attempt, "wait")) == "answer"
+    assert asyncio.run(retries.insist(attempt, "wait")) == "answer"
 
 
 @pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.INVALID])
@@ -39,7 +39,7 @@ def test_what_asking_again_cannot_change_is_raised(code: Code) -> None:
         raise DriverError("no", code=code)
 
     with pytest.raises(DriverError, match="no"):
-        asyncio.run(patience.insist(attempt, "wait"))
+        asyncio.run(retries.insist(attempt, "wait"))
 
 
 def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> None:
@@ -53,7 +53,7 @@ def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> No
 
     async def run() -> list[str]:
         found: list[str] = []
-        endless = patience.endless(stream, str, "s", on_failure=lambda error: type(error).__name__)
+        endless = retries.endless(stream, str, "s", on_failure=lambda error: type(error).__name__)
         async with aclosing(endless):
             async for item in endless:
                 found.append(item)
@@ -70,7 +70,7 @@ def test_an_item_that_cannot_be_converted_ends_no_stream() -> None:
         yield 1
 
     async def run() -> None:
-        endless = patience.endless(stream, lambda number: 1 // number, "s")
+        endless = retries.endless(stream, lambda number: 1 // number, "s")
         async with aclosing(endless):
             waiting = asyncio.create_task(anext(endless))
             for _ in range(50):
@@ -92,7 +92,7 @@ def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
             raise error
 
     async def run() -> list[str]:
-        return [item async for item in patience.while_it_lasts(stream, str, "s")]
+        return [item async for item in retries.while_it_lasts(stream, str, "s")]
 
     assert asyncio.run(run()) == ["1"]
 
@@ -108,7 +108,7 @@ def test_closing_a_stream_closes_what_it_reads() -> None:
             log.append("closed")
 
     async def run() -> None:
-        for make in (patience.endless, patience.while_it_lasts):
+        for make in (retries.endless, retries.while_it_lasts):
             async with aclosing(make(stream, str, "s")) as items:
                 await anext(items)
 

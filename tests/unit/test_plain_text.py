@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.plain_text import plain
+from plugin.sanitize import plain
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from actors.nomad_types import ExecInput, ExecOutput
-from plugin import conversions
+from plugin.rpc.conversions import exec_input, exec_output
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire
 
@@ -52,7 +52,7 @@ class ExecClient:
             if not message.ListFields():
                 beating = True
                 continue
-            yield conversions.exec_input(message)
+            yield exec_input(message)
 
 
 def command(words: Iterable[str]) -> list[str]:
@@ -91,7 +91,7 @@ async def answers(
             if output is None:
                 raise DriverError("exec: the session ended without an exit code")
             if output != ExecOutput():
-                yield conversions.exec_output(output)
+                yield exec_output(output)
             if output.exit is not None:
                 return
     finally:

@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors import nomad_types as nomad
-from plugin.plain_text import plain
+from plugin.sanitize import plain
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2, shared_structs_pb2
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from plugin.base_service import BaseService
-from plugin.grpc_status import both_streams, server_stream, unary
+from plugin.rpc.base_service import BaseService
+from plugin.rpc.grpc_status import both_streams, server_stream, unary
 from proto.nomad import base_pb2, goplugin_pb2, health_pb2
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
 
 def driver(gateway: Gateway) -> Table:
     """Nomad's Driver service."""
-    from plugin.driver_service import DriverService  # noqa: PLC0415 - not for the first probe
+    from plugin.rpc.driver_service import DriverService  # noqa: PLC0415 - not for the first probe
     from proto.nomad import driver_pb2 as wire  # noqa: PLC0415
 
     service = DriverService(gateway)

@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from plugin.plain_text import plain
+from plugin.sanitize import plain
 from proto.errors import DriverError
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
 from proto.shortage import exhausted, remedy

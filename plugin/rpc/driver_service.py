@@ -7,8 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from plugin import conversions, exec_stream, options, patience
+from plugin import options
 from plugin.options import hcl_schema
+from plugin.rpc import conversions, exec_stream, retries
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2
 
@@ -66,7 +67,7 @@ class DriverService:
         self, _: driver_pb2.FingerprintRequest
     ) -> AsyncGenerator[driver_pb2.FingerprintResponse, None]:
         """Health of the driver, for ever."""
-        looks = patience.endless(
+        looks = retries.endless(
             self._gateway.fingerprints,
             conversions.fingerprint,
             "fingerprint",
@@ -110,7 +111,7 @@ class DriverService:
 
     async def wait_task(self, request: driver_pb2.WaitTaskRequest) -> driver_pb2.WaitTaskResponse:
         """Answers when the task has ended, and never for another reason."""
-        result = await patience.insist(lambda: self._gateway.wait_task(request.task_id), "wait")
+        result = await retries.insist(lambda: self._gateway.wait_task(request.task_id), "wait")
         return conversions.waited(result)
 
     async def stop_task(self, request: driver_pb2.StopTaskRequest) -> driver_pb2.StopTaskResponse:
@@ -139,7 +140,7 @@ class DriverService:
         """Samples until the task ends; at its end a pause, for Nomad would ask again at once."""
         asked_s = conversions.seconds(request.collection_interval) or 1.0
         interval_s = max(_FASTEST_STATS_S, asked_s)
-        samples = patience.while_it_lasts(
+        samples = retries.while_it_lasts(
             lambda: self._gateway.task_stats(request.task_id, interval_s),
             conversions.usage,
             "stats",
@@ -152,7 +153,7 @@ class DriverService:
         self, _: driver_pb2.TaskEventsRequest
     ) -> AsyncGenerator[driver_pb2.DriverTaskEvent, None]:
         """Events of all tasks, for ever."""
-        events = patience.endless(self._gateway.task_events, conversions.event, "events")
+        events = retries.endless(self._gateway.task_events, conversions.event, "events")
         async with aclosing(events):
             async for event in events:
                 yield event
