@@ -30,14 +30,14 @@ def main(argv: list[str] | None = None) -> int:
     environment.quiet_grpc()
     if not arguments:
         return _serve()
-    from plugin.host import console  # noqa: PLC0415 - a plugin never needs the host
+    from plugin.cli import console  # noqa: PLC0415 - a plugin never needs the host
 
     return console.guarded(lambda: _swept(_command(arguments)))
 
 
 def _command(arguments: list[str]) -> int:
     """Does what the arguments ask for."""
-    from plugin.host import console  # noqa: PLC0415
+    from plugin.cli import console  # noqa: PLC0415
 
     match arguments:
         case ["--version" | "-v" | "version"]:
@@ -47,19 +47,19 @@ def _command(arguments: list[str]) -> int:
             console.show(_USAGE)
             return 0
         case ["run", *rest]:
-            from plugin.host import command  # noqa: PLC0415 - each loads what it needs alone
+            from plugin.cli.run import run  # noqa: PLC0415 - each loads what it needs alone
 
-            return command.run(rest)
+            return run(rest)
         case ["spec", *rest]:
-            from plugin.host import spec_command  # noqa: PLC0415
+            from plugin.cli import spec as spec_command  # noqa: PLC0415
 
             return spec_command.run(rest)
         case ["doctor", *rest]:
-            from plugin.host import doctor_command  # noqa: PLC0415
+            from plugin.cli import doctor as doctor_command  # noqa: PLC0415
 
             return doctor_command.run(rest)
         case ["gc", *rest]:
-            from plugin.host import gc_command  # noqa: PLC0415
+            from plugin.cli import gc as gc_command  # noqa: PLC0415
 
             return gc_command.run(rest)
         case _:

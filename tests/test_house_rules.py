@@ -27,8 +27,8 @@ MAY_IMPORT = {
 ONE_HOME = {
     "subprocess": {"actors/child_process.py"},
     "psutil": {"actors/netns.py"},
-    "pyroute2": {"plugin/host/netns.py"},
-    "sdnotify": {"plugin/host/service_manager.py", "workers/notify.py"},
+    "pyroute2": {"plugin/host/network/netns_program.py"},
+    "sdnotify": {"plugin/host/run/systemd.py", "workers/notify.py"},
 }
 SPEAKS_PROTOBUF = {
     "containerd/rpc.py",

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.nomad_types import ExecInput, ExecOutput, ExitResult, TaskUsage
-from plugin.host import jobfile, plan
-from plugin.host.host_options import HostVolume
-from plugin.host.logs import LogReader
-from plugin.host.plan import PlannedTask
-from plugin.host.ports import HostPorts
-from plugin.host.session import Handle, HostSession, default_program
+from plugin.host.agent.log_reader import LogReader
+from plugin.host.agent.session import Handle, HostSession, default_program
+from plugin.host.job import jobfile
+from plugin.host.network.ports import HostPorts
+from plugin.host.run import alloc_plan
+from plugin.host.run.alloc_plan import PlannedTask
+from plugin.host.run.machine import HostVolume
 from proto.errors import DriverError
 from tests.acceptance.cluster import (
     PATIENCE_S,
@@ -69,9 +70,9 @@ def planned(job: str, variables: Mapping[str, str], base: Path) -> PlannedTask:
     """The first task of a job as the embedded host plans it, its directories made."""
     read = jobfile.load(example(job), variables)
     volumes = {"s1": HostVolume(path=str(base / VOLUME))}
-    alloc = plan.allocations(read, base / "allocs", HostPorts("127.0.0.1"), volumes)[0]
+    alloc = alloc_plan.allocations(read, base / "allocs", HostPorts("127.0.0.1"), volumes)[0]
     assert not alloc.netns, "a network of the group's own is not made here"
-    plan.build(alloc)
+    alloc_plan.build(alloc)
     return alloc.tasks[0]
 
 

@@ -344,7 +344,7 @@ def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
 @pytest.fixture
 def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Every line that plugins have written to stderr, as it came."""
-    from plugin.host import hclog
+    from plugin.host.agent import hclog
 
     lines: list[bytes] = []
     parse: Callable[[bytes], Any] = hclog.parse

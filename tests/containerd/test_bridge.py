@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from plugin.host import cni, namespaces
+from plugin.host.network import cni, namespaces
 from tests.support.host_run import Run
 from tests.support.own_network import OwnNetwork
 from tests.support.waiting import wait_until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched

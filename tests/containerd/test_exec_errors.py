@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from actors.nomad_types import ExecInput
-from plugin.host.session import HostSession
+from plugin.host.agent.session import HostSession
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from containerd import kernel
-from plugin.host import cni, namespaces
+from plugin.host.network import cni, namespaces
 from tests.containerd.test_bridge import HeldPlugin, group, task
 from tests.support.driver import Driver
 from tests.support.host_run import Run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host import namespaces
+from plugin.host.network import namespaces
 from proto.errors import DriverError
 from tests.support.needs import missing
 from tests.support.own_network import OwnNetwork

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.session import HostSession
+from plugin.host.agent.session import HostSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_program

@@ -15,8 +15,8 @@ import pytest
 
 from actors.nomad_types import ExecInput, NetworkIsolation
 from containerd import kernel
-from plugin.host import namespaces
-from plugin.host.session import HostSession
+from plugin.host.agent.session import HostSession
+from plugin.host.network import namespaces
 from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched

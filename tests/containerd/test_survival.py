@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import launcher_pid, worker_pid

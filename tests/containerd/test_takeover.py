@@ -13,7 +13,7 @@ from typing import Self
 import pytest
 
 from actors.nomad_types import TaskState
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2

@@ -16,7 +16,7 @@ from google.protobuf.empty_pb2 import Empty
 from actors.nomad_types import Health, TaskState
 from containerd import rpc
 from containerd.client import RUNTIME_S
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from proto.errors import Code, DriverError
 from tests.support.driver import Job
 from tests.support.launcher import worker_pid, worker_pids

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.nomad_types import TaskState
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from proto.errors import DriverError
 from tests.support.driver import Job
 from tests.support.launcher import launcher_pid, worker_pid, worker_pids

@@ -18,7 +18,7 @@ from actors.nomad_types import TaskState
 from actors.presence import RUN, Presence
 from containerd import rpc
 from containerd.client import Containerd
-from plugin.host.session import HostSession
+from plugin.host.agent.session import HostSession
 from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
 from tests.support.driver import Job

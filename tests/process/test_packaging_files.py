@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from actors.settings import DriverSettings
-from plugin.host import jobfile, plugin_block
+from plugin.cli import plugin_block
+from plugin.host.job import jobfile
 from proto.release import RELEASE
 from workers import wire
 

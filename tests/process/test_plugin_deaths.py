@@ -15,7 +15,7 @@ import pytest
 
 from actors.nomad_types import TaskState
 from containerd import rpc
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from proto.containerd import snapshots_pb2
 from proto.errors import Code, DriverError
 from tests.support.driver import Job, children

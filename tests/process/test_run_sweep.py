@@ -16,10 +16,10 @@ from actors.presence import RUN, Presence
 from actors.settings import DriverSettings
 from containerd.client import Containerd
 from containerd.records import ContainerRecord
-from plugin.host import run_sweep
-from plugin.host.allocdir import AllocDir
-from plugin.host.plan import Alloc
-from plugin.host.run_record import RunRecord
+from plugin.host.run import sweep as run_sweep
+from plugin.host.run.alloc_plan import Alloc
+from plugin.host.run.allocdir import AllocDir
+from plugin.host.run.record import RunRecord
 from tests.support.fake_containerd import FakeContainerd
 
 

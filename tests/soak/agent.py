@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from plugin.host.session import Handle, HostSession
+from plugin.host.agent.session import Handle, HostSession
 from proto.errors import DriverError
 
 T = TypeVar("T")

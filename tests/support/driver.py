@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from actors.nomad_types import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
-from plugin.host.allocdir import AllocDir
-from plugin.host.logs import read_bytes
-from plugin.host.session import Handle, HostSession
+from plugin.host.agent.log_reader import read_bytes
+from plugin.host.agent.session import Handle, HostSession
+from plugin.host.run.allocdir import AllocDir
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.launcher import end_launcher, launcher_pid, worker_pids

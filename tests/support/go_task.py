@@ -12,8 +12,8 @@ from pathlib import Path
 import msgpack
 
 from actors.takeover import FIFO_ROOT
-from plugin.host import wire
-from plugin.host.session import Handle
+from plugin.host.agent import conversions
+from plugin.host.agent.session import Handle
 from proto.nomad import driver_pb2
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Job
@@ -90,7 +90,7 @@ class GoTask:
         config = self.job.config
         message = driver_pb2.TaskHandle(
             version=1,
-            config=wire.task_config(config, b""),
+            config=conversions.task_config(config, b""),
             driver_state=go_handle(
                 self.container, config.stdout_path, config.stderr_path, _STARTED_AT_NS
             ),

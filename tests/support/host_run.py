@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from plugin.host import cni, namespaces
+from plugin.host.network import cni, namespaces
 from tests.support.driver import Driver
 from tests.support.own_network import OwnNetwork
 from tests.support.plugin_dir import ROOT

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from containerd import kernel
-from plugin.host import namespaces
+from plugin.host.network import namespaces
 
 _FETCH = """\
 import sys, urllib.request

@@ -8,7 +8,7 @@ import os
 import signal
 from pathlib import Path
 
-from plugin.host.session import Handle
+from plugin.host.agent.session import Handle
 from tests.support.driver import Driver, Job
 from tests.support.launcher import launcher_pid, worker_pid
 

@@ -11,15 +11,17 @@ import pytest
 from actors import node_speed
 from actors.node_speed import NodeSpeed
 from actors.nomad_types import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
-from plugin.host import host_options, plan, wire
-from plugin.host.cni import Attached
-from plugin.host.host_options import HostVolume
-from plugin.host.job_network import GroupNetwork, Port
-from plugin.host.job_volumes import Volume, VolumeMount
-from plugin.host.jobfile import Job, JobGroup, JobTask, Template
-from plugin.host.plan import Alloc
-from plugin.host.ports import HostPorts
-from plugin.host.screen import published
+from plugin.cli import host_arguments
+from plugin.host.agent import conversions as wire
+from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
+from plugin.host.job.network import GroupNetwork, Port
+from plugin.host.job.volumes import Volume, VolumeMount
+from plugin.host.network.cni import Attached
+from plugin.host.network.ports import HostPorts
+from plugin.host.run import alloc_plan
+from plugin.host.run.alloc_plan import Alloc
+from plugin.host.run.machine import HostOptions, HostVolume
+from plugin.host.run.screen import published
 from plugin.rpc import conversions
 from proto.errors import DriverError
 
@@ -36,7 +38,7 @@ def allocs(
     of_job = JobGroup(**{"name": "g", "count": 1, "tasks": (made,), **group})
     ports = HostPorts("127.0.0.1")
     try:
-        return plan.allocations(Job(id="j", groups=(of_job,)), root, ports, there or {})
+        return alloc_plan.allocations(Job(id="j", groups=(of_job,)), root, ports, there or {})
     finally:
         ports.close()
 
@@ -81,8 +83,8 @@ def test_what_the_bridge_gave_is_known_to_the_task_in_the_end(tmp_path: Path) ->
     }
     network = GroupNetwork(mode="bridge", ports=(Port(label="http", to=8080),))
     (alloc,) = allocs(tmp_path, task, network=network)
-    plan.build(alloc)
-    ready = plan.attached(alloc, Attached(interface="eth0", address="172.26.80.9"))
+    alloc_plan.build(alloc)
+    ready = alloc_plan.attached(alloc, Attached(interface="eth0", address="172.26.80.9"))
     (planned,) = ready.tasks
     assert planned.options == {"args": ["172.26.80.9:8080", "t", "${unknown}"]}
     env = planned.config.env
@@ -189,12 +191,12 @@ def test_a_line_says_where_a_port_is(alloc: str, to: int, line: str) -> None:
 # --- the machine's side
 
 
-def options(*words: str, config_file: Path | None = None) -> host_options.HostOptions:
+def options(*words: str, config_file: Path | None = None) -> HostOptions:
     parser = argparse.ArgumentParser()
-    host_options.add_arguments(parser)
+    host_arguments.add_arguments(parser)
     arguments = parser.parse_args(words)
     arguments.config_file = config_file
-    return host_options.read(arguments)
+    return host_arguments.read(arguments)
 
 
 def test_host_volumes_of_the_command_line_win_over_the_agents(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.allocdir import AllocDir
+from plugin.host.run.allocdir import AllocDir
 
 ALLOC = "0d1b8f6e-1111-2222-3333-444455556666"
 

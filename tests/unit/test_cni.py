@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from actors.nomad_types import PortMapping
-from plugin.host import forwarding
-from plugin.host.cni import Attached, BridgeNetwork
+from plugin.host.network import iptables
+from plugin.host.network.cni import Attached, BridgeNetwork
 from proto.errors import Code, DriverError
 from tests.support.scripted_cni import RESULT, ScriptedCni
 
@@ -69,7 +69,7 @@ def test_a_namespace_that_is_gone_has_no_name_at_the_end(
     left: bool,
 ) -> None:
     forgotten: list[tuple[str, str]] = []
-    monkeypatch.setattr(forwarding, "forget_masquerading", lambda *one: forgotten.append(one))
+    monkeypatch.setattr(iptables, "forget_masquerading", lambda *one: forgotten.append(one))
     network.add(ALLOC, NETNS, PORTS)
     gone = tmp_path / "gone"
     if left:

@@ -15,7 +15,7 @@ from actors.node import Node, this_node
 from actors.settings import DriverSettings
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
-from plugin.host import doctor_command
+from plugin.cli import doctor as doctor_command
 from workers import identity, wire
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from actors.reconciler import Outcome
-from plugin.host.gc_command import table
-from plugin.host.run_sweep import Row
+from plugin.cli.gc import table
+from plugin.host.run.sweep import Row
 
 
 def row(**more: Any) -> Row:

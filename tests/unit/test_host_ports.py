@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 from actors.nomad_types import PortMapping
-from plugin.host.job_network import GroupNetwork, Port
-from plugin.host.ports import HostPorts, inside
+from plugin.host.job.network import GroupNetwork, Port
+from plugin.host.network.ports import HostPorts, inside
 from proto.errors import Code, DriverError
 
 HOME = "127.0.0.1"

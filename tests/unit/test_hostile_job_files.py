@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 
-from plugin.host import hcl_config, hclog, job_text, jobfile, template_path
-from plugin.host.allocdir import AllocDir
-from plugin.host.jobfile import Template
+from plugin.host.agent import hcl_config, hclog
+from plugin.host.job import jobfile, template_path
+from plugin.host.job import text as job_text
+from plugin.host.job.jobfile import Template
+from plugin.host.run.allocdir import AllocDir
 from proto.errors import DriverError
 from proto.nomad import hclspec_pb2
 from tests.support.plugin_dir import ROOT

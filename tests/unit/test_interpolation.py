@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from actors.nomad_types import PortMapping
-from plugin.host import interpolation, plan
-from plugin.host.allocdir import AllocDir
-from plugin.host.jobfile import Job, JobGroup, JobTask, Template
-from plugin.host.ports import HostPorts
+from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
+from plugin.host.network.ports import HostPorts
+from plugin.host.run import alloc_plan, interpolation
+from plugin.host.run.allocdir import AllocDir
 from proto.errors import Code, DriverError
 
 ALLOC = "0123456789abcdef"
@@ -179,8 +179,8 @@ def test_a_place_that_takes_no_directory_is_named(tmp_path: Path) -> None:
 # --- what a job comes to
 
 
-def planned(task: JobTask, root: Path, count: int = 1) -> list[plan.Alloc]:
-    return plan.allocations(job_of(task, count=count), root, HostPorts("127.0.0.1"), {})
+def planned(task: JobTask, root: Path, count: int = 1) -> list[alloc_plan.Alloc]:
+    return alloc_plan.allocations(job_of(task, count=count), root, HostPorts("127.0.0.1"), {})
 
 
 def test_each_allocation_has_an_id_and_a_directory_of_its_own(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_templates_are_written_with_their_modes(tmp_path: Path) -> None:
         ),
     )
     (alloc,) = planned(task, tmp_path)
-    plan.build(alloc)
+    alloc_plan.build(alloc)
     home = alloc.directory.path
     assert (home / "t/local/a/b").read_text() == "t\n"
     assert mode(home / "t/local/a/b") == 0o644
@@ -244,7 +244,7 @@ def test_a_template_cannot_be_written_elsewhere(destination: str, tmp_path: Path
     )
     (alloc,) = planned(task, tmp_path)
     with pytest.raises(DriverError, match="leaves the task directory"):
-        plan.build(alloc)
+        alloc_plan.build(alloc)
 
 
 def test_a_template_that_needs_nomad_is_refused_with_the_tasks_name(tmp_path: Path) -> None:
@@ -256,4 +256,4 @@ def test_a_template_that_needs_nomad_is_refused_with_the_tasks_name(tmp_path: Pa
     )
     (alloc,) = planned(task, tmp_path)
     with pytest.raises(DriverError, match=r"t: template: \{\{ secret \}\} needs a Nomad agent"):
-        plan.build(alloc)
+        alloc_plan.build(alloc)

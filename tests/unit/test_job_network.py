@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from actors.nomad_types import DnsConfig
-from plugin.host import jobfile
-from plugin.host.job_network import GroupNetwork, Port
-from plugin.host.job_volumes import Volume, VolumeMount
-from plugin.host.jobfile import JobGroup
+from plugin.host.job import jobfile
+from plugin.host.job.jobfile import JobGroup
+from plugin.host.job.network import GroupNetwork, Port
+from plugin.host.job.volumes import Volume, VolumeMount
 from proto.errors import DriverError
 
 

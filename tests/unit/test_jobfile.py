@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host import hcl_text, jobfile
-from plugin.host.job_network import GroupNetwork, Port
-from plugin.host.jobfile import Job, JobTask, Template
+from plugin.host.job import hcl_text, jobfile
+from plugin.host.job.jobfile import Job, JobTask, Template
+from plugin.host.job.network import GroupNetwork, Port
 from proto.errors import DriverError
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example"

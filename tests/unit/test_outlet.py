@@ -8,7 +8,7 @@ from typing import TextIO
 
 import pytest
 
-from plugin.host.outlet import Outlet
+from plugin.cli.output_stream import Outlet
 from tests.support.scarce import SmallDisk
 
 WAITS = "error: {}: No space left on device: what comes waits for room"

@@ -15,10 +15,11 @@ from rich.console import Console
 from actors.findings import Finding, Verdict
 from actors.nomad_types import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
 from actors.reconciler import Outcome
-from plugin.host import command, console, doctor_command, gc_command
-from plugin.host.run_sweep import Row
-from plugin.host.screen import JsonScreen, PlainScreen, Screen
-from plugin.host.terminal import TerminalScreen
+from plugin.cli import console, doctor, gc, run
+from plugin.cli.screens import JsonScreen, PlainScreen
+from plugin.cli.terminal_screen import TerminalScreen
+from plugin.host.run.screen import Screen
+from plugin.host.run.sweep import Row
 from tests.support.plugin_dir import ROOT
 
 # Clears the screen, sets the title, moves up, rings, C1's own CSI, right to left, DEL, half a pair.
@@ -92,16 +93,16 @@ def test_json_says_it_exactly(capfdbinary: pytest.CaptureFixture[bytes]) -> None
 @pytest.mark.parametrize("width", [0, 40, 500])
 def test_tables_have_text_in_their_cells(width: int) -> None:
     row = Row(kind="run", name=FORGED, since=0, outcome=Outcome.FAILED, why=FORGED, error=FORGED)
-    quiet(gc_command.table([row], width=width).encode())
+    quiet(gc.table([row], width=width).encode())
     finding = Finding(subject="auth", verdict=Verdict.WARN, text=FORGED, advice=FORGED)
-    quiet(doctor_command.table([finding], width=width).encode())
+    quiet(doctor.table([finding], width=width).encode())
 
 
 def test_errors_and_log_lines_are_text(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     console.complain(FORGED)
     handler = logging.StreamHandler(sys.stderr)
     record = logging.makeLogRecord({"msg": "%s", "args": (FORGED,)})
-    shown = command._PlainFormatter("%(message)s").format(record)
+    shown = run._PlainFormatter("%(message)s").format(record)
     handler.close()
     quiet(capfdbinary.readouterr().err)
     quiet(shown.encode())

@@ -11,11 +11,11 @@ from actors import presence
 from actors.nomad_types import PortMapping
 from actors.presence import Peer
 from actors.settings import DriverSettings
-from plugin.host import run_record
-from plugin.host.allocdir import AllocDir
-from plugin.host.cni import BridgeNetwork
-from plugin.host.plan import Alloc
-from plugin.host.run_record import RunRecord, own_network
+from plugin.host.network.cni import BridgeNetwork
+from plugin.host.run import record as run_record
+from plugin.host.run.alloc_plan import Alloc
+from plugin.host.run.allocdir import AllocDir
+from plugin.host.run.record import RunRecord, own_network
 from tests.support.scripted_cni import RESULT, ScriptedCni
 from tests.support.services import services
 

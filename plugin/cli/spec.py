@@ -1,0 +1,114 @@
+"""`containerd-driver spec JOB`: the OCI spec that each task of a job would get."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors import node_speed, spec_preview
+from actors.node import Node, this_node
+from actors.settings import DriverSettings
+from plugin import options
+from plugin.cli import console, host_arguments, plugin_block
+from plugin.cli.parser import Parser
+from plugin.host.agent import hcl_config
+from plugin.host.job import jobfile
+from plugin.host.network.ports import HostPorts
+from plugin.host.run import alloc_plan
+from plugin.host.run.alloc_plan import PlannedTask
+from plugin.host.run.machine import HostOptions
+from plugin.options import hcl_schema
+from proto.errors import Code, DriverError
+
+_STAND_IN = "/proc/self/ns/net"
+_EPILOG = """\
+containerd is asked about the image; nothing is pulled, started or left behind. One task prints its
+spec; several print one object with a spec for each. Identifiers and paths of an allocation differ
+from run to run.
+
+exit status: 0; 1 when a task could not start as it is; 2 when the options are wrong
+"""
+
+
+def run(argv: list[str]) -> int:
+    """Prints the specs and returns the exit status.
+
+    Raises:
+        DriverError: a task could not start as it is.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        variables = plugin_block.pairs(arguments.var, "--var")
+        settings = plugin_block.settings(arguments.config_file, arguments.config)
+        host = host_arguments.read(arguments)
+    except DriverError as error:
+        console.complain(str(error))
+        return console.WRONG_OPTIONS
+    job = jobfile.load(arguments.job, variables)
+    specs = asyncio.run(_specs(job, settings, host, arguments.task))
+    shown = specs if len(specs) != 1 else next(iter(specs.values()))
+    console.show(f"{json.dumps(shown, indent=2)}\n")
+    return 0
+
+
+async def _specs(
+    job: jobfile.Job, settings: DriverSettings, host: HostOptions, only: str
+) -> dict[str, Any]:
+    node = this_node(node_speed.completed(settings))
+    found: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,
+        contextlib.closing(HostPorts(host.address, hold=False)) as ports,
+    ):
+        allocs = alloc_plan.allocations(job, Path(root), ports, host.volumes)
+        try:
+            for alloc in allocs:
+                alloc_plan.build(alloc)
+                for planned in alloc.tasks:
+                    if only in {"", planned.task.name}:
+                        found[planned.label] = await _spec(node, planned)
+        finally:
+            await node.containerd.close()
+    if not found:
+        raise DriverError(f"the job has no task {only!r}", code=Code.INVALID)
+    return found
+
+
+async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
+    config, network = planned.config, planned.config.network
+    if network is not None:
+        # A start looks into the allocation's namespace; for a preview none is made.
+        config = replace(config, network=replace(network, path=_STAND_IN))
+    try:
+        packed = hcl_config.encode(hcl_schema.schema(options.TASK_OPTIONS), planned.options)
+        seen = await spec_preview.preview(node, config, options.task_options(packed))
+    except DriverError as error:
+        raise DriverError(
+            f"{planned.label}: {error.brief}",
+            details=error.details,
+            resolution=error.resolution,
+            code=error.code,
+        ) from error
+    for note in seen.notes:
+        console.report(f"{planned.label}: {note}")
+    for namespace in seen.document["linux"]["namespaces"]:
+        if network is not None and namespace.get("path") == _STAND_IN:
+            namespace["path"] = network.path
+    return seen.document
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser("spec", "Prints the OCI spec that the tasks of a job file would get.", _EPILOG)
+    add = parser.add_argument
+    add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
+    add("--task", default="", metavar="NAME", help="only this task")
+    add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
+    plugin_block.add_arguments(parser)
+    host_arguments.add_arguments(parser)
+    return parser

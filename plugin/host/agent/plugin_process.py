@@ -1,0 +1,157 @@
+"""A plugin's process as go-plugin's host keeps it: handshake, log, death, end."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import logging
+from collections.abc import AsyncGenerator, Sequence
+from typing import IO
+
+from actors import child_process
+from plugin import environment
+from plugin.host.agent import hclog
+from plugin.host.agent.log_reader import Lines
+from proto.errors import Code, DriverError
+
+_START_S = 60.0
+_LAST_WORDS_S = 1.0
+_MIN_FIELDS = 5
+_POLL_S = 0.01
+_log = logging.getLogger("plugin.host.plugin")
+
+
+class PluginProcess:
+    """One process, from its start until it is reaped.
+
+    Args:
+        program: the executable and its arguments.
+    """
+
+    def __init__(self, program: Sequence[str]) -> None:
+        self._program = list(program)
+        self._child: child_process.Child | None = None
+        self._pumps: list[asyncio.Task[None]] = []
+        self._tail: collections.deque[str] = collections.deque(maxlen=5)
+
+    async def start(self) -> str:
+        """Starts it and returns the socket that it listens on.
+
+        Raises:
+            DriverError: code UNAVAILABLE, it is no plugin, or it says why it does not start.
+        """
+        try:
+            self._child = await asyncio.to_thread(
+                child_process.start,
+                self._program,
+                env=environment.for_plugin_of_this_process(),
+                stdout=child_process.PIPE,
+                stderr=child_process.PIPE,
+                # A terminal's Ctrl-C and its end are for the host: it stops tasks through this one.
+                new_session=True,
+            )
+        except OSError as error:
+            raise DriverError(
+                f"cannot start the plugin {self._program[0]}: {error.strerror}",
+                code=Code.UNAVAILABLE,
+            ) from error
+        assert self._child.stdout is not None  # noqa: S101 - PIPE was asked for
+        assert self._child.stderr is not None  # noqa: S101
+        self._pumps.append(asyncio.create_task(self._pump_log(self._child.stderr)))
+        reader, transport = await _reader(self._child.stdout)
+        try:
+            line = (await asyncio.wait_for(reader.readline(), _START_S)).decode(errors="replace")
+        except (TimeoutError, ValueError):
+            line = ""
+        # The agent reads on and drops what comes; a full pipe would block a talkative plugin.
+        self._pumps.append(asyncio.create_task(_drain(reader, transport)))
+        fields = line.strip().split("|")
+        if len(fields) < _MIN_FIELDS or fields[2] != "unix" or fields[4] != "grpc":
+            raise await self._no_plugin(line)
+        return fields[3]
+
+    async def _no_plugin(self, line: str) -> DriverError:
+        said = line.strip() or "no handshake"
+        ended = await self.ends_within(_LAST_WORDS_S)
+        await self.finish(0)
+        if ended and self._child is not None:
+            said = f"it ended with status {self._child.returncode}"
+        words = "; ".join([said, *self._tail])
+        return DriverError(
+            f"{self._program[0]} did not start as a plugin",
+            details=words[:2000],
+            code=Code.UNAVAILABLE,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Its pid; 0 before the start."""
+        return self._child.pid if self._child else 0
+
+    @property
+    def alive(self) -> bool:
+        """Returns whether it runs."""
+        return self._child is not None and self._child.poll() is None
+
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether it has ended by then: a broken connection comes before the exit status."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self.alive:
+            if asyncio.get_running_loop().time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL, as an out-of-memory kill or a crash would end it."""
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+
+    async def finish(self, grace_s: float) -> None:
+        """Waits so long for its end, kills it otherwise, and reads its log to the end."""
+        if self._child is not None:
+            await asyncio.to_thread(child_process.finish, self._child, grace_s)
+        if self._pumps:
+            await asyncio.wait(self._pumps, timeout=_LAST_WORDS_S)
+        for pump in self._pumps:
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        self._pumps.clear()
+
+    async def _pump_log(self, pipe: IO[bytes]) -> None:
+        reader, transport = await _reader(pipe)
+        try:
+            lines = Lines()
+            async for data in _chunks(reader):
+                self._logged(lines.feed(data))
+            self._logged(lines.end())
+        finally:
+            transport.close()
+
+    def _logged(self, lines: list[bytes]) -> None:
+        for raw in lines:
+            line = hclog.parse(raw)
+            self._tail.append(line.text)
+            _log.log(line.level, "%s", line.text)
+
+
+async def _drain(reader: asyncio.StreamReader, transport: asyncio.ReadTransport) -> None:
+    try:
+        async for _ in _chunks(reader):
+            pass
+    finally:
+        transport.close()
+
+
+async def _chunks(reader: asyncio.StreamReader) -> AsyncGenerator[bytes, None]:
+    while data := await reader.read(65536):
+        yield data
+
+
+async def _reader(pipe: IO[bytes]) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), pipe
+    )
+    return reader, transport

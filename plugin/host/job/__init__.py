@@ -1,0 +1,1 @@
+"""Job files: HCL and JSON become task configurations."""

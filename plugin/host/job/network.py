@@ -1,0 +1,79 @@
+"""The `network` block of a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from actors.nomad_types import DnsConfig
+from plugin.host.job.block_reader import Block, BlockReader, labelled
+from plugin.host.job.hcl_job import merged
+from plugin.host.job.keys import DNS, NETWORK, PORT
+
+MODES = ("host", "bridge", "none")
+_MAX_PORT = 65535
+SAME_AS_HOST = -1
+"""Nomad's word for a container port that is the same as the dynamic one of the host."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """One `port` block. static is 0 for a port that is chosen at the start; to is 0 if not set."""
+
+    label: str
+    static: int = 0
+    to: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupNetwork:
+    """What a group asks for. dns None leaves names to the host's resolver."""
+
+    mode: str = "host"
+    ports: tuple[Port, ...] = ()
+    dns: DnsConfig | None = None
+
+
+def read(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
+    """The network of a group from its blocks; problems go to the reader."""
+    where = f"{where}: network"
+    if isinstance(blocks, list) and len(blocks) > 1:
+        reader.problems.append(f"{where}: stands more than once")
+    network = merged(blocks)
+    reader.sift(NETWORK, where, network)
+    mode = str(network.get("mode") or "host")
+    if mode not in MODES:
+        reader.problems.append(
+            f'{where}: mode "{mode}" needs a Nomad agent; here are {", ".join(MODES)}'
+        )
+    ports = tuple(_port(reader, where, *pair) for pair in labelled(network.get("port")))
+    for label in {port.label for port in ports if sum(p.label == port.label for p in ports) > 1}:
+        reader.problems.append(f'{where}: port "{label}" stands more than once')
+    if mode == "none" and ports:
+        reader.problems.append(f'{where}: mode "none" has no ports')
+    return GroupNetwork(mode=mode, ports=ports, dns=_dns(reader, where, network.get("dns")))
+
+
+def _port(reader: BlockReader, where: str, label: str, body: Block) -> Port:
+    where = f'{where}: port "{label}"'
+    reader.sift(PORT, where, body)
+    static = 0
+    if body.get("static") is not None:
+        static = reader.number(where, body, "static", 0, (1, _MAX_PORT))
+    return Port(
+        label=label,
+        static=static,
+        to=reader.number(where, body, "to", 0, (SAME_AS_HOST, _MAX_PORT)),
+    )
+
+
+def _dns(reader: BlockReader, where: str, blocks: Any) -> DnsConfig | None:
+    if not blocks:
+        return None
+    where, dns = f"{where}: dns", merged(blocks)
+    reader.sift(DNS, where, dns)
+    return DnsConfig(
+        servers=reader.words(where, dns, "servers"),
+        searches=reader.words(where, dns, "searches"),
+        options=reader.words(where, dns, "options"),
+    )

@@ -1,0 +1,84 @@
+"""The `volume` blocks of a group and the `volume_mount` blocks of its tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from plugin.host.job.block_reader import BlockReader, labelled
+from plugin.host.job.keys import VOLUME, VOLUME_MOUNT
+
+_PROPAGATION = ("private", "host-to-task", "bidirectional")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A host volume that a group asks for. per_alloc adds `[index]` to the source's name."""
+
+    source: str
+    read_only: bool = False
+    per_alloc: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeMount:
+    """Where a task wants a volume of its group."""
+
+    volume: str
+    destination: str
+    read_only: bool = False
+    propagation_mode: str = "private"
+
+
+def read(reader: BlockReader, where: str, blocks: Any) -> dict[str, Volume]:
+    """The volumes of a group by their names in it; problems go to the reader."""
+    volumes: dict[str, Volume] = {}
+    for label, body in labelled(blocks):
+        here = f'{where}: volume "{label}"'
+        reader.sift(VOLUME, here, body)
+        kind = str(body.get("type") or "host")
+        if kind != "host":
+            reader.problems.append(f'{here}: type "{kind}" needs a Nomad agent; use "host"')
+        if not body.get("source"):
+            reader.problems.append(f"{here}: source is missing")
+        volumes[label] = Volume(
+            source=str(body.get("source") or ""),
+            read_only=reader.flag(here, body, "read_only"),
+            per_alloc=reader.flag(here, body, "per_alloc"),
+        )
+    return volumes
+
+
+def read_mounts(
+    reader: BlockReader, where: str, blocks: Any, volumes: Mapping[str, Volume]
+) -> tuple[VolumeMount, ...]:
+    """The mounts of a task; each names a volume of the group."""
+    mounts: list[VolumeMount] = []
+    for body in blocks if isinstance(blocks, list) else []:
+        if not isinstance(body, dict):
+            reader.problems.append(f"{where}: volume_mount is a block, write volume_mount {{ … }}")
+            continue
+        name = str(body.get("volume") or "")
+        here = f'{where}: volume_mount "{name}"'
+        reader.sift(VOLUME_MOUNT, here, body)
+        if name not in volumes:
+            has = f"it has {', '.join(volumes)}" if volumes else "it has none"
+            reader.problems.append(f"{here}: the group has no such volume; {has}")
+        destination = str(body.get("destination") or "")
+        if not destination:
+            reader.problems.append(f"{here}: destination is missing")
+        propagation = str(body.get("propagation_mode") or "private")
+        if propagation not in _PROPAGATION:
+            reader.problems.append(
+                f"{here}: propagation_mode {propagation!r} is none of {', '.join(_PROPAGATION)}"
+            )
+        mounts.append(
+            VolumeMount(
+                volume=name,
+                destination=destination,
+                read_only=reader.flag(here, body, "read_only"),
+                propagation_mode=propagation,
+            )
+        )
+    return tuple(mounts)

@@ -1,0 +1,1 @@
+"""Network namespaces, CNI and published ports of an allocation."""

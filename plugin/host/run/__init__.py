@@ -1,0 +1,1 @@
+"""One run of a job: allocation directory, environment, tasks, and the record for a later sweep."""

@@ -1,0 +1,211 @@
+"""Running a job: every allocation of every group, all tasks at once, until all have ended.
+
+Whatever happens, started tasks are stopped and destroyed before the run returns. Only SIGKILL of
+the host leaves them running, as it would with an agent; the next run sweeps up then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+from actors.nomad_types import Health
+from plugin.host.agent.plugin_restart import PluginCare
+from plugin.host.agent.session import HostSession
+from plugin.host.job.jobfile import Job
+from plugin.host.network.cni import BridgeNetwork
+from plugin.host.network.ports import HostPorts
+from plugin.host.run import alloc_plan
+from plugin.host.run.alloc_plan import Alloc
+from plugin.host.run.interrupts import Interrupts, Wish
+from plugin.host.run.machine import HostOptions
+from plugin.host.run.networks import AllocNetworks
+from plugin.host.run.record import RunRecord
+from plugin.host.run.screen import Screen
+from plugin.host.run.systemd import ServiceManager
+from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRun
+from proto.errors import Code, DriverError
+
+_HEALTH_S = 30.0
+_PAUSE_S = 0.1
+_ADVICE = (
+    "where there is none: apt-get install containerd runc;"
+    " another socket: --config containerd_address=PATH"
+)
+_WORDS = {
+    Wish.STOP: "stopping (Ctrl-C again kills)",
+    Wish.KILL: "killing (Ctrl-C again leaves everything as it is)",
+    Wish.LEAVE: "leaving",
+}
+
+
+class JobRunner:
+    """Runs one job through one plugin session.
+
+    Args:
+        session: a plugin that is not launched yet.
+        screen: where news go.
+        root: where allocation directories are made.
+        host: what a job may have of this machine.
+        service: hears of every task that runs or ends.
+        record: what it makes is written down there.
+        keep: True leaves them there.
+        stats: True shows a sample of every task each second.
+    """
+
+    def __init__(
+        self,
+        session: HostSession,
+        screen: Screen,
+        root: Path,
+        host: HostOptions,
+        service: ServiceManager,
+        record: RunRecord,
+        *,
+        keep: bool,
+        stats: bool = False,
+    ) -> None:
+        self._session = session
+        self._screen = screen
+        self._root = root
+        self._keep = keep
+        self._stats = stats
+        self._volumes = host.volumes
+        self._ports = HostPorts(host.address)
+        self._record = record
+        bridge = BridgeNetwork(host.cni_directories, note=record.bridged)
+        self._networks = AllocNetworks(bridge, screen.error)
+        self._care = PluginCare(session, screen.note)
+        self._held: set[Path] = set()
+        self._service = service
+        self._clean = True
+        self._interrupts = Interrupts(self._heard)
+
+    async def run(self, job: Job) -> int:
+        """Runs the job and returns the exit status for the shell.
+
+        The task's own where there is one task; the first that is not 0 of several; 125 when
+        the driver failed.
+
+        Raises:
+            DriverError: nothing was started.
+        """
+        try:
+            allocs = alloc_plan.allocations(
+                job, self._root, self._ports, self._volumes, self._record.name
+            )
+            self._networks.check(allocs)
+            self._record.begin(allocs)
+            return await self._from_plan_to_end(job, allocs)
+        finally:
+            self._ports.close()
+            self._record.end(clean=self._clean and self._networks.clean and not self._held)
+
+    def _heard(self, wish: Wish) -> None:
+        self._screen.note(_WORDS[wish])
+        if wish is Wish.STOP:
+            self._service.stopping()
+
+    async def _from_plan_to_end(self, job: Job, allocs: list[Alloc]) -> int:
+        self._interrupts.listen()
+        events = asyncio.create_task(self._show_events(allocs))
+        try:
+            for alloc in allocs:
+                alloc_plan.build(alloc)
+            if not await self._ready(job):
+                return INTERRUPTED
+            connected = await self._networks.set_up(allocs, lambda: bool(self._interrupts.wish))
+            if self._interrupts.wish:
+                return INTERRUPTED
+            self._show_ports(connected)
+            return await self._all(connected)
+        finally:
+            await self._networks.tear_down()
+            await self._clean_up(allocs)
+            events.cancel()
+            await asyncio.gather(events, return_exceptions=True)
+            await self._session.close()
+            self._interrupts.ignore()
+
+    def _show_ports(self, allocs: list[Alloc]) -> None:
+        for alloc in allocs:
+            # In mode "host" the driver gives its network to the tasks that ask for it.
+            shared = any(task.options.get("host_network") for task in alloc.tasks)
+            for port in alloc.ports if shared or alloc.mode == "bridge" else ():
+                self._screen.port(alloc.label if len(allocs) > 1 else "", port)
+
+    async def _ready(self, job: Job) -> bool:
+        """Launches the plugin and looks at it; False when Ctrl-C came first."""
+        ready = asyncio.create_task(self._check(job))
+        stop = asyncio.create_task(self._interrupts.wanted(Wish.STOP))
+        await asyncio.wait([ready, stop], return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not ready.done():
+            ready.cancel()
+            await asyncio.gather(ready, return_exceptions=True)
+            return False
+        await ready
+        return True
+
+    async def _check(self, job: Job) -> None:
+        """Whether it is the right plugin for every task, and healthy."""
+        await self._session.launch()
+        name = self._session.info.name
+        for task in (task for group in job.groups for task in group.tasks):
+            if task.driver != name:
+                raise DriverError(
+                    f'task "{task.name}": driver "{task.driver}" cannot be run here',
+                    resolution=f'this is driver = "{name}"',
+                    code=Code.INVALID,
+                )
+        look = await asyncio.wait_for(self._session.fingerprint(), _HEALTH_S)
+        if look.health is not Health.HEALTHY:
+            raise DriverError(
+                "the driver is not healthy",
+                details=look.description,
+                resolution=_ADVICE if "containerd" in look.description else "",
+                code=Code.UNAVAILABLE,
+            )
+
+    async def _all(self, allocs: list[Alloc]) -> int:
+        runs = [
+            (
+                alloc,
+                TaskRun(
+                    task, self._session, self._care, self._screen, self._interrupts, self._service
+                ),
+            )
+            for alloc in allocs
+            for task in alloc.tasks
+        ]
+        outcomes = await asyncio.gather(
+            *(run.run(stats=self._stats) for _, run in runs), return_exceptions=True
+        )
+        self._held = {alloc.directory.path for alloc, run in runs if not run.removed}
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                self._screen.error(f"a defect of the host: {outcome!r}")
+        codes = [outcome if isinstance(outcome, int) else DRIVER_FAILED for outcome in outcomes]
+        return next((code for code in codes if code), 0)
+
+    async def _clean_up(self, allocs: list[Alloc]) -> None:
+        for alloc in allocs:
+            # A container that could not be removed may still use its directory.
+            if self._keep or alloc.directory.path in self._held:
+                continue
+            stays = await asyncio.to_thread(alloc.directory.remove)
+            if stays:
+                self._clean = False
+                self._screen.error(f"{alloc.label}: its directory is not wholly removed: {stays}")
+
+    async def _show_events(self, allocs: list[Alloc]) -> None:
+        labels = {task.config.id: task.label for alloc in allocs for task in alloc.tasks}
+        while True:
+            # A plugin that is not there yet, or just died, has no events to tell.
+            with contextlib.suppress(DriverError):
+                async for event in self._session.events():
+                    label = labels.get(event.task_id)
+                    if label is not None:
+                        self._screen.event(label, event.message)
+            await asyncio.sleep(_PAUSE_S)

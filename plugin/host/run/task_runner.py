@@ -1,0 +1,195 @@
+"""One task's life as the host sees it: start, logs, end, and always its removal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from actors.nomad_types import ExitResult
+from plugin.host.agent.log_reader import LogReader
+from plugin.host.agent.plugin_restart import PluginCare
+from plugin.host.agent.session import Handle, HostSession
+from plugin.host.run.alloc_plan import PlannedTask
+from plugin.host.run.interrupts import Interrupts, Wish
+from plugin.host.run.screen import Screen
+from plugin.host.run.systemd import ServiceManager
+from proto.errors import DriverError
+
+DRIVER_FAILED = 125
+INTERRUPTED = 130
+"""What a shell gives for Ctrl-C: the task never ran, or nobody waited for its end."""
+_STREAMS = ("stdout", "stderr")
+_LOG_END_S = 5.0
+_FULL_S = 0.5
+_LAST_CHANCE_S = 2.0
+
+
+class TaskRun:
+    """Runs one task. Its own failures are shown and become an exit status, never an exception."""
+
+    def __init__(
+        self,
+        planned: PlannedTask,
+        session: HostSession,
+        care: PluginCare,
+        screen: Screen,
+        interrupts: Interrupts,
+        service: ServiceManager,
+    ) -> None:
+        self._planned = planned
+        self._id = planned.config.id
+        self._label = planned.label
+        self._session = session
+        self._care = care
+        self._screen = screen
+        self._interrupts = interrupts
+        self._service = service
+        self._handle: Handle | None = None
+        self._may_read = asyncio.Event()
+        self._readers: list[LogReader] = []
+        self._logs: list[asyncio.Task[None]] = []
+        self.removed = False
+
+    async def run(self, *, stats: bool) -> int:
+        """Starts the task, follows it to its end, removes it; returns the exit status."""
+        self._open_logs()
+        life = asyncio.create_task(self._life(stats=stats))
+        leaving = asyncio.create_task(self._interrupts.wanted(Wish.LEAVE))
+        try:
+            await asyncio.wait([life, leaving], return_when=asyncio.FIRST_COMPLETED)
+            return await life if life.done() else INTERRUPTED
+        except DriverError as error:
+            if self._handle is None and self._interrupts.wish:
+                self._screen.note(f"{self._label}: {error}")
+                return INTERRUPTED
+            self._screen.error(f"{self._label}: {error}")
+            return DRIVER_FAILED
+        finally:
+            await _cancel([life, leaving])
+            await self._clean_up()
+
+    def _open_logs(self) -> None:
+        for stream in _STREAMS:
+            reader = LogReader(self._planned.alloc.fifo(self._planned.task.name, stream))
+            self._readers.append(reader)
+            self._logs.append(asyncio.create_task(self._show_log(reader, stream)))
+
+    async def _show_log(self, reader: LogReader, stream: str) -> None:
+        # What the task says comes after the word that it has started.
+        await self._may_read.wait()
+        try:
+            async for data in reader.chunks():
+                self._screen.log(self._label, stream, data)
+                await self._room(stream)
+        finally:
+            self._screen.log_ended(self._label, stream)
+
+    async def _room(self, stream: str) -> None:
+        """Returns when output is taken; the FIFO keeps what comes meanwhile."""
+        while True:
+            if self._screen.has_room(stream):
+                return
+            await asyncio.sleep(_FULL_S)
+
+    async def _life(self, *, stats: bool) -> int:
+        begun = time.monotonic()
+        helpers = [asyncio.create_task(self._stop_when_wanted())]
+        try:
+            config, options = self._planned.config, self._planned.options
+            self._handle = await self._care.insist(
+                None, lambda: self._session.start(config, options)
+            )
+            spent_ms = (time.monotonic() - begun) * 1000
+            self._screen.event(self._label, f"Started in {spent_ms:.0f} ms")
+            self._may_read.set()
+            self._service.started()
+            if self._interrupts.wish:
+                # A stop that came before the driver knew the task has stopped nothing.
+                helpers.append(asyncio.create_task(self._stop_when_wanted()))
+            if stats:
+                helpers.append(asyncio.create_task(self._show_stats()))
+            result = await self._care.insist(self._handle, lambda: self._session.wait(self._id))
+        finally:
+            await _cancel(helpers)
+        self._service.ended()
+        # What the task wrote last comes before the word that it has ended.
+        for reader in self._readers:
+            reader.finish()
+        await asyncio.wait(self._logs, timeout=_LOG_END_S)
+        if not all(self._screen.has_room(stream) for stream in _STREAMS):
+            self._screen.error(
+                f"{self._label}: what it wrote last is lost: there is no room for it"
+            )
+        self._screen.ended(self._label, result, time.monotonic() - begun)
+        return _status(result)
+
+    async def _stop_when_wanted(self) -> None:
+        """StopTask at the first Ctrl-C, also into a start; SIGKILL at the second."""
+        await self._interrupts.wanted(Wish.STOP)
+        task = self._planned.task
+        stop = asyncio.create_task(
+            self._tried(self._session.stop, task.kill_timeout_s, task.kill_signal)
+        )
+        kill = asyncio.create_task(self._interrupts.wanted(Wish.KILL))
+        try:
+            await asyncio.wait([stop, kill], return_when=asyncio.FIRST_COMPLETED)
+            if not stop.done() and self._handle is not None:
+                await self._tried(self._session.signal, "SIGKILL")
+            await stop
+        finally:
+            await _cancel([stop, kill])
+
+    async def _tried(self, call: Any, *arguments: Any) -> None:
+        try:
+            await self._care.insist(self._handle, lambda: call(self._id, *arguments))
+        except DriverError as error:
+            self._screen.error(f"{self._label}: not stopped: {error}")
+
+    async def _show_stats(self) -> None:
+        while True:
+            with contextlib.suppress(DriverError):
+                async for usage in self._session.stats(self._id, 1.0):
+                    self._screen.stats(self._label, usage)
+            await asyncio.sleep(1.0)  # as Nomad does, also over the plugin's death
+
+    async def _clean_up(self) -> None:
+        leaving = asyncio.create_task(self._interrupts.wanted(Wish.LEAVE))
+        destroy = asyncio.create_task(self._destroy())
+        await asyncio.wait([leaving, destroy], return_when=asyncio.FIRST_COMPLETED)
+        if not destroy.done():
+            await asyncio.wait([destroy], timeout=_LAST_CHANCE_S)
+        if not destroy.done():
+            self._screen.error(
+                f"{self._label}: not removed, the driver does not answer; its container has the"
+                f" label of allocation {self._planned.config.alloc_id}"
+            )
+        await _cancel([leaving, destroy, *self._logs])
+        for reader in self._readers:
+            reader.close()
+
+    async def _destroy(self) -> None:
+        # Also where the start failed: a plugin that died half-way may have left a container.
+        try:
+            await self._care.insist(
+                self._handle, lambda: self._session.destroy(self._id, force=True)
+            )
+        except DriverError as error:
+            self._screen.error(f"{self._label}: not removed: {error}")
+        else:
+            self.removed = True
+
+
+async def _cancel(jobs: Sequence[asyncio.Task[Any]]) -> None:
+    for job in jobs:
+        job.cancel()
+    await asyncio.gather(*jobs, return_exceptions=True)
+
+
+def _status(result: ExitResult) -> int:
+    """The shell's status: the task's code, 125 where the driver lost it."""
+    if result.error:
+        return DRIVER_FAILED
+    return result.exit_code or (128 + result.signal if result.signal else 0)
