@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Mapping
 
 from actors import child_process, file_servers
-from containerd.pull_wire import Credentials
+from containerd.registry.credentials import Credentials
 from proto.errors import Code, DriverError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

@@ -2,7 +2,7 @@
 
 For each host that may be asked: the task's auth, the Docker config file, the helper, the driver's
 user and password, else none. Everything is bound to a host before it leaves this module, and
-`containerd.registry_auth` gives it to no other.
+`containerd.registry.auth` gives it to no other.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 
 from actors import credential_helper, file_servers
 from actors.docker_config import DockerConfig
-from containerd.pull_wire import Credentials
-from containerd.registry_auth import host_of, is_for, namespace_of
+from containerd.registry.auth import is_for
+from containerd.registry.credentials import Credentials, host_of, namespace_of
 
 if TYPE_CHECKING:
-    from actors.settings import Auth, DriverSettings
+    from actors.model.settings import Auth, DriverSettings
 
 _HUB = "docker.io"
 

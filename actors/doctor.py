@@ -14,10 +14,13 @@ from pathlib import Path
 from actors import doctor_runtimes, file_servers, stale_ports
 from actors.docker_config import DockerConfig
 from actors.findings import Finding, fail, ok, sentence, warn
-from actors.node import Node
+from actors.model.node import Node
 from actors.plan import init_program
-from containerd import abilities, capabilities, daemon_process, known_holes, registry_hosts
-from containerd.proxies import Proxies
+from containerd import daemon_process
+from containerd.api import features
+from containerd.registry.hosts import load
+from containerd.registry.proxies import Proxies
+from containerd.security import capabilities, known_holes
 from proto.errors import DriverError
 from workers import identity, wire
 
@@ -91,7 +94,7 @@ async def _containerd(node: Node) -> list[Finding]:
         names = ", ".join(f"{hole.cve} ({hole.what})" for hole in holes)
         text = f"containerd {version.version} has known holes: {names}"
         found.append(warn("holes", text, doctor_runtimes.HOLES_ADVICE))
-    lacking = abilities.lacking(version.version)
+    lacking = features.lacking(version.version)
     if lacking:
         found.append(
             warn("layers", f"containerd {version.version} cannot {lacking}", "install a newer one")
@@ -209,7 +212,7 @@ def _registries(node: Node) -> Iterator[Finding]:
     well = 0
     for name in names:
         try:
-            registry_hosts.load(str(directory), name)
+            load(str(directory), name)
             well += 1
         except DriverError as error:
             yield warn("registries", sentence(error), error.resolution)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from actors import runtime_programs, runtime_versions
 from actors.findings import Finding, fail, ok, sentence, warn
-from actors.node import Node
+from actors.model.node import Node
 from actors.runtime_programs import RuntimeProgram
 from containerd import runtimes
 from proto.errors import DriverError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pykka
 
-from actors import exec_session, fingerprint, node_speed, sweeping, worker_link
+from actors import exec_session, fingerprint, sweeping, worker_link
 from actors.bridge import Reply, tell
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.exec_tail import Room
@@ -36,9 +36,10 @@ from actors.messages import (
     Unsubscribe,
     Wait,
 )
-from actors.node import this_node
-from actors.node_speed import NodeSpeed
-from actors.nomad_types import ExecInput, ExecOutput, ExecResult, ExitResult
+from actors.model import cpu_topology
+from actors.model.cpu_topology import NodeSpeed
+from actors.model.node import this_node
+from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.pull import ImageStore
 from actors.running_task import RunningTask, Services
 from actors.supervisor import Supervisor
@@ -49,7 +50,7 @@ from proto.errors import Code, DriverError
 from workers import identity
 
 if TYPE_CHECKING:
-    from actors.nomad_types import (
+    from actors.model.nomad import (
         Fingerprint,
         StartedTask,
         TaskConfig,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
         TaskStatus,
         TaskUsage,
     )
-    from actors.settings import DriverSettings, TaskOptions
+    from actors.model.settings import DriverSettings, TaskOptions
 
 T = TypeVar("T")
 # How long a recovery waits for what ran out: after its failure Nomad destroys the task.
@@ -119,7 +120,7 @@ class ActorGateway(Gateway):
 
     async def configure(self, settings: DriverSettings) -> None:
         """See `Gateway`."""
-        settings = node_speed.completed(settings)
+        settings = cpu_topology.completed(settings)
         self._maker = await self._sweeping.announce(settings, Path(settings.state_dir))
         before, reply = self._services, Reply[None]()
         await self._ask(Configure(settings=settings, reply=reply), reply)

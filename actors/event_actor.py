@@ -13,7 +13,7 @@ import pykka
 from actors.messages import EventMessage, Publish, Subscribe, Unsubscribe
 
 if TYPE_CHECKING:
-    from actors.nomad_types import TaskEvent
+    from actors.model.nomad import TaskEvent
 
 QUEUE_LENGTH = 1024
 _log = logging.getLogger(__name__)

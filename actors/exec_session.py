@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING
 
 from actors import exec_errors, exec_remains, oom_score, tree_removal
 from actors.fifo import FifoReader, FifoWriter
-from actors.nomad_types import ExecInput, ExecOutput, ExitResult
+from actors.model.nomad import ExecInput, ExecOutput, ExitResult
 from actors.teardown import Patience
-from containerd import silence, spec
+from containerd.api import deadlines
+from containerd.spec.build import encoded_for_exec
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted
 
@@ -74,14 +75,14 @@ class ExecSession:
                 "exec needs a command", resolution="name the program to run", code=Code.INVALID
             )
         containerd = self._services.containerd
-        with silence.within(_LOOK_S):  # shorter than what a caller gives the whole command
+        with deadlines.within(_LOOK_S):  # shorter than what a caller gives the whole command
             record = await containerd.get_container(self._container)
         if record is None:
             raise DriverError(
                 f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
             )
         process, encoded = await asyncio.to_thread(
-            spec.encoded_for_exec,
+            encoded_for_exec,
             record.spec_json,
             list(command),
             terminal=self._terminal,
@@ -187,7 +188,7 @@ class ExecSession:
         """Kills the command if it still runs and removes all that was made for it."""
         if self._created:
             try:
-                with silence.within(_CLOSE_S):
+                with deadlines.within(_CLOSE_S):
                     await self._remove()
             except (DriverError, TimeoutError) as error:
                 _log.warning("exec not removed", extra={"id": self._container, "why": str(error)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING
 
-from actors.nomad_types import ExitResult
+from actors.model.nomad import ExitResult
 
 if TYPE_CHECKING:
     from workers.wire import ExitRecord

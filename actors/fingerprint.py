@@ -8,9 +8,10 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors import file_servers, runtime_programs
-from actors.nomad_types import Fingerprint, Health
+from actors.model.nomad import Fingerprint, Health
 from actors.runtime_programs import RuntimeProgram, RuntimeWatch
-from containerd import abilities, known_holes, silence
+from containerd.api import deadlines, features
+from containerd.security import known_holes
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -60,7 +61,7 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
     if not services.settings.enabled:
         return DISABLED
     try:
-        with silence.within(_LOOK_S):
+        with deadlines.within(_LOOK_S):
             version = await services.containerd.version()
         await services.launcher.ensure()
     except DriverError as error:
@@ -78,7 +79,7 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             "driver.containerd-driver.runtimes": ",".join(offered),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,
-            **{f"driver.containerd.{k}": has for k, has in abilities.of(version.version).items()},
+            **{f"driver.containerd.{k}": has for k, has in features.of(version.version).items()},
             **_of_programs(programs),
             **({"driver.containerd.known_holes": ",".join(h.cve for h in holes)} if holes else {}),
         },

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 from actors import child_process
-from containerd import shims
-from containerd.client import Containerd
+from containerd.api import shims
+from containerd.api.client import Containerd
 
 _BUDGET_S = 5.0
 _POLL_S = 0.02

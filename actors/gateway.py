@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from actors import log_ends
-from actors.nomad_types import (
+from actors.model.nomad import (
     ExecInput,
     ExecOutput,
     ExecResult,
@@ -23,7 +23,7 @@ from actors.nomad_types import (
     TaskStatus,
     TaskUsage,
 )
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import Code, DriverError
 
 

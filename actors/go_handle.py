@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgpack
 
-from actors import identifiers
+from actors.model import identifiers
 from proto.errors import Code, DriverError
 
 VERSION = 1

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from actors import identifiers
+from actors.model import identifiers
+from actors.model.ownership import LABEL_TASK_ID
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -16,8 +17,8 @@ if TYPE_CHECKING:
 
     from actors.go_handle import GoHandle
     from actors.handle_state import HandleState
-    from actors.nomad_types import TaskConfig
-    from containerd.records import ContainerRecord
+    from actors.model.nomad import TaskConfig
+    from containerd.api.records import ContainerRecord
 
 _NO_LOG = ("", "/dev/null")
 
@@ -46,7 +47,7 @@ def check_container(task: TaskConfig, record: ContainerRecord | None) -> None:
     """
     if record is None:
         return
-    made_for = record.labels.get(identifiers.LABEL_TASK_ID, "")
+    made_for = record.labels.get(LABEL_TASK_ID, "")
     if not made_for.startswith(f"{task.alloc_id}/{task.name}/"):
         raise DriverError(
             "failed to decode task state from handle",

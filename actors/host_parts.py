@@ -22,14 +22,15 @@ from actors import (
     private_files,
 )
 from actors.host_paths import Source
+from actors.model.nomad import NetworkOverride, TaskConfig
+from actors.model.settings import DriverSettings, TaskOptions
 from actors.name_files import HostTexts, NameFiles
 from actors.netns import Network
-from actors.nomad_types import NetworkOverride, TaskConfig
-from actors.settings import DriverSettings, TaskOptions
-from containerd import cdi, daemon_process, devices, mounts
+from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
-from containerd.devices import DeviceNode
-from containerd.mounts import MountPoint
+from containerd.spec import cdi, devices
+from containerd.spec.devices import DeviceNode
+from containerd.spec.mounts import MountPoint, bind, invalid, job_mount, volume_mount
 
 _DIRECTORIES = (
     ("alloc", "NOMAD_ALLOC_DIR", "/alloc"),
@@ -159,7 +160,7 @@ def _directories(plan: _Mounts, task: TaskConfig) -> None:
         target = task.env.get(variable) or fallback
         path = name if name == host_paths.SHARED else f"{task.name}/{name}"
         source = Source(path=path, root=task.alloc_dir, what=variable)
-        plan.found.append(mounts.bind(plan.path_of(source), target))
+        plan.found.append(bind(plan.path_of(source), target))
         if name == host_paths.SHARED:
             _logs(plan, task, target)
     plan.own = len(plan.found)
@@ -167,7 +168,7 @@ def _directories(plan: _Mounts, task: TaskConfig) -> None:
 
 def _logs(plan: _Mounts, task: TaskConfig, shared: str) -> None:
     source = Source(path=host_paths.LOGS, root=task.alloc_dir, what="logs")
-    plan.found.append(mounts.bind(plan.path_of(source), f"{shared}/logs", readonly=True))
+    plan.found.append(bind(plan.path_of(source), f"{shared}/logs", readonly=True))
 
 
 def _name_files(
@@ -183,7 +184,7 @@ def _name_files(
     texts = {path: text for path, text in named.texts.items() if path not in taken}
     for path in texts:
         own = private_files.path_below(task.name, basename(path))
-        point = mounts.bind(
+        point = bind(
             plan.held(Source(path=own, root=task.alloc_dir, what=path)),
             path,
             readonly=options.readonly_rootfs,
@@ -228,7 +229,7 @@ def override(task: TaskConfig, network: Network | None) -> NetworkOverride | Non
 def _volume_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
     """Of host volumes, CSI volumes and device plugins: their paths are Nomad's own word."""
     for volume in task.mounts:
-        point = mounts.volume_mount(
+        point = volume_mount(
             volume.host_path,
             volume.task_path,
             readonly=volume.readonly,
@@ -240,7 +241,7 @@ def _volume_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> Non
 
 def _job_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
     for wanted in options.mounts:
-        point = mounts.job_mount(
+        point = job_mount(
             type=wanted.type,
             source=wanted.source,
             target=wanted.target,
@@ -255,7 +256,7 @@ def _job_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
             plan.found.append(point)
             continue
         if wanted.type == "volume" and _is_a_name(wanted.source):
-            raise mounts.invalid(
+            raise invalid(
                 f"mounts: {wanted.source[:64]!r} is the name of a volume, and this driver has no"
                 " named volumes",
                 'use a volume block of Nomad, or a path such as "local/data"',
@@ -276,7 +277,7 @@ def _no_target_twice(points: Iterable[MountPoint]) -> None:
     seen: set[str] = set()
     for point in points:
         if point.target in seen:
-            raise mounts.invalid(f"mounts: two of them are at {point.target[:128]}")
+            raise invalid(f"mounts: two of them are at {point.target[:128]}")
         seen.add(point.target)
 
 

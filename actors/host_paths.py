@@ -24,14 +24,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors import file_servers
-from actors.nomad_types import TaskConfig
-from containerd import kernel, rootfs_links
-from containerd.mounts import invalid
-from containerd.targets import Entry
+from actors.model.nomad import TaskConfig
+from containerd import syscalls
+from containerd.spec import root_links
+from containerd.spec.mounts import invalid
+from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
 
-_OUTSIDE = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_OUTSIDE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 # Directories of a task that it may see itself; `private` is not among them.
 _TASKS_OWN = ("local", "secrets", "tmp")
 SHARED = "alloc"
@@ -131,7 +132,7 @@ def entry(source: Source, path: str) -> Entry:
     file_servers.visit(source.path, source.what, root=source.root)
     directory = _open(source)
     try:
-        return rootfs_links.entry(directory, path)
+        return root_links.entry(directory, path)
     except OSError as error:
         raise _cannot(source, error) from error
     finally:
@@ -157,7 +158,7 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
         for name in above:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=here)
-            inner = kernel.openat2(here, name, os.O_PATH | os.O_DIRECTORY, _OUTSIDE)
+            inner = syscalls.openat2(here, name, os.O_PATH | os.O_DIRECTORY, _OUTSIDE)
             os.close(here)
             here = inner
         with contextlib.suppress(FileExistsError):
@@ -197,7 +198,7 @@ def _open(source: Source) -> int:
             return os.open(source.path, os.O_PATH | os.O_CLOEXEC)
         root = os.open(source.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return kernel.openat2(root, source.path, os.O_PATH, _OUTSIDE)
+            return syscalls.openat2(root, source.path, os.O_PATH, _OUTSIDE)
         finally:
             os.close(root)
     except OSError as error:
@@ -238,8 +239,8 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         # With `parents`, mkdir gives its mode to the last one only.
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
-        flags = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        kernel.mount("tmpfs", str(directory), "tmpfs", flags, "mode=0700,size=1m")
+        flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
+        syscalls.mount("tmpfs", str(directory), "tmpfs", flags, "mode=0700,size=1m")
         for number, source in enumerate(sources):
             _pin_one(source, Path(pin_path(directory, number)))
     except DriverError:
@@ -264,7 +265,7 @@ def _pin_one(source: Source, target: Path) -> None:
         else:
             target.touch(mode=0o600)
         # Not recursive: the tree goes with the pin, and no task can mount anything below its own.
-        kernel.mount(f"/proc/self/fd/{descriptor}", str(target), "", kernel.MS_BIND)
+        syscalls.mount(f"/proc/self/fd/{descriptor}", str(target), "", syscalls.MS_BIND)
     finally:
         os.close(descriptor)
 
@@ -276,6 +277,6 @@ def release(directory: Path) -> None:
     """
     with contextlib.suppress(OSError):
         while True:
-            kernel.unmount(str(directory))
+            syscalls.unmount(str(directory))
     with contextlib.suppress(OSError):
         directory.rmdir()

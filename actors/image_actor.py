@@ -26,7 +26,7 @@ from actors.messages import (
     PullProgressed,
     Retire,
 )
-from actors.nomad_types import TaskEvent
+from actors.model.nomad import TaskEvent
 from actors.pull import ImageStore
 
 if TYPE_CHECKING:

@@ -15,13 +15,13 @@ import time
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
-from actors.identifiers import PREFIX
+from actors.model.identifiers import PREFIX
 from proto.errors import DriverError
 from workers import identity
 
 if TYPE_CHECKING:
-    from containerd.client import Containerd
-    from containerd.records import ImageRecord
+    from containerd.api.client import Containerd
+    from containerd.api.records import ImageRecord
 
 PULLED = f"{PREFIX}.io/pulled"
 UNUSED_SINCE = f"{PREFIX}.io/unused-since"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 from actors.image_wire import ImageRequest, PullPolicy
 from containerd import reference
-from containerd.pull_wire import Archive
+from containerd.pull.protocol import Archive
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.node import Node
-    from actors.nomad_types import TaskConfig
-    from actors.settings import TaskOptions
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import TaskOptions
 
 
 def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:

@@ -7,9 +7,9 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from actors.settings import Auth
-    from containerd.image_config import ImageConfig
-    from containerd.pull_wire import Archive
+    from actors.model.settings import Auth
+    from containerd.image.config import ImageConfig
+    from containerd.pull.protocol import Archive
 
 
 class PullPolicy(StrEnum):

@@ -15,20 +15,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, lost_workers, orphans, state_directory, worker_link
+from actors import lost_workers, state_directory, worker_link
+from actors.model import identifiers
+from actors.model.ownership import (
+    LABEL_ALLOC_ID,
+    LABEL_MAKER,
+    LABEL_TASK_ID,
+    LABEL_TASK_NAME,
+    Mark,
+    mark,
+)
 from actors.orphans import Kind, Thing
-from containerd.records import Status
+from containerd.api.records import Status
 from proto.errors import DriverError
 from proto.shortage import remedy
 from workers import private_place
 
 if TYPE_CHECKING:
-    from actors.node import Node
-    from containerd.records import ContainerRecord
+    from actors.model.node import Node
+    from containerd.api.records import ContainerRecord
 
 _S = 1e-9
-_HAS_TASK_ID = f'labels."{identifiers.LABEL_TASK_ID}"'
-_HAS_MAKER = f'labels."{identifiers.LABEL_MAKER}"'
+_HAS_TASK_ID = f'labels."{LABEL_TASK_ID}"'
+_HAS_MAKER = f'labels."{LABEL_MAKER}"'
 _EXEC = "exec-*"
 
 
@@ -80,20 +89,20 @@ async def container(node: Node, record: ContainerRecord) -> Thing:
         kind=Kind.CONTAINER,
         name=record.id,
         container=record.id,
-        mark=orphans.mark(record.labels),
+        mark=mark(record.labels),
         since=record.created_at_ns * _S,
         running=running,
         watched=await _peers(directory) not in {None, 0},
         snapshotter=record.snapshotter,
-        task_id=record.labels.get(identifiers.LABEL_TASK_ID, ""),
+        task_id=record.labels.get(LABEL_TASK_ID, ""),
     )
 
 
 def is_ours(node: Node, id: str, labels: Mapping[str, str]) -> bool:
     """Returns whether labels and id say the same, as on a container that a start has made."""
-    alloc_id = labels.get(identifiers.LABEL_ALLOC_ID, "")
-    name = labels.get(identifiers.LABEL_TASK_NAME, "")
-    task_id = labels.get(identifiers.LABEL_TASK_ID, "")
+    alloc_id = labels.get(LABEL_ALLOC_ID, "")
+    name = labels.get(LABEL_TASK_NAME, "")
+    task_id = labels.get(LABEL_TASK_ID, "")
     return (
         bool(alloc_id and name)
         and task_id.startswith(f"{alloc_id}/{name}/")
@@ -119,10 +128,10 @@ async def _snapshots(node: Node, books: _Books) -> list[Thing]:
                 kind=Kind.SNAPSHOT,
                 name=snapshot.key,
                 container=owner,
-                mark=orphans.mark(snapshot.labels),
+                mark=mark(snapshot.labels),
                 since=snapshot.created_at_ns * _S,
                 snapshotter=snapshotter,
-                task_id=snapshot.labels.get(identifiers.LABEL_TASK_ID, ""),
+                task_id=snapshot.labels.get(LABEL_TASK_ID, ""),
             )
             found.append(thing)
     return found
@@ -135,16 +144,16 @@ async def _leases(node: Node, books: _Books) -> list[Thing]:
         owner = lease.id.removeprefix(identifiers.lease_id(""))
         # A task may be called "pull".
         named = lease.id.startswith(identifiers.PULL_LEASE)
-        pull = named and identifiers.LABEL_TASK_ID not in lease.labels
+        pull = named and LABEL_TASK_ID not in lease.labels
         if owner in books.everybodys or not (pull or is_ours(node, owner, lease.labels)):
             continue
         thing = Thing(
             kind=Kind.LEASE,
             name=lease.id,
             container="" if pull else owner,
-            mark=orphans.mark(lease.labels),
+            mark=mark(lease.labels),
             since=lease.created_at_ns * _S,
-            task_id=lease.labels.get(identifiers.LABEL_TASK_ID, ""),
+            task_id=lease.labels.get(LABEL_TASK_ID, ""),
         )
         found.append(thing)
     return found
@@ -193,7 +202,7 @@ def _dead_sessions(directory: Path) -> list[Thing]:
             kind=Kind.EXEC,
             name=session.name,
             container=directory.name,
-            mark=orphans.Mark(),
+            mark=Mark(),
             since=_changed(session),
         )
         for session in directory.glob(_EXEC)

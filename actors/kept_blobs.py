@@ -13,11 +13,12 @@ import secrets
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from actors import identifiers
+from actors.model import identifiers
+from actors.model.ownership import LABEL_KEPT_FOR
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from containerd.client import Containerd
+    from containerd.api.client import Containerd
 
 # As long as Nomad waits at most between two tries of a job by itself, reschedule's max_delay.
 _KEPT_S = 3600.0
@@ -56,7 +57,7 @@ class KeptBlobs:
         if len(blobs) <= 1:
             return
         lease = identifiers.pull_lease(secrets.randbits(64))
-        labels = {**self._labels, identifiers.LABEL_KEPT_FOR: _mark(image)}
+        labels = {**self._labels, LABEL_KEPT_FOR: _mark(image)}
         await self._containerd.create_lease(lease, expire_s=_KEPT_S, labels=labels)
         for digest in blobs:
             await self._containerd.lease_blob(lease, digest)
@@ -68,7 +69,7 @@ class KeptBlobs:
                 await self._containerd.delete_lease(lease)
 
     async def _of(self, image: str) -> list[str]:
-        condition = f'labels."{identifiers.LABEL_KEPT_FOR}"=={_mark(image)}'
+        condition = f'labels."{LABEL_KEPT_FOR}"=={_mark(image)}'
         return [lease.id for lease in await self._containerd.list_leases(condition)]
 
 

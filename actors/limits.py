@@ -8,13 +8,13 @@ import posixpath
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers
-from containerd import resources
+from actors.model import identifiers
+from containerd.spec import resources
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.nomad_types import Resources
-    from actors.settings import DriverSettings, TaskOptions
+    from actors.model.nomad import Resources
+    from actors.model.settings import DriverSettings, TaskOptions
 
 _CGROUPS = "/sys/fs/cgroup/"
 _CPUSETS = "/sys/fs/cgroup/cpuset/"

@@ -18,7 +18,7 @@ from proto.errors import DriverError
 from workers import keepers
 
 if TYPE_CHECKING:
-    from actors.nomad_types import TaskConfig
+    from actors.model.nomad import TaskConfig
 
 _NO_LOG = {"", os.devnull}
 # Nomad's logmon opens a FIFO some moments after it has said that it is ready.

@@ -14,8 +14,8 @@ from actors import private_files
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.model.nomad import NetworkIsolation, TaskConfig
     from actors.netns import Network
-    from actors.nomad_types import NetworkIsolation, TaskConfig
 
 FILE = "network"
 """In the driver's directory of the task: the addresses of its last start."""

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.orphans import Kind, Mark, Thing
+from actors.model.ownership import Mark
+from actors.orphans import Kind, Thing
 from workers import identity
 
 if TYPE_CHECKING:
-    from actors.node import Node
+    from actors.model.node import Node
 
 _NAME = "cd-worker"
 _DELETED = " (deleted)"

@@ -13,15 +13,9 @@ if TYPE_CHECKING:
     from actors.bridge import Reply
     from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
     from actors.log_ends import LogEnds
-    from actors.nomad_types import (
-        ExitResult,
-        StartedTask,
-        TaskConfig,
-        TaskEvent,
-        TaskStatus,
-    )
+    from actors.model.nomad import ExitResult, StartedTask, TaskConfig, TaskEvent, TaskStatus
+    from actors.model.settings import DriverSettings, TaskOptions
     from actors.running_task import RunningTask
-    from actors.settings import DriverSettings, TaskOptions
     from actors.worker_link import WorkerLink
     from workers.wire import ExitRecord, LogState
 

@@ -1,7 +1,7 @@
 """A look at a created task's mounts, before its program starts.
 
-`containerd.final_mounts` says what is right. Here the process's list of mounts is read, and its
-/dev is looked at from its root without following a link: to follow one would lead out of it.
+`containerd.spec.final_mounts` says what is right. Here the mounts of the process are listed. Its
+/dev is inspected from its root without following a link: a link could lead out of the container.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from containerd import final_mounts, kernel
-from containerd.final_mounts import Fault
+from containerd import syscalls
+from containerd.spec import final_mounts
+from containerd.spec.final_mounts import Fault
 from proto.errors import Code, DriverError
 
 Document = dict[str, Any]
 
-_PLAIN = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS
+_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +63,7 @@ class _Root:
     def node(self, name: str) -> int | None:
         """The number of the character device of a name in /dev; None for anything else."""
         try:
-            found = kernel.openat2(self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+            found = syscalls.openat2(self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN)
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
                 return None
@@ -79,7 +80,7 @@ class _Root:
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])
             with contextlib.suppress(OSError):
-                found = kernel.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+                found = syscalls.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
                 try:
                     return f"/{path} -> {os.readlink('', dir_fd=found)}"
                 except OSError:

@@ -12,17 +12,26 @@ from typing import TYPE_CHECKING
 
 from actors import host_paths
 from actors.host_parts import HostParts
-from containerd import mounts, rootfs_links, spec, targets
-from containerd.mounts import MountPoint, Reach
-from containerd.targets import Entry, Kind
+from containerd.spec import root_links, targets
+from containerd.spec.build import INIT_PATH
+from containerd.spec.mounts import (
+    MountPoint,
+    Reach,
+    invalid,
+    is_readonly_tree,
+    program,
+    run_directory,
+    wholly_readonly,
+)
+from containerd.spec.targets import Entry, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from actors.model.settings import TaskOptions
     from actors.plan import Plan
-    from actors.settings import TaskOptions
-    from containerd.devices import DeviceNode
-    from containerd.records import Mount
+    from containerd.api.records import Mount
+    from containerd.spec.devices import DeviceNode
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the container's
 
@@ -60,7 +69,7 @@ def place(
     def look_below(point: MountPoint, path: str) -> Entry:
         return host_paths.entry(parts.sources[point.source], path)
 
-    placed = rootfs_links.with_links(
+    placed = root_links.with_links(
         image,
         chain_id,
         lambda look: targets.place(
@@ -89,7 +98,7 @@ def _keep_out_of_host_memory(placed: Sequence[MountPoint], nodes: Sequence[Devic
         return
     for target in (*(point.target for point in placed), *(node.path for node in nodes)):
         if target.startswith(f"{_SHARED_MEMORY}/"):
-            raise mounts.invalid(
+            raise invalid(
                 f"mounts: target {target[:128]!r} lies in the host's {_SHARED_MEMORY}, which"
                 ' ipc_mode = "host" shows',
                 f"mount it elsewhere, or mount a directory at {_SHARED_MEMORY} itself",
@@ -99,9 +108,9 @@ def _keep_out_of_host_memory(placed: Sequence[MountPoint], nodes: Sequence[Devic
 def _wholly_readonly(point: MountPoint, parts: HostParts) -> MountPoint:
     """A read-only mount of a host's directory; what is held shows no other file systems."""
     source = parts.sources.get(point.source)
-    if source is None or source.root or not mounts.is_readonly_tree(point):
+    if source is None or source.root or not is_readonly_tree(point):
         return point
-    return mounts.wholly_readonly(point) if host_paths.is_directory(source) else point
+    return wholly_readonly(point) if host_paths.is_directory(source) else point
 
 
 def with_drivers(made: Plan, options: TaskOptions, parts: HostParts) -> HostParts:
@@ -111,9 +120,9 @@ def with_drivers(made: Plan, options: TaskOptions, parts: HostParts) -> HostPart
     """
     own: list[MountPoint] = []
     if options.readonly_rootfs:
-        own.append(mounts.run_directory())
+        own.append(run_directory())
     if made.init:
-        own.append(mounts.program(made.init, spec.INIT_PATH))
+        own.append(program(made.init, INIT_PATH))
     return dataclasses.replace(parts, mounts=(*own, *parts.mounts))
 
 
@@ -142,7 +151,7 @@ def make(made: Plan, parts: HostParts) -> None:
 def _check_there(above: MountPoint, point: MountPoint, found: Entry) -> None:
     """Refuses what runc cannot make, and what crun makes before the bind becomes read-only."""
     if found.kind is Kind.ABSENT:
-        raise mounts.invalid(
+        raise invalid(
             f"mounts: target {point.target[:128]!r} is not there in what is mounted read-only at"
             f" {above.target[:128]!r}",
             "make it in the source of that mount before the task starts, or mount that writable",

@@ -16,8 +16,8 @@ from actors.netns import Network
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.nomad_types import DnsConfig
-    from actors.settings import TaskOptions
+    from actors.model.nomad import DnsConfig
+    from actors.model.settings import TaskOptions
 
 HOST_GATEWAY = "host-gateway"
 _LOCALHOST: tuple[str, ...] = (

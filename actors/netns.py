@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors import network_sysctls
-from containerd import kernel
+from containerd import syscalls
 from proto.errors import Code, DriverError
 
 _ROUTES = Path("/proc/thread-self/net/route")
@@ -46,7 +46,7 @@ def look(path: str) -> Network:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return kernel.in_a_thread_of_its_own(lambda: _inside(descriptor))
+            return syscalls.in_a_thread_of_its_own(lambda: _inside(descriptor))
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -62,7 +62,7 @@ def look(path: str) -> Network:
 def _inside(descriptor: int) -> Network:
     import psutil  # noqa: PLC0415 - a megabyte that only nodes with such networks need
 
-    kernel.setns(descriptor, kernel.CLONE_NEWNET)
+    syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
     interfaces = psutil.net_if_addrs()
     hardware = [
         name

@@ -8,12 +8,11 @@ what a dead one made is an orphan at once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.identifiers import LABEL_MAKER, LABEL_OWNER, LABEL_STATE_DIR
-from actors.presence import RUN
+from actors.model.ownership import RUN, Mark
 
 
 class Kind(StrEnum):
@@ -34,27 +33,6 @@ class Verdict(StrEnum):
     LIVE = "live"
     KEPT = "kept"
     ORPHAN = "orphan"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """Whose a thing is, as it says itself: owner is the agent or the run, maker the plugin.
-
-    Empty where it does not say: it was made by a release before these marks.
-    """
-
-    owner: str = ""
-    maker: str = ""
-    state_dir: str = ""
-
-
-def mark(labels: Mapping[str, str]) -> Mark:
-    """The mark in the labels of something in containerd."""
-    return Mark(
-        owner=labels.get(LABEL_OWNER, ""),
-        maker=labels.get(LABEL_MAKER, ""),
-        state_dir=labels.get(LABEL_STATE_DIR, ""),
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

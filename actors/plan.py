@@ -9,19 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, image_plan, limits
+from actors import image_plan, limits
 from actors.image_wire import ImageReady, ImageRequest
-from containerd import runtimes, spec
+from actors.model import identifiers, ownership
+from actors.model.ownership import owners
+from containerd import runtimes
 from containerd.runtimes import Runtime
-from containerd.security import Security, Wish
+from containerd.security.policy import Security, Wish
+from containerd.spec.build import SpecInputs
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.host_parts import HostParts
-    from actors.node import Node
-    from actors.nomad_types import TaskConfig
-    from actors.settings import DriverSettings, TaskOptions
-    from containerd.rootfs_users import ResolvedUser
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import DriverSettings, TaskOptions
+    from containerd.spec.users import ResolvedUser
 
 # Nomad gives these where a task's logs are not collected.
 _NO_LOG = frozenset({"", "/dev/null"})
@@ -97,11 +100,11 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         stderr=stderr,
         labels={
             **options.labels,
-            **identifiers.labels(
+            **ownership.labels(
                 task.id,
                 task.alloc_id,
                 task.name,
-                owner=next(iter(identifiers.owners(task.node_id, task.alloc_dir)), ""),
+                owner=next(iter(owners(task.node_id, task.alloc_dir)), ""),
                 maker=node.maker,
                 state_dir=node.state_dir,
             ),
@@ -206,9 +209,9 @@ def spec_inputs(
     image: ImageReady,
     user: ResolvedUser,
     parts: HostParts,
-) -> spec.SpecInputs:
+) -> SpecInputs:
     """Everything that the OCI spec is built from."""
-    return spec.SpecInputs(
+    return SpecInputs(
         image_config=image.config,
         command=options.command,
         args=options.args,

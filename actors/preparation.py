@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from actors import file_servers, host_parts, identifiers, plan, runtime_versions
+from actors import file_servers, host_parts, plan, runtime_versions
 from actors.host_parts import HostParts
+from actors.model import identifiers
 from actors.plan import Plan
-from containerd import security
+from containerd.security.policy import for_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.node import Node
-    from actors.nomad_types import TaskConfig
-    from actors.settings import TaskOptions
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import TaskOptions
 
 
 async def prepare(
@@ -40,7 +41,7 @@ async def prepare(
         wish = plan.wish(node.settings, options)
         if wish.seccomp_profile:
             file_servers.visit(wish.seccomp_profile_dir, "seccomp_profile_dir")
-        allowed = security.for_task(wish)
+        allowed = for_task(wish)
         pins = identifiers.pins_directory(node.state_dir, made.container_id)
         parts = host_parts.gather(node.settings, task, options, hostname=made.hostname, pins=pins)
         rro = runtime_versions.takes_rro(made.runtime)

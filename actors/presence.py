@@ -25,8 +25,6 @@ from proto.shortage import remedy
 from workers import private_place
 
 DIRECTORY = "live"
-PLUGIN = "plugin-"
-RUN = "run-"
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_BYTES = 1 << 20
 

@@ -13,13 +13,13 @@ import secrets
 import stat
 from collections.abc import Mapping
 
-from containerd import kernel
+from containerd import syscalls
 from proto.errors import Code, DriverError
 from proto.shortage import remedy
 
 DIRECTORY = ".etc"
 _MOST_BYTES = 4096
-_BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def path_below(task_name: str, name: str) -> str:
@@ -103,7 +103,7 @@ def _open(alloc_dir: str, task_name: str) -> int:
 def _task_directory(alloc_dir: str, task_name: str) -> int:
     root = os.open(alloc_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return kernel.openat2(root, task_name, os.O_PATH | os.O_DIRECTORY, _BENEATH)
+        return syscalls.openat2(root, task_name, os.O_PATH | os.O_DIRECTORY, _BENEATH)
     finally:
         os.close(root)
 

@@ -13,18 +13,22 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from actors import child_process, file_servers, identifiers, image_gc
+from actors import child_process, file_servers, image_gc
 from actors.credentials import CredentialSources
-from actors.identifiers import LABEL_MAKER, LABEL_STATE_DIR
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy
 from actors.kept_blobs import KeptBlobs
-from containerd import images, platforms, pull_wire, reference, registry_hosts
+from actors.model import identifiers
+from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR
+from containerd import reference
+from containerd.image import oci_image, platforms
+from containerd.pull.protocol import Archive, Progress, PullRequest, PullResult
+from containerd.registry.hosts import Endpoint, load
 from proto import frames
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.settings import DriverSettings
-    from containerd.client import Containerd
+    from actors.model.settings import DriverSettings
+    from containerd.api.client import Containerd
 
 Report = Callable[[str], object]
 _REMEMBERED = 64
@@ -160,7 +164,7 @@ class ImageStore:
         ready = self._known.get(record.digest)
         if ready is None or ready.name != name:
             try:
-                found = await images.load(self._containerd, record)
+                found = await oci_image.load(self._containerd, record)
             except DriverError as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
@@ -222,7 +226,7 @@ class ImageStore:
 
     async def _fetch(
         self, request: ImageRequest, lease: str, report: Report, present: ImageReady | None
-    ) -> pull_wire.PullResult:
+    ) -> PullResult:
         """Has the puller run with what the operator's files say about the registry."""
         plain = self._wire_request(request, lease, present)
         if request.archive is not None:
@@ -251,14 +255,14 @@ class ImageStore:
             report(f"Pulling once more without credentials: {error}")
         return await self._run_puller(request, plain, report)
 
-    def _endpoints(self, registry: str) -> tuple[registry_hosts.Endpoint, ...]:
+    def _endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         for name in (registry, "_default") if self._hosts_directory else ():
             file_servers.visit(f"{self._hosts_directory}/{name}/hosts.toml", "registry_config_path")
-        return registry_hosts.load(self._hosts_directory, registry)
+        return load(self._hosts_directory, registry)
 
     async def _run_puller(
-        self, request: ImageRequest, wire: pull_wire.PullRequest, report: Report
-    ) -> pull_wire.PullResult:
+        self, request: ImageRequest, wire: PullRequest, report: Report
+    ) -> PullResult:
         argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
         loop = asyncio.get_running_loop()
         process = await loop.run_in_executor(
@@ -282,9 +286,9 @@ class ImageStore:
 
     def _wire_request(
         self, request: ImageRequest, lease: str, present: ImageReady | None
-    ) -> pull_wire.PullRequest:
+    ) -> PullRequest:
         """The pull from the registry itself, or of the archive, without credentials."""
-        return pull_wire.PullRequest(
+        return PullRequest(
             reference=request.name,
             address=self._containerd.address,
             namespace=self._containerd.namespace,
@@ -302,14 +306,14 @@ class ImageStore:
         )
 
 
-def _visit(archive: pull_wire.Archive | None) -> None:
+def _visit(archive: Archive | None) -> None:
     if archive is not None:
         file_servers.visit(archive.path, "load", root=archive.root)
 
 
 async def _converse(
     process: child_process.Child, request: frames.Frame, report: Report
-) -> pull_wire.PullResult:
+) -> PullResult:
     """Hands over the request, reports progress, returns what came of it."""
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101
@@ -327,11 +331,11 @@ async def _converse(
                 match frame.get("event"):
                     case "progress":
                         if pace.due():
-                            report(pull_wire.Progress.from_wire(frame).sentence())
+                            report(Progress.from_wire(frame).sentence())
                     case "note":
                         report(str(frame.get("text", "")))
                     case "done":
-                        return pull_wire.PullResult.from_wire(frame)
+                        return PullResult.from_wire(frame)
                     case "failed":
                         error = frame.get("error")
                         raise DriverError.from_wire(error if isinstance(error, dict) else {})

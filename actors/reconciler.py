@@ -18,22 +18,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
-from actors import (
-    host_paths,
-    identifiers,
-    inventory,
-    lost_workers,
-    presence,
-    teardown,
-    tree_removal,
-)
+from actors import host_paths, inventory, lost_workers, presence, teardown, tree_removal
+from actors.model import identifiers
 from actors.orphans import Kind, Known, Sightings, Thing, Verdict, judge
 from proto.errors import DriverError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actors.node import Node
+    from actors.model.node import Node
 
 _log = logging.getLogger(__name__)
 _SESSION_S = 5.0

@@ -8,28 +8,20 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import (
-    go_handle,
-    handle_names,
-    host_parts,
-    identifiers,
-    netns,
-    takeover,
-    teardown,
-    worker_link,
-)
+from actors import go_handle, handle_names, host_parts, netns, takeover, teardown, worker_link
 from actors.go_handle import GoHandle
 from actors.handle_state import HandleState
+from actors.model import identifiers
 from actors.running_task import RunningTask, Services
 from actors.worker_link import WorkerLink
-from containerd.records import ShimAddress
+from containerd.api.records import ShimAddress
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
 from workers import journal, private_place, wire
 from workers.wire import ExitRecord
 
 if TYPE_CHECKING:
-    from actors.nomad_types import NetworkOverride, TaskConfig
+    from actors.model.nomad import NetworkOverride, TaskConfig
     from proto.frames import Frame
 
 _log = logging.getLogger(__name__)

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from actors.node import Node
+from actors.model.node import Node
 
 if TYPE_CHECKING:
     import pykka
 
     from actors.handle_state import HandleState
     from actors.launcher_link import LauncherLink
-    from actors.nomad_types import NetworkOverride
+    from actors.model.nomad import NetworkOverride
     from actors.worker_link import WorkerLink
     from workers.wire import ExitRecord
 

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from actors import program, tree_removal
-from containerd import known_holes, runtimes
+from containerd import runtimes
+from containerd.security import known_holes
 from proto.errors import DriverError
 from proto.release import RELEASE
 

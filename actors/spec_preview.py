@@ -8,19 +8,22 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from actors import file_servers, identifiers, mount_places, plan, preparation
+from actors import file_servers, mount_places, plan, preparation
 from actors.image_wire import ImageReady
-from containerd import images, platforms, rootfs_users, spec
-from containerd.image_config import ImageConfig
+from actors.model import identifiers
+from containerd.image import oci_image, platforms
+from containerd.image.config import ImageConfig
+from containerd.spec.build import Document, build_spec
+from containerd.spec.users import Accounts, ResolvedUser, lookup, resolve
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.host_parts import HostParts
-    from actors.node import Node
-    from actors.nomad_types import TaskConfig
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import TaskOptions
     from actors.plan import Plan
-    from actors.settings import TaskOptions
-    from containerd.records import ImageRecord, Mount
+    from containerd.api.records import ImageRecord, Mount
 
 _LEASE_S = 300.0
 
@@ -29,7 +32,7 @@ _LEASE_S = 300.0
 class Preview:
     """The spec, and what it cannot know."""
 
-    document: spec.Document
+    document: Document
     notes: tuple[str, ...]
 
 
@@ -45,7 +48,7 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
         user, parts = await _looked(node, task, options, made, image, parts)
         inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
         return Preview(
-            document=spec.build_spec(inputs),
+            document=build_spec(inputs),
             notes=(*notes, *plan.notes_on_user(options, user)),
         )
     except DriverError as error:
@@ -82,10 +85,10 @@ async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
     return nothing, (note,)
 
 
-async def _loaded(node: Node, record: ImageRecord) -> images.LoadedImage | None:
+async def _loaded(node: Node, record: ImageRecord) -> oci_image.LoadedImage | None:
     """Returns what containerd has of the image; None where blobs are missing."""
     try:
-        return await images.load(node.containerd, record)
+        return await oci_image.load(node.containerd, record)
     except DriverError as error:
         if error.code is not Code.NOT_FOUND:
             raise
@@ -99,19 +102,17 @@ async def _looked(
     made: Plan,
     image: ImageReady,
     parts: HostParts,
-) -> tuple[rootfs_users.ResolvedUser, HostParts]:
+) -> tuple[ResolvedUser, HostParts]:
     """The user, and the mounts at their places, by a look into the image if it is there."""
     wanted, groups = task.user or image.config.user, options.group_add
     there = image.chain_id and await node.containerd.snapshot_exists(
         made.image.snapshotter, image.chain_id
     )
     if not there:
-        user = rootfs_users.lookup(wanted, rootfs_users.Accounts("", ""), groups)
+        user = lookup(wanted, Accounts("", ""), groups)
         return user, mount_places.with_drivers(made, options, parts)
     async with _files_of(node, made.image.snapshotter, image.chain_id) as mounts:
-        user = await rootfs_users.resolve(
-            wanted, mounts, cache_key=image.chain_id, more_groups=groups
-        )
+        user = await resolve(wanted, mounts, cache_key=image.chain_id, more_groups=groups)
         placed = await file_servers.looked_at(
             lambda: mount_places.place(made, options, parts, mounts, image.chain_id)
         )

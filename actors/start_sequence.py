@@ -25,7 +25,6 @@ from actors import (
     file_servers,
     host_parts,
     host_paths,
-    identifiers,
     limits,
     lost_network,
     mount_check,
@@ -42,18 +41,23 @@ from actors.bridge import Reply, tell
 from actors.handle_state import VERSION, HandleState
 from actors.image_wire import ImageReady, ImageRequest, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage, Publish
-from actors.nomad_types import StartedTask, TaskConfig, TaskEvent
+from actors.model import identifiers
+from actors.model.nomad import StartedTask, TaskConfig, TaskEvent
+from actors.model.ownership import LABEL_OWNER
 from actors.running_task import RunningTask, Services
-from containerd import rootfs_links, rootfs_users, silence, spec
-from containerd.records import ContainerRecord
+from containerd.api import deadlines
+from containerd.api.records import ContainerRecord
+from containerd.spec import root_links
+from containerd.spec.build import Document, build_and_encode
+from containerd.spec.users import ResolvedUser, remembered, resolve
 from proto.errors import Code, DriverError
 from workers import wire
 
 if TYPE_CHECKING:
     from actors.log_ends import LogEnds
-    from actors.settings import TaskOptions
+    from actors.model.settings import TaskOptions
     from actors.worker_link import WorkerLink
-    from containerd.records import Mount
+    from containerd.api.records import Mount
 
 T = TypeVar("T")
 # Long enough for a slow start, short enough that what a killed plugin left is collected.
@@ -212,7 +216,7 @@ class _Start:
             await asyncio.to_thread(self._logs.hold)
         silent = cause.code is Code.TIMEOUT if isinstance(cause, DriverError) else True
         short = silent and not await self._containerd.answers()
-        with silence.within(_UNDO_SILENT_S if short else _UNDO_S):
+        with deadlines.within(_UNDO_SILENT_S if short else _UNDO_S):
             await self._undo.aclose()
 
     def _later(self, what: str, undo: Callable[..., Awaitable[object]], *arguments: object) -> None:
@@ -267,7 +271,7 @@ class _Start:
             state_directory.fresh,
             self._services,
             directory,
-            self._plan.labels[identifiers.LABEL_OWNER],
+            self._plan.labels[LABEL_OWNER],
         )
 
     async def _fork(self) -> WorkerLink:
@@ -329,7 +333,7 @@ class _Start:
                 lambda _: loop.run_in_executor(None, host_paths.release, pins)
             )
 
-    async def _container(self) -> tuple[tuple[Mount, ...], spec.Document]:
+    async def _container(self) -> tuple[tuple[Mount, ...], Document]:
         """Makes snapshot and container; of an image that is known the spec is built meanwhile."""
         snapshot = asyncio.ensure_future(self._snapshot())
         mounts, (document, spec_json) = await _all(snapshot, self._described(snapshot))
@@ -352,32 +356,30 @@ class _Start:
 
     async def _described(
         self, snapshot: asyncio.Future[tuple[Mount, ...]]
-    ) -> tuple[spec.Document, bytes]:
+    ) -> tuple[Document, bytes]:
         """The spec and its JSON; waits for the snapshot only where the image must be looked at."""
         wanted = self._task.user or self._image.config.user
         groups, key = self._options.group_add, self._image.chain_id
-        user = rootfs_users.remembered(wanted, cache_key=key, more_groups=groups)
+        user = remembered(wanted, cache_key=key, more_groups=groups)
         if user is None:
-            user = await rootfs_users.resolve(
-                wanted, await snapshot, cache_key=key, more_groups=groups
-            )
+            user = await resolve(wanted, await snapshot, cache_key=key, more_groups=groups)
         for note in plan.notes_on_user(self._options, user):
             tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
         try:
             return await file_servers.looked_at(lambda: self._document(user, None))
-        except rootfs_links.NotRemembered:
+        except root_links.NotRemembered:
             mounts = await snapshot
             return await file_servers.looked_at(lambda: self._document(user, mounts))
 
     def _document(
-        self, user: rootfs_users.ResolvedUser, mounts: tuple[Mount, ...] | None
-    ) -> tuple[spec.Document, bytes]:
+        self, user: ResolvedUser, mounts: tuple[Mount, ...] | None
+    ) -> tuple[Document, bytes]:
         """The spec of the container; in a thread, for it looks at the image, and a job sizes it."""
         parts = mount_places.place(
             self._plan, self._options, self._parts, mounts, self._image.chain_id
         )
         mount_places.make(self._plan, parts)
-        return spec.build_and_encode(
+        return build_and_encode(
             plan.spec_inputs(
                 self._services, self._task, self._options, self._plan, self._image, user, parts
             )
@@ -420,7 +422,7 @@ class _Start:
         finally:
             running.cancel()
 
-    async def _check_created(self, pid: int, document: spec.Document) -> None:
+    async def _check_created(self, pid: int, document: Document) -> None:
         """The last look before the program starts: what the runtime has made of the spec."""
 
         def check() -> None:

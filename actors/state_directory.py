@@ -12,12 +12,12 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.orphans import Mark
+from actors.model.ownership import Mark
 from proto.shortage import exhausted, remedy
 from workers import private_place, wire
 
 if TYPE_CHECKING:
-    from actors.node import Node
+    from actors.model.node import Node
 
 _NOTE = "owner"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW

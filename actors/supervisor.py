@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
-from actors import identifiers, recover_sequence, takeover, teardown
+from actors import recover_sequence, takeover, teardown
 from actors.bridge import Reply, spawn, tell
 from actors.log_ends import LogEnds
 from actors.messages import (
@@ -29,6 +29,7 @@ from actors.messages import (
     Track,
     Unclaim,
 )
+from actors.model import identifiers
 from actors.phases import Phase
 from actors.task_actor import TaskActor, not_found
 from proto.errors import Code, DriverError
@@ -37,9 +38,9 @@ from proto.shortage import exhausted
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from actors.nomad_types import TaskConfig
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import DriverSettings
     from actors.running_task import Services
-    from actors.settings import DriverSettings
 
 _log = logging.getLogger(__name__)
 # Of what an id may name that no actor knows: what stays is swept later.

@@ -6,10 +6,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from actors import host_paths, identifiers, inventory, presence
+from actors import host_paths, inventory, presence
 from actors.bridge import Reply, tell
 from actors.messages import Claim, Track, Unclaim
-from actors.presence import PLUGIN, Presence
+from actors.model import identifiers
+from actors.model.ownership import PLUGIN, RUN, owners
+from actors.presence import Presence
 from actors.reconciler import Reconciler, Register
 from proto.errors import Code, DriverError
 from workers import private_place
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
     import pykka
 
-    from actors.node import Node
-    from actors.nomad_types import TaskConfig
-    from actors.settings import DriverSettings
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import DriverSettings
 
 _log = logging.getLogger(__name__)
 
@@ -97,8 +99,8 @@ class Sweeping:
 
     async def heard_from(self, task: TaskConfig) -> None:
         """An agent has given this plugin a task: what else is of this agent can be judged."""
-        names = identifiers.owners(task.node_id, task.alloc_dir)
-        if self._nodes.issuperset(names) or task.node_id.startswith(presence.RUN):
+        names = owners(task.node_id, task.alloc_dir)
+        if self._nodes.issuperset(names) or task.node_id.startswith(RUN):
             return
         self._nodes.update(names)
         for own in self._presences.values():

@@ -14,14 +14,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors import identifiers, teardown
+from actors import teardown
 from actors.handle_state import HandleState
-from containerd import kernel
-from containerd.records import Status
+from actors.model import identifiers
+from actors.model.ownership import LABEL_TASK_ID
+from containerd import syscalls
+from containerd.api.records import Status
 
 if TYPE_CHECKING:
     from actors.go_handle import GoHandle
-    from actors.nomad_types import TaskConfig
+    from actors.model.nomad import TaskConfig
     from actors.running_task import Services
     from actors.worker_link import WorkerLink
 
@@ -30,7 +32,7 @@ FIFO_ROOT = Path("/run/containerd/fifo")
 _STREAMS = ("stdin", "stdout", "stderr")
 # In the task's directory: its /etc/hosts, and a resolv.conf where the group has a `dns` block.
 _NAME_FILES = ("local/etc_hosts", "resolv.conf")
-_BENEATH = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
+_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _log = logging.getLogger(__name__)
 
 
@@ -127,7 +129,7 @@ async def remove_unknown(services: Services, task_id: str) -> None:
         container = identifiers.container_id(alloc_id, name, cgroup_v2=cgroup_v2)
         place = services.within(identifiers.namespace(cgroup_v2=cgroup_v2))
         record = await place.containerd.get_container(container)
-        if record is not None and identifiers.LABEL_TASK_ID not in record.labels:
+        if record is not None and LABEL_TASK_ID not in record.labels:
             await teardown.remove(place, container, link=None)
             await asyncio.to_thread(_remove_fifos, container)
 
@@ -162,7 +164,7 @@ def _remove_name_files(task: TaskConfig) -> None:
 
 def _unlink(root: int, directory: str, name: str) -> None:
     with contextlib.suppress(OSError):
-        place = kernel.openat2(root, directory or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
+        place = syscalls.openat2(root, directory or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
         try:
             os.unlink(name, dir_fd=place)
         finally:

@@ -45,10 +45,10 @@ from actors.messages import (
     WorkerLost,
     WorkerRestored,
 )
-from actors.nomad_types import TaskConfig, TaskEvent, TaskState, TaskStatus
+from actors.model.nomad import TaskConfig, TaskEvent, TaskState, TaskStatus
 from actors.phases import ALIVE, Event, Phase
 from actors.signalling import StopLadder
-from containerd import silence
+from containerd.api import deadlines
 from proto.errors import Code, DriverError
 from workers import wire
 from workers.wire import ExitRecord, LogState
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from actors.nomad_types import ExitResult, StartedTask
+    from actors.model.nomad import ExitResult, StartedTask
     from actors.running_task import RunningTask, Services
     from actors.worker_link import WorkerLink
     from proto.frames import Frame
@@ -415,7 +415,7 @@ class TaskActor(pykka.ThreadingActor):
         if link is not None and not link.closed and self._exit is None:
             await teardown.kill(link)
         state = running.state
-        with silence.within(_REMOVAL_S):
+        with deadlines.within(_REMOVAL_S):
             await teardown.Patience()(
                 lambda: teardown.remove(
                     running.services, state.container_id, link=link, snapshotter=state.snapshotter
@@ -428,7 +428,7 @@ class TaskActor(pykka.ThreadingActor):
     async def _removal_by_name(self) -> None:
         """Of what could not be recovered: the handle did not say what it is, its id does."""
         services, task = self._services, self._task
-        with silence.within(_REMOVAL_S):
+        with deadlines.within(_REMOVAL_S):
             await teardown.Patience()(lambda: takeover.remove_unknown(services, task.id))
         await self._give_back_cgroup()
 

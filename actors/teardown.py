@@ -10,18 +10,20 @@ import signal
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from actors import forgotten_shims, host_paths, identifiers, tree_removal, worker_link
-from containerd.records import Status
+from actors import forgotten_shims, host_paths, tree_removal, worker_link
+from actors.model import identifiers
+from actors.model.ownership import LABEL_TASK_ID
+from containerd.api.records import Status
 from proto.errors import Code, DriverError
 from workers import wire
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from actors.node import Node
+    from actors.model.node import Node
     from actors.running_task import Services
     from actors.worker_link import WorkerLink
-    from containerd.client import Containerd
+    from containerd.api.client import Containerd
 
 _KILL_WAIT_S = 10.0
 _RUNTIME_WAIT_S = 2.0
@@ -215,7 +217,7 @@ async def remove_if_ours(services: Services, container_id: str, task_id: str) ->
     The name is shared by all starts of a task in an alloc, so a newer start is left alone.
     """
     record = await services.containerd.get_container(container_id)
-    if record is not None and record.labels.get(identifiers.LABEL_TASK_ID) != task_id:
+    if record is not None and record.labels.get(LABEL_TASK_ID) != task_id:
         return
     await remove(services, container_id, link=None)
 

@@ -17,13 +17,13 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
-from containerd import kernel
+from containerd import syscalls
 
 _INSIDE = (
-    kernel.RESOLVE_BENEATH
-    | kernel.RESOLVE_NO_SYMLINKS
-    | kernel.RESOLVE_NO_MAGICLINKS
-    | kernel.RESOLVE_NO_XDEV
+    syscalls.RESOLVE_BENEATH
+    | syscalls.RESOLVE_NO_SYMLINKS
+    | syscalls.RESOLVE_NO_MAGICLINKS
+    | syscalls.RESOLVE_NO_XDEV
 )
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # linux/fs.h; the kernel reads and writes 32 bits, although the numbers say 64.
@@ -54,7 +54,7 @@ def remove(directory: Path) -> str:
 
 def _removed(parent: int, directory: Path) -> str:
     try:
-        top = kernel.openat2(parent, directory.name, _DIRECTORY, _INSIDE)
+        top = syscalls.openat2(parent, directory.name, _DIRECTORY, _INSIDE)
         try:
             stays = _Tree(top, directory).empty()
         finally:
@@ -115,7 +115,7 @@ class _Tree:
     def _level(self, name: str) -> str:
         """Empties a directory of the top: its directories move to the top."""
         stays = ""
-        directory = kernel.openat2(self._top, name, _DIRECTORY, _INSIDE)
+        directory = syscalls.openat2(self._top, name, _DIRECTORY, _INSIDE)
         try:
             with os.scandir(directory) as entries:
                 for entry in entries:
@@ -171,7 +171,7 @@ def _unfastened(directory: int, name: str) -> None:
     """Takes the flags "immutable" and "append only" from an entry and from its directory."""
     _without_flags(directory)
     with contextlib.suppress(OSError):
-        entry = kernel.open_plain(directory, name, _INSIDE)
+        entry = syscalls.open_plain(directory, name, _INSIDE)
         try:
             _without_flags(entry)
         finally:

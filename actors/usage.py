@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
-from actors.node_speed import NodeSpeed
-from actors.nomad_types import CpuUsage, MemoryUsage, TaskUsage
+from actors.model.cpu_topology import NodeSpeed
+from actors.model.nomad import CpuUsage, MemoryUsage, TaskUsage
 from proto.frames import Frame
 
 

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from containerd import capabilities
+from containerd.security import capabilities
 
 _CONNECT_S = 1.0
 _PEER = struct.Struct("=iII")

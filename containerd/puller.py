@@ -1,7 +1,7 @@
 """The puller: a process that fetches one image into containerd and ends.
 
 A process of its own so that megabytes of TLS and JSON leave with it, and so that the plugin's death
-ends it: its stdin closes then, and it stops. Talks frames of `containerd.pull_wire`.
+ends it: its stdin closes then, and it stops. Talks frames of `containerd.pull.protocol`.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ if __name__ == "__main__":
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from containerd import abilities, image_choice, layer_types, reference, rpc
-from containerd.content import ContentStore, chunks_of
-from containerd.image_choice import Chosen, Document, Wanted
-from containerd.image_config import CONFIG_LIMIT_BYTES, parse_config
-from containerd.image_source import ImageSource, RegistrySource
-from containerd.manifests import Descriptor, Manifest
-from containerd.proxies import Proxies
-from containerd.pull_reports import Reporter, emit
-from containerd.pull_wire import PullRequest, PullResult
-from containerd.registry_http import Access
-from containerd.retries import Patience
-from containerd.stall import Watchdog
-from containerd.tar_index import check_total
-from containerd.unpack import Unpacker, label_blob
+from containerd import reference
+from containerd.api import features, rpc
+from containerd.image import choice as image_choice
+from containerd.image import layer_types
+from containerd.image.choice import Chosen, Document, Wanted
+from containerd.image.config import CONFIG_LIMIT_BYTES, parse_config
+from containerd.image.manifests import Descriptor, Manifest
+from containerd.pull.content_store import ContentStore, chunks_of
+from containerd.pull.protocol import PullRequest, PullResult
+from containerd.pull.reporter import Reporter, emit
+from containerd.pull.source import ImageSource, RegistrySource
+from containerd.pull.tar_index import check_total
+from containerd.pull.unpack import Unpacker, label_blob
+from containerd.registry.http_request import Access
+from containerd.registry.proxies import Proxies
+from containerd.registry.retries import Patience
+from containerd.watchdog import Watchdog
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
@@ -126,7 +129,7 @@ class Pull:
             check_total(sum(layer.size for layer in manifest.layers))
         if any(kind.compression == layer_types.ZSTD for kind in kinds):
             said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
-            abilities.need(abilities.ZSTD, said.version, f"the image {self._name}")
+            features.need(features.ZSTD, said.version, f"the image {self._name}")
         for layer, kind in zip(manifest.layers, kinds, strict=True):
             if kind.foreign:
                 self._fetch_foreign(layer)
@@ -241,9 +244,9 @@ def _source(
         access = Access(deadline=deadline, silence_s=request.silence_s, proxies=proxies)
         patience = Patience(deadline, tell, waits=request.waits)
         return RegistrySource(name, request.endpoints, request.credentials, access, patience)
-    from containerd import image_archive  # noqa: PLC0415 - few pulls are from an archive
+    from containerd.pull import archive_source  # noqa: PLC0415 - few pulls are from an archive
 
-    return image_archive.open_source(request.archive, name, deadline)
+    return archive_source.open_source(request.archive, name, deadline)
 
 
 def _digest_of(body: bytes) -> str:

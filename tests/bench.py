@@ -19,13 +19,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from actors import identifiers
-from containerd import images as image_config
-from containerd import mounts, spec
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
-from containerd.resources import Limits
-from containerd.rootfs_users import ResolvedUser
+from actors.model import identifiers
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
+from containerd.image import oci_image as image_config
+from containerd.spec import build, mounts
+from containerd.spec.resources import Limits
+from containerd.spec.users import ResolvedUser
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
@@ -150,8 +150,8 @@ async def _raw_start(
     container = job.container
     job.read_logs()
     shared, own = job.alloc.path / "alloc", job.alloc.path / job.config.name
-    document = spec.build_spec(
-        spec.SpecInputs(
+    document = build.build_spec(
+        build.SpecInputs(
             image_config=image.config,
             command="/bin/sh",
             args=("-c", _SLEEPER),

@@ -20,8 +20,8 @@ import msgpack
 
 from actors import launcher_link, worker_link
 from actors.driver import ActorGateway
-from actors.nomad_types import StartedTask
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.nomad import StartedTask
+from actors.model.settings import DriverSettings, TaskOptions
 from actors.worker_link import WorkerLink, connect, connect_unix
 from proto import frames
 from proto.errors import DriverError

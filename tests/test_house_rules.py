@@ -31,10 +31,10 @@ ONE_HOME = {
     "sdnotify": {"plugin/host/run/systemd.py", "workers/notify.py"},
 }
 SPEAKS_PROTOBUF = {
-    "containerd/rpc.py",
-    "containerd/client.py",
-    "containerd/content.py",
-    "containerd/unpack.py",
+    "containerd/api/rpc.py",
+    "containerd/api/client.py",
+    "containerd/pull/content_store.py",
+    "containerd/pull/unpack.py",
     "containerd/puller.py",
     "plugin/",
 }
@@ -96,7 +96,7 @@ def test_the_environment_is_read_in_one_place() -> None:
 
 def test_grpc_errors_are_known_in_one_place() -> None:
     users = {path for path, tree in sources().items() if "grpc.RpcError" in attributes(tree)}
-    assert users == {"containerd/rpc.py"}
+    assert users == {"containerd/api/rpc.py"}
 
 
 def test_protobuf_stays_in_the_modules_that_speak_it() -> None:

@@ -9,8 +9,8 @@ import sys
 
 from actors import doctor
 from actors.findings import Finding, Verdict
-from actors.node import this_node
-from actors.settings import DriverSettings
+from actors.model.node import this_node
+from actors.model.settings import DriverSettings
 from plugin import environment
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser

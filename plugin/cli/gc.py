@@ -11,9 +11,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from actors import idle_launcher, presence
-from actors.node import Node, this_node
+from actors.model.node import Node, this_node
+from actors.model.settings import DriverSettings
 from actors.reconciler import NobodysTasks, Outcome, Reconciler
-from actors.settings import DriverSettings
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser
 from plugin.host.run import sweep as run_sweep

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from actors.settings import DriverSettings
+from actors.model.settings import DriverSettings
 from plugin import options
 from plugin.host.agent import hcl_config
 from plugin.host.job import hcl_job

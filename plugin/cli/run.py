@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.node import Node, this_node
+from actors.model.node import Node, this_node
 from plugin import rlimit
 from plugin.cli import console, host_arguments, plugin_block
 from plugin.cli.parser import Parser

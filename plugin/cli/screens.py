@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from typing import Any
 
-from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from actors.model.nomad import ExitResult, PortMapping, TaskUsage
 from plugin.cli.output_stream import Outlet
 from plugin.host.agent.log_reader import Lines
 from plugin.host.network.ports import inside

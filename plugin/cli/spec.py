@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors import node_speed, spec_preview
-from actors.node import Node, this_node
-from actors.settings import DriverSettings
+from actors import spec_preview
+from actors.model import cpu_topology
+from actors.model.node import Node, this_node
+from actors.model.settings import DriverSettings
 from plugin import options
 from plugin.cli import console, host_arguments, plugin_block
 from plugin.cli.parser import Parser
@@ -60,7 +61,7 @@ def run(argv: list[str]) -> int:
 async def _specs(
     job: jobfile.Job, settings: DriverSettings, host: HostOptions, only: str
 ) -> dict[str, Any]:
-    node = this_node(node_speed.completed(settings))
+    node = this_node(cpu_topology.completed(settings))
     found: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,

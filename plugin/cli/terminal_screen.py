@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from actors.model.nomad import ExitResult, PortMapping, TaskUsage
 from plugin.cli.console import Unfailing
 from plugin.host.agent.log_reader import Lines
 from plugin.host.run.screen import describe, published, used

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.settings import Auth
+from actors.model.settings import Auth
 from plugin.options import readers as types
 from plugin.options.table import Option, block, read_fields
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from actors.settings import DriverSettings
+from actors.model.settings import DriverSettings
 from plugin.options import readers as types
 from plugin.options.auth import DRIVER_AUTH, driver_auth
 from plugin.options.forms import log_buffer_bytes, log_drops, ulimits

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors import signals
+from actors.model.settings import DeviceOption
 from actors.name_files import HOST_GATEWAY
-from actors.settings import DeviceOption
 from plugin.options import readers as types
 from proto.errors import DriverError
 

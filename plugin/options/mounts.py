@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from actors.settings import MountOption
+from actors.model.settings import MountOption
 from plugin.options import forms
 from plugin.options import readers as types
 from plugin.options.table import Option, block, read_fields

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from actors.settings import TaskOptions
+from actors.model.settings import TaskOptions
 from plugin.options import forms
 from plugin.options import readers as types
 from plugin.options.auth import TASK_AUTH, task_auth

@@ -1,4 +1,4 @@
-"""Between Nomad's protobuf messages and the dataclasses of `actors.nomad_types`.
+"""Between Nomad's protobuf messages and the dataclasses of `actors.model.nomad`.
 
 No answer is ever half-filled: Nomad dereferences nested messages without looking, and a missing
 one ends the whole agent (plugins/drivers/utils.go, client.go).
@@ -9,7 +9,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from actors import nomad_types as nomad
+from actors.model import nomad
 from plugin.sanitize import plain
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2, shared_structs_pb2

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from actors.gateway import Gateway
-    from actors.nomad_types import TaskConfig
+    from actors.model.nomad import TaskConfig
 
 _Isolation = driver_pb2.NetworkIsolationSpec
 _CAPABILITIES = driver_pb2.DriverCapabilities(

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
-from actors.nomad_types import ExecInput, ExecOutput
+from actors.model.nomad import ExecInput, ExecOutput
 from plugin.rpc.conversions import exec_input, exec_output
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors import identifiers
+from actors.model import identifiers
 from tests.acceptance.task_cgroup import V2, TaskCgroup
 from tests.support import mounted
 from tests.support.plugin_dir import ROOT

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import identifiers
+from actors.model import identifiers
 from tests.acceptance import stand_ins
 from tests.acceptance.agent_cluster import AgentCluster
 from tests.acceptance.cluster import Cluster

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequen
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.nomad_types import ExecInput, ExecOutput, ExitResult, TaskUsage
+from actors.model.nomad import ExecInput, ExecOutput, ExitResult, TaskUsage
 from plugin.host.agent.log_reader import LogReader
 from plugin.host.agent.session import Handle, HostSession, default_program
 from plugin.host.job import jobfile

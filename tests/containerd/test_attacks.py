@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from proto.errors import DriverError
 from tests.support import images
 from tests.support.device_nodes import tripwire

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd import abilities
+from containerd.api import features
 from proto.errors import DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -27,7 +27,7 @@ def test_an_image_with_zstd_layers_runs_or_is_refused_before_they_are_fetched(
     image = images.build([images.busybox_layer({"mark": ("z", 0o644)})], compression="zstd")
     [layer] = [blob for blob in image.blobs if image.blobs[blob][:2] == b"\x28\xb5"]
     reference = images.push(registry.host, "zstd", "1", image)
-    able = abilities.of(containerd.version)[abilities.ZSTD]
+    able = features.of(containerd.version)[features.ZSTD]
 
     async def life() -> None:
         async with launched(driver) as session:

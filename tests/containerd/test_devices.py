@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import DeviceConfig
+from actors.model.nomad import DeviceConfig
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, launched
 from tests.support.registry import Registry

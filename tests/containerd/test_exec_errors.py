@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from actors.nomad_types import ExecInput
+from actors.model.nomad import ExecInput
 from plugin.host.agent.session import HostSession
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from actors.nomad_types import ExecInput
+from actors.model.nomad import ExecInput
 from proto.errors import DriverError
 from tests.nomad.leftovers import pids_with
 from tests.support.driver import Driver, launched

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from actors import identifiers
+from actors.model import identifiers
+from actors.model.ownership import LABEL_TASK_ID
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, children, launched
 from tests.support.host_run import Run
@@ -66,7 +67,7 @@ def test_a_task_goes_on_when_its_embedded_host_is_killed_and_the_hosts_plugin_en
         run.finish()
     ((container, _),) = before
     info = json.loads(containerd.ctr("containers", "info", container))
-    task_id: str = info["Labels"][identifiers.LABEL_TASK_ID]
+    task_id: str = info["Labels"][LABEL_TASK_ID]
     allocation = driver.alloc_root / identifiers.split_task_id(task_id)[0]
     wait_until(lambda: not any(runs(pid) for pid in plugins), 10, "its plugin stays")
     seen = counted(allocation)

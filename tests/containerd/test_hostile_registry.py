@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from actors import pull
-from containerd import abilities
+from containerd.api import features
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -285,7 +285,7 @@ def test_s19_a_bomb_ends_with_the_pulls_time_and_leaves_the_disk(
     containerd: ContainerdDaemon, store: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred kilobytes that would fill gigabytes are being unpacked when the time is over."""
-    if not abilities.of(containerd.version)[abilities.ZSTD]:
+    if not features.of(containerd.version)[features.ZSTD]:
         pytest.skip(f"containerd {containerd.version} refuses layers compressed with zstd")
     monkeypatch.setattr(pull, "_GRACE_S", 0.5)
     body = zstd_bomb(4 << 30)

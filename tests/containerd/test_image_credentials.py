@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 import pytest
 
 from actors import child_process
-from actors.settings import Auth
+from actors.model.settings import Auth
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon

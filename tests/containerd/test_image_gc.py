@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.image_gc import PULLED, UNUSED_SINCE, ImageCollector
-from containerd.client import Containerd
+from containerd.api.client import Containerd
 from tests.support import images
 from tests.support.archives import docker_files, tar_of
 from tests.support.containerd_daemon import ContainerdDaemon

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from actors.image_wire import ImageReady
-from containerd import abilities, content, manifests, platforms, rpc
-from containerd.client import Containerd
-from containerd.manifests import Descriptor
+from containerd.api import features, rpc
+from containerd.api.client import Containerd
+from containerd.image import manifests, platforms
+from containerd.image.manifests import Descriptor
+from containerd.pull import content_store
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
 from tests.support import images
@@ -240,7 +242,7 @@ def keep(containerd: ContainerdDaemon, name: str, body: bytes, media_type: str) 
         f"containerd.io/gc.ref.content.{number}": one["digest"]
         for number, one in enumerate(described(json.loads(body)))
     }
-    store = content.ContentStore(calls)
+    store = content_store.ContentStore(calls)
     store.write(blob, iter([body]), refers, lambda _: None)
     target = types_pb2.Descriptor(media_type=media_type, digest=blob.digest, size=blob.size)
     image = images_pb2.Image(name=name, target=target)
@@ -259,7 +261,7 @@ def described(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_more_than_a_blobs_size_is_never_stored(containerd: ContainerdDaemon) -> None:
     """Whatever a source sends: what is too much is refused with the first piece of it."""
-    store = content.ContentStore(rpc.SyncCalls(containerd.address, containerd.namespace, ""))
+    store = content_store.ContentStore(rpc.SyncCalls(containerd.address, containerd.namespace, ""))
     body = os.urandom(3000)
     blob = Descriptor(media_type=LAYER, digest=digest_of(body), size=1000)
     pieces = iter([body[:1000], body[1000:2000], body[2000:]])
@@ -401,7 +403,7 @@ def test_layers_of_every_type_are_unpacked(
     media_type: str,
     packed: str,
 ) -> None:
-    if packed == "zstd" and not abilities.of(containerd.version)[abilities.ZSTD]:
+    if packed == "zstd" and not features.of(containerd.version)[features.ZSTD]:
         pytest.skip(f"containerd {containerd.version} refuses layers compressed with zstd")
     body = images.layer({"content": os.urandom(2000)})
     packers: dict[str, Callable[[bytes], bytes]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from actors import child_process
-from actors.nomad_types import TaskEvent
-from containerd import pull_wire
+from actors.model.nomad import TaskEvent
+from containerd.pull import protocol
 from proto import frames
 from proto.errors import Code, DriverError
 from tests.support import images
@@ -190,7 +190,7 @@ def test_each_of_two_platforms_can_be_pulled(
     built = two_platforms(registry, f"each-{architecture}")
     # Without one, another test's collection may take what no image refers to yet.
     containerd.ctr("leases", "create", "--id", f"each-{architecture}")
-    request = pull_wire.PullRequest(
+    request = protocol.PullRequest(
         reference=f"{registry.host}/each-{architecture}:1",
         address=containerd.address,
         namespace=containerd.namespace,
@@ -201,7 +201,7 @@ def test_each_of_two_platforms_can_be_pulled(
         silence_s=30,
         labels={},
     )
-    result = pull_wire.PullResult.from_wire(_last_event(request))
+    result = protocol.PullResult.from_wire(_last_event(request))
     assert result.config_digest in built[architecture].blobs
     listed = containerd.ctr("content", "list", "-q")
     other = next(image for name, image in built.items() if name != architecture)
@@ -210,7 +210,7 @@ def test_each_of_two_platforms_can_be_pulled(
     containerd.ctr("leases", "delete", f"each-{architecture}")
 
 
-def _last_event(request: pull_wire.PullRequest) -> frames.Frame:
+def _last_event(request: protocol.PullRequest) -> frames.Frame:
     """What a puller process says at its end; while its stdin is open it goes on."""
     program = child_process.ROOT / "containerd" / "puller.py"
     pipe = child_process.PIPE

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from containerd import kernel
+from containerd import syscalls
 from plugin.host.network import cni, namespaces
 from tests.containerd.test_bridge import HeldPlugin, group, task
 from tests.support.driver import Driver
@@ -221,7 +221,7 @@ def test_a_network_whose_namespace_somebody_has_removed_is_swept_all_the_same(
     run = runs.started(image)
     kill(run)
     place = Path(namespaces.path(run.alloc_ids[0]))
-    kernel.unmount(str(place))
+    syscalls.unmount(str(place))
     place.unlink()
     assert "MASQUERADE" in runs.network.rules()
     assert ("network", "removed") in runs.rows()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import ExecInput, Health, TaskState
+from actors.model.nomad import ExecInput, Health, TaskState
 from proto.errors import DriverError
 from tests.support.driver import Driver, launched
 from tests.support.launcher import worker_pid

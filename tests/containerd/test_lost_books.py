@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import MountConfig
+from actors.model.nomad import MountConfig
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, launched
 from tests.support.registry import Registry

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import DnsConfig, NetworkIsolation, PortMapping, Resources
+from actors.model.nomad import DnsConfig, NetworkIsolation, PortMapping, Resources
 from plugin.host.network import namespaces
 from proto.errors import DriverError
 from tests.support.driver import MIB, Driver, Job, launched

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from actors import identifiers
-from actors.nomad_types import TaskState
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
+from actors.model import identifiers
+from actors.model.nomad import TaskState
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job
 from tests.support.launcher import worker_pid

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import ExecInput, NetworkIsolation
-from containerd import kernel
+from actors.model.nomad import ExecInput, NetworkIsolation
+from containerd import syscalls
 from plugin.host.agent.session import HostSession
 from plugin.host.network import namespaces
 from tests.support import images, runtimes
@@ -182,7 +182,7 @@ def may_ping(network: NetworkIsolation) -> bool:
     def inside() -> bool:
         descriptor = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            kernel.setns(descriptor, kernel.CLONE_NEWNET)
+            syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
             socket.socket(socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_ICMP).close()
         except PermissionError:
             return False
@@ -190,7 +190,7 @@ def may_ping(network: NetworkIsolation) -> bool:
             os.close(descriptor)
         return True
 
-    return kernel.in_a_thread_of_its_own(inside)
+    return syscalls.in_a_thread_of_its_own(inside)
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])

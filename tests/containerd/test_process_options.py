@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import Resources
+from actors.model.nomad import Resources
 from proto.errors import DriverError
 from tests.support.driver import MIB, Driver, launched
 from tests.support.needs import need_program

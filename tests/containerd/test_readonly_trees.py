@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors import runtime_versions
-from actors.nomad_types import MountConfig
+from actors.model.nomad import MountConfig
 from tests.support import containerd_versions, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import ExecInput
+from actors.model.nomad import ExecInput
 from tests.support.driver import Driver, launched
 
 pytestmark = pytest.mark.containerd

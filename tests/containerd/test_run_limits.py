@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors import node_speed
+from actors.model import cpu_topology
 from tests.containerd.test_bridge import group, task
 from tests.containerd.test_process_options import _limit
 from tests.support.driver import Driver
@@ -20,7 +20,7 @@ PERIOD_US = 100_000
 def test_a_hard_limit_is_the_share_of_the_node_that_the_job_asks_for(
     run: Run, driver: Driver, image: str
 ) -> None:
-    speed = node_speed.measure()
+    speed = cpu_topology.measure()
     total_mhz = speed.total_mhz or 1000 * speed.cores
     web: dict[str, Any] = task(image, "echo up; exec sleep 600")
     web["Config"]["cpu_hard_limit"] = True

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from containerd import capabilities
-from containerd.devices import every_host_node
+from containerd.security import capabilities
+from containerd.spec.devices import every_host_node
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched

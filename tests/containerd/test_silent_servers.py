@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import DeviceConfig, Health, MountConfig
+from actors.model.nomad import DeviceConfig, Health, MountConfig
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from actors import node_speed
-from actors.nomad_types import Resources
-from containerd import abilities
+from actors.model import cpu_topology
+from actors.model.nomad import Resources
+from containerd.api import features
 from tests.support import images
 from tests.support.driver import Driver, launched
 from tests.support.plugin_dir import ROOT
@@ -87,7 +87,7 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
                 cpu_shares=CPU_MHZ,
                 memory_mb=64,
                 memory_limit_bytes=64 << 20,
-                percent_ticks=node_speed.measure().share(CPU_MHZ),
+                percent_ticks=cpu_topology.measure().share(CPU_MHZ),
             )
             job = driver.task(resources=limit)
             job.read_logs()
@@ -184,6 +184,6 @@ def test_the_doctor_finds_this_machine_fit(driver: Driver) -> None:
     found = {line["subject"]: line for line in map(json.loads, shown.stdout.splitlines())}
     assert found["containerd"]["verdict"] == "ok"
     assert driver.containerd.namespace in found["containerd"]["text"]
-    assert ("layers" in found) is bool(abilities.lacking(driver.containerd.version))
+    assert ("layers" in found) is bool(features.lacking(driver.containerd.version))
     assert found["snapshotter"]["text"] == "overlayfs"
     assert "GB free" in found["disk"]["text"]

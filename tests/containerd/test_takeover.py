@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from plugin.host.agent.session import Handle
 from proto import frames
 from proto.errors import Code, DriverError

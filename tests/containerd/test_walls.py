@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import MountConfig
+from actors.model.nomad import MountConfig
 from proto.errors import DriverError
 from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from containerd import rpc
-from containerd.client import Containerd
-from containerd.content import ContentStore
-from containerd.images import load
-from containerd.manifests import Descriptor
-from containerd.records import ContainerRecord, Mount, Status
+from containerd.api import rpc
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord, Mount, Status
+from containerd.image.manifests import Descriptor
+from containerd.image.oci_image import load
+from containerd.pull.content_store import ContentStore
 from proto.errors import Code, DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.fake_containerd import FakeContainerd

@@ -16,8 +16,8 @@ import pytest
 from actors.driver import ActorGateway
 from actors.gateway import Gateway
 from actors.handle_state import VERSION
-from actors.nomad_types import ExecInput, ExecOutput, Health, TaskConfig, TaskState
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.nomad import ExecInput, ExecOutput, Health, TaskConfig, TaskState
+from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import Code, DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd

@@ -13,9 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from actors import identifiers
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
+from actors.model import identifiers
+from actors.model.ownership import (
+    LABEL_ALLOC_ID,
+    LABEL_MAKER,
+    LABEL_OWNER,
+    LABEL_TASK_ID,
+    LABEL_TASK_NAME,
+)
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
 from tests.nomad.api import DEAF, make_job
 from tests.nomad.conftest import built, plugin_config
 from tests.nomad.nomad_agent import NomadAgent
@@ -48,13 +55,13 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
     try:
         record = await client.get_container(like)
         assert record is not None
-        alloc, name = str(uuid.uuid4()), record.labels[identifiers.LABEL_TASK_NAME]
+        alloc, name = str(uuid.uuid4()), record.labels[LABEL_TASK_NAME]
         made = identifiers.container_id(alloc, name, cgroup_v2=CGROUP_V2)
         labels = {
             **record.labels,
-            identifiers.LABEL_ALLOC_ID: alloc,
-            identifiers.LABEL_TASK_ID: f"{alloc}/{name}/0000",
-            identifiers.LABEL_MAKER: "plugin-that-is-gone",
+            LABEL_ALLOC_ID: alloc,
+            LABEL_TASK_ID: f"{alloc}/{name}/0000",
+            LABEL_MAKER: "plugin-that-is-gone",
         }
         lease = identifiers.lease_id(made)
         await client.create_lease(lease, expire_s=3600, labels=labels)
@@ -101,7 +108,7 @@ def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
         record = await client.get_container(kept)
         await client.close()
         assert record is not None
-        return record.labels[identifiers.LABEL_OWNER]
+        return record.labels[LABEL_OWNER]
 
     node = nomad.node()
     assert node is not None

@@ -13,9 +13,9 @@ import grpc
 import pytest
 from google.protobuf.empty_pb2 import Empty
 
-from actors.nomad_types import Health, TaskState
-from containerd import rpc
-from containerd.client import RUNTIME_S
+from actors.model.nomad import Health, TaskState
+from containerd.api import rpc
+from containerd.api.client import RUNTIME_S
 from plugin.host.agent.session import Handle
 from proto.errors import Code, DriverError
 from tests.support.driver import Job

@@ -10,8 +10,8 @@ from collections.abc import Awaitable
 
 import pytest
 
-from actors.nomad_types import Health, TaskState
-from containerd import rpc, silence
+from actors.model.nomad import Health, TaskState
+from containerd.api import deadlines, rpc
 from proto.errors import Code, DriverError
 from tests.support.launcher import worker_pids
 from tests.support.stage import IMAGE, Stage
@@ -113,7 +113,7 @@ async def _fine() -> None:
 
 def test_a_long_call_is_given_up_when_containerd_does_not_even_tell_its_version() -> None:
     with pytest.raises(DriverError, match=r"asked to wait, and then for its version") as failed:
-        asyncio.run(silence.attended(_never(), _mute, "wait", 0.01))
+        asyncio.run(deadlines.attended(_never(), _mute, "wait", 0.01))
     assert failed.value.code is Code.TIMEOUT
 
 
@@ -131,19 +131,19 @@ def test_a_long_call_is_waited_for_while_containerd_lives(lives: object) -> None
     async def story() -> str:
         nonlocal answer
         answer = asyncio.get_running_loop().create_future()
-        return await silence.attended(answer, look, "wait", 0.01)
+        return await deadlines.attended(answer, look, "wait", 0.01)
 
     assert asyncio.run(story()) == "done"
 
 
 def test_all_calls_of_a_clean_up_share_one_time_and_each_has_a_moment() -> None:
-    assert silence.time_for(60) == 60
-    assert silence.time_for(None) is None
-    with silence.within(5):
-        assert 0 < (silence.time_for(60) or 0) <= 5
-        assert 0 < (silence.time_for(None) or 0) <= 5
-        assert silence.time_for(0.1) == 0.1
-        with silence.within(100):
-            assert 0 < (silence.time_for(60) or 0) <= 5
-    with silence.within(-time.monotonic()):
-        assert 0 < (silence.time_for(60) or 0) < 1
+    assert deadlines.time_for(60) == 60
+    assert deadlines.time_for(None) is None
+    with deadlines.within(5):
+        assert 0 < (deadlines.time_for(60) or 0) <= 5
+        assert 0 < (deadlines.time_for(None) or 0) <= 5
+        assert deadlines.time_for(0.1) == 0.1
+        with deadlines.within(100):
+            assert 0 < (deadlines.time_for(60) or 0) <= 5
+    with deadlines.within(-time.monotonic()):
+        assert 0 < (deadlines.time_for(60) or 0) < 1

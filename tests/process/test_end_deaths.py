@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from containerd import rpc
+from containerd.api import rpc
 from proto.errors import DriverError
 from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.victims import PAIRS, PLUGIN, SINGLES, Victims, runs

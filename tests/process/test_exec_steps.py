@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
-from actors.nomad_types import TaskState
-from containerd import rpc
+from actors.model.nomad import TaskState
+from containerd.api import rpc
 from proto.errors import DriverError
 from tests.support.driver import Job
 from tests.support.stage import Stage

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from proto.errors import DriverError
 from tests.support.launcher import worker_pids
 from tests.support.scarce import SmallDisk

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from actors import idle_launcher
-from actors.presence import PLUGIN, RUN, Presence
+from actors.model.ownership import PLUGIN, RUN
+from actors.presence import Presence
 from tests.support.workers import LauncherProcess
 from workers import company, wire
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from plugin.host.agent.session import Handle
 from proto.errors import DriverError
 from tests.support.driver import Job

@@ -8,12 +8,12 @@ from pathlib import Path
 import pykka
 import pytest
 
-from actors import identifiers
 from actors.bridge import Reply, tell
 from actors.driver import ActorGateway
 from actors.messages import Destroy, Recover
+from actors.model import identifiers
+from actors.model.settings import DriverSettings, TaskOptions
 from actors.phases import Phase
-from actors.settings import DriverSettings, TaskOptions
 from actors.task_actor import TaskActor
 from proto.errors import DriverError
 from tests.support.driver import Driver

@@ -13,11 +13,20 @@ from pathlib import Path
 
 import pytest
 
-from actors import identifiers
-from actors.nomad_types import TaskState
-from actors.presence import RUN, Presence
-from containerd import rpc
-from containerd.client import Containerd
+from actors.model import identifiers
+from actors.model.nomad import TaskState
+from actors.model.ownership import (
+    LABEL_ALLOC_ID,
+    LABEL_MAKER,
+    LABEL_OWNER,
+    LABEL_STATE_DIR,
+    LABEL_TASK_ID,
+    LABEL_TASK_NAME,
+    RUN,
+)
+from actors.presence import Presence
+from containerd.api import rpc
+from containerd.api.client import Containerd
 from plugin.host.agent.session import HostSession
 from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
@@ -390,14 +399,14 @@ def test_what_was_made_says_whose_it_is(stage: Stage) -> None:
         await stage.start(job, labels=[{"team": "a"}])
         (container,) = stage.containerd.books.containers.values()
         labels = dict(container.labels)
-        assert labels.pop(identifiers.LABEL_MAKER).startswith("plugin-")
+        assert labels.pop(LABEL_MAKER).startswith("plugin-")
         assert labels == {
             "team": "a",
-            identifiers.LABEL_TASK_ID: job.id,
-            identifiers.LABEL_ALLOC_ID: job.config.alloc_id,
-            identifiers.LABEL_TASK_NAME: "t",
-            identifiers.LABEL_OWNER: NODE,
-            identifiers.LABEL_STATE_DIR: str(stage.driver.state_dir),
+            LABEL_TASK_ID: job.id,
+            LABEL_ALLOC_ID: job.config.alloc_id,
+            LABEL_TASK_NAME: "t",
+            LABEL_OWNER: NODE,
+            LABEL_STATE_DIR: str(stage.driver.state_dir),
         }
         await stage.session.destroy(job.id)
 

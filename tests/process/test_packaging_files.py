@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.settings import DriverSettings
+from actors.model.settings import DriverSettings
 from plugin.cli import plugin_block
 from plugin.host.job import jobfile
 from proto.release import RELEASE

@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from actors.nomad_types import TaskState
-from containerd import rpc
+from actors.model.nomad import TaskState
+from containerd.api import rpc
 from plugin.host.agent.session import Handle
 from proto.containerd import snapshots_pb2
 from proto.errors import Code, DriverError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from proto.errors import DriverError
 from tests.support.launcher import worker_pids
 from tests.support.scarce import no_descriptors, no_forks

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import pytest
 
-from actors.nomad_types import TaskState
-from containerd import rpc
+from actors.model.nomad import TaskState
+from containerd.api import rpc
 from tests.support import images
 from tests.support.archives import layout_files, tar_of
 from tests.support.driver import Job, children

@@ -13,14 +13,16 @@ from typing import Any
 import grpc
 import pytest
 
-from actors import identifiers, state_directory
-from actors.node import Node
-from actors.presence import PLUGIN, RUN, Presence
+from actors import state_directory
+from actors.model import identifiers, ownership
+from actors.model.node import Node
+from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN
+from actors.model.settings import DriverSettings
+from actors.presence import Presence
 from actors.reconciler import Finding, NobodysTasks, Outcome, Reconciler
-from actors.settings import DriverSettings
-from containerd import rpc
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
+from containerd.api import rpc
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
 from proto.errors import DriverError
 from tests.support.fake_containerd import FakeContainerd
 
@@ -106,7 +108,7 @@ class Place:
         return name
 
     def labels(self, alloc: str, owner: str, maker: str) -> dict[str, str]:
-        return identifiers.labels(
+        return ownership.labels(
             f"{alloc}/t/1", alloc, "t", owner=owner, maker=maker, state_dir=self.node.state_dir
         )
 
@@ -219,8 +221,8 @@ def test_what_others_own_or_may_own_stays(play: Play) -> None:
         kept = {
             await place.container("far", owner="node-2"),
             await place.container("unowned", owner=""),
-            await place.container("elsewhere", **{identifiers.LABEL_STATE_DIR: "/run/other"}),
-            await place.container("old", **{identifiers.LABEL_STATE_DIR: ""}),
+            await place.container("elsewhere", **{LABEL_STATE_DIR: "/run/other"}),
+            await place.container("old", **{LABEL_STATE_DIR: ""}),
         }
         everything = place.left()
         await place.after(0)
@@ -346,7 +348,7 @@ def test_another_one_of_the_same_name_is_not_taken_for_the_orphan(play: Play) ->
 
         async def replaced(container: str) -> bool:
             labels = place.daemon.books.containers[container].labels
-            labels[identifiers.LABEL_MAKER] = place.own.name
+            labels[LABEL_MAKER] = place.own.name
             place.tasks.claims.append(container)
             return True
 
@@ -403,7 +405,7 @@ def test_the_lease_of_a_pull_goes_when_its_plugin_is_gone(play: Play) -> None:
         other = Presence(place.node.state_dir, PLUGIN)
         client, state_dir = place.node.containerd, str(place.node.state_dir)
         for number, maker in ((1, other.name), (2, place.own.name), (3, "plugin-dead")):
-            labels = {identifiers.LABEL_MAKER: maker, identifiers.LABEL_STATE_DIR: state_dir}
+            labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: state_dir}
             name = identifiers.pull_lease(number)
             await client.create_lease(name, expire_s=3600, labels=labels)
             place.daemon.books.leases[name].created_at.seconds -= OLD_S

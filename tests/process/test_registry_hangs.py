@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from containerd import stall
+from containerd import watchdog as stall
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.driver import Job, children

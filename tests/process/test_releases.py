@@ -18,9 +18,9 @@ import pytest
 from actors.driver import ActorGateway
 from actors.handle_state import VERSION as HANDLE_VERSION
 from actors.handle_state import HandleState
-from actors.nomad_types import TaskConfig, TaskState
-from actors.settings import DriverSettings, TaskOptions
-from containerd import rpc
+from actors.model.nomad import TaskConfig, TaskState
+from actors.model.settings import DriverSettings, TaskOptions
+from containerd.api import rpc
 from proto import frames
 from proto.errors import Code, DriverError
 from tests.record import Tape, record

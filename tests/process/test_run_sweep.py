@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from actors import identifiers, presence
-from actors.node import Node
-from actors.presence import RUN, Presence
-from actors.settings import DriverSettings
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
+from actors import presence
+from actors.model import ownership
+from actors.model.node import Node
+from actors.model.ownership import RUN
+from actors.model.settings import DriverSettings
+from actors.presence import Presence
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
 from plugin.host.run import sweep as run_sweep
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.allocdir import AllocDir
@@ -53,7 +55,7 @@ class Place:
         return record.name
 
     async def container(self, owner: str) -> None:
-        labels = identifiers.labels(
+        labels = ownership.labels(
             "a/t/1", "a", "t", owner=owner, maker="plugin-dead", state_dir=self.node.state_dir
         )
         record = ContainerRecord(

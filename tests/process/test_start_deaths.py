@@ -8,7 +8,7 @@ import itertools
 
 import pytest
 
-from actors.nomad_types import TaskState
+from actors.model.nomad import TaskState
 from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
 from tests.support.driver import Job

@@ -15,8 +15,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from actors.nomad_types import TaskState
-from containerd import rpc
+from actors.model.nomad import TaskState
+from containerd.api import rpc
 from proto.errors import DriverError
 from tests.support.launcher import launcher_pid, worker_pids
 from tests.support.stage import IMAGE, STEPS, Stage

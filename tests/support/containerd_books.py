@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from containerd import rpc
+from containerd.api import rpc
 from proto.containerd import containers_pb2, leases_pb2, snapshots_pb2, tasks_pb2
 from proto.errors import DriverError
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from containerd.client import Containerd
+from containerd.api.client import Containerd
 from tests.support.containerd_books import Books
 from tests.support.containerd_versions import bin_dir, program
 from tests.support.waiting import wait_until

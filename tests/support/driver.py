@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from actors.nomad_types import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
+from actors.model.nomad import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
 from plugin.host.agent.log_reader import read_bytes
 from plugin.host.agent.session import Handle, HostSession
 from plugin.host.run.allocdir import AllocDir

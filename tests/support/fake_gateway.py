@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from dataclasses import dataclass, field
 
 from actors.gateway import Gateway
-from actors.nomad_types import (
+from actors.model.nomad import (
     CpuUsage,
     ExecInput,
     ExecOutput,
@@ -30,7 +30,7 @@ from actors.nomad_types import (
     TaskStatus,
     TaskUsage,
 )
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import Code, DriverError
 
 _log = logging.getLogger("fake")

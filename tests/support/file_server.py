@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from containerd import kernel
+from containerd import syscalls
 from tests.support.needs import missing
 from tests.support.waiting import wait_until
 
@@ -108,7 +108,7 @@ class FileServer:
             os.mkdir(point)  # noqa: PTH102 - pathlib would look at a silent one's root
         device = os.open("/dev/fuse", os.O_RDWR)
         options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other"
-        kernel.mount("silent-server", str(point), "fuse", 0, options)
+        syscalls.mount("silent-server", str(point), "fuse", 0, options)
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-c", _SERVER, str(device), avoids],
             pass_fds=(device,),
@@ -141,7 +141,7 @@ class FileServer:
     def close(self) -> None:
         """Unmounts and ends it: whoever still waits gets an error."""
         with contextlib.suppress(OSError):  # a test may have detached it
-            kernel.unmount(str(self.point))
+            syscalls.unmount(str(self.point))
         self._process.kill()
         self._process.wait()
         assert self._process.stdout is not None

@@ -8,11 +8,11 @@ from typing import Any
 
 from actors import image_plan
 from actors.image_wire import ImageReady
-from actors.nomad_types import TaskConfig
+from actors.model.nomad import TaskConfig
+from actors.model.settings import DriverSettings, TaskOptions
 from actors.pull import ImageStore
-from actors.settings import DriverSettings, TaskOptions
-from containerd.client import Containerd
-from containerd.records import ImageRecord
+from containerd.api.client import Containerd
+from containerd.api.records import ImageRecord
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.services import services
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from containerd import kernel
+from containerd import syscalls
 
 
 def detach_below(directory: Path) -> list[str]:
@@ -15,5 +15,5 @@ def detach_below(directory: Path) -> list[str]:
     targets = [line.split()[4].encode().decode("unicode_escape") for line in lines]
     found = [target for target in targets if target.startswith(base)]
     for target in reversed(found):
-        kernel.unmount(target)
+        syscalls.unmount(target)
     return found

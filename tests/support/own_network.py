@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from containerd import kernel
+from containerd import syscalls
 from plugin.host.network import namespaces
 
 _FETCH = """\
@@ -69,12 +69,12 @@ class OwnNetwork:
         def inside() -> socket.socket:
             descriptor = os.open(namespaces.path(self.name), os.O_RDONLY | os.O_CLOEXEC)
             try:
-                kernel.setns(descriptor, kernel.CLONE_NEWNET)
+                syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
             finally:
                 os.close(descriptor)
             return socket.create_connection(address, timeout_s)
 
-        return kernel.in_a_thread_of_its_own(inside)
+        return syscalls.in_a_thread_of_its_own(inside)
 
     def http_handler(self) -> urllib.request.HTTPHandler:
         """For urllib's openers: requests are made inside."""

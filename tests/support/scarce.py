@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
-from containerd import kernel
+from containerd import syscalls
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing, need_root_here
 
@@ -35,7 +35,7 @@ class SmallDisk:
     def __init__(self, directory: Path, size: str = "1m", inodes: int = 1000) -> None:
         need_root_here()
         options = f"mode=0700,size={size},nr_inodes={inodes}"
-        kernel.mount("tmpfs", str(directory), "tmpfs", 0, options)
+        syscalls.mount("tmpfs", str(directory), "tmpfs", 0, options)
         self.directory = directory
         self.daemon: ContainerdDaemon | None = None
         self._ballast = directory / "ballast"
@@ -75,7 +75,7 @@ class SmallDisk:
 
     def close(self) -> None:
         """Unmounts it, whoever still has files open there."""
-        kernel.unmount(str(self.directory))
+        syscalls.unmount(str(self.directory))
 
 
 @contextlib.contextmanager

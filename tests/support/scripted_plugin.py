@@ -16,8 +16,8 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 
-from actors.nomad_types import ExitResult, Fingerprint, Health, StartedTask, TaskConfig
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.nomad import ExitResult, Fingerprint, Health, StartedTask, TaskConfig
+from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import Code, DriverError
 from tests.support.fake_gateway import HANDLE_VERSION, FakeGateway, FakeTask
 from tests.support.plugin_dir import ROOT

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from actors.launcher_link import LauncherLink
+from actors.model.settings import DriverSettings
 from actors.running_task import Services
-from actors.settings import DriverSettings
-from containerd.client import Containerd
+from containerd.api.client import Containerd
 
 
 def services(settings: DriverSettings | None = None, *, cgroup_v2: bool = False) -> Services:

@@ -11,8 +11,8 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
-from containerd.client import Containerd
-from containerd.records import ContainerRecord
+from containerd.api.client import Containerd
+from containerd.api.records import ContainerRecord
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from workers.wire import ShimTarget

@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from containerd import rpc
+from containerd.api import rpc
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, children
 from tests.support.fake_containerd import FakeContainerd

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from containerd import abilities
+from containerd.api import features
 from proto.errors import Code, DriverError
 
 
@@ -20,11 +20,11 @@ from proto.errors import Code, DriverError
     ],
 )
 def test_a_version_tells_what_it_can_do(version: str, able: bool) -> None:
-    assert abilities.of(version) == {abilities.ZSTD: able}
-    assert (abilities.lacking(version) == "") is able
+    assert features.of(version) == {features.ZSTD: able}
+    assert (features.lacking(version) == "") is able
     if able:
-        abilities.need(abilities.ZSTD, version, "the image x")
+        features.need(features.ZSTD, version, "the image x")
         return
     with pytest.raises(DriverError, match="the image x needs a containerd that can") as caught:
-        abilities.need(abilities.ZSTD, version, "the image x")
+        features.need(features.ZSTD, version, "the image x")
     assert caught.value.code is Code.UNSUPPORTED

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors import node_speed
-from actors.node_speed import NodeSpeed
-from actors.nomad_types import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
+from actors.model import cpu_topology
+from actors.model.cpu_topology import NodeSpeed
+from actors.model.nomad import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
 from plugin.cli import host_arguments
 from plugin.host.agent import conversions as wire
 from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
@@ -246,9 +246,9 @@ def test_a_wrong_option_is_named(words: tuple[str, ...], problem: str) -> None:
 def test_a_task_has_the_share_of_the_node_that_an_agent_works_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node_speed, "measure", lambda: NodeSpeed(total_mhz=8000, cores=4))
+    monkeypatch.setattr(cpu_topology, "measure", lambda: NodeSpeed(total_mhz=8000, cores=4))
     assert config(tmp_path, {"cpu_mhz": 2000}).resources.percent_ticks == 0.25
     assert config(tmp_path, {"cpu_mhz": 20000}).resources.percent_ticks == 1.0
     # Where the kernel tells no frequency a Nomad client takes 1000 MHz for each core.
-    monkeypatch.setattr(node_speed, "measure", lambda: NodeSpeed(total_mhz=0, cores=4))
+    monkeypatch.setattr(cpu_topology, "measure", lambda: NodeSpeed(total_mhz=0, cores=4))
     assert config(tmp_path, {"cpu_mhz": 1000}).resources.percent_ticks == 0.25

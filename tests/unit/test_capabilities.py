@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import capabilities
-from containerd.capabilities import DEFAULT, NAMES
+from containerd.security import capabilities
+from containerd.security.capabilities import DEFAULT, NAMES
 from proto.errors import Code, DriverError
 
 KERNEL = capabilities.of_kernel(40)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from containerd import cdi
+from containerd.spec import cdi
 from proto.errors import DriverError
 
 NODE = {"path": "/dev/gpu0", "hostPath": "/dev/null", "permissions": "rw"}

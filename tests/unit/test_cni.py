@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.network import iptables
 from plugin.host.network.cni import Attached, BridgeNetwork
 from proto.errors import Code, DriverError

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import nomad_types as nomad
+from actors.model import nomad
 from plugin.rpc import conversions
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire

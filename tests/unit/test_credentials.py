@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from actors import child_process, credential_helper
 from actors.credentials import CredentialSources
 from actors.docker_config import DockerConfig
-from actors.settings import Auth, DriverSettings
-from containerd.pull_wire import Credentials
+from actors.model.settings import Auth, DriverSettings
+from containerd.registry.credentials import Credentials
 from proto.errors import Code, DriverError
 from tests.support.waiting import wait_until
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from actors import tree_removal
-from containerd import devices
-from containerd.devices import DeviceNode
+from containerd.spec import devices
+from containerd.spec.devices import DeviceNode
 from proto.errors import DriverError
 from tests.support.waiting import wait_until
 

@@ -11,8 +11,8 @@ import pytest
 
 from actors import doctor
 from actors.findings import Finding, Verdict
-from actors.node import Node, this_node
-from actors.settings import DriverSettings
+from actors.model.node import Node, this_node
+from actors.model.settings import DriverSettings
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
 from plugin.cli import doctor as doctor_command

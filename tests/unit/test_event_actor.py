@@ -6,7 +6,7 @@ import asyncio
 
 from actors.event_actor import QUEUE_LENGTH, EventActor
 from actors.messages import Publish, Subscribe, Unsubscribe
-from actors.nomad_types import TaskEvent
+from actors.model.nomad import TaskEvent
 
 
 def test_the_first_subscriber_gets_what_came_before_it_and_the_second_does_not() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 
-from actors.nomad_types import ExecInput, ExecOutput, ExitResult
+from actors.model.nomad import ExecInput, ExecOutput, ExitResult
 from plugin.rpc import exec_stream
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire

@@ -12,7 +12,7 @@ import pytest
 
 from actors import file_servers
 from actors.threads import Threads
-from containerd import kernel
+from containerd import syscalls
 from proto.errors import Code, DriverError
 from tests.support.file_server import FileServer
 from tests.support.waiting import until
@@ -145,7 +145,7 @@ def test_what_is_mounted_there_instead_is_not_taken_for_the_silent_one(
     async def story() -> None:
         server.stop()
         await refusal(look(server.point / "data"))
-        kernel.unmount(str(server.point))
+        syscalls.unmount(str(server.point))
         with FileServer(server.point):
             assert await file_servers.looked_at(look(server.point / "data"))
         server.answer()

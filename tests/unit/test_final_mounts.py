@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from containerd import final_mounts
-from containerd.final_mounts import Mounted
+from containerd.spec import final_mounts
+from containerd.spec.final_mounts import Mounted
 
 OWN = {
     "/proc": "proc",

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from actors import forgotten_shims
-from containerd import shims
-from containerd.client import Containerd
+from containerd.api import shims
+from containerd.api.client import Containerd
 from tests.support.waiting import wait_until
 
 ADDRESS, NAMESPACE, ID = "/nowhere/containerd.sock", "tests", "web-1"

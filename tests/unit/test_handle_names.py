@@ -11,9 +11,9 @@ import pytest
 from actors import handle_names, recover_sequence
 from actors.go_handle import GoHandle
 from actors.handle_state import VERSION, HandleState
-from actors.nomad_types import TaskConfig
-from actors.settings import DriverSettings
-from containerd.records import ContainerRecord
+from actors.model.nomad import TaskConfig
+from actors.model.settings import DriverSettings
+from containerd.api.records import ContainerRecord
 from proto.errors import Code, DriverError
 from tests.support.go_task import go_handle
 from tests.support.services import services

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from actors import host_parts
-from actors.nomad_types import DeviceConfig, MountConfig, TaskConfig
-from actors.settings import DeviceOption, DriverSettings, MountOption, TaskOptions
-from containerd.mounts import MountPoint
+from actors.model.nomad import DeviceConfig, MountConfig, TaskConfig
+from actors.model.settings import DeviceOption, DriverSettings, MountOption, TaskOptions
+from containerd.spec.mounts import MountPoint
 from proto.errors import DriverError
 
 PINS = Path("/run/pins/c")

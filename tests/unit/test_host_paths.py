@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import host_paths, presence, state_directory, sweeping
+from actors import host_paths, state_directory, sweeping
 from actors.host_paths import Source
-from actors.nomad_types import TaskConfig
+from actors.model.nomad import TaskConfig
+from actors.model.ownership import PLUGIN
+from actors.model.settings import DriverSettings
 from actors.presence import Presence
-from actors.settings import DriverSettings
 from proto.errors import DriverError
 from tests.support import mounted
 from tests.support.services import services
@@ -197,7 +198,7 @@ def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
     alloc: Path, tmp_path: Path
 ) -> None:
     node = services(DriverSettings(state_dir=str(tmp_path)))
-    other = Presence(tmp_path, presence.PLUGIN)
+    other = Presence(tmp_path, PLUGIN)
     source = Source(path="web/local", root=str(alloc))
     for name, maker in (("dead", "plugin-1"), ("alive", other.name), ("unknown", "")):
         if maker:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.job.network import GroupNetwork, Port
 from plugin.host.network.ports import HostPorts, inside
 from proto.errors import Code, DriverError

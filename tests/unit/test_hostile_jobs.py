@@ -15,13 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors import host_parts, identifiers, plan
+from actors import host_parts, plan
 from actors.image_wire import ImageReady
-from actors.nomad_types import DeviceConfig, MountConfig, Resources, TaskConfig
-from actors.settings import DriverSettings
-from containerd import rootfs_users, security, spec
-from containerd.image_config import ImageConfig
-from containerd.rootfs_users import Accounts
+from actors.model import identifiers
+from actors.model.nomad import DeviceConfig, MountConfig, Resources, TaskConfig
+from actors.model.settings import DriverSettings
+from containerd.image.config import ImageConfig
+from containerd.security import policy
+from containerd.spec import build, users
+from containerd.spec.users import Accounts
 from plugin import options
 from plugin.options.table import Option
 from proto.errors import Code, DriverError
@@ -143,13 +145,13 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     chosen = options.task_options(msgpack.packb(config))
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)
-    security.for_task(plan.wish(node.settings, chosen))
+    policy.for_task(plan.wish(node.settings, chosen))
     pins = identifiers.pins_directory(Path("/run/x"), made.container_id)
     parts = host_parts.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
-    user = rootfs_users.lookup(task.user or image.user, accounts, chosen.group_add)
+    user = users.lookup(task.user or image.user, accounts, chosen.group_add)
     ready = ImageReady(name="x", digest="sha256:0", chain_id="sha256:0", config=image)
     inputs = plan.spec_inputs(node, task, chosen, made, ready, user, parts)
-    return made, spec.build_spec(inputs)
+    return made, build.build_spec(inputs)
 
 
 def judge(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accounts) -> None:

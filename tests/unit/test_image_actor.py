@@ -14,9 +14,9 @@ from actors.event_actor import EventActor
 from actors.image_actor import ImageActor
 from actors.image_wire import ImageReady, ImageRequest, PullPolicy, TaskIdentity
 from actors.messages import EnsureImage, LeaveImage, Retire
-from actors.settings import Auth
-from containerd.image_config import ImageConfig
-from containerd.pull_wire import Archive
+from actors.model.settings import Auth
+from containerd.image.config import ImageConfig
+from containerd.pull.protocol import Archive
 from proto.errors import Code, DriverError
 from tests.support.waiting import until
 

@@ -20,9 +20,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_archive, manifests, tar_index
-from containerd.image_archive import ArchiveSource
-from containerd.pull_wire import Archive
+from containerd.image import manifests
+from containerd.pull import archive_source, tar_index
+from containerd.pull.archive_source import ArchiveSource
+from containerd.pull.protocol import Archive
 from containerd.reference import parse
 from proto.errors import Code, DriverError
 from tests.support.archives import (
@@ -45,7 +46,7 @@ def opened(
 ) -> ArchiveSource:
     """The source of an image in a task's directory; the fixture below closes it."""
     archive = Archive(root=str(directory), path=path)
-    source = image_archive.open_source(archive, parse(name), time.monotonic() + wait_s)
+    source = archive_source.open_source(archive, parse(name), time.monotonic() + wait_s)
     _open.append(source)
     return source
 

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_choice, manifests
-from containerd.image_choice import Chosen, Wanted
-from containerd.image_config import ImageConfig, parse_config
-from containerd.manifests import Descriptor
+from containerd.image import choice, manifests
+from containerd.image.choice import Chosen, Wanted
+from containerd.image.config import ImageConfig, parse_config
+from containerd.image.manifests import Descriptor
 from proto import frames
 from proto.errors import Code, DriverError
 from tests.support.images import CONFIG, INDEX, LAYER, MANIFEST, digest_of
@@ -70,7 +70,7 @@ class Store:
             return self.bodies[wanted.blob.digest]
 
         blob = Descriptor(media_type=root["mediaType"], digest=root["digest"], size=root["size"])
-        return image_choice.run(image_choice.choose(blob, "demo", machine), read)
+        return choice.run(choice.choose(blob, "demo", machine), read)
 
     def cmd(self, root: dict[str, Any], machine: str = "x86_64") -> str:
         """The command of what is chosen."""

@@ -6,9 +6,9 @@ import pytest
 
 from actors import image_plan
 from actors.image_wire import ImageRequest, PullPolicy
-from actors.nomad_types import TaskConfig
-from actors.settings import Auth, DriverSettings, TaskOptions
-from containerd.pull_wire import Archive
+from actors.model.nomad import TaskConfig
+from actors.model.settings import Auth, DriverSettings, TaskOptions
+from containerd.pull.protocol import Archive
 from proto.errors import Code, DriverError
 from tests.support.services import services
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import image_config, images, layer_types, manifests
-from containerd.manifests import Index, Manifest
-from containerd.records import ImageRecord
+from containerd.api.records import ImageRecord
+from containerd.image import config as image_config
+from containerd.image import layer_types, manifests, oci_image
+from containerd.image.manifests import Index, Manifest
 from proto import frames
 from proto.errors import Code, DriverError
 
@@ -279,7 +280,7 @@ def test_w4_a_large_config_keeps_nobody_waiting() -> None:
     )
 
     async def rounds_beside() -> int:
-        loading = asyncio.create_task(images.load(content, record))  # type: ignore[arg-type]
+        loading = asyncio.create_task(oci_image.load(content, record))  # type: ignore[arg-type]
         rounds = 0
         while not loading.done():
             rounds += 1

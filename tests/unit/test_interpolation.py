@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
 from plugin.host.network.ports import HostPorts
 from plugin.host.run import alloc_plan, interpolation

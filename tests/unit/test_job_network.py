@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from actors.nomad_types import DnsConfig
+from actors.model.nomad import DnsConfig
 from plugin.host.job import jobfile
 from plugin.host.job.jobfile import JobGroup
 from plugin.host.job.network import GroupNetwork, Port

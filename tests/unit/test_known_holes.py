@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd import known_holes
+from containerd.security import known_holes
 
 NOVEMBER = ["CVE-2025-31133", "CVE-2025-52565", "CVE-2025-52881"]
 

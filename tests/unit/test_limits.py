@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from actors import limits
-from actors.nomad_types import Resources
-from actors.settings import DriverSettings, TaskOptions
-from containerd import resources
+from actors.model.nomad import Resources
+from actors.model.settings import DriverSettings, TaskOptions
+from containerd.spec import resources
 
 MIB = 1024 * 1024
 NODE = DriverSettings(total_mhz=8000, cores=4)

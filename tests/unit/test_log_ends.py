@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from actors.log_ends import LogEnds, end_readers
-from actors.nomad_types import TaskConfig
+from actors.model.nomad import TaskConfig
 from tests.support.open_fifos import holders
 from tests.support.waiting import until
 from tests.support.workers import LogReader

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import mounts
-from containerd.mounts import MountPoint
+from containerd.spec import mounts
+from containerd.spec.mounts import MountPoint
 from proto.errors import DriverError
 
 PARTS = st.lists(st.sampled_from(["a", "b", "local", "dev", "proc", "sys", "pts", ".", "..", ""]))

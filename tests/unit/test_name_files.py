@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from actors import name_files
+from actors.model.nomad import DnsConfig
+from actors.model.settings import TaskOptions
 from actors.name_files import HostTexts, NameFiles
 from actors.netns import Network
-from actors.nomad_types import DnsConfig
-from actors.settings import TaskOptions
 from proto.errors import DriverError
 
 BRIDGE = Network(addresses=("172.26.64.5", "fd00::5"), gateway="172.26.64.1")

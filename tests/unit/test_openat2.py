@@ -9,12 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd.kernel import (
-    RESOLVE_BENEATH,
-    RESOLVE_IN_ROOT,
-    RESOLVE_NO_SYMLINKS,
-    openat2,
-)
+from containerd.syscalls import RESOLVE_BENEATH, RESOLVE_IN_ROOT, RESOLVE_NO_SYMLINKS, openat2
 
 
 @pytest.fixture

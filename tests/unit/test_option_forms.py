@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.settings import DeviceOption, MountOption, TaskOptions
+from actors.model.settings import DeviceOption, MountOption, TaskOptions
 from plugin import options
 from proto.errors import Code, DriverError
 

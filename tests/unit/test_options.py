@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.settings import Auth, DriverSettings, TaskOptions
+from actors.model.settings import Auth, DriverSettings, TaskOptions
 from plugin import options
 from plugin.options.readers import parse_duration_s
 from proto.errors import Code, DriverError

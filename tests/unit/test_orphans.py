@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from actors.identifiers import labels, owners
-from actors.orphans import Kind, Known, Mark, Sightings, Thing, Verdict, judge, mark
+from actors.model.ownership import Mark, labels, mark, owners
+from actors.orphans import Kind, Known, Sightings, Thing, Verdict, judge
 
 KNOWN = Known(
     state_dir="/run/x",

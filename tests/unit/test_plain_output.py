@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from actors.findings import Finding, Verdict
-from actors.nomad_types import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
+from actors.model.nomad import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
 from actors.reconciler import Outcome
 from plugin.cli import console, doctor, gc, run
 from plugin.cli.screens import JsonScreen, PlainScreen

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors import plan
-from actors.nomad_types import NetworkIsolation, TaskConfig
-from actors.settings import DriverSettings, TaskOptions
+from actors.model.nomad import NetworkIsolation, TaskConfig
+from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import DriverError
 from tests.support.services import services
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from containerd import platforms
-from containerd.platforms import Platform
+from containerd.image import platforms
+from containerd.image.platforms import Platform
 
 V2 = "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3"
 V3 = f"{V2} abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"

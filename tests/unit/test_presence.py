@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from actors import presence
-from actors.presence import PLUGIN, RUN, Presence
+from actors.model.ownership import PLUGIN, RUN
+from actors.presence import Presence
 from proto.errors import DriverError
 from tests.support.plugin_dir import ROOT
 from tests.support.scarce import SmallDisk

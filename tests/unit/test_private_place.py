@@ -14,7 +14,8 @@ import pytest
 
 from actors import presence
 from actors.launcher_link import LauncherLink
-from actors.presence import PLUGIN, Presence
+from actors.model.ownership import PLUGIN
+from actors.presence import Presence
 from actors.worker_link import connect_unix
 from proto.errors import Code, DriverError
 from tests.support.needs import need_root_here

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd.proxies import Proxies
+from containerd.registry.proxies import Proxies
 from proto.errors import Code, DriverError
 
 PROXY = "http://proxy.example:3128"

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd.pull_wire import Credentials
-from containerd.registry_auth import (
-    Authorizer,
-    challenges,
-    credentials_for,
-    is_loopback,
-    web_address,
-)
+from containerd.registry.auth import Authorizer, challenges, is_loopback, web_address
+from containerd.registry.credentials import Credentials, credentials_for
 from proto.errors import Code, DriverError
 
 SCOPE = "repository:x:pull"

@@ -12,10 +12,10 @@ import urllib3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import registry_errors
-from containerd.proxies import Proxy
-from containerd.registry_words import message, shown
-from containerd.retries import Transient
+from containerd.registry import errors
+from containerd.registry.proxies import Proxy
+from containerd.registry.retries import Transient
+from containerd.registry.shown_text import message, shown
 
 URL = "https://r.example/v2/x/manifests/1"
 PROXY = Proxy(url="http://proxy.example:3128", variable="HTTPS_PROXY")
@@ -114,6 +114,6 @@ def test_what_time_may_heal_is_told_from_the_rest(
     error: Exception, *, first: bool, later: bool
 ) -> None:
     for comes_back, transient in ((False, first), (True, later)):
-        found = registry_errors.away("r.example", URL, error, PROXY, comes_back=comes_back)
+        found = errors.away("r.example", URL, error, PROXY, comes_back=comes_back)
         assert isinstance(found, Transient) is transient
         assert "through proxy http://proxy.example:3128" in found.brief

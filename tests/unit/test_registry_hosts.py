@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd.registry_hosts import Endpoint, load
+from containerd.registry.hosts import Endpoint, load
 from proto.errors import Code, DriverError
 
 

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from containerd.retries import Patience, Transient, clock_lead, retry_after
+from containerd.registry.retries import Patience, Transient, clock_lead, retry_after
 from proto.errors import Code, DriverError
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from containerd.records import Mount
-from containerd.rootfs_users import Accounts, lookup, read_accounts
+from containerd.api.records import Mount
+from containerd.spec.users import Accounts, lookup, read_accounts
 from proto.errors import Code, DriverError
 from tests.support.device_nodes import tripwire
 

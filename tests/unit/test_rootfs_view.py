@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from containerd import kernel
-from containerd.records import Mount
-from containerd.rootfs_view import look
+from containerd import syscalls
+from containerd.api.records import Mount
+from containerd.rootfs.view import look
 from proto.errors import Code, DriverError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -20,7 +20,7 @@ def names(mounts: tuple[Mount, ...]) -> set[str]:
     """What lies in the root."""
 
     def read(root: int) -> set[str]:
-        place = kernel.openat2(root, ".", os.O_RDONLY, kernel.RESOLVE_IN_ROOT)
+        place = syscalls.openat2(root, ".", os.O_RDONLY, syscalls.RESOLVE_IN_ROOT)
         try:
             return set(os.listdir(place))  # noqa: PTH208 - of a descriptor
         finally:
@@ -125,8 +125,8 @@ def test_a_block_device_is_free_for_the_task_after_the_look(ext4: Path, tmp_path
         for _ in range(3):
             mount = Mount(type="ext4", source=device, options=("rw", "noatime"))
             assert names((mount,)) == {"of-ext4", "lost+found"}
-            kernel.mount(device, str(place), "ext4", 0)
-            kernel.unmount(str(place))
+            syscalls.mount(device, str(place), "ext4", 0)
+            syscalls.unmount(str(place))
     finally:
         subprocess.run(["losetup", "-d", device], check=True)
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from actors import presence
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
+from actors.model.settings import DriverSettings
 from actors.presence import Peer
-from actors.settings import DriverSettings
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run import record as run_record
 from plugin.host.run.alloc_plan import Alloc

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import capabilities, seccomp, seccomp_json
-from containerd.seccomp import Condition, Profile, Rule
-from containerd.seccomp_default import DEFAULT_PROFILE
+from containerd.security import capabilities, seccomp, seccomp_json
+from containerd.security.seccomp import Condition, Profile, Rule
+from containerd.security.seccomp_default import DEFAULT_PROFILE
 from tests.support.seccomp import docker_profile, outcome
 
 ALLOWED = ("SCMP_ACT_ALLOW", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from containerd import seccomp_files
+from containerd.security import seccomp_files
 from proto.errors import Code, DriverError
 
 SECRET = "root:$6$s3cr3t:19000:0:99999:7:::"

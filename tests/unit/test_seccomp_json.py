@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import seccomp, seccomp_files, seccomp_json
-from containerd.seccomp import Argument, Condition, Rule
+from containerd.security import seccomp, seccomp_files, seccomp_json
+from containerd.security.seccomp import Argument, Condition, Rule
 from proto.errors import Code, DriverError
 from tests.support.seccomp import docker_profile
 

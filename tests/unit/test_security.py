@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 
 from actors import plan
-from actors.settings import DriverSettings, TaskOptions
-from containerd import capabilities, security, spec
-from containerd.devices import DeviceNode
-from containerd.image_config import ImageConfig
-from containerd.rootfs_users import ResolvedUser
-from containerd.seccomp_default import DEFAULT_PROFILE
-from containerd.security import Host, Security, Wish
+from actors.model.settings import DriverSettings, TaskOptions
+from containerd.image.config import ImageConfig
+from containerd.security import capabilities, policy
+from containerd.security.policy import Host, Security, Wish
+from containerd.security.seccomp_default import DEFAULT_PROFILE
+from containerd.spec import build
+from containerd.spec.devices import DeviceNode
+from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
 from tests.support.seccomp import docker_profile, outcome
 
@@ -32,12 +33,12 @@ HOST = Host(
 
 def decide(host: Host = HOST, **options: Any) -> Security:
     wish = plan.wish(DriverSettings(), TaskOptions(image="x", **options))
-    return security.decide(wish, host, DEFAULT_PROFILE if wish.seccomp else None)
+    return policy.decide(wish, host, DEFAULT_PROFILE if wish.seccomp else None)
 
 
 def document(given: Security, **fields: Any) -> dict[str, Any]:
-    return spec.build_spec(
-        spec.SpecInputs(
+    return build.build_spec(
+        build.SpecInputs(
             image_config=ImageConfig(cmd=("sh",)),
             user=ResolvedUser(uid=0, gid=0),
             hostname="web",
@@ -121,7 +122,7 @@ def test_options_beside_privileged_still_count() -> None:
 def test_an_apparmor_profile_is_passed_where_there_is_apparmor() -> None:
     made = document(decide(apparmor_profile="docker-default"))
     assert made["process"]["apparmorProfile"] == "docker-default"
-    process = spec.process_for_exec(made, ["sh"], terminal=False)
+    process = build.process_for_exec(made, ["sh"], terminal=False)
     assert process["apparmorProfile"] == "docker-default"
     assert process["capabilities"] == made["process"]["capabilities"]
 
@@ -137,7 +138,7 @@ def test_privileged_is_refused_where_the_operator_says_so() -> None:
     settings = DriverSettings(allow_privileged=False)
     wish = plan.wish(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
-        security.for_task(wish)
+        policy.for_task(wish)
     assert caught.value.code is Code.DENIED
     assert (
         "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
@@ -149,12 +150,12 @@ def test_a_profile_without_seccomp_is_refused() -> None:
     wish = Wish(seccomp_profile="web.json", seccomp_profile_dir="/nowhere")
     text = "seccomp must be set to true, if using a custom seccomp_profile."
     with pytest.raises(DriverError, match=text):
-        security.for_task(wish)
+        policy.for_task(wish)
 
 
 def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> None:
     (tmp_path / "web.json").write_text(json.dumps(docker_profile()))
-    made = security.for_task(
+    made = policy.for_task(
         Wish(
             seccomp=True,
             seccomp_profile="web.json",
@@ -169,7 +170,7 @@ def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> 
 
 
 def test_this_machine_is_described_by_its_own_proc() -> None:
-    host = security.this_host()
+    host = policy.this_host()
     assert host.kernel_capabilities[:2] == ("CAP_CHOWN", "CAP_DAC_OVERRIDE")
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     assert len(host.kernel_capabilities) == min(last + 1, len(capabilities.NAMES))

@@ -8,7 +8,7 @@ import os
 import grpc
 import pytest
 
-from containerd import rpc, shortage_words
+from containerd.api import rpc, shortage_words
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted, remedy
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import rootfs_links, targets
-from containerd.mounts import MountPoint, Reach, is_reserved
-from containerd.targets import ABSENT, DIRECTORY, Entry, Kind
+from containerd.spec import root_links, targets
+from containerd.spec.mounts import MountPoint, Reach, is_reserved
+from containerd.spec.targets import ABSENT, DIRECTORY, Entry, Kind
 from proto.errors import DriverError
 
 
@@ -160,9 +160,9 @@ def test_names_of_a_directory_are_told_without_following_any(tmp_path: Path) -> 
     (tmp_path / "l").symlink_to("/etc")
     root = os.open(tmp_path, os.O_PATH)
     try:
-        found = {name: rootfs_links.entry(root, name) for name in ("d", "f", "l", "n", "f/x")}
+        found = {name: root_links.entry(root, name) for name in ("d", "f", "l", "n", "f/x")}
         with pytest.raises(OSError, match="symbolic links"):
-            rootfs_links.entry(root, "l/passwd")
+            root_links.entry(root, "l/passwd")
     finally:
         os.close(root)
     assert found == {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors.node_speed import NodeSpeed
+from actors.model.cpu_topology import NodeSpeed
 from actors.usage import UsageTracker
 from proto.frames import Frame
 

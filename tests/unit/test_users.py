@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd import rootfs_users
-from containerd.rootfs_users import Accounts, ResolvedUser, lookup
+from containerd.spec import users
+from containerd.spec.users import Accounts, ResolvedUser, lookup
 from proto.errors import Code, DriverError
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n"
@@ -60,8 +60,8 @@ def test_more_groups_than_the_kernel_takes_are_refused() -> None:
 
 def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """526 MB of texts stayed for ever."""
-    memory = rootfs_users._Memory()
-    monkeypatch.setattr(rootfs_users, "_memory", memory)
+    memory = users._Memory()
+    monkeypatch.setattr(users, "_memory", memory)
     huge = ResolvedUser(uid=1, gid=1, additional_gids=tuple(range(20_000)), home="\U0001f600" * 99)
     small = ResolvedUser(uid=1, gid=1)
     for number in range(100):
@@ -69,7 +69,7 @@ def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch)
         memory.keep((f"sha256:{number}", "", ()), small)
     assert 1 < len(memory._found) < 10
     assert memory.get(("sha256:99", "", ())) is small
-    assert memory._bytes == sum(rootfs_users._size(*entry) for entry in memory._found.items())
+    assert memory._bytes == sum(users._size(*entry) for entry in memory._found.items())
 
 
 @pytest.mark.parametrize(

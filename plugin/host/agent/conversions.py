@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from actors import nomad_types as nomad
+from actors.model import nomad
 from proto.nomad import base_pb2, driver_pb2
 
 _Memory = driver_pb2.MemoryUsage

@@ -18,7 +18,7 @@ import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
 from actors import child_process
-from actors.nomad_types import (
+from actors.model.nomad import (
     ExecInput,
     ExecOutput,
     ExecResult,

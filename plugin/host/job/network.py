@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from actors.nomad_types import DnsConfig
+from actors.model.nomad import DnsConfig
 from plugin.host.job.block_reader import Block, BlockReader, labelled
 from plugin.host.job.hcl_job import merged
 from plugin.host.job.keys import DNS, NETWORK, PORT

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from actors import child_process, program, tree_removal
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.network import iptables, namespaces
 from plugin.host.network.ports import inside
 from proto.errors import Code, DriverError

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Sequence
 
 from actors import child_process, program
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from proto.errors import Code, DriverError
 
 _CHAIN = "CNI-ADMIN"

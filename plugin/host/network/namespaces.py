@@ -1,4 +1,4 @@
-"""Network namespaces of allocations, made and removed by the program `netns_program.py`. All block."""
+"""Network namespaces of allocations, made and removed by `netns_program.py`. All calls block."""
 
 from __future__ import annotations
 

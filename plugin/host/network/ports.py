@@ -8,7 +8,7 @@ import random
 import socket
 from collections.abc import Iterator
 
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.job.network import SAME_AS_HOST, GroupNetwork, Port
 from proto.errors import Code, DriverError
 

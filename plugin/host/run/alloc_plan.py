@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from actors import node_speed
-from actors.node_speed import NodeSpeed
-from actors.nomad_types import (
+from actors.model import cpu_topology
+from actors.model.cpu_topology import NodeSpeed
+from actors.model.nomad import (
     DnsConfig,
     MountConfig,
     NetworkIsolation,
@@ -66,7 +66,7 @@ def allocations(
         DriverError: a port is not free, or this machine has no such volume.
     """
     found: list[Alloc] = []
-    speed = node_speed.measure()
+    speed = cpu_topology.measure()
     for group in job.groups:
         for index in range(group.count):
             alloc_id = str(uuid.uuid4())

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from actors.nomad_types import PortMapping
+from actors.model.nomad import PortMapping
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Job, JobGroup, JobTask
 from plugin.host.network.cni import Attached

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from pathlib import Path
 
-from actors.nomad_types import Health
+from actors.model.nomad import Health
 from plugin.host.agent.plugin_restart import PluginCare
 from plugin.host.agent.session import HostSession
 from plugin.host.job.jobfile import Job

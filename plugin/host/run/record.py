@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors.node import Node
-from actors.nomad_types import PortMapping
-from actors.presence import RUN, Peer, Presence
+from actors.model.node import Node
+from actors.model.nomad import PortMapping
+from actors.model.ownership import RUN
+from actors.presence import Peer, Presence
 from plugin.host.run.alloc_plan import Alloc
 from proto.errors import DriverError
 

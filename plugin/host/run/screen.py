@@ -8,7 +8,7 @@ from __future__ import annotations
 import signal
 from typing import Protocol
 
-from actors.nomad_types import ExitResult, PortMapping, TaskUsage
+from actors.model.nomad import ExitResult, PortMapping, TaskUsage
 from plugin.host.network.ports import inside
 
 

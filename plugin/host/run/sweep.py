@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from actors import presence
-from actors.identifiers import LABEL_OWNER
-from actors.node import Node
-from actors.presence import RUN, Peer
+from actors.model.node import Node
+from actors.model.ownership import LABEL_OWNER, RUN
+from actors.presence import Peer
 from actors.reconciler import Finding, NobodysTasks, Outcome, Reconciler
 from plugin.host.network import namespaces
 from plugin.host.network.cni import BridgeNetwork

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from actors.nomad_types import ExitResult
+from actors.model.nomad import ExitResult
 from plugin.host.agent.log_reader import LogReader
 from plugin.host.agent.plugin_restart import PluginCare
 from plugin.host.agent.session import Handle, HostSession

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from containerd import rpc
+from containerd.api import rpc
 from proto.containerd import (
     containers_pb2,
     content_pb2,

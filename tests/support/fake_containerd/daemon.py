@@ -17,8 +17,8 @@ from typing import Any, Self, get_type_hints
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from containerd import images as oci
-from containerd import rpc
+from containerd.api import rpc
+from containerd.image import oci_image as oci
 from proto.containerd import (
     content_pb2,
     images_pb2,

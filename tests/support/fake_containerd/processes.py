@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from containerd import rpc
+from containerd.api import rpc
 from proto.containerd import task_types_pb2, tasks_pb2
 from proto.errors import Code, DriverError
 from tests.support.fake_containerd.books import Books, exists, gone, serves

@@ -1,0 +1,1 @@
+"""Values without behaviour that every other folder of actors shares."""

@@ -1,0 +1,1 @@
+"""containerd's gRPC API as typed records: calls, deadlines, errors."""

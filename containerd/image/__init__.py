@@ -1,0 +1,1 @@
+"""Images as documents: platforms, manifests, configs, media types of layers."""

@@ -1,0 +1,1 @@
+"""The inside of the puller process: sources, content store, unpacking."""

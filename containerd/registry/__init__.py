@@ -1,0 +1,1 @@
+"""Registries: hosts, TLS, authentication, manifests and blobs."""

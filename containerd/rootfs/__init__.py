@@ -1,0 +1,1 @@
+"""Read access to the root file system of a snapshot, mounted where no task sees the mount."""

@@ -1,0 +1,1 @@
+"""Capabilities, masked paths and seccomp of a task."""
