@@ -10,7 +10,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
-from actors import log_ends
 from actors.model.nomad import (
     ExecInput,
     ExecOutput,
@@ -24,6 +23,7 @@ from actors.model.nomad import (
     TaskUsage,
 )
 from actors.model.settings import DriverSettings, TaskOptions
+from actors.provision import log_ends
 from proto.errors import Code, DriverError
 
 

@@ -11,36 +11,35 @@ from typing import TYPE_CHECKING, Any, assert_never
 
 import pykka
 
-from actors import recover_sequence, takeover, teardown
-from actors.bridge import Reply, spawn, tell
-from actors.log_ends import LogEnds
+from actors.asyncio_bridge import Reply, spawn, tell
+from actors.lifecycle import go_takeover
+from actors.lifecycle.recover import container_id
+from actors.lifecycle.retry import Patience
 from actors.messages import (
-    Begin,
     Claim,
     Configure,
-    Destroy,
     DestroyUnknown,
     ForTask,
-    Recover,
     RecoverTask,
     StartTask,
     SupervisorMessage,
-    TaskGone,
     Track,
     Unclaim,
 )
 from actors.model import identifiers
-from actors.phases import Phase
-from actors.task_actor import TaskActor, not_found
+from actors.provision.log_ends import LogEnds
+from actors.task.actor import TaskActor, not_found
+from actors.task.messages import Begin, Destroy, Recover, TaskGone
+from actors.task.phases import Phase
 from proto.errors import Code, DriverError
 from proto.shortage import exhausted
 
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from actors.lifecycle.running import Services
     from actors.model.nomad import TaskConfig
     from actors.model.settings import DriverSettings
-    from actors.running_task import Services
 
 _log = logging.getLogger(__name__)
 # Of what an id may name that no actor knows: what stays is swept later.
@@ -167,7 +166,7 @@ class Supervisor(pykka.ThreadingActor):
             return
         containers: list[str] = []
         with contextlib.suppress(DriverError):  # the task's actor will say so
-            containers.append(recover_sequence.container_id(message.version, message.driver_state))
+            containers.append(container_id(message.version, message.driver_state))
         ref = self._new(message.task, Phase.RECOVERING, *containers)
         recover = Recover(
             version=message.version, driver_state=message.driver_state, reply=message.reply
@@ -186,8 +185,8 @@ class Supervisor(pykka.ThreadingActor):
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
 
-        patience = teardown.Patience(_UNKNOWN_AWAY_S)
-        work = patience(lambda: takeover.remove_unknown(services, message.task_id))
+        patience = Patience(_UNKNOWN_AWAY_S)
+        work = patience(lambda: go_takeover.remove_unknown(services, message.task_id))
         spawn(services.loop, work, done)
 
     def _ready(self) -> Services:

@@ -42,7 +42,7 @@ _SWEEP_S = 5.0
 
 
 def _actors() -> Gateway:
-    from actors.driver import ActorGateway  # noqa: PLC0415 - a probe ends before it needs them
+    from actors.actor_gateway import ActorGateway  # noqa: PLC0415 - a probe ends before it needs them
 
     return ActorGateway(environment.proxies())
 

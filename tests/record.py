@@ -18,11 +18,11 @@ from unittest.mock import patch
 
 import msgpack
 
-from actors import launcher_link, worker_link
-from actors.driver import ActorGateway
+from actors.actor_gateway import ActorGateway
 from actors.model.nomad import StartedTask
 from actors.model.settings import DriverSettings, TaskOptions
-from actors.worker_link import WorkerLink, connect, connect_unix
+from actors.processes import launcher_link, worker_link
+from actors.processes.worker_link import WorkerLink, connect, connect_unix
 from proto import frames
 from proto.errors import DriverError
 from proto.frames import Frame

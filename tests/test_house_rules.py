@@ -25,8 +25,8 @@ MAY_IMPORT = {
 }
 # Each of these is known in one module and nowhere else.
 ONE_HOME = {
-    "subprocess": {"actors/child_process.py"},
-    "psutil": {"actors/netns.py"},
+    "subprocess": {"actors/processes/child_process.py"},
+    "psutil": {"actors/provision/netns.py"},
     "pyroute2": {"plugin/host/network/netns_program.py"},
     "sdnotify": {"plugin/host/run/systemd.py", "workers/notify.py"},
 }
@@ -110,7 +110,7 @@ def test_protobuf_stays_in_the_modules_that_speak_it() -> None:
 
 
 def test_nothing_recurses_into_a_tree_that_others_make() -> None:
-    """Depth is chosen by a task, an image or another user; actors/tree_removal.py removes trees."""
+    """A task, an image or another user chooses the depth: `tree_removal.py` removes trees."""
     recursive = {"shutil.rmtree", "shutil.copytree", "os.walk", "os.fwalk"}
     broken = [path for path, tree in sources().items() if recursive & set(attributes(tree))]
     assert broken == []

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from pathlib import Path
 
 from proto.errors import Code, DriverError
 
@@ -80,19 +79,6 @@ def lease_id(container: str) -> str:
 def cgroup_path(container: str, containerd_namespace: str) -> str:
     """Path of the container's cgroup below the controllers' roots."""
     return f"/{containerd_namespace}/{container}"
-
-
-def task_directory(state_dir: Path, container: str) -> Path:
-    """Returns where the task's control socket, exit record and lock lie."""
-    return state_dir / "tasks" / container
-
-
-def pins_directory(state_dir: Path, container: str) -> Path:
-    """Returns where the sources of the task's mounts are held while it is made.
-
-    Never below a directory that is removed as a tree, for these are not our files.
-    """
-    return state_dir / "mounts" / container
 
 
 def pull_lease(number: int) -> str:

@@ -14,7 +14,7 @@ from containerd.api.client import Containerd
 class Node:
     """The driver's configuration, and containerd on this machine. namespace is containerd's.
 
-    maker is this process's name in `actors.presence`, empty where it makes nothing.
+    maker is this process's name in `actors.orphans.peers`, empty where it makes nothing.
     """
 
     settings: DriverSettings

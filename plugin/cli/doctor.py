@@ -7,8 +7,8 @@ import asyncio
 import dataclasses
 import sys
 
-from actors import doctor
-from actors.findings import Finding, Verdict
+from actors.health.doctor import examine
+from actors.health.findings import Finding, Verdict
 from actors.model.node import this_node
 from actors.model.settings import DriverSettings
 from plugin import environment
@@ -63,7 +63,7 @@ def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> 
 async def _examine(settings: DriverSettings) -> list[Finding]:
     node = this_node(settings)
     try:
-        return await doctor.examine(node, proxies=environment.proxies())
+        return await examine(node, proxies=environment.proxies())
     finally:
         await node.containerd.close()
 

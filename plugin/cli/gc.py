@@ -10,10 +10,11 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from actors import idle_launcher, presence
 from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings
-from actors.reconciler import NobodysTasks, Outcome, Reconciler
+from actors.orphans import peers
+from actors.orphans.reconciler import NobodysTasks, Outcome, Reconciler
+from actors.processes import idle_launcher
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser
 from plugin.host.run import sweep as run_sweep
@@ -133,7 +134,7 @@ async def _sweep(
 
 def _check(node: Node, given_up: list[str]) -> None:
     """Refuses to give up a node whose plugin lives: it knows better."""
-    for peer in presence.peers(node.state_dir):
+    for peer in peers.peers(node.state_dir):
         nodes: list[str] = peer.says.get("nodes") or []
         for lost in given_up if peer.alive else ():
             if lost in nodes:

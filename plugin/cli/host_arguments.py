@@ -7,7 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
-from actors.doctor import CNI_DIRECTORIES
+from actors.health.doctor import CNI_DIRECTORIES
 from plugin.cli import plugin_block
 from plugin.host.job.block_reader import BlockReader, labelled
 from plugin.host.job.hcl_job import merged

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from actors import spec_preview
+from actors.lifecycle import spec_preview
 from actors.model import cpu_topology
 from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings

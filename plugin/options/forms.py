@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from actors import signals
 from actors.model.settings import DeviceOption
-from actors.name_files import HOST_GATEWAY
+from actors.provision.etc_files import HOST_GATEWAY
+from actors.task import signal_names
 from plugin.options import readers as types
 from proto.errors import DriverError
 
@@ -236,7 +236,7 @@ def signal_name(value: Any, path: str, problems: list[str]) -> str:
     found: str = types.text()(value, path, problems)
     if found:
         try:
-            signals.number(found)
+            signal_names.number(found)
         except DriverError as error:
             problems.append(f"{path}: {error}")
     return found

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import kept_blobs
+from actors.images import kept_blobs
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.exec_tail import LEAST_BYTES, MOST_BYTES
+from actors.exec.tail import LEAST_BYTES, MOST_BYTES
 from tests.support.driver import Driver, launched
 
 pytestmark = pytest.mark.containerd

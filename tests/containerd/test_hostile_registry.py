@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors import pull
+from actors.images import store as pull
 from containerd.api import features
 from proto.errors import Code, DriverError
 from tests.support import images

@@ -13,8 +13,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from actors import child_process
 from actors.model.settings import Auth
+from actors.processes import child_process
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.image_gc import PULLED, UNUSED_SINCE, ImageCollector
+from actors.images.collector import PULLED, UNUSED_SINCE, ImageCollector
 from containerd.api.client import Containerd
 from tests.support import images
 from tests.support.archives import docker_files, tar_of

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.image_wire import ImageReady
+from actors.images.messages import ImageReady
 from containerd.api import features, rpc
 from containerd.api.client import Containerd
 from containerd.image import manifests, platforms

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.image_wire import ImageReady
+from actors.images.messages import ImageReady
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.archives import (

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import child_process
 from actors.model.nomad import TaskEvent
+from actors.processes import child_process
 from containerd.pull import protocol
 from proto import frames
 from proto.errors import Code, DriverError

@@ -126,7 +126,7 @@ def test_a_proxy_with_tls_is_spoken_to_inside_of_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = pushed(served, ca, "double")
-    monkeypatch.setattr("actors.child_process.BASE_ENVIRONMENT", trusting(ca))
+    monkeypatch.setattr("actors.processes.child_process.BASE_ENVIRONMENT", trusting(ca))
     own = certificates.signed(ca.file.parent, "proxy", ca)
     with HttpProxy("u:p", routes={"r.example:443": served.host}, certificate=own) as proxy:
         for n, name in enumerate((proxy.host, proxy.host.replace("127.0.0.1", "localhost"))):

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import runtime_versions
 from actors.model.nomad import MountConfig
+from actors.processes import runtime_versions
 from tests.support import containerd_versions, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from actors.driver import ActorGateway
+from actors.actor_gateway import ActorGateway
 from actors.gateway import Gateway
-from actors.handle_state import VERSION
+from actors.handles.handle import VERSION
 from actors.model.nomad import ExecInput, ExecOutput, Health, TaskConfig, TaskState
 from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import Code, DriverError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.child_process import ROOT
+from actors.processes.child_process import ROOT
 
 SUITES = "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm"
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from actors import idle_launcher
 from actors.model.ownership import PLUGIN, RUN
-from actors.presence import Presence
+from actors.orphans.peers import Presence
+from actors.processes import idle_launcher
 from tests.support.workers import LauncherProcess
 from workers import company, wire
 

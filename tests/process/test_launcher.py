@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import teardown
-from actors.launcher_link import LauncherLink
+from actors.lifecycle import teardown
+from actors.processes.launcher_link import LauncherLink
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE

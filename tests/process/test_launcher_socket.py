@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.launcher_link import LauncherLink
+from actors.processes.launcher_link import LauncherLink
 from proto.release import RELEASE
 from tests.support.waiting import wait_until
 from tests.support.workers import ANSWER_S, ROOT, LauncherProcess, Peer

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.launcher_link import LauncherLink
+from actors.processes.launcher_link import LauncherLink
 from tests.support.launcher import launcher_pid
 from tests.support.workers import ANSWER_S, ROOT, LauncherProcess
 from workers.notify import Notifier

@@ -8,13 +8,13 @@ from pathlib import Path
 import pykka
 import pytest
 
-from actors.bridge import Reply, tell
-from actors.driver import ActorGateway
-from actors.messages import Destroy, Recover
-from actors.model import identifiers
+from actors.actor_gateway import ActorGateway
+from actors.asyncio_bridge import Reply, tell
+from actors.files.state_dir import task_directory
 from actors.model.settings import DriverSettings, TaskOptions
-from actors.phases import Phase
-from actors.task_actor import TaskActor
+from actors.task.actor import TaskActor
+from actors.task.messages import Destroy, Recover
+from actors.task.phases import Phase
 from proto.errors import DriverError
 from tests.support.driver import Driver
 from tests.support.fake_containerd import FakeContainerd
@@ -71,7 +71,7 @@ def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_ta
         await destroyed.future
         await job.logs_end()
         assert containerd.leftovers() == []
-        directory = identifiers.task_directory(launcher.state_dir, job.container)
+        directory = task_directory(launcher.state_dir, job.container)
         assert not directory.exists()
         actor.stop()
         supervisor.stop()

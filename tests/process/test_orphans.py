@@ -24,7 +24,7 @@ from actors.model.ownership import (
     LABEL_TASK_NAME,
     RUN,
 )
-from actors.presence import Presence
+from actors.orphans.peers import Presence
 from containerd.api import rpc
 from containerd.api.client import Containerd
 from plugin.host.agent.session import HostSession

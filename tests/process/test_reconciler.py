@@ -13,13 +13,14 @@ from typing import Any
 import grpc
 import pytest
 
-from actors import state_directory
+from actors.files.state_dir import task_directory
+from actors.lifecycle import directory as state_directory
 from actors.model import identifiers, ownership
 from actors.model.node import Node
 from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN
 from actors.model.settings import DriverSettings
-from actors.presence import Presence
-from actors.reconciler import Finding, NobodysTasks, Outcome, Reconciler
+from actors.orphans.peers import Presence
+from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
 from containerd.api import rpc
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
@@ -114,7 +115,7 @@ class Place:
 
     def directory(self, name: str, owner: str = NODE, maker: str = "plugin-dead") -> Path:
         """A state directory, an hour old."""
-        path = identifiers.task_directory(self.node.state_dir, name)
+        path = task_directory(self.node.state_dir, name)
         state_directory.fresh(dataclasses.replace(self.node, maker=maker), path, owner)
         age(path)
         return path

@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from actors.driver import ActorGateway
-from actors.handle_state import VERSION as HANDLE_VERSION
-from actors.handle_state import HandleState
+from actors.actor_gateway import ActorGateway
+from actors.handles.handle import VERSION as HANDLE_VERSION
+from actors.handles.handle import HandleState
 from actors.model.nomad import TaskConfig, TaskState
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.api import rpc

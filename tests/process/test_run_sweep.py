@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from actors import presence
 from actors.model import ownership
 from actors.model.node import Node
 from actors.model.ownership import RUN
 from actors.model.settings import DriverSettings
-from actors.presence import Presence
+from actors.orphans import peers as presence
+from actors.orphans.peers import Presence
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
 from plugin.host.run import sweep as run_sweep

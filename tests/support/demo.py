@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from actors import child_process
+from actors.processes import child_process
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.launcher import end_launcher

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgpack
 
-from actors.takeover import FIFO_ROOT
+from actors.lifecycle.go_takeover import FIFO_ROOT
 from plugin.host.agent import conversions
 from plugin.host.agent.session import Handle
 from proto.nomad import driver_pb2

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from actors import image_plan
-from actors.image_wire import ImageReady
+from actors.images import request as image_plan
+from actors.images.messages import ImageReady
+from actors.images.store import ImageStore
 from actors.model.nomad import TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
-from actors.pull import ImageStore
 from containerd.api.client import Containerd
 from containerd.api.records import ImageRecord
 from tests.support.containerd_daemon import ContainerdDaemon

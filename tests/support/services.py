@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
-from actors.launcher_link import LauncherLink
+from actors.lifecycle.running import Services
 from actors.model.settings import DriverSettings
-from actors.running_task import Services
+from actors.processes.launcher_link import LauncherLink
 from containerd.api.client import Containerd
 
 

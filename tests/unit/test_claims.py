@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from actors.orphans.sweeper import SupervisorRegister
 from actors.supervisor import Supervisor
-from actors.sweeping import SupervisorRegister
 from proto.errors import Code, DriverError
 from tests.support.services import services
 

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import child_process, credential_helper
-from actors.credentials import CredentialSources
-from actors.docker_config import DockerConfig
+from actors.images import credential_helper
+from actors.images.credentials import CredentialSources
+from actors.images.docker_config import DockerConfig
 from actors.model.settings import Auth, DriverSettings
+from actors.processes import child_process
 from containerd.registry.credentials import Credentials
 from proto.errors import Code, DriverError
 from tests.support.waiting import wait_until

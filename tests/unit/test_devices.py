@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import tree_removal
+from actors.files import tree_removal
 from containerd.spec import devices
 from containerd.spec.devices import DeviceNode
 from proto.errors import DriverError

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import doctor
-from actors.findings import Finding, Verdict
+from actors.health import doctor
+from actors.health.findings import Finding, Verdict
 from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings
 from containerd import daemon_process

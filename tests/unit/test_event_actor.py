@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from actors.event_actor import QUEUE_LENGTH, EventActor
-from actors.messages import Publish, Subscribe, Unsubscribe
+from actors.events import QUEUE_LENGTH, EventActor, Publish, Subscribe, Unsubscribe
 from actors.model.nomad import TaskEvent
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors import exec_errors
+from actors.exec import errors
 from plugin.rpc.grpc_status import _for_a_close_frame
 from proto.errors import Code, DriverError
 
@@ -84,7 +84,7 @@ def failure(details: str) -> DriverError:
     ],
 )
 def test_an_error_is_the_program_and_the_cause(program: str, details: str, text: str) -> None:
-    short = exec_errors.in_few_words(failure(details), [program, "token=secret"], "/")
+    short = errors.in_few_words(failure(details), [program, "token=secret"], "/")
     assert text in str(short)
     assert len(str(short).encode()) <= ROOM
 
@@ -98,20 +98,20 @@ def test_an_error_is_the_program_and_the_cause(program: str, details: str, text:
     ],
 )
 def test_a_directory_that_is_gone_is_seen_on_each_runtime(details: str) -> None:
-    assert exec_errors.directory_is_gone(failure(details))
-    short = exec_errors.in_few_words(failure(details), ["echo"], "/w/d")
+    assert errors.directory_is_gone(failure(details))
+    short = errors.in_few_words(failure(details), ["echo"], "/w/d")
     assert str(short) == "working directory /w/d: no such file or directory"
 
 
 def test_a_directory_that_the_user_may_not_enter_is_not_gone() -> None:
     denied = failure(RUNC + 'chdir to cwd ("/root") set in config.json failed: permission denied')
-    assert not exec_errors.directory_is_gone(denied)
-    short = exec_errors.in_few_words(denied, ["echo"], "/root")
+    assert not errors.directory_is_gone(denied)
+    short = errors.in_few_words(denied, ["echo"], "/root")
     assert str(short) == "working directory /root: permission denied"
 
 
 def test_an_unknown_cause_stays_without_the_commands_arguments() -> None:
-    unknown = exec_errors.in_few_words(
+    unknown = errors.in_few_words(
         failure(RUNSC + "the moon is full"), ["/no/such/program", "token=secret"], "/"
     )
     assert "the moon is full" in str(unknown)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.exec_tail import ALL_BYTES, LEAST_BYTES, MOST_BYTES, Room
+from actors.exec.tail import ALL_BYTES, LEAST_BYTES, MOST_BYTES, Room
 
 
 @given(st.lists(st.binary(max_size=3 * MOST_BYTES), max_size=8))

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import file_servers
-from actors.threads import Threads
+from actors.blocking import file_servers
+from actors.blocking.threads import Threads
 from containerd import syscalls
 from proto.errors import Code, DriverError
 from tests.support.file_server import FileServer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import forgotten_shims
+from actors.lifecycle import leaked_shims
 from containerd.api import shims
 from containerd.api.client import Containerd
 from tests.support.waiting import wait_until
@@ -70,7 +70,7 @@ def end(made: Shims) -> None:
 
     async def work() -> None:
         containerd = Containerd(ADDRESS, NAMESPACE)
-        ending = asyncio.create_task(forgotten_shims.end(containerd, ID))
+        ending = asyncio.create_task(leaked_shims.end(containerd, ID))
         while not ending.done():
             for process in made.processes:
                 if process.poll() is not None:
@@ -100,7 +100,7 @@ def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_killed(ma
     assert found == shims.ShimProcess(pid=errand.process.pid, bundle=errand.bundle, errand=True)
 
     async def work() -> None:
-        ending = asyncio.create_task(forgotten_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
+        ending = asyncio.create_task(leaked_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
         await asyncio.wait([ending], timeout=0.1)
         assert not ending.done()
         assert errand.runs()

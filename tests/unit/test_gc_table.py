@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from actors.reconciler import Outcome
+from actors.orphans.reconciler import Outcome
 from plugin.cli.gc import table
 from plugin.host.run.sweep import Row
 

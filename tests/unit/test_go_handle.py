@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.go_handle import GoHandle
+from actors.handles.go_handle import GoHandle
 from proto.errors import Code, DriverError
 from tests.support.go_task import go_handle
 

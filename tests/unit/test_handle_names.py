@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from actors import handle_names, recover_sequence
-from actors.go_handle import GoHandle
-from actors.handle_state import VERSION, HandleState
+from actors.handles import names
+from actors.handles.go_handle import GoHandle
+from actors.handles.handle import VERSION, HandleState
+from actors.lifecycle import recover
 from actors.model.nomad import TaskConfig
 from actors.model.settings import DriverSettings
 from containerd.api.records import ContainerRecord
@@ -54,7 +55,7 @@ FORGED = (
 def test_what_this_driver_would_not_have_written_is_refused(fields: dict[str, str]) -> None:
     forged = dataclasses.replace(OURS, **fields)  # type: ignore[arg-type]
     with pytest.raises(DriverError, match="failed to decode task state from handle") as refused:
-        handle_names.check(TASK, forged)
+        names.check(TASK, forged)
     assert refused.value.code is Code.CORRUPT
 
 
@@ -69,16 +70,16 @@ def test_what_this_driver_would_not_have_written_is_refused(fields: dict[str, st
     ],
 )
 def test_what_it_writes_is_believed(fields: dict[str, str]) -> None:
-    handle_names.check(TASK, dataclasses.replace(OURS, **fields))  # type: ignore[arg-type]
+    names.check(TASK, dataclasses.replace(OURS, **fields))  # type: ignore[arg-type]
 
 
 def test_a_handle_of_the_go_driver_is_judged_alike() -> None:
     good = GoHandle(container_id=f"web-{ALLOC}", started_at_ns=1, stdout_path=OUT, stderr_path=ERR)
-    handle_names.check(TASK, good)
+    names.check(TASK, good)
     for fields in ({"container_id": f"db-{ALLOC}"}, {"stdout_path": "/etc/shadow"}):
         forged = dataclasses.replace(good, **fields)  # type: ignore[arg-type]
         with pytest.raises(DriverError, match="failed to decode task state from handle"):
-            handle_names.check(TASK, forged)
+            names.check(TASK, forged)
 
 
 def test_a_container_of_another_task_is_not_removed() -> None:
@@ -94,12 +95,12 @@ def test_a_container_of_another_task_is_not_removed() -> None:
             snapshot_key="",
         )
 
-    handle_names.check_container(TASK, None)
-    handle_names.check_container(TASK, record(TASK.id))
-    handle_names.check_container(TASK, record(f"{ALLOC}/web/99999999"))
+    names.check_container(TASK, None)
+    names.check_container(TASK, record(TASK.id))
+    names.check_container(TASK, record(f"{ALLOC}/web/99999999"))
     for other in ("", f"{ALLOC}/db/0123abcd", "x"):
         with pytest.raises(DriverError, match="was made for"):
-            handle_names.check_container(TASK, record(other))
+            names.check_container(TASK, record(other))
 
 
 @pytest.mark.parametrize("version", [1, VERSION])
@@ -112,6 +113,6 @@ def test_a_recovery_with_a_forged_handle_touches_nothing(tmp_path: Path, version
     node = services(DriverSettings(state_dir=str(tmp_path / "state" / "x")))
     (tmp_path / "state" / "x" / "tasks" / "home").mkdir(parents=True)
     with pytest.raises(DriverError, match="failed to decode task state from handle"):
-        asyncio.run(recover_sequence.recover(node, TASK, version, forged))
+        asyncio.run(recover.recover(node, TASK, version, forged))
     assert (home / "deep").is_dir()
     assert (tmp_path / "state" / "x" / "tasks" / "home").is_dir()

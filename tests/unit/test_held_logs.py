@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.takeover import HeldLogs
+from actors.lifecycle.go_takeover import HeldLogs
 
 
 @pytest.fixture

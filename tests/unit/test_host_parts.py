@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from actors import host_parts
 from actors.model.nomad import DeviceConfig, MountConfig, TaskConfig
 from actors.model.settings import DeviceOption, DriverSettings, MountOption, TaskOptions
+from actors.provision import host_resources
 from containerd.spec.mounts import MountPoint
 from proto.errors import DriverError
 
@@ -26,21 +26,21 @@ def alloc(tmp_path: Path) -> Path:
     return base
 
 
-def gather(alloc: Path, *mounts: MountOption, **more: Any) -> host_parts.HostParts:
+def gather(alloc: Path, *mounts: MountOption, **more: Any) -> host_resources.HostParts:
     fields = {key: more.pop(key) for key in ("mounts", "devices", "env") if key in more}
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir=str(alloc), **fields)
     settings = DriverSettings(cdi_spec_dirs=(str(alloc.parent / "cdi"),))
     options = TaskOptions(image="x", mounts=mounts, **more.pop("options", {}))
-    return host_parts.gather(settings, task, options, hostname="web-1", pins=PINS)
+    return host_resources.gather(settings, task, options, hostname="web-1", pins=PINS)
 
 
-def held(parts: host_parts.HostParts) -> dict[str, str]:
+def held(parts: host_resources.HostParts) -> dict[str, str]:
     """What each target shows, by its place in the allocation."""
     by_pin = {f"{PINS}/{number}": source.path for number, source in enumerate(parts.pinned)}
     return {point.target: by_pin.get(point.source, point.source) for point in parts.mounts}
 
 
-def by_target(parts: host_parts.HostParts) -> dict[str, MountPoint]:
+def by_target(parts: host_resources.HostParts) -> dict[str, MountPoint]:
     return {point.target: point for point in parts.mounts}
 
 

@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import host_paths, state_directory, sweeping
-from actors.host_paths import Source
+from actors.lifecycle import directory
 from actors.model.nomad import TaskConfig
 from actors.model.ownership import PLUGIN
 from actors.model.settings import DriverSettings
-from actors.presence import Presence
+from actors.orphans import sweeper
+from actors.orphans.peers import Presence
+from actors.provision import mount_sources
+from actors.provision.mount_sources import Source
 from proto.errors import DriverError
 from tests.support import mounted
 from tests.support.services import services
@@ -42,7 +44,7 @@ PARTS = st.lists(
     ],
 )
 def test_a_relative_source_is_the_tasks_or_the_groups(source: str, below: str) -> None:
-    assert host_paths.locate(source, TASK) == Source(path=below, root="/allocs/a")
+    assert mount_sources.locate(source, TASK) == Source(path=below, root="/allocs/a")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_relative_source_is_the_tasks_or_the_groups(source: str, below: str) -
 )
 def test_a_source_outside_of_what_the_task_may_see_is_refused(source: str) -> None:
     with pytest.raises(DriverError, match=r"mounts: source"):
-        host_paths.locate(source, TASK)
+        mount_sources.locate(source, TASK)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +78,13 @@ def test_a_source_outside_of_what_the_task_may_see_is_refused(source: str) -> No
     [("/srv", "/srv"), ("//srv/x/../y", "/srv/y"), ("/allocs/ab", "/allocs/ab"), ("/", "/")],
 )
 def test_other_absolute_paths_are_the_hosts(source: str, clean: str) -> None:
-    assert host_paths.locate(source, TASK) == Source(path=clean)
+    assert mount_sources.locate(source, TASK) == Source(path=clean)
 
 
 @given(parts=PARTS)
 def test_no_relative_source_leaves_the_tasks_directories(parts: list[str]) -> None:
     try:
-        source = host_paths.locate("/".join(parts) or ".", TASK)
+        source = mount_sources.locate("/".join(parts) or ".", TASK)
     except DriverError:
         return
     assert source.root == "/allocs/a"
@@ -93,20 +95,20 @@ def test_no_relative_source_leaves_the_tasks_directories(parts: list[str]) -> No
 
 def test_a_relative_source_without_an_allocation_is_refused() -> None:
     with pytest.raises(DriverError, match="the task has no place"):
-        host_paths.locate("local/x", TaskConfig(id="a/web/1", name="web"))
+        mount_sources.locate("local/x", TaskConfig(id="a/web/1", name="web"))
 
 
 def test_the_log_directory_is_known_in_every_form() -> None:
     def of(text: str) -> Source:
-        return host_paths.locate(text, TASK)
+        return mount_sources.locate(text, TASK)
 
-    assert host_paths.holds_logs(of("../alloc"))
-    assert host_paths.holds_logs(of("alloc/data/.."))
-    assert not host_paths.holds_logs(of("alloc/data"))
-    assert host_paths.is_in_logs(of("alloc/logs"))
-    assert host_paths.is_in_logs(of("/allocs/a/alloc/logs/web.stdout.0"))
-    assert not host_paths.is_in_logs(of("alloc/logs2"))
-    assert not host_paths.is_in_logs(of("/srv/alloc/logs"))
+    assert mount_sources.holds_logs(of("../alloc"))
+    assert mount_sources.holds_logs(of("alloc/data/.."))
+    assert not mount_sources.holds_logs(of("alloc/data"))
+    assert mount_sources.is_in_logs(of("alloc/logs"))
+    assert mount_sources.is_in_logs(of("/allocs/a/alloc/logs/web.stdout.0"))
+    assert not mount_sources.is_in_logs(of("alloc/logs2"))
+    assert not mount_sources.is_in_logs(of("/srv/alloc/logs"))
 
 
 @pytest.fixture
@@ -129,27 +131,27 @@ def alloc(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["dir", "file", "fifo", "."])
 def test_what_is_there_is_fine(alloc: Path, name: str) -> None:
-    host_paths.check(Source(path=f"web/local/{name}", root=str(alloc)))
+    mount_sources.check(Source(path=f"web/local/{name}", root=str(alloc)))
 
 
 @pytest.mark.parametrize("name", ["root", "root/etc", "up", "beside", "dir/../root"])
 def test_no_link_of_a_task_is_followed(alloc: Path, name: str) -> None:
     with pytest.raises(DriverError, match="goes through a link"):
-        host_paths.check(Source(path=f"web/local/{name}", root=str(alloc)))
+        mount_sources.check(Source(path=f"web/local/{name}", root=str(alloc)))
 
 
 def test_a_path_that_climbs_is_stopped_by_the_kernel_too(alloc: Path) -> None:
     with pytest.raises(DriverError, match="goes through a link"):
-        host_paths.check(Source(path="../../etc", root=str(alloc)))
+        mount_sources.check(Source(path="../../etc", root=str(alloc)))
 
 
 def test_what_is_missing_is_named_with_its_option(alloc: Path) -> None:
     with pytest.raises(DriverError, match=r"mounts: source .*/web/local/no.* does not exist"):
-        host_paths.check(Source(path="web/local/no", root=str(alloc)))
+        mount_sources.check(Source(path="web/local/no", root=str(alloc)))
     with pytest.raises(DriverError, match=r"volume_mount: source '/no/such' does not exist"):
-        host_paths.check(Source(path="/no/such", what="volume_mount"))
+        mount_sources.check(Source(path="/no/such", what="volume_mount"))
     with pytest.raises(DriverError, match="cannot be used"):
-        host_paths.check(Source(path="web/local/file/x", root=str(alloc)))
+        mount_sources.check(Source(path="web/local/file/x", root=str(alloc)))
 
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -160,16 +162,16 @@ def test_a_pin_keeps_what_was_found_and_goes_without_a_trace(alloc: Path, tmp_pa
     pins = tmp_path / "pins" / "c"
     sources = [Source(path=f"web/local/{name}", root=str(alloc)) for name in ("dir", "file")]
     local = alloc / "web/local"
-    host_paths.pin(pins, sources)
+    mount_sources.pin(pins, sources)
     try:
         # What a task can do now: put a link where the directory was.
         (local / "dir").rename(local / "old")
         (local / "dir").symlink_to(tmp_path / "outside")
         (local / "old" / "mine").touch()
-        assert [p.name for p in Path(host_paths.pin_path(pins, 0)).iterdir()] == ["mine"]
-        assert Path(host_paths.pin_path(pins, 1)).read_text() == "content"
+        assert [p.name for p in Path(mount_sources.pin_path(pins, 0)).iterdir()] == ["mine"]
+        assert Path(mount_sources.pin_path(pins, 1)).read_text() == "content"
     finally:
-        host_paths.release(pins)
+        mount_sources.release(pins)
     assert not pins.exists()
     assert str(pins) not in Path("/proc/mounts").read_text()
     assert (local / "old" / "mine").exists()
@@ -180,15 +182,15 @@ def test_a_link_that_came_after_the_first_look_is_not_pinned(alloc: Path, tmp_pa
     pins = tmp_path / "pins" / "c"
     local = alloc / "web/local"
     source = Source(path="web/local/dir", root=str(alloc))
-    host_paths.check(source)
+    mount_sources.check(source)
     (local / "dir").rmdir()
     (local / "dir").symlink_to(tmp_path / "outside")
     try:
         with pytest.raises(DriverError, match="goes through a link"):
-            host_paths.pin(pins, [Source(path="web/local/file", root=str(alloc)), source])
+            mount_sources.pin(pins, [Source(path="web/local/file", root=str(alloc)), source])
         left = pins.exists()
     finally:
-        host_paths.release(pins)
+        mount_sources.release(pins)
     assert not left
     assert str(pins) not in Path("/proc/mounts").read_text()
 
@@ -203,14 +205,14 @@ def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
     for name, maker in (("dead", "plugin-1"), ("alive", other.name), ("unknown", "")):
         if maker:
             made = dataclasses.replace(node, maker=maker)
-            state_directory.fresh(made, tmp_path / "tasks" / name, "n")
-        host_paths.pin(tmp_path / "mounts" / name, [source])
+            directory.fresh(made, tmp_path / "tasks" / name, "n")
+        mount_sources.pin(tmp_path / "mounts" / name, [source])
     try:
-        sweeping.release_mounts(node)
+        sweeper.release_mounts(node)
         assert [entry.name for entry in (tmp_path / "mounts").iterdir()] == ["alive"]
     finally:
         other.close()
-    sweeping.release_mounts(node)
+    sweeper.release_mounts(node)
     assert list((tmp_path / "mounts").iterdir()) == []
     assert str(tmp_path / "mounts") not in Path("/proc/mounts").read_text()
     assert (alloc / "web/local/file").read_text() == "content"
@@ -221,8 +223,8 @@ def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
     alloc: Path, tmp_path: Path
 ) -> None:
     pins = tmp_path / "pins" / "c"
-    host_paths.pin(pins, [Source(path="web/local", root=str(alloc))])
-    assert mounted.detach_below(tmp_path) == [str(pins), host_paths.pin_path(pins, 0)]
+    mount_sources.pin(pins, [Source(path="web/local", root=str(alloc))])
+    assert mounted.detach_below(tmp_path) == [str(pins), mount_sources.pin_path(pins, 0)]
     assert mounted.detach_below(tmp_path) == []
     assert (alloc / "web/local/file").exists()
 
@@ -230,4 +232,4 @@ def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
 def test_a_path_with_a_nul_byte_is_none(alloc: Path) -> None:
     for source in (Source(path="/etc\0/x"), Source(path="web\0/local", root=str(alloc))):
         with pytest.raises(DriverError, match="is no path"):
-            host_paths.check(source)
+            mount_sources.check(source)

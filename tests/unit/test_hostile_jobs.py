@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors import host_parts, plan
-from actors.image_wire import ImageReady
-from actors.model import identifiers
+from actors.files.state_dir import pins_directory
+from actors.images.messages import ImageReady
+from actors.lifecycle import plan
 from actors.model.nomad import DeviceConfig, MountConfig, Resources, TaskConfig
 from actors.model.settings import DriverSettings
+from actors.provision import host_resources
 from containerd.image.config import ImageConfig
 from containerd.security import policy
 from containerd.spec import build, users
@@ -146,8 +147,8 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)
     policy.for_task(plan.wish(node.settings, chosen))
-    pins = identifiers.pins_directory(Path("/run/x"), made.container_id)
-    parts = host_parts.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
+    pins = pins_directory(Path("/run/x"), made.container_id)
+    parts = host_resources.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
     user = users.lookup(task.user or image.user, accounts, chosen.group_add)
     ready = ImageReady(name="x", digest="sha256:0", chain_id="sha256:0", config=image)
     inputs = plan.spec_inputs(node, task, chosen, made, ready, user, parts)

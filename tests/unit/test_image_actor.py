@@ -9,11 +9,18 @@ from typing import Any
 
 import pytest
 
-from actors.bridge import Reply, tell
-from actors.event_actor import EventActor
-from actors.image_actor import ImageActor
-from actors.image_wire import ImageReady, ImageRequest, PullPolicy, TaskIdentity
-from actors.messages import EnsureImage, LeaveImage, Retire
+from actors.asyncio_bridge import Reply, tell
+from actors.events import EventActor
+from actors.images.actor import ImageActor
+from actors.images.messages import (
+    EnsureImage,
+    ImageReady,
+    ImageRequest,
+    LeaveImage,
+    PullPolicy,
+    Retire,
+    TaskIdentity,
+)
 from actors.model.settings import Auth
 from containerd.image.config import ImageConfig
 from containerd.pull.protocol import Archive

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from actors import image_plan
-from actors.image_wire import ImageRequest, PullPolicy
+from actors.images import request
+from actors.images.messages import ImageRequest, PullPolicy
 from actors.model.nomad import TaskConfig
 from actors.model.settings import Auth, DriverSettings, TaskOptions
 from containerd.pull.protocol import Archive
@@ -17,7 +17,7 @@ TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 
 def asked(options: TaskOptions, settings: DriverSettings | None = None) -> ImageRequest:
     """What the options come to."""
-    return image_plan.request(services(settings), TASK, options)
+    return request.request(services(settings), TASK, options)
 
 
 @pytest.mark.parametrize(
@@ -84,10 +84,10 @@ def test_an_archive_elsewhere_is_refused(load: str) -> None:
 def test_s25_a_task_whose_name_is_a_path_has_no_archive(name: str) -> None:
     task = TaskConfig(id="a/web/1", name=name, alloc_id="a", alloc_dir="/allocs/a")
     with pytest.raises(DriverError, match="beneath the task's directory"):
-        image_plan.request(services(), task, TaskOptions(image="redis", load="local/x.tar"))
+        request.request(services(), task, TaskOptions(image="redis", load="local/x.tar"))
 
 
 def test_a_task_without_a_directory_has_no_archive() -> None:
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a")
     with pytest.raises(DriverError, match="beneath the task's directory"):
-        image_plan.request(services(), task, TaskOptions(image="redis", load="x.tar"))
+        request.request(services(), task, TaskOptions(image="redis", load="x.tar"))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors import limits
+from actors.lifecycle import cgroup
 from actors.model.nomad import Resources
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.spec import resources
@@ -18,7 +18,7 @@ NODE = DriverSettings(total_mhz=8000, cores=4)
 
 
 def _limits(given: Resources, node: DriverSettings = NODE, **options: Any) -> resources.Limits:
-    return limits.limits(given, TaskOptions(image="a", **options), node)
+    return cgroup.limits(given, TaskOptions(image="a", **options), node)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_negative_pids_are_no_limit() -> None:
 
 def test_a_container_goes_into_the_cgroup_that_nomad_made_on_v2() -> None:
     def path(cpuset: str, *, v2: bool) -> str:
-        return limits.cgroup_path(Resources(cpuset_cgroup=cpuset), "c", "nomad.slice", cgroup_v2=v2)
+        return cgroup.cgroup_path(Resources(cpuset_cgroup=cpuset), "c", "nomad.slice", cgroup_v2=v2)
 
     nomads = "/sys/fs/cgroup/nomad.slice/share.slice/a.t.scope"
     assert path(nomads, v2=True) == "/nomad.slice/share.slice/a.t.scope"
@@ -74,12 +74,12 @@ def test_a_container_goes_into_the_cgroup_that_nomad_made_on_v2() -> None:
 def test_the_cgroup_that_nomad_waits_for_before_a_restart_is_there_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_CGROUPS", f"{tmp_path}/")
+    monkeypatch.setattr(cgroup, "_CGROUPS", f"{tmp_path}/")
     (tmp_path / "nomad.slice/share.slice").mkdir(parents=True)
 
     def there(scope: str, *, v2: bool = True) -> bool:
         given = Resources(cpuset_cgroup=f"{tmp_path}/{scope}")
-        asyncio.run(limits.give_back_cgroup(given, cgroup_v2=v2))
+        asyncio.run(cgroup.give_back_cgroup(given, cgroup_v2=v2))
         return (tmp_path / scope).exists()
 
     assert not there("nomad.slice/a.t.scope", v2=False)
@@ -93,14 +93,14 @@ def test_the_cgroup_that_nomad_waits_for_before_a_restart_is_there_again(
 def test_a_cpuset_is_joined_on_v1_only_and_only_where_cpusets_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(limits, "_CPUSETS", f"{tmp_path}/")
+    monkeypatch.setattr(cgroup, "_CPUSETS", f"{tmp_path}/")
     reserved = tmp_path / "nomad/reserve/a"
     reserved.mkdir(parents=True)
     given = Resources(cpuset_cgroup=str(reserved), cpuset_cpus="0-1")
-    limits.join_cpuset(given, 42, cgroup_v2=True)
+    cgroup.join_cpuset(given, 42, cgroup_v2=True)
     assert list(reserved.iterdir()) == []
-    limits.join_cpuset(given, 42, cgroup_v2=False)
+    cgroup.join_cpuset(given, 42, cgroup_v2=False)
     assert (reserved / "cgroup.procs").read_text() == "42"
     assert (reserved / "cpuset.cpus").read_text() == "0-1"
     outside = Resources(cpuset_cgroup="/sys/fs/cgroup/memory/x")
-    limits.join_cpuset(outside, 42, cgroup_v2=False)
+    cgroup.join_cpuset(outside, 42, cgroup_v2=False)

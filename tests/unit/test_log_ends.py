@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.log_ends import LogEnds, end_readers
 from actors.model.nomad import TaskConfig
+from actors.provision.log_ends import LogEnds, end_readers
 from tests.support.open_fifos import holders
 from tests.support.waiting import until
 from tests.support.workers import LogReader

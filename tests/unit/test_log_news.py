@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors import log_news
+from actors.task import log_events
 from workers import wire
 from workers.wire import LogState
 
@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 
 def told(state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB) -> str:
-    return log_news.sentence(
+    return log_events.sentence(
         LogState(
             stream="stdout",
             state=state,

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from actors import lost_network, private_files
+from actors.files import private_files
 from actors.model.nomad import NetworkIsolation, PortMapping, Resources, TaskConfig
-from actors.netns import Network
+from actors.provision import lost_network
+from actors.provision.netns import Network
 from proto.errors import DriverError
 
 WITH = Network(addresses=("10.0.0.2", "fd00::2"), interfaces=("eth0",))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from actors import name_files
 from actors.model.nomad import DnsConfig
 from actors.model.settings import TaskOptions
-from actors.name_files import HostTexts, NameFiles
-from actors.netns import Network
+from actors.provision import etc_files
+from actors.provision.etc_files import HostTexts, NameFiles
+from actors.provision.netns import Network
 from proto.errors import DriverError
 
 BRIDGE = Network(addresses=("172.26.64.5", "fd00::5"), gateway="172.26.64.1")
@@ -29,7 +29,7 @@ def build(
     **options: Any,
 ) -> NameFiles:
     chosen = TaskOptions(image="x", **options)
-    return name_files.build(chosen, hostname=hostname, network=network, dns=dns, host=host)
+    return etc_files.build(chosen, hostname=hostname, network=network, dns=dns, host=host)
 
 
 def hosts(*args: Any, **more: Any) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors import netns
+from actors.provision import netns
 from proto.errors import DriverError
 
 HEAD = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import network_sysctls
+from actors.provision import network_sysctls
 
 PORTS, PING = "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"
 BOTH = {PORTS: "0", PING: "0 2147483647"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.model.ownership import Mark, labels, mark, owners
-from actors.orphans import Kind, Known, Sightings, Thing, Verdict, judge
+from actors.orphans.judgement import Kind, Known, Sightings, Thing, Verdict, judge
 
 KNOWN = Known(
     state_dir="/run/x",

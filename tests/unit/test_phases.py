@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from actors import phases
-from actors.phases import ALIVE, Event, Phase
+from actors.task import phases
+from actors.task.phases import ALIVE, Event, Phase
 from proto.errors import Code, DriverError
 from tests import states
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.findings import Finding, Verdict
+from actors.health.findings import Finding, Verdict
 from actors.model.nomad import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
-from actors.reconciler import Outcome
+from actors.orphans.reconciler import Outcome
 from plugin.cli import console, doctor, gc, run
 from plugin.cli.screens import JsonScreen, PlainScreen
 from plugin.cli.terminal_screen import TerminalScreen

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from actors import plan
+from actors.lifecycle import plan
 from actors.model.nomad import NetworkIsolation, TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import DriverError

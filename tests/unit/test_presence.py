@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from actors import presence
 from actors.model.ownership import PLUGIN, RUN
-from actors.presence import Presence
+from actors.orphans import peers
+from actors.orphans.peers import Presence
 from proto.errors import DriverError
 from tests.support.plugin_dir import ROOT
 from tests.support.scarce import SmallDisk
@@ -20,7 +20,7 @@ _HOLDER = """\
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from actors.presence import Presence
+from actors.orphans.peers import Presence
 own = Presence(Path(sys.argv[2]), "plugin-")
 own.say(nodes=["n"])
 print(own.name, flush=True)
@@ -29,7 +29,7 @@ sys.stdin.read()
 
 
 def names(state_dir: Path, *, alive: bool) -> list[str]:
-    return [peer.name for peer in presence.peers(state_dir) if peer.alive is alive]
+    return [peer.name for peer in peers.peers(state_dir) if peer.alive is alive]
 
 
 def test_a_killed_process_is_dead_and_what_it_said_stays(tmp_path: Path) -> None:
@@ -44,25 +44,25 @@ def test_a_killed_process_is_dead_and_what_it_said_stays(tmp_path: Path) -> None
     with holder.stdin, holder.stdout:
         name = holder.stdout.readline().strip()
         assert names(tmp_path, alive=True) == [name]
-        assert not presence.forget(tmp_path, name)
+        assert not peers.forget(tmp_path, name)
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-    (peer,) = presence.peers(tmp_path)
+    (peer,) = peers.peers(tmp_path)
     assert not peer.alive
     assert peer.says == {"pid": holder.pid, "nodes": ["n"]}
-    assert presence.forget(tmp_path, name)
-    assert presence.peers(tmp_path) == ()
-    assert presence.forget(tmp_path, name)
+    assert peers.forget(tmp_path, name)
+    assert peers.peers(tmp_path) == ()
+    assert peers.forget(tmp_path, name)
 
 
 def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
     own = Presence(tmp_path, RUN)
-    assert presence.peers(tmp_path)[0].says == {}
+    assert peers.peers(tmp_path)[0].says == {}
     own.say(a=1)
     own.say(a=2)
     with (tmp_path / "live" / own.name).open("a") as file:
         file.write('{"a": 3')
-    assert presence.peers(tmp_path)[0].says["a"] == 2
+    assert peers.peers(tmp_path)[0].says["a"] == 2
     own.close()
     assert names(tmp_path, alive=False) == [own.name]
 
@@ -80,7 +80,7 @@ def test_a_file_that_a_task_could_not_have_made_is_for_root_alone(tmp_path: Path
         assert path.stat().st_mode & 0o077 == 0
     (tmp_path / "state/live/plugin-x").symlink_to("/etc/passwd")
     assert names(tmp_path / "state", alive=True) == [own.name]
-    assert not presence.forget(tmp_path / "state", "plugin-x")
+    assert not peers.forget(tmp_path / "state", "plugin-x")
     own.leave()
 
 
@@ -99,9 +99,9 @@ def test_what_finds_no_room_leaves_the_last_word_as_it_was(tmp_path: Path) -> No
         with pytest.raises(DriverError, match=r"No space left on device \(make room there") as full:
             own.say(a="x" * 65536)
         assert full.value.recoverable
-        assert presence.peers(tmp_path)[0].says["a"] == 1
+        assert peers.peers(tmp_path)[0].says["a"] == 1
         own.say(a=2)
-        assert presence.peers(tmp_path)[0].says["a"] == 2
+        assert peers.peers(tmp_path)[0].says["a"] == 2
         own.leave()
     finally:
         disk.close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import private_files
+from actors.files import private_files
 from proto.errors import DriverError
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from actors import presence
-from actors.launcher_link import LauncherLink
 from actors.model.ownership import PLUGIN
-from actors.presence import Presence
-from actors.worker_link import connect_unix
+from actors.orphans import peers
+from actors.orphans.peers import Presence
+from actors.processes.launcher_link import LauncherLink
+from actors.processes.worker_link import connect_unix
 from proto.errors import Code, DriverError
 from tests.support.needs import need_root_here
 from workers import private_place, wire
@@ -128,7 +128,7 @@ def test_links_in_a_circle_end(root: Path) -> None:
 
 
 def look(place: Path) -> None:
-    presence.peers(place)
+    peers.peers(place)
 
 
 def arrive(place: Path) -> None:
@@ -154,7 +154,7 @@ def test_whoever_uses_the_state_directory_refuses_another_users(
 
 def test_nothing_is_looked_for_where_nothing_is(root: Path) -> None:
     private_place.check(str(root / "none"))
-    assert presence.peers(root / "none") == ()
+    assert peers.peers(root / "none") == ()
 
 
 def listener_of(owner: int, path: Path) -> socket.socket:

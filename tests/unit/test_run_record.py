@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from actors import presence
 from actors.model.nomad import PortMapping
 from actors.model.settings import DriverSettings
-from actors.presence import Peer
+from actors.orphans import peers
+from actors.orphans.peers import Peer
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run import record as run_record
 from plugin.host.run.alloc_plan import Alloc
@@ -44,7 +44,7 @@ def alloc(root: Path) -> Alloc:
 
 
 def only_peer(state_dir: Path) -> Peer:
-    (peer,) = presence.peers(state_dir)
+    (peer,) = peers.peers(state_dir)
     return peer
 
 
@@ -71,7 +71,7 @@ def test_a_clean_end_leaves_no_record(tmp_path: Path) -> None:
     own = record(tmp_path)
     own.begin([alloc(tmp_path)])
     own.end(clean=True)
-    assert presence.peers(tmp_path) == ()
+    assert peers.peers(tmp_path) == ()
 
 
 def test_a_run_goes_without_a_record_where_there_is_no_place_for_it(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from actors import runtime_programs
-from actors.runtime_programs import RuntimeProgram, RuntimeWatch
+from actors.health import runtime_programs
+from actors.health.runtime_programs import RuntimeProgram, RuntimeWatch
 from containerd import runtimes
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root tries runtimes")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import runtime_versions
+from actors.processes import runtime_versions
 from containerd import runtimes
 from containerd.runtimes import DEFAULT, Runtime
 

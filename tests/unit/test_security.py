@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors import plan
+from actors.lifecycle import plan
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.image.config import ImageConfig
 from containerd.security import capabilities, policy

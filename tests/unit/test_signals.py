@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors import signals
+from actors.task import signal_names
 from proto.errors import Code, DriverError
 
 
@@ -27,7 +27,7 @@ from proto.errors import Code, DriverError
     ],
 )
 def test_names_and_numbers_are_known(text: str, number: int) -> None:
-    assert signals.number(text) == number
+    assert signal_names.number(text) == number
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_names_and_numbers_are_known(text: str, number: int) -> None:
 )
 def test_what_is_no_signal_is_said(text: str) -> None:
     with pytest.raises(DriverError, match="Invalid signal: ") as caught:
-        signals.number(text)
+        signal_names.number(text)
     assert caught.value.code is Code.INVALID
     assert len(str(caught.value)) < 200
 
@@ -43,17 +43,17 @@ def test_what_is_no_signal_is_said(text: str) -> None:
 @given(st.text())
 def test_any_text_is_a_signal_or_none(text: str) -> None:
     with contextlib.suppress(DriverError):
-        assert 0 <= signals.number(text) <= 64
+        assert 0 <= signal_names.number(text) <= 64
 
 
 @pytest.mark.parametrize("images", ["SIGFUN", "9" * 5000, "?", "-1"])
 def test_no_image_makes_a_task_that_cannot_be_stopped(images: str) -> None:
-    assert signals.stop_signal("", images) == signal.SIGTERM
-    assert signals.stop_signal("INT", images) == signal.SIGINT
+    assert signal_names.stop_signal("", images) == signal.SIGTERM
+    assert signal_names.stop_signal("INT", images) == signal.SIGINT
 
 
 def test_the_one_that_is_asked_for_wins_and_must_be_right() -> None:
-    assert signals.stop_signal("", "SIGRTMIN+3") == 37
-    assert signals.stop_signal("", "") == signal.SIGTERM
+    assert signal_names.stop_signal("", "SIGRTMIN+3") == 37
+    assert signal_names.stop_signal("", "") == signal.SIGTERM
     with pytest.raises(DriverError, match="Invalid signal: NONE"):
-        signals.stop_signal("NONE", "SIGINT")
+        signal_names.stop_signal("NONE", "SIGINT")

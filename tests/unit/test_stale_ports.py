@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 
-from actors import stale_ports
+from actors.provision import stale_ports
 
 DEAD, ALIVE = "0d1b8f6e-dead", "0d1b8f6e-alive"
 SAVED = rf"""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from actors import tree_removal
+from actors.files import tree_removal
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="mounts and flags of files need root")
 

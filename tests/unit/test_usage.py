@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from actors.model.cpu_topology import NodeSpeed
-from actors.usage import UsageTracker
+from actors.task.usage import UsageTracker
 from proto.frames import Frame
 
 S = 1_000_000_000

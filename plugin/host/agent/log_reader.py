@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
-from actors.fifo import FifoReader
+from actors.exec.fifo import FifoReader
 
 _MAX_LINE_BYTES = 64 * 1024
 

@@ -8,7 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import IO
 
-from actors import child_process
+from actors.processes import child_process
 from plugin import environment
 from plugin.host.agent import hclog
 from plugin.host.agent.log_reader import Lines

@@ -17,7 +17,6 @@ import grpc
 import grpc.aio
 from google.protobuf.duration_pb2 import Duration
 
-from actors import child_process
 from actors.model.nomad import (
     ExecInput,
     ExecOutput,
@@ -30,6 +29,7 @@ from actors.model.nomad import (
     TaskStatus,
     TaskUsage,
 )
+from actors.processes import child_process
 from plugin.host.agent import conversions as wire
 from plugin.host.agent import hcl_config
 from plugin.host.agent.plugin_process import PluginProcess

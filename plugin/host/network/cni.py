@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from actors import child_process, program, tree_removal
+from actors.files import tree_removal
 from actors.model.nomad import PortMapping
+from actors.processes import child_process, short_program
 from plugin.host.network import iptables, namespaces
 from plugin.host.network.ports import inside
 from proto.errors import Code, DriverError
@@ -205,7 +206,7 @@ class BridgeNetwork:
             "CNI_IFNAME": INTERFACE,
             "CNI_PATH": ":".join(self._directories),
         }
-        ended = program.run([path], question=json.dumps(config), env=env, timeout_s=_PLUGIN_S)
+        ended = short_program.run([path], question=json.dumps(config), env=env, timeout_s=_PLUGIN_S)
         try:
             answer = json.loads(ended.stdout) if ended.stdout.strip() else None
         except (ValueError, RecursionError):
@@ -270,7 +271,7 @@ def _attached(result: dict[str, Any]) -> Attached:
     raise _failed("bridge", "ADD", "it gave no address")
 
 
-def _reason(answer: Any, ended: program.Ended) -> str:
+def _reason(answer: Any, ended: short_program.Ended) -> str:
     if isinstance(answer, dict) and answer.get("msg"):
         return ": ".join(str(answer[key]) for key in ("msg", "details") if answer.get(key))
     return ended.stderr.strip() or f"status {ended.status}"

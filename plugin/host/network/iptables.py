@@ -15,8 +15,8 @@ import shlex
 import shutil
 from collections.abc import Sequence
 
-from actors import child_process, program
 from actors.model.nomad import PortMapping
+from actors.processes import child_process, short_program
 from proto.errors import Code, DriverError
 
 _CHAIN = "CNI-ADMIN"
@@ -49,7 +49,7 @@ def forget(alloc_id: str, address: str) -> None:
     Raises:
         DriverError: iptables does not.
     """
-    if program.run(_rule("-C", alloc_id, address), timeout_s=_LIMIT_S).status == 0:
+    if short_program.run(_rule("-C", alloc_id, address), timeout_s=_LIMIT_S).status == 0:
         _iptables("-D", alloc_id, address)
 
 
@@ -70,7 +70,7 @@ def forget_masquerading(network: str, alloc_id: str) -> None:
 
 def _nat(*words: str) -> str:
     argv = [find() or "iptables", "-w", _LOCK_S, "-t", "nat", *words]
-    ended = program.run(argv, timeout_s=_LIMIT_S)
+    ended = short_program.run(argv, timeout_s=_LIMIT_S)
     if ended.status != 0:
         raise _refused(f"iptables -t nat {' '.join(words[:2])}", "the allocation's address", ended)
     return ended.stdout
@@ -84,12 +84,12 @@ def _rule(action: str, alloc_id: str, address: str) -> list[str]:
 
 
 def _iptables(action: str, alloc_id: str, address: str) -> None:
-    ended = program.run(_rule(action, alloc_id, address), timeout_s=_LIMIT_S)
+    ended = short_program.run(_rule(action, alloc_id, address), timeout_s=_LIMIT_S)
     if ended.status != 0:
         raise _refused(f"iptables {action} {_CHAIN}", "the published ports", ended)
 
 
-def _refused(command: str, what: str, ended: program.Ended) -> DriverError:
+def _refused(command: str, what: str, ended: short_program.Ended) -> DriverError:
     return DriverError(
         f"{command}: {what}",
         details=ended.stderr.strip()[-500:],

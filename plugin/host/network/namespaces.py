@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from actors import child_process, program
+from actors.processes import child_process, short_program
 from proto.errors import Code, DriverError
 
 DIRECTORY = "/var/run/netns"
@@ -56,7 +56,9 @@ def remove_link(name: str) -> None:
 
 
 def _run(action: str, names: Sequence[str], failed: str) -> None:
-    ended = program.run([sys.executable, "-I", str(_PROGRAM), action, *names], timeout_s=_LIMIT_S)
+    ended = short_program.run(
+        [sys.executable, "-I", str(_PROGRAM), action, *names], timeout_s=_LIMIT_S
+    )
     if ended.status != 0:
         raise DriverError(
             failed,

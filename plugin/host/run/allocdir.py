@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-from actors import tree_removal
+from actors.files import tree_removal
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Template
 from proto.errors import Code, DriverError

@@ -18,7 +18,7 @@ from typing import Any
 from actors.model.node import Node
 from actors.model.nomad import PortMapping
 from actors.model.ownership import RUN
-from actors.presence import Peer, Presence
+from actors.orphans.peers import Peer, Presence
 from plugin.host.run.alloc_plan import Alloc
 from proto.errors import DriverError
 

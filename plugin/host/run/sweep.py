@@ -1,7 +1,7 @@
 """Removing what runs left that were killed: their networks, their allocations, their record.
 
-What they left in containerd and in the state directory goes first, by `actors.reconciler`; while a
-task of a run is there, its network and its files are needed.
+`actors.orphans.reconciler` first removes what they left in containerd and in the state directory:
+a task of a run that is still there needs its network and its files.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from actors import presence
 from actors.model.node import Node
 from actors.model.ownership import LABEL_OWNER, RUN
-from actors.presence import Peer
-from actors.reconciler import Finding, NobodysTasks, Outcome, Reconciler
+from actors.orphans import peers
+from actors.orphans.peers import Peer
+from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
 from plugin.host.network import namespaces
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run.allocdir import AllocDir
@@ -50,7 +50,7 @@ def row(finding: Finding) -> Row:
 
 def dead(node: Node) -> list[Peer]:
     """Runs that are gone and left their record. Blocks, not for long."""
-    found = presence.peers(node.state_dir)
+    found = peers.peers(node.state_dir)
     return [peer for peer in found if peer.name.startswith(RUN) and not peer.alive]
 
 
@@ -88,7 +88,7 @@ async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
         trace = read(peer)
         if not peer.says:  # it was killed before it made anything
             if not dry_run:
-                await asyncio.to_thread(presence.forget, node.state_dir, peer.name)
+                await asyncio.to_thread(peers.forget, node.state_dir, peer.name)
         elif trace is None:
             rows.append(_of_run(peer, Outcome.KEPT, "another release wrote its record"))
         elif hindrance := await _hindrance(node, trace, dry_run=dry_run):
@@ -115,14 +115,14 @@ async def _hindrance(node: Node, trace: RunTrace, *, dry_run: bool) -> str:
 
 def _remove(node: Node, peer: Peer, trace: RunTrace) -> list[Row]:
     """Blocks, for programs that make and remove networks."""
-    with presence.seized(node.state_dir, peer.name) as ours:
+    with peers.seized(node.state_dir, peer.name) as ours:
         if not ours:
             return []  # somebody else is at it
         failures = dict(_undone(trace))
         rows = [_with(part, failures.get(part.name, "")) for part in _parts(trace, Outcome.REMOVED)]
         if any(failures.values()):
             return [*rows, _of_run(peer, Outcome.KEPT, "what it left is not wholly removed")]
-        (node.state_dir / presence.DIRECTORY / peer.name).unlink(missing_ok=True)
+        (node.state_dir / peers.DIRECTORY / peer.name).unlink(missing_ok=True)
     return [*rows, _of_run(peer, Outcome.REMOVED, _gone(trace))]
 
 

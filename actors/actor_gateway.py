@@ -1,0 +1,290 @@
+"""The gateway over real actors: the only implementation in product code."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pykka
+
+from actors.asyncio_bridge import Reply, tell
+from actors.blocking.threads import Threads
+from actors.events import QUEUE_LENGTH, EventActor, Subscribe, Unsubscribe
+from actors.exec.session import stream
+from actors.exec.tail import Room
+from actors.gateway import Gateway
+from actors.health import fingerprint
+from actors.images.actor import ImageActor
+from actors.images.collector import ImageCollector
+from actors.images.messages import Retire
+from actors.images.store import ImageStore
+from actors.lifecycle.running import RunningTask, Services
+from actors.messages import (
+    Configure,
+    DestroyUnknown,
+    ForTask,
+    RecoverTask,
+    StartTask,
+    SupervisorMessage,
+)
+from actors.model import cpu_topology
+from actors.model.cpu_topology import NodeSpeed
+from actors.model.node import this_node
+from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
+from actors.orphans import sweeper
+from actors.orphans.sweeper import Sweeping
+from actors.processes import worker_link
+from actors.processes.launcher_link import LauncherLink
+from actors.supervisor import Supervisor
+from actors.task.messages import Inspect, Locate, Signal, Stop, TaskRequest, Wait
+from actors.task.usage import UsageTracker
+from proto.errors import Code, DriverError
+from workers import identity
+
+if TYPE_CHECKING:
+    from actors.model.nomad import (
+        Fingerprint,
+        StartedTask,
+        TaskConfig,
+        TaskEvent,
+        TaskStatus,
+        TaskUsage,
+    )
+    from actors.model.settings import DriverSettings, TaskOptions
+
+T = TypeVar("T")
+# How long a recovery waits for what ran out: after its failure Nomad destroys the task.
+_RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
+_STATS_RETRY_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+class ActorGateway(Gateway):
+    """Starts the actors when it is made and stops them in `shutdown`. Belongs to the event loop.
+
+    Args:
+        proxies: the variables of the process's environment that name proxies.
+    """
+
+    def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
+        self._proxies = proxies or {}
+        self._loop = asyncio.get_running_loop()
+        self._executor = Threads()
+        self._loop.set_default_executor(self._executor)
+        self._exec_room = Room()
+        self._configured = asyncio.Event()
+        self._services: Services | None = None
+        self._images: list[pykka.ActorRef[Any]] = []
+        self._events = EventActor.start()
+        self._supervisor = Supervisor.start(self._make_services)
+        self._sweeping = Sweeping(self._supervisor)
+        self._maker = ""
+
+    def _make_services(self, settings: DriverSettings) -> Services:
+        """Called on the supervisor's thread; what belongs to the loop is only constructed."""
+        node = this_node(settings, self._maker)
+        collector = None
+        if settings.image_gc and settings.enabled:
+            collector = ImageCollector(node.containerd, settings.image_gc_delay_s)
+        for old in self._images:
+            tell(old, Retire())
+        images = ImageActor.start(
+            self._loop,
+            ImageStore(node.containerd, settings, node.maker, self._proxies),
+            self._events,
+            collector,
+        )
+        self._images.append(images)
+        self._services = Services(
+            settings=settings,
+            loop=self._loop,
+            executor=self._executor,
+            containerd=node.containerd,
+            namespace=node.namespace,
+            cgroup_v2=node.cgroup_v2,
+            maker=node.maker,
+            boot_id=identity.boot_id(),
+            launcher=LauncherLink(Path(settings.state_dir)),
+            images=images,
+            events=self._events,
+        )
+        return self._services
+
+    async def configure(self, settings: DriverSettings) -> None:
+        """See `Gateway`."""
+        settings = cpu_topology.completed(settings)
+        self._maker = await self._sweeping.announce(settings, Path(settings.state_dir))
+        before, reply = self._services, Reply[None]()
+        await self._ask(Configure(settings=settings, reply=reply), reply)
+        if (services := self._ready()) is not before:
+            await asyncio.to_thread(sweeper.release_mounts, services)
+            self._sweeping.begin(services)
+        self._configured.set()
+
+    async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
+        """See `Gateway`."""
+        await self._sweeping.heard_from(task)
+        reply: Reply[StartedTask] = Reply()
+        return await self._ask(StartTask(task=task, options=options, reply=reply), reply)
+
+    async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
+        """See `Gateway`."""
+        await self._sweeping.heard_from(task)
+        until = self._loop.time() + _RECOVER_S
+        while True:
+            reply: Reply[None] = Reply()
+            request = RecoverTask(
+                task=task, version=version, driver_state=driver_state, reply=reply
+            )
+            try:
+                await self._ask(request, reply)
+            except DriverError as error:
+                if error.code is not Code.EXHAUSTED or self._loop.time() > until:
+                    raise
+                _log.warning(
+                    "recovery is tried again", extra={"task_id": task.id, "why": str(error)}
+                )
+                await asyncio.sleep(_RECOVER_AGAIN_S)
+            else:
+                return
+
+    async def wait_task(self, task_id: str) -> ExitResult:
+        """See `Gateway`."""
+        reply: Reply[ExitResult] = Reply()
+        return await self._of_task(task_id, Wait(reply=reply), reply)
+
+    async def stop_task(self, task_id: str, timeout_s: float, signal: str) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        try:
+            await self._of_task(
+                task_id, Stop(timeout_s=timeout_s, signal=signal, reply=reply), reply
+            )
+        except DriverError as error:
+            # Nomad would try again for minutes; a task that is gone is stopped.
+            if error.code is not Code.NOT_FOUND:
+                raise
+
+    async def destroy_task(self, task_id: str, *, force: bool) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        await self._ask(DestroyUnknown(task_id=task_id, force=force, reply=reply), reply)
+
+    async def inspect_task(self, task_id: str) -> TaskStatus:
+        """See `Gateway`."""
+        reply: Reply[TaskStatus] = Reply()
+        return await self._of_task(task_id, Inspect(reply=reply), reply)
+
+    async def signal_task(self, task_id: str, signal: str) -> None:
+        """See `Gateway`."""
+        reply: Reply[None] = Reply()
+        await self._of_task(task_id, Signal(signal=signal, reply=reply), reply)
+
+    async def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
+        """See `Gateway`. The worker samples only while this runs."""
+        settings = self._ready().settings
+        node = NodeSpeed(total_mhz=settings.total_mhz, cores=settings.cores)
+        tracker = UsageTracker(task_id, node)
+        interval_s = settings.stats_interval_s or interval_s
+        while (running := await self._locate(task_id)) is not None:
+            try:
+                async for sample in worker_link.samples(running.directory, interval_s):
+                    yield tracker.next(sample)
+            except (OSError, DriverError) as error:
+                # The worker may be gone for a moment: its successor is asked next.
+                if isinstance(error, DriverError) and error.code is Code.UNSUPPORTED:
+                    raise
+            await asyncio.sleep(min(interval_s, _STATS_RETRY_S))
+
+    async def task_events(self) -> AsyncGenerator[TaskEvent, None]:
+        """See `Gateway`."""
+        queue: asyncio.Queue[TaskEvent] = asyncio.Queue(QUEUE_LENGTH)
+        tell(self._events, Subscribe(queue=queue, loop=self._loop))
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            tell(self._events, Unsubscribe(queue=queue))
+
+    async def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
+        """See `Gateway`."""
+        await self._configured.wait()
+        async for look in fingerprint.watch(self._ready()):
+            yield look
+
+    async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
+        """See `Gateway`."""
+        ended = ExitResult(exit_code=-1)
+        with self._exec_room.streams() as (stdout, stderr):
+            try:
+                async with asyncio.timeout(timeout_s or None):
+                    session = self.exec_task_streaming(
+                        task_id, command, tty=False, inputs=_closed_stdin()
+                    )
+                    async with contextlib.aclosing(session):
+                        async for output in session:
+                            ended = output.exit or ended
+                            stdout.add(output.stdout)
+                            stderr.add(output.stderr)
+            except TimeoutError:
+                raise DriverError(
+                    f"the command did not end within {timeout_s:g} s and was killed",
+                    details=" ".join(command)[:200],
+                    code=Code.TIMEOUT,
+                ) from None
+            result = ExecResult(stdout=stdout.take(), stderr=stderr.take(), exit=ended)
+            if dropped := stdout.dropped + stderr.dropped:
+                _log.info(
+                    "of a command's output the end is kept",
+                    extra={"task_id": task_id, "dropped_bytes": dropped},
+                )
+        return result
+
+    async def exec_task_streaming(
+        self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
+    ) -> AsyncGenerator[ExecOutput, None]:
+        """See `Gateway`."""
+        running = await self._locate(task_id)
+        if running is None:
+            raise DriverError(
+                "the task does not run, so nothing can be executed in it",
+                code=Code.PRECONDITION,
+            )
+        session = stream(running, command, terminal=tty, inputs=inputs)
+        async with contextlib.aclosing(session):
+            async for output in session:
+                yield output
+
+    async def shutdown(self) -> None:
+        """See `Gateway`."""
+        self._sweeping.stop()
+        for ref in (self._supervisor, *self._images, self._events):
+            ref.stop(block=False)
+        if self._services is not None:
+            await self._services.containerd.close()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def _ready(self) -> Services:
+        if self._services is None:
+            raise DriverError("the driver is not configured yet", code=Code.PRECONDITION)
+        return self._services
+
+    async def _locate(self, task_id: str) -> RunningTask | None:
+        reply: Reply[RunningTask | None] = Reply()
+        return await self._of_task(task_id, Locate(reply=reply), reply)
+
+    async def _of_task(self, task_id: str, request: TaskRequest, reply: Reply[T]) -> T:
+        return await self._ask(ForTask(task_id=task_id, request=request), reply)
+
+    async def _ask(self, message: SupervisorMessage, reply: Reply[T]) -> T:
+        if not tell(self._supervisor, message):
+            raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
+        return await reply.future
+
+
+async def _closed_stdin() -> AsyncIterator[ExecInput]:
+    yield ExecInput(stdin_close=True)

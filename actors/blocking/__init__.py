@@ -1,0 +1,1 @@
+"""Operations that may block without end, kept off the event loop."""

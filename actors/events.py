@@ -1,0 +1,86 @@
+"""EventActor: gives the events of all tasks to whoever subscribed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, assert_never
+
+import pykka
+
+if TYPE_CHECKING:
+    from actors.model.nomad import TaskEvent
+
+QUEUE_LENGTH = 1024
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """Give an event to every subscriber."""
+
+    event: TaskEvent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subscribe:
+    """From now on put events into `queue`, which belongs to `loop`."""
+
+    queue: asyncio.Queue[TaskEvent]
+    loop: asyncio.AbstractEventLoop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsubscribe:
+    """Forget `queue`."""
+
+    queue: asyncio.Queue[TaskEvent]
+
+
+EventMessage = Publish | Subscribe | Unsubscribe
+
+
+class EventActor(pykka.ThreadingActor):
+    """Owns the list of subscribers. Blocks on nothing; stopped by the gateway's shutdown.
+
+    A subscriber that does not read loses the oldest events, never the newest, and never more
+    memory than QUEUE_LENGTH events. The first one also gets what came before it: an agent that has
+    a plugin again recovers its tasks at once, and listens to events when it gets to it.
+    """
+
+    use_daemon_thread = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._subscribers: dict[int, tuple[asyncio.Queue[TaskEvent], asyncio.AbstractEventLoop]]
+        self._subscribers = {}
+        self._early: deque[TaskEvent] | None = deque(maxlen=QUEUE_LENGTH)
+
+    def on_receive(self, message: EventMessage) -> None:
+        """Handles one message; see `actors.messages`."""
+        match message:
+            case Publish(event=event):
+                if self._early is not None:
+                    self._early.append(event)
+                for queue, loop in self._subscribers.values():
+                    with contextlib.suppress(RuntimeError):  # that loop is closed
+                        loop.call_soon_threadsafe(_put, queue, event)
+            case Subscribe(queue=queue, loop=loop):
+                self._subscribers[id(queue)] = (queue, loop)
+                early, self._early = self._early or (), None
+                for event in early:
+                    loop.call_soon_threadsafe(_put, queue, event)
+            case Unsubscribe(queue=queue):
+                self._subscribers.pop(id(queue), None)
+            case _:
+                assert_never(message)
+
+
+def _put(queue: asyncio.Queue[TaskEvent], event: TaskEvent) -> None:
+    if queue.full():
+        lost = queue.get_nowait()
+        _log.warning("task event dropped: nobody reads them", extra={"task_id": lost.task_id})
+    queue.put_nowait(event)

@@ -1,0 +1,1 @@
+"""Commands that run beside a task's own process."""

@@ -1,0 +1,1 @@
+"""Handles: what Nomad keeps of a task, so that a plugin can recover the task."""

@@ -1,0 +1,1 @@
+"""Fingerprint of the node and the checks of doctor."""

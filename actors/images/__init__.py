@@ -1,0 +1,1 @@
+"""Images by name and owner: pulled, held, and removed when unused."""

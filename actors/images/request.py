@@ -1,0 +1,70 @@
+"""Which image a job asks for, from where and when: pure, and where bad requests fail."""
+
+from __future__ import annotations
+
+import posixpath
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.images.messages import ImageRequest, PullPolicy
+from containerd import reference
+from containerd.pull.protocol import Archive
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
+    from actors.model.settings import TaskOptions
+
+
+def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
+    """Returns what the ImageActor is asked for.
+
+    Raises:
+        DriverError: code INVALID; the name, the policy or the archive's path cannot be.
+    """
+    name = reference.parse(options.image)
+    return ImageRequest(
+        written=options.image,
+        name=str(name),
+        snapshotter=options.snapshotter
+        or node.settings.snapshotter
+        or node.containerd.default_snapshotter,
+        timeout_s=options.image_pull_timeout_s,
+        auth=options.auth,
+        policy=policy(options, name),
+        auth_soft_fail=options.auth_soft_fail,
+        archive=_archive(task, options.load) if options.load else None,
+    )
+
+
+def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:
+    """`latest` may mean another image tomorrow, so it is looked up unless the job says otherwise.
+
+    Raises:
+        DriverError: code INVALID; force_pull contradicts image_pull_policy.
+    """
+    written = options.image_pull_policy
+    if options.force_pull and written not in {"", PullPolicy.ALWAYS}:
+        raise DriverError(
+            f'force_pull = true and image_pull_policy = "{written}" exclude each other',
+            resolution="remove one of them",
+            code=Code.INVALID,
+        )
+    if options.force_pull:
+        return PullPolicy.ALWAYS
+    if written:
+        return PullPolicy(written)
+    return PullPolicy.FRESH if name.tag == "latest" and not name.digest else PullPolicy.MISSING
+
+
+def _archive(task: TaskConfig, load: str) -> Archive:
+    clean = posixpath.normpath(load)
+    nowhere = not task.alloc_dir or task.name in {"", ".", ".."} or "/" in task.name
+    if load.startswith("/") or ".." in load.split("/") or clean == "." or nowhere:
+        raise DriverError(
+            f"load: {load[:200]!r} is not a path beneath the task's directory",
+            resolution='write it like "local/image.tar", without ..',
+            code=Code.INVALID,
+        )
+    return Archive(root=str(Path(task.alloc_dir) / task.name), path=clean)

@@ -1,0 +1,354 @@
+"""ImageStore: finds an image that is ready in containerd, or has the puller process fetch it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import secrets
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from actors.blocking import file_servers
+from actors.images import collector
+from actors.images.credentials import CredentialSources
+from actors.images.kept_blobs import KeptBlobs
+from actors.images.messages import ImageReady, ImageRequest, PullPolicy
+from actors.model import identifiers
+from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR
+from actors.processes import child_process
+from containerd import reference
+from containerd.image import oci_image, platforms
+from containerd.pull.protocol import Archive, Progress, PullRequest, PullResult
+from containerd.registry.hosts import Endpoint, load
+from proto import frames
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from actors.model.settings import DriverSettings
+    from containerd.api.client import Containerd
+
+Report = Callable[[str], object]
+_REMEMBERED = 64
+_GRACE_S = 10.0
+_END_S = 5.0
+_log = logging.getLogger(__name__)
+
+
+class _Pace:
+    """When to speak of a pull: after 1, 2, 4 … seconds, then once a minute.
+
+    Nomad keeps only the ten newest events of a task, so chatter would push out what matters.
+    """
+
+    def __init__(self) -> None:
+        self._pause_s = 1.0
+        self._next = time.monotonic() + self._pause_s
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        if now < self._next:
+            return False
+        self._pause_s = min(60.0, self._pause_s * 2)
+        self._next = now + self._pause_s
+        return True
+
+
+class ImageStore:
+    """Belongs to the event loop; one per containerd and configuration of the driver.
+
+    What it remembers of an image is keyed by digest, so it can be old but never wrong.
+
+    Args:
+        containerd: the client.
+        settings: the driver's.
+        maker: this plugin process, as labels name it.
+        proxies: variables of the environment, for pullers and credential helpers.
+    """
+
+    def __init__(
+        self,
+        containerd: Containerd,
+        settings: DriverSettings,
+        maker: str = "",
+        proxies: Mapping[str, str] | None = None,
+    ) -> None:
+        self._containerd = containerd
+        self._labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: settings.state_dir}
+        self._silence_s = settings.pull_activity_timeout_s
+        self._hosts_directory = settings.registry_config_path
+        self._credentials = CredentialSources(settings, proxies)
+        self._proxies = proxies or {}
+        self._kept = KeptBlobs(containerd, self._labels)
+        self._known: OrderedDict[str, ImageReady] = OrderedDict()
+        self._snapshotters = {containerd.default_snapshotter}
+
+    async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
+        """The image, unpacked; pulled or loaded as the request's policy says.
+
+        Raises:
+            DriverError: `Error in pulling image <as written>: …`.
+        """
+        try:
+            await self._check_snapshotter(request.snapshotter)
+            if request.archive is not None:
+                ready = await self._pull(request, report)
+            else:
+                ready = await self._present_or_pulled(request, report)
+        except DriverError as error:
+            raise DriverError(
+                f"Error in pulling image {request.written}: {error.brief}",
+                details=error.details,
+                resolution=error.resolution,
+                recoverable=error.recoverable,
+                code=error.code,
+            ) from error
+        if mismatch := platforms.machine().mismatch(ready.config.platform):
+            report(mismatch)
+        return ready
+
+    async def _present_or_pulled(self, request: ImageRequest, report: Report) -> ImageReady:
+        present, flaw = await self._look(request)
+        if present is not None and request.policy in {PullPolicy.MISSING, PullPolicy.NEVER}:
+            return present
+        if request.policy is PullPolicy.NEVER:
+            raise flaw or DriverError(
+                'it is not on this node, and image_pull_policy is "never"',
+                details=f"containerd namespace {self._containerd.namespace},"
+                f" snapshotter {request.snapshotter}",
+                resolution="load it into this namespace, or use another policy",
+                code=Code.NOT_FOUND,
+            )
+        try:
+            return await self._pull(request, report, present)
+        except DriverError as error:
+            if flaw is not None:
+                error.details = f"{error.details}; the image that is here cannot be run: {flaw}"
+            if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
+                raise
+            _log.warning("registry away, image present", extra={"image": request.name})
+            report(f"Registry not reachable, starting the image that is here: {error}")
+            return present
+
+    async def _look(self, request: ImageRequest) -> tuple[ImageReady | None, DriverError | None]:
+        """Returns the image that is here, or why one that is here cannot be run."""
+        try:
+            return await self._find(request, request.name), None
+        except DriverError as error:
+            if error.recoverable:  # containerd went away, and says nothing of the image
+                raise
+            _log.info("image cannot be run, pulling", extra={"why": str(error)})
+            return None, error
+
+    async def _check_snapshotter(self, name: str) -> None:
+        if name in self._snapshotters:
+            return
+        there = await self._containerd.snapshotters()
+        if name not in there:
+            raise DriverError(
+                f'containerd has no snapshotter "{name}"',
+                details=f"it has {', '.join(there) or 'none that works'}",
+                resolution="set snapshotter to one of these, or set this one up in containerd",
+                code=Code.INVALID,
+            )
+        self._snapshotters.add(name)
+
+    async def _find(self, request: ImageRequest, name: str) -> ImageReady | None:
+        record = await self._containerd.image(name)
+        if record is None:
+            return None
+        if collector.UNUSED_SINCE in record.labels:
+            await self._containerd.label_image(name, collector.UNUSED_SINCE, "")
+        ready = self._known.get(record.digest)
+        if ready is None or ready.name != name:
+            try:
+                found = await oci_image.load(self._containerd, record)
+            except DriverError as error:
+                if error.code is not Code.NOT_FOUND:
+                    raise
+                _log.info("image is incomplete, pulling", extra={"why": str(error)})
+                return None
+            ready = ImageReady(
+                name=name,
+                digest=record.digest,
+                chain_id=found.chain_id,
+                config=found.config,
+            )
+        if not await self._containerd.snapshot_exists(request.snapshotter, ready.chain_id):
+            return None
+        self._known[record.digest] = ready
+        self._known.move_to_end(record.digest)
+        while len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+        return ready
+
+    async def _pull(
+        self, request: ImageRequest, report: Report, present: ImageReady | None = None
+    ) -> ImageReady:
+        begun = time.monotonic()
+        loads = request.archive is not None
+        if present is None:
+            report("Loading image" if loads else "Downloading image")
+        else:
+            report("Asking the registry whether it has a newer image")
+        lease = identifiers.pull_lease(secrets.randbits(64))
+        await self._containerd.create_lease(
+            lease, expire_s=request.timeout_s + 3600, labels=self._labels
+        )
+        ready = None
+        try:
+            pulled = await self._fetch(request, lease, report, present)
+            ready = present if pulled.unchanged else await self._find(request, pulled.name)
+        except DriverError as error:
+            if not loads:
+                await self._kept.keep(request.name, lease, error)
+            raise
+        finally:
+            # A disk that a pull has filled is needed now.
+            with contextlib.suppress(DriverError):
+                await self._containerd.delete_lease(lease, collect=ready is None)
+        if ready is None:
+            raise DriverError(
+                "the image vanished right after it was pulled",
+                resolution="something else removes images in containerd's namespace; try again",
+                recoverable=True,
+            )
+        await self._kept.drop(request.name)
+        if pulled.unchanged:
+            report(f"Image {ready.digest} is what the registry has")
+            return ready
+        seconds = time.monotonic() - begun
+        done = "loaded" if loads else "pulled"
+        report(f"Image {ready.digest} {done}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
+        return ready
+
+    async def _fetch(
+        self, request: ImageRequest, lease: str, report: Report, present: ImageReady | None
+    ) -> PullResult:
+        """Has the puller run with what the operator's files say about the registry."""
+        plain = self._wire_request(request, lease, present)
+        if request.archive is not None:
+            await file_servers.looked_at(lambda: _visit(request.archive))
+            return await self._run_puller(request, plain, report)
+        name = reference.parse(request.name)
+        registry = name.registry
+        endpoints = await file_servers.looked_at(lambda: self._endpoints(registry))
+        hosts = [registry, *(endpoint.place for endpoint in endpoints)]
+        try:
+            credentials = await self._credentials.find(
+                registry, hosts, request.auth, name.repository
+            )
+        except DriverError as error:
+            if not request.auth_soft_fail:
+                raise
+            report(f"Pulling without credentials: {error}")
+            credentials = ()
+        plain = dataclasses.replace(plain, endpoints=endpoints)
+        wire = dataclasses.replace(plain, credentials=credentials)
+        try:
+            return await self._run_puller(request, wire, report)
+        except DriverError as error:
+            if not (credentials and request.auth_soft_fail and error.code is Code.DENIED):
+                raise
+            report(f"Pulling once more without credentials: {error}")
+        return await self._run_puller(request, plain, report)
+
+    def _endpoints(self, registry: str) -> tuple[Endpoint, ...]:
+        for name in (registry, "_default") if self._hosts_directory else ():
+            file_servers.visit(f"{self._hosts_directory}/{name}/hosts.toml", "registry_config_path")
+        return load(self._hosts_directory, registry)
+
+    async def _run_puller(
+        self, request: ImageRequest, wire: PullRequest, report: Report
+    ) -> PullResult:
+        argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
+        loop = asyncio.get_running_loop()
+        process = await loop.run_in_executor(
+            None,
+            lambda: child_process.start(
+                argv, stdin=child_process.PIPE, stdout=child_process.PIPE, new_session=True
+            ),
+        )
+        try:
+            async with asyncio.timeout(request.timeout_s + _GRACE_S):
+                return await _converse(process, wire.to_wire(), report)
+        except TimeoutError:
+            raise DriverError(
+                f"the pull was cancelled after {request.timeout_s:g} s",
+                resolution="raise image_pull_timeout, or look at the registry and the network",
+                recoverable=True,
+                code=Code.TIMEOUT,
+            ) from None
+        finally:
+            await loop.run_in_executor(None, child_process.finish, process, _END_S)
+
+    def _wire_request(
+        self, request: ImageRequest, lease: str, present: ImageReady | None
+    ) -> PullRequest:
+        """The pull from the registry itself, or of the archive, without credentials."""
+        return PullRequest(
+            reference=request.name,
+            address=self._containerd.address,
+            namespace=self._containerd.namespace,
+            snapshotter=request.snapshotter,
+            lease=lease,
+            platform="",
+            timeout_s=request.timeout_s,
+            silence_s=self._silence_s,
+            labels={collector.PULLED: "true"},
+            archive=request.archive,
+            proxies=self._proxies,
+            present=present.digest if present else "",
+            # A busy registry delays no start that can do with the image that is here.
+            waits=present is None or request.policy is PullPolicy.ALWAYS,
+        )
+
+
+def _visit(archive: Archive | None) -> None:
+    if archive is not None:
+        file_servers.visit(archive.path, "load", root=archive.root)
+
+
+async def _converse(
+    process: child_process.Child, request: frames.Frame, report: Report
+) -> PullResult:
+    """Hands over the request, reports progress, returns what came of it."""
+    assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+    assert process.stdout is not None  # noqa: S101
+    process.stdin.write(frames.encode(request))
+    process.stdin.flush()  # it stays open: its end tells the puller to stop
+    reader = asyncio.StreamReader()
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
+    )
+    decoder = frames.Decoder()
+    pace = _Pace()
+    try:
+        while data := await reader.read(65536):
+            for frame in decoder.feed(data):
+                match frame.get("event"):
+                    case "progress":
+                        if pace.due():
+                            report(Progress.from_wire(frame).sentence())
+                    case "note":
+                        report(str(frame.get("text", "")))
+                    case "done":
+                        return PullResult.from_wire(frame)
+                    case "failed":
+                        error = frame.get("error")
+                        raise DriverError.from_wire(error if isinstance(error, dict) else {})
+    finally:
+        transport.close()
+    status = await asyncio.to_thread(child_process.finish, process, _END_S)
+    raise DriverError(
+        "the puller process ended without an answer",
+        details=f"killed by signal {-status}" if status < 0 else f"exit status {status}",
+        resolution="see dmesg: it may be for want of memory or processes (MemoryMax and TasksMax of"
+        " the Nomad agent's unit)",
+        recoverable=True,
+        code=Code.UNAVAILABLE,
+    )

@@ -1,0 +1,1 @@
+"""Objects without a live owner: found, judged, removed."""

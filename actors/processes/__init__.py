@@ -1,0 +1,1 @@
+"""The plugin's own child processes: puller and helpers, launcher, workers."""

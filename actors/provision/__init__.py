@@ -1,0 +1,1 @@
+"""What a task gets of its node: mounts, devices, network files, network namespace."""

@@ -1,0 +1,193 @@
+"""The texts of a task's /etc/hosts, /etc/hostname and /etc/resolv.conf: pure.
+
+Every task has files of its own, as with Docker: what it writes there no other task and no host
+reads, and what the host changes later does not reach into a running task.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from actors.provision.netns import Network
+from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from actors.model.nomad import DnsConfig
+    from actors.model.settings import TaskOptions
+
+HOST_GATEWAY = "host-gateway"
+_LOCALHOST: tuple[str, ...] = (
+    "127.0.0.1\tlocalhost",
+    "::1\tlocalhost ip6-localhost ip6-loopback",
+    "fe00::0\tip6-localnet",
+    "ff00::0\tip6-mcastprefix",
+    "ff02::1\tip6-allnodes",
+    "ff02::2\tip6-allrouters",
+)
+# Debian's word for a host without an address of its own.
+_OWN_LOOPBACK = "127.0.1.1"
+_WORD = re.compile(r"[!-~]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostTexts:
+    """The host's own files; uplink is what systemd-resolved asks itself, empty without it."""
+
+    hosts: str = ""
+    resolv: str = ""
+    uplink: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameFiles:
+    """Text by path in the container, and what the user should know of it."""
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+def build(
+    options: TaskOptions,
+    *,
+    hostname: str,
+    network: Network | None,
+    dns: DnsConfig | None,
+    host: HostTexts,
+) -> NameFiles:
+    """The files of a task. network is None where Nomad made no namespace for the allocation.
+
+    Raises:
+        DriverError: code INVALID; extra_hosts or the DNS settings cannot be kept here.
+    """
+    texts = {
+        "/etc/hosts": _hosts(options, hostname, network, host.hosts),
+        "/etc/hostname": f"{hostname}\n",
+    }
+    resolv, notes = _resolv(options, network, dns, host)
+    if resolv is not None:
+        texts["/etc/resolv.conf"] = resolv
+    return NameFiles(texts=texts, notes=notes)
+
+
+def _hosts(options: TaskOptions, hostname: str, network: Network | None, host: str) -> str:
+    lines = host.splitlines() if options.host_network else list(_LOCALHOST)
+    short = hostname.partition(".")[0]
+    own = hostname if short == hostname else f"{hostname} {short}"
+    addresses = network.addresses if network else ()
+    known = {name for line in lines for name in line.partition("#")[0].split()[1:]}
+    if hostname not in known:
+        lines += [f"{address}\t{own}" for address in addresses or (_OWN_LOOPBACK,)]
+    for name, address in options.extra_hosts:
+        lines.append(f"{_address(address, options, network)}\t{name}")
+    return "\n".join(lines) + "\n"
+
+
+def _address(written: str, options: TaskOptions, network: Network | None) -> str:
+    if written != HOST_GATEWAY:
+        return written
+    if options.host_network:
+        return "127.0.0.1"
+    if network is None or not network.gateway:
+        raise DriverError(
+            "Error in creating container: extra_hosts: host-gateway: the task's network has no way"
+            " to the host",
+            resolution='give the group network { mode = "bridge" }, or use host_network',
+            code=Code.INVALID,
+        )
+    return network.gateway
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Resolver:
+    """What resolv.conf(5) says."""
+
+    servers: tuple[str, ...] = ()
+    searches: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> _Resolver:
+        found: dict[str, tuple[str, ...]] = {}
+        servers: list[str] = []
+        for line in text.splitlines():
+            words = line.split()
+            if not words or words[0][0] in "#;":
+                continue
+            if words[0] == "nameserver" and len(words) > 1:
+                servers.append(words[1])
+            else:  # the last one counts, and domain is a search of one
+                found["search" if words[0] == "domain" else words[0]] = tuple(words[1:])
+        return cls(
+            servers=tuple(servers),
+            searches=found.get("search", ()),
+            options=found.get("options", ()),
+        )
+
+    def text(self) -> str:
+        lines = [f"search {' '.join(self.searches)}"] if self.searches else []
+        lines += [f"nameserver {server}" for server in self.servers]
+        lines += [f"options {' '.join(self.options)}"] if self.options else []
+        return "\n".join(lines) + "\n"
+
+
+def _resolv(
+    options: TaskOptions, network: Network | None, dns: DnsConfig | None, host: HostTexts
+) -> tuple[str | None, tuple[str, ...]]:
+    """The job's DNS wins over the host's; neither leaves the image's file as it is."""
+    if dns is None and not (options.host_dns or options.host_network):
+        return None, ()
+    apart = network is not None and not options.host_network
+    text, notes = _reachable(host) if apart else (host.resolv, ())
+    if dns is None:
+        return text, notes
+    for word in (*dns.servers, *dns.searches, *dns.options):
+        if not _WORD.fullmatch(word):
+            raise DriverError(
+                f"Error in creating container: network.dns: {word[:64]!r} is no single word",
+                code=Code.INVALID,
+            )
+    base = _Resolver.parse(text)
+    merged = _Resolver(
+        servers=dns.servers or base.servers,
+        searches=dns.searches or base.searches,
+        options=dns.options or base.options,
+    )
+    return merged.text(), () if dns.servers else notes
+
+
+def _reachable(host: HostTexts) -> tuple[str, tuple[str, ...]]:
+    """The host's DNS as a task in another network can use it.
+
+    A server on loopback, as systemd-resolved's 127.0.0.53, is not there; resolved writes down
+    which servers it asks itself.
+    """
+    if not _loopback(_Resolver.parse(host.resolv).servers):
+        return host.resolv, ()
+    chosen = _Resolver.parse(host.uplink or host.resolv)
+    loopback = _loopback(chosen.servers)
+    servers = tuple(server for server in chosen.servers if server not in loopback)
+    if not servers:
+        note = (
+            f"The host's DNS server {', '.join(loopback)} cannot be reached from the task's"
+            " network: give the group network { dns { servers = [...] } }"
+        )
+        return host.resolv, (note,)
+    return (
+        _Resolver(servers=servers, searches=chosen.searches, options=chosen.options).text(),
+        (),
+    )
+
+
+def _loopback(servers: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(server for server in servers if _is_loopback(server))
+
+
+def _is_loopback(server: str) -> bool:
+    try:
+        return ipaddress.ip_address(server.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,1 @@
+"""The task's state machine and the actor that runs it."""
