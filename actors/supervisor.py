@@ -32,7 +32,7 @@ from actors.task.actor import TaskActor, not_found
 from actors.task.messages import Begin, Destroy, Recover, TaskGone
 from actors.task.phases import Phase
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted
+from proto.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -43,7 +43,7 @@ from containerd.watchdog import Watchdog
 from proto import frames
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted
+from proto.exhaustion import exhausted
 
 _PARALLEL_LAYERS = 3
 _CALL_S = 30.0

@@ -32,7 +32,7 @@ from tests.support.fake_containerd import FakeContainerd
 from tests.support.vectors import DIRECTORY, DISK, FRAMES
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
-from workers import wire
+from workers import protocol
 
 IMAGE = "127.0.0.1:9/vectors:1"
 Entry = dict[str, Any]
@@ -56,7 +56,7 @@ class Tape:
         """In the place of `connect_unix`."""
         reader, writer = await connect_unix(path)
         self._writers.append(writer)
-        tap = _Tap(self, path.name == wire.LAUNCHER_SOCKET)
+        tap = _Tap(self, path.name == protocol.LAUNCHER_SOCKET)
         return _Reader(reader, tap), _Writer(writer, tap)
 
     async def until(self, way: str, name: str) -> None:
@@ -88,10 +88,10 @@ class _Tap:
     def got(self, data: bytes) -> None:
         for frame in self._got.feed(data):
             name = frame.get("event")
-            if name in {None, wire.FAILED}:
+            if name in {None, protocol.FAILED}:
                 word = "answer to" if frame.get("ok") else "refusal of"
                 name = f"{word} {self._asked.get(frame.get('re'))}"
-            if name == wire.READY:
+            if name == protocol.READY:
                 self._peer = "worker"
             self._tape.note(f"{self._peer} to plugin", str(name), frame)
 
@@ -171,14 +171,14 @@ class Recorder:
         async with self._gateway() as gateway:
             await gateway.recover_task(job.config, started.handle_version, started.driver_state)
             self._keep("handle", started.driver_state)
-            self._keep_text("lock", (self._directory(job) / wire.WORKER_LOCK).read_bytes())
+            self._keep_text("lock", (self._directory(job) / protocol.WORKER_LOCK).read_bytes())
             await gateway.signal_task(job.id, "SIGTERM")
             await gateway.wait_task(job.id)
             await self.tape.until("worker to plugin", "drained")
         self.tape.scene = "after a task's end"
         async with self._gateway() as gateway:
             await gateway.recover_task(job.config, started.handle_version, started.driver_state)
-            self._keep("exit", (self._directory(job) / wire.EXIT_RECORD).read_bytes())
+            self._keep("exit", (self._directory(job) / protocol.EXIT_RECORD).read_bytes())
             await gateway.destroy_task(job.id, force=True)
 
     async def _loss(self) -> None:
@@ -188,7 +188,7 @@ class Recorder:
             self.tape.scene = "without a shim"
             self._containerd.tasks.tasks[job.container].shim.kill_shim()
             await gateway.wait_task(job.id)
-            record = (self._directory(job) / wire.EXIT_RECORD).read_bytes()
+            record = (self._directory(job) / protocol.EXIT_RECORD).read_bytes()
             self._keep("exit without a shim", record)
             await self.tape.until("worker to plugin", "drained")
             await gateway.destroy_task(job.id, force=True)
@@ -197,31 +197,35 @@ class Recorder:
         self.tape.scene = "refused"
         launcher = launcher_link.LauncherLink(self._launcher.state_dir)
         directory = self._launcher.task_dir("refused")
-        spec = wire.WorkerSpec(name="refused", dir=str(directory))
+        spec = protocol.WorkerSpec(name="refused", dir=str(directory))
         link = await launcher.fork(spec)
         with contextlib.suppress(DriverError):
             await launcher.fork(spec)
         other = await connect(directory)
-        nowhere = wire.ShimTarget(address="unix:///none", api=2, namespace="n", container_id="c")
+        nowhere = protocol.ShimTarget(
+            address="unix:///none", api=2, namespace="n", container_id="c"
+        )
         for op, fields in (
-            (wire.KILL, {"signal": 15, "all": False}),
-            (wire.STATS, {"interval_ms": 1000}),
-            (wire.WATCH, nowhere.to_wire()),
+            (protocol.KILL, {"signal": 15, "all": False}),
+            (protocol.STATS, {"interval_ms": 1000}),
+            (protocol.WATCH, nowhere.to_wire()),
             ("no-such-request", {}),
         ):
             await _ask(other, op, fields)
         await other.close()
         self.tape.scene = "at a worker's end"
-        await _ask(link, wire.END, {})
+        await _ask(link, protocol.END, {})
         await link.close()
         self.tape.scene = "refused"
-        await self._ask_launcher({"op": "no-such-request", "v": wire.VERSION})
-        await self._ask_launcher({"op": wire.HELLO, "v": 1000})
+        await self._ask_launcher({"op": "no-such-request", "v": protocol.VERSION})
+        await self._ask_launcher({"op": protocol.HELLO, "v": 1000})
         self.tape.scene = "at a launcher's end"
-        await self._ask_launcher({"op": wire.RETIRE, "v": wire.VERSION})
+        await self._ask_launcher({"op": protocol.RETIRE, "v": protocol.VERSION})
 
     async def _ask_launcher(self, request: Frame) -> None:
-        reader, writer = await self.tape.connect(self._launcher.state_dir / wire.LAUNCHER_SOCKET)
+        reader, writer = await self.tape.connect(
+            self._launcher.state_dir / protocol.LAUNCHER_SOCKET
+        )
         writer.write(frames.encode(request))
         await reader.read(4096)
         writer.close()

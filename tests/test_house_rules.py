@@ -28,7 +28,7 @@ ONE_HOME = {
     "subprocess": {"actors/processes/child_process.py"},
     "psutil": {"actors/provision/netns.py"},
     "pyroute2": {"plugin/host/network/netns_program.py"},
-    "sdnotify": {"plugin/host/run/systemd.py", "workers/notify.py"},
+    "sdnotify": {"plugin/host/run/systemd.py", "workers/launch/systemd.py"},
 }
 SPEAKS_PROTOBUF = {
     "containerd/api/rpc.py",
@@ -91,7 +91,7 @@ def attributes(tree: ast.Module) -> Iterator[str]:
 def test_the_environment_is_read_in_one_place() -> None:
     users = {path for path, tree in sources().items() if "os.environ" in attributes(tree)}
     # The second sets for a moment what the sdnotify package looks for there.
-    assert users == {"plugin/environment.py", "workers/notify.py"}
+    assert users == {"plugin/environment.py", "workers/launch/systemd.py"}
 
 
 def test_grpc_errors_are_known_in_one_place() -> None:

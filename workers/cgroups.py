@@ -12,7 +12,7 @@ import time
 
 from workers import procfs
 from workers.loop import PRIORITY, READ
-from workers.wire import Sample
+from workers.protocol import Sample
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

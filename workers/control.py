@@ -13,8 +13,8 @@ import time
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
-from workers import bare, wire
+from proto.exhaustion import remedy
+from workers import c_modules, protocol
 from workers.loop import READ, WRITE, would_block
 
 TYPE_CHECKING = False
@@ -48,7 +48,7 @@ class Connection:
     def __init__(
         self,
         loop: Loop,
-        sock: bare.socket,
+        sock: c_modules.socket,
         decoder: Decoder,
         serve: Serve,
         gone: Callable[[Connection], None] | None = None,
@@ -56,7 +56,7 @@ class Connection:
         self.stats_timer: Timer | None = None
         self.knows_logs = False
         self._loop = loop
-        self._socket: bare.socket | None = sock
+        self._socket: c_modules.socket | None = sock
         self._decoder = decoder
         self._serve = serve
         self._gone = gone
@@ -165,7 +165,7 @@ class Listener:
         self._socket = listen(directory, name)
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
-    def adopt(self, sock: bare.socket, decoder: Decoder) -> Connection:
+    def adopt(self, sock: c_modules.socket, decoder: Decoder) -> Connection:
         """Serves a connection that was made elsewhere."""
         connection = Connection(self._loop, sock, decoder, self._serve, self._left)
         self._connections.append(connection)
@@ -205,13 +205,13 @@ class Listener:
         self.adopt(sock, frames.Decoder())
 
 
-def listen(directory: int, name: str) -> bare.socket:
+def listen(directory: int, name: str) -> c_modules.socket:
     """A listening socket in a directory of any depth: sun_path holds only 108 bytes.
 
     Raises:
         OSError: it cannot be made.
     """
-    sock = bare.stream()
+    sock = c_modules.stream()
     try:
         unlink(directory, name)
         sock.bind(f"/proc/self/fd/{directory}/{name}")
@@ -224,18 +224,18 @@ def listen(directory: int, name: str) -> bare.socket:
     return sock
 
 
-def accept(listener: bare.socket) -> bare.socket | None:
+def accept(listener: c_modules.socket) -> c_modules.socket | None:
     """The next connection, if its peer is root or who we are; None when there is none.
 
     The directory's mode says the same; this holds if somebody loosens it.
     """
     try:
-        sock = bare.accept(listener)
+        sock = c_modules.accept(listener)
     except OSError as error:
         if not would_block(error):
             turn_away(listener, error)
         return None
-    credentials = sock.getsockopt(bare.SOL_SOCKET, bare.SO_PEERCRED, _UCRED.size)
+    credentials = sock.getsockopt(c_modules.SOL_SOCKET, c_modules.SO_PEERCRED, _UCRED.size)
     _, uid, _ = _UCRED.unpack(credentials)
     if uid in {0, os.geteuid()}:
         return sock
@@ -243,7 +243,7 @@ def accept(listener: bare.socket) -> bare.socket | None:
     return None
 
 
-def turn_away(listener: bare.socket, error: OSError) -> None:
+def turn_away(listener: c_modules.socket, error: OSError) -> None:
     """Tells whoever waits that there is no descriptor for it: left there, the loop would spin.
 
     Standard input, /dev/null, is given up for it, and is standard output's again: to open it could
@@ -251,7 +251,7 @@ def turn_away(listener: bare.socket, error: OSError) -> None:
     """
     os.close(_STDIN)
     try:
-        refuse(bare.accept(listener), _short_of(error))
+        refuse(c_modules.accept(listener), _short_of(error))
     except OSError as again:
         if remedy(again) and not would_block(again):
             time.sleep(_HEAR_MS / 1000)
@@ -259,7 +259,7 @@ def turn_away(listener: bare.socket, error: OSError) -> None:
         os.dup2(_STDOUT, _STDIN)
 
 
-def refuse(sock: bare.socket, error: DriverError) -> None:
+def refuse(sock: c_modules.socket, error: DriverError) -> None:
     """Tells a new peer why it is not served, when it has asked: before, its asking would fail."""
     poll = select.poll()
     poll.register(sock, select.POLLIN)
@@ -268,11 +268,11 @@ def refuse(sock: bare.socket, error: DriverError) -> None:
     sock.close()
 
 
-def say_failed(sock: bare.socket, error: DriverError) -> None:
+def say_failed(sock: c_modules.socket, error: DriverError) -> None:
     """Tells a peer why it is not served; it may have gone."""
     try:
         sock.setblocking(False)
-        sock.send(frames.encode({"ok": False, "event": wire.FAILED, "error": error.to_wire()}))
+        sock.send(frames.encode({"ok": False, "event": protocol.FAILED, "error": error.to_wire()}))
     except OSError:
         return
 

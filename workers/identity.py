@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from workers import procfs
-from workers.wire import Record
+from workers.protocol import Record
 
 _START_TIME_FIELD = 19  # of /proc/PID/stat, counted after the command's closing parenthesis
 

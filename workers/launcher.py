@@ -26,25 +26,16 @@ import sys
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
 # Before all else: what this leaves in memory is better in one piece than between what follows.
-from workers.notify import Notifier
+from workers.launch.systemd import Notifier
 
 # isort: split
 from proto.errors import Code, DriverError
+from proto.exhaustion import remedy
 from proto.release import RELEASE
-from proto.shortage import remedy
-from workers import (
-    activation,
-    bare,
-    birth,
-    company,
-    control,
-    layout,
-    private_place,
-    procfs,
-    rehearsal,
-    succession,
-    wire,
-)
+from workers import c_modules, control, liveness, private_directory, procfs, protocol
+from workers.launch import heap_layout, socket_activation, warm_up
+from workers.launch import lock as succession
+from workers.launch.child import FAILED, serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,14 +69,14 @@ class Launcher:
     """
 
     def __init__(
-        self, directory: int, lock: int, notifier: Notifier, given: bare.socket | None
+        self, directory: int, lock: int, notifier: Notifier, given: c_modules.socket | None
     ) -> None:
         self._directory = directory
         self._lock = lock
         self._notifier = notifier
         self._pid = os.getpid()
         self._given = given is not None
-        self._listener = given or control.listen(directory, wire.LAUNCHER_SOCKET)
+        self._listener = given or control.listen(directory, protocol.LAUNCHER_SOCKET)
 
     def run(self, idle_ms: int) -> bool:
         """Forks for every connection, until a child that was told to have us retire ends us.
@@ -140,12 +131,12 @@ class Launcher:
 
         To unwind them and to close them one by one would cost every worker 0.2 MB.
         """
-        status = birth.FAILED
+        status = FAILED
         try:
             sock = control.accept(self._listener)
             os.close(accepting)
             if sock is not None:
-                status = birth.serve(sock, self._answer, _DESCRIPTORS)
+                status = serve(sock, self._answer, _DESCRIPTORS)
         except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
             procfs.say_crash(error)
         finally:
@@ -154,19 +145,19 @@ class Launcher:
     def _look_and_end(self, found: int) -> NoReturn:
         """The life of a child that looks whether anybody lives here; it writes a byte if not."""
         try:
-            if company.is_gone(self._directory):
+            if liveness.is_gone(self._directory):
                 os.write(found, b"0")
         finally:
             os._exit(0)
 
     def _answer(self, request: Frame) -> Frame:
-        if request.get("op") == wire.RETIRE:  # a successor of any version may ask for it
+        if request.get("op") == protocol.RETIRE:  # a successor of any version may ask for it
             self._retire()
             return {"ok": True}
-        wire.agree(request)
+        protocol.agree(request)
         match request.get("op"):
-            case wire.HELLO:
-                return {"ok": True, **wire.STATED, "release": RELEASE, "pid": self._pid}
+            case protocol.HELLO:
+                return {"ok": True, **protocol.STATED, "release": RELEASE, "pid": self._pid}
             case other:
                 raise DriverError(
                     f"the launcher does not know the request {other!r:.80}",
@@ -181,10 +172,10 @@ class Launcher:
         this signal is a good end: it starts another one when somebody connects.
         """
         if not self._given:
-            control.unlink(self._directory, wire.LAUNCHER_SOCKET)
+            control.unlink(self._directory, protocol.LAUNCHER_SOCKET)
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         if os.getppid() == self._pid:
-            os.kill(self._pid, bare.SIGTERM)
+            os.kill(self._pid, c_modules.SIGTERM)
 
 
 def main(argv: list[str]) -> int:
@@ -217,38 +208,40 @@ def main(argv: list[str]) -> int:
 
 def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -> int:
     _detach()
-    directory = private_place.opened(state_dir)
+    directory = private_directory.opened(state_dir)
     lock = succession.lock(directory, notifier)
     if lock is None:
         _log_to(directory)
         procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
         return 0
     procfs.set_name(procfs.LAUNCHER)
-    bare.signal(bare.SIGCHLD, bare.SIG_IGN)  # the kernel reaps the workers
-    bare.signal(bare.SIGTERM, bare.SIG_DFL)  # whatever who started this does with it
+    c_modules.signal(c_modules.SIGCHLD, c_modules.SIG_IGN)  # the kernel reaps the workers
+    c_modules.signal(c_modules.SIGTERM, c_modules.SIG_DFL)  # whatever who started this does with it
     # For debugging: the stack goes to launcher.log. Workers inherit this handler and the log.
-    faulthandler.register(bare.SIGUSR1, _STDERR)
-    used = layout.calls_of(lambda: rehearsal.rehearse(state_dir, 1))
-    kept = [layout.fill_gaps(), layout.gather_code(used)]
+    faulthandler.register(c_modules.SIGUSR1, _STDERR)
+    used = heap_layout.calls_of(lambda: warm_up.rehearse(state_dir, 1))
+    kept = [heap_layout.fill_gaps(), heap_layout.gather_code(used)]
     # Whoever started this has heard by now why it does not serve. Not later: what is made after the
     # last rehearsal costs each worker pages.
     _log_to(directory)
-    rehearsal.rehearse(state_dir)
-    given = activation.listener(listen_fds, directory, wire.LAUNCHER_SOCKET)
+    warm_up.rehearse(state_dir)
+    given = socket_activation.listener(listen_fds, directory, protocol.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, given)
-    notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{wire.LAUNCHER_LOG}")
+    notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{protocol.LAUNCHER_LOG}")
     # What is here now is shared with every worker as long as nobody writes to it, and a garbage
     # collection writes to the header of every object.
     gc.collect()
-    kept.append(layout.fill_gaps())
+    kept.append(heap_layout.fill_gaps())
     gc.disable()
     gc.freeze()
     bytearray(_TIDY_BYTES)
     idle = launcher.run(idle_ms)
     kept.clear()
     if not idle:
-        raise DriverError(f"its socket {wire.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL)
-    control.unlink(directory, wire.LAUNCHER_SOCKET)
+        raise DriverError(
+            f"its socket {protocol.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL
+        )
+    control.unlink(directory, protocol.LAUNCHER_SOCKET)
     procfs.say(f"launcher: ends, for no plugin, run or task lives in {state_dir} any more")
     return 0
 
@@ -277,7 +270,7 @@ def _detach() -> None:
 def _log_to(directory: int) -> None:
     """From here on stderr, the workers' too, is a file that nobody has to read for us to live."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    log = os.open(wire.LAUNCHER_LOG, flags, 0o600, dir_fd=directory)
+    log = os.open(protocol.LAUNCHER_LOG, flags, 0o600, dir_fd=directory)
     os.dup2(log, 2)
     os.close(log)
 

@@ -13,15 +13,15 @@ import stat
 import time
 
 from proto.errors import Code, DriverError
+from proto.exhaustion import remedy
 from proto.release import RELEASE
-from proto.shortage import remedy
-from workers import bare, control, identity, journal, procfs, wire
-from workers.drain import Drain
-from workers.keepers import Keeper
+from workers import c_modules, control, exit_record, identity, procfs, protocol
+from workers.logs.drain import Drain
+from workers.logs.keeper import Keeper
+from workers.logs.relay import Relay
 from workers.loop import Loop
-from workers.relay import Relay
-from workers.watch import Watch
-from workers.wire import ExitRecord, LogState, ShimTarget, WorkerSpec
+from workers.protocol import ExitRecord, LogState, ShimTarget, WorkerSpec
+from workers.shim.exit_watch import Watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from proto.frames import Decoder, Frame
     from workers.control import Connection
-    from workers.log_buffer import LogBuffer
+    from workers.logs.buffer import LogBuffer
 
 _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
@@ -54,7 +54,7 @@ class Worker:
         self.identity = _own_identity()
         self._directory = _open_directory(spec.dir)
         self._lock = _lock(self._directory, spec, self.identity)
-        self._place: journal.Place | None = None
+        self._place: exit_record.Place | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
         self._keepers: list[Keeper] = []
@@ -64,9 +64,9 @@ class Worker:
         self._relays: list[Relay] = []
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
-            self._exit = journal.read_exit(spec.dir)
+            self._exit = exit_record.read_exit(spec.dir)
             if self._exit is None:
-                self._place = journal.place_of_exit(self._directory)
+                self._place = exit_record.place_of_exit(self._directory)
             for path in dict.fromkeys((spec.stdout, spec.stderr)):
                 if path not in _NO_LOG:
                     keeper = Keeper(self.loop, path, spec, self._drain.look, self._on_stall)
@@ -74,7 +74,7 @@ class Worker:
             self._relay(spec.stdout_source, spec.stdout)
             self._relay(spec.stderr_source, spec.stderr)
             self.listener = control.Listener(
-                self.loop, self._directory, wire.CONTROL_SOCKET, self.serve, self._alone
+                self.loop, self._directory, protocol.CONTROL_SOCKET, self.serve, self._alone
             )
         except (DriverError, OSError):
             # Whoever asked may try again as soon as it is told, before this process has ended.
@@ -86,7 +86,7 @@ class Worker:
     def hello(self) -> Frame:
         """Returns who this is, how far its task is, and how many others are connected to it."""
         return {
-            **wire.STATED,
+            **protocol.STATED,
             "release": RELEASE,
             **self.identity.to_wire(),
             "watching": self._watch is not None and self._watch.seen,
@@ -120,20 +120,20 @@ class Worker:
             connection.refuse(request, error)
 
     def _dispatch(self, connection: Connection, request: Frame) -> None:
-        if request.get("op") != wire.END:  # whoever cannot speak with a worker replaces it
-            wire.agree(request)
+        if request.get("op") != protocol.END:  # whoever cannot speak with a worker replaces it
+            protocol.agree(request)
         match request.get("op"):
-            case wire.HELLO:
+            case protocol.HELLO:
                 connection.answer(request, self.hello())
                 self._tell_logs(connection)
                 self._tell_oom()
-            case wire.WATCH:
+            case protocol.WATCH:
                 self._serve_watch(connection, request)
-            case wire.KILL:
+            case protocol.KILL:
                 self._serve_kill(connection, request)
-            case wire.STATS:
+            case protocol.STATS:
                 self._serve_stats(connection, request)
-            case wire.END:
+            case protocol.END:
                 self._serve_end(connection, request)
             case other:
                 raise DriverError(
@@ -205,13 +205,13 @@ class Worker:
         connection.answer(request)
         self._tell_end(connection)
         if interval_ms and self._exit is None:
-            bounded_ms = min(interval_ms, wire.MAX_INTERVAL_MS)
+            bounded_ms = min(interval_ms, protocol.MAX_INTERVAL_MS)
             self._sample(connection, max(bounded_ms / 1000, _MIN_STATS_S))
 
     def _sample(self, connection: Connection, interval_s: float) -> None:
         if self._exit is not None or self._watch is None:
             return
-        connection.send({"event": wire.STATS, **self._watch.sample().to_wire()})
+        connection.send({"event": protocol.STATS, **self._watch.sample().to_wire()})
         if not connection.closed:
             connection.stats_timer = self.loop.later(
                 _until_next(interval_s), lambda: self._sample(connection, interval_s)
@@ -225,7 +225,7 @@ class Worker:
         for relay in self._relays:
             relay.close()
         for keeper in self._keepers:
-            if request.get(wire.FAREWELL) is True and self._exit is not None:
+            if request.get(protocol.FAREWELL) is True and self._exit is not None:
                 keeper.nudge()
             keeper.close()
         self.listener.close()
@@ -295,7 +295,7 @@ class Worker:
             return
         for connection in self.listener.connections():
             if connection.knows_logs:
-                connection.send({"event": wire.OOM, "kills": kills})
+                connection.send({"event": protocol.OOM, "kills": kills})
                 self._oom_kills = 0
 
     def _on_stall(self, path: str, buffer: LogBuffer) -> None:
@@ -309,7 +309,7 @@ class Worker:
             wanted=self._spec.log_buffer_bytes,
         )
         self._log_states[stream] = state
-        if state.state == wire.READING:
+        if state.state == protocol.READING:
             self._dropped_untold[stream] = state.dropped
         for connection in self.listener.connections():
             if connection.knows_logs:
@@ -325,7 +325,7 @@ class Worker:
             self._forget_good_news()
 
     def _tell_log(self, connection: Connection, state: LogState) -> None:
-        connection.send({"event": wire.LOG, **state.to_wire()})
+        connection.send({"event": protocol.LOG, **state.to_wire()})
 
     def _forget_good_news(self) -> None:
         """Checks that all is well again is told once, also to a plugin that was away meanwhile."""
@@ -334,7 +334,7 @@ class Worker:
         if not any(connection.knows_logs for connection in self.listener.connections()):
             return
         for stream, state in list(self._log_states.items()):
-            if state.state == wire.READING:
+            if state.state == protocol.READING:
                 del self._log_states[stream], self._dropped_untold[stream]
 
     def _keep_exit(self, record: ExitRecord, again_s: float) -> None:
@@ -355,7 +355,7 @@ class Worker:
 
 def run(
     spec: object,
-    sock: bare.socket,
+    sock: c_modules.socket,
     decoder: Decoder,
     made: Callable[[Worker], None] | None = None,
 ) -> int:
@@ -374,7 +374,7 @@ def run(
     if made is not None:
         made(worker)
     connection = worker.listener.adopt(sock, decoder)
-    connection.send({"event": wire.READY, **worker.hello()})
+    connection.send({"event": protocol.READY, **worker.hello()})
     connection.knows_logs = True
     connection.take(decoder.feed(b""))
     worker.loop.run()
@@ -420,12 +420,12 @@ def _open_directory(path: str) -> int:
 def _lock(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
     """Held while this process lives, so that a task has one worker; its text says who that is."""
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(wire.WORKER_LOCK, flags, 0o600, dir_fd=directory)
+    descriptor = os.open(protocol.WORKER_LOCK, flags, 0o600, dir_fd=directory)
     if not _locked(descriptor):
         os.close(descriptor)
         raise DriverError(
             f"task {spec.name} has a worker already",
-            resolution=f"connect to {wire.CONTROL_SOCKET} in {spec.dir}",
+            resolution=f"connect to {protocol.CONTROL_SOCKET} in {spec.dir}",
             code=Code.ALREADY_EXISTS,
         )
     os.ftruncate(descriptor, 0)
@@ -447,11 +447,11 @@ def _locked(descriptor: int) -> bool:
 
 
 def _exit_event(record: ExitRecord) -> Frame:
-    return {"event": wire.EXIT, **record.to_wire()}
+    return {"event": protocol.EXIT, **record.to_wire()}
 
 
 def _drained_event(*, complete: bool) -> Frame:
-    return {"event": wire.DRAINED, "complete": complete}
+    return {"event": protocol.DRAINED, "complete": complete}
 
 
 def _precondition(brief: str) -> DriverError:

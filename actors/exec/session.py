@@ -26,7 +26,7 @@ from actors.provision import oom_score
 from containerd.api import deadlines
 from containerd.spec.build import encoded_for_exec
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted
+from proto.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from actors.lifecycle.running import RunningTask

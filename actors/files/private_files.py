@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 from containerd import syscalls
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
+from proto.exhaustion import remedy
 
 DIRECTORY = ".etc"
 _MOST_BYTES = 4096

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from workers import private_place
+from workers import private_directory
 
 
 def make_private(directory: Path) -> None:
@@ -15,7 +15,7 @@ def make_private(directory: Path) -> None:
         OSError: it cannot be made.
         DriverError: code DENIED; another user can change it.
     """
-    os.close(private_place.opened(str(directory), make=True))
+    os.close(private_directory.opened(str(directory), make=True))
 
 
 def task_directory(state_dir: Path, container: str) -> Path:

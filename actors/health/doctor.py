@@ -24,7 +24,7 @@ from containerd.registry.hosts import load
 from containerd.registry.proxies import Proxies
 from containerd.security import capabilities, known_holes
 from proto.errors import DriverError
-from workers import identity, wire
+from workers import identity, protocol
 
 CNI_DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni")
 _CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap")
@@ -304,7 +304,7 @@ def _logs(node: Node, root: Path) -> Iterator[Finding]:
 
 def _launcher(node: Node) -> str:
     """The pid of the launcher that serves there; empty without one."""
-    words = _text(node.state_dir / wire.LAUNCHER_LOCK).split()
+    words = _text(node.state_dir / protocol.LAUNCHER_LOCK).split()
     pid = words[0] if len(words) > 1 and words[0].isdecimal() else ""
     return pid if pid and str(identity.start_ticks(int(pid))) == words[1] else ""
 

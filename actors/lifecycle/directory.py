@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.model.ownership import Mark
-from proto.shortage import exhausted, remedy
-from workers import private_place, wire
+from proto.exhaustion import exhausted, remedy
+from workers import private_directory, protocol
 
 if TYPE_CHECKING:
     from actors.model.node import Node
@@ -37,9 +37,9 @@ def fresh(node: Node, directory: Path, owner: str) -> None:
 
 
 def _make(node: Node, directory: Path, owner: str) -> None:
-    os.close(private_place.opened(str(directory), make=True))
+    os.close(private_directory.opened(str(directory), make=True))
     with contextlib.suppress(FileNotFoundError):
-        (directory / wire.EXIT_RECORD).unlink()
+        (directory / protocol.EXIT_RECORD).unlink()
     note = json.dumps({"owner": owner, "maker": node.maker, **_place(node)}).encode()
     file = os.open(directory / _NOTE, _NEW, 0o600)
     try:

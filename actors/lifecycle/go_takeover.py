@@ -1,7 +1,7 @@
 """Tasks that the Go driver started: what containerd knows of them, and what only they leave behind.
 
 Their shims write to FIFOs below `/run/containerd/fifo`, which the Go plugin copied to Nomad's; now
-the task's worker does that (`workers/relay.py`).
+the task's worker does that (`workers/logs/relay.py`).
 """
 
 from __future__ import annotations

@@ -20,9 +20,10 @@ from actors.processes.worker_link import WorkerLink
 from actors.provision import host_resources, netns
 from containerd.api.records import ShimAddress
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted, remedy
-from workers import journal, private_place, wire
-from workers.wire import ExitRecord
+from proto.exhaustion import exhausted, remedy
+from workers import exit_record as journal
+from workers import private_directory, protocol
+from workers.protocol import ExitRecord
 
 if TYPE_CHECKING:
     from actors.model.nomad import NetworkOverride, TaskConfig
@@ -40,7 +41,7 @@ async def recover(
         DriverError: NOT_FOUND when nothing of the task lives, after cleaning; other codes when it
             cannot be told or the handle is not this task's, and then nothing was touched.
     """
-    await asyncio.to_thread(private_place.check, str(services.state_dir))
+    await asyncio.to_thread(private_directory.check, str(services.state_dir))
     running = await _described(services, task, version, driver_state)
     services, state = running.services, running.state
     if state.boot_id != services.boot_id:
@@ -148,8 +149,8 @@ async def _living_worker(directory: Path) -> WorkerLink | None:
 async def _greet(link: WorkerLink) -> Frame | None:
     """What a worker says of itself; None where no version is common and it was told to end."""
     try:
-        hello = await link.request(wire.HELLO, **wire.STATED)
-        wire.agree(hello)
+        hello = await link.request(protocol.HELLO, **protocol.STATED)
+        protocol.agree(hello)
     except DriverError as error:
         if error.code is not Code.UNSUPPORTED:
             raise
@@ -174,7 +175,7 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
         await task.services.launcher.ensure()  # one of an older release carries no logs on
     await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
     link = await task.services.launcher.fork(
-        wire.WorkerSpec(
+        protocol.WorkerSpec(
             name=state.container_id,
             dir=str(task.directory),
             stdout=state.stdout_path,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from actors.model.nomad import NetworkOverride
     from actors.processes.launcher_link import LauncherLink
     from actors.processes.worker_link import WorkerLink
-    from workers.wire import ExitRecord
+    from workers.protocol import ExitRecord
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

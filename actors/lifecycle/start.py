@@ -43,7 +43,7 @@ from containerd.spec import root_links
 from containerd.spec.build import Document, build_and_encode
 from containerd.spec.users import ResolvedUser, remembered, resolve
 from proto.errors import Code, DriverError
-from workers import wire
+from workers import protocol
 
 if TYPE_CHECKING:
     from actors.model.settings import TaskOptions
@@ -268,7 +268,7 @@ class _Start:
 
     async def _fork(self) -> WorkerLink:
         link = await self._services.launcher.fork(
-            wire.WorkerSpec(
+            protocol.WorkerSpec(
                 name=self._id,
                 dir=str(self._plan.directory),
                 stdout=self._task.stdout_path,

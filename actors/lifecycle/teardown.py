@@ -19,7 +19,7 @@ from actors.processes import worker_link
 from actors.provision import mount_sources
 from containerd.api.records import Status
 from proto.errors import Code, DriverError
-from workers import wire
+from workers import protocol
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -174,7 +174,7 @@ async def end_worker(link: WorkerLink, *, farewell: bool = False) -> None:
     a reader that waits for its first line.
     """
     try:
-        await link.request(wire.END, **{wire.FAREWELL: farewell})
+        await link.request(protocol.END, **{protocol.FAREWELL: farewell})
     except DriverError as error:
         if error.code is not Code.UNAVAILABLE:
             _log.warning("a worker does not end", extra={"why": str(error)})

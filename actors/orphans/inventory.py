@@ -31,8 +31,8 @@ from actors.orphans.judgement import Kind, Thing
 from actors.processes import worker_link
 from containerd.api.records import Status
 from proto.errors import DriverError
-from proto.shortage import remedy
-from workers import private_place
+from proto.exhaustion import remedy
+from workers import private_directory
 
 if TYPE_CHECKING:
     from actors.model.node import Node
@@ -61,7 +61,7 @@ async def take(node: Node, tracked: frozenset[str]) -> list[Thing]:
         DriverError: containerd cannot be asked; then nothing can be told of anything. Code DENIED;
             another user can change the state directory.
     """
-    await asyncio.to_thread(private_place.check, str(node.state_dir))
+    await asyncio.to_thread(private_directory.check, str(node.state_dir))
     books = await _books(node)
     found = [
         await container(node, record) for name, record in books.ours.items() if name not in tracked

@@ -22,8 +22,8 @@ from typing import Any
 
 from actors.files.state_dir import make_private
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
-from workers import private_place
+from proto.exhaustion import remedy
+from workers import private_directory
 
 DIRECTORY = "live"
 _FLAGS = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -91,7 +91,7 @@ def peers(state_dir: Path) -> tuple[Peer, ...]:
         DriverError: code DENIED; another user can change the state directory.
     """
     try:
-        private_place.check(str(state_dir))
+        private_directory.check(str(state_dir))
         names = sorted(os.listdir(state_dir / DIRECTORY))  # noqa: PTH208 - names are wanted
     except OSError:
         return ()

@@ -15,7 +15,7 @@ from actors.orphans.peers import Presence
 from actors.orphans.reconciler import Reconciler, Register
 from actors.provision import mount_sources
 from proto.errors import Code, DriverError
-from workers import private_place
+from workers import private_directory
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,7 +131,7 @@ def _arrive(state_dir: Path) -> Presence:
 def release_mounts(node: Node) -> None:
     """Removes the mounts that dead plugins held for a start; nobody will go on with it. Blocks."""
     try:
-        private_place.check(str(node.state_dir))
+        private_directory.check(str(node.state_dir))
     except DriverError as error:
         _log.warning("held mounts are not looked for", extra={"why": str(error)})
         return

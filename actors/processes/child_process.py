@@ -14,7 +14,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proto.shortage import exhausted, remedy
+from proto.exhaustion import exhausted, remedy
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from workers import company, identity, private_place, wire
+from workers import identity, liveness, private_directory, protocol
 
 MINUTES = 5
 _TEXT_BYTES = 4096
@@ -14,19 +14,19 @@ _TEXT_BYTES = 4096
 def pid(state_dir: Path) -> int | None:
     """The launcher that serves where nobody lives; None without one, and where systemd runs it."""
     try:
-        directory = private_place.opened(str(state_dir))
+        directory = private_directory.opened(str(state_dir))
     except FileNotFoundError:
         return None
     try:
         launcher = _holder(directory)
-        return launcher if launcher is not None and company.is_gone(directory) else None
+        return launcher if launcher is not None and liveness.is_gone(directory) else None
     finally:
         os.close(directory)
 
 
 def _holder(directory: int) -> int | None:
     try:
-        file = os.open(wire.LAUNCHER_LOCK, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        file = os.open(protocol.LAUNCHER_LOCK, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
         try:
             words = os.read(file, _TEXT_BYTES).split()
         finally:

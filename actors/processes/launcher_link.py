@@ -17,9 +17,9 @@ from actors.processes import child_process
 from actors.processes.worker_link import WorkerLink, connect_unix
 from proto import frames
 from proto.errors import Code, DriverError
+from proto.exhaustion import exhausted, remedy
 from proto.release import RELEASE
-from proto.shortage import exhausted, remedy
-from workers import wire
+from workers import protocol
 
 _START_TIMEOUT_S = 10.0
 _FORK_TIMEOUT_S = 10.0
@@ -53,13 +53,13 @@ class LauncherLink:
                     extra={"release": str(greeting.get("release"))},
                 )
                 with contextlib.suppress(OSError, DriverError):
-                    await self._ask({"op": wire.RETIRE, **wire.STATED})
+                    await self._ask({"op": protocol.RETIRE, **protocol.STATED})
                 # Where systemd listens, this has it start the one on disk: that is the one to take.
                 greeting = await self._hello()
             if greeting is None:
                 await self._start()
 
-    async def fork(self, spec: wire.WorkerSpec) -> WorkerLink:
+    async def fork(self, spec: protocol.WorkerSpec) -> WorkerLink:
         """A new worker, its log keepers open, listening in its task's state directory.
 
         Raises:
@@ -79,7 +79,7 @@ class LauncherLink:
         except OSError as error:
             raise self._away(str(error)) from error
 
-    async def _fork(self, spec: wire.WorkerSpec) -> WorkerLink:
+    async def _fork(self, spec: protocol.WorkerSpec) -> WorkerLink:
         reader, writer = await connect_unix(self._socket)
         link = WorkerLink(reader, writer)
         first: asyncio.Future[frames.Frame | None]
@@ -90,7 +90,9 @@ class LauncherLink:
                 first.set_result(frame)
 
         link.listen(heard)
-        writer.write(frames.encode({"op": wire.FORK, **wire.STATED, "spec": spec.to_wire()}))
+        writer.write(
+            frames.encode({"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()})
+        )
         try:
             frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)
         except TimeoutError:
@@ -112,12 +114,12 @@ class LauncherLink:
 
     @property
     def _socket(self) -> Path:
-        return self._state_dir / wire.LAUNCHER_SOCKET
+        return self._state_dir / protocol.LAUNCHER_SOCKET
 
     async def _hello(self) -> frames.Frame | None:
         for _ in range(_HELLOS):
             try:
-                return _served(await self._ask({"op": wire.HELLO, **wire.STATED}))
+                return _served(await self._ask({"op": protocol.HELLO, **protocol.STATED}))
             except ConnectionResetError:
                 continue
             except OSError as error:
@@ -180,8 +182,8 @@ class LauncherLink:
         return DriverError(
             "the launcher of task workers is not reachable",
             details=details,
-            resolution=f"see {self._state_dir / wire.LAUNCHER_LOG}, and dmesg: the kernel may kill"
-            " it for want of memory (MemoryMax of its unit)",
+            resolution=f"see {self._state_dir / protocol.LAUNCHER_LOG}, and dmesg: the kernel may"
+            " kill it for want of memory (MemoryMax of its unit)",
             recoverable=True,
             code=Code.UNAVAILABLE,
         )
@@ -194,7 +196,7 @@ def _served(greeting: frames.Frame) -> frames.Frame:
         DriverError: code EXHAUSTED.
     """
     why = greeting.get("error")
-    if greeting.get("event") == wire.FAILED and isinstance(why, dict):
+    if greeting.get("event") == protocol.FAILED and isinstance(why, dict):
         error = DriverError.from_wire(why)
         if error.code is Code.EXHAUSTED:
             raise error

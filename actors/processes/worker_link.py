@@ -16,7 +16,7 @@ from pathlib import Path
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import private_place, wire
+from workers import private_directory, protocol
 
 WHERE_THAT_REPEATS = (
     "Where that repeats see dmesg: the kernel may kill them for want of memory (MemoryMax of the"
@@ -124,7 +124,7 @@ class WorkerLink:
 
     def _take(self, frame: frames.Frame) -> None:
         number = frame.get("re")
-        if frame.get("event") == wire.FAILED and self._pending:
+        if frame.get("event") == protocol.FAILED and self._pending:
             self._refused(frame)
         elif isinstance(number, int):
             future = self._pending.get(number)
@@ -190,7 +190,7 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
 def _check_listener(sock: socket.socket, path: Path) -> None:
     """Checks that whoever listens is root or who we are: systemd, a launcher or a worker."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if not private_place.trusts(uid):
+    if not private_directory.trusts(uid):
         raise DriverError(
             f"user {uid} listens at {path}, where the driver's own processes do",
             resolution="see who runs there; set state_dir to a directory of root's alone",
@@ -205,7 +205,7 @@ async def connect(directory: Path) -> WorkerLink:
         OSError: there is no worker.
         DriverError: code DENIED; another user listens there.
     """
-    reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
+    reader, writer = await connect_unix(directory / protocol.CONTROL_SOCKET)
     return WorkerLink(reader, writer)
 
 
@@ -218,17 +218,17 @@ async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.F
         OSError: there is no worker.
         DriverError: the worker refuses, or sends what is no frame.
     """
-    reader, writer = await connect_unix(directory / wire.CONTROL_SOCKET)
+    reader, writer = await connect_unix(directory / protocol.CONTROL_SOCKET)
     decoder = frames.Decoder()
-    interval_ms = min(max(1, round(interval_s * 1000)), wire.MAX_INTERVAL_MS)
+    interval_ms = min(max(1, round(interval_s * 1000)), protocol.MAX_INTERVAL_MS)
     try:
-        writer.write(frames.encode({"id": 1, "op": wire.STATS, "interval_ms": interval_ms}))
+        writer.write(frames.encode({"id": 1, "op": protocol.STATS, "interval_ms": interval_ms}))
         while data := await reader.read(_CHUNK_BYTES):
             for frame in decoder.feed(data):
                 match frame.get("event"):
-                    case wire.STATS:
+                    case protocol.STATS:
                         yield frame
-                    case wire.EXIT:
+                    case protocol.EXIT:
                         return
                     case _ if frame.get("ok") is False:
                         error = frame.get("error")

@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from proto.errors import DriverError
-from workers import keepers
+from workers.logs.keeper import open_fifo
 
 if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
@@ -80,7 +80,7 @@ def _opened(task: TaskConfig, flags: int) -> list[int]:
     descriptors: list[int] = []
     for path in _paths(task):
         with contextlib.suppress(DriverError):  # no FIFO is there, or nobody reads it
-            descriptors.append(keepers.open_fifo(path, flags))
+            descriptors.append(open_fifo(path, flags))
     return descriptors
 
 

@@ -30,7 +30,7 @@ from containerd.spec import root_links
 from containerd.spec.mounts import invalid
 from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted, remedy
+from proto.exhaustion import exhausted, remedy
 
 _OUTSIDE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 # Directories of a task that it may see itself; `private` is not among them.

@@ -45,8 +45,8 @@ from actors.task.status import exit_result
 from actors.task.stop import StopLadder, deliver
 from containerd.api import deadlines
 from proto.errors import Code, DriverError
-from workers import wire
-from workers.wire import ExitRecord, LogState
+from workers import protocol
+from workers.protocol import ExitRecord, LogState
 
 if TYPE_CHECKING:
     import concurrent.futures
@@ -241,7 +241,7 @@ class TaskActor(pykka.ThreadingActor):
                     tell(ref, Drained(complete=frame.get("complete") is True))
                 case {"event": "log"}:
                     tell(ref, LogChanged(state=LogState.from_wire(frame)))
-                case {"event": wire.OOM, "kills": int(kills)}:
+                case {"event": protocol.OOM, "kills": int(kills)}:
                     tell(ref, ProcessesKilled(kills=kills))
 
         self._services.loop.call_soon_threadsafe(link.listen, heard)
@@ -299,7 +299,7 @@ class TaskActor(pykka.ThreadingActor):
     def _log_changed(self, state: LogState) -> None:
         news = log_events.sentence(state)
         if news:
-            level = logging.INFO if state.state == wire.READING else logging.WARNING
+            level = logging.INFO if state.state == protocol.READING else logging.WARNING
             _log.log(level, "log", extra={"task_id": self._task.id, "news": news})
             self._publish(news)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workers import wire
+from workers import protocol
 
 if TYPE_CHECKING:
-    from workers.wire import LogState
+    from workers.protocol import LogState
 
 _REMEDY = "restart the Nomad agent, so that logmon is started again"
 
@@ -15,24 +15,24 @@ _REMEDY = "restart the Nomad agent, so that logmon is started again"
 def sentence(state: LogState) -> str:
     """One event of the task; nothing for a state that only a newer worker knows."""
     match state.state:
-        case wire.STALLED:
+        case protocol.STALLED:
             return (
                 f"Log reader stalled: nobody reads {state.stream}; {_size(state.kept)} wait for a"
                 f" reader, {_room(state)} may; {_REMEDY}"
             )
-        case wire.DROPPING:
+        case protocol.DROPPING:
             return (
                 f"Nobody reads {state.stream}, and {_room(state)} are full: its oldest lines are"
                 f" dropped until somebody does; {_REMEDY}"
             )
-        case wire.BLOCKED:
+        case protocol.BLOCKED:
             return (
                 f"Nobody reads {state.stream}, and {_room(state)} are full: the task waits where it"
                 f" writes (log_buffer.when_full); {_REMEDY}"
             )
-        case wire.READING if state.dropped:
+        case protocol.READING if state.dropped:
             return f"{state.stream} is read again; {state.dropped} bytes of it were dropped"
-        case wire.READING:
+        case protocol.READING:
             return f"{state.stream} is read again; nothing of it was lost"
         case _:
             return ""

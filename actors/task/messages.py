@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from actors.model.settings import TaskOptions
     from actors.processes.worker_link import WorkerLink
     from actors.provision.log_ends import LogEnds
-    from workers.wire import ExitRecord, LogState
+    from workers.protocol import ExitRecord, LogState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from actors.model.nomad import ExitResult
 
 if TYPE_CHECKING:
-    from workers.wire import ExitRecord
+    from workers.protocol import ExitRecord
 
 _SIGNAL_BASE = 128
 _HIGHEST_SIGNAL = 64

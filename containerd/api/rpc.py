@@ -28,7 +28,7 @@ from proto.containerd import (
     version_pb2,
 )
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
+from proto.exhaustion import remedy
 
 CALL_S = 10.0
 """Most calls; one that gets more is attended to, see `silence`."""

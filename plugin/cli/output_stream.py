@@ -11,7 +11,7 @@ import os
 from typing import TextIO
 
 from plugin.sanitize import indented
-from proto.shortage import remedy
+from proto.exhaustion import remedy
 
 _KEPT_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}

@@ -30,7 +30,7 @@ from plugin.host.run.systemd import ServiceManager, find
 from plugin.host.run.task_runner import DRIVER_FAILED
 from plugin.sanitize import indented
 from proto.errors import DriverError
-from proto.shortage import exhausted
+from proto.exhaustion import exhausted
 
 _EPILOG = """\
 exit status: the task's own; of several tasks the first that is not 0; 128+n for a task that

@@ -15,8 +15,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from plugin.sanitize import plain
 from proto.errors import DriverError
+from proto.exhaustion import exhausted, remedy
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
-from proto.shortage import exhausted, remedy
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")

@@ -25,7 +25,7 @@ from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import worker_pid
 from tests.support.registry import Registry
 from tests.support.waiting import until
-from workers import wire
+from workers import protocol
 
 pytestmark = pytest.mark.containerd
 
@@ -151,7 +151,7 @@ def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
         async with launched(driver) as session:
             job = driver.task()
             fifo = job.alloc.fifo("t", "stdout")
-            control = driver.state_dir / "tasks" / job.container / wire.CONTROL_SOCKET
+            control = driver.state_dir / "tasks" / job.container / protocol.CONTROL_SOCKET
 
             async def swapper() -> None:
                 while not control.exists():

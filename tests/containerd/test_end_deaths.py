@@ -15,7 +15,7 @@ from tests.support.driver import Driver, Job, launched
 from tests.support.traces import traces
 from tests.support.victims import PLUGIN, SINGLES_AND_PAIRS, WORKER, Victims, runs
 from tests.support.waiting import until
-from workers import wire
+from workers import protocol
 
 pytestmark = pytest.mark.containerd
 
@@ -134,7 +134,7 @@ def test_an_exit_that_nobody_has_recorded_yet_is_known_whoever_is_killed(ending:
             ending.let_end()
             await until(ending.ended, 10, "the task does not end")
             assert not stopping.done()
-            assert not (ending.state / wire.EXIT_RECORD).exists()
+            assert not (ending.state / protocol.EXIT_RECORD).exists()
             ending.kill()
             ending.hold_worker(held=False)
             await ending.bring_back()
@@ -153,7 +153,7 @@ def test_an_exit_that_is_recorded_is_known_whoever_is_killed_before_the_destroy(
             stopping = await ending.told()
             ending.let_end()
             await stopping
-            assert (ending.state / wire.EXIT_RECORD).exists()
+            assert (ending.state / protocol.EXIT_RECORD).exists()
             ending.kill()
             await ending.bring_back()
             await ending.over()

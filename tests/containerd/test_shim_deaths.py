@@ -20,7 +20,7 @@ from tests.support.driver import Driver, Job, launched
 from tests.support.traces import traces
 from tests.support.victims import CONTAINERD, LAUNCHER, PLUGIN, WORKER, Victims, runs
 from tests.support.waiting import until
-from workers.wire import LOST_CODE
+from workers.protocol import LOST_CODE
 
 pytestmark = pytest.mark.containerd
 

@@ -23,7 +23,8 @@ from tests.support.driver import Driver, Job, launched
 from tests.support.go_task import GoTask, go_image
 from tests.support.launcher import worker_pid
 from tests.support.waiting import until
-from workers import pipe, wire
+from workers import protocol
+from workers.logs import pipe
 
 pytestmark = pytest.mark.containerd
 
@@ -367,7 +368,7 @@ class OldLauncher:
 
     def __init__(self, state_dir: Path, release: str) -> None:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = state_dir / wire.LAUNCHER_SOCKET
+        self._path = state_dir / protocol.LAUNCHER_SOCKET
         self._release = release
         self.asked: list[object] = []
 
@@ -377,7 +378,7 @@ class OldLauncher:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        if wire.RETIRE not in self.asked:  # the name is another's by now
+        if protocol.RETIRE not in self.asked:  # the name is another's by now
             self._path.unlink()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -385,9 +386,9 @@ class OldLauncher:
         while data := await reader.read(65536):
             for frame in decoder.feed(data):
                 self.asked.append(frame["op"])
-                if frame["op"] == wire.RETIRE:
+                if frame["op"] == protocol.RETIRE:
                     self._path.unlink()
-                event = wire.READY if frame["op"] == wire.FORK else ""
+                event = protocol.READY if frame["op"] == protocol.FORK else ""
                 answer = {"re": frame.get("id"), "ok": True, "event": event}
                 writer.write(frames.encode({**answer, "release": self._release, "logs": {}}))
         writer.close()
@@ -404,7 +405,7 @@ def test_a_launcher_of_an_older_release_retires_before_its_workers_lose_a_log(
             await more(task.job)
             await finish(driver, task)
             assert_complete(task.job)
-            assert wire.FORK not in old.asked
+            assert protocol.FORK not in old.asked
 
     asyncio.run(asyncio.wait_for(life(), 60))
 
@@ -418,7 +419,7 @@ def test_a_worker_that_would_not_carry_the_logs_on_is_not_taken(
             await asyncio.to_thread(task.start)
             with pytest.raises(DriverError, match="the launcher of task workers is too old"):
                 await session.recover(task.handle)
-            assert old.asked[-2:] == [wire.FORK, wire.END]
+            assert old.asked[-2:] == [protocol.FORK, protocol.END]
             assert Path(f"/proc/{task.pid}").exists()
             task.name_file.unlink()
             await session.destroy(task.job.id)

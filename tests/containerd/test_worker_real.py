@@ -11,7 +11,7 @@ import pytest
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.shim_tasks import RealTask, import_image
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers.wire import LOST_CODE
+from workers.protocol import LOST_CODE
 
 pytestmark = pytest.mark.containerd
 MakeTask = Callable[..., tuple[RealTask, Peer]]

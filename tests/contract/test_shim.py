@@ -14,8 +14,8 @@ from tests.support.fake_shim import FakeTask
 from tests.support.shim_tasks import RealTask, import_image
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers import journal
-from workers.wire import LOST_CODE
+from workers import exit_record
+from workers.protocol import LOST_CODE
 
 Task = FakeTask | RealTask
 MakeTask = Callable[[str], Task]
@@ -81,7 +81,7 @@ def test_the_exit_of_a_task_that_ends_at_once_is_not_missed(
     event = worker.event("exit")
     assert (event["code"], event["lost"], event["reason"]) == (3, False, "")
     assert isinstance(event["at_ns"], int)
-    recorded = journal.read_exit(str(launcher.task_dir(task.name)))
+    recorded = exit_record.read_exit(str(launcher.task_dir(task.name)))
     assert recorded is not None
     assert recorded.to_wire() == {key: event[key] for key in recorded.to_wire()}
     finish(worker)

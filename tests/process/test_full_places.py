@@ -17,7 +17,7 @@ from tests.support.scarce import SmallDisk
 from tests.support.stage import Stage
 from tests.support.victims import LAUNCHER, WORKER, Victims
 from tests.support.waiting import until
-from workers import wire
+from workers import protocol
 
 STATE, ALLOCATIONS = "state", "allocs"
 
@@ -97,7 +97,7 @@ def test_a_task_whose_worker_and_launcher_die_on_a_full_disk_gets_both_back_with
         job = stage.driver.task()
         await stage.start(job, "sleep 600 & wait; exit 3")
         around = Victims(stage.driver, job)
-        (places / STATE / wire.LAUNCHER_LOG).unlink()
+        (places / STATE / protocol.LAUNCHER_LOG).unlink()
         disk.fill()
         around.kill(LAUNCHER, WORKER)
         told = (

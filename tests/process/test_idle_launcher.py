@@ -15,7 +15,7 @@ from actors.model.ownership import PLUGIN, RUN
 from actors.orphans.peers import Presence
 from actors.processes import idle_launcher
 from tests.support.workers import LauncherProcess
-from workers import company, wire
+from workers import liveness, protocol
 
 SOON = ("--idle-ms", "100")
 END_S = 20.0
@@ -39,7 +39,7 @@ def impatient(launcher: LauncherProcess) -> subprocess.Popen[bytes]:
 def is_gone(place: Path) -> bool:
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return company.is_gone(directory)
+        return liveness.is_gone(directory)
     finally:
         os.close(directory)
 
@@ -52,7 +52,7 @@ def test_it_ends_after_the_last_plugin_or_run(launcher: LauncherProcess, kind: s
     assert idle_launcher.pid(launcher.state_dir) is None
     living.close()
     assert process.wait(END_S) == 0
-    assert not (launcher.state_dir / wire.LAUNCHER_SOCKET).exists()
+    assert not (launcher.state_dir / protocol.LAUNCHER_SOCKET).exists()
     assert "no plugin, run or task lives" in launcher.log.read_text()
 
 
@@ -62,7 +62,7 @@ def test_it_ends_after_the_last_worker(launcher: LauncherProcess) -> None:
     directory = launcher.task_dir("tasks") / "t"
     directory.mkdir(mode=0o700)
     worker, ready = launcher.fork_with({"name": "t", "dir": str(directory)})
-    assert ready["event"] == wire.READY
+    assert ready["event"] == protocol.READY
     living.close()
     with worker:
         assert not is_gone(launcher.state_dir)
@@ -99,7 +99,7 @@ def test_a_file_without_its_owner_is_nobody(tmp_path: Path) -> None:
     (tmp_path / "tasks" / "empty").mkdir()
     (tmp_path / "tasks" / "file").touch()
     (tmp_path / "live" / "plugin-1").touch()
-    lock = tmp_path / "tasks" / "t" / wire.WORKER_LOCK
+    lock = tmp_path / "tasks" / "t" / protocol.WORKER_LOCK
     lock.touch()
     assert is_gone(tmp_path)
     with lock.open("rb") as held:

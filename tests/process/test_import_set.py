@@ -60,7 +60,7 @@ def test_the_launcher_imports_nothing_large() -> None:
 def test_a_worker_imports_nothing_at_all_after_its_fork() -> None:
     with LauncherProcess(("-X", "importtime")) as launcher:
         before = launcher.log.read_text()
-        assert "workers.rehearsal" not in before, "the log begins after the imports"
+        assert "workers.launch.warm_up" not in before, "the log begins after the imports"
         with launcher.worker("a") as worker:
             assert worker.ask("hello")["ok"] is True
             assert worker.ask("stats", interval_ms=0)["ok"] is True

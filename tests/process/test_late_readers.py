@@ -15,7 +15,7 @@ import pytest
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers.wire import ShimTarget
+from workers.protocol import ShimTarget
 
 GROWN = {"log_patience_ms": 800, "log_buffer_bytes": 1 << 20}
 LINES = b"".join(b"%d\n" % number for number in range(1, 40_001))  # 0.2 MB

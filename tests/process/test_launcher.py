@@ -19,7 +19,7 @@ from proto.errors import Code, DriverError
 from proto.release import RELEASE
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, LauncherProcess
-from workers import identity, wire
+from workers import identity, protocol
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_it_says_who_it_is(launcher: LauncherProcess) -> None:
         peer.send({"op": "hello", "v": 1})
         assert peer.receive() == {
             "ok": True,
-            **wire.STATED,
+            **protocol.STATED,
             "release": RELEASE,
             "pid": launcher.process.pid,
         }
@@ -153,7 +153,7 @@ def test_a_launcher_that_retires_leaves_its_workers_and_its_place(
         with launcher.connect() as peer:
             peer.send({"op": "retire", "v": 1})
             assert peer.receive() == {"ok": True}
-        assert not (launcher.state_dir / wire.LAUNCHER_SOCKET).exists()
+        assert not (launcher.state_dir / protocol.LAUNCHER_SOCKET).exists()
         successor = launcher.spawn()
         assert launcher.process.wait(10) == -signal.SIGTERM
         launcher.process = successor
@@ -177,13 +177,13 @@ def test_a_launcher_that_was_killed_is_replaced_and_its_workers_go_on(
 
 
 def test_its_socket_is_for_root_only(launcher: LauncherProcess) -> None:
-    mode = (launcher.state_dir / wire.LAUNCHER_SOCKET).stat().st_mode
+    mode = (launcher.state_dir / protocol.LAUNCHER_SOCKET).stat().st_mode
     assert mode & 0o777 == 0o600
 
 
 def test_nothing_of_the_rehearsal_is_left(launcher: LauncherProcess) -> None:
     names = {path.name for path in launcher.state_dir.iterdir()}
-    assert names == {wire.LAUNCHER_SOCKET, wire.LAUNCHER_LOCK, wire.LAUNCHER_LOG}
+    assert names == {protocol.LAUNCHER_SOCKET, protocol.LAUNCHER_LOCK, protocol.LAUNCHER_LOG}
     assert launcher.log.read_text() == ""
 
 
@@ -219,7 +219,7 @@ def test_it_says_why_a_worker_would_not_work_here(tmp_path: Path) -> None:
 def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_again(
     launcher: LauncherProcess,
 ) -> None:
-    place = launcher.state_dir / wire.LAUNCHER_SOCKET
+    place = launcher.state_dir / protocol.LAUNCHER_SOCKET
     successor = place.rename(place.with_name("successor.sock"))
     unknown = DriverError("no version in common", code=Code.UNSUPPORTED).to_wire()
     asked: list[object] = []
@@ -227,23 +227,23 @@ def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_a
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         (request,) = frames.Decoder().feed(await reader.read(65536))
         asked.append(request["op"])
-        answer: frames.Frame = {"ok": True, **wire.STATED, "release": "0.9.0"}
-        if request["op"] == wire.FORK:
-            answer = {"ok": False, "event": wire.FAILED, "error": unknown}
-        if request["op"] == wire.RETIRE:
+        answer: frames.Frame = {"ok": True, **protocol.STATED, "release": "0.9.0"}
+        if request["op"] == protocol.FORK:
+            answer = {"ok": False, "event": protocol.FAILED, "error": unknown}
+        if request["op"] == protocol.RETIRE:
             successor.rename(place)  # as systemd would
         writer.write(frames.encode(answer))
         writer.close()
 
     async def story() -> None:
         async with await asyncio.start_unix_server(serve, place):
-            spec = wire.WorkerSpec(name="t", dir=str(launcher.task_dir("t")))
+            spec = protocol.WorkerSpec(name="t", dir=str(launcher.task_dir("t")))
             worker = await LauncherLink(launcher.state_dir).fork(spec)
-            assert (await worker.request(wire.HELLO))["release"] == RELEASE
+            assert (await worker.request(protocol.HELLO))["release"] == RELEASE
             await teardown.end_worker(worker)
 
     asyncio.run(story())
-    assert asked == [wire.FORK, wire.HELLO, wire.RETIRE]
+    assert asked == [protocol.FORK, protocol.HELLO, protocol.RETIRE]
 
 
 @pytest.mark.parametrize(
@@ -251,9 +251,13 @@ def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_a
     [
         {"op": "x" * ((16 << 20) - 64), "v": 1},
         {"op": "hello", "v": ["x" * ((16 << 20) - 64)], "v_max": 9},
-        {"op": wire.FORK, "v": 1, "spec": {"name": "x" * (5 << 20), "dir": "/" + "x" * (5 << 20)}},
-        {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "\ud800" * (1 << 20)}},
-        {"op": wire.FORK, "v": 1, "spec": {"name": "t", "dir": "/x\0y"}},
+        {
+            "op": protocol.FORK,
+            "v": 1,
+            "spec": {"name": "x" * (5 << 20), "dir": "/" + "x" * (5 << 20)},
+        },
+        {"op": protocol.FORK, "v": 1, "spec": {"name": "t", "dir": "\ud800" * (1 << 20)}},
+        {"op": protocol.FORK, "v": 1, "spec": {"name": "t", "dir": "/x\0y"}},
     ],
     ids=["request", "version", "spec", "no text", "no path"],
 )

@@ -20,7 +20,7 @@ from actors.processes.launcher_link import LauncherLink
 from proto.release import RELEASE
 from tests.support.waiting import wait_until
 from tests.support.workers import ANSWER_S, ROOT, LauncherProcess, Peer
-from workers import wire
+from workers import protocol
 
 
 class SocketUnit:
@@ -29,7 +29,7 @@ class SocketUnit:
     def __init__(self, launcher: LauncherProcess, tmp_path: Path) -> None:
         self._launcher = launcher
         self._notify = tmp_path / "notify"
-        path = launcher.state_dir / wire.LAUNCHER_SOCKET
+        path = launcher.state_dir / protocol.LAUNCHER_SOCKET
         path.unlink(missing_ok=True)
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(str(path))
@@ -71,7 +71,7 @@ def unit(launcher: LauncherProcess, tmp_path: Path) -> Iterator[SocketUnit]:
 
 
 def hello(peer: Peer) -> dict[str, object]:
-    peer.send({"op": wire.HELLO, "v": wire.VERSION})
+    peer.send({"op": protocol.HELLO, "v": protocol.VERSION})
     return peer.receive() or {}
 
 
@@ -101,7 +101,7 @@ def test_who_connects_while_there_is_none_waits_for_the_next(
     with launcher.worker("a") as worker:
         end(launcher.process)
         with launcher.connect() as peer:
-            peer.send({"op": wire.HELLO, "v": wire.VERSION})
+            peer.send({"op": protocol.HELLO, "v": protocol.VERSION})
             launcher.process = unit.spawn()
             assert (peer.receive() or {})["pid"] == launcher.process.pid
         assert worker.ask("hello")["ok"] is True
@@ -111,7 +111,7 @@ def test_one_that_retires_leaves_systemd_its_socket(
     launcher: LauncherProcess, unit: SocketUnit
 ) -> None:
     with launcher.connect() as peer:
-        peer.send({"op": wire.RETIRE, "v": 99})
+        peer.send({"op": protocol.RETIRE, "v": 99})
         assert peer.receive() == {"ok": True}
     assert launcher.process.wait(ANSWER_S) == -signal.SIGTERM, "a good end for systemd"
     with launcher.connect() as peer:
@@ -146,7 +146,7 @@ def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
 def test_it_makes_its_own_socket_where_systemds_has_lost_its_name(
     launcher: LauncherProcess, unit: SocketUnit
 ) -> None:
-    name = launcher.state_dir / wire.LAUNCHER_SOCKET
+    name = launcher.state_dir / protocol.LAUNCHER_SOCKET
     before = name.stat().st_ino
     end(launcher.process)
     plugins = launcher.spawn()  # as after a hello that nobody answered
@@ -165,7 +165,7 @@ def test_it_ends_when_its_socket_is_shut_down(launcher: LauncherProcess, unit: S
 
 
 def test_the_lock_says_whose_it_is(launcher: LauncherProcess) -> None:
-    words = (launcher.state_dir / wire.LAUNCHER_LOCK).read_text().split()
+    words = (launcher.state_dir / protocol.LAUNCHER_LOCK).read_text().split()
     assert words[0] == str(launcher.process.pid)
     assert words[-1] == RELEASE
 
@@ -174,7 +174,7 @@ def test_the_lock_says_whose_it_is(launcher: LauncherProcess) -> None:
 def test_a_lock_that_says_nothing_has_nobody_ended(
     launcher: LauncherProcess, tmp_path: Path, text: str
 ) -> None:
-    (launcher.state_dir / wire.LAUNCHER_LOCK).write_text(text)
+    (launcher.state_dir / protocol.LAUNCHER_LOCK).write_text(text)
     waiting = launcher.spawn("--notify", str(tmp_path / "notify"))
     try:
         for _ in range(3):

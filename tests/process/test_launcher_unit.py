@@ -16,7 +16,7 @@ import pytest
 from actors.processes.launcher_link import LauncherLink
 from tests.support.launcher import launcher_pid
 from tests.support.workers import ANSWER_S, ROOT, LauncherProcess
-from workers.notify import Notifier
+from workers.launch.systemd import Notifier
 
 OFTEN_US = "30000"
 SELDOM_US = "3600000000"

@@ -17,7 +17,8 @@ from tests.support.log_process import LogProcess
 from tests.support.needs import need_root_here
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, Peer
-from workers import pipe, wire
+from workers import protocol
+from workers.logs import pipe
 
 QUICK = {"log_patience_ms": 800, "log_buffer_bytes": 256 * 1024}
 # A machine that others load too lets a reader wait now and then.
@@ -352,5 +353,5 @@ def test_a_worker_that_is_told_nothing_of_this_does_as_by_default(life: Life) ->
     spec = {"name": name, "dir": str(life.launcher.task_dir(name)), "stdout": str(life.fifo)}
     peer, first = life.launcher.fork_with(spec)
     with peer:
-        assert first["event"] == wire.READY
+        assert first["event"] == protocol.READY
         peer.ask("end")

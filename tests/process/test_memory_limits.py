@@ -17,7 +17,7 @@ from tests.support.stage import IMAGE, Stage
 from tests.support.victims import runs
 from tests.support.waiting import until
 from tests.support.workers import Peer
-from workers import wire
+from workers import protocol
 
 SCRIPT = "echo first; trap 'echo last; exit 5' TERM; while :; do sleep 0.1; done"
 KIB = 1 << 10
@@ -54,7 +54,7 @@ def watches(place: Path) -> bool:
     """Whether a worker is there that its plugin has told what to watch."""
     if worker_pid(place) is None:
         return False
-    with Peer(place / wire.CONTROL_SOCKET) as peer:
+    with Peer(place / protocol.CONTROL_SOCKET) as peer:
         return peer.ask("hello")["watching"] is True
 
 

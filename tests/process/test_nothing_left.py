@@ -18,7 +18,7 @@ from tests.support.fake_shim import FakeTask
 from tests.support.scarce import SmallDisk, no_descriptors, no_forks
 from tests.support.waiting import wait_until
 from tests.support.workers import ROOT, LauncherProcess, Peer
-from workers import journal, wire
+from workers import exit_record, protocol
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_full_state_directory_does_not_keep_an_exit_from_its_record(
     disk.fill()
     task.start()
     assert worker.event("exit")["code"] == 137
-    recorded = journal.read_exit(str(launcher.task_dir(task.name)))
+    recorded = exit_record.read_exit(str(launcher.task_dir(task.name)))
     assert recorded is not None
     assert recorded.code == 137
     finish(worker)
@@ -133,7 +133,7 @@ def test_a_worker_whose_records_place_was_taken_writes_it_when_there_is_room(
     assert worker.event("exit")["code"] == 4
     assert worker.ask("hello")["exit"]
     disk.free()
-    recorded = wait_until(lambda: journal.read_exit(str(directory)), 20, "no record")
+    recorded = wait_until(lambda: exit_record.read_exit(str(directory)), 20, "no record")
     assert recorded.code == 4
     finish(worker)
 
@@ -163,7 +163,7 @@ def test_a_worker_that_is_short_of_descriptors_is_refused_by_name(
     before = set(launcher.worker_pids())
     with no_descriptors(launcher.process.pid, left):
         peer, first = launcher.fork("short", fifo)
-    if first.get("event") == wire.READY:
+    if first.get("event") == protocol.READY:
         finish(peer)
         return
     error = error_of(first)
@@ -188,7 +188,7 @@ def test_a_worker_without_descriptors_turns_peers_away_and_keeps_the_exit(
             assert peer.receive() is None
         task.start()
         assert worker.event("exit")["code"] == 6
-        recorded = journal.read_exit(str(launcher.task_dir(task.name)))
+        recorded = exit_record.read_exit(str(launcher.task_dir(task.name)))
         assert recorded is not None
         assert recorded.code == 6
     with launcher.control(task.name) as peer:
@@ -236,7 +236,8 @@ def test_a_launcher_that_may_not_fork_says_so_and_forks_again_when_it_may(
 _NONE_LEFT = """\
 import errno, os, sys, time
 sys.path.insert(0, sys.argv[1])
-from workers import control, pipe
+from workers import control
+from workers.logs import pipe
 
 def none(*_, **__):
     raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))

@@ -14,7 +14,7 @@ from actors.model.settings import DriverSettings
 from plugin.cli import plugin_block
 from plugin.host.job import jobfile
 from proto.release import RELEASE
-from workers import wire
+from workers import protocol
 
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "packaging" / "debian"
@@ -109,7 +109,7 @@ def test_the_unit_and_the_plugin_agree_on_the_state_directory() -> None:
     assert f"--state-dir {state} " in UNIT.read_text()
     assert f"RuntimeDirectory={Path(state).name} " in UNIT.read_text()
     socket = UNIT.with_suffix(".socket").read_text()
-    assert f"\nListenStream={state}/{wire.LAUNCHER_SOCKET}\n" in socket
+    assert f"\nListenStream={state}/{protocol.LAUNCHER_SOCKET}\n" in socket
 
 
 def test_the_sample_configuration_is_one_that_the_driver_takes() -> None:

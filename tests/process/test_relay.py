@@ -12,9 +12,11 @@ import pytest
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers import pipe, ttrpc, wire
-from workers.relay import ROOM_BYTES
-from workers.wire import WorkerSpec
+from workers import protocol
+from workers.logs import pipe
+from workers.logs.relay import ROOM_BYTES
+from workers.protocol import WorkerSpec
+from workers.shim import ttrpc
 
 LINES = "i=0; while test $i -lt {count}; do i=$((i+1)); echo line $i; done"
 
@@ -59,7 +61,7 @@ class Relayed:
     def look_after(self, **changes: object) -> Peer:
         """A worker that carries on and watches."""
         peer, first = self.launcher.fork_with(self.spec(**changes))
-        assert first.get("event") == wire.READY, first
+        assert first.get("event") == protocol.READY, first
         relays = first["relays"]
         assert isinstance(relays, list)
         assert len(relays) == 2

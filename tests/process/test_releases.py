@@ -33,7 +33,7 @@ from tests.support.needs import need_root_here
 from tests.support.scripted_worker import REQUESTS, ScriptedWorker
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader
-from workers import identity, wire
+from workers import identity, protocol
 
 IMAGE = "127.0.0.1:9/releases:1"
 ANSWER_S = 30.0
@@ -177,7 +177,7 @@ def test_a_plugin_of_a_release_has_launcher_and_worker_of_this_one_do_all_it_ask
                 "end, after a task's end",
             ):
                 request = asks[what].frame()
-                if request["op"] == wire.WATCH:
+                if request["op"] == protocol.WATCH:
                     request |= target
                 heard[f"answer to {what}"] = peer.ask(
                     str(request.pop("op")), **{k: v for k, v in request.items() if k != "id"}
@@ -185,7 +185,7 @@ def test_a_plugin_of_a_release_has_launcher_and_worker_of_this_one_do_all_it_ask
                 if "watch" in what:
                     task.start()
                 if "kill" in what:
-                    for event in (wire.EXIT, wire.DRAINED):
+                    for event in (protocol.EXIT, protocol.DRAINED):
                         heard[f"{event}, while a task runs"] = peer.event(event)
         task.remove()
         for reader in readers:
@@ -219,7 +219,7 @@ def test_an_exit_that_a_release_wrote_down_is_the_tasks(house: House, release: s
         for name in ("exit", "exit without a shim"):
             kept = vectors.on_disk(release)[name]
             directory.mkdir(mode=0o700, parents=True)
-            (directory / wire.EXIT_RECORD).write_bytes(kept.data)
+            (directory / protocol.EXIT_RECORD).write_bytes(kept.data)
             async with house.gateway() as gateway:
                 await gateway.recover_task(task, HANDLE_VERSION, handle)
                 assert (await gateway.wait_task(task.id)).exit_code == kept.reads["code"]
@@ -244,7 +244,12 @@ def test_what_this_release_leaves_on_disk_has_all_that_a_release_reads(
 def test_a_worker_of_a_later_release_goes_on_too(house: House) -> None:
     async def story() -> None:
         task, handle, directory = house.left("1.0.0")
-        later = {"v": wire.OLDEST, "v_max": wire.VERSION + 3, "mood": "good", "release": "99.0.0"}
+        later = {
+            "v": protocol.OLDEST,
+            "v_max": protocol.VERSION + 3,
+            "mood": "good",
+            "release": "99.0.0",
+        }
         async with (
             ScriptedWorker("1.0.0", directory, adds=later) as worker,
             house.gateway() as gateway,
@@ -262,7 +267,7 @@ def test_a_worker_of_a_later_release_goes_on_too(house: House) -> None:
 def test_what_a_worker_does_not_know_is_done_another_way_or_told(house: House) -> None:
     async def story() -> None:
         task, handle, directory = house.left("1.0.0")
-        knows = REQUESTS - {wire.KILL, wire.STATS}
+        knows = REQUESTS - {protocol.KILL, protocol.STATS}
         async with ScriptedWorker("1.0.0", directory, knows=knows), house.gateway() as gateway:
             await gateway.recover_task(task, HANDLE_VERSION, handle)
             with pytest.raises(DriverError, match=r"it is of release 1\.0\.0") as caught:
@@ -287,9 +292,9 @@ def test_a_worker_without_a_version_in_common_is_replaced_and_its_task_lives(hou
         state = HandleState.decode(started.handle_version, started.driver_state)
         directory = house.launcher.state_dir / "tasks" / state.container_id
         with house.launcher.control(f"tasks/{state.container_id}") as real:
-            real.ask(wire.END)
+            real.ask(protocol.END)
         wait_until(lambda: worker_pid(directory) is None, 10, "the worker goes on")
-        other = {"v": wire.VERSION + 4, "v_max": wire.VERSION + 6}
+        other = {"v": protocol.VERSION + 4, "v_max": protocol.VERSION + 6}
         async with (
             ScriptedWorker("1.0.0", directory, adds=other) as worker,
             house.gateway() as gateway,
@@ -307,13 +312,13 @@ def test_a_worker_without_a_version_in_common_is_replaced_and_its_task_lives(hou
 @pytest.mark.parametrize(
     ("stated", "agreed"),
     [
-        ({}, wire.VERSION),
-        ({"v": wire.VERSION}, wire.VERSION),
-        ({"v": wire.OLDEST, "v_max": wire.VERSION + 7}, wire.VERSION),
-        ({"v": wire.OLDEST - 1, "v_max": wire.OLDEST}, wire.OLDEST),
-        ({"v": wire.VERSION + 1}, None),
-        ({"v": wire.VERSION + 1, "v_max": wire.VERSION + 2}, None),
-        ({"v": wire.OLDEST - 1}, None),
+        ({}, protocol.VERSION),
+        ({"v": protocol.VERSION}, protocol.VERSION),
+        ({"v": protocol.OLDEST, "v_max": protocol.VERSION + 7}, protocol.VERSION),
+        ({"v": protocol.OLDEST - 1, "v_max": protocol.OLDEST}, protocol.OLDEST),
+        ({"v": protocol.VERSION + 1}, None),
+        ({"v": protocol.VERSION + 1, "v_max": protocol.VERSION + 2}, None),
+        ({"v": protocol.OLDEST - 1}, None),
         ({"v": "1"}, None),
         ({"v": 1, "v_max": None}, None),
     ],
@@ -322,10 +327,10 @@ def test_two_processes_speak_the_newest_version_that_both_know(
     stated: dict[str, object], agreed: int | None
 ) -> None:
     if agreed is not None:
-        assert wire.agree(stated) == agreed
+        assert protocol.agree(stated) == agreed
         return
     with pytest.raises(DriverError, match="no version in common") as caught:
-        wire.agree(stated)
+        protocol.agree(stated)
     assert caught.value.code is Code.UNSUPPORTED
 
 

@@ -17,8 +17,8 @@ from tests.support.device_nodes import tripwire
 from tests.support.fake_shim import FakeTask
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
-from workers import control, journal, wire
-from workers.wire import LOST_CODE, ExitRecord, ShimTarget
+from workers import control, exit_record, protocol
+from workers.protocol import LOST_CODE, ExitRecord, ShimTarget
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +177,7 @@ def test_a_task_has_one_worker(launcher: LauncherProcess, name: str) -> None:
     with peer:
         assert first["event"] == "failed"
         assert error_of(first)[0] == "already-exists"
-    lock = (launcher.task_dir(name) / wire.WORKER_LOCK).read_text().split()
+    lock = (launcher.task_dir(name) / protocol.WORKER_LOCK).read_text().split()
     assert int(lock[0]) == worker.ask("hello")["pid"]
     finish(worker)
 
@@ -192,7 +192,7 @@ def test_end_frees_the_place_for_a_successor_before_it_is_answered(
         worker.socket.close()
     finish(launcher.worker(name))
     left = {path.name for path in launcher.task_dir(name).iterdir()}
-    assert left == {wire.WORKER_LOCK, "exit.new"}
+    assert left == {protocol.WORKER_LOCK, "exit.new"}
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_recorded_exit_is_told_by_the_next_worker_which_waits_for_nothing(
 ) -> None:
     directory = os.open(launcher.task_dir(name), os.O_RDONLY)
     record = ExitRecord(code=9, at_ns=77, oom_kills=1)
-    journal.place_of_exit(directory).write(record.to_wire())
+    exit_record.place_of_exit(directory).write(record.to_wire())
     os.close(directory)
     worker = launcher.worker(name)
     hello = worker.ask("hello")
@@ -376,7 +376,7 @@ def test_an_exit_is_recorded_though_nobody_is_connected(
     worker.socket.close()
     task.start()
     directory = str(launcher.task_dir(task.name))
-    record = wait_until(lambda: journal.read_exit(directory), 10)
+    record = wait_until(lambda: exit_record.read_exit(directory), 10)
     assert record is not None
     assert record.code == 6
     with launcher.control(task.name) as late:

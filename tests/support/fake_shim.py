@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from proto.errors import Code, DriverError
-from workers import ttrpc
-from workers.wire import ShimTarget
+from workers.protocol import ShimTarget
+from workers.shim import ttrpc
 
 _HEADER = struct.Struct(">IIBB")
 _UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from tests.support.waiting import wait_until
 from tests.support.workers import has_ended
-from workers import wire
+from workers import protocol
 
 
 def launcher_pid(state_dir: Path) -> int | None:
     """The pid of the launcher that listens in a state directory; None when there is none."""
-    return _peer(state_dir, wire.LAUNCHER_SOCKET)
+    return _peer(state_dir, protocol.LAUNCHER_SOCKET)
 
 
 def worker_pids(state_dir: Path) -> list[int]:
@@ -31,7 +31,7 @@ def worker_pids(state_dir: Path) -> list[int]:
 
 def worker_pid(directory: Path) -> int | None:
     """The pid behind a task's control socket; None when nobody listens."""
-    return _peer(directory, wire.CONTROL_SOCKET)
+    return _peer(directory, protocol.CONTROL_SOCKET)
 
 
 def _peer(directory: Path, name: str) -> int | None:

@@ -32,9 +32,10 @@ _FAKE_SCRIPT = """\
 #!{python} -I
 import sys
 sys.path.insert(0, {root!r})
-from plugin import json_logging, patience, serve
+from plugin import json_logging, serve
+from plugin.rpc import retries
 json_logging.install()
-patience.PAUSE_S = 2.0
+retries.PAUSE_S = 2.0
 from tests.support.fake_gateway import FakeGateway
 serve.run(FakeGateway)
 """

@@ -11,9 +11,9 @@ from typing import Self
 from proto import frames
 from proto.frames import Frame
 from tests.support import vectors
-from workers import wire
+from workers import protocol
 
-REQUESTS = frozenset({wire.HELLO, wire.WATCH, wire.KILL, wire.STATS, wire.END})
+REQUESTS = frozenset({protocol.HELLO, protocol.WATCH, protocol.KILL, protocol.STATS, protocol.END})
 
 
 class ScriptedWorker:
@@ -45,7 +45,7 @@ class ScriptedWorker:
 
     async def __aenter__(self) -> Self:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        place = self._directory / wire.CONTROL_SOCKET
+        place = self._directory / protocol.CONTROL_SOCKET
         self._server = await asyncio.start_unix_server(self._serve, place)
         return self
 
@@ -87,20 +87,20 @@ class ScriptedWorker:
         elif op not in self._knows:
             self._play(writer, self._plays["refusal of no-such-request, refused"], request)
         else:
-            when = "after a task's end" if op == wire.END else "while a task runs"
-            when = "while a task starts" if op == wire.WATCH else when
+            when = "after a task's end" if op == protocol.END else "while a task runs"
+            when = "while a task starts" if op == protocol.WATCH else when
             self._play(writer, self._plays[f"answer to {op}, {when}"], request)
             self._follow(writer, str(op))
 
     def _follow(self, writer: asyncio.StreamWriter, op: str) -> None:
         match op:
-            case wire.STATS:
+            case protocol.STATS:
                 self._play(writer, self._plays["stats, while a task runs"])
-            case wire.KILL:
+            case protocol.KILL:
                 for peer in self._peers:
                     self._play(peer, self._plays["exit, while a task runs"])
                     self._play(peer, self._plays["drained, while a task runs"])
-            case wire.END:
+            case protocol.END:
                 self.close()
 
     def _play(

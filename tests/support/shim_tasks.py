@@ -15,7 +15,7 @@ from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
-from workers.wire import ShimTarget
+from workers.protocol import ShimTarget
 
 IMAGE = "127.0.0.1:1/shim-tasks:1"
 

@@ -18,8 +18,8 @@ from typing import Any, Self
 from proto import frames
 from proto.frames import Frame
 from tests.support.waiting import wait_until
-from workers import wire
-from workers.wire import ShimTarget, WorkerSpec
+from workers import protocol
+from workers.protocol import ShimTarget, WorkerSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 ANSWER_S = 20.0
@@ -102,7 +102,7 @@ class Peer:
 
     def watch(self, target: ShimTarget) -> Frame:
         """Asks for a watch."""
-        return self.ask(wire.WATCH, **target.to_wire())
+        return self.ask(protocol.WATCH, **target.to_wire())
 
 
 class LauncherProcess:
@@ -110,7 +110,7 @@ class LauncherProcess:
 
     def __init__(self, python: tuple[str, ...] = (), state_dir: Path | None = None) -> None:
         self.state_dir = state_dir or Path(tempfile.mkdtemp(prefix="cdw-"))
-        self.log = self.state_dir / wire.LAUNCHER_LOG
+        self.log = self.state_dir / protocol.LAUNCHER_LOG
         self._argv = [
             *(sys.executable, "-I", *python),
             *(str(ROOT / "workers" / "launcher.py"), "--state-dir", str(self.state_dir)),
@@ -154,7 +154,7 @@ class LauncherProcess:
 
     def connect(self) -> Peer:
         """To the launcher."""
-        return Peer(self.state_dir / wire.LAUNCHER_SOCKET)
+        return Peer(self.state_dir / protocol.LAUNCHER_SOCKET)
 
     def task_dir(self, name: str) -> Path:
         """The state directory of a task, made if need be."""
@@ -174,7 +174,7 @@ class LauncherProcess:
     def fork_with(self, spec: Mapping[str, object]) -> tuple[Peer, Frame]:
         """`fork` with any spec."""
         peer = self.connect()
-        peer.send({"op": wire.FORK, **wire.STATED, "spec": dict(spec)})
+        peer.send({"op": protocol.FORK, **protocol.STATED, "spec": dict(spec)})
         first = peer.receive()
         assert first is not None, self._tail()
         return peer, first
@@ -184,12 +184,12 @@ class LauncherProcess:
     ) -> Peer:
         """The first connection of a worker that is ready; `more` of its spec."""
         peer, first = self.fork(name, stdout, stderr, **more)
-        assert first.get("event") == wire.READY, first
+        assert first.get("event") == protocol.READY, first
         return peer
 
     def control(self, name: str) -> Peer:
         """One more connection to a worker."""
-        return Peer(self.state_dir / name / wire.CONTROL_SOCKET)
+        return Peer(self.state_dir / name / protocol.CONTROL_SOCKET)
 
     def worker_pids(self) -> list[int]:
         """Processes forked by a launcher of this directory."""

@@ -16,7 +16,7 @@ from actors.model.settings import DriverSettings
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
 from plugin.cli import doctor as doctor_command
-from workers import identity, wire
+from workers import identity, protocol
 
 
 def node(tmp_path: Path, *, cgroup_v2: bool = True, **settings: object) -> Node:
@@ -123,7 +123,7 @@ def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     here.write_text("CapEff:\t00000000a80425fb\n")  # what a container has by default
     if launched:
         lock = f"{pid} {identity.start_ticks(pid)} 1.1.0\n"
-        (made.state_dir / wire.LAUNCHER_LOCK).write_text(lock)
+        (made.state_dir / protocol.LAUNCHER_LOCK).write_text(lock)
     [about] = findings(made, machine)["logs"]
     assert about.verdict is Verdict.WARN
     assert "1 MiB of each wait for a reader, not log_buffer.size (16 MiB)" in about.text

@@ -12,8 +12,8 @@ import msgpack
 import pytest
 
 from proto.errors import Code, DriverError
-from workers import journal
-from workers.wire import ExitRecord
+from workers import exit_record
+from workers.protocol import ExitRecord
 
 RECORD = ExitRecord(code=3, at_ns=1_700_000_000_000_000_001, oom_kills=2)
 
@@ -27,21 +27,21 @@ def directory(tmp_path: Path) -> Iterator[int]:
 
 
 def test_an_exit_is_read_back_as_it_was_written(directory: int, tmp_path: Path) -> None:
-    journal.place_of_exit(directory).write(RECORD.to_wire())
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    exit_record.place_of_exit(directory).write(RECORD.to_wire())
+    assert exit_record.read_exit(str(tmp_path)) == RECORD
 
 
 def test_no_record_is_none(tmp_path: Path) -> None:
-    assert journal.read_exit(str(tmp_path)) is None
+    assert exit_record.read_exit(str(tmp_path)) is None
 
 
 def test_a_record_replaces_the_one_before_and_leaves_nothing_beside_it(
     directory: int, tmp_path: Path
 ) -> None:
-    journal.place_of_exit(directory).write(ExitRecord(code=1, at_ns=1).to_wire())
+    exit_record.place_of_exit(directory).write(ExitRecord(code=1, at_ns=1).to_wire())
     (tmp_path / "exit").rename(tmp_path / "exit.new")  # of a worker that was killed half-way
-    journal.place_of_exit(directory).write(RECORD.to_wire())
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    exit_record.place_of_exit(directory).write(RECORD.to_wire())
+    assert exit_record.read_exit(str(tmp_path)) == RECORD
     assert [path.name for path in tmp_path.iterdir()] == ["exit"]
     assert (tmp_path / "exit").stat().st_mode & 0o777 == 0o600
 
@@ -62,32 +62,32 @@ def test_a_record_replaces_the_one_before_and_leaves_nothing_beside_it(
 def test_a_damaged_record_is_an_error_and_no_exit(body: bytes, tmp_path: Path) -> None:
     (tmp_path / "exit").write_bytes(body)
     with pytest.raises(DriverError) as caught:
-        journal.read_exit(str(tmp_path))
+        exit_record.read_exit(str(tmp_path))
     assert caught.value.code is Code.CORRUPT
 
 
 def test_a_record_of_a_newer_release_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "exit").write_bytes(msgpack.packb({"v": 2, "code": 0, "at_ns": 1}))
     with pytest.raises(DriverError, match="newer release") as caught:
-        journal.read_exit(str(tmp_path))
+        exit_record.read_exit(str(tmp_path))
     assert caught.value.code is Code.UNSUPPORTED
 
 
 def test_fields_of_a_newer_release_are_passed_over(tmp_path: Path) -> None:
     record = {"v": 1, **RECORD.to_wire(), "mood": "good"}
     (tmp_path / "exit").write_bytes(msgpack.packb(record))
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    assert exit_record.read_exit(str(tmp_path)) == RECORD
 
 
 def test_a_link_in_place_of_a_record_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "exit").symlink_to("/etc/passwd")
     with pytest.raises(DriverError) as caught:
-        journal.read_exit(str(tmp_path))
+        exit_record.read_exit(str(tmp_path))
     assert caught.value.code is Code.CORRUPT
 
 
 def test_a_record_that_cannot_be_written_says_what_to_do(directory: int, tmp_path: Path) -> None:
-    place = journal.place_of_exit(directory)
+    place = exit_record.place_of_exit(directory)
     (tmp_path / "exit.new").unlink()
     tmp_path.rmdir()
     with pytest.raises(DriverError, match="state_dir") as caught:
@@ -99,16 +99,16 @@ def test_a_record_that_cannot_be_written_says_what_to_do(directory: int, tmp_pat
 def test_a_record_whose_reserved_file_somebody_removed_is_written_all_the_same(
     directory: int, tmp_path: Path
 ) -> None:
-    place = journal.place_of_exit(directory)
+    place = exit_record.place_of_exit(directory)
     (tmp_path / "exit.new").unlink()
     place.write(RECORD.to_wire())
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    assert exit_record.read_exit(str(tmp_path)) == RECORD
 
 
 def test_a_record_that_lost_its_file_and_got_no_other_is_written_when_there_is_one(
     directory: int, tmp_path: Path
 ) -> None:
-    place = journal.place_of_exit(directory)
+    place = exit_record.place_of_exit(directory)
     (tmp_path / "exit.new").unlink()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -119,11 +119,11 @@ def test_a_record_that_lost_its_file_and_got_no_other_is_written_when_there_is_o
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     place.write(RECORD.to_wire())
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    assert exit_record.read_exit(str(tmp_path)) == RECORD
 
 
 def test_a_record_of_which_some_was_written_before_is_whole(directory: int, tmp_path: Path) -> None:
-    place = journal.place_of_exit(directory)
+    place = exit_record.place_of_exit(directory)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5, limit[1]))
@@ -134,4 +134,4 @@ def test_a_record_of_which_some_was_written_before_is_whole(directory: int, tmp_
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
         signal.signal(signal.SIGXFSZ, before)
     place.write(RECORD.to_wire())
-    assert journal.read_exit(str(tmp_path)) == RECORD
+    assert exit_record.read_exit(str(tmp_path)) == RECORD

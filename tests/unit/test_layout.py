@@ -11,17 +11,19 @@ PROGRAM = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from proto import frames
-from workers import control, layout, ttrpc, wire
+from workers import control, protocol
+from workers.launch import heap_layout
+from workers.shim import ttrpc
 
 def codes():
-    return [control.listen.__code__, wire.Record.from_wire.__func__.__code__,
+    return [control.listen.__code__, protocol.Record.from_wire.__func__.__code__,
             control.Connection.closed.fget.__code__, ttrpc.Decoder.feed.__code__]
 
 before = codes()
-used = layout.calls_of(lambda: frames.encode({{}}))
+used = heap_layout.calls_of(lambda: frames.encode({{}}))
 assert frames.encode.__code__ in used
 assert control.listen.__code__ not in used
-kept = layout.gather_code(used)
+kept = heap_layout.gather_code(used)
 after = codes()
 for new, old in zip(after, before):
     assert new is not old and new.co_code.startswith(old.co_code)
@@ -29,9 +31,9 @@ for new, old in zip(after, before):
     assert old.__sizeof__() > 512 or 512 >= new.__sizeof__() > 496
 assert min(code.__sizeof__() for code in before) < 400 and max(map(sys.getsizeof, before)) > 512
 assert set(map(id, before)) <= set(map(id, kept))
-record = wire.ExitRecord(code=3, at_ns=4)
+record = protocol.ExitRecord(code=3, at_ns=4)
 body = frames.encode(record.to_wire())
-assert wire.ExitRecord.from_wire(next(frames.Decoder().feed(body))) == record
+assert protocol.ExitRecord.from_wire(next(frames.Decoder().feed(body))) == record
 print(len(kept))
 """
 
@@ -46,8 +48,8 @@ def test_functions_run_copies_of_their_code_that_do_the_same() -> None:
 GAPS = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from workers import layout
-kept = layout.fill_gaps()
+from workers.launch import heap_layout
+kept = heap_layout.fill_gaps()
 made = [bytes(64 - 33) for _ in range(40)]
 steps = [id(b) - id(a) for a, b in zip(made, made[1:])]
 print(sum(step == 64 for step in steps))

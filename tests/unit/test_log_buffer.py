@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from workers import pipe, wire
-from workers.log_buffer import LogBuffer
+from workers import protocol
+from workers.logs import pipe
+from workers.logs.buffer import LogBuffer
 from workers.loop import Loop
 
 PATIENCE_MS = 100
-SPEC = wire.WorkerSpec(
+SPEC = protocol.WorkerSpec(
     name="t", dir="", log_patience_ms=PATIENCE_MS, log_buffer_bytes=pipe.USUAL_BYTES
 )
 
@@ -62,6 +63,6 @@ def test_what_fills_the_room_that_a_look_has_made_is_no_sign_of_a_reader(
     monkeypatch.setattr(pipe, "is_full", written_meanwhile(pipe.is_full))
     loop.later(PATIENCE_MS / 1000 * 6, loop.stop)
     loop.run()
-    assert states == [wire.DROPPING]
+    assert states == [protocol.DROPPING]
     assert buffer.dropped > pipe.USUAL_BYTES
     loop.close()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from actors.task import log_events
-from workers import wire
-from workers.wire import LogState
+from workers import protocol
+from workers.protocol import LogState
 
 MIB = 1 << 20
 
@@ -24,7 +24,7 @@ def told(state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB) 
     )
 
 
-@pytest.mark.parametrize("state", [wire.STALLED, wire.DROPPING, wire.BLOCKED])
+@pytest.mark.parametrize("state", [protocol.STALLED, protocol.DROPPING, protocol.BLOCKED])
 def test_who_has_no_reader_is_told_what_happens_and_what_to_do(state: str) -> None:
     text = told(state, kept=3 * MIB // 2)
     assert "obody reads stdout" in text
@@ -33,14 +33,14 @@ def test_who_has_no_reader_is_told_what_happens_and_what_to_do(state: str) -> No
 
 
 def test_what_is_kept_and_what_was_dropped_are_numbers() -> None:
-    assert "1.5 MiB wait for a reader" in told(wire.STALLED, kept=3 * MIB // 2)
-    assert "12 bytes wait" in told(wire.STALLED, kept=12)
-    assert told(wire.READING, dropped=77).endswith("77 bytes of it were dropped")
-    assert told(wire.READING) == "stdout is read again; nothing of it was lost"
+    assert "1.5 MiB wait for a reader" in told(protocol.STALLED, kept=3 * MIB // 2)
+    assert "12 bytes wait" in told(protocol.STALLED, kept=12)
+    assert told(protocol.READING, dropped=77).endswith("77 bytes of it were dropped")
+    assert told(protocol.READING) == "stdout is read again; nothing of it was lost"
 
 
 def test_a_kernel_that_gives_less_than_was_asked_for_is_named() -> None:
-    text = told(wire.DROPPING, limit=MIB)
+    text = told(protocol.DROPPING, limit=MIB)
     assert "1 MiB (the kernel gives no more of 16 MiB" in text
     assert "CAP_SYS_RESOURCE" in text
 

@@ -19,7 +19,7 @@ from actors.processes.launcher_link import LauncherLink
 from actors.processes.worker_link import connect_unix
 from proto.errors import Code, DriverError
 from tests.support.needs import need_root_here
-from workers import private_place, wire
+from workers import private_directory, protocol
 
 SOMEBODY = 12345
 
@@ -35,7 +35,7 @@ def root() -> Iterator[Path]:
 
 def refusal(place: Path, *, make: bool = True) -> str:
     with pytest.raises(DriverError) as refused:
-        os.close(private_place.opened(str(place), make=make))
+        os.close(private_directory.opened(str(place), make=make))
     assert refused.value.code is Code.DENIED
     return str(refused.value)
 
@@ -48,14 +48,14 @@ def made_by(owner: int, directory: Path, mode: int = 0o700) -> Path:
 
 
 def test_a_directory_is_made_for_its_owner_alone(root: Path) -> None:
-    os.close(private_place.opened(str(root / "a/b/state"), make=True))
+    os.close(private_directory.opened(str(root / "a/b/state"), make=True))
     assert stat.S_IMODE((root / "a/b/state").stat().st_mode) == 0o700
     assert stat.S_IMODE((root / "a/b").stat().st_mode) == 0o755
 
 
 def test_one_that_others_may_only_read_becomes_private(root: Path) -> None:
     (root / "state").mkdir(mode=0o755)
-    os.close(private_place.opened(str(root / "state")))
+    os.close(private_directory.opened(str(root / "state")))
     assert stat.S_IMODE((root / "state").stat().st_mode) == 0o700
 
 
@@ -63,7 +63,7 @@ def test_links_of_root_are_followed(root: Path) -> None:
     (root / "real").mkdir()
     (root / "link").symlink_to("../" + root.name + "/real")
     (root / "other").symlink_to(root / "link")
-    os.close(private_place.opened(str(root / "other/state"), make=True))
+    os.close(private_directory.opened(str(root / "other/state"), make=True))
     assert (root / "real/state").is_dir()
 
 
@@ -98,12 +98,12 @@ def test_a_group_that_is_not_roots_counts_as_others(root: Path) -> None:
     os.chown(shared, 0, SOMEBODY)
     assert str(shared) in refusal(shared / "state")
     os.chown(shared, 0, 0)
-    os.close(private_place.opened(str(shared / "state"), make=True))
+    os.close(private_directory.opened(str(shared / "state"), make=True))
 
 
 def test_in_a_sticky_directory_what_is_roots_is_roots(root: Path) -> None:
     shared = made_by(0, root / "shared", 0o1777)
-    os.close(private_place.opened(str(shared / "state"), make=True))
+    os.close(private_directory.opened(str(shared / "state"), make=True))
     theirs = made_by(SOMEBODY, shared / "theirs")
     assert f"{theirs} belongs to user {SOMEBODY}" in refusal(theirs)
 
@@ -124,7 +124,7 @@ def test_links_in_a_circle_end(root: Path) -> None:
     (root / "a").symlink_to("b")
     (root / "b").symlink_to("a")
     with pytest.raises(OSError, match="a"):
-        private_place.opened(str(root / "a/state"), make=True)
+        private_directory.opened(str(root / "a/state"), make=True)
 
 
 def look(place: Path) -> None:
@@ -153,7 +153,7 @@ def test_whoever_uses_the_state_directory_refuses_another_users(
 
 
 def test_nothing_is_looked_for_where_nothing_is(root: Path) -> None:
-    private_place.check(str(root / "none"))
+    private_directory.check(str(root / "none"))
     assert peers.peers(root / "none") == ()
 
 
@@ -172,15 +172,15 @@ def listener_of(owner: int, path: Path) -> socket.socket:
 def test_nothing_is_asked_of_a_listener_that_is_another_users(root: Path) -> None:
     async def story() -> None:
         with pytest.raises(DriverError, match=f"user {SOMEBODY} listens at") as refused:
-            await connect_unix(root / wire.CONTROL_SOCKET)
+            await connect_unix(root / protocol.CONTROL_SOCKET)
         assert refused.value.code is Code.DENIED
         with pytest.raises(DriverError, match=f"user {SOMEBODY} listens at"):
-            await LauncherLink(root).fork(wire.WorkerSpec(name="c", dir="/nowhere"))
+            await LauncherLink(root).fork(protocol.WorkerSpec(name="c", dir="/nowhere"))
         with pytest.raises(DriverError, match=f"user {SOMEBODY} listens at"):
             await LauncherLink(root).ensure()
 
     with (
-        listener_of(SOMEBODY, root / wire.CONTROL_SOCKET),
-        listener_of(SOMEBODY, root / wire.LAUNCHER_SOCKET),
+        listener_of(SOMEBODY, root / protocol.CONTROL_SOCKET),
+        listener_of(SOMEBODY, root / protocol.LAUNCHER_SOCKET),
     ):
         asyncio.run(story())

@@ -10,7 +10,7 @@ import pytest
 
 from containerd.api import rpc, shortage_words
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted, remedy
+from proto.exhaustion import exhausted, remedy
 
 
 def told(status: grpc.StatusCode, text: str) -> DriverError:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proto.containerd import tasks_pb2
 from proto.errors import Code, DriverError
-from workers import ttrpc
+from workers.shim import ttrpc
 
 
 def framed(stream: int, body: bytes, kind: int = 2) -> bytes:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers.wire import ExitRecord, Record, Sample, ShimTarget, WorkerSpec
+from workers.protocol import ExitRecord, Record, Sample, ShimTarget, WorkerSpec
 
 SPEC: dict[str, Any] = {
     "name": "web-1",

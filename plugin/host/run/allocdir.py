@@ -13,7 +13,7 @@ from actors.files import tree_removal
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Template
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
+from proto.exhaustion import remedy
 
 _STREAMS = ("stdout", "stderr")
 # A FIFO without a reader refuses at once, and a link is not followed.

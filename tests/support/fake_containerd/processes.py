@@ -23,7 +23,7 @@ from proto.errors import Code, DriverError
 from tests.support.fake_containerd.books import Books, exists, gone, serves
 from tests.support.fake_containerd.faults import Refused
 from tests.support.fake_shim import FakeShim, kill_group
-from workers import ttrpc
+from workers.shim import ttrpc
 
 _STOPPED = task_types_pb2.STOPPED
 

@@ -15,7 +15,8 @@ until one finds the FIFO empty.
 
 from __future__ import annotations
 
-from workers import pipe, wire
+from workers import protocol
+from workers.logs import pipe
 from workers.loop import HANG_UP, READ
 
 TYPE_CHECKING = False
@@ -46,11 +47,11 @@ class LogBuffer:
         self,
         loop: Loop,
         descriptor: int,
-        spec: wire.WorkerSpec,
+        spec: protocol.WorkerSpec,
         on_event: Callable[[int], None],
         tell: Callable[[], None],
     ) -> None:
-        self.state = wire.READING
+        self.state = protocol.READING
         self.dropped = 0
         self.limit = spec.log_buffer_bytes
         self._spec = spec
@@ -116,7 +117,7 @@ class LogBuffer:
 
     def _begin_anew(self) -> None:
         self._still, self._pause = 0.0, _LOOK
-        self._say(wire.READING)
+        self._say(protocol.READING)
         self.dropped = 0
 
     def _note(self) -> None:
@@ -135,22 +136,22 @@ class LogBuffer:
         """Nothing was read since the last look."""
         full = pipe.is_full(self._descriptor)
         stalled = self._still >= 1.0
-        known = self.state != wire.READING and unread * 2 >= pipe.room(self._descriptor)
+        known = self.state != protocol.READING and unread * 2 >= pipe.room(self._descriptor)
         if (full or known) and self._grow():
             self._pause = _SOON
         elif full and stalled and self._spec.log_drops:
             # Also at the last look, and nothing was written since, as it is where somebody reads.
             if self._full:
                 self.dropped += pipe.discard(self._descriptor, max(1, unread // _PART_DROPPED))
-                self._say(wire.DROPPING)
+                self._say(protocol.DROPPING)
                 self._pause = max(min(self._pause, _AGAIN) / 2, _SHORTEST)
         else:
             if full and stalled:
-                self._say(wire.BLOCKED)
+                self._say(protocol.BLOCKED)
             settled = stalled and unread == self._unread
             self._pause = min(self._pause * 2, _LATER if settled else _AGAIN)
-        if stalled and self.state == wire.READING:
-            self._say(wire.STALLED)
+        if stalled and self.state == protocol.READING:
+            self._say(protocol.STALLED)
 
     def _grow(self) -> bool:
         """More room, if there may be more."""

@@ -6,18 +6,19 @@ import os
 import time
 
 from proto.errors import Code, DriverError
-from workers import bare, cgroups, identity, procfs, ttrpc
+from workers import c_modules, cgroups, identity, procfs
 from workers.loop import READ
 from workers.oom import OomWatch
-from workers.shim import Shim
-from workers.wire import LOST_CODE, ExitRecord, Sample
+from workers.protocol import LOST_CODE, ExitRecord, Sample
+from workers.shim import ttrpc
+from workers.shim.client import Shim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workers.loop import Loop, Timer
-    from workers.wire import ShimTarget
+    from workers.protocol import ShimTarget
 
     Seen = Callable[[int, str, DriverError | None], None]
 
@@ -25,7 +26,7 @@ _ORPHAN_S = 5.0
 """How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
 
 _KILLED_S = 5.0
-_KILLED_CODE = 128 + bare.SIGKILL
+_KILLED_CODE = 128 + c_modules.SIGKILL
 _RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
 """A shim's words for a runtime that could not do what it was run for."""
 _AGAIN_S = 1.0
@@ -81,7 +82,7 @@ class Watch:
         self, number: int, *, everyone: bool, done: Callable[[DriverError | None], None]
     ) -> None:
         """Has the shim's runtime signal the task: it alone knows for sure which processes."""
-        self._killed |= number == bare.SIGKILL
+        self._killed |= number == c_modules.SIGKILL
 
         def answered(_: bytes, error: DriverError | None) -> None:
             done(None if error is not None and self._signal(number, error) else error)
@@ -95,10 +96,10 @@ class Watch:
         process of gVisor is not the task's, so that it is only killed.
         """
         runs_itself = any(words in refused.details for words in _RUNTIME_FAILED)
-        if refused.code is not Code.INTERNAL or not (runs_itself or number == bare.SIGKILL):
+        if refused.code is not Code.INTERNAL or not (runs_itself or number == c_modules.SIGKILL):
             return False
         try:
-            bare.pidfd_send_signal(self._pidfd, number)
+            c_modules.pidfd_send_signal(self._pidfd, number)
         except OSError:  # it has ended, or never had a pidfd
             return False
         procfs.say(f"worker: {self.target.container_id}: signalled without its runtime: {refused}")
@@ -204,7 +205,7 @@ class Watch:
     def _kill_orphan(self, reason: str) -> None:
         reason += "; its first process went on and was killed"
         try:
-            bare.pidfd_send_signal(self._pidfd, bare.SIGKILL)
+            c_modules.pidfd_send_signal(self._pidfd, c_modules.SIGKILL)
         except ProcessLookupError:
             self._end_lost(reason)
             return

@@ -11,7 +11,7 @@ import os
 import stat
 
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted
+from proto.exhaustion import exhausted
 from workers import procfs
 
 _LINKS = 40

@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
-from workers import bare, ttrpc
+from proto.exhaustion import remedy
+from workers import c_modules
 from workers.loop import READ, WRITE, would_block
+from workers.shim import ttrpc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workers.loop import Loop
-    from workers.wire import ShimTarget
+    from workers.protocol import ShimTarget
 
     Answer = Callable[[bytes, DriverError | None], None]
 
@@ -59,7 +60,7 @@ class Shim:
         self._decoder = ttrpc.Decoder()
         self._out = bytearray()
         self._closing = False
-        self._socket: bare.socket | None = _connect(target.address, target.container_id)
+        self._socket: c_modules.socket | None = _connect(target.address, target.container_id)
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
     @property
@@ -160,10 +161,10 @@ class Shim:
             self._on_lost(why)
 
 
-def _connect(address: str, container_id: str) -> bare.socket:
+def _connect(address: str, container_id: str) -> c_modules.socket:
     """Does not block: connect() on a unix socket succeeds or fails at once."""
     try:
-        sock = bare.stream()
+        sock = c_modules.stream()
     except OSError as error:
         raise _short_of(container_id, error) from error
     sock.setblocking(False)
@@ -180,7 +181,7 @@ def _connect(address: str, container_id: str) -> bare.socket:
     return sock
 
 
-def _connect_path(sock: bare.socket, path: str) -> None:
+def _connect_path(sock: c_modules.socket, path: str) -> None:
     """sun_path holds 108 bytes; a descriptor of the directory makes any name short."""
     directory, _, name = path.rpartition("/")
     descriptor = os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

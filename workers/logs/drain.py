@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from workers.keepers import Keeper
+    from workers.logs.keeper import Keeper
     from workers.loop import Loop, Timer
 
 _LOOK_S = 0.25

@@ -13,9 +13,9 @@ import msgpack
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.shortage import exhausted, remedy
-from workers import wire
-from workers.wire import ExitRecord
+from proto.exhaustion import exhausted, remedy
+from workers import protocol
+from workers.protocol import ExitRecord
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def place_of_exit(directory: int) -> Place:
     Raises:
         OSError: there is no room now.
     """
-    return Place(directory, wire.EXIT_RECORD)
+    return Place(directory, protocol.EXIT_RECORD)
 
 
 def read_exit(directory: str) -> ExitRecord | None:
@@ -103,7 +103,7 @@ def read_exit(directory: str) -> ExitRecord | None:
     Raises:
         DriverError: code CORRUPT, there is one that cannot be read.
     """
-    fields = read(directory, wire.EXIT_RECORD)
+    fields = read(directory, protocol.EXIT_RECORD)
     return None if fields is None else ExitRecord.from_wire(fields)
 
 

@@ -11,11 +11,11 @@ import os
 import time
 
 from proto.release import RELEASE
-from workers import bare, identity, wire
+from workers import c_modules, identity, protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from workers.notify import Notifier
+    from workers.launch.systemd import Notifier
 
 _POLL_S = 0.01
 _TEXT_BYTES = 4096
@@ -31,7 +31,7 @@ def lock(directory: int, notifier: Notifier) -> int | None:
         notifier: whether systemd runs this one, and where to say what it waits for.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(wire.LAUNCHER_LOCK, flags, 0o600, dir_fd=directory)
+    descriptor = os.open(protocol.LAUNCHER_LOCK, flags, 0o600, dir_fd=directory)
     while not _taken(descriptor):
         if not notifier.wanted:
             os.close(descriptor)
@@ -71,5 +71,5 @@ def _end_holder(descriptor: int) -> None:
     holder = identity.Identity(pid=pid, start_ticks=ticks, boot_id=identity.boot_id())
     pidfd = identity.open_pidfd(holder)
     if pidfd is not None:
-        bare.pidfd_send_signal(pidfd, bare.SIGKILL)
+        c_modules.pidfd_send_signal(pidfd, c_modules.SIGKILL)
         os.close(pidfd)

@@ -31,9 +31,9 @@ import select
 import stat
 
 from proto.errors import Code, DriverError
-from proto.shortage import remedy
-from workers import pipe
-from workers.log_buffer import LogBuffer
+from proto.exhaustion import remedy
+from workers.logs import pipe
+from workers.logs.buffer import LogBuffer
 from workers.loop import HANG_UP, READ
 
 TYPE_CHECKING = False
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from workers.loop import Loop, Timer
-    from workers.wire import WorkerSpec
+    from workers.protocol import WorkerSpec
 
 _SETTLE_S = 0.05
 _OFFER_MAX_S = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 
-from workers import wire
+from workers import protocol
 
 _LIVE, _TASKS = "live", "tasks"
 _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -22,7 +22,7 @@ def is_gone(directory: int) -> bool:
         directory: descriptor of the driver's state directory.
     """
     try:
-        return not (_any(directory, _LIVE, "") or _any(directory, _TASKS, wire.WORKER_LOCK))
+        return not (_any(directory, _LIVE, "") or _any(directory, _TASKS, protocol.WORKER_LOCK))
     except OSError:
         return False
 

@@ -13,7 +13,8 @@ import os
 import stat
 
 from proto.errors import Code, DriverError
-from workers import pipe, procfs
+from workers import procfs
+from workers.logs import pipe
 from workers.loop import HANG_UP, READ, WRITE, would_block
 
 TYPE_CHECKING = False

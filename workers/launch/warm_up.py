@@ -13,8 +13,10 @@ import struct
 
 from proto import frames
 from proto.errors import Code, DriverError
-from workers import bare, birth, control, procfs, ttrpc, wire
+from workers import c_modules, control, procfs, protocol
+from workers.launch.child import serve
 from workers.loop import READ
+from workers.shim import ttrpc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,27 +61,27 @@ class _Life:
     def __init__(self, place: str) -> None:
         self._place = place
         self._worker: Worker | None = None
-        self._plugin, self._theirs = bare.socketpair()
+        self._plugin, self._theirs = c_modules.socketpair()
         self._decoder = frames.Decoder()
         self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shims = control.listen(self._directory, _SHIM)
-        self._shim: bare.socket | None = None
+        self._shim: c_modules.socket | None = None
         self._ended = self._late = False
         # Both ends of the task's log, as a shim holds them, and a reader's besides.
         self._log = os.open(f"{place}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
         """From the fork to the end."""
-        spec = wire.WorkerSpec(
+        spec = protocol.WorkerSpec(
             name=DIRECTORY,
             dir=self._place,
             stdout=f"{self._place}/{_FIFO}",
             log_patience_ms=0,
         )
-        fork: Frame = {"op": wire.FORK, **wire.STATED, "spec": spec.to_wire()}
+        fork: Frame = {"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()}
         self._plugin.sendall(frames.encode(fork))
         try:
-            birth.serve(self._theirs, lambda _: {}, _NO_DESCRIPTORS, self._begin)
+            serve(self._theirs, lambda _: {}, _NO_DESCRIPTORS, self._begin)
             if self._worker is None:
                 self._theirs.close()
                 self._on_worker(READ)
@@ -107,12 +109,12 @@ class _Life:
 
     def _answer(self, frame: Frame) -> None:
         match frame.get("event") or frame.get("op") or frame.get("re"):
-            case wire.READY:
-                self._ask(wire.HELLO)
+            case protocol.READY:
+                self._ask(protocol.HELLO)
             case 1:
                 os.write(self._log, _LINE)
                 self._ask(
-                    wire.WATCH,
+                    protocol.WATCH,
                     address=f"unix://{self._place}/{_SHIM}",
                     api=2,
                     namespace=DIRECTORY,
@@ -120,19 +122,19 @@ class _Life:
                 )
             case 2:
                 os.read(self._log, len(_LINE))
-                self._ask(wire.STATS, interval_ms=60_000)
-            case wire.STATS:
+                self._ask(protocol.STATS, interval_ms=60_000)
+            case protocol.STATS:
                 os.close(self._log)
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
-            case wire.FAILED:
+            case protocol.FAILED:
                 error = frame["error"]
                 raise DriverError.from_wire(error if isinstance(error, dict) else {})
-            case wire.DRAINED:
+            case protocol.DRAINED:
                 self._ended = True
-                self._ask(wire.END, **{wire.FAREWELL: True})
+                self._ask(protocol.END, **{protocol.FAREWELL: True})
 
     def _ask(self, op: str, **fields: object) -> None:
-        numbers = {wire.HELLO: 1, wire.WATCH: 2, wire.STATS: 3, wire.END: 4}
+        numbers = {protocol.HELLO: 1, protocol.WATCH: 2, protocol.STATS: 3, protocol.END: 4}
         self._plugin.sendall(frames.encode({"id": numbers[op], "op": op, **fields}))
 
     def _on_connect(self, _: int) -> None:
@@ -166,7 +168,7 @@ class _Life:
             if sock is not None:
                 sock.close()
         os.close(self._directory)
-        control_names = (wire.EXIT_RECORD, wire.WORKER_LOCK, _SHIM)
+        control_names = (protocol.EXIT_RECORD, protocol.WORKER_LOCK, _SHIM)
         for name in control_names:
             _remove(f"{self._place}/{name}")
 

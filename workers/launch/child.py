@@ -10,14 +10,14 @@ import os
 
 from proto import frames
 from proto.errors import DriverError
-from workers import control, procfs, task_worker, wire
+from workers import control, procfs, protocol, task_worker
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.frames import Frame
-    from workers import bare
+    from workers import c_modules
     from workers.task_worker import Worker
 
 FAILED = 1
@@ -27,7 +27,7 @@ _CHUNK_BYTES = 4096
 
 
 def serve(
-    sock: bare.socket,
+    sock: c_modules.socket,
     answer: Callable[[Frame], Frame],
     closes: tuple[int, int],
     made: Callable[[Worker], None] | None = None,
@@ -46,10 +46,10 @@ def serve(
         request = _receive(sock, decoder)
         if request is None:
             return FAILED
-        if request.get("op") != wire.FORK:
+        if request.get("op") != protocol.FORK:
             _send(sock, answer(request))
             return 0
-        wire.agree(request)
+        protocol.agree(request)
     except DriverError as error:
         control.say_failed(sock, error)
         return 0
@@ -62,7 +62,7 @@ def serve(
     return task_worker.run(request.get("spec"), sock, decoder, made)
 
 
-def _receive(sock: bare.socket, decoder: frames.Decoder) -> Frame | None:
+def _receive(sock: c_modules.socket, decoder: frames.Decoder) -> Frame | None:
     """The first request, or None when nobody asks anything."""
     sock.settimeout(_REQUEST_TIMEOUT_S)
     try:
@@ -74,7 +74,7 @@ def _receive(sock: bare.socket, decoder: frames.Decoder) -> Frame | None:
     return None
 
 
-def _send(sock: bare.socket, frame: Frame) -> None:
+def _send(sock: c_modules.socket, frame: Frame) -> None:
     try:
         sock.sendall(frames.encode(frame))
     except OSError:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import struct
 
-from workers import bare, procfs
+from workers import c_modules, procfs
 
 _DESCRIPTOR = 3
 """The first, and here the only one, of the sockets that systemd hands over."""
@@ -19,7 +19,7 @@ _ANSWER_TIMEOUT_S = 10.0
 _UCRED = struct.Struct("3i")
 
 
-def listener(count: str, directory: int, name: str) -> bare.socket | None:
+def listener(count: str, directory: int, name: str) -> c_modules.socket | None:
     """Systemd's socket; None where there is none, or nobody can reach it any more.
 
     Args:
@@ -37,7 +37,7 @@ def listener(count: str, directory: int, name: str) -> bare.socket | None:
             " nomad-driver-containerd-launcher.socket, then start both"
         )
         return None
-    sock = bare.socket(fileno=_DESCRIPTOR)
+    sock = c_modules.socket(fileno=_DESCRIPTOR)
     sock.setblocking(False)
     return sock
 
@@ -47,11 +47,11 @@ def _has_its_name(directory: int, name: str) -> bool:
 
     A plugin that got no answer starts a launcher of its own, which takes the name.
     """
-    peer = bare.stream()
+    peer = c_modules.stream()
     try:
         peer.settimeout(_ANSWER_TIMEOUT_S)
         peer.connect(f"/proc/self/fd/{directory}/{name}")
-        credentials = peer.getsockopt(bare.SOL_SOCKET, bare.SO_PEERCRED, _UCRED.size)
+        credentials = peer.getsockopt(c_modules.SOL_SOCKET, c_modules.SO_PEERCRED, _UCRED.size)
     except OSError:
         return False
     finally:

@@ -1,0 +1,1 @@
+"""How the launcher starts, is replaced, and forks workers."""

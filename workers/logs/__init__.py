@@ -1,0 +1,1 @@
+"""A task's log FIFOs: kept open, buffered, relayed."""

@@ -1,0 +1,1 @@
+"""ttrpc to a container's shim: wait, state, kill."""
