@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from actors.phases import Event, Phase, advance
+from actors.task.phases import Event, Phase, advance
 from proto.errors import DriverError
 
 DOCUMENT = Path(__file__).resolve().parents[1] / "ARCHITECTURE.md"

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from plugin import hclspec, options
-from plugin.host import hcl_config, jobfile, plugin_block
+from plugin import options
+from plugin.cli import plugin_block
+from plugin.host.agent import hcl_config
+from plugin.host.job import jobfile
+from plugin.options import hcl_schema
 from tests import language
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -154,7 +157,7 @@ def test_the_program_accepts_the_configuration_in_the_documents(
     file.write_text(jobs[first])
     for group in jobfile.load(file, {}).groups:
         for task in group.tasks:
-            packed = hcl_config.encode(hclspec.schema(options.TASK_OPTIONS), task.config)
+            packed = hcl_config.encode(hcl_schema.schema(options.TASK_OPTIONS), task.config)
             assert options.task_options(packed).image
 
 

@@ -10,8 +10,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from actors.nomad_types import DnsConfig
-from plugin.host.plan import PlannedTask
+from actors.model.nomad import DnsConfig
+from plugin.host.run.alloc_plan import PlannedTask
 from tests.acceptance.cluster import PATIENCE_S, Cluster, Done, End, Sample, Task, Terminal
 from tests.acceptance.embedded import planned
 from tests.nomad.go_host import ExecSession, GoHost, HostError, HostTask, Json

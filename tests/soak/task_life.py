@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from plugin.host.logs import LogReader
-from plugin.host.session import Handle
+from plugin.host.agent.log_reader import LogReader
+from plugin.host.agent.session import Handle
 from proto.errors import DriverError
 from tests.soak.agent import Agent
 from tests.soak.log_check import LogCheck, script
