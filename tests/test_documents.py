@@ -29,9 +29,13 @@ AWAITED = {"ARCHITECTURE.md#glossary"}
 MAX_README_LINES = 150
 FIRST_JOB_LINES = 40
 OTHERS_TEXTS = {
-    "duplicate allocation is not allowed",  # Nomad's
+    "Error starting agent: … parsing plugin configurations failed",  # Nomad's
+    "Failed Validation",
+    "No argument or block type is named …",
+    "duplicate allocation is not allowed",
     "already exists",  # the Go driver's
     "no space left on device",  # the kernel's, through containerd
+    "exec: …: no such file or directory",  # the runtime's
 }
 
 
