@@ -12,7 +12,7 @@ from plugin.host.job.jobfile import Job, JobTask, Template
 from plugin.host.job.network import GroupNetwork, Port
 from proto.errors import DriverError
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "example"
+EXAMPLES = Path(__file__).resolve().parents[5] / "example"
 
 
 def job(body: str, **variables: str) -> Job:
