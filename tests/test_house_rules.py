@@ -94,9 +94,18 @@ def test_the_environment_is_read_in_one_place() -> None:
     assert users == {"plugin/environment.py", "workers/launch/systemd.py"}
 
 
-def test_grpc_errors_are_known_in_one_place() -> None:
-    users = {path for path, tree in sources().items() if "grpc.RpcError" in attributes(tree)}
-    assert users == {"containerd/api/rpc.py"}
+def identifiers(tree: ast.Module) -> Iterator[str]:
+    """Yields each name that a module uses or imports, also behind a dot."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.alias(name=name):
+                yield name
+
+
+def test_grpc_errors_are_known_in_one_place_for_each_peer() -> None:
+    errors = {"RpcError", "AioRpcError"}
+    users = {path for path, tree in sources().items() if errors & set(identifiers(tree))}
+    assert users == {"containerd/api/rpc.py", "plugin/host/agent/plugin_calls.py"}
 
 
 def test_protobuf_stays_in_the_modules_that_speak_it() -> None:
@@ -107,6 +116,32 @@ def test_protobuf_stays_in_the_modules_that_speak_it() -> None:
     }
     strangers = {p for p in users if not any(p.startswith(home) for home in SPEAKS_PROTOBUF)}
     assert strangers == set()
+
+
+def protobuf_names(tree: ast.Module) -> set[str]:
+    """Returns the names that a module gives to protobuf's modules and types."""
+    return {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if "_pb2" in f"{node.module}.{alias.name}" or str(node.module).startswith("google.")
+    }
+
+
+def test_no_dataclass_holds_a_protobuf_message() -> None:
+    broken = [
+        f"{path}:{field.lineno}: {ast.unparse(field)}"
+        for path, tree in sources().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list)
+        for field in node.body
+        if isinstance(field, ast.AnnAssign)
+        and protobuf_names(tree)
+        & {part.id for part in ast.walk(field.annotation) if isinstance(part, ast.Name)}
+    ]
+    assert broken == []
 
 
 def test_nothing_recurses_into_a_tree_that_others_make() -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from actors.model.nomad import ExecInput, ExecOutput, ExitResult, TaskUsage
 from plugin.host.agent.log_reader import LogReader
-from plugin.host.agent.session import Handle, HostSession, default_program
+from plugin.host.agent.session import Handle, default_program
 from plugin.host.job import jobfile
 from plugin.host.network.ports import HostPorts
 from plugin.host.run import alloc_plan
@@ -29,6 +29,7 @@ from tests.acceptance.cluster import (
     Terminal,
     example,
 )
+from tests.support.agent_session import AgentSession
 from tests.support.launcher import end_launcher
 from tests.support.waiting import wait_until
 from tests.support.workers import has_ended
@@ -77,7 +78,7 @@ def planned(job: str, variables: Mapping[str, str], base: Path) -> PlannedTask:
 
 
 class EmbeddedCluster(Cluster):
-    """A HostSession for all tests. config is the plugin block's."""
+    """A session for all tests. config is the plugin block's."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -89,7 +90,7 @@ class EmbeddedCluster(Cluster):
         self._launch()
 
     def _launch(self) -> None:
-        self.session = HostSession(default_program(), {**self._config, **self._more})
+        self.session = AgentSession(default_program(), {**self._config, **self._more})
         self.loop.call(self.session.launch())
         self.loop.call(self._listen())
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from actors.model.nomad import ExecInput
-from plugin.host.agent.session import HostSession
 from proto.errors import DriverError
+from tests.support.agent_session import AgentSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_program
@@ -37,7 +37,7 @@ async def _nothing() -> AsyncIterator[ExecInput]:
 
 
 async def executed(
-    session: HostSession, job: Job, command: Sequence[str]
+    session: AgentSession, job: Job, command: Sequence[str]
 ) -> tuple[bytes, bytes, int | None]:
     """Both outputs of a command and its code."""
     out, err, code = b"", b"", None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.agent.session import HostSession
+from tests.support.agent_session import AgentSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.launcher import worker_pid
@@ -52,7 +52,7 @@ class Stalled:
         """One more reader of stdout."""
         return LogProcess(self._fifo("stdout"), self._file)
 
-    def listen(self, session: HostSession) -> None:
+    def listen(self, session: AgentSession) -> None:
         """Collects the events of the plugin that runs now."""
 
         async def collect() -> None:
@@ -70,7 +70,7 @@ class Stalled:
         return (await until(found, 40, lambda: f"{words!r} is not in {self.told}"))[0]
 
     @asynccontextmanager
-    async def life(self, image: str) -> AsyncIterator[HostSession]:
+    async def life(self, image: str) -> AsyncIterator[AgentSession]:
         """The task runs, and has lost its reader."""
         async with launched(self.driver) as session:
             self.listen(session)
@@ -81,7 +81,7 @@ class Stalled:
             await asyncio.to_thread(reader.kill)
             yield session
 
-    async def end(self, session: HostSession) -> None:
+    async def end(self, session: AgentSession) -> None:
         """The task ends by itself."""
         (self.local / "stop").touch()
         assert (await session.wait(self.job.id)).exit_code == 0

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.host.agent.session import HostSession
+from tests.support.agent_session import AgentSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_program
@@ -31,7 +31,7 @@ def driver(runtimes_driver: Driver) -> Driver:
 
 
 @contextlib.asynccontextmanager
-async def told(session: HostSession) -> AsyncIterator[list[str]]:
+async def told(session: AgentSession) -> AsyncIterator[list[str]]:
     """The messages of all events from now on."""
     messages: list[str] = []
 

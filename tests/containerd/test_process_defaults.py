@@ -15,9 +15,9 @@ import pytest
 
 from actors.model.nomad import ExecInput, NetworkIsolation
 from containerd import syscalls
-from plugin.host.agent.session import HostSession
 from plugin.host.network import namespaces
 from tests.support import images, runtimes
+from tests.support.agent_session import AgentSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_containerd, need_program
@@ -118,7 +118,7 @@ def has_lines(job: Job, count: int) -> bool:
     return job.out.count(b"\n") == count
 
 
-async def terminal(session: HostSession, task_id: str) -> str:
+async def terminal(session: AgentSession, task_id: str) -> str:
     """TERM in an exec with a terminal."""
 
     async def nothing() -> AsyncIterator[ExecInput]:

@@ -308,11 +308,12 @@ def test_what_could_not_be_taken_over_is_removed_by_the_destroy_that_follows(
         async with launched(driver) as session:
             task = make(scope=scope)
             await asyncio.to_thread(task.start)
-            message = driver_pb2.TaskHandle()
-            message.CopyFrom(task.handle.message)
+            message = driver_pb2.TaskHandle.FromString(task.handle.encoded)
             message.driver_state = message.driver_state[:-1]
             with pytest.raises(DriverError, match="failed to decode task state from handle"):
-                await session.recover(Handle(task_id=task.job.id, message=message))
+                await session.recover(
+                    Handle(task_id=task.job.id, encoded=message.SerializeToString())
+                )
             assert Path(f"/proc/{task.pid}").exists()
             task.name_file.unlink()  # Nomad removes it with the allocation
             await session.destroy(task.job.id)

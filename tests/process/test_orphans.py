@@ -27,9 +27,9 @@ from actors.model.ownership import (
 from actors.orphans.peers import Presence
 from containerd.api import rpc
 from containerd.api.client import Containerd
-from plugin.host.agent.session import HostSession
 from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
+from tests.support.agent_session import AgentSession
 from tests.support.driver import Job
 from tests.support.launcher import worker_pid
 from tests.support.open_fifos import holders
@@ -143,7 +143,7 @@ def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> 
         recovered = stage.driver.task(node_id=NODE)
         handle = await stage.driver.start(recovered, IMAGE, SLEEPER)
         await restart(stage)
-        other = HostSession(stage.session._program, stage.session._config)
+        other = AgentSession(stage.session._program, stage.session._config)
         await other.launch()
         try:
             mine, theirs = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)

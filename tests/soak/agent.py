@@ -8,8 +8,9 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from plugin.host.agent.session import Handle, HostSession
+from plugin.host.agent.session import Handle
 from proto.errors import DriverError
+from tests.support.agent_session import AgentSession
 
 T = TypeVar("T")
 _LOOK_S = 0.02
@@ -24,7 +25,7 @@ class Agent:
         kill_every_s: the mean time between two kills.
     """
 
-    def __init__(self, session: HostSession, chance: random.Random, kill_every_s: float) -> None:
+    def __init__(self, session: AgentSession, chance: random.Random, kill_every_s: float) -> None:
         self.session = session
         self.handles: dict[str, Handle] = {}
         self.kills = 0

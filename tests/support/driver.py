@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.exec.fifo import FifoReader
 from actors.model.nomad import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
-from plugin.host.agent.log_reader import read_bytes
-from plugin.host.agent.session import Handle, HostSession
+from plugin.host.agent.session import Handle
 from plugin.host.run.allocdir import AllocDir
+from tests.support.agent_session import AgentSession
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.launcher import end_launcher, launcher_pid, worker_pids
@@ -62,8 +63,12 @@ class Job:
 
 
 async def _collect(fifo: Path, into: bytearray) -> None:
-    async for data in read_bytes(fifo):
-        into += data
+    reader = FifoReader(fifo)
+    try:
+        while data := await reader.read():
+            into += data
+    finally:
+        reader.close()
 
 
 class Driver:
@@ -79,7 +84,7 @@ class Driver:
         self.state_dir = directory / "state"
         self.alloc_root = directory / "allocs"
         program = make_plugin_dir(directory / "plugins")
-        self.session = HostSession(
+        self.session = AgentSession(
             [*_root(), str(program)],
             {
                 "containerd_address": containerd.address,
@@ -208,7 +213,7 @@ def _lines_with(path: str, text: str) -> list[str]:
 
 
 @contextlib.asynccontextmanager
-async def launched(driver: Driver) -> AsyncIterator[HostSession]:
+async def launched(driver: Driver) -> AsyncIterator[AgentSession]:
     """The plugin, launched and closed at the end; reads of logs are cancelled by the loop's end."""
     await driver.session.launch()
     try:

@@ -95,7 +95,7 @@ class GoTask:
                 self.container, config.stdout_path, config.stderr_path, _STARTED_AT_NS
             ),
         )
-        return Handle(task_id=config.id, message=message)
+        return Handle(task_id=config.id, encoded=message.SerializeToString())
 
     def create(self) -> None:
         """Made, not started. Its plugin reads the FIFOs until the shim has opened them."""

@@ -136,25 +136,6 @@ def event(message: driver_pb2.DriverTaskEvent) -> nomad.TaskEvent:
     )
 
 
-def status(message: driver_pb2.InspectTaskResponse) -> nomad.TaskStatus:
-    """InspectTask's answer."""
-    task = message.task
-    return nomad.TaskStatus(
-        id=task.id,
-        name=task.name,
-        state=nomad.TaskState(task.state),
-        started_at_ns=task.started_at.ToNanoseconds(),
-        completed_at_ns=task.completed_at.ToNanoseconds(),
-        result=nomad.ExitResult(
-            exit_code=task.result.exit_code,
-            signal=task.result.signal,
-            oom_killed=task.result.oom_killed,
-        ),
-        driver_attributes=dict(message.driver.attributes),
-        network=network_override(message.network_override),
-    )
-
-
 def network_override(message: driver_pb2.NetworkOverride) -> nomad.NetworkOverride | None:
     """The task's own network; None where the driver reports none."""
     if not message.addr:
@@ -196,27 +177,3 @@ def usage(message: driver_pb2.TaskStatsResponse) -> nomad.TaskUsage:
             kernel_max_usage=known("kernel_max_usage", _Memory.KERNEL_MAX_USAGE),
         ),
     )
-
-
-def exec_output(message: driver_pb2.ExecTaskStreamingResponse) -> nomad.ExecOutput:
-    """One message of an exec session."""
-    ended = None
-    if message.exited:
-        ended = nomad.ExitResult(exit_code=message.result.exit_code, signal=message.result.signal)
-    return nomad.ExecOutput(
-        stdout=message.stdout.data,
-        stderr=message.stderr.data,
-        stdout_close=message.stdout.close,
-        stderr_close=message.stderr.close,
-        exit=ended,
-    )
-
-
-def exec_input(item: nomad.ExecInput) -> driver_pb2.ExecTaskStreamingRequest:
-    """One message to an exec session; empty is a heartbeat."""
-    message = driver_pb2.ExecTaskStreamingRequest()
-    if item.resize is not None:
-        message.tty_size.height, message.tty_size.width = item.resize
-    if item.stdin or item.stdin_close:
-        message.stdin.data, message.stdin.close = item.stdin, item.stdin_close
-    return message

@@ -80,13 +80,3 @@ def _between_characters(line: bytes) -> int:
         if line[cut] & 0xC0 != 0x80:  # noqa: PLR2004 - 10xxxxxx goes on with a character
             return cut
     return _MAX_LINE_BYTES
-
-
-async def read_bytes(fifo: Path) -> AsyncGenerator[bytes, None]:
-    """Returns what comes through the FIFO, until the last writer has closed."""
-    reader = FifoReader(fifo)
-    try:
-        while data := await reader.read():
-            yield data
-    finally:
-        reader.close()
