@@ -22,6 +22,7 @@ from actors.images.actor import ImageActor
 from actors.images.collector import ImageCollector
 from actors.images.messages import Retire
 from actors.images.store import ImageStore
+from actors.lifecycle import start
 from actors.lifecycle.running import RunningTask, Services
 from actors.messages import (
     Configure,
@@ -60,6 +61,8 @@ T = TypeVar("T")
 # How long a recovery waits for what ran out: after its failure Nomad destroys the task.
 _RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
 _STATS_RETRY_S = 0.5
+# go-plugin kills a plugin 2 s after its Shutdown.
+_SETTLE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -191,9 +194,11 @@ class ActorGateway(Gateway):
         tracker = UsageTracker(task_id, node)
         interval_s = settings.stats_interval_s or interval_s
         while (running := await self._locate(task_id)) is not None:
+            samples = worker_link.samples(running.directory, interval_s)
             try:
-                async for sample in worker_link.samples(running.directory, interval_s):
-                    yield tracker.next(sample)
+                async with contextlib.aclosing(samples):
+                    async for sample in samples:
+                        yield tracker.next(sample)
             except (OSError, DriverError) as error:
                 # The worker may be gone for a moment: its successor is asked next.
                 if isinstance(error, DriverError) and error.code is Code.UNSUPPORTED:
@@ -262,6 +267,7 @@ class ActorGateway(Gateway):
     async def shutdown(self) -> None:
         """See `Gateway`."""
         self._sweeping.stop()
+        await start.settle(_SETTLE_S)
         for ref in (self._supervisor, *self._images, self._events):
             ref.stop(block=False)
         if self._services is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 from pathlib import Path
@@ -51,9 +52,10 @@ async def recover(
     if link is None and exit_record is None:
         await _clean_up(running, task)
         raise _gone(task.id, "containerd knows no such task and nothing recorded its exit")
-    if running.from_go_driver and exit_record is None:
-        await go_takeover.begin(services, state.container_id)
-    network = await asyncio.to_thread(_network, task)
+    with link.dropped_on_failure() if link is not None else contextlib.nullcontext():
+        if running.from_go_driver and exit_record is None:
+            await go_takeover.begin(services, state.container_id)
+        network = await asyncio.to_thread(_network, task)
     return dataclasses.replace(running, link=link, exit=exit_record, network=network)
 
 
@@ -122,19 +124,26 @@ async def attach(task: RunningTask) -> tuple[WorkerLink | None, ExitRecord | Non
         DriverError: containerd or the launcher cannot be asked now.
     """
     link = await _living_worker(task.directory)
-    hello = await _greet(link) if link is not None else None
-    if link is None or hello is None:
-        ended = await asyncio.to_thread(journal.read_exit, str(task.directory))
-        if ended is not None:
-            return None, ended
-        return await _new_worker(task), None
+    if link is not None:
+        with link.dropped_on_failure():
+            hello = await _greet(link)
+            if hello is not None:
+                return link, await _resume(task, link, hello)
+    ended = await asyncio.to_thread(journal.read_exit, str(task.directory))
+    if ended is not None:
+        return None, ended
+    return await _new_worker(task), None
+
+
+async def _resume(task: RunningTask, link: WorkerLink, hello: Frame) -> ExitRecord | None:
+    """Has a living worker watch the task where it does not yet; returns the exit it recorded."""
     link.ready(hello)
     recorded = hello.get("exit")
     if isinstance(recorded, dict):
-        return link, ExitRecord.from_wire(recorded)
+        return ExitRecord.from_wire(recorded)
     if hello.get("watching") is not True:
         await _watch(task, link)
-    return link, None
+    return None
 
 
 async def _living_worker(directory: Path) -> WorkerLink | None:
@@ -186,17 +195,18 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
             stderr_source=sources[1],
         )
     )
-    if task.from_go_driver and not link.relays:
-        await teardown.end_worker(link)
-        raise DriverError(
-            "the launcher of task workers is too old to take over a task of the Go driver",
-            details=f"it would not carry on the logs of container {state.container_id}",
-            resolution="restart nomad-driver-containerd-launcher.service, then the Nomad agent",
-            recoverable=True,
-            code=Code.UNSUPPORTED,
-        )
-    _log.info("a new worker looks after the task", extra={"id": state.container_id})
-    await _watch(task, link)
+    with link.dropped_on_failure():
+        if task.from_go_driver and not link.relays:
+            await teardown.end_worker(link)
+            raise DriverError(
+                "the launcher of task workers is too old to take over a task of the Go driver",
+                details=f"it would not carry on the logs of container {state.container_id}",
+                resolution="restart nomad-driver-containerd-launcher.service, then the Nomad agent",
+                recoverable=True,
+                code=Code.UNSUPPORTED,
+            )
+        _log.info("a new worker looks after the task", extra={"id": state.container_id})
+        await _watch(task, link)
     return link
 
 

@@ -76,6 +76,12 @@ async def start(
         return await _start(services, task, options, logs)
 
 
+async def settle(timeout_s: float) -> None:
+    """Waits until the starts that were answered have let go of their leases and held sources."""
+    if _letting_go:
+        await asyncio.wait([*_letting_go.values()], timeout=timeout_s)
+
+
 async def _start(
     services: Services, task: TaskConfig, options: TaskOptions, logs: LogEnds
 ) -> tuple[RunningTask, StartedTask]:

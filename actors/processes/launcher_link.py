@@ -82,6 +82,20 @@ class LauncherLink:
     async def _fork(self, spec: protocol.WorkerSpec) -> WorkerLink:
         reader, writer = await connect_unix(self._socket)
         link = WorkerLink(reader, writer)
+        # A worker without any connection, that was told nothing yet, ends by itself.
+        with link.dropped_on_failure():
+            writer.write(
+                frames.encode({"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()})
+            )
+            frame = await self._first(link)
+            if frame.get("event") != protocol.READY:
+                error = frame.get("error")
+                raise DriverError.from_wire(error if isinstance(error, dict) else {})
+            link.ready(frame)
+        return link
+
+    async def _first(self, link: WorkerLink) -> frames.Frame:
+        """Returns the launcher's answer to a fork: the worker's first frame, or the refusal."""
         first: asyncio.Future[frames.Frame | None]
         first = asyncio.get_running_loop().create_future()
 
@@ -90,27 +104,14 @@ class LauncherLink:
                 first.set_result(frame)
 
         link.listen(heard)
-        writer.write(
-            frames.encode({"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()})
-        )
         try:
             frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)
         except TimeoutError:
-            await link.close()
             raise self._away(f"no worker within {_FORK_TIMEOUT_S:g} s") from None
-        except asyncio.CancelledError:
-            # A worker without any connection, that was told nothing yet, ends by itself.
-            await link.close()
-            raise
         link.hold()
         if frame is None:
             raise ConnectionResetError("the launcher closed the connection")
-        if frame.get("event") != "ready":
-            await link.close()
-            error = frame.get("error")
-            raise DriverError.from_wire(error if isinstance(error, dict) else {})
-        link.ready(frame)
-        return link
+        return frame
 
     @property
     def _socket(self) -> Path:

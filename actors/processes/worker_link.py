@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 
 from proto import frames
@@ -25,6 +25,9 @@ WHERE_THAT_REPEATS = (
 REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 65536
 _UCRED = struct.Struct("3i")
+# An event loop refers to its tasks weakly. A link without an owner would be collected together with
+# its pump, and its socket would stay open.
+_pumps: set[asyncio.Task[None]] = set()
 
 
 class WorkerLink:
@@ -44,6 +47,8 @@ class WorkerLink:
         """Likewise for each FIFO that it carries on; an older release does not know how."""
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
+        _pumps.add(self._pump)
+        self._pump.add_done_callback(self._end)
 
     async def request(
         self, op: str, timeout_s: float = REQUEST_TIMEOUT_S, **fields: object
@@ -102,25 +107,32 @@ class WorkerLink:
         """Keeps events again until the next `listen`."""
         self._listener = None
 
-    async def close(self) -> None:
-        """Ends this connection only; the worker goes on."""
+    def drop(self) -> None:
+        """Ends this connection without waiting for its end; the worker goes on."""
+        self.closed = True
         self._pump.cancel()
         self._writer.close()
+
+    async def close(self) -> None:
+        """Ends this connection only; the worker goes on."""
+        self.drop()
         with contextlib.suppress(asyncio.CancelledError, OSError):
             await self._writer.wait_closed()
 
-    async def _read(self) -> None:
+    @contextlib.contextmanager
+    def dropped_on_failure(self) -> Generator[None, None, None]:
+        """Drops the connection when the block fails or is cancelled: the link has no owner yet."""
         try:
+            yield
+        except BaseException:
+            self.drop()
+            raise
+
+    async def _read(self) -> None:
+        with contextlib.suppress(OSError, DriverError):  # a broken or babbling peer is a lost peer
             while data := await self._reader.read(_CHUNK_BYTES):
                 for frame in self._decoder.feed(data):
                     self._take(frame)
-        except (OSError, DriverError):
-            pass  # a broken or babbling peer is a lost peer
-        except asyncio.CancelledError:
-            self.closed = True  # we leave, the worker does not
-            self._writer.close()
-            raise
-        self._end()
 
     def _take(self, frame: frames.Frame) -> None:
         number = frame.get("re")
@@ -144,13 +156,18 @@ class WorkerLink:
                     DriverError.from_wire(error if isinstance(error, dict) else {})
                 )
 
-    def _end(self) -> None:
+    def _end(self, pump: asyncio.Task[None]) -> None:
+        """Closes the connection when the pump has ended, or was cancelled before its first step.
+
+        The listener is told of a lost worker, and not of a connection that was closed here.
+        """
+        _pumps.discard(pump)
         self.closed = True
+        self._writer.close()
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(_gone("the request"))
-        self._writer.close()
-        if self._listener is not None:
+        if self._listener is not None and not pump.cancelled():
             self._listener(None)
 
 

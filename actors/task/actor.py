@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING, assert_never
@@ -86,6 +87,7 @@ class TaskActor(pykka.ThreadingActor):
         self._phase = phase
         self._running: RunningTask | None = None
         self._link: WorkerLink | None = None
+        self._handed: WorkerLink | None = None
         self._exit: ExitRecord | None = None
         self._drained = False
         self._recovers = False
@@ -98,6 +100,12 @@ class TaskActor(pykka.ThreadingActor):
         self._destroyers: list[Reply[None]] = []
         self._held = go_takeover.HeldLogs()
         self._ladder = StopLadder(self._send, self._later)
+
+    def on_stop(self) -> None:
+        """Gives up the link, also a link whose message is still in the inbox."""
+        if self._handed is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed when the process leaves
+                self._services.loop.call_soon_threadsafe(self._give_up, self._handed)
 
     def on_receive(self, message: TaskMessage) -> None:
         """Handles one message. An unexpected failure becomes this task's, never the actor's end."""
@@ -162,7 +170,7 @@ class TaskActor(pykka.ThreadingActor):
         def done(
             outcome: tuple[RunningTask, StartedTask] | None, error: BaseException | None
         ) -> None:
-            tell(self.actor_ref, Started(task=outcome and outcome[0], error=error))
+            self._hand_over(Started(task=outcome and outcome[0], error=error))
             if outcome is None:
                 message.reply.fail(_as_error(error))
                 return
@@ -186,7 +194,7 @@ class TaskActor(pykka.ThreadingActor):
         self._recovers = True
 
         def done(running: RunningTask | None, error: BaseException | None) -> None:
-            tell(self.actor_ref, Started(task=running, error=error))
+            self._hand_over(Started(task=running, error=error))
             if running is None:
                 message.reply.fail(_as_error(error))
                 return
@@ -245,6 +253,25 @@ class TaskActor(pykka.ThreadingActor):
                     tell(ref, ProcessesKilled(kills=kills))
 
         self._services.loop.call_soon_threadsafe(link.listen, heard)
+
+    def _hand_over(self, message: Started | WorkerRestored) -> None:
+        """Sends this actor the task's new link. Runs on the loop.
+
+        The actor may stop at any moment. `on_stop` finds a link that was sent before.
+        """
+        link = message.link if isinstance(message, WorkerRestored) else None
+        if isinstance(message, Started) and message.task is not None:
+            link = message.task.link
+        self._handed = link or self._handed
+        if not tell(self.actor_ref, message) and link is not None:
+            self._give_up(link)
+
+    def _give_up(self, link: WorkerLink) -> None:
+        """Ends a removed task's worker. Of other tasks the worker goes on without this plugin."""
+        if self._phase is Phase.GONE and not link.closed:
+            spawn(self._services.loop, teardown.end_worker(link), lambda _, __: None)
+        else:
+            link.drop()
 
     # --- the end of the process
 
@@ -492,7 +519,7 @@ class TaskActor(pykka.ThreadingActor):
                 tell(ref, Exited(exit=found[1]))
             elif found is not None and found[0] is None:
                 tell(ref, Exited(exit=_vanished()))
-            tell(ref, WorkerRestored(link=found[0] if found else None, error=error))
+            self._hand_over(WorkerRestored(link=found[0] if found else None, error=error))
 
         spawn(services.loop, work(), done)
 

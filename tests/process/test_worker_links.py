@@ -1,0 +1,121 @@
+"""The plugin's connections to workers: none outlives its owner."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from actors.actor_gateway import ActorGateway
+from actors.lifecycle.running import RunningTask
+from actors.model.settings import DriverSettings, TaskOptions
+from actors.processes.worker_link import WorkerLink
+from actors.task import actor
+from proto import frames
+from tests.support.driver import Driver, Job
+from tests.support.fake_containerd import FakeContainerd
+from tests.support.launcher import worker_pid
+from tests.support.needs import need_root_here
+from tests.support.waiting import until
+from tests.support.workers import ANSWER_S, LauncherProcess
+from workers import protocol
+from workers.protocol import ExitRecord
+
+IMAGE = "127.0.0.1:9/links:1"
+
+
+class House:
+    """A containerd, a launcher, and one task."""
+
+    def __init__(self, containerd: FakeContainerd, launcher: LauncherProcess, place: Path) -> None:
+        self.launcher = launcher
+        self._containerd = containerd
+        self._driver = Driver(containerd, place)
+
+    @contextlib.asynccontextmanager
+    async def gateway(self) -> AsyncIterator[ActorGateway]:
+        """A configured one."""
+        gateway = ActorGateway()
+        await gateway.configure(
+            DriverSettings(
+                containerd_address=self._containerd.address,
+                containerd_namespace=self._containerd.namespace,
+                state_dir=str(self.launcher.state_dir),
+                total_mhz=1000,
+                cores=1,
+                image_gc=False,
+            )
+        )
+        try:
+            yield gateway
+        finally:
+            await gateway.shutdown()
+
+    async def start(self, gateway: ActorGateway) -> Job:
+        """A task that runs."""
+        job = self._driver.task()
+        job.read_logs()
+        options = TaskOptions(
+            image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
+        )
+        await gateway.start_task(job.config, options)
+        return job
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Iterator[House]:
+    """Its tasks end with it."""
+    need_root_here()
+    with FakeContainerd() as containerd, LauncherProcess() as launcher:
+        containerd.add_image(IMAGE)
+        yield House(containerd, launcher, tmp_path)
+        containerd.remove_all()
+
+
+def test_a_plugin_that_is_shut_down_lets_go_of_its_workers(house: House) -> None:
+    async def story() -> None:
+        async with house.gateway() as gateway:
+            job = await house.start(gateway)
+        with house.launcher.control(f"tasks/{job.container}") as peer:
+            await until(lambda: peer.ask(protocol.HELLO)["peers"] == 0, ANSWER_S, "it is connected")
+
+    asyncio.run(story())
+
+
+def test_a_worker_that_is_made_while_its_task_is_removed_keeps_no_connection(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story() -> None:
+        asked, removed = asyncio.Event(), asyncio.Event()
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        theirs.setblocking(False)
+
+        async def attach(_: RunningTask) -> tuple[WorkerLink | None, ExitRecord | None]:
+            asked.set()
+            await removed.wait()
+            return WorkerLink(*await asyncio.open_unix_connection(sock=ours)), None
+
+        async with house.gateway() as gateway:
+            job = await house.start(gateway)
+            monkeypatch.setattr(actor, "attach", attach)
+            worker = worker_pid(house.launcher.state_dir / "tasks" / job.container)
+            assert worker is not None
+            os.kill(worker, signal.SIGKILL)
+            await asyncio.wait_for(asked.wait(), ANSWER_S)
+            await gateway.destroy_task(job.id, force=True)
+            removed.set()
+            async with asyncio.timeout(ANSWER_S):
+                (request,) = frames.Decoder().feed(await loop.sock_recv(theirs, 65536))
+                assert request["op"] == protocol.END
+                await loop.sock_sendall(theirs, frames.encode({"re": request["id"], "ok": True}))
+                assert await loop.sock_recv(theirs, 1) == b""
+        theirs.close()
+
+    asyncio.run(story())
