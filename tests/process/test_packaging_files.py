@@ -82,6 +82,16 @@ def test_the_package_is_of_this_release() -> None:
     assert (DEBIAN / "changelog").read_text().startswith(f"nomad-driver-containerd ({RELEASE})")
 
 
+def test_the_licence_is_the_same_everywhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert f"License: {project['license']}\n" in (DEBIAN / "copyright").read_text()
+    (file,) = project["license-files"]
+    text = (ROOT / file).read_text()
+    standard = Path("/usr/share/common-licenses") / project["license"]
+    assert text == standard.read_text() if standard.exists() else "Version 2.0" in text
+
+
 def test_the_package_depends_on_what_the_project_depends_on() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     wanted = {line.replace(">=", " (>= ") + ")," for line in project["project"]["dependencies"]}
