@@ -63,8 +63,8 @@ config {{
 {task}
 
 Nomad's own `user`, `env`, `resources` (`cpu`, `memory`, `memory_max`), `kill_signal`,
-`kill_timeout`, `volume_mount`, `template` and `logs` stand beside `config`, as with Nomad's
-own drivers.
+`kill_timeout`, `volume_mount`, `template` and `logs` stand beside `config`. All work as with
+Nomad's own drivers.
 """
 
 
