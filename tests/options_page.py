@@ -9,9 +9,10 @@ program. tests/test_house_rules.py fails while the page on disk is another one.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from plugin.options import DRIVER_OPTIONS, TASK_OPTIONS, markdown_table
+from plugin.options import DRIVER_OPTIONS, TASK_GROUPS, Option
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "options.md"
 TEXT = """\
@@ -20,7 +21,9 @@ TEXT = """\
 Written by `./dev options` from the tables of the program: change the tables, not the page.
 
 - [Options of the driver](#options-of-the-driver): the plugin block of the agent's configuration
-- [Options of a task](#options-of-a-task): the job's `config` block
+- [Options of a task](#options-of-a-task): the job's `config` block. [Image](#image) ·
+  [Process](#process) · [Resources](#resources) · [Isolation](#isolation) · [Network](#network) ·
+  [Devices and mounts](#devices-and-mounts)
 
 A time is written as `"30s"`, `"5m"` or `"1h"`, a size as `"64M"` or `"1G"`. A name with a dot is an
 option of a block: `gc.image_delay` means `gc {{ image_delay = "1h" }}`. A wrong option is refused
@@ -70,7 +73,23 @@ Nomad's own drivers.
 
 def page() -> str:
     """Returns the text of the page."""
-    return TEXT.format(driver=markdown_table(DRIVER_OPTIONS), task=markdown_table(TASK_OPTIONS))
+    groups = "\n\n".join(f"### {subject}\n\n{table(group)}" for subject, group in TASK_GROUPS)
+    return TEXT.format(driver=table(DRIVER_OPTIONS), task=groups)
+
+
+def table(options: tuple[Option, ...]) -> str:
+    """Returns the Markdown table of a set of options."""
+    head = ["| option | type | default | meaning |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows(options, "")])
+
+
+def rows(options: tuple[Option, ...], prefix: str) -> Iterator[str]:
+    """Yields the rows of the options, the options of a block below their block."""
+    for option in options:
+        default = "–" if option.default in {"", '""'} else f"`{option.default}`"
+        shown = "**required**" if option.required else default
+        yield f"| `{prefix}{option.name}` | {option.hcl_type} | {shown} | {option.doc} |"
+        yield from rows(option.nested, f"{prefix}{option.name}.")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from plugin.cli import plugin_block
 from plugin.host.agent import hcl_config
 from plugin.host.job import jobfile
 from plugin.options import hcl_schema
-from tests import language
+from tests import language, options_page
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -99,6 +99,16 @@ def test_anchors_are_those_of_github(tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", sorted(DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_the_readme_leads_to_every_page(page: Path) -> None:
     assert f"docs/{page.name}" in set(links(README))
+
+
+def test_the_page_of_options_has_a_row_for_every_option() -> None:
+    page = rows(options_page.page())
+    for option in (*options.DRIVER_OPTIONS, *options.TASK_OPTIONS):
+        assert f"`{option.name}`" in page
+        assert {f"`{option.name}.{inner.name}`" for inner in option.nested} <= set(page)
+    assert page["`auth.password`"][:2] == ["string", "**required**"]
+    assert page["`image_pull_timeout`"][:2] == ["string", '`"5m"`']
+    assert all(len(row) == 3 for name, row in page.items() if name.startswith("`"))
 
 
 def code_lines(text: str) -> list[str]:

@@ -113,22 +113,5 @@ def block(value: Any, path: str, problems: list[str]) -> Mapping[Any, Any] | Non
     return value
 
 
-def markdown_table(options: tuple[Option, ...]) -> str:
-    """The README's table of a set of options."""
-    rows = ["| Option | Type | Default | Meaning |", "| --- | --- | --- | --- |"]
-    rows += _rows(options, "")
-    return "\n".join(rows)
-
-
-def _rows(options: tuple[Option, ...], prefix: str) -> list[str]:
-    rows: list[str] = []
-    for option in options:
-        default = "**required**" if option.required else f"`{option.default}`"
-        shown = default if option.required or option.default not in {"", '""'} else "–"
-        rows.append(f"| `{prefix}{option.name}` | {option.hcl_type} | {shown} | {option.doc} |")
-        rows += _rows(option.nested, f"{prefix}{option.name}.")
-    return rows
-
-
 def _unknown(prefix: str, key: str, names: list[str]) -> str:
     return f"{prefix}{key}: no such option{suggestion.hint(key, names)}"

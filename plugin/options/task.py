@@ -310,14 +310,16 @@ _FILES = (
     ),
 )
 
-OPTIONS: tuple[Option, ...] = (
-    *_IMAGE,
-    *_PROCESS,
-    *_RESOURCES,
-    *_ISOLATION,
-    *_NETWORK,
-    *_FILES,
+GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
+    ("Image", _IMAGE),
+    ("Process", _PROCESS),
+    ("Resources", _RESOURCES),
+    ("Isolation", _ISOLATION),
+    ("Network", _NETWORK),
+    ("Devices and mounts", _FILES),
 )
+"""The options by subject, in the order of docs/options.md."""
+OPTIONS: tuple[Option, ...] = tuple(option for _, group in GROUPS for option in group)
 
 
 def task_options(packed: bytes) -> TaskOptions:

@@ -312,12 +312,3 @@ def test_a_duration_is_the_sum_of_its_parts(parts: list[tuple[Any, str]]) -> Non
 def test_any_text_is_a_duration_or_a_value_error(text: str) -> None:
     with contextlib.suppress(ValueError):
         assert 0 <= parse_duration_s(text) <= 366 * 24 * 3600
-
-
-def test_the_readme_table_has_a_row_for_every_option() -> None:
-    table = options.markdown_table(options.TASK_OPTIONS)
-    for option in options.TASK_OPTIONS:
-        assert f"| `{option.name}` |" in table
-    assert "| `auth.password` | string | **required** |" in table
-    assert '| `image_pull_timeout` | string | `"5m"` |' in table
-    assert len({line.count("|") for line in table.splitlines()}) == 1
