@@ -73,16 +73,66 @@ class DriverError(Exception):
         }
 
     @classmethod
-    def from_wire(cls, fields: Mapping[str, object]) -> DriverError:
-        """The error that `to_wire` described. Unknown codes of a newer peer become INTERNAL."""
-        code = str(fields.get("code", ""))
+    def from_wire(cls, fields: object) -> DriverError:
+        """Returns the error that `to_wire` described.
+
+        Unknown codes of a newer peer become INTERNAL. Fields that are no map become an unnamed
+        failure: a peer sent them, and an answer without words is still a failure.
+        """
+        known: Mapping[str, object] = fields if isinstance(fields, dict) else {}
+        code = str(known.get("code", ""))
         return cls(
-            cut(str(fields.get("brief", "unnamed failure"))),
-            details=cut(str(fields.get("details", ""))),
-            resolution=cut(str(fields.get("resolution", ""))),
-            recoverable=fields.get("recoverable") is True,
+            cut(str(known.get("brief", "unnamed failure"))),
+            details=cut(str(known.get("details", ""))),
+            resolution=cut(str(known.get("resolution", ""))),
+            recoverable=known.get("recoverable") is True,
             code=Code(code) if code in set(Code) else Code.INTERNAL,
         )
+
+    def replaced(
+        self,
+        *,
+        brief: str | None = None,
+        details: str | None = None,
+        resolution: str | None = None,
+        recoverable: bool | None = None,
+        code: Code | None = None,
+    ) -> DriverError:
+        """Returns a copy of this error with some of its fields replaced; None keeps a field."""
+        return DriverError(
+            self.brief if brief is None else brief,
+            details=self.details if details is None else details,
+            resolution=self.resolution if resolution is None else resolution,
+            recoverable=self.recoverable if recoverable is None else recoverable,
+            code=self.code if code is None else code,
+        )
+
+
+def start_refused(
+    text: str,
+    resolution: str = "",
+    *,
+    details: str = "",
+    recoverable: bool = False,
+    code: Code = Code.INVALID,
+) -> DriverError:
+    """Builds the error of a start that the driver refuses or cannot make.
+
+    Args:
+        text: what is wrong, with its value; the Go driver's prefix, for which operators search, is
+            put before it.
+        resolution: what the reader can change.
+        details: what the failing part said, without secrets.
+        recoverable: True when the same start may work later.
+        code: stable kind of the failure; INVALID, as most refusals are about the job.
+    """
+    return DriverError(
+        f"Error in creating container: {text}",
+        details=details,
+        resolution=resolution,
+        recoverable=recoverable,
+        code=code,
+    )
 
 
 def cut(text: str, limit: int = MAX_TEXT) -> str:

@@ -340,7 +340,7 @@ async def _converse(
                         return PullResult.from_wire(frame)
                     case "failed":
                         error = frame.get("error")
-                        raise DriverError.from_wire(error if isinstance(error, dict) else {})
+                        raise DriverError.from_wire(error)
     finally:
         transport.close()
     status = await asyncio.to_thread(child_process.finish, process, _END_S)

@@ -90,7 +90,7 @@ class LauncherLink:
             frame = await self._first(link)
             if frame.get("event") != protocol.READY:
                 error = frame.get("error")
-                raise DriverError.from_wire(error if isinstance(error, dict) else {})
+                raise DriverError.from_wire(error)
             link.ready(frame)
         return link
 

@@ -77,7 +77,7 @@ class WorkerLink:
             self._pending.pop(number, None)
         if answer.get("ok") is not True:
             error = answer.get("error")
-            raise DriverError.from_wire(error if isinstance(error, dict) else {})
+            raise DriverError.from_wire(error)
         return answer
 
     def ready(self, frame: frames.Frame) -> None:
@@ -152,9 +152,7 @@ class WorkerLink:
         error = frame.get("error")
         for future in self._pending.values():
             if not future.done():
-                future.set_exception(
-                    DriverError.from_wire(error if isinstance(error, dict) else {})
-                )
+                future.set_exception(DriverError.from_wire(error))
 
     def _end(self, pump: asyncio.Task[None]) -> None:
         """Closes the connection when the pump has ended, or was cancelled before its first step.
@@ -249,6 +247,6 @@ async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.F
                         return
                     case _ if frame.get("ok") is False:
                         error = frame.get("error")
-                        raise DriverError.from_wire(error if isinstance(error, dict) else {})
+                        raise DriverError.from_wire(error)
     finally:
         writer.close()

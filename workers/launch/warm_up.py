@@ -128,7 +128,7 @@ class _Life:
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
             case protocol.FAILED:
                 error = frame["error"]
-                raise DriverError.from_wire(error if isinstance(error, dict) else {})
+                raise DriverError.from_wire(error)
             case protocol.DRAINED:
                 self._ended = True
                 self._ask(protocol.END, **{protocol.FAREWELL: True})
