@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from containerd.registry import hosts
 from plugin import options
 from plugin.cli import plugin_block
 from plugin.host.agent import hcl_config
@@ -173,6 +174,15 @@ def test_the_program_accepts_the_configuration_in_the_documents(
         for task in group.tasks:
             packed = hcl_config.encode(hcl_schema.schema(options.TASK_OPTIONS), task.config)
             assert options.task_options(packed).image
+
+
+def test_the_hosts_file_in_the_documents_is_one_that_pulls_read(tmp_path: Path) -> None:
+    (tmp_path / "mirror-ca.pem").touch()
+    page = (DOCS / "images.md").read_text().replace("/etc/ssl/", f"{tmp_path}/")
+    text = re.findall(r"(?ms)^```toml\n(.*?)^```$", page)[0]
+    mirror, hub = hosts.parse(text, tmp_path / "hosts.toml", "docker.io")
+    assert (mirror.host, hub.host) == ("mirror.example:5000", "registry-1.docker.io")
+    assert mirror.ca == (str(tmp_path / "mirror-ca.pem"),)
 
 
 @cache
