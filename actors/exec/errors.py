@@ -1,7 +1,7 @@
-"""What a user reads of a command that a runtime cannot run: a few words, whichever runtime it is.
+"""Short errors for commands that a runtime cannot run, in the same words for every runtime.
 
-Runtimes wrap a cause of five words in sentences of their own. The program's name and the cause are
-what a user needs, and what an error of `nomad alloc exec` has room for.
+Runtimes wrap a cause of five words in sentences of their own. The user needs the program's name
+and the cause. An error of `nomad alloc exec` has room for 90 bytes: see `plugin.rpc.grpc_status`.
 """
 
 from __future__ import annotations

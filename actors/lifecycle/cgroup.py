@@ -1,4 +1,8 @@
-"""What Nomad's resources and the job's options mean to the kernel: limits and cgroups of a task."""
+"""Limits and cgroups of a task: Nomad's resources and the job's options in the kernel's terms.
+
+Nomad 1.3 to 1.6 wait for a task's cgroup of version 2 before they start the task again. The
+runtime removes the cgroup with the container, so a removal creates the cgroup again.
+"""
 
 from __future__ import annotations
 

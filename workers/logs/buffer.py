@@ -1,16 +1,21 @@
-"""A reader of logs that stands still must not have the task wait for ever.
+"""Keeps a task running while its log reader has stopped: enlarges the FIFO, then drops lines.
 
-What the task writes meanwhile stays in the FIFO, which is made larger: in order for a reader that
-is slow, that was stopped and goes on, or that is new; nothing is copied, and it is kept whoever
-dies, as the shim holds both ends. When it cannot grow any more, the oldest bytes are dropped, or
-the task waits, as the operator chose.
+The FIFO itself is the buffer. A reader that is slow, stopped and continued, or new receives all
+lines in order. No byte is copied. The buffer survives plugin, worker and containerd, because the
+shim holds both ends. A file could not keep the order for a reader that was stopped and continues.
+When the FIFO cannot grow, the oldest bytes are dropped, or the task waits: the operator chooses.
 
-Somebody has read between two looks if there is less in the FIFO, if its time of reading has moved,
-or if it was full and something was written all the same (see `pipe`). If nobody has, a full FIFO
-gets more room at once; bytes are dropped only after the whole patience without a read.
+A reader has read between two checks if the FIFO holds less, if the time of the last read has
+changed, or if the FIFO was full and a write succeeded all the same (see `pipe`). Without a read, a
+full FIFO grows at once; bytes are dropped only after the whole grace time without a read.
 
-No look while nothing happens: the FIFO's first byte wakes the worker, and looks go on by a timer
-until one finds the FIFO empty.
+Nothing is checked while nothing happens. The first byte in the FIFO wakes the worker, and a timer
+repeats the check until the FIFO is empty: for a task that writes all the time 1.5 wake-ups a
+second and 0.015 % of a core.
+
+Limits: a dead reader that had read half a line leaves the other half joined to the first line
+after the gap. A new worker asks the kernel for the size and the fill level of the FIFO, but does
+not know the number of bytes that its predecessor dropped.
 """
 
 from __future__ import annotations

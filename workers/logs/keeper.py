@@ -1,27 +1,30 @@
-"""Log FIFO keepers: what a task wrote is not lost and nobody hangs, whoever dies in between.
+"""Keeps a log FIFO open: no line is lost and no process hangs, whichever process dies.
 
-A keeper is a reader that never reads. The kernel's rules that shape it:
+A keeper is a reader that never reads. Rules of the kernel and of Nomad shape the keeper:
 
-- open(O_WRONLY) blocks without a reader: the keeper is there before the shim opens.
-- A FIFO's contents vanish when its last descriptor is closed, of either end.
-- Nomad's logmon ends for good at EOF, which a reader sees when no writer is left. So before the
-  shim has opened the write end nobody may open and close it. And when the plugin of a start has
-  died, the keeper holds the write end beside the shim, which may end before the next start's opens
-  it.
-- EPOLLHUP on a read end comes when a writer was there since its open and none is left: the shim
-  has written all it had, and closed.
-- The keeper, being a reader itself, cannot tell whether another is there. Holding the write end
-  alone it can: poll() then tells EPOLLERR exactly while there is no reader. A reader that opens
-  does not wake that poll, so it is asked by a timer; only after the end of a task, never while
-  one runs.
+- open(O_WRONLY) waits for a reader, so the keeper must be ready before the shim opens.
+- The content of a FIFO is lost when the last descriptor of either end is closed.
+- Nomad's logmon ends for good at the end of file, and a reader sees the end of file when no writer
+  is left. So no process may open and close the write end before the shim has opened the write end.
+  When the plugin of a start has died, the keeper holds the write end beside the shim: the shim may
+  end before the shim of the next start opens.
+- A read end reports EPOLLHUP when a writer was present since the open and none is left: the shim
+  has written everything and closed.
+- A keeper with the read end open is itself a reader and cannot see another reader. With the write
+  end alone, poll() reports EPOLLERR exactly while no reader is present. A reader that opens does
+  not wake the poll, so a timer repeats the poll; only after the end of a task, never while a task
+  runs.
 
-Hence three stages. LISTEN: hold the read end, wait for HUP. OFFER, after it: hold the write end, so
-that a late reader neither hangs in open() nor finds the FIFO empty, until a reader is there and has
-read everything; then let go, which is the EOF it waits for. A reader that is there all the time
-gets its EOF from the shim and sees nothing of this. FAREWELL: who was there may have been the shim
-itself, slow to close its read end, or a reader that is killed in this moment. So for a while, and
-once more when the task is destroyed, whoever comes gets an EOF: the write end is opened and closed.
-Not for ever: another start of the task has the same FIFO, and its reader must see no EOF.
+So a keeper has three stages:
+
+- LISTEN: holds the read end and waits for EPOLLHUP.
+- OFFER: holds the write end, so a late reader neither hangs in open() nor finds the FIFO empty.
+  When a reader is present and has read everything, the keeper closes the write end: the reader's
+  end of file. A reader that was present all the time gets the end of file from the shim.
+- FAREWELL: the reader seen before may have been the shim, which closes its read end late, or a
+  reader that was just being killed. So for ten seconds, and once more when the task is destroyed,
+  the keeper opens and closes the write end for each reader that waits. Not for ever: the next
+  start of the task has the same FIFO, and the logmon of that start must see no end of file.
 """
 
 from __future__ import annotations

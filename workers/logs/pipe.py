@@ -1,14 +1,18 @@
-"""What the kernel tells of a FIFO that is held open by a descriptor of its read end.
+"""Facts that the kernel reports about a FIFO, read through a descriptor of its read end.
 
-- The writer waits when every slot is taken, a slot being a page that may be half empty. How many
-  bytes are in it (FIONREAD) does not tell: 55 296 of 65 536 was full.
-- A read() moves the FIFO's atime, on a filesystem mounted relatime (what Linux does by itself) when
-  something was written since: exactly the reads that may leave as many bytes in it as before. A
-  splice() does not, and on noatime nothing does. A write that is done moves the mtime everywhere.
-- /proc/sys/fs/pipe-user-pages-soft counts room, not contents, of all pipes of a user: 1024 of the
-  usual size. Beyond it new pipes of every process of that user have two pages, but for those with
-  CAP_SYS_RESOURCE or CAP_SYS_ADMIN. So a FIFO is large only while it has to be.
-- More than /proc/sys/fs/pipe-max-size takes CAP_SYS_RESOURCE.
+- A writer waits when every slot is taken. A slot is a page and may be half empty, so the number of
+  bytes (FIONREAD) does not show a full FIFO: 55 296 of 65 536 was full. The fill level does not
+  show an active reader either: a busy writer refills the FIFO before each check.
+- A read() changes the FIFO's atime, on a file system mounted relatime (Linux's default), if data
+  was written since: exactly the reads that may leave the number of bytes unchanged. A splice()
+  changes no atime, and on a noatime mount nothing does. A completed write changes the mtime
+  everywhere.
+- /proc/sys/fs/pipe-user-pages-soft limits the capacity, not the content, of all pipes of a user:
+  1024 pipes of the default size. Beyond the limit, new pipes of every process of the user have two
+  pages, except with CAP_SYS_RESOURCE or CAP_SYS_ADMIN. Measured: with 60 FIFOs of 1 MiB, a root
+  process without both, such as any process in a container, got pipes of 8 KiB instead of 64 KiB.
+  So a FIFO is large only while the size is needed.
+- More than /proc/sys/fs/pipe-max-size needs CAP_SYS_RESOURCE; tried to 16 MiB on Linux 6.1.
 """
 
 from __future__ import annotations

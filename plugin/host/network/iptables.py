@@ -1,11 +1,12 @@
-"""Rules of iptables that the CNI plugins do not see to.
+"""Rules of iptables beside the rules of the CNI plugins.
 
-Published ports get through a firewall that forwards nothing by itself, such as Docker's: CNI's
-firewall plugin lets answers through and what an allocation sends, but no new connection to it;
-CNI-ADMIN is its chain for rules of others. Connections of this machine itself need none.
+Published ports pass a firewall that forwards nothing by itself, such as Docker's. CNI's firewall
+plugin lets answers and an allocation's own packets pass, but no new connection to the allocation;
+CNI-ADMIN is the plugin's chain for rules of others. Connections of this machine need no rule.
 
-And the bridge plugin knows of an allocation's masquerading by the address in its namespace alone:
-once that is gone its DEL ends well and leaves the rules.
+The bridge plugin finds an allocation's masquerading rules by the address in the namespace alone.
+If the namespace is already gone, the plugin gets an empty name, its DEL succeeds and leaves the
+rules; the rules are removed here.
 """
 
 from __future__ import annotations
