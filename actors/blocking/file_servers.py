@@ -272,7 +272,7 @@ async def _look_by_a_child(path: str) -> None:
     """Returns when the kernel has answered; what it answered, the look itself will meet."""
     argv = [_STAT, "--dereference", "--cached=never", "--", path]
     try:
-        process = await asyncio.to_thread(child_process.start, argv, new_session=True)
+        process = await child_process.started(argv, new_session=True)
     except (OSError, DriverError):
         return
     try:

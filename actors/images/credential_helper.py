@@ -82,15 +82,13 @@ async def _run(
     """(exit status, stdout) of the helper; killed with all its children when it is late."""
     program = path.rpartition("/")[2]
     loop = asyncio.get_running_loop()
-    process = await loop.run_in_executor(
-        None,
-        lambda: child_process.start(
-            [path, "get"],
-            env={**child_process.BASE_ENVIRONMENT, **proxies, "HOME": _home()},
-            stdin=child_process.PIPE,
-            stdout=child_process.PIPE,
-            new_session=True,
-        ),
+    home = await asyncio.to_thread(_home)
+    process = await child_process.started(
+        [path, "get"],
+        env={**child_process.BASE_ENVIRONMENT, **proxies, "HOME": home},
+        stdin=child_process.PIPE,
+        stdout=child_process.PIPE,
+        new_session=True,
     )
     ended = False
     try:

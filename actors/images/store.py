@@ -267,11 +267,8 @@ class ImageStore:
     ) -> PullResult:
         argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
         loop = asyncio.get_running_loop()
-        process = await loop.run_in_executor(
-            None,
-            lambda: child_process.start(
-                argv, stdin=child_process.PIPE, stdout=child_process.PIPE, new_session=True
-            ),
+        process = await child_process.started(
+            argv, stdin=child_process.PIPE, stdout=child_process.PIPE, new_session=True
         )
         try:
             async with asyncio.timeout(request.timeout_s + _GRACE_S):
@@ -319,8 +316,9 @@ async def _converse(
     """Hands over the request, reports progress, returns what came of it."""
     assert process.stdin is not None  # noqa: S101 - PIPE was asked for
     assert process.stdout is not None  # noqa: S101
-    process.stdin.write(frames.encode(request))
-    process.stdin.flush()  # it stays open: its end tells the puller to stop
+    with contextlib.suppress(BrokenPipeError):  # the puller has died; its status tells why
+        process.stdin.write(frames.encode(request))
+        process.stdin.flush()  # it stays open: its end tells the puller to stop
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), process.stdout

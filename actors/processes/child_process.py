@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -69,6 +70,47 @@ def start(
             name = program.rpartition("/")[2]
             raise exhausted(f"no process can be made for {name}", error) from error
         raise
+
+
+async def started(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdin: int = DEVNULL,
+    stdout: int = DEVNULL,
+    stderr: int = DEVNULL,
+    new_session: bool = False,
+) -> Child:
+    """Starts a child in a thread, see `start`. A caller that is cancelled leaves no child behind.
+
+    Raises:
+        OSError: the program cannot be started.
+        DriverError: code EXHAUSTED, for want of processes, descriptors or memory.
+    """
+    begin = functools.partial(
+        start,
+        argv,
+        env=env,
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        new_session=new_session,
+    )
+    starting = asyncio.get_running_loop().run_in_executor(None, begin)
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        starting.add_done_callback(_discard)
+        raise
+
+
+def _discard(starting: asyncio.Future[Child]) -> None:
+    if starting.cancelled() or starting.exception() is not None:
+        return
+    process = starting.result()
+    for pipe in filter(None, (process.stdin, process.stdout, process.stderr)):
+        pipe.close()
+    forsake(process)
 
 
 def end_group(process: Child) -> int:

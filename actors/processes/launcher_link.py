@@ -158,10 +158,7 @@ class LauncherLink:
             "--state-dir",
             str(self._state_dir),
         ]
-        process = await asyncio.get_running_loop().run_in_executor(
-            None,
-            lambda: child_process.start(argv, stderr=child_process.PIPE, new_session=True),
-        )
+        process = await child_process.started(argv, stderr=child_process.PIPE, new_session=True)
         assert process.stderr is not None  # noqa: S101 - PIPE was asked for
         with process.stderr:
             await self._until_served(process)

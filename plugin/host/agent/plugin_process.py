@@ -41,8 +41,7 @@ class PluginProcess:
             DriverError: code UNAVAILABLE, it is no plugin, or it says why it does not start.
         """
         try:
-            self._child = await asyncio.to_thread(
-                child_process.start,
+            self._child = await child_process.started(
                 self._program,
                 env=environment.for_plugin_of_this_process(),
                 stdout=child_process.PIPE,
