@@ -44,22 +44,18 @@ async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
 # --- S5
 
 
-def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
+async def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
     driver: Driver, registry: Registry
 ) -> None:
     links: dict[str, images.Entry] = {"p": "/proc", "q": "/proc/self"}
     built = images.build([images.busybox_layer(links)])
     image = images.push(registry.host, "s5", "1", built)
-
-    async def life() -> None:
-        async with launched(driver):
-            for target in ("/p", "/p/sys/kernel", "/q/attr"):
-                mount: dict[str, Any] = {"type": "bind", "source": "local", "target": target}
-                mount["options"] = ["rbind", "rw"]
-                said = await refusal(driver, driver.task(), image, mounts=[mount], **ECHO)
-                assert "proc" in said
-
-    asyncio.run(life())
+    async with launched(driver):
+        for target in ("/p", "/p/sys/kernel", "/q/attr"):
+            mount: dict[str, Any] = {"type": "bind", "source": "local", "target": target}
+            mount["options"] = ["rbind", "rw"]
+            said = await refusal(driver, driver.task(), image, mounts=[mount], **ECHO)
+            assert "proc" in said
 
 
 # --- S12
@@ -96,83 +92,72 @@ ECHO: dict[str, Any] = {"command": "/bin/echo", "args": ["evil"]}
 KINDS = ["link", "link to a FIFO", "file", "device", "directory"]
 
 
-def test_s12_a_log_fifo_that_became_something_else_stops_a_start(
+async def test_s12_a_log_fifo_that_became_something_else_stops_a_start(
     driver: Driver, busybox_image: str, target: Path
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            for stream in ("stdout", "stderr"):
-                for kind in KINDS:
-                    job = driver.task()
-                    fifo = job.alloc.fifo("t", stream)
-                    swap(fifo, kind, target)
-                    said = await refusal(driver, job, busybox_image, **ECHO)
-                    assert f"the log FIFO {fifo} cannot be kept open: it is no FIFO" in said
-                    if kind == "file":
-                        assert fifo.read_text() == ""
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver):
+        for stream in ("stdout", "stderr"):
+            for kind in KINDS:
+                job = driver.task()
+                fifo = job.alloc.fifo("t", stream)
+                swap(fifo, kind, target)
+                said = await refusal(driver, job, busybox_image, **ECHO)
+                assert f"the log FIFO {fifo} cannot be kept open: it is no FIFO" in said
+                if kind == "file":
+                    assert fifo.read_text() == ""
 
 
 @pytest.mark.parametrize("kind", ["link", "file", "device"])
-def test_s12_a_log_fifo_that_became_something_else_stops_a_recovery(
+async def test_s12_a_log_fifo_that_became_something_else_stops_a_recovery(
     driver: Driver, busybox_image: str, target: Path, kind: str
 ) -> None:
     """Plugin and worker are killed, so that the FIFO is opened anew; the task itself goes on."""
     if kind == "device":
         tripwire(target.parent / "trial")  # skips before anything is made
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            handle = await driver.start(job, busybox_image, SLEEPER)
-            await until(lambda: b"ready" in job.out, 10)
-            session.kill_plugin()
-            worker = worker_pid(driver.state_dir / "tasks" / job.container)
-            assert worker is not None
-            os.kill(worker, signal.SIGKILL)
-            swap(job.alloc.fifo("t", "stdout"), kind, target)
-            await session.launch()
-            with pytest.raises(DriverError, match="cannot be kept open: it is no FIFO"):
-                await session.recover(handle)
-            # Nomad destroys what it cannot recover, and starts it anew.
-            await driver.end(job)
-            driver.wait_clean()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        job = driver.task()
+        handle = await driver.start(job, busybox_image, SLEEPER)
+        await until(lambda: b"ready" in job.out, 10)
+        session.kill_plugin()
+        worker = worker_pid(driver.state_dir / "tasks" / job.container)
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        swap(job.alloc.fifo("t", "stdout"), kind, target)
+        await session.launch()
+        with pytest.raises(DriverError, match="cannot be kept open: it is no FIFO"):
+            await session.recover(handle)
+        # Nomad destroys what it cannot recover, and starts it anew.
+        await driver.end(job)
+        driver.wait_clean()
 
 
-def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
+async def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
     driver: Driver, busybox_image: str, target: Path
 ) -> None:
     """The swap comes after the worker's look and before the shim opens the log."""
+    async with launched(driver) as session:
+        job = driver.task()
+        fifo = job.alloc.fifo("t", "stdout")
+        control = driver.state_dir / "tasks" / job.container / protocol.CONTROL_SOCKET
 
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            fifo = job.alloc.fifo("t", "stdout")
-            control = driver.state_dir / "tasks" / job.container / protocol.CONTROL_SOCKET
+        async def swapper() -> None:
+            while not control.exists():
+                await asyncio.sleep(0)
+            (target.parent / "link").symlink_to(target)
+            (target.parent / "link").rename(fifo)
 
-            async def swapper() -> None:
-                while not control.exists():
-                    await asyncio.sleep(0)
-                (target.parent / "link").symlink_to(target)
-                (target.parent / "link").rename(fifo)
-
-            swapping = asyncio.create_task(swapper())
-            await driver.start(job, busybox_image, "echo evil")
-            await swapping
-            assert (await session.wait(job.id)).exit_code == 0
-            await driver.end(job)
-            assert bytes(job.out) == b"evil\n"
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+        swapping = asyncio.create_task(swapper())
+        await driver.start(job, busybox_image, "echo evil")
+        await swapping
+        assert (await session.wait(job.id)).exit_code == 0
+        await driver.end(job)
+        assert bytes(job.out) == b"evil\n"
 
 
 # --- S15
 
 
-def test_s15_no_config_takes_the_other_tasks_of_the_node_along(
+async def test_s15_no_config_takes_the_other_tasks_of_the_node_along(
     driver: Driver, busybox_image: str, registry: Registry
 ) -> None:
     """What killed the original, and more of the kind, beside a task that must not notice."""
@@ -191,52 +176,45 @@ def test_s15_no_config_takes_the_other_tasks_of_the_node_along(
         {"image": "a" * 4_000},
         {"image": "\u202e\u2028"},
     ]
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            pid = session.pid
-            neighbour = driver.task("n")
-            await driver.start(neighbour, busybox_image, SLEEPER)
-            for attack in attacks:
-                with pytest.raises(DriverError) as caught:
-                    await session.start(driver.task().config, {"image": busybox_image, **attack})
-                assert "the containerd driver failed inside" not in str(caught.value)
-                assert len(str(caught.value)) < 4096
-            assert session.pid == pid
-            assert session.alive
-            assert (await session.inspect(neighbour.id)).state is TaskState.RUNNING
-            await session.stop(neighbour.id)
-            assert (await session.wait(neighbour.id)).exit_code == 0
-            await driver.end(neighbour)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        pid = session.pid
+        neighbour = driver.task("n")
+        await driver.start(neighbour, busybox_image, SLEEPER)
+        for attack in attacks:
+            with pytest.raises(DriverError) as caught:
+                await session.start(driver.task().config, {"image": busybox_image, **attack})
+            assert "the containerd driver failed inside" not in str(caught.value)
+            assert len(str(caught.value)) < 4096
+        assert session.pid == pid
+        assert session.alive
+        assert (await session.inspect(neighbour.id)).state is TaskState.RUNNING
+        await session.stop(neighbour.id)
+        assert (await session.wait(neighbour.id)).exit_code == 0
+        await driver.end(neighbour)
 
 
-def test_s15_an_environment_of_megabytes_runs_or_is_refused_in_words(
+async def test_s15_an_environment_of_megabytes_runs_or_is_refused_in_words(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            fits = {f"A{number}": "x" * 20_000 for number in range(90)}
-            job = driver.task(env=fits)
-            script = "echo ${#A7}"
-            assert await driver.output(busybox_image, script, job) == "20000\n"
-            for env, words in (
-                ({"BIG": "hush" * 500_000}, "env: 'BIG' has 2000004 bytes"),
-                ({f"A{number}": "x" * 90_000 for number in range(80)}, "more than 6 MiB together"),
-                ({f"A{number}": "x" * 100_000 for number in range(200)}, "more than 6 MiB"),
-            ):
-                said = await refusal(driver, driver.task(env=env), busybox_image)
-                assert words in said
-                assert "hush" not in said
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver):
+        fits = {f"A{number}": "x" * 20_000 for number in range(90)}
+        job = driver.task(env=fits)
+        script = "echo ${#A7}"
+        assert await driver.output(busybox_image, script, job) == "20000\n"
+        for env, words in (
+            ({"BIG": "hush" * 500_000}, "env: 'BIG' has 2000004 bytes"),
+            ({f"A{number}": "x" * 90_000 for number in range(80)}, "more than 6 MiB together"),
+            ({f"A{number}": "x" * 100_000 for number in range(200)}, "more than 6 MiB"),
+        ):
+            said = await refusal(driver, driver.task(env=env), busybox_image)
+            assert words in said
+            assert "hush" not in said
 
 
 # --- S16
 
 
-def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
+async def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
     driver: Driver, registry: Registry
 ) -> None:
     """By the job, by the image, and by a link of the image that no reader of names can see."""
@@ -247,21 +225,17 @@ def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
     named = images.build([images.busybox_layer()], config)
     own = images.push(registry.host, "s16", "own", named)
     script = "ls -d ../../../../etc/shadow ../../../../../etc/shadow /etc/shadow"
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            assert "cwd: " in await refusal(driver, driver.task(), own)
-            for written in ("/proc/self/fd/8", "//proc/self/fd/8"):
-                assert "cwd: " in await refusal(driver, driver.task(), image, cwd=written, **ECHO)
-            for link in links:
-                job = driver.task()
-                with contextlib.suppress(DriverError):
-                    await driver.start(job, image, script, cwd=f"/{link}")
-                    await session.wait(job.id)
-                    await driver.end(job)
-                assert job.out == b"", (link, job.out)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        assert "cwd: " in await refusal(driver, driver.task(), own)
+        for written in ("/proc/self/fd/8", "//proc/self/fd/8"):
+            assert "cwd: " in await refusal(driver, driver.task(), image, cwd=written, **ECHO)
+        for link in links:
+            job = driver.task()
+            with contextlib.suppress(DriverError):
+                await driver.start(job, image, script, cwd=f"/{link}")
+                await session.wait(job.id)
+                await driver.end(job)
+            assert job.out == b"", (link, job.out)
 
 
 # --- S20
@@ -281,24 +255,20 @@ RUNTIMES = [
 ]
 
 
-def test_s20_no_job_names_a_program_of_the_host_as_its_runtime(
+async def test_s20_no_job_names_a_program_of_the_host_as_its_runtime(
     driver: Driver, registry: Registry
 ) -> None:
     never_there = f"{registry.host}/never-there:1"
-
-    async def life() -> None:
-        async with launched(driver):
-            for runtime in RUNTIMES:
-                said = await refusal(driver, driver.task(), never_there, runtime=runtime)
-                assert "is not allowed on this node" in said
-
-    asyncio.run(life())
+    async with launched(driver):
+        for runtime in RUNTIMES:
+            said = await refusal(driver, driver.task(), never_there, runtime=runtime)
+            assert "is not allowed on this node" in said
 
 
 # --- S22
 
 
-def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
+async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
     driver: Driver, busybox_image: str, registry: Registry, raw_log: list[bytes]
 ) -> None:
     """A task that lives, one that fails at each step, an exec, a killed plugin: all of it."""
@@ -312,30 +282,27 @@ def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
             await driver.session.start(job.config, {"auth": auth, **options})
         said.append(str(caught.value))
 
-    async def life() -> None:
-        async with launched(driver) as session:
-            await fails(image=f"{registry.host}/never-there:1")
-            await fails(image="127.0.0.1:1/away:1")
-            await fails(image=busybox_image, command="/bin/none")
-            await fails(image=busybox_image, cwd="/proc")
-            await fails(image=busybox_image, auth=[{"username": "u", "passwort": "s3cr3t-auth"}])
-            await fails(image=busybox_image, auth=[{"username": 1, "password": ["s3cr3t-auth"]}])
-            job = driver.task(env={"TOKEN": "s3cr3t-env"})
-            handle = await driver.start(job, busybox_image, SLEEPER, auth=auth)
-            await session.exec(job.id, ["/bin/echo", "s3cr3t-exec"])
-            found = [text for text in _process_table() if b"s3cr3t" in text]
-            # Only the task's own processes have what is in their environment.
-            assert all(text.startswith((b"/bin/sh\0-c\0trap", b"sleep")) for text in found), found
-            files = [path for path in driver.state_dir.rglob("*") if path.is_file()]
-            said.extend(path.read_text(errors="replace") for path in files)
-            session.kill_plugin()
-            await session.launch()
-            await session.recover(handle)
-            await session.stop(job.id)
-            await driver.end(job)
-            said.append((driver.state_dir / "launcher.log").read_text(errors="replace"))
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        await fails(image=f"{registry.host}/never-there:1")
+        await fails(image="127.0.0.1:1/away:1")
+        await fails(image=busybox_image, command="/bin/none")
+        await fails(image=busybox_image, cwd="/proc")
+        await fails(image=busybox_image, auth=[{"username": "u", "passwort": "s3cr3t-auth"}])
+        await fails(image=busybox_image, auth=[{"username": 1, "password": ["s3cr3t-auth"]}])
+        job = driver.task(env={"TOKEN": "s3cr3t-env"})
+        handle = await driver.start(job, busybox_image, SLEEPER, auth=auth)
+        await session.exec(job.id, ["/bin/echo", "s3cr3t-exec"])
+        found = [line for line in _process_table() if b"s3cr3t" in line]
+        # Only the task's own processes have what is in their environment.
+        assert all(line.startswith((b"/bin/sh\0-c\0trap", b"sleep")) for line in found), found
+        files = [path for path in driver.state_dir.rglob("*") if path.is_file()]
+        said.extend(path.read_text(errors="replace") for path in files)
+        session.kill_plugin()
+        await session.launch()
+        await session.recover(handle)
+        await session.stop(job.id)
+        await driver.end(job)
+        said.append((driver.state_dir / "launcher.log").read_text(errors="replace"))
     assert len(raw_log) > 3
     for text in (*said, *(line.decode(errors="replace") for line in raw_log)):
         assert not any(secret in text for secret in secrets), text
@@ -364,10 +331,9 @@ def _process_table() -> Iterator[bytes]:
                 yield (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
 
 
-def test_s22_the_state_directory_is_roots_alone(driver: Driver, busybox_image: str) -> None:
+async def test_s22_the_state_directory_is_roots_alone(driver: Driver, busybox_image: str) -> None:
     before = os.umask(0)  # as careless a service manager as there is
-
-    async def life() -> None:
+    try:
         async with launched(driver):
             job = driver.task()
             await driver.start(job, busybox_image, SLEEPER)
@@ -379,9 +345,6 @@ def test_s22_the_state_directory_is_roots_alone(driver: Driver, busybox_image: s
                 assert status.st_uid == 0
                 assert not status.st_mode & 0o077, (path, oct(status.st_mode))
             await driver.end(job)
-
-    try:
-        asyncio.run(life())
     finally:
         os.umask(before)
 
@@ -404,41 +367,35 @@ NAMES = [
 ]
 
 
-def test_s25_any_name_of_a_task_is_a_plain_name_of_a_container(
+async def test_s25_any_name_of_a_task_is_a_plain_name_of_a_container(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            for name in NAMES:
-                config = _named(driver.task(), name)
-                await session.start(config, {"image": busybox_image, "command": "/bin/true"})
-                assert (await session.wait(config.id)).exit_code == 0
-                (container,) = driver.daemon.ctr("containers", "list", "-q").split()
-                assert all(c.isascii() and (c.isalnum() or c in "-._") for c in container)
-                assert len(container) <= 76
-                (directory,) = (driver.state_dir / "tasks").iterdir()
-                assert directory.name == container
-                await session.destroy(config.id)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for name in NAMES:
+            config = _named(driver.task(), name)
+            await session.start(config, {"image": busybox_image, "command": "/bin/true"})
+            assert (await session.wait(config.id)).exit_code == 0
+            (container,) = driver.daemon.ctr("containers", "list", "-q").split()
+            assert all(c.isascii() and (c.isalnum() or c in "-._") for c in container)
+            assert len(container) <= 76
+            (directory,) = (driver.state_dir / "tasks").iterdir()
+            assert directory.name == container
+            await session.destroy(config.id)
 
 
-def test_s25_no_name_of_a_task_leads_out_of_its_allocation(
+async def test_s25_no_name_of_a_task_leads_out_of_its_allocation(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            for name in ("..", "../x", "../../../../tmp", "/tmp", "a/../../.."):
-                job = driver.task()
-                job.config = _named(job, name)
-                outside = Path(job.config.alloc_dir).parent
-                before = sorted(outside.iterdir())
-                assert "Error in creating container" in await refusal(driver, job, busybox_image)
-                load = await refusal(driver, job, "x:1", load="local/image.tar")
-                assert "is no name of a task" in load
-                assert sorted(outside.iterdir()) == before
-
-    asyncio.run(life())
+    async with launched(driver):
+        for name in ("..", "../x", "../../../../tmp", "/tmp", "a/../../.."):
+            job = driver.task()
+            job.config = _named(job, name)
+            outside = Path(job.config.alloc_dir).parent
+            before = sorted(outside.iterdir())
+            assert "Error in creating container" in await refusal(driver, job, busybox_image)
+            load = await refusal(driver, job, "x:1", load="local/image.tar")
+            assert "is no name of a task" in load
+            assert sorted(outside.iterdir()) == before
 
 
 def _named(job: Job, name: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import signal
 from pathlib import Path
@@ -21,30 +20,28 @@ from tests.support.registry import Registry
 pytestmark = pytest.mark.containerd
 
 
-def test_an_image_with_zstd_layers_runs_or_is_refused_before_they_are_fetched(
+async def test_an_image_with_zstd_layers_runs_or_is_refused_before_they_are_fetched(
     driver: Driver, containerd: ContainerdDaemon, registry: Registry
 ) -> None:
     image = images.build([images.busybox_layer({"mark": ("z", 0o644)})], compression="zstd")
     [layer] = [blob for blob in image.blobs if image.blobs[blob][:2] == b"\x28\xb5"]
     reference = images.push(registry.host, "zstd", "1", image)
     able = features.of(containerd.version)[features.ZSTD]
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            look = await session.fingerprint()
-            assert look.attributes["driver.containerd.zstd"] is able
-            if able:
-                assert await driver.output(reference, "cat /mark") == "z"
-                return
-            with pytest.raises(DriverError, match=r"zstd: this node has .*first that can") as said:
-                await driver.start(driver.task(), reference, "true")
-            assert "${attr.driver.containerd.zstd} = true" in str(said.value)
-            assert layer not in containerd.ctr("content", "list", "-q")
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        look = await session.fingerprint()
+        assert look.attributes["driver.containerd.zstd"] is able
+        if able:
+            assert await driver.output(reference, "cat /mark") == "z"
+            return
+        with pytest.raises(DriverError, match=r"zstd: this node has .*first that can") as said:
+            await driver.start(driver.task(), reference, "true")
+        assert "${attr.driver.containerd.zstd} = true" in str(said.value)
+        assert layer not in containerd.ctr("content", "list", "-q")
 
 
-def test_tasks_live_through_an_upgrade_of_containerd(tmp_path: Path, busybox_image: str) -> None:
+async def test_tasks_live_through_an_upgrade_of_containerd(
+    tmp_path: Path, busybox_image: str
+) -> None:
     """From this machine's containerd to the one of `CONTAINERD_BIN_DIR`, shims stay as they are."""
     need_containerd()
     daemon = ContainerdDaemon()
@@ -55,8 +52,8 @@ def test_tasks_live_through_an_upgrade_of_containerd(tmp_path: Path, busybox_ima
         pytest.skip(f"containerd {later} is no upgrade of this machine's {daemon.version}")
     driver = Driver(daemon, tmp_path)
     script = 'trap "exit 9" TERM; echo up; while :; do sleep 0.1; done'
-
-    async def life() -> None:
+    try:
+        daemon.start()
         async with launched(driver) as session:
             jobs = [driver.task(), driver.task()]
             handles = [await driver.start(job, busybox_image, script) for job in jobs]
@@ -77,10 +74,6 @@ def test_tasks_live_through_an_upgrade_of_containerd(tmp_path: Path, busybox_ima
             assert (await session.wait(jobs[1].id)).exit_code == 9
             await driver.end(jobs[1])
             assert await driver.output(busybox_image, "echo new") == "new\n"
-
-    try:
-        daemon.start()
-        asyncio.run(life())
         driver.wait_clean()
     finally:
         driver.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 import os
@@ -41,7 +40,7 @@ def node() -> Iterator[str]:
         Path(NODE).unlink()
 
 
-def test_every_container_has_the_usual_devices_and_no_others(
+async def test_every_container_has_the_usual_devices_and_no_others(
     driver: Driver, busybox_image: str
 ) -> None:
     script = (
@@ -50,102 +49,82 @@ def test_every_container_has_the_usual_devices_and_no_others(
         "echo x > /dev/null && echo ok;"
         "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg; ls /dev/kmsg"
     )
-
-    async def life() -> None:
-        async with launched(driver):
-            said = await output(driver, driver.task(), busybox_image, script)
-            assert said.startswith("null\nzero\nfull\nrandom\nurandom\ntty\nptmx\n4\n4\nok\n")
-            # The node can be made, for that is CAP_MKNOD, and not opened, for that is the cgroup.
-            assert "/tmp/kmsg: Operation not permitted" in said
-            assert "/dev/kmsg: No such file" in said
-
-    asyncio.run(life())
+    async with launched(driver):
+        said = await output(driver, driver.task(), busybox_image, script)
+        assert said.startswith("null\nzero\nfull\nrandom\nurandom\ntty\nptmx\n4\n4\nok\n")
+        # The node can be made, for that is CAP_MKNOD, and not opened, for that is the cgroup.
+        assert "/tmp/kmsg: Operation not permitted" in said
+        assert "/dev/kmsg: No such file" in said
 
 
-def test_a_device_is_there_with_its_numbers_owner_and_rights(
+async def test_a_device_is_there_with_its_numbers_owner_and_rights(
     driver: Driver, busybox_image: str, node: str
 ) -> None:
     script = (
         "stat -c '%n %t:%T %a %u:%g' /dev/*log; head -c 0 /dev/log && echo can-read;"
         "echo x > /dev/log && echo can-write"
     )
-
-    async def life() -> None:
-        async with launched(driver):
-            said = await output(
-                driver,
-                driver.task(),
-                busybox_image,
-                script,
-                cap_add=["SYSLOG"],
-                devices=[f"{node}:/dev/log:r"],
-            )
-            assert "/dev/log 1:b 640 0:1000" in said
-            assert "can-read" in said
-            assert "can-write" not in said
-            assert "Operation not permitted" in said
-
-    asyncio.run(life())
+    async with launched(driver):
+        said = await output(
+            driver,
+            driver.task(),
+            busybox_image,
+            script,
+            cap_add=["SYSLOG"],
+            devices=[f"{node}:/dev/log:r"],
+        )
+        assert "/dev/log 1:b 640 0:1000" in said
+        assert "can-read" in said
+        assert "can-write" not in said
+        assert "Operation not permitted" in said
 
 
-def test_a_link_and_a_directory_lead_to_devices(
+async def test_a_link_and_a_directory_lead_to_devices(
     driver: Driver, busybox_image: str, node: str, tmp_path: Path
 ) -> None:
     link = tmp_path / "by-id"
     link.symlink_to(node)
-
-    async def life() -> None:
-        async with launched(driver):
-            said = await output(
-                driver,
-                driver.task(),
-                busybox_image,
-                "stat -c '%n %t:%T' /dev/mine",
-                devices=[{"host_path": str(link), "container_path": "/dev/mine"}],
-            )
-            assert said == "/dev/mine 1:b\n"
-
-    asyncio.run(life())
+    async with launched(driver):
+        said = await output(
+            driver,
+            driver.task(),
+            busybox_image,
+            "stat -c '%n %t:%T' /dev/mine",
+            devices=[{"host_path": str(link), "container_path": "/dev/mine"}],
+        )
+        assert said == "/dev/mine 1:b\n"
 
 
 @pytest.mark.skipif(not Path("/dev/loop0").exists(), reason="this machine has no loop devices")
-def test_loop_devices_are_there_for_a_job_that_names_them(
+async def test_loop_devices_are_there_for_a_job_that_names_them(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            said = await output(
-                driver,
-                driver.task(),
-                busybox_image,
-                "stat -c '%F %n %t:%T' /dev/loop0 /dev/loop1; head -c 0 /dev/loop0 && echo open",
-                devices=["/dev/loop0", "/dev/loop1"],
-            )
-            assert said.splitlines() == [
-                "block special file /dev/loop0 7:0",
-                "block special file /dev/loop1 7:1",
-                "open",
-            ]
-
-    asyncio.run(life())
+    async with launched(driver):
+        said = await output(
+            driver,
+            driver.task(),
+            busybox_image,
+            "stat -c '%F %n %t:%T' /dev/loop0 /dev/loop1; head -c 0 /dev/loop0 && echo open",
+            devices=["/dev/loop0", "/dev/loop1"],
+        )
+        assert said.splitlines() == [
+            "block special file /dev/loop0 7:0",
+            "block special file /dev/loop1 7:1",
+            "open",
+        ]
 
 
-def test_devices_and_mounts_of_nomads_device_plugins_arrive(
+async def test_devices_and_mounts_of_nomads_device_plugins_arrive(
     driver: Driver, busybox_image: str, node: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            job = driver.task()
-            given = DeviceConfig(host_path=node, task_path="/dev/gpu0", cgroup_permissions="rw")
-            job.config = dataclasses.replace(
-                job.config, devices=(given,), device_env={"GPU_IDS": "0"}
-            )
-            said = await output(
-                driver, job, busybox_image, "stat -c '%n %t:%T' /dev/gpu0; echo ids $GPU_IDS"
-            )
-            assert said == "/dev/gpu0 1:b\nids 0\n"
-
-    asyncio.run(life())
+    async with launched(driver):
+        job = driver.task()
+        given = DeviceConfig(host_path=node, task_path="/dev/gpu0", cgroup_permissions="rw")
+        job.config = dataclasses.replace(job.config, devices=(given,), device_env={"GPU_IDS": "0"})
+        said = await output(
+            driver, job, busybox_image, "stat -c '%n %t:%T' /dev/gpu0; echo ids $GPU_IDS"
+        )
+        assert said == "/dev/gpu0 1:b\nids 0\n"
 
 
 @pytest.mark.parametrize(
@@ -159,20 +138,17 @@ def test_devices_and_mounts_of_nomads_device_plugins_arrive(
         ("acme.com/gpu=0", "no CDI device 'acme.com/gpu=0'"),
     ],
 )
-def test_s6_a_wrong_device_is_refused_before_anything_is_pulled(
+async def test_s6_a_wrong_device_is_refused_before_anything_is_pulled(
     driver: Driver, registry: Registry, device: str, text: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            options = {"image": f"{registry.host}/never-there:1", "devices": [device]}
-            with pytest.raises(DriverError, match=text):
-                await session.start(driver.task().config, options)
-            driver.wait_clean()
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        options = {"image": f"{registry.host}/never-there:1", "devices": [device]}
+        with pytest.raises(DriverError, match=text):
+            await session.start(driver.task().config, options)
+        driver.wait_clean()
 
 
-def test_a_cdi_device_brings_its_node_mount_variable_and_hook(
+async def test_a_cdi_device_brings_its_node_mount_variable_and_hook(
     driver: Driver, busybox_image: str, node: str, tmp_path: Path
 ) -> None:
     (tmp_path / "lib").mkdir()
@@ -203,8 +179,8 @@ def test_a_cdi_device_brings_its_node_mount_variable_and_hook(
     mine = Driver(
         driver.containerd, tmp_path / "second", {"cdi_spec_dirs": [str(tmp_path / "cdi")]}
     )
-
-    async def life() -> None:
+    (tmp_path / "second").mkdir(exist_ok=True)
+    try:
         async with launched(mine):
             job = mine.task()
             said = await output(
@@ -218,10 +194,6 @@ def test_a_cdi_device_brings_its_node_mount_variable_and_hook(
             assert said.startswith("/dev/acme0 1:b\nlibrary\nvoid\n")
             assert "Read-only file system" in said
             assert json.loads((tmp_path / "hook").read_text())["id"] == job.container
-
-    (tmp_path / "second").mkdir(exist_ok=True)
-    try:
-        asyncio.run(life())
         mine.wait_clean()
     finally:
         mine.close()

@@ -111,51 +111,44 @@ def ending(request: pytest.FixtureRequest, driver: Driver, busybox_image: str) -
     return Ending(driver, busybox_image, request.param)
 
 
-def test_a_stop_ends_as_it_should_whoever_is_killed_in_it(ending: Ending) -> None:
-    async def life() -> None:
-        async with launched(ending.driver):
-            await ending.begin()
-            stopping = await ending.told()
-            ending.kill()
-            await ending.bring_back()
-            ending.let_end()
-            await ending.stopped(stopping)
-            await ending.over()
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+async def test_a_stop_ends_as_it_should_whoever_is_killed_in_it(ending: Ending) -> None:
+    async with launched(ending.driver):
+        await ending.begin()
+        stopping = await ending.told()
+        ending.kill()
+        await ending.bring_back()
+        ending.let_end()
+        await ending.stopped(stopping)
+        await ending.over()
 
 
-def test_an_exit_that_nobody_has_recorded_yet_is_known_whoever_is_killed(ending: Ending) -> None:
-    async def life() -> None:
-        async with launched(ending.driver):
-            await ending.begin()
-            stopping = await ending.told()
-            ending.hold_worker(held=True)
-            ending.let_end()
-            await until(ending.ended, 10, "the task does not end")
-            assert not stopping.done()
-            assert not (ending.state / protocol.EXIT_RECORD).exists()
-            ending.kill()
-            ending.hold_worker(held=False)
-            await ending.bring_back()
-            await ending.stopped(stopping)
-            await ending.over()
-
-    asyncio.run(asyncio.wait_for(life(), 90))
-
-
-def test_an_exit_that_is_recorded_is_known_whoever_is_killed_before_the_destroy(
+async def test_an_exit_that_nobody_has_recorded_yet_is_known_whoever_is_killed(
     ending: Ending,
 ) -> None:
-    async def life() -> None:
-        async with launched(ending.driver):
-            await ending.begin()
-            stopping = await ending.told()
-            ending.let_end()
-            await stopping
-            assert (ending.state / protocol.EXIT_RECORD).exists()
-            ending.kill()
-            await ending.bring_back()
-            await ending.over()
+    async with launched(ending.driver):
+        await ending.begin()
+        stopping = await ending.told()
+        ending.hold_worker(held=True)
+        ending.let_end()
+        await until(ending.ended, 10, "the task does not end")
+        assert not stopping.done()
+        assert not (ending.state / protocol.EXIT_RECORD).exists()
+        ending.kill()
+        ending.hold_worker(held=False)
+        await ending.bring_back()
+        await ending.stopped(stopping)
+        await ending.over()
 
-    asyncio.run(asyncio.wait_for(life(), 90))
+
+async def test_an_exit_that_is_recorded_is_known_whoever_is_killed_before_the_destroy(
+    ending: Ending,
+) -> None:
+    async with launched(ending.driver):
+        await ending.begin()
+        stopping = await ending.told()
+        ending.let_end()
+        await stopping
+        assert (ending.state / protocol.EXIT_RECORD).exists()
+        ending.kill()
+        await ending.bring_back()
+        await ending.over()

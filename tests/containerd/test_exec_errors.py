@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 
 import pytest
@@ -57,64 +56,52 @@ async def ready(driver: Driver, image: str, runtime: str) -> Job:
 
 
 @RUNTIMES
-def test_a_command_that_cannot_be_run_is_told_in_a_few_words(
+async def test_a_command_that_cannot_be_run_is_told_in_a_few_words(
     runtimes_driver: Driver, busybox_image: str, runtime: str
 ) -> None:
     need_program(runtime)
-
-    async def life() -> None:
-        async with launched(runtimes_driver) as session:
-            job = await ready(runtimes_driver, busybox_image, runtime)
-            for command, words in REFUSED.values():
-                with pytest.raises(DriverError) as refused:
-                    await executed(session, job, command)
-                assert words in str(refused.value)
-                assert len(str(refused.value).encode()) <= ROOM
-            assert await executed(session, job, ["echo", "on"]) == (b"on\n", b"", 0)
-            await runtimes_driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(runtimes_driver) as session:
+        job = await ready(runtimes_driver, busybox_image, runtime)
+        for command, words in REFUSED.values():
+            with pytest.raises(DriverError) as refused:
+                await executed(session, job, command)
+            assert words in str(refused.value)
+            assert len(str(refused.value).encode()) <= ROOM
+        assert await executed(session, job, ["echo", "on"]) == (b"on\n", b"", 0)
+        await runtimes_driver.end(job)
 
 
 @RUNTIMES
-def test_a_command_in_a_paused_task_is_refused_in_a_few_words(
+async def test_a_command_in_a_paused_task_is_refused_in_a_few_words(
     runtimes_driver: Driver, busybox_image: str, runtime: str
 ) -> None:
     need_program(runtime)
     daemon = runtimes_driver.containerd
     assert isinstance(daemon, ContainerdDaemon)
-
-    async def life() -> None:
-        async with launched(runtimes_driver) as session:
-            job = await ready(runtimes_driver, busybox_image, runtime)
-            daemon.ctr("tasks", "pause", job.container)
-            try:
-                with pytest.raises(DriverError, match="the task is paused") as refused:
-                    await executed(session, job, ["echo", "hello"])
-                assert len(str(refused.value).encode()) <= ROOM
-            finally:
-                daemon.ctr("tasks", "resume", job.container)
-            await runtimes_driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(runtimes_driver) as session:
+        job = await ready(runtimes_driver, busybox_image, runtime)
+        daemon.ctr("tasks", "pause", job.container)
+        try:
+            with pytest.raises(DriverError, match="the task is paused") as refused:
+                await executed(session, job, ["echo", "hello"])
+            assert len(str(refused.value).encode()) <= ROOM
+        finally:
+            daemon.ctr("tasks", "resume", job.container)
+        await runtimes_driver.end(job)
 
 
 @RUNTIMES
-def test_a_command_whose_directory_is_gone_runs_in_the_root_and_says_so(
+async def test_a_command_whose_directory_is_gone_runs_in_the_root_and_says_so(
     runtimes_driver: Driver, busybox_image: str, runtime: str
 ) -> None:
     need_program(runtime)
-
-    async def life() -> None:
-        async with launched(runtimes_driver) as session:
-            job = await ready(runtimes_driver, busybox_image, runtime)
-            assert (await executed(session, job, ["rm", "-r", "/w"]))[2] == 0
-            told = b"containerd-driver: /w/d is gone, so the command runs in /\n"
-            assert await executed(session, job, ["pwd"]) == (b"/\n", told, 0)
-            done = await session.exec(job.id, ["sh", "-c", "pwd; exit 3"])
-            assert (done.stdout, done.stderr, done.exit.exit_code) == (b"/\n", told, 3)
-            left = list((runtimes_driver.state_dir / "tasks" / job.container).glob("exec-*"))
-            assert left == []
-            await runtimes_driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(runtimes_driver) as session:
+        job = await ready(runtimes_driver, busybox_image, runtime)
+        assert (await executed(session, job, ["rm", "-r", "/w"]))[2] == 0
+        told = b"containerd-driver: /w/d is gone, so the command runs in /\n"
+        assert await executed(session, job, ["pwd"]) == (b"/\n", told, 0)
+        done = await session.exec(job.id, ["sh", "-c", "pwd; exit 3"])
+        assert (done.stdout, done.stderr, done.exit.exit_code) == (b"/\n", told, 3)
+        left = list((runtimes_driver.state_dir / "tasks" / job.container).glob("exec-*"))
+        assert left == []
+        await runtimes_driver.end(job)

@@ -21,23 +21,20 @@ def peak_bytes(pid: int) -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def test_the_ends_of_what_many_print_are_kept_in_little_memory(
+async def test_the_ends_of_what_many_print_are_kept_in_little_memory(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, busybox_image, "sleep 600")
-            await session.exec(job.id, ["true"])
-            before = peak_bytes(session.pid)
-            command = ["sh", "-c", PRINTS_8_MIB]
-            done = await asyncio.gather(*(session.exec(job.id, command, 100) for _ in range(15)))
-            for one in done:
-                assert one.exit.exit_code == 0
-                assert one.stdout.endswith(b"\0end\n")
-                assert one.stderr.endswith(b"\0END\n")
-                assert LEAST_BYTES <= len(one.stdout) <= MOST_BYTES
-            assert peak_bytes(session.pid) - before < 60 * MIB
-            await driver.end(job)
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, busybox_image, "sleep 600")
+        await session.exec(job.id, ["true"])
+        before = peak_bytes(session.pid)
+        command = ["sh", "-c", PRINTS_8_MIB]
+        done = await asyncio.gather(*(session.exec(job.id, command, 100) for _ in range(15)))
+        for one in done:
+            assert one.exit.exit_code == 0
+            assert one.stdout.endswith(b"\0end\n")
+            assert one.stderr.endswith(b"\0END\n")
+            assert LEAST_BYTES <= len(one.stdout) <= MOST_BYTES
+        assert peak_bytes(session.pid) - before < 60 * MIB
+        await driver.end(job)

@@ -31,43 +31,36 @@ def of(number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
-def test_what_a_command_has_started_goes_when_its_caller_goes(
+async def test_what_a_command_has_started_goes_when_its_caller_goes(
     runtimes_driver: Driver, busybox_image: str, runtime: str
 ) -> None:
     need_program(runtime)
-
-    async def life() -> None:
-        async with launched(runtimes_driver) as session:
-            job = runtimes_driver.task()
-            await runtimes_driver.start(job, busybox_image, "echo on; sleep 603.1", runtime=runtime)
-            command = ["/bin/sh", "-c", LEAVES.format(71)]
-            outputs = session.exec_streaming(job.id, command, _silence())
-            async with contextlib.aclosing(outputs):
-                while b"begun" not in (await anext(outputs)).stdout:
-                    pass
-                await until(lambda: len(of(71)) >= 3, 10)
-            await until(lambda: not of(71), 10, lambda: f"{of(71)} are left")
-            with pytest.raises(DriverError, match="did not end within"):
-                await session.exec(job.id, ["/bin/sh", "-c", LEAVES.format(72)], timeout_s=1.0)
-            await until(lambda: not of(72), 10, lambda: f"{of(72)} are left")
-            assert pids_with("603.1")
-            await runtimes_driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(runtimes_driver) as session:
+        job = runtimes_driver.task()
+        await runtimes_driver.start(job, busybox_image, "echo on; sleep 603.1", runtime=runtime)
+        command = ["/bin/sh", "-c", LEAVES.format(71)]
+        outputs = session.exec_streaming(job.id, command, _silence())
+        async with contextlib.aclosing(outputs):
+            while b"begun" not in (await anext(outputs)).stdout:
+                pass
+            await until(lambda: len(of(71)) >= 3, 10)
+        await until(lambda: not of(71), 10, lambda: f"{of(71)} are left")
+        with pytest.raises(DriverError, match="did not end within"):
+            await session.exec(job.id, ["/bin/sh", "-c", LEAVES.format(72)], timeout_s=1.0)
+        await until(lambda: not of(72), 10, lambda: f"{of(72)} are left")
+        assert pids_with("603.1")
+        await runtimes_driver.end(job)
 
 
-def test_what_a_command_has_left_in_the_background_stays_when_it_ends(
+async def test_what_a_command_has_left_in_the_background_stays_when_it_ends(
     runtimes_driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(runtimes_driver) as session:
-            job = runtimes_driver.task()
-            await runtimes_driver.start(job, busybox_image, "exec sleep 603.2")
-            script = "sleep 600.73 >/dev/null 2>&1 & exit 4"
-            done = await session.exec(job.id, ["/bin/sh", "-c", script])
-            assert done.exit.exit_code == 4
-            assert of(73)
-            await runtimes_driver.end(job)
-            await until(lambda: not of(73), 10)
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(runtimes_driver) as session:
+        job = runtimes_driver.task()
+        await runtimes_driver.start(job, busybox_image, "exec sleep 603.2")
+        script = "sleep 600.73 >/dev/null 2>&1 & exit 4"
+        done = await session.exec(job.id, ["/bin/sh", "-c", script])
+        assert done.exit.exit_code == 4
+        assert of(73)
+        await runtimes_driver.end(job)
+        await until(lambda: not of(73), 10)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +51,7 @@ def push(registry: Registry, name: str, *entries: dict[str, images.Entry]) -> st
 
 
 @pytest.mark.parametrize("what", ["blob", "layer", "files"])
-def test_a_pull_that_does_not_fit_names_the_disk_and_leaves_nothing(
+async def test_a_pull_that_does_not_fit_names_the_disk_and_leaves_nothing(
     driver: Driver, disk: SmallDisk, registry: Registry, what: str
 ) -> None:
     files: dict[str, images.Entry] = {
@@ -63,50 +62,40 @@ def test_a_pull_that_does_not_fit_names_the_disk_and_leaves_nothing(
     too_big = push(registry, f"too-big-{what}", files)
     daemon = disk.daemon
     assert daemon is not None
-
-    async def story() -> None:
-        async with launched(driver) as session:
-            free = disk.free_bytes()
-            job = driver.task()
-            with pytest.raises(DriverError) as failed:
-                await driver.start(job, too_big)
-            assert failed.value.recoverable
-            text = str(failed.value)
-            assert text.startswith(f"Error in pulling image {too_big}: containerd cannot ")
-            assert "no space left on device" in text
-            assert f"make room where {daemon.base}/root/" in text
-            assert daemon.ctr("images", "list", "-q") == ""
-            assert disk.free_bytes() > free - MIB
-            assert daemon.ctr("content", "active").splitlines()[1:] == []
-            assert daemon.leftovers() == []
-            await session.destroy(job.id)
-
-    asyncio.run(story())
+    async with launched(driver) as session:
+        free = disk.free_bytes()
+        job = driver.task()
+        with pytest.raises(DriverError) as failed:
+            await driver.start(job, too_big)
+        assert failed.value.recoverable
+        text = str(failed.value)
+        assert text.startswith(f"Error in pulling image {too_big}: containerd cannot ")
+        assert "no space left on device" in text
+        assert f"make room where {daemon.base}/root/" in text
+        assert daemon.ctr("images", "list", "-q") == ""
+        assert disk.free_bytes() > free - MIB
+        assert daemon.ctr("content", "active").splitlines()[1:] == []
+        assert daemon.leftovers() == []
+        await session.destroy(job.id)
 
 
-def test_a_full_disk_fails_starts_by_name_and_leaves_a_running_task_alone(
+async def test_a_full_disk_fails_starts_by_name_and_leaves_a_running_task_alone(
     driver: Driver, disk: SmallDisk, registry: Registry
 ) -> None:
     image = push(registry, "fits")
-
-    async def story() -> None:
-        async with launched(driver) as session:
-            runs, late = driver.task("runs"), driver.task("late")
-            await driver.start(
-                runs, image, "trap 'exit 7' TERM; echo on; while :; do sleep 0.1; done"
-            )
-            await until(lambda: runs.out, 10, "no output")
-            disk.fill_inodes()
-            with pytest.raises(DriverError) as failed:
-                await driver.start(late, image, "exit 0")
-            assert failed.value.recoverable
-            assert "containerd cannot prepare snapshot" in str(failed.value)
-            assert "make room where /run/" in str(failed.value)
-            assert (await session.exec(runs.id, ["/bin/echo", "here"])).stdout == b"here\n"
-            await session.stop(runs.id)
-            assert (await session.wait(runs.id)).exit_code == 7
-            await driver.end(runs)
-            disk.free()
-            assert await driver.output(image, "echo again") == "again\n"
-
-    asyncio.run(story())
+    async with launched(driver) as session:
+        runs, late = driver.task("runs"), driver.task("late")
+        await driver.start(runs, image, "trap 'exit 7' TERM; echo on; while :; do sleep 0.1; done")
+        await until(lambda: runs.out, 10, "no output")
+        disk.fill_inodes()
+        with pytest.raises(DriverError) as failed:
+            await driver.start(late, image, "exit 0")
+        assert failed.value.recoverable
+        assert "containerd cannot prepare snapshot" in str(failed.value)
+        assert "make room where /run/" in str(failed.value)
+        assert (await session.exec(runs.id, ["/bin/echo", "here"])).stdout == b"here\n"
+        await session.stop(runs.id)
+        assert (await session.wait(runs.id)).exit_code == 7
+        await driver.end(runs)
+        disk.free()
+        assert await driver.output(image, "echo again") == "again\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -43,18 +42,11 @@ def running(daemon: ContainerdDaemon) -> list[list[str]]:
     return [row[:2] for row in rows if row[2] == "RUNNING"]
 
 
-def test_a_task_goes_on_when_its_embedded_host_is_killed_and_the_hosts_plugin_ends(
+async def test_a_task_goes_on_when_its_embedded_host_is_killed_and_the_hosts_plugin_ends(
     driver: Driver, containerd: ContainerdDaemon, busybox_image: str, tmp_path: Path
 ) -> None:
-    async def pull() -> None:  # the registry is not in the run's network
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-
-    async def remove(task_id: str) -> None:
-        async with launched(driver) as session:
-            await session.destroy(task_id)
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
     with OwnNetwork() as network:
         run = Run(network, driver, tmp_path)
         run.start([group(busybox_image)])
@@ -74,6 +66,7 @@ def test_a_task_goes_on_when_its_embedded_host_is_killed_and_the_hosts_plugin_en
     wait_until(lambda: counted(allocation) > seen + 5, 10, "the task stands still")
     assert running(containerd) == before
     (worker,) = worker_pids(driver.state_dir)
-    asyncio.run(remove(task_id))
+    async with launched(driver) as session:
+        await session.destroy(task_id)
     wait_until(lambda: not runs(worker), 10, "its worker is left")
     wait_until(lambda: not traces([container]), 10, lambda: str(traces([container])))

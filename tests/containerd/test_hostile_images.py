@@ -130,23 +130,19 @@ def test_no_layer_writes_or_removes_anything_outside_of_its_root(
     assert list(roots), "what was meant for the host is in the image"
 
 
-def test_a_device_in_a_layer_is_no_device_of_the_task(driver: Driver, push: Push) -> None:
+async def test_a_device_in_a_layer_is_no_device_of_the_task(driver: Driver, push: Push) -> None:
     devices = layer_of(
         member("sda", tarfile.BLKTYPE), member("dev/sda", tarfile.BLKTYPE), member("d/x")
     )
     image = push(images.busybox_layer(), devices)
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, image, "ls -l /sda; head -c 1 /sda; echo $?")
-            await session.wait(job.id)
-            await driver.end(job)
-            assert job.out.startswith(b"br")
-            assert b"Operation not permitted" in job.err
-            assert job.out.endswith(b"1\n")
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, image, "ls -l /sda; head -c 1 /sda; echo $?")
+        await session.wait(job.id)
+        await driver.end(job)
+        assert job.out.startswith(b"br")
+        assert b"Operation not permitted" in job.err
+        assert job.out.endswith(b"1\n")
 
 
 USERS = [
@@ -162,22 +158,21 @@ USERS = [
 ]
 
 
-def test_a_user_of_an_image_that_is_none_is_refused_and_leaves_nothing(
+async def test_a_user_of_an_image_that_is_none_is_refused_and_leaves_nothing(
     driver: Driver, push: Push
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            for number, user in enumerate(USERS):
-                image = push(images.busybox_layer(), tag=str(number), User=user, Cmd=["/bin/id"])
-                with pytest.raises(DriverError, match="Error in creating container: ") as caught:
-                    await session.start(driver.task().config, {"image": image})
-                assert len(str(caught.value)) < 500
-                driver.wait_clean()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for number, user in enumerate(USERS):
+            image = push(images.busybox_layer(), tag=str(number), User=user, Cmd=["/bin/id"])
+            with pytest.raises(DriverError, match="Error in creating container: ") as caught:
+                await session.start(driver.task().config, {"image": image})
+            assert len(str(caught.value)) < 500
+            driver.wait_clean()
 
 
-def test_users_are_read_in_the_image_whatever_its_files_are(driver: Driver, push: Push) -> None:
+async def test_users_are_read_in_the_image_whatever_its_files_are(
+    driver: Driver, push: Push
+) -> None:
     """Links to the host's files, a FIFO, a directory, a device, ten megabytes, a loop."""
     link, flood = tarfile.SYMTYPE, b"x:x:1:1::/:/\n" * 800_000
     etc = {
@@ -190,50 +185,42 @@ def test_users_are_read_in_the_image_whatever_its_files_are(driver: Driver, push
         "huge": [member("etc/passwd", body=flood + b"eve:x:7:7::/:/\n")],
         "loop": [member("etc/passwd", link, "passwd")],
     }
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            for tag, members in etc.items():
-                job = driver.task(user="eve")
-                image = push(images.busybox_layer(), layer_of(*members), tag=tag)
-                with pytest.raises(DriverError, match=r"no users found|users cannot be|is no file"):
-                    await session.start(job.config, {"image": image, "command": "/bin/id"})
-            driver.wait_clean()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for tag, members in etc.items():
+            job = driver.task(user="eve")
+            image = push(images.busybox_layer(), layer_of(*members), tag=tag)
+            with pytest.raises(DriverError, match=r"no users found|users cannot be|is no file"):
+                await session.start(job.config, {"image": image, "command": "/bin/id"})
+        driver.wait_clean()
 
 
-def test_w4_others_are_answered_while_groups_and_words_without_end_are_looked_at(
+async def test_w4_others_are_answered_while_groups_and_words_without_end_are_looked_at(
     driver: Driver, push: Push
 ) -> None:
     """A pass over the file for each group took 8 to 88 s of the event loop."""
     groups = "".join(f"g{number}:x:{number}:\n" for number in range(60_000)).encode()
     image = push(images.busybox_layer(), layer_of(member("etc/group", body=groups)))
     more = [f"g{number}" for number in range(59_000, 60_000)]
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            one = driver.task()
-            await driver.start(one, image, "exec sleep 60")
-            other = driver.task(user="bob")
-            words = ["-c", "grep Groups: /proc/self/status | wc -w; echo $#", *["x"] * 100_000]
-            starting = asyncio.create_task(
-                driver.start(other, image, command="/bin/sh", args=words, group_add=more)
-            )
-            answers = 0
-            while not starting.done():
-                await asyncio.wait_for(session.inspect(one.id), 5)
-                answers += 1
-                await asyncio.wait([starting], timeout=0.02)
-            await starting
-            assert answers > 5
-            await session.wait(other.id)
-            await driver.end(other)
-            assert other.out == b"1002\n99999\n"
-            await session.stop(one.id, 10, "SIGKILL")
-            await driver.end(one)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        one = driver.task()
+        await driver.start(one, image, "exec sleep 60")
+        other = driver.task(user="bob")
+        words = ["-c", "grep Groups: /proc/self/status | wc -w; echo $#", *["x"] * 100_000]
+        starting = asyncio.create_task(
+            driver.start(other, image, command="/bin/sh", args=words, group_add=more)
+        )
+        answers = 0
+        while not starting.done():
+            await asyncio.wait_for(session.inspect(one.id), 5)
+            answers += 1
+            await asyncio.wait([starting], timeout=0.02)
+        await starting
+        assert answers > 5
+        await session.wait(other.id)
+        await driver.end(other)
+        assert other.out == b"1002\n99999\n"
+        await session.stop(one.id, 10, "SIGKILL")
+        await driver.end(one)
 
 
 CONFIGS: list[dict[str, Any]] = [
@@ -244,26 +231,23 @@ CONFIGS: list[dict[str, Any]] = [
 ]
 
 
-def test_a_task_of_an_image_with_an_odd_config_runs_and_is_stopped(
+async def test_a_task_of_an_image_with_an_odd_config_runs_and_is_stopped(
     driver: Driver, push: Push
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            for number, config in enumerate(CONFIGS):
-                job = driver.task()
-                image = push(images.busybox_layer(), tag=str(number), **config)
-                script = 'trap "exit 3" TERM; echo ready; while :; do sleep 0.05; done'
-                await driver.start(job, image, "/bin/true")
-                await session.wait(job.id)
-                await driver.end(job)
-                job = driver.task()
-                await driver.start(job, image, script)
-                await until(partial(operator.contains, job.out, b"ready"), 10)
-                await session.stop(job.id, timeout_s=30)
-                assert (await session.wait(job.id)).exit_code == 3
-                await driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for number, config in enumerate(CONFIGS):
+            job = driver.task()
+            image = push(images.busybox_layer(), tag=str(number), **config)
+            script = 'trap "exit 3" TERM; echo ready; while :; do sleep 0.05; done'
+            await driver.start(job, image, "/bin/true")
+            await session.wait(job.id)
+            await driver.end(job)
+            job = driver.task()
+            await driver.start(job, image, script)
+            await until(partial(operator.contains, job.out, b"ready"), 10)
+            await session.stop(job.id, timeout_s=30)
+            assert (await session.wait(job.id)).exit_code == 3
+            await driver.end(job)
 
 
 BROKEN: list[dict[str, Any]] = [
@@ -279,37 +263,28 @@ BROKEN: list[dict[str, Any]] = [
 ]
 
 
-def test_a_config_that_no_wire_carries_stops_the_start_before_anything_runs(
+async def test_a_config_that_no_wire_carries_stops_the_start_before_anything_runs(
     driver: Driver, push: Push
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            for number, config in enumerate(BROKEN):
-                image = push(images.busybox_layer(), tag=str(number), **config)
-                with pytest.raises(DriverError, match="is damaged: "):
-                    await session.start(
-                        driver.task().config, {"image": image, "command": "/bin/id"}
-                    )
-                driver.wait_clean()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for number, config in enumerate(BROKEN):
+            image = push(images.busybox_layer(), tag=str(number), **config)
+            with pytest.raises(DriverError, match="is damaged: "):
+                await session.start(driver.task().config, {"image": image, "command": "/bin/id"})
+            driver.wait_clean()
 
 
-def test_a_layer_that_unpacks_to_a_thousand_times_its_size_costs_the_plugin_nothing(
+async def test_a_layer_that_unpacks_to_a_thousand_times_its_size_costs_the_plugin_nothing(
     driver: Driver, push: Push
 ) -> None:
     """It is unpacked as a stream; neither plugin nor puller ever holds a layer."""
     zeros = layer_of(member("zeros", body=bytes(256 * 1024 * 1024)))
     image = push(images.busybox_layer(), zeros)
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            before = _peak_kib(session.pid)
-            said = await driver.output(image, "stat -c %s /zeros")
-            assert said == f"{256 * 1024 * 1024}\n"
-            assert _peak_kib(session.pid) - before < 100 * 1024
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver) as session:
+        before = _peak_kib(session.pid)
+        said = await driver.output(image, "stat -c %s /zeros")
+        assert said == f"{256 * 1024 * 1024}\n"
+        assert _peak_kib(session.pid) - before < 100 * 1024
 
 
 def _peak_kib(pid: int) -> int:

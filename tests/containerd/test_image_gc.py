@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from pathlib import Path
 
@@ -231,7 +230,7 @@ def own_image(registry: Registry) -> str:
     return images.push(registry.host, "gc-box", "1", image)
 
 
-def test_the_plugin_removes_images_after_their_last_task_and_not_before(
+async def test_the_plugin_removes_images_after_their_last_task_and_not_before(
     containerd: ContainerdDaemon, tmp_path: Path, own_image: str, sweeps: Sweeps
 ) -> None:
     driver = Driver(containerd, tmp_path, {"gc": {"image_delay": "1s"}})
@@ -239,7 +238,7 @@ def test_the_plugin_removes_images_after_their_last_task_and_not_before(
     def there() -> bool:
         return own_image in containerd.ctr("images", "list", "-q").split()
 
-    async def life() -> None:
+    try:
         async with launched(driver) as session:
             job, marker = driver.task("kept"), driver.task("marker")
             await driver.start(job, own_image, "echo ready; exec sleep 600")
@@ -259,21 +258,17 @@ def test_the_plugin_removes_images_after_their_last_task_and_not_before(
             await driver.start(again, own_image, "true")
             await session.wait(again.id)
             await driver.end(again)
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 120))
         driver.wait_clean()
     finally:
         driver.close()
 
 
-def test_collection_is_off_where_the_operator_says_so(
+async def test_collection_is_off_where_the_operator_says_so(
     containerd: ContainerdDaemon, tmp_path: Path, own_image: str, sweeps: Sweeps
 ) -> None:
     on, off = {"image_delay": "0s"}, {"image": False, "image_delay": "0s"}
     kept, swept = Driver(containerd, tmp_path / "off", {"gc": off}), tmp_path / "on"
-
-    async def life() -> None:
+    try:
         async with launched(kept) as session:
             other = images.build([images.busybox_layer({"for": b"off"})])
             name = images.push(own_image.partition("/")[0], "gc-off", "1", other)
@@ -284,14 +279,8 @@ def test_collection_is_off_where_the_operator_says_so(
                 await session.wait(job.id)
                 await kept.end(job)
         assert own_image in containerd.ctr("images", "list", "-q").split()
-
-    async def second() -> None:
         # Any plugin on the same containerd may remove it: nothing is counted in memory.
         async with launched(Driver(containerd, swept, {"gc": on})):
             await until(lambda: own_image not in containerd.ctr("images", "list", "-q").split(), 30)
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 60))
-        asyncio.run(asyncio.wait_for(second(), 60))
     finally:
         kept.close()

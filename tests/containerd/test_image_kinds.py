@@ -207,28 +207,24 @@ def test_an_index_that_lies_about_a_platform_is_told_too(
     assert any(f"built for linux/{OTHER}" in event for event in store.events)
 
 
-def test_a_task_is_told_that_its_image_is_another_machines(
+async def test_a_task_is_told_that_its_image_is_another_machines(
     driver: Driver, served: Served, server: RecordingServer
 ) -> None:
     """It runs all the same: there may be an emulator."""
     content = images.busybox_layer({"salt": os.urandom(8)})
     served.document(served.manifest("x", content=content, architecture=OTHER), tag="1")
+    async with launched(driver) as session:
+        told: list[str] = []
 
-    async def life() -> None:
-        async with launched(driver) as session:
-            told: list[str] = []
+        async def listen() -> None:
+            async for event in session.events():
+                told.append(event.message)  # noqa: PERF401 - read while it grows
 
-            async def listen() -> None:
-                async for event in session.events():
-                    told.append(event.message)  # noqa: PERF401 - read while it grows
-
-            listening = asyncio.create_task(listen())
-            assert await driver.output(f"{server.host}/x:1", "echo runs") == "runs\n"
-            await until(lambda: any(f"linux/{OTHER}" in text for text in told), 10)
-            listening.cancel()
-            assert any(platforms.machine().name in text for text in told)
-
-    asyncio.run(life())
+        listening = asyncio.create_task(listen())
+        assert await driver.output(f"{server.host}/x:1", "echo runs") == "runs\n"
+        await until(lambda: any(f"linux/{OTHER}" in text for text in told), 10)
+        listening.cancel()
+        assert any(platforms.machine().name in text for text in told)
 
 
 # --- documents

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import gzip
 import json
 import os
@@ -398,32 +397,26 @@ def test_a_link_to_a_file_of_the_host_is_not_read(store: Images, tmp_path: Path)
     assert "over a link" in caught.value.details
 
 
-def test_a_task_runs_from_an_archive_in_its_local_directory(driver: Driver) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
+async def test_a_task_runs_from_an_archive_in_its_local_directory(driver: Driver) -> None:
+    async with launched(driver) as session:
+        job = driver.task()
+        local = Path(job.config.alloc_dir) / job.config.name / "local"
+        (local / "box.tar").write_bytes(tar_of(docker_files([images.busybox_layer()])))
+        await driver.start(job, "box:1", "echo from an archive", load="local/box.tar")
+        await session.wait(job.id)
+        await driver.end(job)
+        assert bytes(job.out) == b"from an archive\n"
+
+
+async def test_a_start_without_its_archive_says_so_and_leaves_nothing(driver: Driver) -> None:
+    async with launched(driver) as session:
+        for load, words in (
+            ("none.tar", "there is no 'none.tar' in the task's directory"),
+            ("../../x.tar", "is not a path beneath the task's directory"),
+            ("/etc/shadow", "is not a path beneath the task's directory"),
+        ):
             job = driver.task()
-            local = Path(job.config.alloc_dir) / job.config.name / "local"
-            (local / "box.tar").write_bytes(tar_of(docker_files([images.busybox_layer()])))
-            await driver.start(job, "box:1", "echo from an archive", load="local/box.tar")
-            await session.wait(job.id)
-            await driver.end(job)
-            assert bytes(job.out) == b"from an archive\n"
-
-    asyncio.run(life())
-
-
-def test_a_start_without_its_archive_says_so_and_leaves_nothing(driver: Driver) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            for load, words in (
-                ("none.tar", "there is no 'none.tar' in the task's directory"),
-                ("../../x.tar", "is not a path beneath the task's directory"),
-                ("/etc/shadow", "is not a path beneath the task's directory"),
-            ):
-                job = driver.task()
-                with pytest.raises(DriverError, match=words) as caught:
-                    await session.start(job.config, {"image": "box:1", "load": load})
-                assert not caught.value.recoverable
-            driver.wait_clean()
-
-    asyncio.run(life())
+            with pytest.raises(DriverError, match=words) as caught:
+                await session.start(job.config, {"image": "box:1", "load": load})
+            assert not caught.value.recoverable
+        driver.wait_clean()

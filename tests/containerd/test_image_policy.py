@@ -127,32 +127,29 @@ def test_a_registry_that_says_no_is_final_and_words_it_as_the_original(
             assert str(code) in caught.value.details
 
 
-def test_a_start_with_the_registry_away_has_a_warning_event(driver: Driver) -> None:
-    async def life() -> None:
-        with Registry() as registry:
-            image = images.build([images.busybox_layer()])
-            latest = images.push(registry.host, "away", "latest", image)
-            async with launched(driver) as session:
-                told: list[str] = []
-                events = session.events()
-                reader = asyncio.create_task(_collect(events, told))
-                job = driver.task()
-                await driver.start(job, latest, "true")
-                await driver.end(job)
-                registry.stop()
-                job = driver.task()
-                await driver.start(job, latest, "echo started")
-                await session.wait(job.id)
-                await driver.end(job)
-                assert bytes(job.out) == b"started\n"
-                await until(lambda: any("not reachable, starting" in t for t in told), 10)
-                job = driver.task()
-                with pytest.raises(DriverError, match="cannot be read") as caught:
-                    await session.start(job.config, {"image": latest, "force_pull": True})
-                assert caught.value.recoverable
-                reader.cancel()
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+async def test_a_start_with_the_registry_away_has_a_warning_event(driver: Driver) -> None:
+    with Registry() as registry:
+        image = images.build([images.busybox_layer()])
+        latest = images.push(registry.host, "away", "latest", image)
+        async with launched(driver) as session:
+            told: list[str] = []
+            events = session.events()
+            reader = asyncio.create_task(_collect(events, told))
+            job = driver.task()
+            await driver.start(job, latest, "true")
+            await driver.end(job)
+            registry.stop()
+            job = driver.task()
+            await driver.start(job, latest, "echo started")
+            await session.wait(job.id)
+            await driver.end(job)
+            assert bytes(job.out) == b"started\n"
+            await until(lambda: any("not reachable, starting" in t for t in told), 10)
+            job = driver.task()
+            with pytest.raises(DriverError, match="cannot be read") as caught:
+                await session.start(job.config, {"image": latest, "force_pull": True})
+            assert caught.value.recoverable
+            reader.cancel()
 
 
 async def _collect(events: AsyncGenerator[TaskEvent, None], into: list[str]) -> None:
@@ -237,20 +234,19 @@ def test_an_image_for_other_machines_says_which(store: Images, registry: Registr
 # --- snapshotters
 
 
-def test_the_tasks_snapshotter_wins_over_the_drivers(driver: Driver, busybox_image: str) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, busybox_image, "echo native", snapshotter="native")
-            info = driver.daemon.ctr("containers", "info", job.container)
-            assert '"Snapshotter": "native"' in info
-            await session.wait(job.id)
-            await driver.end(job)
-            assert bytes(job.out) == b"native\n"
-            left = driver.daemon.ctr("snapshots", "--snapshotter", "native", "list")
-            assert job.container not in left
-
-    asyncio.run(life())
+async def test_the_tasks_snapshotter_wins_over_the_drivers(
+    driver: Driver, busybox_image: str
+) -> None:
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, busybox_image, "echo native", snapshotter="native")
+        info = driver.daemon.ctr("containers", "info", job.container)
+        assert '"Snapshotter": "native"' in info
+        await session.wait(job.id)
+        await driver.end(job)
+        assert bytes(job.out) == b"native\n"
+        left = driver.daemon.ctr("snapshots", "--snapshotter", "native", "list")
+        assert job.container not in left
 
 
 def test_an_unknown_snapshotter_is_an_error_that_names_those_there_are(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 import stat
@@ -85,7 +84,7 @@ def of_csi(directory: Path) -> tuple[MountConfig, ...]:
 
 
 @pytest.mark.parametrize("privileged", [True, False])
-def test_a_csi_plugin_has_the_hosts_dev_and_its_directories(
+async def test_a_csi_plugin_has_the_hosts_dev_and_its_directories(
     place_driver: Driver,
     busybox_image: str,
     runtime: str,
@@ -97,23 +96,19 @@ def test_a_csi_plugin_has_the_hosts_dev_and_its_directories(
         f"ls {node}; touch /csi/csi.sock /local/csi/x && echo made;"
         "echo x > /dev/null && cut -d' ' -f2 /proc/mounts"
     )
-
-    async def life() -> None:
-        async with launched(place_driver):
-            job = place_driver.task()
-            job.config = dataclasses.replace(job.config, mounts=of_csi(tmp_path))
-            before = sorted(path.name for path in Path("/dev").iterdir())
-            said = await output(
-                place_driver, job, busybox_image, script, runtime=runtime, privileged=privileged
-            )
-            assert said.startswith(f"{node}\nmade\n"), said
-            # Nothing of the runtime's own covers what is the host's there.
-            assert said.split().count("/dev") == 1
-            assert "/dev/mqueue" not in said.split() or Path("/dev/mqueue").is_mount()
-            assert (tmp_path / "plugin/csi.sock").exists()
-            assert sorted(path.name for path in Path("/dev").iterdir()) == before
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(place_driver):
+        job = place_driver.task()
+        job.config = dataclasses.replace(job.config, mounts=of_csi(tmp_path))
+        before = sorted(path.name for path in Path("/dev").iterdir())
+        said = await output(
+            place_driver, job, busybox_image, script, runtime=runtime, privileged=privileged
+        )
+        assert said.startswith(f"{node}\nmade\n"), said
+        # Nothing of the runtime's own covers what is the host's there.
+        assert said.split().count("/dev") == 1
+        assert "/dev/mqueue" not in said.split() or Path("/dev/mqueue").is_mount()
+        assert (tmp_path / "plugin/csi.sock").exists()
+        assert sorted(path.name for path in Path("/dev").iterdir()) == before
 
 
 @pytest.mark.parametrize(
@@ -126,7 +121,7 @@ def test_a_csi_plugin_has_the_hosts_dev_and_its_directories(
         ("/dev/null", "/dev/other", "test -c /dev/other"),
     ],
 )
-def test_nomads_own_mounts_and_those_of_a_privileged_task_go_to_dev_and_sys(
+async def test_nomads_own_mounts_and_those_of_a_privileged_task_go_to_dev_and_sys(
     place_driver: Driver,
     busybox_image: str,
     runtime: str,
@@ -134,48 +129,42 @@ def test_nomads_own_mounts_and_those_of_a_privileged_task_go_to_dev_and_sys(
     task_path: str,
     look: str,
 ) -> None:
-    async def life() -> None:
-        async with launched(place_driver):
-            script = f"{look} && echo here; cut -d' ' -f2 /proc/mounts"
-            job = place_driver.task()
-            job.config = dataclasses.replace(job.config, mounts=(nomads(host_path, task_path),))
-            said = await output(place_driver, job, busybox_image, script, runtime=runtime)
-            own = await output(
-                place_driver,
-                place_driver.task(),
-                busybox_image,
-                script,
-                runtime=runtime,
-                privileged=True,
-                volumes=[f"{host_path}:{task_path}"],
-            )
-            for text in (said, own):
-                assert text.startswith("here\n")
-                assert text.split().count(task_path) == 1
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(place_driver):
+        script = f"{look} && echo here; cut -d' ' -f2 /proc/mounts"
+        job = place_driver.task()
+        job.config = dataclasses.replace(job.config, mounts=(nomads(host_path, task_path),))
+        said = await output(place_driver, job, busybox_image, script, runtime=runtime)
+        own = await output(
+            place_driver,
+            place_driver.task(),
+            busybox_image,
+            script,
+            runtime=runtime,
+            privileged=True,
+            volumes=[f"{host_path}:{task_path}"],
+        )
+        for text in (said, own):
+            assert text.startswith("here\n")
+            assert text.split().count(task_path) == 1
 
 
-def test_a_privileged_task_may_have_the_hosts_dev(
+async def test_a_privileged_task_may_have_the_hosts_dev(
     place_driver: Driver, busybox_image: str, runtime: str, node: str
 ) -> None:
-    async def life() -> None:
-        async with launched(place_driver):
-            said = await output(
-                place_driver,
-                place_driver.task(),
-                busybox_image,
-                f"ls {node}; echo x > /dev/null; cut -d' ' -f2 /proc/mounts | grep -c '^/dev$'",
-                runtime=runtime,
-                privileged=True,
-                volumes=["/dev:/dev"],
-            )
-            assert said == f"{node}\n1\n"
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(place_driver):
+        said = await output(
+            place_driver,
+            place_driver.task(),
+            busybox_image,
+            f"ls {node}; echo x > /dev/null; cut -d' ' -f2 /proc/mounts | grep -c '^/dev$'",
+            runtime=runtime,
+            privileged=True,
+            volumes=["/dev:/dev"],
+        )
+        assert said == f"{node}\n1\n"
 
 
-def test_other_mounts_there_are_refused_by_name(
+async def test_other_mounts_there_are_refused_by_name(
     place_driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
     refused = [
@@ -191,15 +180,12 @@ def test_other_mounts_there_are_refused_by_name(
         with pytest.raises(DriverError, match="container's own"):
             await place_driver.start(job, busybox_image, "true", **options)
 
-    async def life() -> None:
-        async with launched(place_driver):
-            for text in refused:
-                await fails(volumes=[text])
-            await fails(mounts=[{"type": "tmpfs", "target": "/sys", "options": ["ro"]}])
-            await fails(privileged=True, volumes=["/proc:/proc"])
-            # A volume whose place the job chooses, and whose files a task writes.
-            await fails(nomads=(nomads(str(tmp_path), "/dev"),))
-            await fails(nomads=(nomads(str(tmp_path), "/dev/pts"),))
-            await fails(nomads=(nomads(str(tmp_path), "/proc/x"),))
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(place_driver):
+        for text in refused:
+            await fails(volumes=[text])
+        await fails(mounts=[{"type": "tmpfs", "target": "/sys", "options": ["ro"]}])
+        await fails(privileged=True, volumes=["/proc:/proc"])
+        # A volume whose place the job chooses, and whose files a task writes.
+        await fails(nomads=(nomads(str(tmp_path), "/dev"),))
+        await fails(nomads=(nomads(str(tmp_path), "/dev/pts"),))
+        await fails(nomads=(nomads(str(tmp_path), "/proc/x"),))

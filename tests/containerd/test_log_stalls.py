@@ -116,67 +116,60 @@ def stalled(
 
 
 @pytest.mark.parametrize("stalled", ["drop_oldest"], indirect=True)
-def test_a_task_without_a_reader_runs_on_whoever_else_dies_and_the_user_hears_what_was_dropped(
+async def test_a_task_without_a_reader_runs_on_whoever_dies_and_the_user_hears_what_was_dropped(
     stalled: Stalled, busybox_image: str
 ) -> None:
-    async def story() -> None:
-        driver = stalled.driver
-        async with stalled.life(busybox_image) as session:
-            directory = driver.state_dir / "tasks" / stalled.job.container
-            worker = worker_pid(directory)
-            assert worker
-            os.kill(worker, signal.SIGKILL)
-            await until(lambda: worker_pid(directory) not in {None, worker}, 15)
-            (stalled.local / "go").touch()
-            await stalled.hears("Nobody reads stdout, and 128 KiB are full: its oldest lines")
-            session.kill_plugin()
-            driver.containerd.down()
-            await stalled.written()
-            await asyncio.to_thread(driver.containerd.start)
-            await session.launch()
-            stalled.told.clear()
-            await session.recover(stalled.handle)
-            stalled.listen(session)
-            await stalled.hears("its oldest lines are dropped")
-            reader = stalled.reader()
-            news = await stalled.hears("stdout is read again; ")
-            dropped = int(news.split(";")[1].split()[0])
-            await until(lambda: reader.data.endswith(b"\n%d\n" % LAST), 10)
-            assert reader.data == TEXT[:READ] + TEXT[READ + dropped :]
-            await stalled.end(session)
-        assert await asyncio.to_thread(reader.finish) == reader.data
-
-    asyncio.run(asyncio.wait_for(story(), 120))
+    driver = stalled.driver
+    async with stalled.life(busybox_image) as session:
+        directory = driver.state_dir / "tasks" / stalled.job.container
+        worker = worker_pid(directory)
+        assert worker
+        os.kill(worker, signal.SIGKILL)
+        await until(lambda: worker_pid(directory) not in {None, worker}, 15)
+        (stalled.local / "go").touch()
+        await stalled.hears("Nobody reads stdout, and 128 KiB are full: its oldest lines")
+        session.kill_plugin()
+        driver.containerd.down()
+        await stalled.written()
+        await asyncio.to_thread(driver.containerd.start)
+        await session.launch()
+        stalled.told.clear()
+        await session.recover(stalled.handle)
+        stalled.listen(session)
+        await stalled.hears("its oldest lines are dropped")
+        reader = stalled.reader()
+        news = await stalled.hears("stdout is read again; ")
+        dropped = int(news.split(";")[1].split()[0])
+        await until(lambda: reader.data.endswith(b"\n%d\n" % LAST), 10)
+        assert reader.data == TEXT[:READ] + TEXT[READ + dropped :]
+        await stalled.end(session)
+    assert await asyncio.to_thread(reader.finish) == reader.data
 
 
 @pytest.mark.parametrize("stalled", ["block"], indirect=True)
-def test_a_task_may_rather_wait_and_no_byte_is_lost(stalled: Stalled, busybox_image: str) -> None:
-    async def story() -> None:
-        async with stalled.life(busybox_image) as session:
-            (stalled.local / "go").touch()
-            await stalled.hears("the task waits where it writes (log_buffer.when_full)")
-            assert not (stalled.local / "done").exists()
-            reader = stalled.reader()
-            await stalled.written()
-            await stalled.hears("stdout is read again; nothing of it was lost")
-            await until(lambda: reader.data == TEXT, 10)
-            await stalled.end(session)
-        assert await asyncio.to_thread(reader.finish) == TEXT
-
-    asyncio.run(asyncio.wait_for(story(), 120))
+async def test_a_task_may_rather_wait_and_no_byte_is_lost(
+    stalled: Stalled, busybox_image: str
+) -> None:
+    async with stalled.life(busybox_image) as session:
+        (stalled.local / "go").touch()
+        await stalled.hears("the task waits where it writes (log_buffer.when_full)")
+        assert not (stalled.local / "done").exists()
+        reader = stalled.reader()
+        await stalled.written()
+        await stalled.hears("stdout is read again; nothing of it was lost")
+        await until(lambda: reader.data == TEXT, 10)
+        await stalled.end(session)
+    assert await asyncio.to_thread(reader.finish) == TEXT
 
 
 @pytest.mark.parametrize("stalled", ["block"], indirect=True)
-def test_a_task_that_waits_for_its_reader_can_be_stopped_and_destroyed(
+async def test_a_task_that_waits_for_its_reader_can_be_stopped_and_destroyed(
     stalled: Stalled, busybox_image: str
 ) -> None:
-    async def story() -> None:
-        async with stalled.life(busybox_image) as session:
-            (stalled.local / "go").touch()
-            await stalled.hears("the task waits")
-            await session.stop(stalled.job.id, timeout_s=0.1)
-            assert (await session.wait(stalled.job.id)).signal == signal.SIGKILL
-            await session.destroy(stalled.job.id)
-            assert stalled.driver.leftovers() == []
-
-    asyncio.run(asyncio.wait_for(story(), 120))
+    async with stalled.life(busybox_image) as session:
+        (stalled.local / "go").touch()
+        await stalled.hears("the task waits")
+        await session.stop(stalled.job.id, timeout_s=0.1)
+        assert (await session.wait(stalled.job.id)).signal == signal.SIGKILL
+        await session.destroy(stalled.job.id)
+        assert stalled.driver.leftovers() == []

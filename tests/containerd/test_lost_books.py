@@ -30,36 +30,32 @@ def forgetful(tmp_path: Path) -> Iterator[Driver]:
             made.close()
 
 
-def test_tasks_outlive_the_books_of_containerd_and_leave_nothing(
+async def test_tasks_outlive_the_books_of_containerd_and_leave_nothing(
     forgetful: Driver, busybox_image: str
 ) -> None:
     driver, daemon = forgetful, forgetful.containerd
     assert isinstance(daemon, ContainerdDaemon)
+    async with launched(driver) as session:
+        stopped, forced = driver.task("stopped"), driver.task("forced")
+        script = "trap 'exit 7' TERM; echo on; while :; do sleep 0.1; done"
+        for job in (stopped, forced):
+            await driver.start(job, busybox_image, script)
+        await until(lambda: stopped.out and forced.out, 10, "no output")
+        assert len(daemon.shim_pids()) == 2
+        daemon.kill()
+        (daemon.base / "root").rename(daemon.base / "lost")
+        daemon.start()
+        await driver.healthy()
 
-    async def story() -> None:
-        async with launched(driver) as session:
-            stopped, forced = driver.task("stopped"), driver.task("forced")
-            script = "trap 'exit 7' TERM; echo on; while :; do sleep 0.1; done"
-            for job in (stopped, forced):
-                await driver.start(job, busybox_image, script)
-            await until(lambda: stopped.out and forced.out, 10, "no output")
-            assert len(daemon.shim_pids()) == 2
-            daemon.kill()
-            (daemon.base / "root").rename(daemon.base / "lost")
-            daemon.start()
-            await driver.healthy()
-
-            assert (await session.inspect(stopped.id)).state is TaskState.RUNNING
-            with pytest.raises(DriverError, match=r"container .* is gone"):
-                await session.exec(stopped.id, ["/bin/true"])
-            await session.stop(stopped.id)
-            assert (await session.wait(stopped.id)).exit_code == 7
-            waiting = asyncio.create_task(session.wait(forced.id))
-            for job in (stopped, forced):
-                await driver.end(job)
-                assert bytes(job.out) == b"on\n"
-            assert (await waiting).signal == signal.SIGKILL
-            await until(lambda: not daemon.shim_pids(), 10, "shims are left")
-            assert await driver.output(busybox_image, "echo again") == "again\n"
-
-    asyncio.run(story())
+        assert (await session.inspect(stopped.id)).state is TaskState.RUNNING
+        with pytest.raises(DriverError, match=r"container .* is gone"):
+            await session.exec(stopped.id, ["/bin/true"])
+        await session.stop(stopped.id)
+        assert (await session.wait(stopped.id)).exit_code == 7
+        waiting = asyncio.create_task(session.wait(forced.id))
+        for job in (stopped, forced):
+            await driver.end(job)
+            assert bytes(job.out) == b"on\n"
+        assert (await waiting).signal == signal.SIGKILL
+        await until(lambda: not daemon.shim_pids(), 10, "shims are left")
+        assert await driver.output(busybox_image, "echo again") == "again\n"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from tests.support import images
@@ -28,18 +26,15 @@ def layers() -> list[bytes]:
     return [LOWEST, *(images.layer({f"layer{number}": b""}) for number in range(1, max(COUNTS)))]
 
 
-def test_images_of_many_layers_start_with_the_users_of_their_lowest_layer(
+async def test_images_of_many_layers_start_with_the_users_of_their_lowest_layer(
     driver: Driver, registry: Registry, layers: list[bytes]
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            for count in COUNTS:
-                built = images.build(layers[:count], {"Cmd": ["/bin/id"]})
-                image = images.push(registry.host, "many-layers", str(count), built)
-                script = f"id -u; id -g; id -G; test -e /layer{count - 1} && echo top"
-                assert await driver.output(image, script) == "0\n0\n0\ntop\n", count
-                job = driver.task(user="bob")
-                said = await driver.output(image, script, job, group_add=["low"])
-                assert said == "1000\n4321\n4321 44 55\ntop\n", count
-
-    asyncio.run(asyncio.wait_for(life(), 240))
+    async with launched(driver):
+        for count in COUNTS:
+            built = images.build(layers[:count], {"Cmd": ["/bin/id"]})
+            image = images.push(registry.host, "many-layers", str(count), built)
+            script = f"id -u; id -g; id -G; test -e /layer{count - 1} && echo top"
+            assert await driver.output(image, script) == "0\n0\n0\ntop\n", count
+            job = driver.task(user="bob")
+            said = await driver.output(image, script, job, group_add=["low"])
+            assert said == "1000\n4321\n4321 44 55\ntop\n", count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import subprocess
 from collections.abc import Iterator
@@ -23,12 +22,11 @@ ADDRESS = "10.213.7.2"
 GATEWAY = "10.213.7.1"
 
 
-def printed(driver: Driver, image: str, script: str, job: Job | None = None, **options: Any) -> str:
-    async def life() -> str:
-        async with launched(driver):
-            return await driver.output(image, script, job, **options)
-
-    return asyncio.run(life())
+async def printed(
+    driver: Driver, image: str, script: str, job: Job | None = None, **options: Any
+) -> str:
+    async with launched(driver):
+        return await driver.output(image, script, job, **options)
 
 
 @pytest.fixture
@@ -45,11 +43,11 @@ def network() -> Iterator[NetworkIsolation]:
         yield NetworkIsolation(mode=1, path=namespaces.path(own.name))
 
 
-def test_a_task_knows_its_own_name_at_its_own_address(
+async def test_a_task_knows_its_own_name_at_its_own_address(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     job = driver.task("web", network=network)
-    text = printed(
+    text = await printed(
         driver,
         busybox_image,
         "hostname; cat /etc/hostname; grep $(hostname) /etc/hosts; cat /proc/net/fib_trie",
@@ -61,7 +59,7 @@ def test_a_task_knows_its_own_name_at_its_own_address(
     assert any(ADDRESS in route for route in routes)
 
 
-def test_nomad_hears_of_the_tasks_address_and_the_ports_inside(
+async def test_nomad_hears_of_the_tasks_address_and_the_ports_inside(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     ports = (
@@ -71,62 +69,50 @@ def test_nomad_hears_of_the_tasks_address_and_the_ports_inside(
     job = driver.task(
         network=network, resources=Resources(memory_limit_bytes=64 * MIB, ports=ports)
     )
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            handle = await driver.start(job, busybox_image, "exec sleep 1000")
-            for said in (handle.network, (await session.inspect(job.id)).network):
-                assert said is not None
-                assert (said.addr, said.auto_advertise) == (ADDRESS, False)
-                assert said.port_map == {"http": 8080, "same": 25001}
-            session.kill_plugin()
-            await session.launch()
-            await session.recover(handle)
-            again = (await session.inspect(job.id)).network
-            assert again is not None
-            assert again.addr == ADDRESS
-            await driver.end(job)
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        handle = await driver.start(job, busybox_image, "exec sleep 1000")
+        for said in (handle.network, (await session.inspect(job.id)).network):
+            assert said is not None
+            assert (said.addr, said.auto_advertise) == (ADDRESS, False)
+            assert said.port_map == {"http": 8080, "same": 25001}
+        session.kill_plugin()
+        await session.launch()
+        await session.recover(handle)
+        again = (await session.inspect(job.id)).network
+        assert again is not None
+        assert again.addr == ADDRESS
+        await driver.end(job)
 
 
-def test_a_task_is_not_started_again_in_a_namespace_that_has_lost_its_address(
+async def test_a_task_is_not_started_again_in_a_namespace_that_has_lost_its_address(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     job = driver.task(network=network)
     again = Job(dataclasses.replace(job.config, id=f"{job.id}2"), job.alloc)
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            await driver.output(busybox_image, "true", job)
-            # The undo of a start forgets nothing.
-            with pytest.raises(DriverError, match="/no/such/program"):
-                await session.start(
-                    again.config, {"image": busybox_image, "command": "/no/such/program"}
-                )
-            lose_address(network)
-            for _ in range(2):
-                with pytest.raises(DriverError, match="has lost the allocation's address") as lost:
-                    await session.start(again.config, {"image": busybox_image})
-                assert lost.value.recoverable
-                assert ADDRESS in str(lost.value)
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        await driver.output(busybox_image, "true", job)
+        # The undo of a start forgets nothing.
+        with pytest.raises(DriverError, match="/no/such/program"):
+            await session.start(
+                again.config, {"image": busybox_image, "command": "/no/such/program"}
+            )
+        lose_address(network)
+        for _ in range(2):
+            with pytest.raises(DriverError, match="has lost the allocation's address") as lost:
+                await session.start(again.config, {"image": busybox_image})
+            assert lost.value.recoverable
+            assert ADDRESS in str(lost.value)
 
 
-def test_a_task_starts_again_and_again_in_a_namespace_that_never_had_an_address(
+async def test_a_task_starts_again_and_again_in_a_namespace_that_never_had_an_address(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     lose_address(network)
     job = driver.task(network=network)
-
-    async def life() -> None:
-        async with launched(driver):
-            for number in range(2):
-                config = dataclasses.replace(job.config, id=f"{job.id}{number}")
-                await driver.output(busybox_image, "true", Job(config, job.alloc))
-
-    asyncio.run(life())
+    async with launched(driver):
+        for number in range(2):
+            config = dataclasses.replace(job.config, id=f"{job.id}{number}")
+            await driver.output(busybox_image, "true", Job(config, job.alloc))
 
 
 def lose_address(network: NetworkIsolation) -> None:
@@ -135,27 +121,26 @@ def lose_address(network: NetworkIsolation) -> None:
     subprocess.run(command, check=True)
 
 
-def test_without_a_network_of_its_own_nothing_is_reported(
+async def test_without_a_network_of_its_own_nothing_is_reported(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            job = driver.task()
-            handle = await driver.start(job, busybox_image, "true", host_network=True)
-            assert handle.network is None
-            await driver.end(job)
-
-    asyncio.run(life())
+    async with launched(driver):
+        job = driver.task()
+        handle = await driver.start(job, busybox_image, "true", host_network=True)
+        assert handle.network is None
+        await driver.end(job)
 
 
-def test_extra_hosts_reach_the_container_with_the_hosts_own_lines(
+async def test_extra_hosts_reach_the_container_with_the_hosts_own_lines(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     extra = ["postgres:127.0.1.1", "redis:127.0.1.2"]
-    shared = printed(driver, busybox_image, "cat /etc/hosts", host_network=True, extra_hosts=extra)
+    shared = await printed(
+        driver, busybox_image, "cat /etc/hosts", host_network=True, extra_hosts=extra
+    )
     assert set(Path("/etc/hosts").read_text().splitlines()) <= set(shared.splitlines())
     assert shared.endswith("127.0.1.1\tpostgres\n127.0.1.2\tredis\n")
-    own = printed(
+    own = await printed(
         driver,
         busybox_image,
         "cat /etc/hosts",
@@ -166,12 +151,12 @@ def test_extra_hosts_reach_the_container_with_the_hosts_own_lines(
     assert own.startswith("127.0.0.1\tlocalhost\n")
 
 
-def test_a_groups_dns_is_the_tasks_resolv_conf(driver: Driver, busybox_image: str) -> None:
+async def test_a_groups_dns_is_the_tasks_resolv_conf(driver: Driver, busybox_image: str) -> None:
     dns = DnsConfig(
         servers=("127.0.0.1", "127.0.0.2"), searches=("internal.corp",), options=("ndots:2",)
     )
-    lines = printed(
-        driver, busybox_image, "cat /etc/resolv.conf", driver.task(dns=dns)
+    lines = (
+        await printed(driver, busybox_image, "cat /etc/resolv.conf", driver.task(dns=dns))
     ).splitlines()
     assert lines == [
         "search internal.corp",
@@ -181,36 +166,36 @@ def test_a_groups_dns_is_the_tasks_resolv_conf(driver: Driver, busybox_image: st
     ]
 
 
-def test_host_dns_is_the_hosts_file_and_false_the_images(
+async def test_host_dns_is_the_hosts_file_and_false_the_images(
     driver: Driver, busybox_image: str
 ) -> None:
     script = "cat /etc/resolv.conf 2>/dev/null || echo none"
-    assert printed(driver, busybox_image, script) == Path("/etc/resolv.conf").read_text()
-    assert printed(driver, busybox_image, script, host_dns=False) == "none\n"
+    assert await printed(driver, busybox_image, script) == Path("/etc/resolv.conf").read_text()
+    assert await printed(driver, busybox_image, script, host_dns=False) == "none\n"
 
 
-def test_what_a_task_writes_into_its_hosts_is_its_own_and_gone_at_its_next_start(
+async def test_what_a_task_writes_into_its_hosts_is_its_own_and_gone_at_its_next_start(
     driver: Driver, busybox_image: str
 ) -> None:
     before = Path("/etc/hosts").read_text()
     script = "echo 1.2.3.4 mine >>/etc/hosts; cat /etc/hosts"
     job = driver.task()
-    assert "1.2.3.4 mine" in printed(driver, busybox_image, script, job, host_network=True)
+    assert "1.2.3.4 mine" in await printed(driver, busybox_image, script, job, host_network=True)
     assert Path("/etc/hosts").read_text() == before
-    again = printed(driver, busybox_image, "cat /etc/hosts", driver.task(alloc_id="a" * 36))
+    again = await printed(driver, busybox_image, "cat /etc/hosts", driver.task(alloc_id="a" * 36))
     assert "mine" not in again
 
 
-def test_the_files_cannot_be_written_where_the_root_is_read_only(
+async def test_the_files_cannot_be_written_where_the_root_is_read_only(
     driver: Driver, busybox_image: str
 ) -> None:
     files = "hosts hostname resolv.conf"
     script = f"for f in {files}; do (echo x >>/etc/$f) 2>/dev/null || echo $f; done"
-    text = printed(driver, busybox_image, script, readonly_rootfs=True)
+    text = await printed(driver, busybox_image, script, readonly_rootfs=True)
     assert text.split() == files.split()
 
 
-def test_a_link_that_a_task_left_is_not_written_through(
+async def test_a_link_that_a_task_left_is_not_written_through(
     driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
     """S11: the original wrote /local/etc_hosts as root at the next start."""
@@ -220,28 +205,30 @@ def test_a_link_that_a_task_left_is_not_written_through(
     (Path(job.config.alloc_dir) / "t" / "local" / "etc_hosts").symlink_to(victim)
     (Path(job.config.alloc_dir) / "t" / ".etc").symlink_to(tmp_path)
     with pytest.raises(DriverError, match=r"the task.s hosts, hostname, resolv\.conf cannot be"):
-        printed(driver, busybox_image, "true", job, extra_hosts=["x:1.2.3.4"])
+        await printed(driver, busybox_image, "true", job, extra_hosts=["x:1.2.3.4"])
     assert victim.read_text() == "as it was"
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith("host")) == []
 
 
-def test_a_start_that_fails_leaves_no_name_files(driver: Driver, busybox_image: str) -> None:
+async def test_a_start_that_fails_leaves_no_name_files(driver: Driver, busybox_image: str) -> None:
     job = driver.task()
     with pytest.raises(DriverError):
-        printed(driver, busybox_image, "", job, command="/no/such/program")
+        await printed(driver, busybox_image, "", job, command="/no/such/program")
     assert not (Path(job.config.alloc_dir) / "t" / ".etc").exists()
 
 
-def test_a_namespace_that_is_gone_is_named_before_anything_is_made(
+async def test_a_namespace_that_is_gone_is_named_before_anything_is_made(
     driver: Driver, busybox_image: str
 ) -> None:
     gone = NetworkIsolation(mode=1, path="/var/run/netns/no-such")
     with pytest.raises(DriverError, match=r"network namespace .*no-such cannot be entered"):
-        printed(driver, busybox_image, "true", driver.task(network=gone))
+        await printed(driver, busybox_image, "true", driver.task(network=gone))
 
 
-def test_the_hosts_network_and_a_bridge_exclude_each_other(
+async def test_the_hosts_network_and_a_bridge_exclude_each_other(
     driver: Driver, busybox_image: str, network: NetworkIsolation
 ) -> None:
     with pytest.raises(DriverError, match="host_network and bridge network mode are mutually"):
-        printed(driver, busybox_image, "true", driver.task(network=network), host_network=True)
+        await printed(
+            driver, busybox_image, "true", driver.task(network=network), host_network=True
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -138,72 +137,66 @@ CUTS = [
 
 
 @pytest.mark.parametrize("cut", CUTS, ids=lambda cut: cut.__name__)
-def test_an_orphan_goes_and_the_task_beside_it_stays(
+async def test_an_orphan_goes_and_the_task_beside_it_stays(
     driver: Driver, busybox_image: str, cut: Cut
 ) -> None:
-    async def story() -> None:
-        scene = Scene(driver, busybox_image)
-        await driver.session.launch()
-        orphan = await scene.lost()
-        pid = worker_pid(scene.directory(orphan))
-        assert pid is not None
-        await cut(scene, orphan)
-        assert scene.traces(orphan)
-        kept = driver.task(node_id=NODE)
-        await driver.start(kept, busybox_image, SLEEPER)
-        await until(lambda: not scene.traces(orphan), DEADLINE_S, lambda: str(scene.traces(orphan)))
-        await until(lambda: has_ended(pid), DEADLINE_S, "its worker stays")
-        assert (await driver.session.inspect(kept.id)).state is TaskState.RUNNING
-        assert (await driver.session.exec(kept.id, ["/bin/echo", "a"])).stdout == b"a\n"
-        await driver.end(kept)
-        await driver.session.close()
-        await scene.client.close()
-
-    asyncio.run(story())
+    scene = Scene(driver, busybox_image)
+    await driver.session.launch()
+    orphan = await scene.lost()
+    pid = worker_pid(scene.directory(orphan))
+    assert pid is not None
+    await cut(scene, orphan)
+    assert scene.traces(orphan)
+    kept = driver.task(node_id=NODE)
+    await driver.start(kept, busybox_image, SLEEPER)
+    await until(lambda: not scene.traces(orphan), DEADLINE_S, lambda: str(scene.traces(orphan)))
+    await until(lambda: has_ended(pid), DEADLINE_S, "its worker stays")
+    assert (await driver.session.inspect(kept.id)).state is TaskState.RUNNING
+    assert (await driver.session.exec(kept.id, ["/bin/echo", "a"])).stdout == b"a\n"
+    await driver.end(kept)
+    await driver.session.close()
+    await scene.client.close()
 
 
-def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_image: str) -> None:
-    async def story() -> None:
-        scene = Scene(driver, busybox_image)
-        await driver.session.launch()
-        far = await scene.lost(node="another-node")
-        ours = await scene.client.get_container(far.container)
-        assert ours is not None
-        foreign = {
-            # A user's own; one whose name looks like ours; one with a copy of our labels.
-            "web": {"team": "a"},
-            "t-6d2ce4c6-1111-4111-8111-000000000000": {},
-            "copy": dict(ours.labels),
-        }
-        for name, labels in foreign.items():
-            record = ContainerRecord(
-                id=name,
-                labels=labels,
-                image=ours.image,
-                runtime=ours.runtime,
-                spec_json=ours.spec_json,
-                snapshotter=ours.snapshotter,
-                snapshot_key="",
-            )
-            await scene.client.create_container(record, "")
-        await scene.client.create_lease("nomad-driver-containerd-x", expire_s=600, labels={})
-        orphan = await scene.lost()
-        kept = driver.task(node_id=NODE)
-        await driver.start(kept, busybox_image, SLEEPER)
-        await until(lambda: not scene.traces(orphan), DEADLINE_S)
-        left = scene.daemon.leftovers()
-        assert {f"container {name}" for name in foreign} <= set(left)
-        assert "lease nomad-driver-containerd-x" in left
-        assert f"task {far.container}" in left
-        for name in foreign:
-            await scene.client.delete_container(name)
-        await scene.client.delete_lease("nomad-driver-containerd-x")
-        await driver.end(kept)
-        await driver.session.close()
-        await scene.client.close()
-        give_up(driver, "another-node")
-
-    asyncio.run(story())
+async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_image: str) -> None:
+    scene = Scene(driver, busybox_image)
+    await driver.session.launch()
+    far = await scene.lost(node="another-node")
+    ours = await scene.client.get_container(far.container)
+    assert ours is not None
+    foreign = {
+        # A user's own; one whose name looks like ours; one with a copy of our labels.
+        "web": {"team": "a"},
+        "t-6d2ce4c6-1111-4111-8111-000000000000": {},
+        "copy": dict(ours.labels),
+    }
+    for name, labels in foreign.items():
+        record = ContainerRecord(
+            id=name,
+            labels=labels,
+            image=ours.image,
+            runtime=ours.runtime,
+            spec_json=ours.spec_json,
+            snapshotter=ours.snapshotter,
+            snapshot_key="",
+        )
+        await scene.client.create_container(record, "")
+    await scene.client.create_lease("nomad-driver-containerd-x", expire_s=600, labels={})
+    orphan = await scene.lost()
+    kept = driver.task(node_id=NODE)
+    await driver.start(kept, busybox_image, SLEEPER)
+    await until(lambda: not scene.traces(orphan), DEADLINE_S)
+    left = scene.daemon.leftovers()
+    assert {f"container {name}" for name in foreign} <= set(left)
+    assert "lease nomad-driver-containerd-x" in left
+    assert f"task {far.container}" in left
+    for name in foreign:
+        await scene.client.delete_container(name)
+    await scene.client.delete_lease("nomad-driver-containerd-x")
+    await driver.end(kept)
+    await driver.session.close()
+    await scene.client.close()
+    give_up(driver, "another-node")
 
 
 def gc(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
@@ -232,40 +225,37 @@ def rows(done: subprocess.CompletedProcess[str]) -> list[tuple[str, str, str]]:
     return [(line["kind"], line["outcome"], line["why"]) for line in lines]
 
 
-def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
+async def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def story() -> None:
-        await driver.session.launch()
-        job = driver.task(node_id=NODE)
-        handle = await driver.start(job, busybox_image, SLEEPER)
-        # Its plugin lives: it is nobody's orphan, and the node is not to be given up.
-        assert gc(driver).stdout == "nothing is left over\n"
-        refused = gc(driver, "--node", NODE)
-        assert refused.returncode == 1
-        assert f"--node {NODE}: a plugin of this node lives" in refused.stderr
+    await driver.session.launch()
+    job = driver.task(node_id=NODE)
+    handle = await driver.start(job, busybox_image, SLEEPER)
+    # Its plugin lives: it is nobody's orphan, and the node is not to be given up.
+    assert gc(driver).stdout == "nothing is left over\n"
+    refused = gc(driver, "--node", NODE)
+    assert refused.returncode == 1
+    assert f"--node {NODE}: a plugin of this node lives" in refused.stderr
 
-        # The agent is away, for however long.
-        driver.session.kill_plugin()
-        kept = [("container", "kept", f"node {NODE} may come back for it")]
-        assert rows(gc(driver, "--json", "--grace", "0")) == kept
-        assert rows(gc(driver, "--json", "--node", NODE, "--grace", "1h"))[0][1] == "waits"
-        dry = gc(driver, "--json", "--node", NODE, "--grace", "0", "--dry-run")
-        assert rows(dry) == [("container", "orphan", f"node {NODE} is given up")]
-        await driver.session.launch()
-        await driver.session.recover(handle)
-        assert (await driver.session.inspect(job.id)).state is TaskState.RUNNING
+    # The agent is away, for however long.
+    driver.session.kill_plugin()
+    kept = [("container", "kept", f"node {NODE} may come back for it")]
+    assert rows(gc(driver, "--json", "--grace", "0")) == kept
+    assert rows(gc(driver, "--json", "--node", NODE, "--grace", "1h"))[0][1] == "waits"
+    dry = gc(driver, "--json", "--node", NODE, "--grace", "0", "--dry-run")
+    assert rows(dry) == [("container", "orphan", f"node {NODE} is given up")]
+    await driver.session.launch()
+    await driver.session.recover(handle)
+    assert (await driver.session.inspect(job.id)).state is TaskState.RUNNING
 
-        # Another plugin has the task now, not the one that made it: it is watched.
-        other = gc(driver, "--node", "other", "--grace", "0")
-        assert other.stdout == "nothing is left over\n"
-        assert other.stderr == "--node other: nothing here is of a node with this id\n"
-        driver.session.kill_plugin()
-        give_up(driver, NODE)
-        assert driver.leftovers() == []
-        await driver.session.close()
-
-    asyncio.run(story())
+    # Another plugin has the task now, not the one that made it: it is watched.
+    other = gc(driver, "--node", "other", "--grace", "0")
+    assert other.stdout == "nothing is left over\n"
+    assert other.stderr == "--node other: nothing here is of a node with this id\n"
+    driver.session.kill_plugin()
+    give_up(driver, NODE)
+    assert driver.leftovers() == []
+    await driver.session.close()
 
 
 @pytest.mark.parametrize(

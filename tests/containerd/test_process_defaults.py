@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import resource
 import socket
@@ -58,57 +57,49 @@ RACE = ("exec", "runc")
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_score_and_open_files_are_not_containerds(
+async def test_score_and_open_files_are_not_containerds(
     driver: Driver, busybox_image: str, runtime: str
 ) -> None:
     need_program(runtime)
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            for options in ({}, {"oom_score_adj": 250, "ulimit": [{"nofile": "77:99"}]}):
-                job = driver.task(user="bob")
-                script = f"{PROCESS}; echo end; exec sleep 60"
-                await driver.start(job, busybox_image, script, runtime=runtime, **options)
-                await until(partial(job.out.endswith, b"end\n"), 30)
-                # crun gives an exec no score; the driver does, a moment after its start.
-                score = options.get("oom_score_adj", 0) if runtime != "runsc" else 0
-                wait = f"until grep -qx {score} /proc/self/oom_score_adj; do :; done; "
-                answer = await session.exec(job.id, ["/bin/sh", "-c", wait + PROCESS], 30)
-                await session.stop(job.id, 10, "SIGKILL")
-                await driver.end(job)
-                for where, text in (("task", job.out.decode()), ("exec", answer.stdout.decode())):
-                    score, soft, hard = text.split()[:3]
-                    # runc before 1.2 sets an exec's limit beside a program that raises its own soft
-                    # limit (runc issue 4195), so now and then the soft limit is the hard one.
-                    raised = {int(hard) - 1, int(hard)} if (where, runtime) == RACE else set[int]()
-                    if options:
-                        # What a process reads inside of gVisor is not the sandbox's score.
-                        assert int(soft) in {77} | raised
-                        assert hard == "99"
-                        assert score == "250" or runtime == "runsc"
-                    else:
-                        assert score == "0", where
-                        assert int(soft) in {1024} | raised, where
-                        assert 1024 < int(hard) <= 524288
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver) as session:
+        for options in ({}, {"oom_score_adj": 250, "ulimit": [{"nofile": "77:99"}]}):
+            job = driver.task(user="bob")
+            script = f"{PROCESS}; echo end; exec sleep 60"
+            await driver.start(job, busybox_image, script, runtime=runtime, **options)
+            await until(partial(job.out.endswith, b"end\n"), 30)
+            # crun gives an exec no score; the driver does, a moment after its start.
+            score = options.get("oom_score_adj", 0) if runtime != "runsc" else 0
+            wait = f"until grep -qx {score} /proc/self/oom_score_adj; do :; done; "
+            answer = await session.exec(job.id, ["/bin/sh", "-c", wait + PROCESS], 30)
+            await session.stop(job.id, 10, "SIGKILL")
+            await driver.end(job)
+            for where, text in (("task", job.out.decode()), ("exec", answer.stdout.decode())):
+                score, soft, hard = text.split()[:3]
+                # runc before 1.2 sets an exec's limit beside a program that raises its own soft
+                # limit (runc issue 4195), so now and then the soft limit is the hard one.
+                raised = {int(hard) - 1, int(hard)} if (where, runtime) == RACE else set[int]()
+                if options:
+                    # What a process reads inside of gVisor is not the sandbox's score.
+                    assert int(soft) in {77} | raised
+                    assert hard == "99"
+                    assert score == "250" or runtime == "runsc"
+                else:
+                    assert score == "0", where
+                    assert int(soft) in {1024} | raised, where
+                    assert 1024 < int(hard) <= 524288
 
 
-def test_default_ulimit_holds_where_the_job_names_none(
+async def test_default_ulimit_holds_where_the_job_names_none(
     containerd: ContainerdDaemon, tmp_path: Path, busybox_image: str
 ) -> None:
     config = {"default_ulimit": [{"nofile": "2048:4096", "core": "0"}]}
     driver = Driver(containerd, tmp_path, config)
     script = "ulimit -Sn; ulimit -Hn; ulimit -Hc"
-
-    async def life() -> None:
+    try:
         async with launched(driver):
             assert await driver.output(busybox_image, script) == "2048\n4096\n0\n"
             said = await driver.output(busybox_image, script, ulimit=[{"nofile": "50:60"}])
             assert said == "50\n60\n0\n"
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 60))
         driver.wait_clean()
     finally:
         driver.close()
@@ -130,29 +121,25 @@ async def terminal(session: AgentSession, task_id: str) -> str:
     return b"".join([output.stdout async for output in outputs]).decode().strip()
 
 
-def test_the_images_hostname_variable_and_terminal_win_over_the_defaults(
+async def test_the_images_hostname_variable_and_terminal_win_over_the_defaults(
     driver: Driver, registry: Registry, busybox_image: str
 ) -> None:
     image = image_of(registry, "env", Env=["HOSTNAME=::", "TERM=vt100"])
     script = "echo $HOSTNAME; hostname; exec sleep 60"
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            for ref, env, host, term in (
-                (image, {}, "::", "vt100"),
-                (image, {"HOSTNAME": "job", "TERM": "dumb"}, "job", "dumb"),
-                (busybox_image, {}, "", "xterm"),
-            ):
-                job = driver.task(env=env)
-                await driver.start(job, ref, script)
-                await until(partial(has_lines, job, 2), 30)
-                variable, name = job.out.decode().split()
-                assert variable == (host or name)
-                assert await terminal(session, job.id) == term
-                await session.stop(job.id, 10, "SIGKILL")
-                await driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        for ref, env, host, term in (
+            (image, {}, "::", "vt100"),
+            (image, {"HOSTNAME": "job", "TERM": "dumb"}, "job", "dumb"),
+            (busybox_image, {}, "", "xterm"),
+        ):
+            job = driver.task(env=env)
+            await driver.start(job, ref, script)
+            await until(partial(has_lines, job, 2), 30)
+            variable, name = job.out.decode().split()
+            assert variable == (host or name)
+            assert await terminal(session, job.id) == term
+            await session.stop(job.id, 10, "SIGKILL")
+            await driver.end(job)
 
 
 LISTEN = """
@@ -194,7 +181,7 @@ def may_ping(network: NetworkIsolation) -> bool:
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun"])
-def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_hosts(
+async def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_hosts(
     driver: Driver, busybox_image: str, alloc_network: NetworkIsolation, runtime: str
 ) -> None:
     need_program(runtime)
@@ -202,36 +189,26 @@ def test_any_user_listens_on_low_ports_and_pings_in_a_network_that_is_not_the_ho
     texts = (Path(f"/proc/sys/net/ipv4/{name}").read_text() for name in names)
     hosts = "".join(texts).replace("\t", " ")
     chosen = [{"net.ipv4.ip_unprivileged_port_start": "81"}]
+    async with launched(driver):
 
-    async def life() -> None:
-        async with launched(driver):
+        async def said(script: str, network: NetworkIsolation | None = None, **options: Any) -> str:
+            job = driver.task(user="bob", network=network)
+            return await driver.output(busybox_image, script, job, runtime=runtime, **options)
 
-            async def said(
-                script: str, network: NetworkIsolation | None = None, **options: Any
-            ) -> str:
-                job = driver.task(user="bob", network=network)
-                return await driver.output(busybox_image, script, job, runtime=runtime, **options)
-
-            assert await said(PARAMETERS + LISTEN) == f"{OPEN}listens\n"
-            assert await said(PARAMETERS, host_network=True) == hosts
-            assert await said(PARAMETERS, sysctl=chosen) == OPEN.replace("0", "81", 1)
-            assert not may_ping(alloc_network)
-            assert await said(PARAMETERS + LISTEN, alloc_network) == f"{OPEN}listens\n"
-            assert may_ping(alloc_network)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+        assert await said(PARAMETERS + LISTEN) == f"{OPEN}listens\n"
+        assert await said(PARAMETERS, host_network=True) == hosts
+        assert await said(PARAMETERS, sysctl=chosen) == OPEN.replace("0", "81", 1)
+        assert not may_ping(alloc_network)
+        assert await said(PARAMETERS + LISTEN, alloc_network) == f"{OPEN}listens\n"
+        assert may_ping(alloc_network)
 
 
-def test_what_a_task_chose_for_the_network_of_its_allocation_stays(
+async def test_what_a_task_chose_for_the_network_of_its_allocation_stays(
     driver: Driver, busybox_image: str, alloc_network: NetworkIsolation
 ) -> None:
     chosen = [{"net.ipv4.ip_unprivileged_port_start": "81"}]
-
-    async def life() -> None:
-        async with launched(driver):
-            for sysctl in (chosen, []):
-                job = driver.task(network=alloc_network)
-                said = await driver.output(busybox_image, PARAMETERS, job, sysctl=sysctl)
-                assert said == OPEN.replace("0", "81", 1)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver):
+        for sysctl in (chosen, []):
+            job = driver.task(network=alloc_network)
+            said = await driver.output(busybox_image, PARAMETERS, job, sysctl=sysctl)
+            assert said == OPEN.replace("0", "81", 1)

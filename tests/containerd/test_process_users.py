@@ -71,79 +71,66 @@ async def told(driver: Driver, user: str, image: str, **options: Any) -> tuple[s
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_user_other_than_root_has_only_the_bounding_set(
+async def test_a_user_other_than_root_has_only_the_bounding_set(
     driver: Driver, image: str, runtime: str
 ) -> None:
     need_program(runtime)
     bound = BOUNDS[runtime]
     users = ("bob", "1000:0", "77")
-
-    async def life() -> None:
-        async with launched(driver):
-            for user in users:
-                for text in await told(driver, user, image, runtime=runtime):
-                    assert sets(text) == (NONE, NONE, NONE, bound, NONE), (user, text)
-                    assert "of root" not in text, user
-            texts = await told(driver, "bob", image, runtime=runtime, cap_add=["sys_time"])
-            for text in texts:
-                assert sets(text) == (NONE, NONE, NONE, bound | SYS_TIME, NONE), text
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver):
+        for user in users:
+            for text in await told(driver, user, image, runtime=runtime):
+                assert sets(text) == (NONE, NONE, NONE, bound, NONE), (user, text)
+                assert "of root" not in text, user
+        texts = await told(driver, "bob", image, runtime=runtime, cap_add=["sys_time"])
+        for text in texts:
+            assert sets(text) == (NONE, NONE, NONE, bound | SYS_TIME, NONE), text
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_root_by_any_name_has_them_in_three_sets(driver: Driver, image: str, runtime: str) -> None:
+async def test_root_by_any_name_has_them_in_three_sets(
+    driver: Driver, image: str, runtime: str
+) -> None:
     need_program(runtime)
     bound = BOUNDS[runtime]
-
-    async def life() -> None:
-        async with launched(driver):
-            for user in ("", "toor", "0:0"):
-                for text in await told(driver, user, image, runtime=runtime):
-                    assert sets(text) == (NONE, bound, bound, bound, NONE), (user, text)
-                    assert "of root" in text, user
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver):
+        for user in ("", "toor", "0:0"):
+            for text in await told(driver, user, image, runtime=runtime):
+                assert sets(text) == (NONE, bound, bound, bound, NONE), (user, text)
+                assert "of root" in text, user
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_the_primary_group_is_one_of_the_supplementary_groups(
+async def test_the_primary_group_is_one_of_the_supplementary_groups(
     driver: Driver, image: str, runtime: str
 ) -> None:
     """CVE-2023-25173: a file that its group may not read is read by who is not in the group."""
     need_program(runtime)
     expected = {"": {0}, "bob": {1000, 4}, "1000:77": {77}}
-
-    async def life() -> None:
-        async with launched(driver):
-            for user, groups in expected.items():
-                for text in await told(driver, user, image, runtime=runtime, group_add=["9", "9"]):
-                    found = fields(text)["Groups"].split()
-                    assert sorted(map(int, found)) == sorted({*groups, 9}), (user, text)
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver):
+        for user, groups in expected.items():
+            for text in await told(driver, user, image, runtime=runtime, group_add=["9", "9"]):
+                found = fields(text)["Groups"].split()
+                assert sorted(map(int, found)) == sorted({*groups, 9}), (user, text)
 
 
-def test_options_that_give_such_a_user_nothing_are_told(driver: Driver, image: str) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            events: list[str] = []
+async def test_options_that_give_such_a_user_nothing_are_told(driver: Driver, image: str) -> None:
+    async with launched(driver) as session:
+        events: list[str] = []
 
-            async def listen() -> None:
-                async for event in session.events():
-                    events.extend([event.message] * ("no capability" in event.message))
+        async def listen() -> None:
+            async for event in session.events():
+                events.extend([event.message] * ("no capability" in event.message))
 
-            listening = asyncio.create_task(listen())
-            for user, options in (
-                ("bob", {"cap_add": ["net_admin"]}),
-                ("bob", {"privileged": True}),
-                ("toor", {"cap_add": ["net_admin"]}),
-            ):
-                job = driver.task(user=user)
-                await driver.output(image, "true", job, **options)
-            await until(lambda: len(events) == 2, 10)
-            listening.cancel()
-            assert events[0].startswith("cap_add gives user 1000 no capability, as with Docker")
-            assert events[1].startswith("privileged gives user 1000 no capability")
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+        listening = asyncio.create_task(listen())
+        for user, options in (
+            ("bob", {"cap_add": ["net_admin"]}),
+            ("bob", {"privileged": True}),
+            ("toor", {"cap_add": ["net_admin"]}),
+        ):
+            job = driver.task(user=user)
+            await driver.output(image, "true", job, **options)
+        await until(lambda: len(events) == 2, 10)
+        listening.cancel()
+        assert events[0].startswith("cap_add gives user 1000 no capability, as with Docker")
+        assert events[1].startswith("privileged gives user 1000 no capability")

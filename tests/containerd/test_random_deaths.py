@@ -56,7 +56,7 @@ class Deaths:
         return [job for job, outcome in zip(jobs, outcomes, strict=True) if outcome is not None]
 
 
-def test_calls_cut_short_at_any_moment_and_made_again_give_one_task_and_then_none(
+async def test_calls_cut_short_at_any_moment_and_made_again_give_one_task_and_then_none(
     driver: Driver, containerd: ContainerdDaemon, busybox_image: str
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
@@ -75,10 +75,7 @@ def test_calls_cut_short_at_any_moment_and_made_again_give_one_task_and_then_non
         await asyncio.to_thread(driver.wait_clean)
         await until(lambda: not traces(names), 10, lambda: str(traces(names)))
 
-    async def life() -> None:
-        async with launched(driver):
-            await driver.output(busybox_image, "true")  # pulled: a pull has deaths of its own
-            for _ in range(ROUNDS):
-                await round_()
-
-    asyncio.run(asyncio.wait_for(life(), 150))
+    async with launched(driver):
+        await driver.output(busybox_image, "true")  # pulled: a pull has deaths of its own
+        for _ in range(ROUNDS):
+            await round_()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import subprocess
 from collections.abc import Iterator
@@ -34,7 +33,7 @@ def tree(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("runtime", ["runc", "crun", "runsc"])
-def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
+async def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
     tree: Path, tmp_path: Path, busybox_image: str, runtime: str
 ) -> None:
     need_containerd()
@@ -48,38 +47,39 @@ def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
     runtimes.wrap(programs)
     source = str(tree)
     script = "for d in a b c d; do cat /$d/below/file; echo x > /$d/below/new && echo wrote; done"
-
-    async def life(driver: Driver) -> None:
-        async with launched(driver):
-            job = driver.task()
-            volume = MountConfig(task_path="/d", host_path=source, readonly=True)
-            job.config = dataclasses.replace(job.config, mounts=(volume,))
-            await driver.start(
-                job,
-                busybox_image,
-                script,
-                runtime=runtime,
-                mounts=[
-                    {"type": "bind", "source": source, "target": "/a", "options": ["rbind", "ro"]}
-                ],
-                mount=[{"type": "bind", "source": source, "target": "/b", "readonly": True}],
-                volumes=[
-                    f"{source}:/c:ro",
-                    "/etc/hostname:/etc/file:ro",
-                    "/dev/null:/dev/other:ro",
-                ],
-                readonly_rootfs=True,
-            )
-            await driver.session.wait(job.id)
-            await driver.end(job)
-            assert job.out.decode() == "content\n" * 4, job.err.decode()
-            assert job.err.decode().count("Read-only file system") == 4
-            assert not (tree / "below/new").exists()
-
     with ContainerdDaemon(path=str(programs)) as daemon:
         driver = Driver(daemon, tmp_path)
         try:
-            asyncio.run(asyncio.wait_for(life(driver), 60))
+            async with launched(driver):
+                job = driver.task()
+                volume = MountConfig(task_path="/d", host_path=source, readonly=True)
+                job.config = dataclasses.replace(job.config, mounts=(volume,))
+                await driver.start(
+                    job,
+                    busybox_image,
+                    script,
+                    runtime=runtime,
+                    mounts=[
+                        {
+                            "type": "bind",
+                            "source": source,
+                            "target": "/a",
+                            "options": ["rbind", "ro"],
+                        }
+                    ],
+                    mount=[{"type": "bind", "source": source, "target": "/b", "readonly": True}],
+                    volumes=[
+                        f"{source}:/c:ro",
+                        "/etc/hostname:/etc/file:ro",
+                        "/dev/null:/dev/other:ro",
+                    ],
+                    readonly_rootfs=True,
+                )
+                await driver.session.wait(job.id)
+                await driver.end(job)
+                assert job.out.decode() == "content\n" * 4, job.err.decode()
+                assert job.err.decode().count("Read-only file system") == 4
+                assert not (tree / "below/new").exists()
             driver.wait_clean()
         finally:
             driver.close()

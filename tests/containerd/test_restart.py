@@ -14,22 +14,21 @@ from tests.support.driver import Driver, launched
 pytestmark = pytest.mark.containerd
 
 
-def test_a_destroy_waits_for_a_containerd_that_restarts(driver: Driver, busybox_image: str) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, busybox_image, "exec sleep 600")
-            driver.containerd.down()
-            try:
-                ending = asyncio.create_task(session.destroy(job.id))
-                await session.inspect(job.id)  # the destroy is before it
-                assert not ending.done()
-            finally:
-                await asyncio.to_thread(driver.containerd.start)
-            await ending
-            assert driver.leftovers() == []
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+async def test_a_destroy_waits_for_a_containerd_that_restarts(
+    driver: Driver, busybox_image: str
+) -> None:
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, busybox_image, "exec sleep 600")
+        driver.containerd.down()
+        try:
+            ending = asyncio.create_task(session.destroy(job.id))
+            await session.inspect(job.id)  # the destroy is before it
+            assert not ending.done()
+        finally:
+            await asyncio.to_thread(driver.containerd.start)
+        await ending
+        assert driver.leftovers() == []
 
 
 async def _silence() -> AsyncIterator[ExecInput]:
@@ -37,22 +36,19 @@ async def _silence() -> AsyncIterator[ExecInput]:
     yield ExecInput()
 
 
-def test_a_commands_exit_outlives_a_restart_of_containerd(
+async def test_a_commands_exit_outlives_a_restart_of_containerd(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, busybox_image, "exec sleep 600")
-            script = "echo begun; until test -e /local/go; do sleep 0.05; done; exit 4"
-            outputs = session.exec_streaming(job.id, ["/bin/sh", "-c", script], _silence())
-            while b"begun" not in (await anext(outputs)).stdout:
-                pass
-            driver.containerd.down()
-            await asyncio.to_thread(driver.containerd.start)
-            Path(job.alloc.path, "t", "local", "go").touch()
-            exits = [output.exit async for output in outputs if output.exit]
-            assert [ended.exit_code for ended in exits] == [4]
-            await driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, busybox_image, "exec sleep 600")
+        script = "echo begun; until test -e /local/go; do sleep 0.05; done; exit 4"
+        outputs = session.exec_streaming(job.id, ["/bin/sh", "-c", script], _silence())
+        while b"begun" not in (await anext(outputs)).stdout:
+            pass
+        driver.containerd.down()
+        await asyncio.to_thread(driver.containerd.start)
+        Path(job.alloc.path, "t", "local", "go").touch()
+        exits = [output.exit async for output in outputs if output.exit]
+        assert [ended.exit_code for ended in exits] == [4]
+        await driver.end(job)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 from collections.abc import Iterator
@@ -45,37 +44,35 @@ def other_driver(runtimes_dir: Path, tmp_path: Path) -> Iterator[Driver]:
 @pytest.mark.parametrize(
     "name", ["crun", "runsc", "io.containerd.runc.v1", "io.containerd.runc.v2"]
 )
-def test_a_life_under_another_runtime(other_driver: Driver, busybox_image: str, name: str) -> None:
+async def test_a_life_under_another_runtime(
+    other_driver: Driver, busybox_image: str, name: str
+) -> None:
     if not name.startswith("io."):
         need_program(name)
     driver = other_driver
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task(env={"GREETING": "hello"})
-            script = (
-                'trap "exit 9" TERM; echo $GREETING; cat /proc/version; while :; do sleep 0.1; done'
-            )
-            await driver.start(job, busybox_image, script, runtime=name)
-            await until(lambda: job.out.count(b"\n") > 1, 20)
-            assert job.out.startswith(b"hello\n")
-            # gVisor answers with a kernel of its own.
-            assert (b"Linux version 4.4.0" in job.out) == (name == "runsc")
-            answer = await session.exec(job.id, ["/bin/echo", "inside"], 20)
-            assert (answer.stdout, answer.exit.exit_code) == (b"inside\n", 0)
-            await session.stop(job.id, 20, "SIGTERM")
-            assert (await session.wait(job.id)).exit_code == 9
-            await driver.end(job)
-            short = driver.task()
-            await driver.start(short, busybox_image, "echo bye; exit 4", runtime=name)
-            assert (await session.wait(short.id)).exit_code == 4
-            await driver.end(short)
-            assert bytes(short.out) == b"bye\n"
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        job = driver.task(env={"GREETING": "hello"})
+        script = (
+            'trap "exit 9" TERM; echo $GREETING; cat /proc/version; while :; do sleep 0.1; done'
+        )
+        await driver.start(job, busybox_image, script, runtime=name)
+        await until(lambda: job.out.count(b"\n") > 1, 20)
+        assert job.out.startswith(b"hello\n")
+        # gVisor answers with a kernel of its own.
+        assert (b"Linux version 4.4.0" in job.out) == (name == "runsc")
+        answer = await session.exec(job.id, ["/bin/echo", "inside"], 20)
+        assert (answer.stdout, answer.exit.exit_code) == (b"inside\n", 0)
+        await session.stop(job.id, 20, "SIGTERM")
+        assert (await session.wait(job.id)).exit_code == 9
+        await driver.end(job)
+        short = driver.task()
+        await driver.start(short, busybox_image, "echo bye; exit 4", runtime=name)
+        assert (await session.wait(short.id)).exit_code == 4
+        await driver.end(short)
+        assert bytes(short.out) == b"bye\n"
 
 
-def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
+async def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
     other_driver: Driver, runtimes_dir: Path, busybox_image: str
 ) -> None:
     runsc = need_program("runsc")
@@ -85,60 +82,49 @@ def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
         f'exec {runsc} --network=none "$@"\n'
     )
     driver = other_driver
-
-    async def life() -> None:
-        async with launched(driver):
-            job = driver.task()
-            with pytest.raises(DriverError, match="cannot start the task"):
-                await driver.start(job, busybox_image, "true", runtime="runsc")
-            driver.wait_clean()
-            sandboxes = [
-                entry
-                for entry in Path("/proc").glob("[0-9]*/cmdline")
-                if job.container.encode() in entry.read_bytes()
-            ]
-            assert sandboxes == []
-
-    asyncio.run(life())
+    async with launched(driver):
+        job = driver.task()
+        with pytest.raises(DriverError, match="cannot start the task"):
+            await driver.start(job, busybox_image, "true", runtime="runsc")
+        driver.wait_clean()
+        sandboxes = [
+            entry
+            for entry in Path("/proc").glob("[0-9]*/cmdline")
+            if job.container.encode() in entry.read_bytes()
+        ]
+        assert sandboxes == []
 
 
-def test_the_operator_says_which_runtimes_a_job_may_name(
+async def test_the_operator_says_which_runtimes_a_job_may_name(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        await driver.session.launch()
-        try:
-            job = driver.task()
-            with pytest.raises(DriverError, match=r"'kata-x' is not allowed on this node .*runc"):
-                await driver.session.start(
-                    job.config, {"image": busybox_image, "runtime": "kata-x"}
-                )
-        finally:
-            await driver.session.close()
-
-    asyncio.run(life())
+    await driver.session.launch()
+    try:
+        job = driver.task()
+        with pytest.raises(DriverError, match=r"'kata-x' is not allowed on this node .*runc"):
+            await driver.session.start(job.config, {"image": busybox_image, "runtime": "kata-x"})
+    finally:
+        await driver.session.close()
 
 
-def test_only_runtimes_that_start_tasks_are_offered(driver: Driver, busybox_image: str) -> None:
+async def test_only_runtimes_that_start_tasks_are_offered(
+    driver: Driver, busybox_image: str
+) -> None:
     """Where crun or gVisor refuse this machine, containerd has them without the tests' wrappers."""
     here = [name for name in ("runc", "crun", "runsc") if shutil.which(name)]
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            async with contextlib.aclosing(session.fingerprints()) as looks:
-                async for look in looks:
-                    if f"driver.containerd-driver.{here[-1]}.version" in look.attributes:
-                        break
-            offered = str(look.attributes["driver.containerd-driver.runtimes"]).split(",")
-            for name in here:
-                job = driver.task()
-                try:
-                    await driver.start(job, busybox_image, "exit 4", runtime=name)
-                except DriverError:
-                    started = False
-                else:
-                    started = (await session.wait(job.id)).exit_code == 4
-                await driver.end(job)
-                assert started == (name in offered), name
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        async with contextlib.aclosing(session.fingerprints()) as looks:
+            async for look in looks:
+                if f"driver.containerd-driver.{here[-1]}.version" in look.attributes:
+                    break
+        offered = str(look.attributes["driver.containerd-driver.runtimes"]).split(",")
+        for name in here:
+            job = driver.task()
+            try:
+                await driver.start(job, busybox_image, "exit 4", runtime=name)
+            except DriverError:
+                started = False
+            else:
+                started = (await session.wait(job.id)).exit_code == 4
+            await driver.end(job)
+            assert started == (name in offered), name

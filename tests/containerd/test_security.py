@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from collections.abc import Iterator
@@ -47,30 +46,22 @@ def guarded(containerd: ContainerdDaemon, tmp_path: Path, profiles: Path) -> Ite
         made.close()
 
 
-def output(driver: Driver, image: str, script: str, **options: Any) -> str:
+async def output(driver: Driver, image: str, script: str, **options: Any) -> str:
     """What a task prints from its start to its end, errors after the rest."""
-
-    async def life() -> str:
-        async with launched(driver) as session:
-            job = driver.task()
-            await driver.start(job, image, script, host_dns=False, **options)
-            await session.wait(job.id)
-            await driver.end(job)
-            return (job.out + job.err).decode()
-
-    return asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        job = driver.task()
+        await driver.start(job, image, script, host_dns=False, **options)
+        await session.wait(job.id)
+        await driver.end(job)
+    return (job.out + job.err).decode()
 
 
-def refusal(driver: Driver, **options: Any) -> str:
+async def refusal(driver: Driver, **options: Any) -> str:
     """Why a task did not start."""
-
-    async def life() -> str:
-        async with launched(driver) as session:
-            with pytest.raises(DriverError) as caught:
-                await session.start(driver.task().config, {"image": NO_IMAGE, **options})
-            return str(caught.value)
-
-    return asyncio.run(asyncio.wait_for(life(), 30))
+    async with launched(driver) as session:
+        with pytest.raises(DriverError) as caught:
+            await session.start(driver.task().config, {"image": NO_IMAGE, **options})
+    return str(caught.value)
 
 
 def fields(text: str) -> dict[str, str]:
@@ -84,14 +75,14 @@ def mask(*names: str) -> str:
     return f"{capabilities.mask_of(names):016x}"
 
 
-def test_a_plain_task_has_the_default_set_no_filter_and_working_setuid_bits(
+async def test_a_plain_task_has_the_default_set_no_filter_and_working_setuid_bits(
     driver: Driver, busybox_image: str
 ) -> None:
     become_root = (
         "sed -i s/^root:x:/root::/ /etc/passwd; cp /bin/busybox /tmp/su; chmod 4755 /tmp/su;"
         """busybox su bob -c 'echo as=$(id -u) and=$(/tmp/su -c "id -u")'"""
     )
-    said = output(driver, busybox_image, STATUS + NEW_USER_NAMESPACE + MOUNT + become_root)
+    said = await output(driver, busybox_image, STATUS + NEW_USER_NAMESPACE + MOUNT + become_root)
     status = fields(said)
     assert status["CapBnd"] == status["CapEff"] == status["CapPrm"] == mask(*capabilities.DEFAULT)
     assert status["CapInh"] == status["CapAmb"] == mask()
@@ -101,8 +92,8 @@ def test_a_plain_task_has_the_default_set_no_filter_and_working_setuid_bits(
     assert "as=1000 and=0" in said
 
 
-def test_adds_and_drops_are_what_the_kernel_shows(driver: Driver, busybox_image: str) -> None:
-    said = output(
+async def test_adds_and_drops_are_what_the_kernel_shows(driver: Driver, busybox_image: str) -> None:
+    said = await output(
         driver,
         busybox_image,
         "chown 1:1 /tmp; " + STATUS,
@@ -117,16 +108,16 @@ def test_adds_and_drops_are_what_the_kernel_shows(driver: Driver, busybox_image:
     assert "chown: /tmp: Operation not permitted" in said
 
 
-def test_a_task_without_any_capability_runs(driver: Driver, busybox_image: str) -> None:
-    status = fields(output(driver, busybox_image, STATUS, cap_drop=["all"], seccomp=True))
+async def test_a_task_without_any_capability_runs(driver: Driver, busybox_image: str) -> None:
+    status = fields(await output(driver, busybox_image, STATUS, cap_drop=["all"], seccomp=True))
     assert status["CapBnd"] == status["CapEff"] == mask()
     assert status["Seccomp"] == "2"
 
 
-def test_the_default_filter_denies_what_capabilities_alone_would_let_through(
+async def test_the_default_filter_denies_what_capabilities_alone_would_let_through(
     driver: Driver, busybox_image: str
 ) -> None:
-    said = output(
+    said = await output(
         driver, busybox_image, STATUS + NEW_USER_NAMESPACE + "sleep 0 & wait", seccomp=True
     )
     assert fields(said)["Seccomp"] == "2"
@@ -134,33 +125,32 @@ def test_the_default_filter_denies_what_capabilities_alone_would_let_through(
     assert "Operation not permitted" in said
 
 
-def test_the_default_filter_lets_an_administrator_mount(driver: Driver, busybox_image: str) -> None:
+async def test_the_default_filter_lets_an_administrator_mount(
+    driver: Driver, busybox_image: str
+) -> None:
     script = STATUS + MOUNT + NEW_USER_NAMESPACE
-    said = output(driver, busybox_image, script, seccomp=True, cap_add=["SYS_ADMIN"])
+    said = await output(driver, busybox_image, script, seccomp=True, cap_add=["SYS_ADMIN"])
     assert fields(said)["Seccomp"] == "2"
     assert "mounted" in said
     assert "unshared" in said
 
 
-def test_a_command_run_beside_the_task_has_its_filter_and_capabilities(
+async def test_a_command_run_beside_the_task_has_its_filter_and_capabilities(
     driver: Driver, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            options = {"seccomp": True, "cap_drop": ["KILL"], "host_dns": False}
-            await driver.start(job, busybox_image, "sleep 60", **options)
-            done = await session.exec(job.id, ["cat", "/proc/self/status"])
-            status = fields(done.stdout.decode())
-            assert status["Seccomp"] == "2"
-            assert status["CapBnd"] == mask(*(set(capabilities.DEFAULT) - {"CAP_KILL"}))
-            await session.stop(job.id, timeout_s=0)
-            await driver.end(job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        job = driver.task()
+        options = {"seccomp": True, "cap_drop": ["KILL"], "host_dns": False}
+        await driver.start(job, busybox_image, "sleep 60", **options)
+        done = await session.exec(job.id, ["cat", "/proc/self/status"])
+        status = fields(done.stdout.decode())
+        assert status["Seccomp"] == "2"
+        assert status["CapBnd"] == mask(*(set(capabilities.DEFAULT) - {"CAP_KILL"}))
+        await session.stop(job.id, timeout_s=0)
+        await driver.end(job)
 
 
-def test_a_profile_in_dockers_form_is_in_force_with_its_conditions(
+async def test_a_profile_in_dockers_form_is_in_force_with_its_conditions(
     guarded: Driver, busybox_image: str, profiles: Path
 ) -> None:
     (profiles / "web.json").write_text(json.dumps(docker_profile()))
@@ -169,15 +159,15 @@ def test_a_profile_in_dockers_form_is_in_force_with_its_conditions(
         "busybox chroot / true && echo rooted"
     )
 
-    def run(**options: Any) -> str:
-        return output(guarded, busybox_image, script, seccomp=True, **options)
+    async def run(**options: Any) -> str:
+        return await output(guarded, busybox_image, script, seccomp=True, **options)
 
-    admin = run(seccomp_profile="web.json", cap_add=["SYS_ADMIN"])
+    admin = await run(seccomp_profile="web.json", cap_add=["SYS_ADMIN"])
     assert fields(admin)["Seccomp"] == "2"
     assert "mounted" in admin
     assert "rooted" in admin
     assert "mkdir: can't create directory '/tmp/x': Function not implemented" in admin
-    clock = run(seccomp_profile=str(profiles / "web.json"), cap_add=["SYS_TIME"])
+    clock = await run(seccomp_profile=str(profiles / "web.json"), cap_add=["SYS_TIME"])
     assert "mounted" not in clock
     assert "rooted" not in clock
 
@@ -188,7 +178,9 @@ def mount_options(text: str) -> dict[str, str]:
     return {line[1]: line[3].split(",")[0] for line in words}
 
 
-def test_a_privileged_task_has_everything_of_the_host(driver: Driver, busybox_image: str) -> None:
+async def test_a_privileged_task_has_everything_of_the_host(
+    driver: Driver, busybox_image: str
+) -> None:
     nodes = [node.path for node in every_host_node()]
     assert "/dev/null" in nodes
     script = (
@@ -196,7 +188,7 @@ def test_a_privileged_task_has_everything_of_the_host(driver: Driver, busybox_im
         'mknod /tmp/kmsg c 1 11 && test -n "$(head -c 1 /tmp/kmsg)" && echo log;'
         f"for d in {' '.join(nodes)}; do test -b $d || test -c $d || echo missing $d; done"
     )
-    said = output(driver, busybox_image, script, privileged=True)
+    said = await output(driver, busybox_image, script, privileged=True)
     status = fields(said)
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     own = fields(Path("/proc/self/status").read_text())
@@ -213,14 +205,14 @@ def test_a_privileged_task_has_everything_of_the_host(driver: Driver, busybox_im
     assert all(target.startswith("/sys/fs/cgroup") for target in extra)
 
 
-def test_a_plain_task_has_no_devices_of_the_host_and_may_not_write_to_the_kernel(
+async def test_a_plain_task_has_no_devices_of_the_host_and_may_not_write_to_the_kernel(
     driver: Driver, busybox_image: str
 ) -> None:
     script = (
         "cat /proc/mounts; echo x > /proc/sys/kernel/hostname;"
         "mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg"
     )
-    said = output(driver, busybox_image, script)
+    said = await output(driver, busybox_image, script)
     shown = mount_options(said)
     assert shown["/proc/sys"] == shown["/sys"] == "ro"
     groups = [line.split()[1] for line in said.splitlines() if line.split()[2][:6] == "cgroup"]
@@ -229,12 +221,12 @@ def test_a_plain_task_has_no_devices_of_the_host_and_may_not_write_to_the_kernel
     assert "/tmp/kmsg: Operation not permitted" in said
 
 
-def test_privileged_jobs_are_refused_before_the_pull_where_the_operator_says_so(
+async def test_privileged_jobs_are_refused_before_the_pull_where_the_operator_says_so(
     guarded: Driver,
 ) -> None:
     assert (
         "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
-        " to allow running privileged jobs." in refusal(guarded, privileged=True)
+        " to allow running privileged jobs." in await refusal(guarded, privileged=True)
     )
 
 
@@ -248,23 +240,23 @@ def test_privileged_jobs_are_refused_before_the_pull_where_the_operator_says_so(
         ),
     ],
 )
-def test_wrong_options_are_refused_before_the_pull(
+async def test_wrong_options_are_refused_before_the_pull(
     guarded: Driver, options: dict[str, Any], words: str
 ) -> None:
-    assert words in refusal(guarded, **options)
+    assert words in await refusal(guarded, **options)
 
 
 @pytest.mark.skipif(
     Path("/sys/module/apparmor/parameters/enabled").exists(), reason="this host has AppArmor"
 )
-def test_an_apparmor_profile_is_refused_before_the_pull_where_there_is_none(
+async def test_an_apparmor_profile_is_refused_before_the_pull_where_there_is_none(
     guarded: Driver,
 ) -> None:
-    assert "AppArmor is not enabled" in refusal(guarded, apparmor_profile="docker-default")
+    assert "AppArmor is not enabled" in await refusal(guarded, apparmor_profile="docker-default")
 
 
 @pytest.mark.timeout(120)
-def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
+async def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
     guarded: Driver, profiles: Path
 ) -> None:
     """S10: the author of a job chooses the path, and root reads it."""
@@ -294,16 +286,12 @@ def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
         "none": "No such file or directory",
         "text": "decoding seccomp profile failed",
     }
-
-    async def life() -> None:
-        async with launched(guarded) as session:
-            for written, words in attacks.items():
-                options = {"image": NO_IMAGE, "seccomp": True, "seccomp_profile": written}
-                with pytest.raises(DriverError) as caught:
-                    await session.start(guarded.task().config, options)
-                said = str(caught.value)
-                assert words in said
-                assert json.dumps(written) in said
-                assert "s3cr3t" not in said
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(guarded) as session:
+        for written, words in attacks.items():
+            options = {"image": NO_IMAGE, "seccomp": True, "seccomp_profile": written}
+            with pytest.raises(DriverError) as caught:
+                await session.start(guarded.task().config, options)
+            said = str(caught.value)
+            assert words in said
+            assert json.dumps(written) in said
+            assert "s3cr3t" not in said

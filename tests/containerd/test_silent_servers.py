@@ -64,38 +64,35 @@ async def lives(driver: Driver, image: str) -> None:
 
 
 @pytest.mark.parametrize("silence", [FileServer.stop, FileServer.swallow])
-def test_six_starts_that_need_it_fail_by_name_and_a_seventh_task_lives_as_usual(
+async def test_six_starts_that_need_it_fail_by_name_and_a_seventh_task_lives_as_usual(
     driver: Driver,
     busybox_image: str,
     server: FileServer,
     silence: Callable[[FileServer], None],
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            running = driver.task()
-            await driver.start(running, busybox_image, "sleep 600", mounts=[bind(server.point)])
-            silence(server)
-            failing = [
-                asyncio.ensure_future(
-                    refused(driver, busybox_image, mounts=[bind(server.point / str(number))])
-                )
-                for number in range(6)
-            ]
-            await lives(driver, busybox_image)
-            assert not any(one.done() for one in failing)
-            for said in await asyncio.wait_for(asyncio.gather(*failing), BOUND_S):
-                assert str(server.point) in said
-                assert "no answer of the file server" in said
-            await described(driver, str(server.point))
-            await lives(driver, busybox_image)
-            # One that has a mount there is stopped and removed all the same.
-            await asyncio.wait_for(session.stop(running.id, 0.1), USUAL_S)
-            await asyncio.wait_for(driver.end(running), USUAL_S)
-            server.answer()
-            await described(driver, "Healthy")
-            await driver.output(busybox_image, "ls /data", mounts=[bind(server.point / "x")])
-
-    asyncio.run(life())
+    async with launched(driver) as session:
+        running = driver.task()
+        await driver.start(running, busybox_image, "sleep 600", mounts=[bind(server.point)])
+        silence(server)
+        failing = [
+            asyncio.ensure_future(
+                refused(driver, busybox_image, mounts=[bind(server.point / str(number))])
+            )
+            for number in range(6)
+        ]
+        await lives(driver, busybox_image)
+        assert not any(one.done() for one in failing)
+        for said in await asyncio.wait_for(asyncio.gather(*failing), BOUND_S):
+            assert str(server.point) in said
+            assert "no answer of the file server" in said
+        await described(driver, str(server.point))
+        await lives(driver, busybox_image)
+        # One that has a mount there is stopped and removed all the same.
+        await asyncio.wait_for(session.stop(running.id, 0.1), USUAL_S)
+        await asyncio.wait_for(driver.end(running), USUAL_S)
+        server.answer()
+        await described(driver, "Healthy")
+        await driver.output(busybox_image, "ls /data", mounts=[bind(server.point / "x")])
 
 
 def mounted_volume(driver: Driver, place: str) -> tuple[Job, dict[str, Any]]:
@@ -129,22 +126,19 @@ def allocation(driver: Driver, place: str) -> tuple[Job, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("uses", [mounted_volume, plugged_device, own_device, linked, allocation])
-def test_each_path_of_a_job_is_refused_alike(
+async def test_each_path_of_a_job_is_refused_alike(
     driver: Driver,
     busybox_image: str,
     server: FileServer,
     uses: Callable[[Driver, str], tuple[Job, dict[str, Any]]],
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            job, options = uses(driver, str(server.point / "data"))
-            server.swallow()
-            said = await asyncio.wait_for(refused(driver, busybox_image, job, **options), BOUND_S)
-            assert str(server.point) in said
-            await lives(driver, busybox_image)
-            server.answer()
-
-    asyncio.run(life())
+    async with launched(driver):
+        job, options = uses(driver, str(server.point / "data"))
+        server.swallow()
+        said = await asyncio.wait_for(refused(driver, busybox_image, job, **options), BOUND_S)
+        assert str(server.point) in said
+        await lives(driver, busybox_image)
+        server.answer()
 
 
 @pytest.mark.parametrize(
@@ -157,7 +151,7 @@ def test_each_path_of_a_job_is_refused_alike(
         ("auth", {"force_pull": True}),
     ],
 )
-def test_each_path_of_the_operator_is_refused_by_its_name_alone(
+async def test_each_path_of_the_operator_is_refused_by_its_name_alone(
     containerd: ContainerdDaemon,
     tmp_path: Path,
     busybox_image: str,
@@ -168,39 +162,31 @@ def test_each_path_of_the_operator_is_refused_by_its_name_alone(
     place = str(server.point / "data")
     value: Any = {"cdi_spec_dirs": [place], "auth": {"config": place}}.get(option, place)
     driver = Driver(containerd, tmp_path, {option: value})
-
-    async def life() -> None:
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-            server.swallow()
-            said = await asyncio.wait_for(refused(driver, busybox_image, **wish), BOUND_S)
-            assert str(server.point) in said
-            assert option in said
-            await lives(driver, busybox_image)
-            server.answer()
-
-    asyncio.run(life())
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
+        server.swallow()
+        said = await asyncio.wait_for(refused(driver, busybox_image, **wish), BOUND_S)
+        assert str(server.point) in said
+        assert option in said
+        await lives(driver, busybox_image)
+        server.answer()
     driver.wait_clean()
     driver.close()
 
 
-def test_one_that_falls_silent_under_the_runtime_ends_the_start_by_name(
+async def test_one_that_falls_silent_under_the_runtime_ends_the_start_by_name(
     driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
     with FileServer(tmp_path / "later", avoids="runc") as later:
-
-        async def life() -> None:
-            async with launched(driver):
-                await driver.output(busybox_image, "true")
-                starting = asyncio.ensure_future(
-                    refused(driver, busybox_image, mounts=[bind(later.point / "data")])
-                )
-                await until(later.holds, BOUND_S)
-                later.swallow()
-                await lives(driver, busybox_image)
-                said = await asyncio.wait_for(starting, 4 * BOUND_S)
-                assert f"no answer of the file server of {later.point}" in said
-                await lives(driver, busybox_image)
-                later.answer()
-
-        asyncio.run(life())
+        async with launched(driver):
+            await driver.output(busybox_image, "true")
+            starting = asyncio.ensure_future(
+                refused(driver, busybox_image, mounts=[bind(later.point / "data")])
+            )
+            await until(later.holds, BOUND_S)
+            later.swallow()
+            await lives(driver, busybox_image)
+            said = await asyncio.wait_for(starting, 4 * BOUND_S)
+            assert f"no answer of the file server of {later.point}" in said
+            await lives(driver, busybox_image)
+            later.answer()

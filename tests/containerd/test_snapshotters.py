@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -64,21 +63,17 @@ def works(containerd: ContainerdDaemon, snapshotter: str) -> bool:
 
 
 @pytest.mark.parametrize("snapshotter", ["overlayfs", "native", "blockfile", "erofs"])
-def test_a_task_starts_with_its_user_on_every_snapshotter(
+async def test_a_task_starts_with_its_user_on_every_snapshotter(
     driver: Driver, containerd: ContainerdDaemon, registry: Registry, snapshotter: str
 ) -> None:
     if not works(containerd, snapshotter):
         pytest.skip(f"containerd {containerd.version} has no {snapshotter} here")
     built = images.build([images.busybox_layer(USERS), images.layer({"top": b""})])
     image = images.push(registry.host, "snapshotters", snapshotter, built)
-
-    async def life() -> None:
-        async with launched(driver):
-            for _ in range(2):
-                job = driver.task(user="bob")
-                said = await driver.output(
-                    image, "id -G; ls /top", job, group_add=["low"], snapshotter=snapshotter
-                )
-                assert said == "1000 44 55\n/top\n"
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(driver):
+        for _ in range(2):
+            job = driver.task(user="bob")
+            said = await driver.output(
+                image, "id -G; ls /top", job, group_add=["low"], snapshotter=snapshotter
+            )
+            assert said == "1000 44 55\n/top\n"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.containerd
 _log = logging.getLogger(__name__)
 
 
-def test_tasks_live_and_log_while_their_plugin_is_killed_again_and_again(
+async def test_tasks_live_and_log_while_their_plugin_is_killed_again_and_again(
     driver: Driver, busybox_image: str
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
@@ -23,7 +23,7 @@ def test_tasks_live_and_log_while_their_plugin_is_killed_again_and_again(
     plan = Plan(tasks=12, seconds=20, seed=seed, kill_every_s=3)
     story = Story(driver, busybox_image, plan, _log.info)
     try:
-        outcome = asyncio.run(asyncio.wait_for(story.play(), 150))
+        outcome = await asyncio.wait_for(story.play(), 150)
     except TimeoutError:
         pytest.fail(f"it does not end; so far: {story.faults()}")
     assert outcome.faults == []

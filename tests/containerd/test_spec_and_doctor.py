@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -71,7 +70,9 @@ def image(registry: Registry) -> str:
     return images.push(registry.host, "spec-of", "1", built)
 
 
-def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_path: Path) -> None:
+async def test_the_spec_is_what_the_container_gets(
+    driver: Driver, image: str, tmp_path: Path
+) -> None:
     config = {
         "image": image,
         "cap_add": ["NET_ADMIN"],
@@ -80,23 +81,19 @@ def test_the_spec_is_what_the_container_gets(driver: Driver, image: str, tmp_pat
         "cpu_hard_limit": True,
         "mounts": [{"type": "tmpfs", "target": "/t", "options": ["size=1m"]}],
     }
-
-    async def life() -> dict[str, Any]:
-        async with launched(driver) as session:
-            limit = Resources(
-                cpu_shares=CPU_MHZ,
-                memory_mb=64,
-                memory_limit_bytes=64 << 20,
-                percent_ticks=cpu_topology.measure().share(CPU_MHZ),
-            )
-            job = driver.task(resources=limit)
-            job.read_logs()
-            await session.start(job.config, config)
-            told = json.loads(driver.daemon.ctr("containers", "info", job.container))
-            await driver.end(job)
-            return dict(told["Spec"])
-
-    given = asyncio.run(life())
+    async with launched(driver) as session:
+        limit = Resources(
+            cpu_shares=CPU_MHZ,
+            memory_mb=64,
+            memory_limit_bytes=64 << 20,
+            percent_ticks=cpu_topology.measure().share(CPU_MHZ),
+        )
+        job = driver.task(resources=limit)
+        job.read_logs()
+        await session.start(job.config, config)
+        told = json.loads(driver.daemon.ctr("containers", "info", job.container))
+        await driver.end(job)
+    given = told["Spec"]
     resources = {"CPU": CPU_MHZ, "MemoryMB": 64}
     shown = command(driver, "spec", job_file(tmp_path, config, Resources=resources))
     assert shown.returncode == 0, shown.stderr
@@ -129,14 +126,11 @@ def test_a_spec_without_its_image_says_what_is_missing(driver: Driver, tmp_path:
     assert "127.0.0.1:1/nowhere:1 is not on this machine" in shown.stderr
 
 
-def test_the_spec_of_a_job_with_an_archive_is_of_no_other_image(
+async def test_the_spec_of_a_job_with_an_archive_is_of_no_other_image(
     driver: Driver, image: str, tmp_path: Path
 ) -> None:
-    async def pull() -> None:
-        async with launched(driver):
-            await driver.output(image, "true")
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(image, "true")
     config = {"image": image, "load": "image.tar", "command": "/bin/x"}
     shown = command(driver, "spec", job_file(tmp_path, config))
     assert shown.returncode == 0, shown.stderr
@@ -144,17 +138,13 @@ def test_the_spec_of_a_job_with_an_archive_is_of_no_other_image(
     assert f"{image} comes with the job's archive" in shown.stderr
 
 
-def test_a_spec_of_another_machines_image_names_both_platforms(
+async def test_a_spec_of_another_machines_image_names_both_platforms(
     driver: Driver, registry: Registry, tmp_path: Path
 ) -> None:
     built = images.build([images.busybox_layer({"salt": b"other"})], {}, "s390x")
     image = images.push(registry.host, "spec-of-other", "1", built)
-
-    async def pull() -> None:
-        async with launched(driver):
-            await driver.output(image, "true")
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(image, "true")
     shown = command(driver, "spec", job_file(tmp_path, {"image": image, "command": "/bin/x"}))
     assert shown.returncode == 0, shown.stderr
     assert "built for linux/s390x, and this machine is linux/" in shown.stderr

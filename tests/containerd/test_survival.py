@@ -155,42 +155,36 @@ def readers(job: Job, tmp_path: Path) -> Iterator[Readers]:
 
 
 @pytest.mark.parametrize("victims", ROUNDS, ids="+".join)
-def test_a_task_does_not_notice_what_is_killed_around_it(
+async def test_a_task_does_not_notice_what_is_killed_around_it(
     driver: Driver, busybox_image: str, job: Job, readers: Readers, victims: tuple[str, ...]
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
     logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when the test fails
     chance = random.Random(seed)
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            config = {"image": busybox_image, "command": "/bin/sh", "args": ["-c", COUNTER]}
-            handle = await session.start(job.config, config)
-            killer = Killer(driver, job, handle, readers)
-            directory = driver.state_dir / "tasks" / job.container
-            await until(lambda: readers.out, 10)
-            pid = _pid(driver, job)
-            for _ in range(2):
-                await _more(readers, chance.randrange(2000))
-                for victim in chance.sample(victims, len(victims)):
-                    killer.kill(victim)
-                await killer.bring_back(victims)
-                await until(lambda: worker_pid(directory), 15, "no worker came back")
-                await _serves(driver, job, readers)
-                assert _pid(driver, job) == pid
-            worker = worker_pid(directory)
-            local = Path(job.alloc.path, "t", "local")
-            (local / "stop").touch()
-            assert (await session.wait(job.id)).exit_code == 23
-            await session.destroy(job.id)
-            written = await asyncio.to_thread(readers.finish)
-            last = int((local / "last").read_text())
-            assert written.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
-            # Its launcher may be dead, so that nobody counts it among a launcher's children.
-            await until(lambda: not _runs(worker), 10, "the worker is left")
-            await until(
-                lambda: not traces([job.container]), 10, lambda: str(traces([job.container]))
-            )
-            assert await driver.output(busybox_image, "echo next") == "next\n"
-
-    asyncio.run(asyncio.wait_for(life(), 90))
+    async with launched(driver) as session:
+        config = {"image": busybox_image, "command": "/bin/sh", "args": ["-c", COUNTER]}
+        handle = await session.start(job.config, config)
+        killer = Killer(driver, job, handle, readers)
+        directory = driver.state_dir / "tasks" / job.container
+        await until(lambda: readers.out, 10)
+        pid = _pid(driver, job)
+        for _ in range(2):
+            await _more(readers, chance.randrange(2000))
+            for victim in chance.sample(victims, len(victims)):
+                killer.kill(victim)
+            await killer.bring_back(victims)
+            await until(lambda: worker_pid(directory), 15, "no worker came back")
+            await _serves(driver, job, readers)
+            assert _pid(driver, job) == pid
+        worker = worker_pid(directory)
+        local = Path(job.alloc.path, "t", "local")
+        (local / "stop").touch()
+        assert (await session.wait(job.id)).exit_code == 23
+        await session.destroy(job.id)
+        written = await asyncio.to_thread(readers.finish)
+        last = int((local / "last").read_text())
+        assert written.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
+        # Its launcher may be dead, so that nobody counts it among a launcher's children.
+        await until(lambda: not _runs(worker), 10, "the worker is left")
+        await until(lambda: not traces([job.container]), 10, lambda: str(traces([job.container])))
+        assert await driver.output(busybox_image, "echo next") == "next\n"

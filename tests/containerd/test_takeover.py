@@ -108,260 +108,218 @@ def is_full(fifo: Path) -> bool:
 
 
 @pytest.mark.parametrize("scope", [False, True], ids=["0.9.3", "0.9.4 on cgroup v2"])
-def test_a_task_of_the_go_driver_goes_on_and_everything_works_on_it(
+async def test_a_task_of_the_go_driver_goes_on_and_everything_works_on_it(
     driver: Driver, make: MakeTask, scope: bool
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make(scope=scope)
-            job = task.job
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            await more(job)
-            status = await session.inspect(job.id)
-            assert status.state is TaskState.RUNNING
-            assert status.started_at_ns == 1_700_000_000_000_000_000
-            assert status.driver_attributes == {"containerName": task.container}
-            stats = session.stats(job.id, 0.1)
-            assert (await anext(stats)).memory.usage
-            await stats.aclose()
-            assert (await session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
-            with pytest.raises(DriverError, match="cannot destroy running task"):
-                await session.destroy(job.id, force=False)
-            assert Path(f"/proc/{task.pid}").exists()
-            await finish(driver, task)
-            assert_complete(job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make(scope=scope)
+        job = task.job
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        await more(job)
+        status = await session.inspect(job.id)
+        assert status.state is TaskState.RUNNING
+        assert status.started_at_ns == 1_700_000_000_000_000_000
+        assert status.driver_attributes == {"containerName": task.container}
+        stats = session.stats(job.id, 0.1)
+        assert (await anext(stats)).memory.usage
+        await stats.aclose()
+        assert (await session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
+        with pytest.raises(DriverError, match="cannot destroy running task"):
+            await session.destroy(job.id, force=False)
+        assert Path(f"/proc/{task.pid}").exists()
+        await finish(driver, task)
+        assert_complete(job)
 
 
-def test_a_stop_sends_sigterm_and_the_next_start_is_one_of_this_driver(
+async def test_a_stop_sends_sigterm_and_the_next_start_is_one_of_this_driver(
     driver: Driver, make: MakeTask, busybox_image: str
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make("trap 'echo bye; exit 4' TERM; echo ready; while :; do usleep 10000; done")
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            await until(lambda: lines(task.job) == ["ready"], 10)
-            await session.stop(task.job.id, timeout_s=60)
-            assert (await session.wait(task.job.id)).exit_code == 4
-            await driver.end(task.job)
-            assert lines(task.job) == ["ready", "bye"]
-            task.job.readers.clear()
-            task.job.out.clear()
-            assert await driver.output(busybox_image, "echo anew", task.job) == "anew\n"
-
-    asyncio.run(asyncio.wait_for(life(), 50))
+    async with launched(driver) as session:
+        task = make("trap 'echo bye; exit 4' TERM; echo ready; while :; do usleep 10000; done")
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        await until(lambda: lines(task.job) == ["ready"], 10)
+        await session.stop(task.job.id, timeout_s=60)
+        assert (await session.wait(task.job.id)).exit_code == 4
+        await driver.end(task.job)
+        assert lines(task.job) == ["ready", "bye"]
+        task.job.readers.clear()
+        task.job.out.clear()
+        assert await driver.output(busybox_image, "echo anew", task.job) == "anew\n"
 
 
 @pytest.mark.parametrize("victims", [*((one,) for one in VICTIMS), *PAIRS], ids="+".join)
-def test_no_line_is_lost_or_told_twice_when_what_is_around_the_task_is_killed(
+async def test_no_line_is_lost_or_told_twice_when_what_is_around_the_task_is_killed(
     driver: Driver, make: MakeTask, victims: tuple[str, ...]
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            for _ in range(3):
-                await more(task.job, 500)
-                await until(lambda: worker_of(driver, task), 10, "no worker came back")
-                for victim in victims:
-                    if victim == "plugin":
-                        session.kill_plugin()
-                    elif victim == "worker":
-                        os.kill(worker_of(driver, task) or 0, signal.SIGKILL)
-                    else:
-                        driver.containerd.down()
-                if "containerd" in victims:
-                    await asyncio.to_thread(driver.containerd.start)
-                if "plugin" in victims:
-                    await session.launch()
-                    await session.recover(task.handle)
+    async with launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        for _ in range(3):
             await more(task.job, 500)
-            await finish(driver, task)
-            assert_complete(task.job)
+            await until(lambda: worker_of(driver, task), 10, "no worker came back")
+            for victim in victims:
+                if victim == "plugin":
+                    session.kill_plugin()
+                elif victim == "worker":
+                    os.kill(worker_of(driver, task) or 0, signal.SIGKILL)
+                else:
+                    driver.containerd.down()
+            if "containerd" in victims:
+                await asyncio.to_thread(driver.containerd.start)
+            if "plugin" in victims:
+                await session.launch()
+                await session.recover(task.handle)
+        await more(task.job, 500)
+        await finish(driver, task)
+        assert_complete(task.job)
 
-    asyncio.run(asyncio.wait_for(life(), 90))
 
-
-def test_with_plugin_and_worker_gone_the_log_waits_for_the_next_reader(
+async def test_with_plugin_and_worker_gone_the_log_waits_for_the_next_reader(
     driver: Driver, make: MakeTask
 ) -> None:
     """As when an agent restarts: its log collector opens the FIFO again."""
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            await more(task.job, 500)
-            session.kill_plugin()
-            os.kill(worker_of(driver, task) or 0, signal.SIGKILL)
-            await task.job.logs_end()
-            task.job.readers.clear()
-            await session.launch()
-            await take_over(driver, task)
-            await more(task.job, 500)
-            await finish(driver, task)
-            assert_complete(task.job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        await more(task.job, 500)
+        session.kill_plugin()
+        os.kill(worker_of(driver, task) or 0, signal.SIGKILL)
+        await task.job.logs_end()
+        task.job.readers.clear()
+        await session.launch()
+        await take_over(driver, task)
+        await more(task.job, 500)
+        await finish(driver, task)
+        assert_complete(task.job)
 
 
-def test_a_task_that_stands_still_because_nobody_read_its_log_goes_on(
+async def test_a_task_that_stands_still_because_nobody_read_its_log_goes_on(
     driver: Driver, make: MakeTask
 ) -> None:
     script = (
         "i=0; while test $i -lt 30000; do i=$((i+1)); echo line $i; echo line $i >&2; done;"
         "echo last $i; exit 23"
     )
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make(script)
-            await asyncio.to_thread(task.start)
-            await until(lambda: is_full(task.stdout), 20, "the task does not fill the FIFO")
-            await take_over(driver, task)
-            assert (await session.wait(task.job.id)).exit_code == 23
-            await driver.end(task.job)
-            assert_complete(task.job)
-            assert len(task.job.err.splitlines()) == 30000
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make(script)
+        await asyncio.to_thread(task.start)
+        await until(lambda: is_full(task.stdout), 20, "the task does not fill the FIFO")
+        await take_over(driver, task)
+        assert (await session.wait(task.job.id)).exit_code == 23
+        await driver.end(task.job)
+        assert_complete(task.job)
+        assert len(task.job.err.splitlines()) == 30000
 
 
-def test_what_a_task_writes_while_nomad_does_not_read_is_kept(
+async def test_what_a_task_writes_while_nomad_does_not_read_is_kept(
     driver: Driver, make: MakeTask
 ) -> None:
     script = "i=0; while test $i -lt 9000; do i=$((i+1)); echo line $i; done; echo last $i; exit 23"
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make(script)
-            await asyncio.to_thread(task.start)
-            await session.recover(task.handle)
-            assert (await session.wait(task.job.id)).exit_code == 23
-            task.job.read_logs()
-            await task.job.logs_end(20)  # before the destroy, which lets go of what is unread
-            await session.destroy(task.job.id)
-            assert_complete(task.job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make(script)
+        await asyncio.to_thread(task.start)
+        await session.recover(task.handle)
+        assert (await session.wait(task.job.id)).exit_code == 23
+        task.job.read_logs()
+        await task.job.logs_end(20)  # before the destroy, which lets go of what is unread
+        await session.destroy(task.job.id)
+        assert_complete(task.job)
 
 
-def test_a_task_that_ended_meanwhile_has_its_exit_code(driver: Driver, make: MakeTask) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make("exit 23")
-            await asyncio.to_thread(task.start)
-            await until(lambda: "STOPPED" in task.daemon.ctr("tasks", "list"), 10)
-            await session.recover(task.handle)
-            assert (await session.wait(task.job.id)).exit_code == 23
-            await session.destroy(task.job.id)
-            assert task.leftovers() == []
-
-    asyncio.run(asyncio.wait_for(life(), 60))
-
-
-def test_a_task_that_its_plugin_had_not_yet_started_is_started(
+async def test_a_task_that_ended_meanwhile_has_its_exit_code(
     driver: Driver, make: MakeTask
 ) -> None:
-    async def life() -> None:
-        async with launched(driver):
-            task = make()
-            await asyncio.to_thread(task.create)
-            await take_over(driver, task)
-            await more(task.job)
-            await finish(driver, task)
-            assert_complete(task.job)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make("exit 23")
+        await asyncio.to_thread(task.start)
+        await until(lambda: "STOPPED" in task.daemon.ctr("tasks", "list"), 10)
+        await session.recover(task.handle)
+        assert (await session.wait(task.job.id)).exit_code == 23
+        await session.destroy(task.job.id)
+        assert task.leftovers() == []
 
 
-def test_a_task_of_before_a_reboot_is_cleaned_up_and_not_found(
+async def test_a_task_that_its_plugin_had_not_yet_started_is_started(
+    driver: Driver, make: MakeTask
+) -> None:
+    async with launched(driver):
+        task = make()
+        await asyncio.to_thread(task.create)
+        await take_over(driver, task)
+        await more(task.job)
+        await finish(driver, task)
+        assert_complete(task.job)
+
+
+async def test_a_task_of_before_a_reboot_is_cleaned_up_and_not_found(
     driver: Driver, make: MakeTask
 ) -> None:
     """Containerd keeps containers and snapshots over a reboot, and no tasks."""
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            task.daemon.ctr("tasks", "delete", "--force", task.container)
-            with pytest.raises(DriverError, match="task not found for given id"):
-                await session.recover(task.handle)
-            assert task.leftovers() == []
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        task.daemon.ctr("tasks", "delete", "--force", task.container)
+        with pytest.raises(DriverError, match="task not found for given id"):
+            await session.recover(task.handle)
+        assert task.leftovers() == []
 
 
 @pytest.mark.parametrize("scope", [False, True], ids=["0.9.3", "0.9.4 on cgroup v2"])
-def test_what_could_not_be_taken_over_is_removed_by_the_destroy_that_follows(
+async def test_what_could_not_be_taken_over_is_removed_by_the_destroy_that_follows(
     driver: Driver, make: MakeTask, scope: bool
 ) -> None:
     if scope and not Path("/sys/fs/cgroup/cgroup.controllers").exists():
         pytest.skip("on cgroup v1 that release has the names of 0.9.3")
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make(scope=scope)
-            await asyncio.to_thread(task.start)
-            message = driver_pb2.TaskHandle.FromString(task.handle.encoded)
-            message.driver_state = message.driver_state[:-1]
-            with pytest.raises(DriverError, match="failed to decode task state from handle"):
-                await session.recover(
-                    Handle(task_id=task.job.id, encoded=message.SerializeToString())
-                )
-            assert Path(f"/proc/{task.pid}").exists()
-            task.name_file.unlink()  # Nomad removes it with the allocation
-            await session.destroy(task.job.id)
-            assert task.leftovers() == []
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make(scope=scope)
+        await asyncio.to_thread(task.start)
+        message = driver_pb2.TaskHandle.FromString(task.handle.encoded)
+        message.driver_state = message.driver_state[:-1]
+        with pytest.raises(DriverError, match="failed to decode task state from handle"):
+            await session.recover(Handle(task_id=task.job.id, encoded=message.SerializeToString()))
+        assert Path(f"/proc/{task.pid}").exists()
+        task.name_file.unlink()  # Nomad removes it with the allocation
+        await session.destroy(task.job.id)
+        assert task.leftovers() == []
 
 
-def test_a_log_that_cannot_be_carried_on_is_a_recovery_that_fails(
+async def test_a_log_that_cannot_be_carried_on_is_a_recovery_that_fails(
     driver: Driver, make: MakeTask
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            task.stdout.unlink()
-            task.stdout.symlink_to("/dev/zero")
-            with pytest.raises(DriverError, match="cannot be read") as caught:
-                await session.recover(task.handle)
-            assert caught.value.code is not Code.NOT_FOUND
-            task.stdout.unlink()
-            task.name_file.unlink()
-            await session.destroy(task.job.id)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        task.stdout.unlink()
+        task.stdout.symlink_to("/dev/zero")
+        with pytest.raises(DriverError, match="cannot be read") as caught:
+            await session.recover(task.handle)
+        assert caught.value.code is not Code.NOT_FOUND
+        task.stdout.unlink()
+        task.name_file.unlink()
+        await session.destroy(task.job.id)
 
 
-def test_what_lies_where_the_go_driver_had_files_is_not_followed(
+async def test_what_lies_where_the_go_driver_had_files_is_not_followed(
     driver: Driver, make: MakeTask, tmp_path: Path
 ) -> None:
     precious = tmp_path / "precious"
     precious.mkdir()
     (precious / "etc_hosts").write_text("kept")
-
-    async def life() -> None:
-        async with launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            local = task.name_file.parent
-            local.rename(local.with_name("moved"))
-            local.symlink_to(precious)
-            await session.destroy(task.job.id)
-            await task.job.logs_end()
-            assert (precious / "etc_hosts").read_text() == "kept"
-            local.unlink()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        local = task.name_file.parent
+        local.rename(local.with_name("moved"))
+        local.symlink_to(precious)
+        await session.destroy(task.job.id)
+        await task.job.logs_end()
+        assert (precious / "etc_hosts").read_text() == "kept"
+        local.unlink()
 
 
 class OldLauncher:
@@ -395,60 +353,51 @@ class OldLauncher:
         writer.close()
 
 
-def test_a_launcher_of_an_older_release_retires_before_its_workers_lose_a_log(
+async def test_a_launcher_of_an_older_release_retires_before_its_workers_lose_a_log(
     driver: Driver, make: MakeTask
 ) -> None:
-    async def life() -> None:
-        async with OldLauncher(driver.state_dir, "0.9.0") as old, launched(driver):
-            task = make()
-            await asyncio.to_thread(task.start)
-            await take_over(driver, task)
-            await more(task.job)
-            await finish(driver, task)
-            assert_complete(task.job)
-            assert protocol.FORK not in old.asked
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with OldLauncher(driver.state_dir, "0.9.0") as old, launched(driver):
+        task = make()
+        await asyncio.to_thread(task.start)
+        await take_over(driver, task)
+        await more(task.job)
+        await finish(driver, task)
+        assert_complete(task.job)
+        assert protocol.FORK not in old.asked
 
 
-def test_a_worker_that_would_not_carry_the_logs_on_is_not_taken(
+async def test_a_worker_that_would_not_carry_the_logs_on_is_not_taken(
     driver: Driver, make: MakeTask
 ) -> None:
-    async def life() -> None:
-        async with OldLauncher(driver.state_dir, RELEASE) as old, launched(driver) as session:
-            task = make()
-            await asyncio.to_thread(task.start)
-            with pytest.raises(DriverError, match="the launcher of task workers is too old"):
-                await session.recover(task.handle)
-            assert old.asked[-2:] == [protocol.FORK, protocol.END]
-            assert Path(f"/proc/{task.pid}").exists()
-            task.name_file.unlink()
-            await session.destroy(task.job.id)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with OldLauncher(driver.state_dir, RELEASE) as old, launched(driver) as session:
+        task = make()
+        await asyncio.to_thread(task.start)
+        with pytest.raises(DriverError, match="the launcher of task workers is too old"):
+            await session.recover(task.handle)
+        assert old.asked[-2:] == [protocol.FORK, protocol.END]
+        assert Path(f"/proc/{task.pid}").exists()
+        task.name_file.unlink()
+        await session.destroy(task.job.id)
 
 
-def test_another_namespace_in_the_options_loses_no_task(
+async def test_another_namespace_in_the_options_loses_no_task(
     driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
-    async def life() -> None:
-        async with launched(driver) as session:
-            job = driver.task()
-            handle = await driver.start(job, busybox_image, "echo ready; exec sleep 600")
-            await until(lambda: job.out, 10)
-            await session.close()
-            changed = Driver(
-                driver.containerd,
-                tmp_path,
-                {"containerd_namespace": "elsewhere"},
-            ).session
-            await changed.launch()
-            try:
-                await changed.recover(handle)
-                assert (await changed.exec(job.id, ["echo", "here"])).stdout == b"here\n"
-                await changed.destroy(job.id)
-                await job.logs_end()
-            finally:
-                await changed.close()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(driver) as session:
+        job = driver.task()
+        handle = await driver.start(job, busybox_image, "echo ready; exec sleep 600")
+        await until(lambda: job.out, 10)
+        await session.close()
+        changed = Driver(
+            driver.containerd,
+            tmp_path,
+            {"containerd_namespace": "elsewhere"},
+        ).session
+        await changed.launch()
+        try:
+            await changed.recover(handle)
+            assert (await changed.exec(job.id, ["echo", "here"])).stdout == b"here\n"
+            await changed.destroy(job.id)
+            await job.logs_end()
+        finally:
+            await changed.close()

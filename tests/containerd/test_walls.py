@@ -5,7 +5,6 @@ Each attack is tried for real, without allow_privileged; what stands next to it 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from collections.abc import Iterator
@@ -102,21 +101,18 @@ def local_of(job: Job) -> Path:
 
 
 @pytest.mark.parametrize("place", ["local", "secrets", "alloc"])
-def test_w1_an_images_link_makes_no_directory_of_the_task_its_dev(
+async def test_w1_an_images_link_makes_no_directory_of_the_task_its_dev(
     strict: Driver, registry: Registry, runtime: str, place: str
 ) -> None:
-    async def life() -> None:
-        async with launched(strict):
-            for number, to in enumerate(("/dev", "dev", "/dev/shm/..", "/proc", "/sys", "/x")):
-                entries: dict[str, images.Entry] = {place: to, "x": "/dev"}
-                image = image_with(registry, f"w1-{place}-{number}", entries)
-                job = strict.task()
-                said = await refusal(strict, job, image, runtime=runtime)
-                assert f"the image's '/{place}' is a link to '{to}'" in said
-                for directory in (job.alloc.path / "t/local", job.alloc.path / "t/secrets"):
-                    assert list(directory.iterdir()) == []
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(strict):
+        for number, to in enumerate(("/dev", "dev", "/dev/shm/..", "/proc", "/sys", "/x")):
+            entries: dict[str, images.Entry] = {place: to, "x": "/dev"}
+            image = image_with(registry, f"w1-{place}-{number}", entries)
+            job = strict.task()
+            said = await refusal(strict, job, image, runtime=runtime)
+            assert f"the image's '/{place}' is a link to '{to}'" in said
+            for directory in (job.alloc.path / "t/local", job.alloc.path / "t/secrets"):
+                assert list(directory.iterdir()) == []
 
 
 W2_LINKS: dict[str, images.Entry] = {
@@ -146,67 +142,54 @@ def forms(target: str, source: str) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("target", W2_TARGETS)
-def test_w2_w3_no_link_leads_a_mount_of_the_job_onto_what_the_runtime_made(
+async def test_w2_w3_no_link_leads_a_mount_of_the_job_onto_what_the_runtime_made(
     strict: Driver, registry: Registry, runtime: str, target: str
 ) -> None:
     image = image_with(registry, "w2", W2_LINKS)
-
-    async def life() -> None:
-        async with launched(strict):
-            for form in forms(target, "local/dir"):
-                job = strict.task()
-                (local_of(job) / "dir").mkdir()
-                base = Path(job.config.alloc_dir)
-                for place in ("t/local", "t/secrets", "alloc"):
-                    (base / place / "x").symlink_to("/dev")
-                    (base / place / "y").symlink_to("/")
-                said = await refusal(strict, job, image, runtime=runtime, **form)
-                assert "is the container's own" in said
-                assert " -> " in said
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(strict):
+        for form in forms(target, "local/dir"):
+            job = strict.task()
+            (local_of(job) / "dir").mkdir()
+            base = Path(job.config.alloc_dir)
+            for place in ("t/local", "t/secrets", "alloc"):
+                (base / place / "x").symlink_to("/dev")
+                (base / place / "y").symlink_to("/")
+            said = await refusal(strict, job, image, runtime=runtime, **form)
+            assert "is the container's own" in said
+            assert " -> " in said
 
 
-def test_w3_a_name_file_of_the_image_that_is_a_link_into_dev_gets_no_output(
+async def test_w3_a_name_file_of_the_image_that_is_a_link_into_dev_gets_no_output(
     strict: Driver, registry: Registry, runtime: str
 ) -> None:
-    async def life() -> None:
-        async with launched(strict):
-            for name in ("hosts", "hostname", "resolv.conf"):
-                image = image_with(registry, f"w3-{name}", {f"etc/{name}": "/dev/null"})
-                said = await refusal(strict, strict.task(), image, runtime=runtime)
-                assert f"target '/etc/{name}' leads to '/dev/null' by the link" in said
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        for name in ("hosts", "hostname", "resolv.conf"):
+            image = image_with(registry, f"w3-{name}", {f"etc/{name}": "/dev/null"})
+            said = await refusal(strict, strict.task(), image, runtime=runtime)
+            assert f"target '/etc/{name}' leads to '/dev/null' by the link" in said
 
 
 @pytest.mark.parametrize("to", ["/local/d", "/alloc/d", "/secrets/d", "/v/d", "/elsewhere"])
-def test_w14_a_dev_that_is_a_link_of_the_image_changes_no_directory_of_the_host(
+async def test_w14_a_dev_that_is_a_link_of_the_image_changes_no_directory_of_the_host(
     strict: Driver, registry: Registry, runtime: str, tmp_path: Path, to: str
 ) -> None:
     image = image_with(registry, f"w14-{to.replace('/', '-')[1:]}", {"dev": to, "elsewhere": None})
     shared = tmp_path / "volume"
-
-    async def life() -> None:
-        async with launched(strict):
-            job = strict.task()
-            base = Path(job.config.alloc_dir)
-            places = (base / "t/local/d", base / "t/secrets/d", base / "alloc/d", shared / "d")
-            for place in places:
-                place.mkdir(parents=True)
-                (place / "ptmx").write_text("mine")
-            job.config = dataclasses.replace(job.config, mounts=(volume(shared, "/v"),))
-            said = await refusal(strict, job, image, runtime=runtime)
-            assert f"the image's '/dev' is a link to '{to}'" in said
-            for place in places:
-                assert [(path.name, path.read_text()) for path in place.iterdir()] == [
-                    ("ptmx", "mine")
-                ]
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        job = strict.task()
+        base = Path(job.config.alloc_dir)
+        places = (base / "t/local/d", base / "t/secrets/d", base / "alloc/d", shared / "d")
+        for place in places:
+            place.mkdir(parents=True)
+            (place / "ptmx").write_text("mine")
+        job.config = dataclasses.replace(job.config, mounts=(volume(shared, "/v"),))
+        said = await refusal(strict, job, image, runtime=runtime)
+        assert f"the image's '/dev' is a link to '{to}'" in said
+        for place in places:
+            assert [(path.name, path.read_text()) for path in place.iterdir()] == [("ptmx", "mine")]
 
 
-def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
+async def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
     strict: Driver, busybox_image: str, visible: str
 ) -> None:
     """The swap falls between the look and the runtime's mount, sooner or later."""
@@ -214,41 +197,37 @@ def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
         "cd /alloc; mkdir d; ln -s /dev e; echo ready;"
         "while :; do mv -T d f; mv -T e d; mv -T d e; mv -T f d; done"
     )
-
-    async def life() -> None:
-        async with launched(strict) as session:
-            neighbour = strict.task("n")
-            await strict.start(neighbour, busybox_image, swap)
-            await until(lambda: b"ready" in neighbour.out, 10)
-            for number in range(15):
-                config = dataclasses.replace(
-                    neighbour.config,
-                    id=f"{neighbour.config.alloc_id}/v/{number:08x}",
-                    name="v",
-                    stdout_path="",
-                    stderr_path="",
-                )
-                for name in ("local", "secrets"):
-                    (neighbour.alloc.path / "v" / name).mkdir(parents=True, exist_ok=True)
-                options = {"image": busybox_image, "command": "/bin/sleep", "args": ["600"]}
-                wanted = {"mounts": [mount("/alloc/d/pts")], "runtime": visible}
-                try:
-                    await session.start(config, {**options, **wanted})
-                except DriverError:
-                    continue  # both ends are fine
-                listed = await session.exec(config.id, ["/bin/cut", "-d ", "-f2", "/proc/mounts"])
-                await session.destroy(config.id)
-                places = listed.stdout.decode().split()
-                assert (places.count("/dev"), places.count("/dev/pts")) == (1, 1)
-                # The swap goes on, and takes the mount along.
-                assert any(path.startswith("/alloc/") and path.endswith("/pts") for path in places)
-            await session.destroy(neighbour.id)
-            await neighbour.logs_end()
-
-    asyncio.run(asyncio.wait_for(life(), 120))
+    async with launched(strict) as session:
+        neighbour = strict.task("n")
+        await strict.start(neighbour, busybox_image, swap)
+        await until(lambda: b"ready" in neighbour.out, 10)
+        for number in range(15):
+            config = dataclasses.replace(
+                neighbour.config,
+                id=f"{neighbour.config.alloc_id}/v/{number:08x}",
+                name="v",
+                stdout_path="",
+                stderr_path="",
+            )
+            for name in ("local", "secrets"):
+                (neighbour.alloc.path / "v" / name).mkdir(parents=True, exist_ok=True)
+            options = {"image": busybox_image, "command": "/bin/sleep", "args": ["600"]}
+            wanted = {"mounts": [mount("/alloc/d/pts")], "runtime": visible}
+            try:
+                await session.start(config, {**options, **wanted})
+            except DriverError:
+                continue  # both ends are fine
+            listed = await session.exec(config.id, ["/bin/cut", "-d ", "-f2", "/proc/mounts"])
+            await session.destroy(config.id)
+            places = listed.stdout.decode().split()
+            assert (places.count("/dev"), places.count("/dev/pts")) == (1, 1)
+            # The swap goes on, and takes the mount along.
+            assert any(path.startswith("/alloc/") and path.endswith("/pts") for path in places)
+        await session.destroy(neighbour.id)
+        await neighbour.logs_end()
 
 
-def test_the_mounts_of_a_created_task_are_looked_at_too(
+async def test_the_mounts_of_a_created_task_are_looked_at_too(
     strict: Driver, busybox_image: str, programs: Path
 ) -> None:
     """A runtime that mounts elsewhere than it was told stands for a link that came too late."""
@@ -259,19 +238,15 @@ def test_the_mounts_of_a_created_task_are_looked_at_too(
         f'exec {need_program("runc")} "$@"\n'
     )
     wrapper.chmod(0o755)
-
-    async def life() -> None:
+    try:
         async with launched(strict):
             said = await refusal(strict, strict.task(), busybox_image, mounts=[mount("/mark")])
             assert "'/mark': its mount went to another place" in said
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 60))
     finally:
         wrapper.unlink()
 
 
-def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_acts(
+async def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_acts(
     strict: Driver, busybox_image: str, programs: Path, tmp_path: Path
 ) -> None:
     """What is there the runtime does not make, so no link that comes meanwhile can lead it out."""
@@ -283,8 +258,7 @@ def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_act
         f'exec {need_program("runc")} "$@"\n'
     )
     wrapper.chmod(0o755)
-
-    async def life() -> None:
+    try:
         async with launched(strict):
             job = strict.task()
             (local_of(job) / "file").write_text("content")
@@ -315,9 +289,6 @@ def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_act
             assert (await strict.session.wait(again.id)).exit_code == 0
             await strict.session.destroy(again.id)
             assert not (tmp_path / "made").exists()
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 60))
     finally:
         wrapper.unlink()
 
@@ -360,7 +331,7 @@ def neighbours(tmp_path: Path) -> dict[str, dict[str, Any]]:
 GVISOR_CANNOT = {"a slave", "the host's namespaces"}
 
 
-def test_what_stands_next_to_an_attack_runs(
+async def test_what_stands_next_to_an_attack_runs(
     strict: Driver, registry: Registry, runtime: str, tmp_path: Path
 ) -> None:
     links: dict[str, images.Entry] = {
@@ -373,22 +344,18 @@ def test_what_stands_next_to_an_attack_runs(
         "etc/mtab": "/proc/mounts",
     }
     image = image_with(registry, "right", links)
-
-    async def life() -> None:
-        async with launched(strict):
-            for name, options in neighbours(tmp_path).items():
-                if runtime == "runsc" and name in GVISOR_CANNOT:
-                    continue
-                job = strict.task(user=options.pop("user", ""))
-                await strict.start(job, image, PLAIN, runtime=runtime, **options)
-                await strict.session.wait(job.id)
-                await strict.end(job)
-                assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b""), name
-
-    asyncio.run(asyncio.wait_for(life(), 180))
+    async with launched(strict):
+        for name, options in neighbours(tmp_path).items():
+            if runtime == "runsc" and name in GVISOR_CANNOT:
+                continue
+            job = strict.task(user=options.pop("user", ""))
+            await strict.start(job, image, PLAIN, runtime=runtime, **options)
+            await strict.session.wait(job.id)
+            await strict.end(job)
+            assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b""), name
 
 
-def test_a_privileged_task_and_one_with_cdi_hooks_run(
+async def test_a_privileged_task_and_one_with_cdi_hooks_run(
     daemon: ContainerdDaemon, registry: Registry, visible: str, tmp_path: Path
 ) -> None:
     edits = {
@@ -412,8 +379,7 @@ def test_a_privileged_task_and_one_with_cdi_hooks_run(
         {"privileged": True, "readonly_rootfs": True, "mounts": [mount("/host", "/", "rslave")]},
         {"devices": ["acme.com/gpu=0"]},
     ]
-
-    async def life() -> None:
+    try:
         async with launched(driver):
             for options in wishes:
                 job = driver.task()
@@ -421,9 +387,6 @@ def test_a_privileged_task_and_one_with_cdi_hooks_run(
                 await driver.session.wait(job.id)
                 await driver.end(job)
                 assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b""), options
-
-    try:
-        asyncio.run(asyncio.wait_for(life(), 60))
         driver.wait_clean()
     finally:
         driver.close()

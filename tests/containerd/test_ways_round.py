@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,21 +73,17 @@ FULL = {"host_path": "/dev/full"}
         ({"mounts": [mount("/d" * 129)]}, "more than 128 names"),
     ],
 )
-def test_no_copy_no_device_and_no_long_path_is_a_way_round_the_look(
+async def test_no_copy_no_device_and_no_long_path_is_a_way_round_the_look(
     strict: Driver, registry: Registry, visible: str, options: dict[str, Any], why: str
 ) -> None:
     links: dict[str, images.Entry] = {"a": None, "a/x": "/dev", "long": "/" + "n" * 300}
     image = image_with(registry, "ways-round", links)
-
-    async def life() -> None:
-        async with launched(strict):
-            assert why in await refusal(strict, strict.task(), image, runtime=visible, **options)
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        assert why in await refusal(strict, strict.task(), image, runtime=visible, **options)
 
 
 @pytest.mark.parametrize("target", ["/dev/shm/containerd-driver-test/x", "/link/x"])
-def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
+async def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
     strict: Driver, registry: Registry, visible: str, target: str
 ) -> None:
     place = "/dev/shm/containerd-driver-test"
@@ -98,69 +93,57 @@ def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
         {"mounts": [{"type": "tmpfs", "target": target, "options": ["size=64k"]}]},
         {"devices": [{"host_path": "/dev/full", "container_path": target}]},
     )
-
-    async def life() -> None:
-        async with launched(strict):
-            for way in ways:
-                job = strict.task()
-                said = await refusal(strict, job, image, runtime=visible, ipc_mode="host", **way)
-                assert "lies in the host's /dev/shm" in said
-                assert not Path(place).exists()
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        for way in ways:
+            job = strict.task()
+            said = await refusal(strict, job, image, runtime=visible, ipc_mode="host", **way)
+            assert "lies in the host's /dev/shm" in said
+            assert not Path(place).exists()
 
 
 @pytest.mark.parametrize("at", ["/ro", "/etc"])
-def test_nothing_is_made_in_a_mount_that_is_read_only(
+async def test_nothing_is_made_in_a_mount_that_is_read_only(
     strict: Driver, busybox_image: str, visible: str, at: str
 ) -> None:
     """Crun makes such a bind read-only after it has made the targets in it."""
-
-    async def life() -> None:
-        async with launched(strict):
-            job = strict.task()
-            shown = Path(job.config.alloc_dir) / "t/local/dir"
-            shown.mkdir()
-            wanted = [
-                {**mount(at), "source": "local/dir", "options": ["rbind", "ro"]},
-                *([mount("/ro/deep/er")] if at == "/ro" else ()),
-            ]
-            said = await refusal(strict, job, busybox_image, runtime=visible, mounts=wanted)
-            assert f"is not there in what is mounted read-only at '{at}'" in said
-            assert list(shown.iterdir()) == []
-            job = strict.task()
-            for name in ("hosts", "hostname", "resolv.conf", "deep/er"):
-                path = Path(job.config.alloc_dir) / "t/local/dir" / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.mkdir() if name == "deep/er" else path.touch()
-            await strict.start(job, busybox_image, "echo ran", runtime=visible, mounts=wanted)
-            await strict.session.wait(job.id)
-            await strict.end(job)
-            assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        job = strict.task()
+        shown = Path(job.config.alloc_dir) / "t/local/dir"
+        shown.mkdir()
+        wanted = [
+            {**mount(at), "source": "local/dir", "options": ["rbind", "ro"]},
+            *([mount("/ro/deep/er")] if at == "/ro" else ()),
+        ]
+        said = await refusal(strict, job, busybox_image, runtime=visible, mounts=wanted)
+        assert f"is not there in what is mounted read-only at '{at}'" in said
+        assert list(shown.iterdir()) == []
+        job = strict.task()
+        for name in ("hosts", "hostname", "resolv.conf", "deep/er"):
+            path = Path(job.config.alloc_dir) / "t/local/dir" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.mkdir() if name == "deep/er" else path.touch()
+        await strict.start(job, busybox_image, "echo ran", runtime=visible, mounts=wanted)
+        await strict.session.wait(job.id)
+        await strict.end(job)
+        assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")
 
 
-def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
+async def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
     strict: Driver, registry: Registry, visible: str
 ) -> None:
     """The kernel's list of mounts has signs that other programs take for line ends."""
     links: dict[str, images.Entry] = {"f": "/q\x0cw", "r": "/q\rw", "n": "/q\nw", "u": "/q\u2028w"}
     image = image_with(registry, "signs", {**links, "places": "/tmp"})
-
-    async def life() -> None:
-        async with launched(strict):
-            job = strict.task()
-            await strict.start(
-                job,
-                image,
-                "test -c /tmp/full && echo ran",
-                runtime=visible,
-                mounts=[*(mount(f"/{name}") for name in links), {**COPY, "target": "/root"}],
-                devices=[{**FULL, "container_path": "/places/full"}],
-            )
-            await strict.session.wait(job.id)
-            await strict.end(job)
-            assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")
-
-    asyncio.run(asyncio.wait_for(life(), 60))
+    async with launched(strict):
+        job = strict.task()
+        await strict.start(
+            job,
+            image,
+            "test -c /tmp/full && echo ran",
+            runtime=visible,
+            mounts=[*(mount(f"/{name}") for name in links), {**COPY, "target": "/root"}],
+            devices=[{**FULL, "container_path": "/places/full"}],
+        )
+        await strict.session.wait(job.id)
+        await strict.end(job)
+        assert (bytes(job.out), bytes(job.err)) == (b"ran\n", b"")

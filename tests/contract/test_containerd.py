@@ -9,7 +9,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,24 +114,12 @@ async def until_stopped(client: Containerd, id: str) -> None:
             await asyncio.sleep(0.01)
 
 
-Play = Callable[[Callable[[Place], Awaitable[None]]], None]
-
-
 @pytest.fixture
-def play(daemon: Daemon, chain: str, tmp_path: Path) -> Iterator[Play]:
-    """Runs a coroutine with a client; what it leaves is removed."""
-
-    def run(story: Callable[[Place], Awaitable[None]]) -> None:
-        async def go() -> None:
-            place = Place(daemon, chain, tmp_path)
-            try:
-                await story(place)
-            finally:
-                await place.client.close()
-
-        asyncio.run(go())
-
-    yield run
+def place(runner: asyncio.Runner, daemon: Daemon, chain: str, tmp_path: Path) -> Iterator[Place]:
+    """Yields a place in the daemon, then removes all objects in the daemon."""
+    place = Place(daemon, chain, tmp_path)
+    yield place
+    runner.run(place.client.close())
     daemon.remove_all()
 
 
@@ -147,83 +135,62 @@ async def refused(call: Awaitable[object], code: Code) -> DriverError:
 # --- what it is
 
 
-def test_it_tells_its_version_and_its_snapshotters(play: Play) -> None:
-    async def story(place: Place) -> None:
-        assert (await place.client.version()).version
-        assert SNAPSHOTTER in await place.client.snapshotters()
-        assert (await place.client.snapshotter_root(SNAPSHOTTER)).startswith("/")
-
-    play(story)
+async def test_it_tells_its_version_and_its_snapshotters(place: Place) -> None:
+    assert (await place.client.version()).version
+    assert SNAPSHOTTER in await place.client.snapshotters()
+    assert (await place.client.snapshotter_root(SNAPSHOTTER)).startswith("/")
 
 
-def test_a_call_without_a_namespace_is_refused(daemon: Daemon) -> None:
-    async def story() -> None:
-        client = Containerd(daemon.address, "")
-        await refused(client.image(IMAGE), Code.PRECONDITION)
-        await client.close()
-
-    asyncio.run(story())
+async def test_a_call_without_a_namespace_is_refused(daemon: Daemon) -> None:
+    client = Containerd(daemon.address, "")
+    await refused(client.image(IMAGE), Code.PRECONDITION)
+    await client.close()
 
 
-def test_namespaces_know_nothing_of_each_other(daemon: Daemon, chain: str) -> None:
-    async def story() -> None:
-        client = Containerd(daemon.address, "another")
-        assert await client.image(IMAGE) is None
-        assert not await client.snapshot_exists(SNAPSHOTTER, chain)
-        await client.close()
-
-    asyncio.run(story())
+async def test_namespaces_know_nothing_of_each_other(daemon: Daemon, chain: str) -> None:
+    client = Containerd(daemon.address, "another")
+    assert await client.image(IMAGE) is None
+    assert not await client.snapshot_exists(SNAPSHOTTER, chain)
+    await client.close()
 
 
 # --- images and content
 
 
-def test_an_image_leads_to_its_config_and_its_topmost_snapshot(play: Play) -> None:
-    async def story(place: Place) -> None:
-        record = await place.client.image(IMAGE)
-        assert record is not None
-        assert record.size == len(await place.client.read_content(record.digest, 4096))
-        assert (await load(place.client, record)).chain_id == place.chain
-        assert await place.client.snapshot_exists(SNAPSHOTTER, place.chain)
-
-    play(story)
+async def test_an_image_leads_to_its_config_and_its_topmost_snapshot(place: Place) -> None:
+    record = await place.client.image(IMAGE)
+    assert record is not None
+    assert record.size == len(await place.client.read_content(record.digest, 4096))
+    assert (await load(place.client, record)).chain_id == place.chain
+    assert await place.client.snapshot_exists(SNAPSHOTTER, place.chain)
 
 
-def test_an_image_that_is_not_there_is_none_and_its_removal_no_failure(play: Play) -> None:
-    async def story(place: Place) -> None:
-        assert await place.client.image("example.com/none:1") is None
-        await place.client.delete_image("example.com/none:1")
-        await place.client.label_image("example.com/none:1", "a", "b")
-
-    play(story)
+async def test_an_image_that_is_not_there_is_none_and_its_removal_no_failure(place: Place) -> None:
+    assert await place.client.image("example.com/none:1") is None
+    await place.client.delete_image("example.com/none:1")
+    await place.client.label_image("example.com/none:1", "a", "b")
 
 
-def test_labels_of_an_image_come_and_go_one_by_one_and_find_it(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client, key = place.client, "example.com/some-label"
-        await client.label_image(IMAGE, key, "yes")
-        await client.label_image(IMAGE, "other", "1")
-        (found,) = await client.list_images(f'labels."{key}"==yes')
-        assert (found.name, found.labels[key], found.labels["other"]) == (IMAGE, "yes", "1")
-        assert await client.list_images(f'labels."{key}"==no') == ()
-        await client.label_image(IMAGE, key, "")
-        await client.label_image(IMAGE, "other", "")
-        assert await client.list_images(f'labels."{key}"==yes') == ()
-        assert IMAGE in {image.name for image in await client.list_images()}
-
-    play(story)
+async def test_labels_of_an_image_come_and_go_one_by_one_and_find_it(place: Place) -> None:
+    client, key = place.client, "example.com/some-label"
+    await client.label_image(IMAGE, key, "yes")
+    await client.label_image(IMAGE, "other", "1")
+    (found,) = await client.list_images(f'labels."{key}"==yes')
+    assert (found.name, found.labels[key], found.labels["other"]) == (IMAGE, "yes", "1")
+    assert await client.list_images(f'labels."{key}"==no') == ()
+    await client.label_image(IMAGE, key, "")
+    await client.label_image(IMAGE, "other", "")
+    assert await client.list_images(f'labels."{key}"==yes') == ()
+    assert IMAGE in {image.name for image in await client.list_images()}
 
 
-def test_content_that_is_missing_or_too_large_is_told_apart(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await refused(place.client.read_content(DIGEST, 10), Code.NOT_FOUND)
-        record = await place.client.image(IMAGE)
-        assert record is not None
-        with pytest.raises(DriverError) as failed:
-            await place.client.read_content(record.digest, record.size - 1)
-        assert failed.value.code is Code.CORRUPT
-
-    play(story)
+async def test_content_that_is_missing_or_too_large_is_told_apart(place: Place) -> None:
+    await refused(place.client.read_content(DIGEST, 10), Code.NOT_FOUND)
+    record = await place.client.image(IMAGE)
+    assert record is not None
+    with pytest.raises(DriverError) as failed:
+        await place.client.read_content(record.digest, record.size - 1)
+    assert failed.value.code is Code.CORRUPT
 
 
 def test_a_blob_is_written_once_and_only_as_what_it_was_said_to_be(daemon: Daemon) -> None:
@@ -250,275 +217,222 @@ def test_a_blob_is_written_once_and_only_as_what_it_was_said_to_be(daemon: Daemo
 # --- leases and snapshots
 
 
-def test_a_lease_may_be_made_twice_and_deleted_twice(play: Play) -> None:
-    async def story(place: Place) -> None:
-        for _ in range(2):
-            await place.client.create_lease("l", expire_s=60, labels={"a": "b"})
-        for _ in range(2):
-            await place.client.delete_lease("l")
-
-    play(story)
+async def test_a_lease_may_be_made_twice_and_deleted_twice(place: Place) -> None:
+    for _ in range(2):
+        await place.client.create_lease("l", expire_s=60, labels={"a": "b"})
+    for _ in range(2):
+        await place.client.delete_lease("l")
 
 
-def test_a_lease_tells_the_whole_blobs_that_it_holds(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        record = await client.image(IMAGE)
-        assert record is not None
-        assert await client.leased_blobs("l") == ()
-        await refused(client.lease_blob("l", record.digest), Code.NOT_FOUND)
-        await client.create_lease("l", expire_s=60, labels={})
-        assert await client.leased_blobs("l") == ()
-        await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
-        for _ in range(2):
-            await client.lease_blob("l", record.digest)
-        assert await client.leased_blobs("l") == (record.digest,)
-        await client.delete_lease("l")
-        assert await client.leased_blobs("l") == ()
-
-    play(story)
+async def test_a_lease_tells_the_whole_blobs_that_it_holds(place: Place) -> None:
+    client = place.client
+    record = await client.image(IMAGE)
+    assert record is not None
+    assert await client.leased_blobs("l") == ()
+    await refused(client.lease_blob("l", record.digest), Code.NOT_FOUND)
+    await client.create_lease("l", expire_s=60, labels={})
+    assert await client.leased_blobs("l") == ()
+    await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
+    for _ in range(2):
+        await client.lease_blob("l", record.digest)
+    assert await client.leased_blobs("l") == (record.digest,)
+    await client.delete_lease("l")
+    assert await client.leased_blobs("l") == ()
 
 
-def test_a_snapshot_is_made_once_and_removed_as_often_as_one_likes(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        await client.create_lease("l", expire_s=60, labels={})
-        mounts = await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {"a": "b"}, "l")
-        assert mounts
-        assert mounts[0].type in {"overlay", "bind"}
-        again = client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
-        await refused(again, Code.ALREADY_EXISTS)
-        assert await client.snapshot_exists(SNAPSHOTTER, "s")
-        for _ in range(2):
-            await client.remove_snapshot(SNAPSHOTTER, "s")
-        assert not await client.snapshot_exists(SNAPSHOTTER, "s")
-
-    play(story)
+async def test_a_snapshot_is_made_once_and_removed_as_often_as_one_likes(place: Place) -> None:
+    client = place.client
+    await client.create_lease("l", expire_s=60, labels={})
+    mounts = await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {"a": "b"}, "l")
+    assert mounts
+    assert mounts[0].type in {"overlay", "bind"}
+    again = client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
+    await refused(again, Code.ALREADY_EXISTS)
+    assert await client.snapshot_exists(SNAPSHOTTER, "s")
+    for _ in range(2):
+        await client.remove_snapshot(SNAPSHOTTER, "s")
+    assert not await client.snapshot_exists(SNAPSHOTTER, "s")
 
 
-def test_a_snapshot_needs_a_parent_a_lease_and_a_snapshotter_that_are_there(play: Play) -> None:
-    async def story(place: Place) -> None:
-        prepare = place.client.prepare_snapshot
-        await refused(prepare(SNAPSHOTTER, "s", DIGEST, {}, ""), Code.NOT_FOUND)
-        await refused(prepare(SNAPSHOTTER, "s", place.chain, {}, "no-lease"), Code.NOT_FOUND)
-        await refused(prepare("unheard-of", "s", place.chain, {}, ""), Code.INVALID)
-        assert not await place.client.snapshot_exists(SNAPSHOTTER, "s")
-
-    play(story)
-
-
-def test_a_snapshot_that_others_stand_on_stays(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.container()
-        await refused(place.client.remove_snapshot(SNAPSHOTTER, place.chain), Code.PRECONDITION)
-
-    play(story)
+async def test_a_snapshot_needs_a_parent_a_lease_and_a_snapshotter_that_are_there(
+    place: Place,
+) -> None:
+    prepare = place.client.prepare_snapshot
+    await refused(prepare(SNAPSHOTTER, "s", DIGEST, {}, ""), Code.NOT_FOUND)
+    await refused(prepare(SNAPSHOTTER, "s", place.chain, {}, "no-lease"), Code.NOT_FOUND)
+    await refused(prepare("unheard-of", "s", place.chain, {}, ""), Code.INVALID)
+    assert not await place.client.snapshot_exists(SNAPSHOTTER, "s")
 
 
-def test_without_its_lease_a_snapshot_stays_for_its_container_alone(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        await place.container("kept")
-        await client.create_lease("l", expire_s=60, labels={})
-        await client.prepare_snapshot(SNAPSHOTTER, "loose", place.chain, {}, "l")
-        await client.delete_lease("kept-lease")
-        await client.delete_lease("l")
-        async with asyncio.timeout(10):
-            while await client.snapshot_exists(SNAPSHOTTER, "loose"):
-                await asyncio.sleep(0.05)
-        assert await client.snapshot_exists(SNAPSHOTTER, "kept-snapshot")
-
-    play(story)
+async def test_a_snapshot_that_others_stand_on_stays(place: Place) -> None:
+    await place.container()
+    await refused(place.client.remove_snapshot(SNAPSHOTTER, place.chain), Code.PRECONDITION)
 
 
-def test_what_is_found_by_its_labels_says_when_it_was_made(play: Play) -> None:
+async def test_without_its_lease_a_snapshot_stays_for_its_container_alone(place: Place) -> None:
+    client = place.client
+    await place.container("kept")
+    await client.create_lease("l", expire_s=60, labels={})
+    await client.prepare_snapshot(SNAPSHOTTER, "loose", place.chain, {}, "l")
+    await client.delete_lease("kept-lease")
+    await client.delete_lease("l")
+    async with asyncio.timeout(10):
+        while await client.snapshot_exists(SNAPSHOTTER, "loose"):
+            await asyncio.sleep(0.05)
+    assert await client.snapshot_exists(SNAPSHOTTER, "kept-snapshot")
+
+
+async def test_what_is_found_by_its_labels_says_when_it_was_made(place: Place) -> None:
     labels = {"a.b/c": 'a "b", c', "other": "x"}
-
-    async def story(place: Place) -> None:
-        client = place.client
-        before = time.time_ns()
-        await client.create_lease("l", expire_s=60, labels=labels)
-        await client.create_lease("plain", expire_s=60, labels={})
-        await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, labels, "l")
-        await client.prepare_snapshot(SNAPSHOTTER, "plain", place.chain, {}, "l")
-        record = dataclasses.replace(place.record("c"), labels=labels)
-        await client.create_container(record, "l")
-        for condition in ('labels."a.b/c"', 'labels."a.b/c"=="a \\"b\\", c"'):
-            (lease,) = await client.list_leases(condition)
-            (snapshot,) = await client.list_snapshots(SNAPSHOTTER, condition)
-            (container,) = await client.list_containers(condition)
-            assert (lease.id, snapshot.key, container.id) == ("l", "s", "c")
-            for found in (lease, snapshot, container):
-                assert found.labels.items() >= labels.items()
-                assert before <= found.created_at_ns <= time.time_ns()
-        assert await client.list_leases('labels."a.b/c"==x') == ()
-        everything = await client.list_snapshots(SNAPSHOTTER)
-        assert {one.key for one in everything} == {"s", "plain"}  # no layer of an image
-
-    play(story)
+    client = place.client
+    before = time.time_ns()
+    await client.create_lease("l", expire_s=60, labels=labels)
+    await client.create_lease("plain", expire_s=60, labels={})
+    await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, labels, "l")
+    await client.prepare_snapshot(SNAPSHOTTER, "plain", place.chain, {}, "l")
+    record = dataclasses.replace(place.record("c"), labels=labels)
+    await client.create_container(record, "l")
+    for condition in ('labels."a.b/c"', 'labels."a.b/c"=="a \\"b\\", c"'):
+        (lease,) = await client.list_leases(condition)
+        (snapshot,) = await client.list_snapshots(SNAPSHOTTER, condition)
+        (container,) = await client.list_containers(condition)
+        assert (lease.id, snapshot.key, container.id) == ("l", "s", "c")
+        for found in (lease, snapshot, container):
+            assert found.labels.items() >= labels.items()
+            assert before <= found.created_at_ns <= time.time_ns()
+    assert await client.list_leases('labels."a.b/c"==x') == ()
+    everything = await client.list_snapshots(SNAPSHOTTER)
+    assert {one.key for one in everything} == {"s", "plain"}  # no layer of an image
 
 
 # --- containers
 
 
-def test_a_container_gives_back_what_was_written_of_it(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.container("a")
-        await place.container("b")
-        assert await place.client.get_container("a") == place.record("a")
-        assert {one.id for one in await place.client.list_containers()} == {"a", "b"}
-        (found,) = await place.client.list_containers("labels.kind==b")
-        assert found.id == "b"
-
-    play(story)
+async def test_a_container_gives_back_what_was_written_of_it(place: Place) -> None:
+    await place.container("a")
+    await place.container("b")
+    assert await place.client.get_container("a") == place.record("a")
+    assert {one.id for one in await place.client.list_containers()} == {"a", "b"}
+    (found,) = await place.client.list_containers("labels.kind==b")
+    assert found.id == "b"
 
 
-def test_a_container_id_is_used_once_and_deleted_as_often_as_one_likes(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.container()
-        again = place.client.create_container(place.record(), "")
-        await refused(again, Code.ALREADY_EXISTS)
-        for _ in range(2):
-            await place.client.delete_container("c")
-        assert await place.client.get_container("c") is None
-
-    play(story)
+async def test_a_container_id_is_used_once_and_deleted_as_often_as_one_likes(place: Place) -> None:
+    await place.container()
+    again = place.client.create_container(place.record(), "")
+    await refused(again, Code.ALREADY_EXISTS)
+    for _ in range(2):
+        await place.client.delete_container("c")
+    assert await place.client.get_container("c") is None
 
 
 # --- tasks
 
 
-def test_a_task_is_created_started_waited_for_and_deleted(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        pid = await place.task("exit 3")
-        record = await client.task("c")
-        assert record is not None
-        assert (record.pid, record.status) == (pid, Status.CREATED)
-        waiting = asyncio.create_task(client.wait_task("c"))
-        assert await client.start_task("c") == pid
-        ended = await waiting
-        assert ended.code == 3
-        await until_stopped(client, "c")
-        record = await client.task("c")
-        assert record is not None
-        assert (record.status, record.exit_status) == (Status.STOPPED, 3)
-        assert record.exited_at_ns == ended.at_ns
-        assert await client.wait_task("c") == ended
-        assert await client.delete_task("c") == ended
-        assert await client.task("c") is None
-        assert await client.delete_task("c") is None
-
-    play(story)
+async def test_a_task_is_created_started_waited_for_and_deleted(place: Place) -> None:
+    client = place.client
+    pid = await place.task("exit 3")
+    record = await client.task("c")
+    assert record is not None
+    assert (record.pid, record.status) == (pid, Status.CREATED)
+    waiting = asyncio.create_task(client.wait_task("c"))
+    assert await client.start_task("c") == pid
+    ended = await waiting
+    assert ended.code == 3
+    await until_stopped(client, "c")
+    record = await client.task("c")
+    assert record is not None
+    assert (record.status, record.exit_status) == (Status.STOPPED, 3)
+    assert record.exited_at_ns == ended.at_ns
+    assert await client.wait_task("c") == ended
+    assert await client.delete_task("c") == ended
+    assert await client.task("c") is None
+    assert await client.delete_task("c") is None
 
 
-def test_a_container_has_one_task(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.task("sleep 60")
-        again = place.client.create_task("c", (), stdin="", stdout="", stderr="", terminal=False)
-        await refused(again, Code.ALREADY_EXISTS)
-        await place.end()
-
-    play(story)
+async def test_a_container_has_one_task(place: Place) -> None:
+    await place.task("sleep 60")
+    again = place.client.create_task("c", (), stdin="", stdout="", stderr="", terminal=False)
+    await refused(again, Code.ALREADY_EXISTS)
+    await place.end()
 
 
-def test_a_task_that_runs_is_not_deleted_and_not_started_again(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.task("sleep 60")
-        await place.client.start_task("c")
-        # containerd gives no better code for these.
-        error = await refused(place.client.delete_task("c"), Code.INTERNAL)
-        assert "cannot delete a running process" in error.details
-        error = await refused(place.client.start_task("c"), Code.INTERNAL)
-        assert "cannot start a running process" in error.details
-        await place.end()
-
-    play(story)
+async def test_a_task_that_runs_is_not_deleted_and_not_started_again(place: Place) -> None:
+    await place.task("sleep 60")
+    await place.client.start_task("c")
+    # containerd gives no better code for these.
+    error = await refused(place.client.delete_task("c"), Code.INTERNAL)
+    assert "cannot delete a running process" in error.details
+    error = await refused(place.client.start_task("c"), Code.INTERNAL)
+    assert "cannot start a running process" in error.details
+    await place.end()
 
 
-def test_a_signal_ends_a_task_with_128_and_its_number(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.task("sleep 60 & exec sleep 60")
-        await place.client.start_task("c")
-        await place.client.kill_task("c", signal.SIGKILL, everyone=True)
-        assert (await place.client.wait_task("c")).code == 128 + signal.SIGKILL
-        await until_stopped(place.client, "c")
-        again = place.client.kill_task("c", signal.SIGKILL, everyone=False)
-        await refused(again, Code.NOT_FOUND)
-        await place.client.delete_task("c")
-
-    play(story)
+async def test_a_signal_ends_a_task_with_128_and_its_number(place: Place) -> None:
+    await place.task("sleep 60 & exec sleep 60")
+    await place.client.start_task("c")
+    await place.client.kill_task("c", signal.SIGKILL, everyone=True)
+    assert (await place.client.wait_task("c")).code == 128 + signal.SIGKILL
+    await until_stopped(place.client, "c")
+    again = place.client.kill_task("c", signal.SIGKILL, everyone=False)
+    await refused(again, Code.NOT_FOUND)
+    await place.client.delete_task("c")
 
 
-def test_a_task_that_was_never_started_can_be_killed_and_deleted(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.task("sleep 60", "killed")
-        await place.end("killed")
-        assert await place.client.task("killed") is None
-        pid = await place.task("sleep 60", "deleted")
-        assert await place.client.delete_task("deleted") is not None
-        assert await place.client.task("deleted") is None
-        await until(lambda: has_ended(pid), 10)
-
-    play(story)
+async def test_a_task_that_was_never_started_can_be_killed_and_deleted(place: Place) -> None:
+    await place.task("sleep 60", "killed")
+    await place.end("killed")
+    assert await place.client.task("killed") is None
+    pid = await place.task("sleep 60", "deleted")
+    assert await place.client.delete_task("deleted") is not None
+    assert await place.client.task("deleted") is None
+    await until(lambda: has_ended(pid), 10)
 
 
-def test_ids_that_nobody_has_are_not_found(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        assert await client.task("none") is None
-        assert await client.delete_task("none") is None
-        create = client.create_task("none", (), stdin="", stdout="", stderr="", terminal=False)
-        await refused(create, Code.NOT_FOUND)
-        await refused(client.start_task("none"), Code.NOT_FOUND)
-        await refused(client.wait_task("none"), Code.NOT_FOUND)
-        await refused(client.kill_task("none", 9, everyone=False), Code.NOT_FOUND)
-        await place.container()
-        assert await client.task("c") is None
-        await refused(client.start_task("c"), Code.NOT_FOUND)
-
-    play(story)
+async def test_ids_that_nobody_has_are_not_found(place: Place) -> None:
+    client = place.client
+    assert await client.task("none") is None
+    assert await client.delete_task("none") is None
+    create = client.create_task("none", (), stdin="", stdout="", stderr="", terminal=False)
+    await refused(create, Code.NOT_FOUND)
+    await refused(client.start_task("none"), Code.NOT_FOUND)
+    await refused(client.wait_task("none"), Code.NOT_FOUND)
+    await refused(client.kill_task("none", 9, everyone=False), Code.NOT_FOUND)
+    await place.container()
+    assert await client.task("c") is None
+    await refused(client.start_task("c"), Code.NOT_FOUND)
 
 
-def test_a_task_is_out_of_reach_without_its_containers_record(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        await place.task("sleep 60")
-        await client.delete_container("c")
-        assert await client.task("c") is None
-        await client.create_container(place.record(), "c-lease")
-        assert await client.task("c") is not None
-        await place.end()
-
-    play(story)
+async def test_a_task_is_out_of_reach_without_its_containers_record(place: Place) -> None:
+    client = place.client
+    await place.task("sleep 60")
+    await client.delete_container("c")
+    assert await client.task("c") is None
+    await client.create_container(place.record(), "c-lease")
+    assert await client.task("c") is not None
+    await place.end()
 
 
-def test_the_logs_get_all_that_the_task_wrote_and_then_their_end(play: Play) -> None:
-    async def story(place: Place) -> None:
-        out, err = place.logs / "out", place.logs / "err"
-        readers = []
-        for fifo in (out, err):
-            os.mkfifo(fifo)
-            readers.append(LogReader(fifo))
-        await place.task("echo hello; echo oops >&2", stdout=str(out), stderr=str(err))
-        await place.client.start_task("c")
-        written = [await asyncio.to_thread(reader.finish) for reader in readers]
-        assert written == [b"hello\n", b"oops\n"]
-        await until_stopped(place.client, "c")
-        await place.client.delete_task("c")
-
-    play(story)
+async def test_the_logs_get_all_that_the_task_wrote_and_then_their_end(place: Place) -> None:
+    out, err = place.logs / "out", place.logs / "err"
+    readers = []
+    for fifo in (out, err):
+        os.mkfifo(fifo)
+        readers.append(LogReader(fifo))
+    await place.task("echo hello; echo oops >&2", stdout=str(out), stderr=str(err))
+    await place.client.start_task("c")
+    written = [await asyncio.to_thread(reader.finish) for reader in readers]
+    assert written == [b"hello\n", b"oops\n"]
+    await until_stopped(place.client, "c")
+    await place.client.delete_task("c")
 
 
-def test_the_shims_address_is_in_the_tasks_bundle(play: Play, daemon: Daemon) -> None:
-    async def story(place: Place) -> None:
-        pid = await place.task("sleep 60")
-        shim = await place.client.shim("c", pid)
-        assert shim is not None
-        assert Path(shim.address.removeprefix("unix://")).exists()
-        await place.end()
-
-    play(story)
+async def test_the_shims_address_is_in_the_tasks_bundle(place: Place, daemon: Daemon) -> None:
+    pid = await place.task("sleep 60")
+    shim = await place.client.shim("c", pid)
+    assert shim is not None
+    assert Path(shim.address.removeprefix("unix://")).exists()
+    await place.end()
 
 
 # --- exec
@@ -541,42 +455,36 @@ async def _exec(place: Place, args: list[str]) -> list[LogReader]:
     return [LogReader(place.logs / name) for name in ("o", "e")]
 
 
-def test_a_command_in_a_task_has_streams_and_an_exit_of_its_own(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        await place.task("sleep 60")
-        await client.start_task("c")
-        readers = await _exec(place, ["/bin/sh", "-c", "cat; echo oops >&2; exit 4"])
-        stdin = os.open(place.logs / "in", os.O_RDWR)
-        assert await client.exec_start("c", "x")
-        os.write(stdin, b"words")
-        os.close(stdin)
-        await client.close_stdin("c", "x")
-        assert (await client.wait_task("c", "x")).code == 4
-        written = [await asyncio.to_thread(reader.finish) for reader in readers]
-        assert written == [b"words", b"oops\n"]
-        for _ in range(2):
-            await client.delete_exec("c", "x")
-        await place.end()
-
-    play(story)
-
-
-def test_a_command_that_cannot_be_run_is_refused(play: Play) -> None:
-    async def story(place: Place) -> None:
-        client = place.client
-        await place.task("sleep 60")
-        await client.start_task("c")
-        readers = await _exec(place, ["/no/such/program"])
-        stdin = os.open(place.logs / "in", os.O_RDWR)
-        with pytest.raises(DriverError) as failed:
-            await client.exec_start("c", "x")
-        os.close(stdin)
-        assert "no such file or directory" in failed.value.details.lower()
-        for name in ("o", "e"):  # the shim has not opened them, and the readers still wait
-            os.close(await asyncio.to_thread(os.open, place.logs / name, os.O_WRONLY))
-        assert [await asyncio.to_thread(reader.finish) for reader in readers] == [b"", b""]
+async def test_a_command_in_a_task_has_streams_and_an_exit_of_its_own(place: Place) -> None:
+    client = place.client
+    await place.task("sleep 60")
+    await client.start_task("c")
+    readers = await _exec(place, ["/bin/sh", "-c", "cat; echo oops >&2; exit 4"])
+    stdin = os.open(place.logs / "in", os.O_RDWR)
+    assert await client.exec_start("c", "x")
+    os.write(stdin, b"words")
+    os.close(stdin)
+    await client.close_stdin("c", "x")
+    assert (await client.wait_task("c", "x")).code == 4
+    written = [await asyncio.to_thread(reader.finish) for reader in readers]
+    assert written == [b"words", b"oops\n"]
+    for _ in range(2):
         await client.delete_exec("c", "x")
-        await place.end()
+    await place.end()
 
-    play(story)
+
+async def test_a_command_that_cannot_be_run_is_refused(place: Place) -> None:
+    client = place.client
+    await place.task("sleep 60")
+    await client.start_task("c")
+    readers = await _exec(place, ["/no/such/program"])
+    stdin = os.open(place.logs / "in", os.O_RDWR)
+    with pytest.raises(DriverError) as failed:
+        await client.exec_start("c", "x")
+    os.close(stdin)
+    assert "no such file or directory" in failed.value.details.lower()
+    for name in ("o", "e"):  # the shim has not opened them, and the readers still wait
+        os.close(await asyncio.to_thread(os.open, place.logs / name, os.O_WRONLY))
+    assert [await asyncio.to_thread(reader.finish) for reader in readers] == [b"", b""]
+    await client.delete_exec("c", "x")
+    await place.end()

@@ -29,7 +29,6 @@ IMAGE = "127.0.0.1:9/gateway:1"
 ABSENT = "fail-recoverable"  # the fake's word for an image that cannot be had
 GONE = "task not found for given id"
 STRANGER = "alloc/nobody/00000000"
-ANSWER_S = 20.0
 
 
 class House:
@@ -97,16 +96,6 @@ def house(
         driver.wait_clean()
 
 
-def play(story: Awaitable[None]) -> None:
-    """Runs a story; every answer has to come."""
-
-    async def run() -> None:
-        async with asyncio.timeout(ANSWER_S):
-            await story
-
-    asyncio.run(run())
-
-
 async def refused(call: Awaitable[object], code: Code, text: str) -> None:
     """The call fails with this code and these words."""
     with pytest.raises(DriverError) as failed:
@@ -126,179 +115,143 @@ async def end(gateway: Gateway, task: TaskConfig) -> None:
     await gateway.destroy_task(task.id, force=True)
 
 
-def test_it_may_be_configured_often_and_keeps_its_tasks(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            for _ in range(2):
-                await gateway.configure(house.settings)
-            assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
-            await end(gateway, task)
-
-    play(story())
+async def test_it_may_be_configured_often_and_keeps_its_tasks(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        for _ in range(2):
+            await gateway.configure(house.settings)
+        assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
+        await end(gateway, task)
 
 
-def test_a_start_gives_a_handle_and_the_task_runs(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
+async def test_a_start_gives_a_handle_and_the_task_runs(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = house.job().config
+        handle = await gateway.start_task(task, options())
+        assert handle.handle_version == VERSION
+        assert handle.driver_state
+        status = await gateway.inspect_task(task.id)
+        assert (status.id, status.name, status.state) == (task.id, "t", TaskState.RUNNING)
+        assert status.started_at_ns > 0
+        assert status.completed_at_ns == 0
+        assert task.alloc_id in status.driver_attributes["containerName"]
+        await end(gateway, task)
+
+
+async def test_a_task_is_started_once(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        text = f'task with ID "{task.id}" already started'
+        await refused(gateway.start_task(task, options()), Code.ALREADY_EXISTS, text)
+        await end(gateway, task)
+
+
+async def test_a_task_that_did_not_start_is_unknown(house: House) -> None:
+    async with house.gateway() as gateway:
+        for _ in range(5):
             task = house.job().config
-            handle = await gateway.start_task(task, options())
-            assert handle.handle_version == VERSION
-            assert handle.driver_state
-            status = await gateway.inspect_task(task.id)
-            assert (status.id, status.name, status.state) == (task.id, "t", TaskState.RUNNING)
-            assert status.started_at_ns > 0
-            assert status.completed_at_ns == 0
-            assert task.alloc_id in status.driver_attributes["containerName"]
-            await end(gateway, task)
-
-    play(story())
-
-
-def test_a_task_is_started_once(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            text = f'task with ID "{task.id}" already started'
-            await refused(gateway.start_task(task, options()), Code.ALREADY_EXISTS, text)
-            await end(gateway, task)
-
-    play(story())
-
-
-def test_a_task_that_did_not_start_is_unknown(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            for _ in range(5):
-                task = house.job().config
-                with pytest.raises(DriverError):
-                    await gateway.start_task(task, options(ABSENT))
-                for ask in (gateway.wait_task, gateway.inspect_task):
-                    await refused(ask(task.id), Code.NOT_FOUND, GONE)
-                await gateway.stop_task(task.id, 1, "")
-                await gateway.destroy_task(task.id, force=False)
-
-    play(story())
-
-
-def test_every_caller_hears_of_the_end_and_later_ones_too(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            waits = [asyncio.create_task(gateway.wait_task(task.id)) for _ in range(3)]
-            await gateway.stop_task(task.id, 10, "15")
-            results = [await wait for wait in waits]
-            assert results == [await gateway.wait_task(task.id)] * 3
-            assert (await gateway.inspect_task(task.id)).state is TaskState.EXITED
-            await gateway.stop_task(task.id, 10, "15")
+            with pytest.raises(DriverError):
+                await gateway.start_task(task, options(ABSENT))
+            for ask in (gateway.wait_task, gateway.inspect_task):
+                await refused(ask(task.id), Code.NOT_FOUND, GONE)
+            await gateway.stop_task(task.id, 1, "")
             await gateway.destroy_task(task.id, force=False)
-            for call in (gateway.wait_task(task.id), gateway.inspect_task(task.id)):
-                await refused(call, Code.NOT_FOUND, GONE)
-
-    play(story())
 
 
-def test_a_task_that_runs_is_destroyed_only_by_force(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            call = gateway.destroy_task(task.id, force=False)
-            await refused(call, Code.PRECONDITION, "cannot destroy running task")
-            await gateway.destroy_task(task.id, force=True)
-            await refused(gateway.inspect_task(task.id), Code.NOT_FOUND, GONE)
-
-    play(story())
-
-
-def test_an_unknown_task_is_not_found_but_stopped_and_destroyed(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            await gateway.stop_task(STRANGER, 1, "")
-            await gateway.destroy_task(STRANGER, force=True)
-            streams = (
-                gateway.task_stats(STRANGER, 1),
-                gateway.exec_task_streaming(STRANGER, ["true"], tty=False, inputs=_nothing()),
-            )
-            for call in (
-                gateway.wait_task(STRANGER),
-                gateway.inspect_task(STRANGER),
-                gateway.signal_task(STRANGER, "SIGHUP"),
-                gateway.exec_task(STRANGER, ["true"], 1),
-                *(anext(stream) for stream in streams),
-            ):
-                await refused(call, Code.NOT_FOUND, GONE)
-
-    play(story())
+async def test_every_caller_hears_of_the_end_and_later_ones_too(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        waits = [asyncio.create_task(gateway.wait_task(task.id)) for _ in range(3)]
+        await gateway.stop_task(task.id, 10, "15")
+        results = [await wait for wait in waits]
+        assert results == [await gateway.wait_task(task.id)] * 3
+        assert (await gateway.inspect_task(task.id)).state is TaskState.EXITED
+        await gateway.stop_task(task.id, 10, "15")
+        await gateway.destroy_task(task.id, force=False)
+        for call in (gateway.wait_task(task.id), gateway.inspect_task(task.id)):
+            await refused(call, Code.NOT_FOUND, GONE)
 
 
-def test_a_signal_is_sent_and_a_wrong_one_named(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            await gateway.signal_task(task.id, "SIGCONT")
-            call = gateway.signal_task(task.id, "INVALID")
-            await refused(call, Code.INVALID, "Invalid signal: INVALID")
-            await end(gateway, task)
-
-    play(story())
+async def test_a_task_that_runs_is_destroyed_only_by_force(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        call = gateway.destroy_task(task.id, force=False)
+        await refused(call, Code.PRECONDITION, "cannot destroy running task")
+        await gateway.destroy_task(task.id, force=True)
+        await refused(gateway.inspect_task(task.id), Code.NOT_FOUND, GONE)
 
 
-def test_a_task_is_recovered_by_its_handle_alone_and_as_often_as_asked(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as first:
-            task = house.job().config
-            handle = await first.start_task(task, options())
-        async with house.gateway() as second:
-            await refused(second.inspect_task(task.id), Code.NOT_FOUND, GONE)
-            for _ in range(2):
-                await second.recover_task(task, handle.handle_version, handle.driver_state)
-            assert (await second.inspect_task(task.id)).state is TaskState.RUNNING
-            await end(second, task)
+async def test_an_unknown_task_is_not_found_but_stopped_and_destroyed(house: House) -> None:
+    async with house.gateway() as gateway:
+        await gateway.stop_task(STRANGER, 1, "")
+        await gateway.destroy_task(STRANGER, force=True)
+        streams = (
+            gateway.task_stats(STRANGER, 1),
+            gateway.exec_task_streaming(STRANGER, ["true"], tty=False, inputs=_nothing()),
+        )
+        for call in (
+            gateway.wait_task(STRANGER),
+            gateway.inspect_task(STRANGER),
+            gateway.signal_task(STRANGER, "SIGHUP"),
+            gateway.exec_task(STRANGER, ["true"], 1),
+            *(anext(stream) for stream in streams),
+        ):
+            await refused(call, Code.NOT_FOUND, GONE)
 
-    play(story())
+
+async def test_a_signal_is_sent_and_a_wrong_one_named(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        await gateway.signal_task(task.id, "SIGCONT")
+        call = gateway.signal_task(task.id, "INVALID")
+        await refused(call, Code.INVALID, "Invalid signal: INVALID")
+        await end(gateway, task)
+
+
+async def test_a_task_is_recovered_by_its_handle_alone_and_as_often_as_asked(house: House) -> None:
+    async with house.gateway() as first:
+        task = house.job().config
+        handle = await first.start_task(task, options())
+    async with house.gateway() as second:
+        await refused(second.inspect_task(task.id), Code.NOT_FOUND, GONE)
+        for _ in range(2):
+            await second.recover_task(task, handle.handle_version, handle.driver_state)
+        assert (await second.inspect_task(task.id)).state is TaskState.RUNNING
+        await end(second, task)
 
 
 @pytest.mark.parametrize("version", [1, VERSION])
-def test_a_handle_that_means_nothing_is_refused(house: House, version: int) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = house.job().config
-            with pytest.raises(DriverError, match=r"^failed to decode task state"):
-                await gateway.recover_task(task, version, b"\x00")
-            await refused(gateway.inspect_task(task.id), Code.NOT_FOUND, GONE)
-
-    play(story())
+async def test_a_handle_that_means_nothing_is_refused(house: House, version: int) -> None:
+    async with house.gateway() as gateway:
+        task = house.job().config
+        with pytest.raises(DriverError, match=r"^failed to decode task state"):
+            await gateway.recover_task(task, version, b"\x00")
+        await refused(gateway.inspect_task(task.id), Code.NOT_FOUND, GONE)
 
 
-def test_the_first_fingerprint_comes_at_once_and_the_stream_goes_on(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            looks = gateway.fingerprints()
-            first = await anext(looks)
-            assert first.health is Health.HEALTHY
-            assert first.attributes
-            second = asyncio.ensure_future(anext(looks))
-            done, _ = await asyncio.wait([second], timeout=0.1)
-            assert not done
-            second.cancel()
-            await asyncio.wait([second])
-
-    play(story())
+async def test_the_first_fingerprint_comes_at_once_and_the_stream_goes_on(house: House) -> None:
+    async with house.gateway() as gateway:
+        looks = gateway.fingerprints()
+        first = await anext(looks)
+        assert first.health is Health.HEALTHY
+        assert first.attributes
+        second = asyncio.ensure_future(anext(looks))
+        done, _ = await asyncio.wait([second], timeout=0.1)
+        assert not done
+        second.cancel()
+        await asyncio.wait([second])
 
 
-def test_stats_begin_at_once_and_end_with_the_task(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            samples = gateway.task_stats(task.id, 0.1)
-            sample = await anext(samples)
-            assert sample.task_id == task.id
-            assert sample.timestamp_ns > 0
-            await gateway.stop_task(task.id, 10, "15")
-            assert all([more.task_id == task.id async for more in samples])
-            await end(gateway, task)
-
-    play(story())
+async def test_stats_begin_at_once_and_end_with_the_task(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        samples = gateway.task_stats(task.id, 0.1)
+        sample = await anext(samples)
+        assert sample.task_id == task.id
+        assert sample.timestamp_ns > 0
+        await gateway.stop_task(task.id, 10, "15")
+        assert all([more.task_id == task.id async for more in samples])
+        await end(gateway, task)
 
 
 async def _nothing() -> AsyncIterator[ExecInput]:
@@ -316,48 +269,37 @@ async def _silence() -> AsyncIterator[ExecInput]:
     yield ExecInput()
 
 
-def test_a_command_gives_its_output_and_its_exit(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            result = await gateway.exec_task(task.id, ["echo", "hello"], 10)
-            assert b"hello" in result.stdout
-            assert result.exit.exit_code >= 0
-            await end(gateway, task)
-
-    play(story())
+async def test_a_command_gives_its_output_and_its_exit(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        result = await gateway.exec_task(task.id, ["echo", "hello"], 10)
+        assert b"hello" in result.stdout
+        assert result.exit.exit_code >= 0
+        await end(gateway, task)
 
 
-def test_a_streamed_command_gets_its_stdin_and_ends_with_its_exit_alone(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            session: Any = gateway.exec_task_streaming(task.id, ["cat"], tty=False, inputs=_words())
-            outputs: list[ExecOutput] = [output async for output in session]
-            assert b"".join(output.stdout for output in outputs) == b"some words"
-            last = outputs[-1]
-            assert last == ExecOutput(exit=last.exit)
-            assert last.exit is not None
-            assert [output.exit for output in outputs[:-1]] == [None] * (len(outputs) - 1)
-            assert any(output.stdout_close for output in outputs)
-            await end(gateway, task)
-
-    play(story())
+async def test_a_streamed_command_gets_its_stdin_and_ends_with_its_exit_alone(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        session: Any = gateway.exec_task_streaming(task.id, ["cat"], tty=False, inputs=_words())
+        outputs: list[ExecOutput] = [output async for output in session]
+        assert b"".join(output.stdout for output in outputs) == b"some words"
+        last = outputs[-1]
+        assert last == ExecOutput(exit=last.exit)
+        assert last.exit is not None
+        assert [output.exit for output in outputs[:-1]] == [None] * (len(outputs) - 1)
+        assert any(output.stdout_close for output in outputs)
+        await end(gateway, task)
 
 
-def test_a_streamed_command_ends_when_nobody_listens_any_more(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            task = await started(gateway, house)
-            session: Any = gateway.exec_task_streaming(
-                task.id, ["cat"], tty=False, inputs=_silence()
-            )
-            listening = asyncio.ensure_future(anext(session))
-            await asyncio.wait([listening], timeout=0.1)
-            listening.cancel()
-            await asyncio.wait([listening])
-            await session.aclose()
-            assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
-            await end(gateway, task)
-
-    play(story())
+async def test_a_streamed_command_ends_when_nobody_listens_any_more(house: House) -> None:
+    async with house.gateway() as gateway:
+        task = await started(gateway, house)
+        session: Any = gateway.exec_task_streaming(task.id, ["cat"], tty=False, inputs=_silence())
+        listening = asyncio.ensure_future(anext(session))
+        await asyncio.wait([listening], timeout=0.1)
+        listening.cancel()
+        await asyncio.wait([listening])
+        await session.aclose()
+        assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
+        await end(gateway, task)

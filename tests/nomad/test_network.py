@@ -5,7 +5,6 @@ Agent, bridge and rules are in a network namespace of the test's own.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import tempfile
 from collections.abc import Iterator
@@ -67,14 +66,11 @@ def bridged(containerd: ContainerdDaemon, network: OwnNetwork) -> Iterator[Nomad
             yield agent.api
 
 
-def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
+async def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
     bridged: NomadApi, network: OwnNetwork, driver: Driver, busybox_image: str
 ) -> None:
-    async def pull() -> None:  # the registry is not in the agent's network
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
     script = "mkdir /www; hostname >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
     command = {"image": busybox_image, "command": "sh", "args": ["-c", script]}
     job = make_job("web", command, **DEAF)
@@ -101,14 +97,11 @@ def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
     wait_until(lambda: not bridged.json("GET", "/v1/service/inside"), 20, "still registered")
 
 
-def test_a_task_that_restarts_without_its_address_fails_by_name(
+async def test_a_task_that_restarts_without_its_address_fails_by_name(
     bridged: NomadApi, network: OwnNetwork, driver: Driver, busybox_image: str
 ) -> None:
-    async def pull() -> None:  # the registry is not in the agent's network
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
     command = {"image": busybox_image, "command": "sh", "args": ["-c", "exec sleep 600"]}
     job = make_job("lost", command, **DEAF)
     job["TaskGroups"][0]["Networks"] = [{"Mode": f"cni/{NETWORK}"}]
@@ -119,14 +112,11 @@ def test_a_task_that_restarts_without_its_address_fails_by_name(
     assert "has lost the allocation's address" in bridged.story(alloc)
 
 
-def test_a_task_of_mode_none_restarts_without_an_address(
+async def test_a_task_of_mode_none_restarts_without_an_address(
     bridged: NomadApi, driver: Driver, busybox_image: str
 ) -> None:
-    async def pull() -> None:
-        async with launched(driver):
-            await driver.output(busybox_image, "true")
-
-    asyncio.run(pull())
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
     script = "echo begun; exec sleep 600"
     command = {"image": busybox_image, "command": "sh", "args": ["-c", script]}
     job = make_job("none", command, attempts=2, **DEAF)

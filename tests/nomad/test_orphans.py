@@ -93,7 +93,7 @@ async def _parent(containerd: ContainerdDaemon, key: str) -> str:
     return next(line.split()[1] for line in lines if line.split()[0] == key)
 
 
-def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
+async def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
     agent: NomadAgent, containerd: ContainerdDaemon, busybox_image: str
 ) -> None:
     nomad = agent.api
@@ -103,17 +103,14 @@ def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
     (kept,) = containerd.ctr("containers", "list", "-q").split()
     pid = task_pid(containerd, kept)
 
-    async def owner() -> str:
-        client = Containerd(containerd.address, containerd.namespace)
-        record = await client.get_container(kept)
-        await client.close()
-        assert record is not None
-        return record.labels[LABEL_OWNER]
-
+    client = Containerd(containerd.address, containerd.namespace)
+    record = await client.get_container(kept)
+    await client.close()
+    assert record is not None
     node = nomad.node()
     assert node is not None
     # Nomad 1.4 tells a driver no node.
-    assert asyncio.run(owner()) in {node["ID"], str(agent.alloc_root)}
+    assert record.labels[LABEL_OWNER] in {node["ID"], str(agent.alloc_root)}
 
     for victims in ("none", "agent", "plugin", "agent and plugin"):
         plugins = agent.plugin_pids()
@@ -122,7 +119,7 @@ def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths(
         if "plugin" in victims:
             for plugin in plugins:
                 os.kill(plugin, signal.SIGKILL)
-        lost = asyncio.run(forgotten(containerd, kept))
+        lost = await forgotten(containerd, kept)
         if "agent" in victims:
             agent.start()
         wait_removed(containerd, lost, agent, victims)

@@ -25,32 +25,30 @@ from tests.support.waiting import until
 from tests.support.workers import has_ended
 
 
-def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
-    async def story() -> None:
-        stage.containerd.calls.clear()
-        job = stage.driver.task()
-        await stage.start(job)
-        await stage.session.signal(job.id, "SIGCONT")
-        assert (await stage.session.exec(job.id, ["/bin/echo", "hello"])).stdout == b"hello\n"
-        await stage.session.stop(job.id)
-        await stage.session.destroy(job.id)
-        made = {call.path: call.deadline_s for call in stage.containerd.calls}
-        assert {rpc.TASK_START.path, rpc.TASK_DELETE.path, rpc.LEASE_DELETE.path} <= set(made)
-        del made[rpc.TASK_WAIT.path]  # of an exec: it ends with the command, or with its caller
-        limit = RUNTIME_S + 1  # gRPC rounds up
-        patient = {path: given for path, given in made.items() if given is None or given > limit}
-        assert patient == {}
-
-    stage.play(story())
+async def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
+    stage.containerd.calls.clear()
+    job = stage.driver.task()
+    await stage.start(job)
+    await stage.session.signal(job.id, "SIGCONT")
+    assert (await stage.session.exec(job.id, ["/bin/echo", "hello"])).stdout == b"hello\n"
+    await stage.session.stop(job.id)
+    await stage.session.destroy(job.id)
+    made = {call.path: call.deadline_s for call in stage.containerd.calls}
+    assert {rpc.TASK_START.path, rpc.TASK_DELETE.path, rpc.LEASE_DELETE.path} <= set(made)
+    del made[rpc.TASK_WAIT.path]  # of an exec: it ends with the command, or with its caller
+    limit = RUNTIME_S + 1  # gRPC rounds up
+    patient = {path: given for path, given in made.items() if given is None or given > limit}
+    assert patient == {}
 
 
-def test_a_containerd_that_accepts_and_is_silent_is_named_at_the_deadline(tmp_path: Path) -> None:
+async def test_a_containerd_that_accepts_and_is_silent_is_named_at_the_deadline(
+    tmp_path: Path,
+) -> None:
     address = tmp_path / "silent.sock"
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(address))
     listener.listen()
-
-    async def story() -> None:
+    with listener:
         calls = rpc.AsyncCalls(str(address), "n")
         with pytest.raises(DriverError) as failed:
             await calls(rpc.VERSION, Empty(), "tell its version", timeout_s=0.2)
@@ -63,65 +61,50 @@ def test_a_containerd_that_accepts_and_is_silent_is_named_at_the_deadline(tmp_pa
             " restarted)"
         )
 
-    with listener:
-        asyncio.run(story())
+
+async def test_without_a_containerd_a_start_says_where_it_was_looked_for(stage: Stage) -> None:
+    stage.containerd.down()
+    error = await stage.refusal(stage.start(stage.driver.task()))
+    assert f"containerd does not answer at {stage.containerd.address}" in str(error)
+    assert "systemctl start containerd" in str(error)
+    assert error.recoverable
 
 
-def test_without_a_containerd_a_start_says_where_it_was_looked_for(stage: Stage) -> None:
-    async def story() -> None:
-        stage.containerd.down()
-        error = await stage.refusal(stage.start(stage.driver.task()))
-        assert f"containerd does not answer at {stage.containerd.address}" in str(error)
-        assert "systemctl start containerd" in str(error)
-        assert error.recoverable
-
-    stage.play(story())
-
-
-def test_the_fingerprint_says_what_is_wrong_until_containerd_is_back(stage: Stage) -> None:
-    async def story() -> None:
-        stage.containerd.down()
-        async with contextlib.aclosing(stage.session.fingerprints()) as looks:
-            look = await anext(looks)
-            assert look.health is Health.UNHEALTHY
-            assert "containerd does not answer at" in look.description
-            stage.containerd.start()
-            assert (await anext(looks)).health is Health.HEALTHY
-
-    stage.play(story())
-
-
-def test_a_task_ends_and_is_stopped_while_containerd_is_away(stage: Stage) -> None:
-    async def story() -> None:
-        short, long = stage.driver.task("short"), stage.driver.task("long")
-        go = stage.driver.state_dir / "go"
-        await stage.start(short, f"until test -e {go}; do sleep 0.05; done; exit 5")
-        await stage.start(long)
-        stage.containerd.down()
-        go.touch()
-        assert (await stage.session.wait(short.id)).exit_code == 5
-        await stage.session.stop(long.id)
-        assert (await stage.session.wait(long.id)).signal == signal.SIGTERM
+async def test_the_fingerprint_says_what_is_wrong_until_containerd_is_back(stage: Stage) -> None:
+    stage.containerd.down()
+    async with contextlib.aclosing(stage.session.fingerprints()) as looks:
+        look = await anext(looks)
+        assert look.health is Health.UNHEALTHY
+        assert "containerd does not answer at" in look.description
         stage.containerd.start()
-        for job in (short, long):
-            await stage.session.destroy(job.id)
-
-    stage.play(story())
+        assert (await anext(looks)).health is Health.HEALTHY
 
 
-def test_a_destroy_waits_for_a_containerd_that_restarts(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        await stage.start(job)
-        await stage.session.stop(job.id)
-        stage.containerd.down()
-        ending = asyncio.create_task(stage.session.destroy(job.id))
-        assert (await stage.session.inspect(job.id)).state is TaskState.EXITED
-        stage.containerd.start()
-        await ending
-        assert stage.containerd.leftovers() == []
+async def test_a_task_ends_and_is_stopped_while_containerd_is_away(stage: Stage) -> None:
+    short, long = stage.driver.task("short"), stage.driver.task("long")
+    go = stage.driver.state_dir / "go"
+    await stage.start(short, f"until test -e {go}; do sleep 0.05; done; exit 5")
+    await stage.start(long)
+    stage.containerd.down()
+    go.touch()
+    assert (await stage.session.wait(short.id)).exit_code == 5
+    await stage.session.stop(long.id)
+    assert (await stage.session.wait(long.id)).signal == signal.SIGTERM
+    stage.containerd.start()
+    for job in (short, long):
+        await stage.session.destroy(job.id)
 
-    stage.play(story())
+
+async def test_a_destroy_waits_for_a_containerd_that_restarts(stage: Stage) -> None:
+    job = stage.driver.task()
+    await stage.start(job)
+    await stage.session.stop(job.id)
+    stage.containerd.down()
+    ending = asyncio.create_task(stage.session.destroy(job.id))
+    assert (await stage.session.inspect(job.id)).state is TaskState.EXITED
+    stage.containerd.start()
+    await ending
+    assert stage.containerd.leftovers() == []
 
 
 @pytest.mark.parametrize(
@@ -129,38 +112,32 @@ def test_a_destroy_waits_for_a_containerd_that_restarts(stage: Stage) -> None:
     [rpc.TASK_DELETE, rpc.CONTAINER_DELETE, rpc.SNAPSHOT_REMOVE, rpc.LEASE_DELETE],
     ids=lambda method: method.path.rpartition(".")[2],
 )
-def test_a_destroy_that_containerd_refuses_is_told_and_can_be_tried_again(
+async def test_a_destroy_that_containerd_refuses_is_told_and_can_be_tried_again(
     stage: Stage, method: rpc.Method[object, object]
 ) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        await stage.start(job)
-        await stage.session.stop(job.id)
-        stage.containerd.fail(method, grpc.StatusCode.UNKNOWN, "it is in use: unknown")
-        with pytest.raises(DriverError, match=r"containerd cannot .*: it is in use"):
-            await stage.session.destroy(job.id)
-        assert (await stage.session.inspect(job.id)).state is TaskState.EXITED
-        stage.containerd.faults.clear()
+    job = stage.driver.task()
+    await stage.start(job)
+    await stage.session.stop(job.id)
+    stage.containerd.fail(method, grpc.StatusCode.UNKNOWN, "it is in use: unknown")
+    with pytest.raises(DriverError, match=r"containerd cannot .*: it is in use"):
         await stage.session.destroy(job.id)
-        assert stage.containerd.leftovers() == []
+    assert (await stage.session.inspect(job.id)).state is TaskState.EXITED
+    stage.containerd.faults.clear()
+    await stage.session.destroy(job.id)
+    assert stage.containerd.leftovers() == []
 
-    stage.play(story())
 
-
-def test_a_task_with_its_worker_is_recovered_without_any_containerd(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        job.read_logs()
-        handle = await stage.session.start(job.config, _config())
-        stage.session.kill_plugin()
-        await stage.session.launch()
-        stage.containerd.down()
-        await stage.session.recover(handle)
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-        stage.containerd.start()
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+async def test_a_task_with_its_worker_is_recovered_without_any_containerd(stage: Stage) -> None:
+    job = stage.driver.task()
+    job.read_logs()
+    handle = await stage.session.start(job.config, _config())
+    stage.session.kill_plugin()
+    await stage.session.launch()
+    stage.containerd.down()
+    await stage.session.recover(handle)
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    stage.containerd.start()
+    await stage.session.destroy(job.id)
 
 
 async def alone(stage: Stage) -> tuple[Job, Handle, int]:
@@ -175,105 +152,90 @@ async def alone(stage: Stage) -> tuple[Job, Handle, int]:
     return job, handle, pid
 
 
-def test_a_task_whose_worker_died_is_recovered_at_its_shim_without_any_containerd(
+async def test_a_task_whose_worker_died_is_recovered_at_its_shim_without_any_containerd(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        job, handle, pid = await alone(stage)
-        await stage.session.launch()
+    job, handle, pid = await alone(stage)
+    await stage.session.launch()
+    await stage.session.recover(handle)
+    directory = stage.driver.state_dir / "tasks" / job.container
+    assert worker_pid(directory) not in {None, pid}
+    await stage.session.stop(job.id)
+    assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
+    stage.containerd.start()
+    await stage.session.destroy(job.id)
+
+
+async def test_an_exit_that_nobody_saw_is_learnt_while_containerd_is_away(stage: Stage) -> None:
+    job = stage.driver.task()
+    go = stage.driver.state_dir / "go"
+    await stage.start(job, f"until test -e {go}; do sleep 0.05; done; exit 5")
+    (pid,) = worker_pids(stage.driver.state_dir)
+    stage.containerd.down()
+    os.kill(pid, signal.SIGSTOP)
+    go.touch()
+    shim = stage.containerd.tasks.tasks[job.container].shim
+    await until(lambda: has_ended(shim.pid), 10, "the task does not end")
+    os.kill(pid, signal.SIGKILL)
+    assert (await stage.session.wait(job.id)).exit_code == 5
+    stage.containerd.start()
+    await stage.session.destroy(job.id)
+
+
+async def test_a_recovery_that_needs_containerd_touches_nothing_without_and_works_later(
+    stage: Stage,
+) -> None:
+    job, handle, _ = await alone(stage)
+    bundle = stage.containerd.tasks.tasks[job.container].bundle
+    hidden = bundle.rename(bundle.with_name("hidden"))
+    await stage.session.launch()
+    with pytest.raises(DriverError, match="containerd does not answer") as failed:
         await stage.session.recover(handle)
-        directory = stage.driver.state_dir / "tasks" / job.container
-        assert worker_pid(directory) not in {None, pid}
-        await stage.session.stop(job.id)
-        assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
-        stage.containerd.start()
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
-
-
-def test_an_exit_that_nobody_saw_is_learnt_while_containerd_is_away(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        go = stage.driver.state_dir / "go"
-        await stage.start(job, f"until test -e {go}; do sleep 0.05; done; exit 5")
-        (pid,) = worker_pids(stage.driver.state_dir)
-        stage.containerd.down()
-        os.kill(pid, signal.SIGSTOP)
-        go.touch()
-        shim = stage.containerd.tasks.tasks[job.container].shim
-        await until(lambda: has_ended(shim.pid), 10, "the task does not end")
-        os.kill(pid, signal.SIGKILL)
-        assert (await stage.session.wait(job.id)).exit_code == 5
-        stage.containerd.start()
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+    assert "task not found" not in str(failed.value)
+    hidden.rename(bundle)
+    await stage.back()
+    await stage.session.recover(handle)
+    await stage.session.stop(job.id)
+    assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
+    await stage.session.destroy(job.id)
 
 
-def test_a_recovery_that_needs_containerd_touches_nothing_without_and_works_later(
+async def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks_again(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        job, handle, _ = await alone(stage)
-        bundle = stage.containerd.tasks.tasks[job.container].bundle
-        hidden = bundle.rename(bundle.with_name("hidden"))
-        await stage.session.launch()
-        with pytest.raises(DriverError, match="containerd does not answer") as failed:
-            await stage.session.recover(handle)
-        assert "task not found" not in str(failed.value)
-        hidden.rename(bundle)
-        await stage.back()
-        await stage.session.recover(handle)
-        await stage.session.stop(job.id)
-        assert (await stage.session.wait(job.id)).signal == signal.SIGTERM
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+    undoing = [stage.containerd.hang(rpc.TASK_GET), stage.containerd.hang(rpc.LEASE_DELETE)]
+    fault = stage.containerd.hang(rpc.TASK_START)
+    job = stage.driver.task()
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: fault.calls or starting.done(), 20, "no task is started")
+    stopping = asyncio.create_task(stage.session.stop(job.id))
+    await until(lambda: undoing[0].calls, 20, "nothing is undone")
+    # Told once more, in other words, while the undo is under way.
+    destroying = asyncio.create_task(stage.session.destroy(job.id))
+    assert (await stage.session.inspect(job.id)).state is TaskState.UNKNOWN
+    stage.containerd.faults.clear()
+    await asyncio.gather(stopping, destroying)
+    assert "the start was cancelled" in str(await stage.refusal(starting))
+    assert stage.containerd.leftovers() == []
 
 
-def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks_again(
+async def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_meanwhile(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        undoing = [stage.containerd.hang(rpc.TASK_GET), stage.containerd.hang(rpc.LEASE_DELETE)]
-        fault = stage.containerd.hang(rpc.TASK_START)
-        job = stage.driver.task()
-        starting = asyncio.create_task(stage.start(job))
-        await until(lambda: fault.calls or starting.done(), 20, "no task is started")
-        stopping = asyncio.create_task(stage.session.stop(job.id))
-        await until(lambda: undoing[0].calls, 20, "nothing is undone")
-        # Told once more, in other words, while the undo is under way.
-        destroying = asyncio.create_task(stage.session.destroy(job.id))
-        assert (await stage.session.inspect(job.id)).state is TaskState.UNKNOWN
-        stage.containerd.faults.clear()
-        await asyncio.gather(stopping, destroying)
-        assert "the start was cancelled" in str(await stage.refusal(starting))
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
-
-
-def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_meanwhile(
-    stage: Stage,
-) -> None:
-    async def story() -> None:
-        stage.containerd.fail(rpc.TASK_START, grpc.StatusCode.UNKNOWN, "no start: unknown")
-        undoing = stage.containerd.hang(rpc.TASK_GET)
-        job = stage.driver.task()
-        starting = asyncio.create_task(stage.start(job))
-        await until(lambda: undoing.calls or starting.done(), 20, "nothing is undone")
-        ways = (stage.session.stop(job.id), stage.session.destroy(job.id))
-        telling = [asyncio.create_task(way) for way in ways]
-        await stage.session.inspect(job.id)  # it comes behind them
-        # A task whose container is removed before it is never found again.
-        assert job.container in stage.containerd.books.containers
-        undoing.release()
-        assert "no start" in str(await stage.refusal(starting))
-        await asyncio.gather(*telling)
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+    stage.containerd.fail(rpc.TASK_START, grpc.StatusCode.UNKNOWN, "no start: unknown")
+    undoing = stage.containerd.hang(rpc.TASK_GET)
+    job = stage.driver.task()
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: undoing.calls or starting.done(), 20, "nothing is undone")
+    ways = (stage.session.stop(job.id), stage.session.destroy(job.id))
+    telling = [asyncio.create_task(way) for way in ways]
+    await stage.session.inspect(job.id)  # it comes behind them
+    # A task whose container is removed before it is never found again.
+    assert job.container in stage.containerd.books.containers
+    undoing.release()
+    assert "no start" in str(await stage.refusal(starting))
+    await asyncio.gather(*telling)
+    assert stage.containerd.leftovers() == []
 
 
 def _config() -> dict[str, object]:

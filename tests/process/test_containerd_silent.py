@@ -37,59 +37,56 @@ async def unhealthy(stage: Stage) -> str:
     raise AssertionError("no more fingerprints")
 
 
-def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(stage: Stage) -> None:
-    async def story() -> None:
-        go = stage.driver.state_dir / "go"
-        names = ("short", "long", "forced", "busy", "stuck")
-        short, long, forced, busy, stuck = (stage.driver.task(name) for name in names)
-        await stage.start(short, f"until test -e {go}; do sleep 0.05; done; exit 5")
-        for job in (long, forced, busy):
-            await stage.start(job)
-        creating = stage.containerd.hang(rpc.TASK_CREATE)
-        starting = asyncio.create_task(failure(stage.start(stuck)))
-        await until(lambda: creating.calls or starting.done(), 20, "no task is created")
-        looking = asyncio.create_task(unhealthy(stage))
-        stage.containerd.silent()
+async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(stage: Stage) -> None:
+    go = stage.driver.state_dir / "go"
+    names = ("short", "long", "forced", "busy", "stuck")
+    short, long, forced, busy, stuck = (stage.driver.task(name) for name in names)
+    await stage.start(short, f"until test -e {go}; do sleep 0.05; done; exit 5")
+    for job in (long, forced, busy):
+        await stage.start(job)
+    creating = stage.containerd.hang(rpc.TASK_CREATE)
+    starting = asyncio.create_task(failure(stage.start(stuck)))
+    await until(lambda: creating.calls or starting.done(), 20, "no task is created")
+    looking = asyncio.create_task(unhealthy(stage))
+    stage.containerd.silent()
 
-        # Worker and shim do without it.
-        go.touch()
-        assert (await stage.session.wait(short.id)).exit_code == 5
-        await stage.session.stop(long.id)
-        assert (await stage.session.wait(long.id)).signal == signal.SIGTERM
-        waiting = asyncio.create_task(stage.session.wait(forced.id))
-        assert (await stage.session.inspect(busy.id)).state is TaskState.RUNNING
+    # Worker and shim do without it.
+    go.touch()
+    assert (await stage.session.wait(short.id)).exit_code == 5
+    await stage.session.stop(long.id)
+    assert (await stage.session.wait(long.id)).signal == signal.SIGTERM
+    waiting = asyncio.create_task(stage.session.wait(forced.id))
+    assert (await stage.session.inspect(busy.id)).state is TaskState.RUNNING
 
-        fresh, asked, destroyed, _ = await asyncio.gather(
-            failure(stage.start(stage.driver.task("fresh"))),
-            failure(stage.session.exec(busy.id, ["/bin/true"])),
-            failure(stage.session.destroy(short.id)),
-            failure(stage.session.destroy(forced.id)),
-        )
-        silence_of = f"at {stage.containerd.address} it took the request and did not answer"
-        assert silence_of in str(fresh)
-        assert silence_of in str(asked)
-        assert silence_of in await looking
-        assert f"left of {short.container}: task, container, snapshot, lease" in str(destroyed)
-        assert "journalctl -u containerd" in str(destroyed)
-        # Told to go, it is gone, whoever keeps the books of it.
-        assert (await waiting).signal == signal.SIGKILL
-        error = await starting
-        assert error.recoverable
-        assert "containerd takes requests and does not answer: asked to create the" in str(error)
-        assert f"left of {stuck.container}: task, container, snapshot, lease" in str(error)
+    fresh, asked, destroyed, _ = await asyncio.gather(
+        failure(stage.start(stage.driver.task("fresh"))),
+        failure(stage.session.exec(busy.id, ["/bin/true"])),
+        failure(stage.session.destroy(short.id)),
+        failure(stage.session.destroy(forced.id)),
+    )
+    silence_of = f"at {stage.containerd.address} it took the request and did not answer"
+    assert silence_of in str(fresh)
+    assert silence_of in str(asked)
+    assert silence_of in await looking
+    assert f"left of {short.container}: task, container, snapshot, lease" in str(destroyed)
+    assert "journalctl -u containerd" in str(destroyed)
+    # Told to go, it is gone, whoever keeps the books of it.
+    assert (await waiting).signal == signal.SIGKILL
+    error = await starting
+    assert error.recoverable
+    assert "containerd takes requests and does not answer: asked to create the" in str(error)
+    assert f"left of {stuck.container}: task, container, snapshot, lease" in str(error)
 
-        stage.containerd.faults.clear()
-        assert (await stage.session.exec(busy.id, ["/bin/echo", "on"])).stdout == b"on\n"
-        for job in (long, busy):
-            await stage.session.destroy(job.id)
-        # What a start has left is removed by the next one of its task.
-        await stage.session.start(stuck.config, {"image": IMAGE, "command": "/bin/true"})
-        await stage.session.destroy(stuck.id)
-        # What a destroy has left is removed by itself.
-        await until(lambda: not stage.containerd.leftovers(), BOUND_S, "nobody tries again")
-        await until(lambda: not worker_pids(stage.driver.state_dir), BOUND_S, "workers are left")
-
-    stage.play(story())
+    stage.containerd.faults.clear()
+    assert (await stage.session.exec(busy.id, ["/bin/echo", "on"])).stdout == b"on\n"
+    for job in (long, busy):
+        await stage.session.destroy(job.id)
+    # What a start has left is removed by the next one of its task.
+    await stage.session.start(stuck.config, {"image": IMAGE, "command": "/bin/true"})
+    await stage.session.destroy(stuck.id)
+    # What a destroy has left is removed by itself.
+    await until(lambda: not stage.containerd.leftovers(), BOUND_S, "nobody tries again")
+    await until(lambda: not worker_pids(stage.driver.state_dir), BOUND_S, "workers are left")
 
 
 # --- the bounds themselves
@@ -111,16 +108,16 @@ async def _fine() -> None:
     return
 
 
-def test_a_long_call_is_given_up_when_containerd_does_not_even_tell_its_version() -> None:
+async def test_a_long_call_is_given_up_when_containerd_does_not_even_tell_its_version() -> None:
     with pytest.raises(DriverError, match=r"asked to wait, and then for its version") as failed:
-        asyncio.run(deadlines.attended(_never(), _mute, "wait", 0.01))
+        await deadlines.attended(_never(), _mute, "wait", 0.01)
     assert failed.value.code is Code.TIMEOUT
 
 
 @pytest.mark.parametrize("lives", [_fine, _away], ids=["answers", "breaks"])
-def test_a_long_call_is_waited_for_while_containerd_lives(lives: object) -> None:
+async def test_a_long_call_is_waited_for_while_containerd_lives(lives: object) -> None:
     asked: list[int] = []
-    answer: asyncio.Future[str]
+    answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     async def look() -> None:
         asked.append(1)
@@ -128,12 +125,7 @@ def test_a_long_call_is_waited_for_while_containerd_lives(lives: object) -> None
             answer.set_result("done")
         await lives()  # type: ignore[operator]
 
-    async def story() -> str:
-        nonlocal answer
-        answer = asyncio.get_running_loop().create_future()
-        return await deadlines.attended(answer, look, "wait", 0.01)
-
-    assert asyncio.run(story()) == "done"
+    assert await deadlines.attended(answer, look, "wait", 0.01) == "done"
 
 
 def test_all_calls_of_a_clean_up_share_one_time_and_each_has_a_moment() -> None:

@@ -47,28 +47,25 @@ def name(part: object) -> str:
 
 
 @pytest.mark.parametrize(("method", "after", "victims"), CASES, ids=name)
-def test_a_destroy_removes_everything_whoever_is_killed_in_it(
+async def test_a_destroy_removes_everything_whoever_is_killed_in_it(
     stage: Stage, method: rpc.Method[Any, Any], victims: tuple[str, ...], after: bool
 ) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
-        await stage.session.start(job.config, config)
-        await until(lambda: not stage.containerd.books.leases, 10, "the lease of the start stays")
-        around = Victims(stage.driver, job)
-        fault = stage.containerd.hang(method, after=after)
+    job = stage.driver.task()
+    config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+    await stage.session.start(job.config, config)
+    await until(lambda: not stage.containerd.books.leases, 10, "the lease of the start stays")
+    around = Victims(stage.driver, job)
+    fault = stage.containerd.hang(method, after=after)
+    ending = asyncio.create_task(stage.session.destroy(job.id))
+    await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")
+    around.kill(*victims)
+    stage.containerd.faults.clear()
+    await around.bring_back(*victims, handle=None)
+    if PLUGIN in victims:  # Nomad asks the next one
+        with contextlib.suppress(DriverError):
+            await ending
         ending = asyncio.create_task(stage.session.destroy(job.id))
-        await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")
-        around.kill(*victims)
-        stage.containerd.faults.clear()
-        await around.bring_back(*victims, handle=None)
-        if PLUGIN in victims:  # Nomad asks the next one
-            with contextlib.suppress(DriverError):
-                await ending
-            ending = asyncio.create_task(stage.session.destroy(job.id))
-        await ending
-        stage.driver.wait_clean()
-        # Its launcher may be dead, so that nobody counts it among a launcher's children.
-        await until(lambda: not runs(around.worker), 10, "the worker is left")
-
-    stage.play(story())
+    await ending
+    stage.driver.wait_clean()
+    # Its launcher may be dead, so that nobody counts it among a launcher's children.
+    await until(lambda: not runs(around.worker), 10, "the worker is left")

@@ -45,12 +45,11 @@ def stage(places: Path) -> Iterator[Stage]:
 
 @pytest.mark.parametrize("what", ["fill", "fill_inodes"])
 @pytest.mark.parametrize("place", [STATE, ALLOCATIONS])
-def test_a_full_place_refuses_new_tasks_by_name_and_leaves_running_ones_alone(
+async def test_a_full_place_refuses_new_tasks_by_name_and_leaves_running_ones_alone(
     stage: Stage, places: Path, place: str, what: str
 ) -> None:
     disk = SmallDisk.of(places / place)
-
-    async def story() -> None:
+    try:
         runs = stage.driver.task("runs")
         await stage.start(runs, "echo first; exec sleep 600")
         await until(lambda: runs.out, 10, "no output")
@@ -81,19 +80,15 @@ def test_a_full_place_refuses_new_tasks_by_name_and_leaves_running_ones_alone(
         assert (await stage.session.wait(job.id)).exit_code == 3
         await stage.session.destroy(job.id)
         assert stage.containerd.leftovers() == []
-
-    try:
-        stage.play(story())
     finally:
         disk.free()
 
 
-def test_a_task_whose_worker_and_launcher_die_on_a_full_disk_gets_both_back_with_room(
+async def test_a_task_whose_worker_and_launcher_die_on_a_full_disk_gets_both_back_with_room(
     stage: Stage, places: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     disk = SmallDisk.of(places / STATE)
-
-    async def story() -> None:
+    try:
         job = stage.driver.task()
         await stage.start(job, "sleep 600 & wait; exit 3")
         around = Victims(stage.driver, job)
@@ -112,9 +107,6 @@ def test_a_task_whose_worker_and_launcher_die_on_a_full_disk_gets_both_back_with
         await stage.session.stop(job.id)
         assert (await stage.session.wait(job.id)).exit_code == 143
         await stage.session.destroy(job.id)
-
-    try:
-        stage.play(story())
     finally:
         disk.free()
 

@@ -216,7 +216,7 @@ def test_it_says_why_a_worker_would_not_work_here(tmp_path: Path) -> None:
     assert "cannot be kept open" in said
 
 
-def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_again(
+async def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_again(
     launcher: LauncherProcess,
 ) -> None:
     place = launcher.state_dir / protocol.LAUNCHER_SOCKET
@@ -235,14 +235,11 @@ def test_a_launcher_that_knows_no_such_fork_is_replaced_and_the_fork_asked_for_a
         writer.write(frames.encode(answer))
         writer.close()
 
-    async def story() -> None:
-        async with await asyncio.start_unix_server(serve, place):
-            spec = protocol.WorkerSpec(name="t", dir=str(launcher.task_dir("t")))
-            worker = await LauncherLink(launcher.state_dir).fork(spec)
-            assert (await worker.request(protocol.HELLO))["release"] == RELEASE
-            await teardown.end_worker(worker)
-
-    asyncio.run(story())
+    async with await asyncio.start_unix_server(serve, place):
+        spec = protocol.WorkerSpec(name="t", dir=str(launcher.task_dir("t")))
+        worker = await LauncherLink(launcher.state_dir).fork(spec)
+        assert (await worker.request(protocol.HELLO))["release"] == RELEASE
+        await teardown.end_worker(worker)
     assert asked == [protocol.FORK, protocol.HELLO, protocol.RETIRE]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import re
 import shutil
@@ -119,7 +118,7 @@ def test_one_that_retires_leaves_systemd_its_socket(
         assert hello(peer)["pid"] == launcher.process.pid
 
 
-def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
+async def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
     launcher: LauncherProcess, unit: SocketUnit, tmp_path: Path
 ) -> None:
     for name in ("proto", "workers"):
@@ -137,7 +136,7 @@ def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
 
     systemd = threading.Thread(target=start_another)
     systemd.start()
-    asyncio.run(LauncherLink(launcher.state_dir).ensure())
+    await LauncherLink(launcher.state_dir).ensure()
     systemd.join(ANSWER_S)
     answer = asked(launcher)
     assert (answer["release"], answer["pid"]) == (RELEASE, launcher.process.pid)

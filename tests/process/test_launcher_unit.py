@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -84,9 +83,11 @@ def test_it_takes_the_place_of_a_plugins_launcher_and_leaves_its_workers(
         assert old.ask("hello")["ok"] is True
 
 
-def test_a_plugin_finds_it_and_starts_none(launcher: LauncherProcess, systemd: Systemd) -> None:
+async def test_a_plugin_finds_it_and_starts_none(
+    launcher: LauncherProcess, systemd: Systemd
+) -> None:
     take_over(launcher, systemd)
-    asyncio.run(LauncherLink(launcher.state_dir).ensure())
+    await LauncherLink(launcher.state_dir).ensure()
     assert launcher_pid(launcher.state_dir) == launcher.process.pid
 
 

@@ -69,10 +69,10 @@ async def end_worker(place: Path) -> None:
         assert kills() == 1
 
 
-def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_that_repeats(
+async def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_that_repeats(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story() -> None:
+    with caplog.at_level(logging.WARNING):
         job, _, pid = await running(stage)
         place = stage.driver.state_dir / "tasks" / job.container
         for _ in range(2):
@@ -82,53 +82,44 @@ def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_that_re
         assert ["in_s=0.0" in one for one in lost] == [True, False]
         await untouched(stage, job, pid)
 
-    with caplog.at_level(logging.WARNING):
-        stage.play(story())
-
 
 @pytest.mark.parametrize("limit", [300 * KIB, 600 * KIB])
-def test_a_launcher_that_is_short_of_memory_costs_a_start_at_most_and_is_replaced(
+async def test_a_launcher_that_is_short_of_memory_costs_a_start_at_most_and_is_replaced(
     stage: Stage, limit: int
 ) -> None:
-    async def story() -> None:
-        job, _, pid = await running(stage)
-        launcher = launcher_pid(stage.driver.state_dir)
-        assert launcher is not None
-        others: list[Job] = []
-        with little_memory(launcher, limit) as kills:
-            while not kills():
-                assert len(others) < 20, "so many workers cannot fit"
-                others.append(stage.driver.task(f"n{len(others)}"))
-                try:
-                    await stage.start(others[-1])
-                except DriverError as error:
-                    assert error.recoverable, str(error)  # noqa: PT017 - not every time it is met
-                    assert "MemoryMax" in str(error) or "limit of its unit" in str(error)  # noqa: PT017
-            others.append(stage.driver.task("late"))
-            await stage.start(others[-1])
-            assert launcher_pid(stage.driver.state_dir) != launcher
-        for other in others:
-            await stage.session.destroy(other.id)
-        assert len(worker_pids(stage.driver.state_dir)) == 1
-        await untouched(stage, job, pid)
-
-    stage.play(story())
+    job, _, pid = await running(stage)
+    launcher = launcher_pid(stage.driver.state_dir)
+    assert launcher is not None
+    others: list[Job] = []
+    with little_memory(launcher, limit) as kills:
+        while not kills():
+            assert len(others) < 20, "so many workers cannot fit"
+            others.append(stage.driver.task(f"n{len(others)}"))
+            try:
+                await stage.start(others[-1])
+            except DriverError as error:
+                assert error.recoverable, str(error)  # noqa: PT017 - not every time it is met
+                assert "MemoryMax" in str(error) or "limit of its unit" in str(error)  # noqa: PT017
+        others.append(stage.driver.task("late"))
+        await stage.start(others[-1])
+        assert launcher_pid(stage.driver.state_dir) != launcher
+    for other in others:
+        await stage.session.destroy(other.id)
+    assert len(worker_pids(stage.driver.state_dir)) == 1
+    await untouched(stage, job, pid)
 
 
-def test_a_plugin_that_is_killed_with_its_puller_is_started_again_and_recovers(
+async def test_a_plugin_that_is_killed_with_its_puller_is_started_again_and_recovers(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        job, handle, pid = await running(stage)
-        workers = worker_pids(stage.driver.state_dir)
-        with little_memory(stage.session.pid, NOTHING) as kills:
-            with pytest.raises(DriverError):
-                await stage.driver.start(stage.driver.task("new"), "127.0.0.1:9/none:1", SCRIPT)
-            await until(lambda: not stage.session.alive, 10, "the plugin lives on")
-            assert kills()
-        await stage.session.launch()
-        await stage.session.recover(handle)
-        assert worker_pids(stage.driver.state_dir) == workers
-        await untouched(stage, job, pid)
-
-    stage.play(story())
+    job, handle, pid = await running(stage)
+    workers = worker_pids(stage.driver.state_dir)
+    with little_memory(stage.session.pid, NOTHING) as kills:
+        with pytest.raises(DriverError):
+            await stage.driver.start(stage.driver.task("new"), "127.0.0.1:9/none:1", SCRIPT)
+        await until(lambda: not stage.session.alive, 10, "the plugin lives on")
+        assert kills()
+    await stage.session.launch()
+    await stage.session.recover(handle)
+    assert worker_pids(stage.driver.state_dir) == workers
+    await untouched(stage, job, pid)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pykka
@@ -33,12 +32,12 @@ class _Slow(pykka.ThreadingActor):
         """Nothing."""
 
 
-def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_task(
+async def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_task(
     tmp_path: Path,
 ) -> None:
     need_root_here()
-
-    async def story(containerd: FakeContainerd, launcher: LauncherProcess) -> None:
+    with FakeContainerd() as containerd, LauncherProcess() as launcher:
+        containerd.add_image(IMAGE)
         driver = Driver(containerd, tmp_path)
         job = driver.task()
         job.read_logs()
@@ -76,7 +75,3 @@ def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_ta
         actor.stop()
         supervisor.stop()
         await gateway.shutdown()
-
-    with FakeContainerd() as containerd, LauncherProcess() as launcher:
-        containerd.add_image(IMAGE)
-        asyncio.run(asyncio.wait_for(story(containerd, launcher), 30))

@@ -98,186 +98,161 @@ async def lost(stage: Stage, *, node: str = NODE) -> Job:
     return job
 
 
-def test_a_running_task_that_nomad_forgot_goes_once_its_node_is_heard_of(stage: Stage) -> None:
-    async def story() -> None:
-        kept, forgotten = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
-        handle = await stage.driver.start(kept, IMAGE, SLEEPER)
-        await stage.start(forgotten)
-        await restart(stage)
-        await sweeps(stage)
-        assert len(stage.containerd.tasks.tasks) == 2
-        await stage.session.recover(handle)
-        await gone(stage, forgotten)
-        assert (await stage.session.inspect(kept.id)).state is TaskState.RUNNING
-        await stage.session.destroy(kept.id)
-
-    stage.play(story())
+async def test_a_running_task_that_nomad_forgot_goes_once_its_node_is_heard_of(
+    stage: Stage,
+) -> None:
+    kept, forgotten = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
+    handle = await stage.driver.start(kept, IMAGE, SLEEPER)
+    await stage.start(forgotten)
+    await restart(stage)
+    await sweeps(stage)
+    assert len(stage.containerd.tasks.tasks) == 2
+    await stage.session.recover(handle)
+    await gone(stage, forgotten)
+    assert (await stage.session.inspect(kept.id)).state is TaskState.RUNNING
+    await stage.session.destroy(kept.id)
 
 
 @pytest.mark.parametrize("node", ["node-2", ""])
-def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
+async def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
     stage: Stage, node: str, tmp_path: Path
 ) -> None:
-    async def story() -> None:
-        # Without a node's id, an agent is known by where its allocations lie.
-        root, stage.driver.alloc_root = stage.driver.alloc_root, tmp_path
-        other = stage.driver.task(node_id=node)
-        stage.driver.alloc_root = root
-        handle = await stage.driver.start(other, IMAGE, SLEEPER)
-        await restart(stage)
-        mine = stage.driver.task(node_id=NODE)
+    # Without a node's id, an agent is known by where its allocations lie.
+    root, stage.driver.alloc_root = stage.driver.alloc_root, tmp_path
+    other = stage.driver.task(node_id=node)
+    stage.driver.alloc_root = root
+    handle = await stage.driver.start(other, IMAGE, SLEEPER)
+    await restart(stage)
+    mine = stage.driver.task(node_id=NODE)
+    await stage.start(mine)
+    await sweeps(stage)
+    assert len(stage.containerd.tasks.tasks) == 2
+    await stage.session.recover(handle)
+    assert (await stage.session.inspect(other.id)).state is TaskState.RUNNING
+    for job in (other, mine):
+        await stage.session.destroy(job.id)
+
+
+async def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> None:
+    # An agent that was killed leaves its plugin, and starts another when it comes back.
+    recovered = stage.driver.task(node_id=NODE)
+    handle = await stage.driver.start(recovered, IMAGE, SLEEPER)
+    await restart(stage)
+    other = AgentSession(stage.session._program, stage.session._config)
+    await other.launch()
+    try:
+        mine, theirs = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
         await stage.start(mine)
+        # Who made this one is dead: only its worker tells that somebody looks after it.
+        await other.recover(handle)
+        # And this one has nothing yet but a lease, a snapshot and a directory.
+        theirs.read_logs()
+        fault = stage.containerd.hang(rpc.SNAPSHOT_PREPARE, after=True)
+        config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+        starting = asyncio.create_task(other.start(theirs.config, config))
+        await until(lambda: fault.calls, DEADLINE_S, "no start reaches its snapshot")
         await sweeps(stage)
-        assert len(stage.containerd.tasks.tasks) == 2
-        await stage.session.recover(handle)
-        assert (await stage.session.inspect(other.id)).state is TaskState.RUNNING
-        for job in (other, mine):
-            await stage.session.destroy(job.id)
-
-    stage.play(story())
-
-
-def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> None:
-    async def story() -> None:
-        # An agent that was killed leaves its plugin, and starts another when it comes back.
-        recovered = stage.driver.task(node_id=NODE)
-        handle = await stage.driver.start(recovered, IMAGE, SLEEPER)
-        await restart(stage)
-        other = AgentSession(stage.session._program, stage.session._config)
-        await other.launch()
-        try:
-            mine, theirs = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
-            await stage.start(mine)
-            # Who made this one is dead: only its worker tells that somebody looks after it.
-            await other.recover(handle)
-            # And this one has nothing yet but a lease, a snapshot and a directory.
-            theirs.read_logs()
-            fault = stage.containerd.hang(rpc.SNAPSHOT_PREPARE, after=True)
-            config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
-            starting = asyncio.create_task(other.start(theirs.config, config))
-            await until(lambda: fault.calls, DEADLINE_S, "no start reaches its snapshot")
-            await sweeps(stage)
-            await sweeps(stage)
-            fault.release()
-            await starting
-            await sweeps(stage)
-            await sweeps(stage)
-            for session, job in ((stage.session, mine), (other, theirs), (other, recovered)):
-                assert (await session.inspect(job.id)).state is TaskState.RUNNING
-                await session.destroy(job.id)
-        finally:
-            await other.close()
-
-    stage.play(story())
+        await sweeps(stage)
+        fault.release()
+        await starting
+        await sweeps(stage)
+        await sweeps(stage)
+        for session, job in ((stage.session, mine), (other, theirs), (other, recovered)):
+            assert (await session.inspect(job.id)).state is TaskState.RUNNING
+            await session.destroy(job.id)
+    finally:
+        await other.close()
 
 
-def test_a_task_of_a_dead_run_goes_and_of_a_live_one_stays(stage: Stage) -> None:
-    async def story() -> None:
-        run = Presence(stage.driver.state_dir, RUN)
-        alive = await lost(stage, node=run.name)
-        dead = await lost(stage, node="run-0123456789abcdef")
-        await gone(stage, dead)
-        assert len(traces(stage, alive)) > 1
-        run.close()  # as its end would
-        await gone(stage, alive)
-
-    stage.play(story())
+async def test_a_task_of_a_dead_run_goes_and_of_a_live_one_stays(stage: Stage) -> None:
+    run = Presence(stage.driver.state_dir, RUN)
+    alive = await lost(stage, node=run.name)
+    dead = await lost(stage, node="run-0123456789abcdef")
+    await gone(stage, dead)
+    assert len(traces(stage, alive)) > 1
+    run.close()  # as its end would
+    await gone(stage, alive)
 
 
 @pytest.mark.parametrize("step", ["snapshot", "container", "task", "start"])
-def test_what_a_killed_plugin_left_of_a_start_goes_whole(stage: Stage, step: str) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        fault = stage.containerd.hang(STEPS[step][0], after=True)
-        starting = asyncio.create_task(stage.start(job))
-        await until(lambda: fault.calls, DEADLINE_S, f"no start reaches {step}")
-        stage.session.kill_plugin()
-        with pytest.raises(DriverError):
-            await starting
-        stage.containerd.faults.clear()
-        await stage.session.launch()
-        assert len(traces(stage, job)) > 1
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await gone(stage, job)
-        await stage.session.destroy(helper.id)
-
-    stage.play(story())
+async def test_what_a_killed_plugin_left_of_a_start_goes_whole(stage: Stage, step: str) -> None:
+    job = stage.driver.task(node_id=NODE)
+    fault = stage.containerd.hang(STEPS[step][0], after=True)
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: fault.calls, DEADLINE_S, f"no start reaches {step}")
+    stage.session.kill_plugin()
+    with pytest.raises(DriverError):
+        await starting
+    stage.containerd.faults.clear()
+    await stage.session.launch()
+    assert len(traces(stage, job)) > 1
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await gone(stage, job)
+    await stage.session.destroy(helper.id)
 
 
-def test_a_worker_whose_container_is_gone_is_told_to_end(stage: Stage) -> None:
-    async def story() -> None:
-        job = await lost(stage)
-        pid = worker_pid(directory(stage, job))
-        assert pid is not None
-        client = Containerd(stage.containerd.address, stage.containerd.namespace)
-        await client.kill_task(job.container, signal.SIGKILL, everyone=True)
-        await until((directory(stage, job) / "exit").exists, DEADLINE_S)
-        await client.delete_task(job.container)
-        await client.delete_container(job.container)
-        await client.close()
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await gone(stage, job)
-        await until(lambda: has_ended(pid), DEADLINE_S, "the worker stays")
-        await stage.session.destroy(helper.id)
-
-    stage.play(story())
+async def test_a_worker_whose_container_is_gone_is_told_to_end(stage: Stage) -> None:
+    job = await lost(stage)
+    pid = worker_pid(directory(stage, job))
+    assert pid is not None
+    client = Containerd(stage.containerd.address, stage.containerd.namespace)
+    await client.kill_task(job.container, signal.SIGKILL, everyone=True)
+    await until((directory(stage, job) / "exit").exists, DEADLINE_S)
+    await client.delete_task(job.container)
+    await client.delete_container(job.container)
+    await client.close()
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await gone(stage, job)
+    await until(lambda: has_ended(pid), DEADLINE_S, "the worker stays")
+    await stage.session.destroy(helper.id)
 
 
-def test_a_directory_whose_worker_was_killed_goes_too(stage: Stage) -> None:
-    async def story() -> None:
-        job = await lost(stage)
-        pid = worker_pid(directory(stage, job))
-        assert pid is not None
-        os.kill(pid, signal.SIGKILL)
-        stage.containerd.remove_all()
-        assert directory(stage, job).exists()
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await gone(stage, job)
-        await stage.session.destroy(helper.id)
-
-    stage.play(story())
+async def test_a_directory_whose_worker_was_killed_goes_too(stage: Stage) -> None:
+    job = await lost(stage)
+    pid = worker_pid(directory(stage, job))
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    stage.containerd.remove_all()
+    assert directory(stage, job).exists()
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await gone(stage, job)
+    await stage.session.destroy(helper.id)
 
 
-def test_a_worker_that_nobody_can_reach_is_ended(stage: Stage) -> None:
-    async def story() -> None:
-        job = await lost(stage)
-        pid = worker_pid(directory(stage, job))
-        assert pid is not None
-        shutil.rmtree(directory(stage, job))
-        stage.containerd.remove_all()
-        await until(lambda: has_ended(pid), DEADLINE_S, "the worker stays")
-
-    stage.play(story())
+async def test_a_worker_that_nobody_can_reach_is_ended(stage: Stage) -> None:
+    job = await lost(stage)
+    pid = worker_pid(directory(stage, job))
+    assert pid is not None
+    shutil.rmtree(directory(stage, job))
+    stage.containerd.remove_all()
+    await until(lambda: has_ended(pid), DEADLINE_S, "the worker stays")
 
 
-def test_an_exec_session_whose_plugin_died_goes_and_its_task_stays(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        handle = await stage.driver.start(job, IMAGE, SLEEPER)
-        running = asyncio.create_task(stage.session.exec(job.id, ["/bin/sleep", "600"], 60))
+async def test_an_exec_session_whose_plugin_died_goes_and_its_task_stays(stage: Stage) -> None:
+    job = stage.driver.task(node_id=NODE)
+    handle = await stage.driver.start(job, IMAGE, SLEEPER)
+    running = asyncio.create_task(stage.session.exec(job.id, ["/bin/sleep", "600"], 60))
 
-        def sessions() -> list[Path]:
-            return list(directory(stage, job).glob("exec-*"))
+    def sessions() -> list[Path]:
+        return list(directory(stage, job).glob("exec-*"))
 
-        await until(lambda: sessions() and len(stage.containerd.tasks.tasks) == 1, DEADLINE_S)
-        await until(lambda: _called(stage, rpc.TASK_WAIT.path), DEADLINE_S)
-        await sweeps(stage)
-        assert sessions()
-        assert not running.done()
-        stage.session.kill_plugin()
-        with pytest.raises(DriverError):
-            await running
-        await stage.session.launch()
-        await stage.session.recover(handle)
-        await until(lambda: not sessions(), DEADLINE_S, "the session's FIFOs stay")
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-        assert (await stage.session.exec(job.id, ["/bin/echo", "a"])).stdout == b"a\n"
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+    await until(lambda: sessions() and len(stage.containerd.tasks.tasks) == 1, DEADLINE_S)
+    await until(lambda: _called(stage, rpc.TASK_WAIT.path), DEADLINE_S)
+    await sweeps(stage)
+    assert sessions()
+    assert not running.done()
+    stage.session.kill_plugin()
+    with pytest.raises(DriverError):
+        await running
+    await stage.session.launch()
+    await stage.session.recover(handle)
+    await until(lambda: not sessions(), DEADLINE_S, "the session's FIFOs stay")
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    assert (await stage.session.exec(job.id, ["/bin/echo", "a"])).stdout == b"a\n"
+    await stage.session.destroy(job.id)
 
 
 def _called(stage: Stage, path: str) -> bool:
@@ -290,124 +265,109 @@ def leases(stage: Stage, job: Job) -> int:
     return sum(call.request.id == identifiers.lease_id(job.container) for call in asked)
 
 
-def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_gone(
+async def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_gone(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        handle = await stage.driver.start(job, IMAGE, SLEEPER)
-        await restart(stage)
-        fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
-        recovering = asyncio.create_task(stage.session.recover(handle))
-        await known(stage, job)
-        assert not recovering.done()
-        fault.release()
-        with pytest.raises(DriverError, match="task not found"):
-            await recovering
-        assert traces(stage, job) == []
-        await stage.session.destroy(helper.id)
-
-    stage.play(story())
+    job = stage.driver.task(node_id=NODE)
+    handle = await stage.driver.start(job, IMAGE, SLEEPER)
+    await restart(stage)
+    fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+    recovering = asyncio.create_task(stage.session.recover(handle))
+    await known(stage, job)
+    assert not recovering.done()
+    fault.release()
+    with pytest.raises(DriverError, match="task not found"):
+        await recovering
+    assert traces(stage, job) == []
+    await stage.session.destroy(helper.id)
 
 
-def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -> None:
-    async def story() -> None:
-        job = await lost(stage)
-        fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
-        again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
-        starting = asyncio.create_task(stage.driver.start(again, IMAGE, SLEEPER))
-        await known(stage, again)
-        # Tasks of other names start; this one has asked containerd for nothing.
-        second = stage.driver.task(node_id=NODE)
-        await stage.start(second)
-        assert leases(stage, again) == 1
-        assert not starting.done()
-        fault.release()
-        await starting
-        assert leases(stage, again) == 2
-        await sweeps(stage)
-        assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
-        active = snapshots_pb2.ACTIVE
-        books = stage.containerd.books
-        assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 3
-        for task in (again, helper, second):
-            await stage.session.destroy(task.id)
-
-    stage.play(story())
+async def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -> None:
+    job = await lost(stage)
+    fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+    again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+    starting = asyncio.create_task(stage.driver.start(again, IMAGE, SLEEPER))
+    await known(stage, again)
+    # Tasks of other names start; this one has asked containerd for nothing.
+    second = stage.driver.task(node_id=NODE)
+    await stage.start(second)
+    assert leases(stage, again) == 1
+    assert not starting.done()
+    fault.release()
+    await starting
+    assert leases(stage, again) == 2
+    await sweeps(stage)
+    assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
+    active = snapshots_pb2.ACTIVE
+    books = stage.containerd.books
+    assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 3
+    for task in (again, helper, second):
+        await stage.session.destroy(task.id)
 
 
-def test_a_start_that_waits_for_a_removal_has_its_whole_log(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        out = LogReader(job.alloc.fifo("t", "stdout"))
-        err = LogReader(job.alloc.fifo("t", "stderr"))
-        command = {"image": IMAGE, "command": "/bin/sh"}
-        await stage.session.start(job.config, {**command, "args": ["-c", "exec sleep 600"]})
-        await restart(stage)
-        fault = stage.containerd.hang(rpc.TASK_KILL)
-        helper = stage.driver.task(node_id=NODE)
-        await stage.start(helper)
-        await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
-        again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
-        options = {**command, "args": ["-c", "seq 1 1000"]}
-        starting = asyncio.create_task(stage.session.start(again.config, options))
-        fifo = job.alloc.fifo("t", "stderr")
-        await until(lambda: holders(fifo, os.O_RDWR), DEADLINE_S, "the plugin holds no log")
-        fault.release()
-        await starting
-        await stage.session.wait(again.id)
-        whole = "".join(f"{number}\n" for number in range(1, 1001))
-        assert (await asyncio.to_thread(out.finish)).decode() == whole
-        await asyncio.to_thread(err.finish)
-        for task in (again, helper):
-            await stage.session.destroy(task.id)
-
-    stage.play(story())
+async def test_a_start_that_waits_for_a_removal_has_its_whole_log(stage: Stage) -> None:
+    job = stage.driver.task(node_id=NODE)
+    out = LogReader(job.alloc.fifo("t", "stdout"))
+    err = LogReader(job.alloc.fifo("t", "stderr"))
+    command = {"image": IMAGE, "command": "/bin/sh"}
+    await stage.session.start(job.config, {**command, "args": ["-c", "exec sleep 600"]})
+    await restart(stage)
+    fault = stage.containerd.hang(rpc.TASK_KILL)
+    helper = stage.driver.task(node_id=NODE)
+    await stage.start(helper)
+    await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
+    again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+    options = {**command, "args": ["-c", "seq 1 1000"]}
+    starting = asyncio.create_task(stage.session.start(again.config, options))
+    fifo = job.alloc.fifo("t", "stderr")
+    await until(lambda: holders(fifo, os.O_RDWR), DEADLINE_S, "the plugin holds no log")
+    fault.release()
+    await starting
+    await stage.session.wait(again.id)
+    whole = "".join(f"{number}\n" for number in range(1, 1001))
+    assert (await asyncio.to_thread(out.finish)).decode() == whole
+    await asyncio.to_thread(err.finish)
+    for task in (again, helper):
+        await stage.session.destroy(task.id)
 
 
-def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        fault = stage.containerd.hang(rpc.TASK_CREATE)
-        starting = asyncio.create_task(stage.start(job))
-        await until(lambda: fault.calls, DEADLINE_S, "no start reaches its task")
-        await sweeps(stage)
-        assert len(stage.containerd.books.containers) == 1
-        stage.containerd.faults.clear()
-        await starting
-        fault = stage.containerd.hang(rpc.CONTAINER_DELETE)
-        ending = asyncio.create_task(stage.session.destroy(job.id))
-        await until(lambda: fault.calls, DEADLINE_S, "nothing is destroyed")
-        await sweeps(stage)
-        assert fault.calls == 1
-        stage.containerd.faults.clear()
-        await ending
-        assert traces(stage, job) == []
-
-    stage.play(story())
+async def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage) -> None:
+    job = stage.driver.task(node_id=NODE)
+    fault = stage.containerd.hang(rpc.TASK_CREATE)
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: fault.calls, DEADLINE_S, "no start reaches its task")
+    await sweeps(stage)
+    assert len(stage.containerd.books.containers) == 1
+    stage.containerd.faults.clear()
+    await starting
+    fault = stage.containerd.hang(rpc.CONTAINER_DELETE)
+    ending = asyncio.create_task(stage.session.destroy(job.id))
+    await until(lambda: fault.calls, DEADLINE_S, "nothing is destroyed")
+    await sweeps(stage)
+    assert fault.calls == 1
+    stage.containerd.faults.clear()
+    await ending
+    assert traces(stage, job) == []
 
 
-def test_what_was_made_says_whose_it_is(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task(node_id=NODE)
-        await stage.start(job, labels=[{"team": "a"}])
-        (container,) = stage.containerd.books.containers.values()
-        labels = dict(container.labels)
-        assert labels.pop(LABEL_MAKER).startswith("plugin-")
-        assert labels == {
-            "team": "a",
-            LABEL_TASK_ID: job.id,
-            LABEL_ALLOC_ID: job.config.alloc_id,
-            LABEL_TASK_NAME: "t",
-            LABEL_OWNER: NODE,
-            LABEL_STATE_DIR: str(stage.driver.state_dir),
-        }
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+async def test_what_was_made_says_whose_it_is(stage: Stage) -> None:
+    job = stage.driver.task(node_id=NODE)
+    await stage.start(job, labels=[{"team": "a"}])
+    (container,) = stage.containerd.books.containers.values()
+    labels = dict(container.labels)
+    assert labels.pop(LABEL_MAKER).startswith("plugin-")
+    assert labels == {
+        "team": "a",
+        LABEL_TASK_ID: job.id,
+        LABEL_ALLOC_ID: job.config.alloc_id,
+        LABEL_TASK_NAME: "t",
+        LABEL_OWNER: NODE,
+        LABEL_STATE_DIR: str(stage.driver.state_dir),
+    }
+    await stage.session.destroy(job.id)

@@ -74,33 +74,27 @@ def count(stage: Stage) -> dict[str, int]:
 
 @BOTH
 @STEP
-def test_the_next_start_of_the_task_makes_exactly_one_container(
+async def test_the_next_start_of_the_task_makes_exactly_one_container(
     stage: Stage, step: str, after: bool
 ) -> None:
-    async def story() -> None:
-        job = again(await killed_in(stage, step, after=after))
-        config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
-        await stage.session.start(job.config, config)
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-        assert count(stage) == {"containers": 1, "tasks": 1, "snapshots": 1}
-        launcher = launcher_pid(stage.driver.state_dir)
-        await until(lambda: len(children(launcher)) == 1, 10, "not exactly one worker")
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+    job = again(await killed_in(stage, step, after=after))
+    config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
+    await stage.session.start(job.config, config)
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    assert count(stage) == {"containers": 1, "tasks": 1, "snapshots": 1}
+    launcher = launcher_pid(stage.driver.state_dir)
+    await until(lambda: len(children(launcher)) == 1, 10, "not exactly one worker")
+    await stage.session.destroy(job.id)
 
 
 @BOTH
 @STEP
-def test_a_destroy_of_the_task_removes_what_its_start_had_made(
+async def test_a_destroy_of_the_task_removes_what_its_start_had_made(
     stage: Stage, step: str, after: bool
 ) -> None:
-    async def story() -> None:
-        job = await killed_in(stage, step, after=after)
-        await stage.session.destroy(job.id)
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+    job = await killed_in(stage, step, after=after)
+    await stage.session.destroy(job.id)
+    assert stage.containerd.leftovers() == []
 
 
 @pytest.mark.parametrize(
@@ -109,23 +103,20 @@ def test_a_destroy_of_the_task_removes_what_its_start_had_made(
     ids=lambda method: method.path.rpartition(".")[2],
 )
 @BOTH
-def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
+async def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
     stage: Stage, method: rpc.Method[Any, Any], after: bool
 ) -> None:
-    async def story() -> None:
-        job = await started_with_lease(stage)
-        fault = stage.containerd.hang(method, after=after)
-        ending = asyncio.create_task(stage.session.destroy(job.id))
-        await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")
-        stage.session.kill_plugin()
-        with contextlib.suppress(DriverError):
-            await ending
-        await stage.session.launch()
-        stage.containerd.faults.clear()
-        await stage.session.destroy(job.id)
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+    job = await started_with_lease(stage)
+    fault = stage.containerd.hang(method, after=after)
+    ending = asyncio.create_task(stage.session.destroy(job.id))
+    await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")
+    stage.session.kill_plugin()
+    with contextlib.suppress(DriverError):
+        await ending
+    await stage.session.launch()
+    stage.containerd.faults.clear()
+    await stage.session.destroy(job.id)
+    assert stage.containerd.leftovers() == []
 
 
 async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
@@ -142,38 +133,32 @@ async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
     return job, handle
 
 
-def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
-    async def story() -> None:
+async def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
+    job, handle = await unrecovered(stage)
+    # Where no bundle names its shim, containerd is asked.
+    shutil.rmtree(stage.containerd.tasks.tasks[job.container].bundle)
+    fault = stage.containerd.hang(rpc.TASK_GET)
+    recovering = asyncio.create_task(stage.session.recover(handle))
+    await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
+    destroying = asyncio.create_task(stage.session.destroy(job.id))
+    with pytest.raises(DriverError):
+        await recovering
+    stage.containerd.faults.clear()
+    await destroying
+    assert stage.containerd.leftovers() == []
+
+
+async def test_a_destroy_right_after_a_failed_recovery_removes_the_task(stage: Stage) -> None:
+    for _ in range(5):
         job, handle = await unrecovered(stage)
-        # Where no bundle names its shim, containerd is asked.
-        shutil.rmtree(stage.containerd.tasks.tasks[job.container].bundle)
-        fault = stage.containerd.hang(rpc.TASK_GET)
-        recovering = asyncio.create_task(stage.session.recover(handle))
-        await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
-        destroying = asyncio.create_task(stage.session.destroy(job.id))
-        with pytest.raises(DriverError):
-            await recovering
-        stage.containerd.faults.clear()
-        await destroying
+        job.alloc.fifo("t", "stdout").unlink()
+        outcomes = await asyncio.gather(
+            stage.session.recover(handle),
+            stage.session.destroy(job.id),
+            return_exceptions=True,
+        )
+        # Which of the two came first is the machine's affair.
+        assert isinstance(outcomes[0], DriverError)
+        assert outcomes[1] is None
+        await stage.session.destroy(job.id)
         assert stage.containerd.leftovers() == []
-
-    stage.play(story())
-
-
-def test_a_destroy_right_after_a_failed_recovery_removes_the_task(stage: Stage) -> None:
-    async def story() -> None:
-        for _ in range(5):
-            job, handle = await unrecovered(stage)
-            job.alloc.fifo("t", "stdout").unlink()
-            outcomes = await asyncio.gather(
-                stage.session.recover(handle),
-                stage.session.destroy(job.id),
-                return_exceptions=True,
-            )
-            # Which of the two came first is the machine's affair.
-            assert isinstance(outcomes[0], DriverError)
-            assert outcomes[1] is None
-            await stage.session.destroy(job.id)
-            assert stage.containerd.leftovers() == []
-
-    stage.play(story())

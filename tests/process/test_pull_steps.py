@@ -62,85 +62,70 @@ async def start(stage: Stage, job: Job) -> None:
     await stage.driver.start(job, "mine:1", SLEEPER, load="image.tar")
 
 
-def test_an_archive_is_loaded_and_its_task_runs(stage: Stage) -> None:
-    async def story() -> None:
-        job = job_with_archive(stage, "whole")
-        await start(stage, job)
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-        await stage.session.destroy(job.id)
-        assert any(name.startswith("loaded/") for name in stage.containerd.books.images)
-
-    stage.play(story())
+async def test_an_archive_is_loaded_and_its_task_runs(stage: Stage) -> None:
+    job = job_with_archive(stage, "whole")
+    await start(stage, job)
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    await stage.session.destroy(job.id)
+    assert any(name.startswith("loaded/") for name in stage.containerd.books.images)
 
 
-def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_cannot_unpack_them(
+async def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_cannot_unpack_them(
     stage: Stage,
 ) -> None:
-    async def story() -> None:
-        job = job_with_archive(stage, "zstd", "zstd")
-        stage.containerd.version, before = "1.4.13", stage.containerd.version
-        try:
-            error = await stage.refusal(start(stage, job))
-        finally:
-            stage.containerd.version = before
-        assert "needs a containerd that can unpack layers compressed with zstd" in str(error)
-        assert "this node has 1.4.13, the first that can is 1.5" in str(error)
-        assert stage.containerd.books.blobs == blobs
-
     blobs = dict(stage.containerd.books.blobs)
-    stage.play(story())
+    job = job_with_archive(stage, "zstd", "zstd")
+    stage.containerd.version, before = "1.4.13", stage.containerd.version
+    try:
+        error = await stage.refusal(start(stage, job))
+    finally:
+        stage.containerd.version = before
+    assert "needs a containerd that can unpack layers compressed with zstd" in str(error)
+    assert "this node has 1.4.13, the first that can is 1.5" in str(error)
+    assert stage.containerd.books.blobs == blobs
 
 
 @EVERY_STEP
-def test_a_step_of_a_pull_that_fails_is_told_and_leaves_nothing_unfinished(
+async def test_a_step_of_a_pull_that_fails_is_told_and_leaves_nothing_unfinished(
     stage: Stage, step: str
 ) -> None:
-    async def story() -> None:
-        text = "a disk full of sorrow: unknown"
-        stage.containerd.fail(STEPS[step], grpc.StatusCode.UNKNOWN, text)
-        error = await stage.refusal(start(stage, job_with_archive(stage, f"fails-{step}")))
-        assert "a disk full of sorrow" in str(error)
-        assert "containerd cannot " in str(error)
-        stage.containerd.faults.clear()
-        assert stage.containerd.leftovers() == []
-        assert stage.containerd.books.ingests == {}
-
-    stage.play(story())
+    text = "a disk full of sorrow: unknown"
+    stage.containerd.fail(STEPS[step], grpc.StatusCode.UNKNOWN, text)
+    error = await stage.refusal(start(stage, job_with_archive(stage, f"fails-{step}")))
+    assert "a disk full of sorrow" in str(error)
+    assert "containerd cannot " in str(error)
+    stage.containerd.faults.clear()
+    assert stage.containerd.leftovers() == []
+    assert stage.containerd.books.ingests == {}
 
 
 @EVERY_STEP
-def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
+async def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
     stage: Stage, step: str
 ) -> None:
-    async def story() -> None:
-        job = job_with_archive(stage, f"hangs-{step}")
-        fault = stage.containerd.hang(STEPS[step])
-        starting = asyncio.create_task(start(stage, job))
-        await until(lambda: fault.calls or starting.done(), 20, f"no pull reaches {step}")
-        await stage.session.stop(job.id)
-        assert "the start was cancelled" in str(await stage.refusal(starting))
-        await until(lambda: fault.abandoned == fault.calls, 20, "a call outlives its caller")
-        stage.containerd.faults.clear()
-        await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
-
-    stage.play(story())
+    job = job_with_archive(stage, f"hangs-{step}")
+    fault = stage.containerd.hang(STEPS[step])
+    starting = asyncio.create_task(start(stage, job))
+    await until(lambda: fault.calls or starting.done(), 20, f"no pull reaches {step}")
+    await stage.session.stop(job.id)
+    assert "the start was cancelled" in str(await stage.refusal(starting))
+    await until(lambda: fault.abandoned == fault.calls, 20, "a call outlives its caller")
+    stage.containerd.faults.clear()
+    await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
 
 
-def test_a_puller_that_is_killed_is_told_with_what_may_have_killed_it(stage: Stage) -> None:
-    async def story() -> None:
-        fault = stage.containerd.hang(STEPS["blob"])
-        starting = asyncio.create_task(start(stage, job_with_archive(stage, "killed")))
-        await until(lambda: fault.calls or starting.done(), 20, "no pull begins")
-        (puller,) = _pullers(stage.session.pid)
-        os.kill(int(puller), signal.SIGKILL)
-        error = await stage.refusal(starting)
-        assert error.recoverable
-        assert "the puller process ended without an answer: killed by signal 9" in str(error)
-        assert "dmesg" in str(error)
-        stage.containerd.faults.clear()
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+async def test_a_puller_that_is_killed_is_told_with_what_may_have_killed_it(stage: Stage) -> None:
+    fault = stage.containerd.hang(STEPS["blob"])
+    starting = asyncio.create_task(start(stage, job_with_archive(stage, "killed")))
+    await until(lambda: fault.calls or starting.done(), 20, "no pull begins")
+    (puller,) = _pullers(stage.session.pid)
+    os.kill(int(puller), signal.SIGKILL)
+    error = await stage.refusal(starting)
+    assert error.recoverable
+    assert "the puller process ended without an answer: killed by signal 9" in str(error)
+    assert "dmesg" in str(error)
+    stage.containerd.faults.clear()
+    assert stage.containerd.leftovers() == []
 
 
 def _pullers(pid: int) -> list[str]:

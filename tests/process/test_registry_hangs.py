@@ -97,71 +97,59 @@ async def refused(stage: Stage, job: Job, image: str) -> DriverError:
 
 @pytest.mark.parametrize("drips", [False, True], ids=["silent", "drips"])
 @pytest.mark.parametrize("where", ["silence", "head", "manifest", "layer"])
-def test_a_registry_that_sends_next_to_nothing_is_named_long_before_the_pulls_time(
+async def test_a_registry_that_sends_next_to_nothing_is_named_long_before_the_pulls_time(
     stage: Stage, where: str, *, drips: bool
 ) -> None:
-    async def story() -> None:
-        with registry(where, drips=drips) as server:
-            error = await refused(stage, stage.driver.task(), f"{server.host}/x/y:1")
-        assert error.recoverable
-        assert f"registry {server.host} does not answer" in str(error)
-        path = f"blobs/{BIG}" if where == "layer" else "manifests/1"
-        assert f"http://{server.host}/v2/x/y/{path}: nothing came for " in str(error)
-        assert "look at the registry and the network" in str(error)
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+    with registry(where, drips=drips) as server:
+        error = await refused(stage, stage.driver.task(), f"{server.host}/x/y:1")
+    assert error.recoverable
+    assert f"registry {server.host} does not answer" in str(error)
+    path = f"blobs/{BIG}" if where == "layer" else "manifests/1"
+    assert f"http://{server.host}/v2/x/y/{path}: nothing came for " in str(error)
+    assert "look at the registry and the network" in str(error)
+    assert stage.containerd.leftovers() == []
 
 
-def test_a_tls_handshake_that_hangs_is_named(stage: Stage) -> None:
-    async def story() -> None:
-        with socket.create_server(("127.0.0.1", 0)) as silent:
-            host = f"127.0.0.1:{silent.getsockname()[1]}"
-            directory = stage.driver.state_dir.parent / "hosts" / host
-            directory.mkdir(parents=True)
-            (directory / "hosts.toml").write_text(f'server = "https://{host}"\n')
-            error = await refused(stage, stage.driver.task(), f"{host}/x/y:1")
-        assert error.recoverable
-        assert f"https://{host}/v2/x/y/manifests/1" in str(error)
-
-    stage.play(story())
+async def test_a_tls_handshake_that_hangs_is_named(stage: Stage) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        host = f"127.0.0.1:{silent.getsockname()[1]}"
+        directory = stage.driver.state_dir.parent / "hosts" / host
+        directory.mkdir(parents=True)
+        (directory / "hosts.toml").write_text(f'server = "https://{host}"\n')
+        error = await refused(stage, stage.driver.task(), f"{host}/x/y:1")
+    assert error.recoverable
+    assert f"https://{host}/v2/x/y/manifests/1" in str(error)
 
 
-def test_a_mirror_that_is_silent_leaves_the_image_to_the_next_one(stage: Stage) -> None:
-    async def story() -> None:
-        with registry("layer", drips=False) as silent, registry("", drips=False) as good:
-            directory = stage.driver.state_dir.parent / "hosts" / good.host
-            directory.mkdir(parents=True)
-            (directory / "hosts.toml").write_text(
-                f'server = "http://{good.host}"\n[host."http://{silent.host}"]\n'
-            )
-            error = await refused(stage, stage.driver.task(), f"{good.host}/x/y:1")
-            assert [path for path in good.paths if BIG in path]
-        assert "does not answer" not in str(error)  # it is no image that a task could run
-
-    stage.play(story())
+async def test_a_mirror_that_is_silent_leaves_the_image_to_the_next_one(stage: Stage) -> None:
+    with registry("layer", drips=False) as silent, registry("", drips=False) as good:
+        directory = stage.driver.state_dir.parent / "hosts" / good.host
+        directory.mkdir(parents=True)
+        (directory / "hosts.toml").write_text(
+            f'server = "http://{good.host}"\n[host."http://{silent.host}"]\n'
+        )
+        error = await refused(stage, stage.driver.task(), f"{good.host}/x/y:1")
+        assert [path for path in good.paths if BIG in path]
+    assert "does not answer" not in str(error)  # it is no image that a task could run
 
 
-def test_a_pull_that_waits_says_for_what_and_ends_at_once_with_its_task(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        told: list[str] = []
+async def test_a_pull_that_waits_says_for_what_and_ends_at_once_with_its_task(stage: Stage) -> None:
+    job = stage.driver.task()
+    told: list[str] = []
 
-        async def listen() -> None:
-            async for event in stage.session.events():
-                told.append(event.message)  # noqa: PERF401 - the list is read meanwhile
+    async def listen() -> None:
+        async for event in stage.session.events():
+            told.append(event.message)  # noqa: PERF401 - the list is read meanwhile
 
-        listening = asyncio.create_task(listen())
-        with registry("silence", drips=False) as server:
-            starting = asyncio.create_task(stage.driver.start(job, f"{server.host}/x/y:1"))
-            await until(lambda: server.paths or starting.done(), 20, "the registry is not asked")
-            await stage.session.stop(job.id)
-            assert "the start was cancelled" in str(await stage.refusal(starting))
-            await until(lambda: not _pullers(stage), 20, "a puller goes on")
-        listening.cancel()
-        assert "Downloading image" in told
-
-    stage.play(story())
+    listening = asyncio.create_task(listen())
+    with registry("silence", drips=False) as server:
+        starting = asyncio.create_task(stage.driver.start(job, f"{server.host}/x/y:1"))
+        await until(lambda: server.paths or starting.done(), 20, "the registry is not asked")
+        await stage.session.stop(job.id)
+        assert "the start was cancelled" in str(await stage.refusal(starting))
+        await until(lambda: not _pullers(stage), 20, "a puller goes on")
+    listening.cancel()
+    assert "Downloading image" in told
 
 
 def _pullers(stage: Stage) -> list[str]:

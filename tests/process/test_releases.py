@@ -5,11 +5,10 @@ What released versions say was recorded from real processes, see `tests.support.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,6 @@ from tests.support.workers import LauncherProcess, LogReader
 from workers import identity, protocol
 
 IMAGE = "127.0.0.1:9/releases:1"
-ANSWER_S = 30.0
 every_release = pytest.mark.parametrize("release", vectors.RELEASES)
 
 
@@ -94,14 +92,6 @@ def house() -> Iterator[House]:
         assert containerd.leftovers() == []
         tasks = launcher.state_dir / "tasks"
         assert not tasks.exists() or list(tasks.iterdir()) == []
-
-
-def play(story: Awaitable[None]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(ANSWER_S):
-            await story
-
-    asyncio.run(run())
 
 
 @pytest.fixture(scope="module")
@@ -194,38 +184,32 @@ def test_a_plugin_of_a_release_has_launcher_and_worker_of_this_one_do_all_it_ask
 
 
 @every_release
-def test_a_worker_of_a_release_goes_on_under_this_plugin(house: House, release: str) -> None:
-    async def story() -> None:
-        task, handle, directory = house.left(release)
-        says = vectors.load(release, "worker to plugin")
-        async with ScriptedWorker(release, directory) as worker, house.gateway() as gateway:
-            await gateway.recover_task(task, HANDLE_VERSION, handle)
-            assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
-            usage = await anext(gateway.task_stats(task.id, 1.0))
-            assert usage.timestamp_ns == says["stats, while a task runs"].reads["t_ns"]
-            await gateway.stop_task(task.id, 10, "SIGTERM")
-            ended = await gateway.wait_task(task.id)
-            assert ended.exit_code == says["exit, while a task runs"].reads["code"]
-            await gateway.destroy_task(task.id, force=False)
-            assert worker.ops() == ["hello", "stats", "kill", "end"]
-
-    play(story())
+async def test_a_worker_of_a_release_goes_on_under_this_plugin(house: House, release: str) -> None:
+    task, handle, directory = house.left(release)
+    says = vectors.load(release, "worker to plugin")
+    async with ScriptedWorker(release, directory) as worker, house.gateway() as gateway:
+        await gateway.recover_task(task, HANDLE_VERSION, handle)
+        assert (await gateway.inspect_task(task.id)).state is TaskState.RUNNING
+        usage = await anext(gateway.task_stats(task.id, 1.0))
+        assert usage.timestamp_ns == says["stats, while a task runs"].reads["t_ns"]
+        await gateway.stop_task(task.id, 10, "SIGTERM")
+        ended = await gateway.wait_task(task.id)
+        assert ended.exit_code == says["exit, while a task runs"].reads["code"]
+        await gateway.destroy_task(task.id, force=False)
+        assert worker.ops() == ["hello", "stats", "kill", "end"]
 
 
 @every_release
-def test_an_exit_that_a_release_wrote_down_is_the_tasks(house: House, release: str) -> None:
-    async def story() -> None:
-        task, handle, directory = house.left(release)
-        for name in ("exit", "exit without a shim"):
-            kept = vectors.on_disk(release)[name]
-            directory.mkdir(mode=0o700, parents=True)
-            (directory / protocol.EXIT_RECORD).write_bytes(kept.data)
-            async with house.gateway() as gateway:
-                await gateway.recover_task(task, HANDLE_VERSION, handle)
-                assert (await gateway.wait_task(task.id)).exit_code == kept.reads["code"]
-                await gateway.destroy_task(task.id, force=False)
-
-    play(story())
+async def test_an_exit_that_a_release_wrote_down_is_the_tasks(house: House, release: str) -> None:
+    task, handle, directory = house.left(release)
+    for name in ("exit", "exit without a shim"):
+        kept = vectors.on_disk(release)[name]
+        directory.mkdir(mode=0o700, parents=True)
+        (directory / protocol.EXIT_RECORD).write_bytes(kept.data)
+        async with house.gateway() as gateway:
+            await gateway.recover_task(task, HANDLE_VERSION, handle)
+            assert (await gateway.wait_task(task.id)).exit_code == kept.reads["code"]
+            await gateway.destroy_task(task.id, force=False)
 
 
 @every_release
@@ -241,72 +225,65 @@ def test_what_this_release_leaves_on_disk_has_all_that_a_release_reads(
     assert missing == []
 
 
-def test_a_worker_of_a_later_release_goes_on_too(house: House) -> None:
-    async def story() -> None:
-        task, handle, directory = house.left("1.0.0")
-        later = {
-            "v": protocol.OLDEST,
-            "v_max": protocol.VERSION + 3,
-            "mood": "good",
-            "release": "99.0.0",
-        }
-        async with (
-            ScriptedWorker("1.0.0", directory, adds=later) as worker,
-            house.gateway() as gateway,
-        ):
-            await gateway.recover_task(task, HANDLE_VERSION, handle)
+async def test_a_worker_of_a_later_release_goes_on_too(house: House) -> None:
+    task, handle, directory = house.left("1.0.0")
+    later = {
+        "v": protocol.OLDEST,
+        "v_max": protocol.VERSION + 3,
+        "mood": "good",
+        "release": "99.0.0",
+    }
+    async with (
+        ScriptedWorker("1.0.0", directory, adds=later) as worker,
+        house.gateway() as gateway,
+    ):
+        await gateway.recover_task(task, HANDLE_VERSION, handle)
+        await anext(gateway.task_stats(task.id, 1.0))
+        await gateway.signal_task(task.id, "SIGTERM")
+        assert (await gateway.wait_task(task.id)).exit_code == 143
+        await gateway.destroy_task(task.id, force=False)
+        assert worker.ops() == ["hello", "stats", "kill", "end"]
+
+
+async def test_what_a_worker_does_not_know_is_done_another_way_or_told(house: House) -> None:
+    task, handle, directory = house.left("1.0.0")
+    knows = REQUESTS - {protocol.KILL, protocol.STATS}
+    async with ScriptedWorker("1.0.0", directory, knows=knows), house.gateway() as gateway:
+        await gateway.recover_task(task, HANDLE_VERSION, handle)
+        with pytest.raises(DriverError, match=r"it is of release 1\.0\.0") as caught:
             await anext(gateway.task_stats(task.id, 1.0))
-            await gateway.signal_task(task.id, "SIGTERM")
-            assert (await gateway.wait_task(task.id)).exit_code == 143
-            await gateway.destroy_task(task.id, force=False)
-            assert worker.ops() == ["hello", "stats", "kill", "end"]
-
-    play(story())
+        assert caught.value.code is Code.UNSUPPORTED
+        await gateway.signal_task(task.id, "SIGTERM")
+        assert rpc.TASK_KILL.path in {call.path for call in house.containerd.calls}
+        await gateway.destroy_task(task.id, force=True)
 
 
-def test_what_a_worker_does_not_know_is_done_another_way_or_told(house: House) -> None:
-    async def story() -> None:
-        task, handle, directory = house.left("1.0.0")
-        knows = REQUESTS - {protocol.KILL, protocol.STATS}
-        async with ScriptedWorker("1.0.0", directory, knows=knows), house.gateway() as gateway:
-            await gateway.recover_task(task, HANDLE_VERSION, handle)
-            with pytest.raises(DriverError, match=r"it is of release 1\.0\.0") as caught:
-                await anext(gateway.task_stats(task.id, 1.0))
-            assert caught.value.code is Code.UNSUPPORTED
-            await gateway.signal_task(task.id, "SIGTERM")
-            assert rpc.TASK_KILL.path in {call.path for call in house.containerd.calls}
-            await gateway.destroy_task(task.id, force=True)
-
-    play(story())
-
-
-def test_a_worker_without_a_version_in_common_is_replaced_and_its_task_lives(house: House) -> None:
-    async def story() -> None:
-        job = house.driver.task()
-        job.read_logs()
-        options = TaskOptions(
-            image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
-        )
-        async with house.gateway() as gateway:
-            started = await gateway.start_task(job.config, options)
-        state = HandleState.decode(started.handle_version, started.driver_state)
-        directory = house.launcher.state_dir / "tasks" / state.container_id
-        with house.launcher.control(f"tasks/{state.container_id}") as real:
-            real.ask(protocol.END)
-        wait_until(lambda: worker_pid(directory) is None, 10, "the worker goes on")
-        other = {"v": protocol.VERSION + 4, "v_max": protocol.VERSION + 6}
-        async with (
-            ScriptedWorker("1.0.0", directory, adds=other) as worker,
-            house.gateway() as gateway,
-        ):
-            await gateway.recover_task(job.config, started.handle_version, started.driver_state)
-            assert worker.ops() == ["hello", "end"]
-            assert worker_pid(directory) is not None
-            await gateway.stop_task(job.id, 10, "SIGTERM")
-            assert (await gateway.wait_task(job.id)).exit_code == 143
-            await gateway.destroy_task(job.id, force=False)
-
-    play(story())
+async def test_a_worker_without_a_version_in_common_is_replaced_and_its_task_lives(
+    house: House,
+) -> None:
+    job = house.driver.task()
+    job.read_logs()
+    options = TaskOptions(
+        image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
+    )
+    async with house.gateway() as gateway:
+        started = await gateway.start_task(job.config, options)
+    state = HandleState.decode(started.handle_version, started.driver_state)
+    directory = house.launcher.state_dir / "tasks" / state.container_id
+    with house.launcher.control(f"tasks/{state.container_id}") as real:
+        real.ask(protocol.END)
+    wait_until(lambda: worker_pid(directory) is None, 10, "the worker goes on")
+    other = {"v": protocol.VERSION + 4, "v_max": protocol.VERSION + 6}
+    async with (
+        ScriptedWorker("1.0.0", directory, adds=other) as worker,
+        house.gateway() as gateway,
+    ):
+        await gateway.recover_task(job.config, started.handle_version, started.driver_state)
+        assert worker.ops() == ["hello", "end"]
+        assert worker_pid(directory) is not None
+        await gateway.stop_task(job.id, 10, "SIGTERM")
+        assert (await gateway.wait_task(job.id)).exit_code == 143
+        await gateway.destroy_task(job.id, force=False)
 
 
 @pytest.mark.parametrize(

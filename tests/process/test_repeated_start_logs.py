@@ -69,33 +69,27 @@ async def whole_log(stage: Stage, job: Job, out: LogReader) -> None:
 
 @pytest.mark.parametrize("victims", [(PLUGIN,), (PLUGIN, WORKER)], ids="+".join)
 @pytest.mark.parametrize("step", ["container", "task", "start"])
-def test_a_start_that_is_made_again_has_its_whole_log_though_an_old_shim_ends_amid_it(
+async def test_a_start_that_is_made_again_has_its_whole_log_though_an_old_shim_ends_amid_it(
     stage: Stage, job: Job, step: str, victims: tuple[str, ...]
 ) -> None:
-    async def story() -> None:
-        out, _ = readers(job)
-        await cut_short(stage, job, step, *victims)
-        left = stage.containerd.tasks.tasks.get(job.container)
-        assert (left is not None) == (step != "container")
-        await whole_log(stage, job, out)
-
-    stage.play(story())
+    out, _ = readers(job)
+    await cut_short(stage, job, step, *victims)
+    left = stage.containerd.tasks.tasks.get(job.container)
+    assert (left is not None) == (step != "container")
+    await whole_log(stage, job, out)
 
 
-def test_a_worker_without_its_plugin_holds_the_logs_when_containerd_ends_the_shim(
+async def test_a_worker_without_its_plugin_holds_the_logs_when_containerd_ends_the_shim(
     stage: Stage, job: Job
 ) -> None:
-    async def story() -> None:
-        out, _ = readers(job)
-        around = await cut_short(stage, job, "task", PLUGIN)
-        fifos = [job.alloc.fifo("t", stream) for stream in ("stdout", "stderr")]
-        assert around.worker is not None
-        mine = [around.worker]
-        await until(
-            lambda: all(holders(fifo, os.O_WRONLY, mine) for fifo in fifos), 10, "nobody holds them"
-        )
-        stage.containerd.tasks.tasks.pop(job.container).remove()
-        await whole_log(stage, job, out)
-        await until(lambda: not runs(around.worker), 10, "the first start's worker is left")
-
-    stage.play(story())
+    out, _ = readers(job)
+    around = await cut_short(stage, job, "task", PLUGIN)
+    fifos = [job.alloc.fifo("t", stream) for stream in ("stdout", "stderr")]
+    assert around.worker is not None
+    mine = [around.worker]
+    await until(
+        lambda: all(holders(fifo, os.O_WRONLY, mine) for fifo in fifos), 10, "nobody holds them"
+    )
+    stage.containerd.tasks.tasks.pop(job.container).remove()
+    await whole_log(stage, job, out)
+    await until(lambda: not runs(around.worker), 10, "the first start's worker is left")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -73,132 +72,97 @@ class Place:
         return [peer.name for peer in presence.peers(self.node.state_dir)]
 
 
-Story = Callable[[Place], Coroutine[Any, Any, None]]
-Play = Callable[[Story], None]
-
-
 @pytest.fixture
-def play(tmp_path: Path) -> Iterator[Play]:
+def place(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Place]:
     with FakeContainerd() as daemon:
-
-        def run(story: Story) -> None:
-            async def whole() -> None:
-                place = Place(daemon, tmp_path)
-                try:
-                    await story(place)
-                finally:
-                    await place.node.containerd.close()
-
-            asyncio.run(whole())
-
-        yield run
+        place = Place(daemon, tmp_path)
+        yield place
+        runner.run(place.node.containerd.close())
 
 
-def test_the_allocations_of_a_dead_run_go_with_the_root_that_it_made(play: Play) -> None:
-    async def story(place: Place) -> None:
-        place.killed_run()
-        found = [("allocation", "orphan"), ("run", "orphan")]
-        assert await place.sweep(dry_run=True) == found
-        assert (place.root / "a").exists()
-        assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
-        assert not place.root.exists()
-        assert place.peers() == []
-
-    play(story)
+async def test_the_allocations_of_a_dead_run_go_with_the_root_that_it_made(place: Place) -> None:
+    place.killed_run()
+    found = [("allocation", "orphan"), ("run", "orphan")]
+    assert await place.sweep(dry_run=True) == found
+    assert (place.root / "a").exists()
+    assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
+    assert not place.root.exists()
+    assert place.peers() == []
 
 
-def test_nothing_of_a_run_goes_while_a_task_of_it_is_there(play: Play) -> None:
-    async def story(place: Place) -> None:
-        await place.container(place.killed_run())
-        assert await place.sweep() == [("run", "kept")]
-        assert (place.root / "a/t").exists()
-        # The next run removes the task first.
-        notes: list[str] = []
-        await run_sweep.before_a_run(place.node, notes.append)
-        assert [note.split(":")[-1].split()[0] for note in notes] == [
-            "container",
-            "allocation",
-            "run",
-        ]
-        assert not place.root.exists()
-
-    play(story)
+async def test_nothing_of_a_run_goes_while_a_task_of_it_is_there(place: Place) -> None:
+    await place.container(place.killed_run())
+    assert await place.sweep() == [("run", "kept")]
+    assert (place.root / "a/t").exists()
+    # The next run removes the task first.
+    notes: list[str] = []
+    await run_sweep.before_a_run(place.node, notes.append)
+    assert [note.split(":")[-1].split()[0] for note in notes] == [
+        "container",
+        "allocation",
+        "run",
+    ]
+    assert not place.root.exists()
 
 
-def test_one_allocation_that_cannot_be_removed_is_one_row_and_the_rest_goes_on(play: Play) -> None:
-    async def story(place: Place) -> None:
-        name = place.killed_run(names=("a", "b", "c"))
-        away = place.root / "away"
-        (place.root / "b").rename(away)
-        (place.root / "b").symlink_to(away)
-        rows = await run_sweep.networks_and_files(place.node, dry_run=False)
-        assert [str(row.outcome) for row in rows] == ["removed", "not removed", "removed", "kept"]
-        assert str(place.root / "b") in rows[1].error
-        assert (away / "t").exists()
-        (place.root / "b").unlink()
-        away.rename(place.root / "b")
-        assert place.peers() == [name]
-        assert ("run", "removed") in await place.sweep()
-
-    play(story)
-
-
-def test_an_allocation_of_1500_nested_directories_is_removed(play: Play) -> None:
-    async def story(place: Place) -> None:
-        place.killed_run()
-        deepest = place.root / "a/t/local"
-        for _ in range(1500):
-            deepest /= "d"
-            deepest.mkdir()
-        assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
-        assert not place.root.exists()
-
-    play(story)
-
-
-def test_what_was_to_be_kept_is_kept(play: Play) -> None:
-    async def story(place: Place) -> None:
-        place.killed_run(keep=True)
-        assert await place.sweep() == [("run", "removed")]
-        assert (place.root / "a/t").exists()
-
-    play(story)
-
-
-def test_a_run_on_another_containerd_is_left_to_who_asks_that_one(play: Play) -> None:
-    async def story(place: Place) -> None:
-        name = place.killed_run(node=dataclasses.replace(place.node, namespace="other"))
-        assert await place.sweep() == [("run", "kept")]
-        assert place.peers() == [name]
-
-    play(story)
-
-
-def test_a_record_that_says_nothing_goes_and_one_that_nobody_understands_stays(
-    play: Play,
+async def test_one_allocation_that_cannot_be_removed_is_one_row_and_the_rest_goes_on(
+    place: Place,
 ) -> None:
-    async def story(place: Place) -> None:
-        silent, strange = (Presence(place.node.state_dir, RUN) for _ in range(2))
-        strange.say(allocs=3)
-        assert await place.sweep() == []
-        silent.close()
-        strange.close()
-        assert await place.sweep() == [("run", "kept")]
-        assert place.peers() == [strange.name]
+    name = place.killed_run(names=("a", "b", "c"))
+    away = place.root / "away"
+    (place.root / "b").rename(away)
+    (place.root / "b").symlink_to(away)
+    rows = await run_sweep.networks_and_files(place.node, dry_run=False)
+    assert [str(row.outcome) for row in rows] == ["removed", "not removed", "removed", "kept"]
+    assert str(place.root / "b") in rows[1].error
+    assert (away / "t").exists()
+    (place.root / "b").unlink()
+    away.rename(place.root / "b")
+    assert place.peers() == [name]
+    assert ("run", "removed") in await place.sweep()
 
-    play(story)
+
+async def test_an_allocation_of_1500_nested_directories_is_removed(place: Place) -> None:
+    place.killed_run()
+    deepest = place.root / "a/t/local"
+    for _ in range(1500):
+        deepest /= "d"
+        deepest.mkdir()
+    assert await place.sweep() == [("allocation", "removed"), ("run", "removed")]
+    assert not place.root.exists()
 
 
-def test_a_containerd_that_is_away_stops_no_run(play: Play) -> None:
-    async def story(place: Place) -> None:
-        place.killed_run()
-        nowhere = Containerd("/nowhere/containerd.sock", place.node.namespace)
-        notes: list[str] = []
-        node = dataclasses.replace(place.node, containerd=nowhere)
-        await run_sweep.before_a_run(node, notes.append)
-        await nowhere.close()
-        (note,) = notes
-        assert "what it left stays for now: containerd does not answer" in note
-        assert (place.root / "a/t").exists()
+async def test_what_was_to_be_kept_is_kept(place: Place) -> None:
+    place.killed_run(keep=True)
+    assert await place.sweep() == [("run", "removed")]
+    assert (place.root / "a/t").exists()
 
-    play(story)
+
+async def test_a_run_on_another_containerd_is_left_to_who_asks_that_one(place: Place) -> None:
+    name = place.killed_run(node=dataclasses.replace(place.node, namespace="other"))
+    assert await place.sweep() == [("run", "kept")]
+    assert place.peers() == [name]
+
+
+async def test_a_record_that_says_nothing_goes_and_one_that_nobody_understands_stays(
+    place: Place,
+) -> None:
+    silent, strange = (Presence(place.node.state_dir, RUN) for _ in range(2))
+    strange.say(allocs=3)
+    assert await place.sweep() == []
+    silent.close()
+    strange.close()
+    assert await place.sweep() == [("run", "kept")]
+    assert place.peers() == [strange.name]
+
+
+async def test_a_containerd_that_is_away_stops_no_run(place: Place) -> None:
+    place.killed_run()
+    nowhere = Containerd("/nowhere/containerd.sock", place.node.namespace)
+    notes: list[str] = []
+    node = dataclasses.replace(place.node, containerd=nowhere)
+    await run_sweep.before_a_run(node, notes.append)
+    await nowhere.close()
+    (note,) = notes
+    assert "what it left stays for now: containerd does not answer" in note
+    assert (place.root / "a/t").exists()

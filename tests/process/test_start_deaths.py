@@ -49,21 +49,18 @@ async def cut(stage: Stage, step: str, victims: tuple[str, ...], *, after: bool)
 @pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
 @pytest.mark.parametrize("step", list(STEPS)[3:])
 @pytest.mark.parametrize("victims", VICTIMS, ids="+".join)
-def test_a_start_whose_helpers_are_killed_runs_once_or_can_be_made_again(
+async def test_a_start_whose_helpers_are_killed_runs_once_or_can_be_made_again(
     stage: Stage, step: str, victims: tuple[str, ...], after: bool
 ) -> None:
-    async def story() -> None:
-        job = await cut(stage, step, victims, after=after)
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-        books = stage.containerd.books
-        active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
-        assert len(books.containers) == len(stage.containerd.tasks.tasks) == len(active) == 1
-        state = stage.driver.state_dir / "tasks" / job.container
-        worker = await until(lambda: worker_pid(state), 10, "no worker came back")
-        stats = stage.session.stats(job.id, 0.1)
-        await anext(stats)
-        await stats.aclose()
-        await stage.session.destroy(job.id)
-        await until(lambda: not runs(worker), 10, "the worker is left")
-
-    stage.play(story())
+    job = await cut(stage, step, victims, after=after)
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    books = stage.containerd.books
+    active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
+    assert len(books.containers) == len(stage.containerd.tasks.tasks) == len(active) == 1
+    state = stage.driver.state_dir / "tasks" / job.container
+    worker = await until(lambda: worker_pid(state), 10, "no worker came back")
+    stats = stage.session.stats(job.id, 0.1)
+    await anext(stats)
+    await stats.aclose()
+    await stage.session.destroy(job.id)
+    await until(lambda: not runs(worker), 10, "the worker is left")

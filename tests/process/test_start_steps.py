@@ -36,90 +36,77 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         assert stage.session.alive
 
 
-def test_without_a_fault_a_task_runs_and_goes(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        await stage.start(job, "echo hello; exit 7")
-        assert (await stage.session.wait(job.id)).exit_code == 7
-        await stage.driver.end(job)
-        assert bytes(job.out) == b"hello\n"
-
-    stage.play(story())
+async def test_without_a_fault_a_task_runs_and_goes(stage: Stage) -> None:
+    job = stage.driver.task()
+    await stage.start(job, "echo hello; exit 7")
+    assert (await stage.session.wait(job.id)).exit_code == 7
+    await stage.driver.end(job)
+    assert bytes(job.out) == b"hello\n"
 
 
 @BOTH
 @EVERY_STEP
-def test_a_step_that_fails_is_told_in_a_sentence_and_leaves_nothing(
+async def test_a_step_that_fails_is_told_in_a_sentence_and_leaves_nothing(
     stage: Stage, step: str, after: bool
 ) -> None:
-    async def story() -> None:
-        stage.internal(step, after=after)
-        error = await stage.refusal(stage.start(stage.driver.task()))
-        assert STEPS[step][1] in str(error)
-        assert "a disk full of sorrow" in str(error)
-        stage.containerd.faults.clear()
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+    stage.internal(step, after=after)
+    error = await stage.refusal(stage.start(stage.driver.task()))
+    assert STEPS[step][1] in str(error)
+    assert "a disk full of sorrow" in str(error)
+    stage.containerd.faults.clear()
+    assert stage.containerd.leftovers() == []
 
 
 @BOTH
 @EVERY_STEP
 @pytest.mark.parametrize("way", ["stop", "destroy"])
-def test_a_start_that_hangs_ends_when_its_task_is_told_to_go(
+async def test_a_start_that_hangs_ends_when_its_task_is_told_to_go(
     stage: Stage, step: str, after: bool, way: str
 ) -> None:
-    async def story() -> None:
-        async with stage.hanging(step, after=after) as starting:
-            await getattr(stage.session, way)(starting.get_name())
-            error = await stage.refusal(starting)
-            assert "the start was cancelled" in str(error)
-        with pytest.raises(DriverError, match="task not found"):
-            await stage.session.inspect(starting.get_name())
-
-    stage.play(story())
+    async with stage.hanging(step, after=after) as starting:
+        await getattr(stage.session, way)(starting.get_name())
+        error = await stage.refusal(starting)
+        assert "the start was cancelled" in str(error)
+    with pytest.raises(DriverError, match="task not found"):
+        await stage.session.inspect(starting.get_name())
 
 
 @BOTH
 @EVERY_STEP
-def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_when_it_is_back(
+async def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_when_it_is_back(
     stage: Stage, step: str, after: bool
 ) -> None:
-    async def story() -> None:
-        async with stage.hanging(step, after=after) as starting:
-            stage.containerd.down()
-        stage.containerd.start()
-        error = await stage.refusal(starting)
-        assert STEPS[step][1] in str(error) or "containerd does not answer at" in str(error)
-        assert error.recoverable
-        if step in {"image", "snapshot of the image", "lease"}:
-            # One whose answer got lost beside it: nobody knows of it, and it expires.
-            stage.containerd.books.leases.clear()
-
-    stage.play(story())
+    async with stage.hanging(step, after=after) as starting:
+        stage.containerd.down()
+    stage.containerd.start()
+    error = await stage.refusal(starting)
+    assert STEPS[step][1] in str(error) or "containerd does not answer at" in str(error)
+    assert error.recoverable
+    if step in {"image", "snapshot of the image", "lease"}:
+        # One whose answer got lost beside it: nobody knows of it, and it expires.
+        stage.containerd.books.leases.clear()
 
 
-def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_of(stage: Stage) -> None:
-    async def story() -> None:
-        job, other = stage.driver.task(), stage.driver.task("other")
-        letting_go = stage.containerd.hang(rpc.LEASE_DELETE)
-        await stage.start(job)
-        await until(lambda: letting_go.calls, 20, "the start keeps its lease")
-        stage.containerd.faults.spare(letting_go)
-        await stage.session.destroy(job.id)
-        job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
-        before = leases(stage)
-        starting = asyncio.create_task(stage.start(job))
-        await stage.start(other)  # in this time it would have come far
-        await stage.session.destroy(other.id)
-        # The lease of the next start has the same name: it must not be deleted for the earlier one.
-        assert [name for name in leases(stage)[len(before) :] if job.container in name] == []
-        letting_go.release()
-        await starting
-        assert [name for name in leases(stage)[len(before) :] if job.container in name] != []
-        await stage.session.destroy(job.id)
-
-    stage.play(story())
+async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_of(
+    stage: Stage,
+) -> None:
+    job, other = stage.driver.task(), stage.driver.task("other")
+    letting_go = stage.containerd.hang(rpc.LEASE_DELETE)
+    await stage.start(job)
+    await until(lambda: letting_go.calls, 20, "the start keeps its lease")
+    stage.containerd.faults.spare(letting_go)
+    await stage.session.destroy(job.id)
+    job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
+    before = leases(stage)
+    starting = asyncio.create_task(stage.start(job))
+    await stage.start(other)  # in this time it would have come far
+    await stage.session.destroy(other.id)
+    # The lease of the next start has the same name: it must not be deleted for the earlier one.
+    assert [name for name in leases(stage)[len(before) :] if job.container in name] == []
+    letting_go.release()
+    await starting
+    assert [name for name in leases(stage)[len(before) :] if job.container in name] != []
+    await stage.session.destroy(job.id)
 
 
 def leases(stage: Stage) -> list[str]:
@@ -131,127 +118,104 @@ def leases(stage: Stage) -> list[str]:
 # --- the steps that containerd has no part in
 
 
-def test_a_user_that_the_image_does_not_know_is_named(stage: Stage) -> None:
-    async def story() -> None:
-        error = await stage.refusal(stage.start(stage.driver.task(user="nobody-at-all")))
-        assert "no users found: the image has no user 'nobody-at-all'" in str(error)
-
-    stage.play(story())
+async def test_a_user_that_the_image_does_not_know_is_named(stage: Stage) -> None:
+    error = await stage.refusal(stage.start(stage.driver.task(user="nobody-at-all")))
+    assert "no users found: the image has no user 'nobody-at-all'" in str(error)
 
 
-def test_a_log_that_is_no_fifo_fails_the_start(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        fifo = Path(job.config.stdout_path)
-        fifo.unlink()
-        fifo.write_text("not a FIFO")
-        error = await stage.refusal(stage.session.start(job.config, {"image": IMAGE}))
-        assert str(fifo) in str(error)
-        assert fifo.read_text() == "not a FIFO"
-
-    stage.play(story())
+async def test_a_log_that_is_no_fifo_fails_the_start(stage: Stage) -> None:
+    job = stage.driver.task()
+    fifo = Path(job.config.stdout_path)
+    fifo.unlink()
+    fifo.write_text("not a FIFO")
+    error = await stage.refusal(stage.session.start(job.config, {"image": IMAGE}))
+    assert str(fifo) in str(error)
+    assert fifo.read_text() == "not a FIFO"
 
 
-def test_name_files_whose_directory_is_open_to_others_fail_the_start(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        directory = job.alloc.path / "t" / ".etc"
-        directory.mkdir()
-        directory.chmod(0o777)
-        error = await stage.refusal(stage.start(job))
-        assert "hosts" in str(error)
-        assert "it belongs to somebody else" in str(error)
-
-    stage.play(story())
+async def test_name_files_whose_directory_is_open_to_others_fail_the_start(stage: Stage) -> None:
+    job = stage.driver.task()
+    directory = job.alloc.path / "t" / ".etc"
+    directory.mkdir()
+    directory.chmod(0o777)
+    error = await stage.refusal(stage.start(job))
+    assert "hosts" in str(error)
+    assert "it belongs to somebody else" in str(error)
 
 
-def test_a_shim_that_nobody_can_reach_fails_the_start(stage: Stage) -> None:
-    async def story() -> None:
-        stage.containerd.tasks.address = "unix:///nowhere/shim.sock"
-        error = await stage.refusal(stage.start(stage.driver.task()))
-        assert "the shim of container" in str(error)
-        assert "/nowhere/shim.sock" in str(error)
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+async def test_a_shim_that_nobody_can_reach_fails_the_start(stage: Stage) -> None:
+    stage.containerd.tasks.address = "unix:///nowhere/shim.sock"
+    error = await stage.refusal(stage.start(stage.driver.task()))
+    assert "the shim of container" in str(error)
+    assert "/nowhere/shim.sock" in str(error)
+    assert stage.containerd.leftovers() == []
 
 
-def test_a_worker_that_dies_in_the_middle_of_a_start_fails_it(stage: Stage) -> None:
-    async def story() -> None:
-        async with stage.hanging("task", after=True) as starting:
-            (pid,) = await until(lambda: worker_pids(stage.driver.state_dir), 10)
-            os.kill(pid, signal.SIGKILL)
-        error = await stage.refusal(starting)
-        assert "the task's worker went away" in str(error)
-        assert error.recoverable
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+async def test_a_worker_that_dies_in_the_middle_of_a_start_fails_it(stage: Stage) -> None:
+    async with stage.hanging("task", after=True) as starting:
+        (pid,) = await until(lambda: worker_pids(stage.driver.state_dir), 10)
+        os.kill(pid, signal.SIGKILL)
+    error = await stage.refusal(starting)
+    assert "the task's worker went away" in str(error)
+    assert error.recoverable
+    assert stage.containerd.leftovers() == []
 
 
 @pytest.mark.parametrize("way", ["stop", "destroy"])
-def test_a_start_that_waits_for_the_launcher_can_be_told_to_go(stage: Stage, way: str) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        await stage.session.fingerprint()  # the launcher is there
-        launcher = launcher_pid(stage.driver.state_dir)
-        assert launcher is not None
-        os.kill(launcher, signal.SIGSTOP)
-        try:
-            starting = asyncio.create_task(stage.start(job))
-            made = stage.containerd.books.containers
-            await until(lambda: made or starting.done(), 20, "the container is not made")
-            await getattr(stage.session, way)(job.id)
-            assert "the start was cancelled" in str(await stage.refusal(starting))
-            assert stage.containerd.leftovers() == []
-        finally:
-            os.kill(launcher, signal.SIGCONT)
-
-    stage.play(story())
-
-
-def test_starts_side_by_side_do_not_hold_each_other_up(stage: Stage) -> None:
-    async def story() -> None:
-        jobs = [stage.driver.task(f"t{number}") for number in range(6)]
-        bad, good = jobs[::2], jobs[1::2]
-        for job in bad:
-            stage.containerd.hang(STEPS["start"][0], container=job.container)
-        starting = {job.id: asyncio.create_task(stage.start(job)) for job in jobs}
-        await asyncio.gather(*(starting[job.id] for job in good))
-        for job in bad:
-            await stage.session.stop(job.id)
-            with pytest.raises(DriverError, match="the start was cancelled"):
-                await starting[job.id]
-        for job in good:
-            await stage.session.destroy(job.id)
-
-    stage.play(story())
-
-
-def test_a_bundle_of_an_earlier_start_is_waited_for_and_the_start_made_again(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
-        fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+async def test_a_start_that_waits_for_the_launcher_can_be_told_to_go(
+    stage: Stage, way: str
+) -> None:
+    job = stage.driver.task()
+    await stage.session.fingerprint()  # the launcher is there
+    launcher = launcher_pid(stage.driver.state_dir)
+    assert launcher is not None
+    os.kill(launcher, signal.SIGSTOP)
+    try:
         starting = asyncio.create_task(stage.start(job))
-        await until(lambda: fault.calls or starting.done(), 20, "no start creates the task")
-        stage.containerd.faults.clear()
-        await starting
-        assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+        made = stage.containerd.books.containers
+        await until(lambda: made or starting.done(), 20, "the container is not made")
+        await getattr(stage.session, way)(job.id)
+        assert "the start was cancelled" in str(await stage.refusal(starting))
+        assert stage.containerd.leftovers() == []
+    finally:
+        os.kill(launcher, signal.SIGCONT)
+
+
+async def test_starts_side_by_side_do_not_hold_each_other_up(stage: Stage) -> None:
+    jobs = [stage.driver.task(f"t{number}") for number in range(6)]
+    bad, good = jobs[::2], jobs[1::2]
+    for job in bad:
+        stage.containerd.hang(STEPS["start"][0], container=job.container)
+    starting = {job.id: asyncio.create_task(stage.start(job)) for job in jobs}
+    await asyncio.gather(*(starting[job.id] for job in good))
+    for job in bad:
+        await stage.session.stop(job.id)
+        with pytest.raises(DriverError, match="the start was cancelled"):
+            await starting[job.id]
+    for job in good:
         await stage.session.destroy(job.id)
 
-    stage.play(story())
+
+async def test_a_bundle_of_an_earlier_start_is_waited_for_and_the_start_made_again(
+    stage: Stage,
+) -> None:
+    job = stage.driver.task()
+    text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
+    fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+    starting = asyncio.create_task(stage.start(job))
+    await until(lambda: fault.calls or starting.done(), 20, "no start creates the task")
+    stage.containerd.faults.clear()
+    await starting
+    assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
+    await stage.session.destroy(job.id)
 
 
-def test_a_bundle_that_stays_fails_the_start_for_now(stage: Stage) -> None:
-    async def story() -> None:
-        job = stage.driver.task()
-        text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
-        fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
-        error = await stage.refusal(stage.start(job))
-        assert "file exists" in str(error)
-        assert error.recoverable
-        assert fault.calls > 1
-        assert stage.containerd.leftovers() == []
-
-    stage.play(story())
+async def test_a_bundle_that_stays_fails_the_start_for_now(stage: Stage) -> None:
+    job = stage.driver.task()
+    text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
+    fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+    error = await stage.refusal(stage.start(job))
+    assert "file exists" in str(error)
+    assert error.recoverable
+    assert fault.calls > 1
+    assert stage.containerd.leftovers() == []

@@ -78,44 +78,38 @@ def house(tmp_path: Path) -> Iterator[House]:
         containerd.remove_all()
 
 
-def test_a_plugin_that_is_shut_down_lets_go_of_its_workers(house: House) -> None:
-    async def story() -> None:
-        async with house.gateway() as gateway:
-            job = await house.start(gateway)
-        with house.launcher.control(f"tasks/{job.container}") as peer:
-            await until(lambda: peer.ask(protocol.HELLO)["peers"] == 0, ANSWER_S, "it is connected")
-
-    asyncio.run(story())
+async def test_a_plugin_that_is_shut_down_lets_go_of_its_workers(house: House) -> None:
+    async with house.gateway() as gateway:
+        job = await house.start(gateway)
+    with house.launcher.control(f"tasks/{job.container}") as peer:
+        await until(lambda: peer.ask(protocol.HELLO)["peers"] == 0, ANSWER_S, "it is connected")
 
 
-def test_a_worker_that_is_made_while_its_task_is_removed_keeps_no_connection(
+async def test_a_worker_that_is_made_while_its_task_is_removed_keeps_no_connection(
     house: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def story() -> None:
-        asked, removed = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        theirs.setblocking(False)
+    asked, removed = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
 
-        async def attach(_: RunningTask) -> tuple[WorkerLink | None, ExitRecord | None]:
-            asked.set()
-            await removed.wait()
-            return WorkerLink(*await asyncio.open_unix_connection(sock=ours)), None
+    async def attach(_: RunningTask) -> tuple[WorkerLink | None, ExitRecord | None]:
+        asked.set()
+        await removed.wait()
+        return WorkerLink(*await asyncio.open_unix_connection(sock=ours)), None
 
-        async with house.gateway() as gateway:
-            job = await house.start(gateway)
-            monkeypatch.setattr(actor, "attach", attach)
-            worker = worker_pid(house.launcher.state_dir / "tasks" / job.container)
-            assert worker is not None
-            os.kill(worker, signal.SIGKILL)
-            await asyncio.wait_for(asked.wait(), ANSWER_S)
-            await gateway.destroy_task(job.id, force=True)
-            removed.set()
-            async with asyncio.timeout(ANSWER_S):
-                (request,) = frames.Decoder().feed(await loop.sock_recv(theirs, 65536))
-                assert request["op"] == protocol.END
-                await loop.sock_sendall(theirs, frames.encode({"re": request["id"], "ok": True}))
-                assert await loop.sock_recv(theirs, 1) == b""
-        theirs.close()
-
-    asyncio.run(story())
+    async with house.gateway() as gateway:
+        job = await house.start(gateway)
+        monkeypatch.setattr(actor, "attach", attach)
+        worker = worker_pid(house.launcher.state_dir / "tasks" / job.container)
+        assert worker is not None
+        os.kill(worker, signal.SIGKILL)
+        await asyncio.wait_for(asked.wait(), ANSWER_S)
+        await gateway.destroy_task(job.id, force=True)
+        removed.set()
+        async with asyncio.timeout(ANSWER_S):
+            (request,) = frames.Decoder().feed(await loop.sock_recv(theirs, 65536))
+            assert request["op"] == protocol.END
+            await loop.sock_sendall(theirs, frames.encode({"re": request["id"], "ok": True}))
+            assert await loop.sock_recv(theirs, 1) == b""
+    theirs.close()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -55,59 +55,50 @@ def threads() -> set[str]:
     return {text for text in states if "State:\tD" in text}
 
 
-def test_mounts_with_odd_names_keep_no_look_from_its_work(tmp_path: Path) -> None:
+async def test_mounts_with_odd_names_keep_no_look_from_its_work(tmp_path: Path) -> None:
     """A user of the node may mount a file system of their own at a place of any name."""
     odd = tmp_path / "a\r\x0b\x1c\x85\u2028b"
     odd.mkdir()
     with FileServer(odd) as server:
-        assert asyncio.run(file_servers.looked_at(look(tmp_path)))
-        assert asyncio.run(file_servers.looked_at(look(server.point / "data")))
+        assert await file_servers.looked_at(look(tmp_path))
+        assert await file_servers.looked_at(look(server.point / "data"))
 
 
-def test_one_that_answers_is_looked_at(server: FileServer) -> None:
-    assert asyncio.run(file_servers.looked_at(look(server.point / "data")))
+async def test_one_that_answers_is_looked_at(server: FileServer) -> None:
+    assert await file_servers.looked_at(look(server.point / "data"))
 
 
 @pytest.mark.parametrize("silence", [FileServer.stop, FileServer.swallow])
-def test_one_that_does_not_is_refused_by_name_and_holds_no_thread(
+async def test_one_that_does_not_is_refused_by_name_and_holds_no_thread(
     server: FileServer, silence: Silence
 ) -> None:
-    async def story() -> None:
-        silence(server)
-        said = await asyncio.gather(
-            *(refusal(look(server.point / str(number))) for number in range(6))
-        )
-        for number, text in enumerate(said):
-            assert f"mounts: '{server.point}/{number}' cannot be used" in text
-            assert f"the file server of {server.point} (fuse, silent-server)" in text
-        assert threads() == set()
-        (known,) = file_servers.silent()
-        assert known.point == str(server.point)
-        # The next one does not wait, and no second child does.
-        await asyncio.wait_for(refusal(look(server.point / "more")), 0.25)
-        server.answer()
-        await until(lambda: not file_servers.silent(), 10)
-        assert await file_servers.looked_at(look(server.point / "data"))
-
-    asyncio.run(story())
+    silence(server)
+    said = await asyncio.gather(*(refusal(look(server.point / str(number))) for number in range(6)))
+    for number, text in enumerate(said):
+        assert f"mounts: '{server.point}/{number}' cannot be used" in text
+        assert f"the file server of {server.point} (fuse, silent-server)" in text
+    assert threads() == set()
+    (known,) = file_servers.silent()
+    assert known.point == str(server.point)
+    # The next one does not wait, and no second child does.
+    await asyncio.wait_for(refusal(look(server.point / "more")), 0.25)
+    server.answer()
+    await until(lambda: not file_servers.silent(), 10)
+    assert await file_servers.looked_at(look(server.point / "data"))
 
 
-def test_links_to_it_are_found_out(server: FileServer, tmp_path: Path) -> None:
+async def test_links_to_it_are_found_out(server: FileServer, tmp_path: Path) -> None:
     (tmp_path / "direct").symlink_to(server.point / "data")
     (tmp_path / "by way of").symlink_to("./direct")
     (tmp_path / "home").mkdir()
     (tmp_path / "home/up").symlink_to("../by way of")
-
-    async def story() -> None:
-        server.stop()
-        for path in ("direct", "by way of/deep", "home/up", "home/../direct"):
-            assert str(server.point) in await refusal(look(tmp_path / path))
-        server.answer()
-
-    asyncio.run(story())
+    server.stop()
+    for path in ("direct", "by way of/deep", "home/up", "home/../direct"):
+        assert str(server.point) in await refusal(look(tmp_path / path))
+    server.answer()
 
 
-def test_links_below_a_root_are_not_followed_and_mounts_there_are_found_out(
+async def test_links_below_a_root_are_not_followed_and_mounts_there_are_found_out(
     server: FileServer, tmp_path: Path
 ) -> None:
     (tmp_path / "local").mkdir()
@@ -116,95 +107,71 @@ def test_links_below_a_root_are_not_followed_and_mounts_there_are_found_out(
     def below(path: str) -> Callable[[], None]:
         return lambda: file_servers.visit(path, "mounts", root=str(tmp_path))
 
-    async def story() -> None:
-        server.stop()
-        await file_servers.looked_at(below("local/x/y"))
-        assert str(server.point) in await refusal(below(f"{server.point.name}/y"))
-        server.answer()
-
-    asyncio.run(story())
+    server.stop()
+    await file_servers.looked_at(below("local/x/y"))
+    assert str(server.point) in await refusal(below(f"{server.point.name}/y"))
+    server.answer()
 
 
-def test_whoever_waits_is_told(server: FileServer) -> None:
+async def test_whoever_waits_is_told(server: FileServer) -> None:
     told: list[str] = []
-
-    async def story() -> None:
-        server.stop()
-        with pytest.raises(DriverError):
-            await file_servers.looked_at(look(server.point), told.append)
-        server.answer()
-
-    asyncio.run(story())
+    server.stop()
+    with pytest.raises(DriverError):
+        await file_servers.looked_at(look(server.point), told.append)
+    server.answer()
     assert len(told) == 1
     assert str(server.point) in told[0]
 
 
-def test_what_is_mounted_there_instead_is_not_taken_for_the_silent_one(
+async def test_what_is_mounted_there_instead_is_not_taken_for_the_silent_one(
     server: FileServer, tmp_path: Path
 ) -> None:
-    async def story() -> None:
-        server.stop()
-        await refusal(look(server.point / "data"))
-        syscalls.unmount(str(server.point))
-        with FileServer(server.point):
-            assert await file_servers.looked_at(look(server.point / "data"))
-        server.answer()
-
-    asyncio.run(story())
+    server.stop()
+    await refusal(look(server.point / "data"))
+    syscalls.unmount(str(server.point))
+    with FileServer(server.point):
+        assert await file_servers.looked_at(look(server.point / "data"))
+    server.answer()
 
 
-def test_no_path_at_all_costs_nothing_and_outside_of_a_look_nothing_is_asked(
+async def test_no_path_at_all_costs_nothing_and_outside_of_a_look_nothing_is_asked(
     server: FileServer,
 ) -> None:
     server.stop()
     file_servers.visit(str(server.point), "mounts")
-    assert asyncio.run(file_servers.looked_at(lambda: 7)) == 7
+    assert await file_servers.looked_at(lambda: 7) == 7
     server.answer()
 
 
-def test_a_thread_that_stands_still_is_left_behind_by_name(
+async def test_a_thread_that_stands_still_is_left_behind_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(file_servers, "LATE_S", 0.2)
     stuck = threading.Event()
-
-    async def story() -> None:
-        with pytest.raises(DriverError, match="the allocation /a cannot be used"):
-            await file_servers.in_time(lambda: stuck.wait(20), lambda: "the allocation /a")
-        stuck.set()
-
-    asyncio.run(story())
+    with pytest.raises(DriverError, match="the allocation /a cannot be used"):
+        await file_servers.in_time(lambda: stuck.wait(20), lambda: "the allocation /a")
+    stuck.set()
 
 
-def in_the_pool(story: Callable[[], Coroutine[None, None, None]]) -> None:
-    async def run() -> None:
-        pool = Threads()
-        asyncio.get_running_loop().set_default_executor(pool)
-        await story()
-        pool.shutdown(wait=True)
-
-    asyncio.run(asyncio.wait_for(run(), 30))
+def use_the_pool() -> None:
+    """Gives the running event loop the plugin's threads; the loop waits for them at its end."""
+    asyncio.get_running_loop().set_default_executor(Threads())
 
 
-def test_the_pool_works_on_beside_threads_that_stand_still() -> None:
+async def test_the_pool_works_on_beside_threads_that_stand_still() -> None:
     stuck = threading.Event()
-
-    async def story() -> None:
-        waiting = [asyncio.ensure_future(asyncio.to_thread(stuck.wait, 20)) for _ in range(9)]
-        assert await asyncio.to_thread(os.getpid) == os.getpid()
-        assert await asyncio.to_thread(lambda: 7) == 7
-        assert not any(one.done() for one in waiting)
-        stuck.set()
-        assert await asyncio.gather(*waiting) == [True] * 9
-
-    in_the_pool(story)
+    use_the_pool()
+    waiting = [asyncio.ensure_future(asyncio.to_thread(stuck.wait, 20)) for _ in range(9)]
+    assert await asyncio.to_thread(os.getpid) == os.getpid()
+    assert await asyncio.to_thread(lambda: 7) == 7
+    assert not any(one.done() for one in waiting)
+    stuck.set()
+    assert await asyncio.gather(*waiting) == [True] * 9
 
 
-def test_a_pool_that_is_busy_and_moves_on_gets_no_more_threads() -> None:
-    async def story() -> None:
-        names = await asyncio.gather(
-            *(asyncio.to_thread(lambda: threading.current_thread().name) for _ in range(200))
-        )
-        assert len(set(names)) <= 4
-
-    in_the_pool(story)
+async def test_a_pool_that_is_busy_and_moves_on_gets_no_more_threads() -> None:
+    use_the_pool()
+    names = await asyncio.gather(
+        *(asyncio.to_thread(lambda: threading.current_thread().name) for _ in range(200))
+    )
+    assert len(set(names)) <= 4

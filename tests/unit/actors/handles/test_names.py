@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from pathlib import Path
 
@@ -104,7 +103,9 @@ def test_a_container_of_another_task_is_not_removed() -> None:
 
 
 @pytest.mark.parametrize("version", [1, VERSION])
-def test_a_recovery_with_a_forged_handle_touches_nothing(tmp_path: Path, version: int) -> None:
+async def test_a_recovery_with_a_forged_handle_touches_nothing(
+    tmp_path: Path, version: int
+) -> None:
     home = tmp_path / "home"
     (home / "deep").mkdir(parents=True)
     forged = dataclasses.replace(OURS, container_id="../../home").encode()
@@ -113,6 +114,6 @@ def test_a_recovery_with_a_forged_handle_touches_nothing(tmp_path: Path, version
     node = services(DriverSettings(state_dir=str(tmp_path / "state" / "x")))
     (tmp_path / "state" / "x" / "tasks" / "home").mkdir(parents=True)
     with pytest.raises(DriverError, match="failed to decode task state from handle"):
-        asyncio.run(recover.recover(node, TASK, version, forged))
+        await recover.recover(node, TASK, version, forged)
     assert (home / "deep").is_dir()
     assert (tmp_path / "state" / "x" / "tasks" / "home").is_dir()

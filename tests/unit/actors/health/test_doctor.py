@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import os
 from pathlib import Path
@@ -52,17 +51,15 @@ def machine(tmp_path: Path) -> Path:
     return root
 
 
-def findings(
+async def findings(
     made: Node, root: Path, proxies: dict[str, str] | None = None
 ) -> dict[str, list[Finding]]:
-    async def look() -> list[Finding]:
-        try:
-            return await doctor.examine(made, root, proxies)
-        finally:
-            await made.containerd.close()
-
+    try:
+        examined = await doctor.examine(made, root, proxies)
+    finally:
+        await made.containerd.close()
     found: dict[str, list[Finding]] = {}
-    for finding in asyncio.run(look()):
+    for finding in examined:
         found.setdefault(finding.subject, []).append(finding)
     return found
 
@@ -70,8 +67,8 @@ def findings(
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the doctor looks as root")
 
 
-def test_without_containerd_no_task_can_run(tmp_path: Path, machine: Path) -> None:
-    found = findings(node(tmp_path), machine)
+async def test_without_containerd_no_task_can_run(tmp_path: Path, machine: Path) -> None:
+    found = await findings(node(tmp_path), machine)
     [about] = found["containerd"]
     assert about.verdict is Verdict.FAIL
     assert str(tmp_path / "nobody.sock") in about.text
@@ -80,10 +77,10 @@ def test_without_containerd_no_task_can_run(tmp_path: Path, machine: Path) -> No
     assert "systemctl start containerd" in about.advice
 
 
-def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
+async def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
     tmp_path: Path, machine: Path
 ) -> None:
-    found = findings(node(tmp_path), machine)
+    found = await findings(node(tmp_path), machine)
     unwell = [f for many in found.values() for f in many if f.verdict is not Verdict.OK]
     # What is installed where the tests run is not this machine of files.
     assert {f.subject for f in unwell} <= {
@@ -100,21 +97,21 @@ def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
         ("proc/sys/net/bridge/bridge-nf-call-iptables", "0\n", "bridge", "loses packets"),
     ],
 )
-def test_what_is_missing_is_named_with_advice(
+async def test_what_is_missing_is_named_with_advice(
     tmp_path: Path, machine: Path, path: str, text: str | None, subject: str, words: str
 ) -> None:
     if text is None:
         (machine / path).unlink()
     else:
         (machine / path).write_text(text)
-    [about] = findings(node(tmp_path), machine)[subject]
+    [about] = (await findings(node(tmp_path), machine))[subject]
     assert about.verdict is Verdict.WARN
     assert words in about.text
     assert about.advice
 
 
 @pytest.mark.parametrize("launched", [False, True])
-def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
+async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     tmp_path: Path, machine: Path, launched: bool
 ) -> None:
     made, pid = node(tmp_path), os.getpid()
@@ -124,17 +121,18 @@ def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     if launched:
         lock = f"{pid} {identity.start_ticks(pid)} 1.1.0\n"
         (made.state_dir / protocol.LAUNCHER_LOCK).write_text(lock)
-    [about] = findings(made, machine)["logs"]
+    [about] = (await findings(made, machine))["logs"]
     assert about.verdict is Verdict.WARN
     assert "1 MiB of each wait for a reader, not log_buffer.size (16 MiB)" in about.text
     assert "64 MiB of all pipes of root" in about.text
     assert (f"the launcher (pid {pid})" in about.text) is launched
     assert "sysctl fs.pipe-max-size=16777216" in about.advice
     assert (
-        Verdict.OK is findings(node(tmp_path, log_buffer_bytes=1 << 20), machine)["logs"][0].verdict
+        Verdict.OK
+        is (await findings(node(tmp_path, log_buffer_bytes=1 << 20), machine))["logs"][0].verdict
     )
     here.write_text("CapEff:\t0000000001000000\n")
-    [about] = findings(made, machine)["logs"]
+    [about] = (await findings(made, machine))["logs"]
     assert (about.verdict, about.text) == (Verdict.OK, "16 MiB of each wait for a reader")
 
 
@@ -150,7 +148,7 @@ def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
         ({"core": (0, 0)}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft)"),
     ],
 )
-def test_the_open_files_of_tasks_are_told(
+async def test_the_open_files_of_tasks_are_told(
     tmp_path: Path,
     machine: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,72 +161,74 @@ def test_the_open_files_of_tasks_are_told(
     (machine / "proc/sys/fs/nr_open").write_text("1048576\n")
     daemon = DaemonProcess(open_files=own, free=free)
     monkeypatch.setattr(daemon_process, "look", lambda _: daemon)
-    [about] = findings(node(tmp_path, default_ulimits=given), machine)["open files"]
+    [about] = (await findings(node(tmp_path, default_ulimits=given), machine))["open files"]
     assert about.verdict is verdict
     assert words in about.text
     assert bool(about.advice) is (verdict is not Verdict.OK)
 
 
-def test_every_wrong_file_of_a_registry_is_named(tmp_path: Path, machine: Path) -> None:
+async def test_every_wrong_file_of_a_registry_is_named(tmp_path: Path, machine: Path) -> None:
     for name, text in (("one:5000", "server = 1"), ("two", "][")):
         (tmp_path / "certs.d" / name).mkdir(parents=True)
         (tmp_path / "certs.d" / name / "hosts.toml").write_text(text)
-    wrong, also_wrong, rest = findings(node(tmp_path), machine)["registries"]
+    wrong, also_wrong, rest = (await findings(node(tmp_path), machine))["registries"]
     assert "one:5000" in wrong.text
     assert "server" in wrong.text
     assert "two" in also_wrong.text
     assert rest.text.startswith("0 with settings")
 
 
-def test_credentials_that_no_pull_can_read_are_told_without_showing_them(
+async def test_credentials_that_no_pull_can_read_are_told_without_showing_them(
     tmp_path: Path, machine: Path
 ) -> None:
     config = tmp_path / "config.json"
     config.write_text('{"auths": "geheim"')
     made = node(tmp_path, auth_config=str(config), auth_helper="no-such-helper")
-    unreadable, no_program = findings(made, machine)["auth"]
+    unreadable, no_program = (await findings(made, machine))["auth"]
     assert "is not JSON" in unreadable.text
     assert "geheim" not in unreadable.text
     assert "docker-credential-no-such-helper" in no_program.text
 
 
-def test_proxies_are_told_without_their_passwords(tmp_path: Path, machine: Path) -> None:
+async def test_proxies_are_told_without_their_passwords(tmp_path: Path, machine: Path) -> None:
     proxies = {"HTTPS_PROXY": "http://u:geheim@proxy.example:3128", "NO_PROXY": ".example"}
-    [well] = findings(node(tmp_path), machine, proxies)["proxy"]
+    [well] = (await findings(node(tmp_path), machine, proxies))["proxy"]
     assert well.verdict is Verdict.OK
     assert "https through http://proxy.example:3128" in well.text
     assert ".example directly" in well.text
-    [wrong] = findings(node(tmp_path), machine, {"HTTP_PROXY": "socks5://u:geheim@p:1"})["proxy"]
+    [wrong] = (await findings(node(tmp_path), machine, {"HTTP_PROXY": "socks5://u:geheim@p:1"}))[
+        "proxy"
+    ]
     assert wrong.verdict is Verdict.WARN
     assert "HTTP_PROXY" in wrong.text
     assert "geheim" not in f"{well}{wrong}"
-    [none] = findings(node(tmp_path), machine)["proxy"]
+    [none] = (await findings(node(tmp_path), machine))["proxy"]
     assert none.text.startswith("none set here")
 
 
-def test_a_state_directory_that_others_may_enter_is_a_failure(
+async def test_a_state_directory_that_others_may_enter_is_a_failure(
     tmp_path: Path, machine: Path
 ) -> None:
     made = node(tmp_path)
     made.state_dir.chmod(0o755)
-    about = findings(made, machine)["state"][0]
+    about = (await findings(made, machine))["state"][0]
     assert about.verdict is Verdict.FAIL
     assert f"chmod 700 {made.state_dir}" in about.advice
 
 
 @pytest.mark.parametrize("below", ["", "state"])
-def test_a_state_directory_that_cannot_be_one_is_a_failure(
+async def test_a_state_directory_that_cannot_be_one_is_a_failure(
     tmp_path: Path, machine: Path, below: str
 ) -> None:
     (tmp_path / "file").write_text("")
     made = node(tmp_path, state_dir=str(tmp_path / "file" / below))
-    (about,) = findings(made, machine)["state"]
+    (about,) = (await findings(made, machine))["state"]
     assert (about.verdict, about.text) == (Verdict.FAIL, f"{tmp_path}/file is no directory")
 
 
-def test_a_runtime_that_is_not_installed_is_a_failure(tmp_path: Path, machine: Path) -> None:
+async def test_a_runtime_that_is_not_installed_is_a_failure(tmp_path: Path, machine: Path) -> None:
     made = node(tmp_path, containerd_runtime="io.containerd.nosuch.v2")
-    about = findings(made, machine)["runtime"][0]
+    about = (await findings(made, machine))["runtime"][0]
     assert about.verdict is Verdict.FAIL
     assert "containerd-shim-nosuch-v2" in about.text
 

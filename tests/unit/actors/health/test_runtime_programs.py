@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
@@ -93,13 +92,12 @@ def test_only_runtimes_that_work_are_offered(monkeypatch: pytest.MonkeyPatch) ->
     assert "crun" in runtime_programs.offered((works, refuses), "crun")
 
 
-def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
+async def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
     fifo = machine.home.parent / "go"
     os.mkfifo(fifo)
     gate = os.open(fifo, os.O_RDWR)
     machine.install("runc", f"read line <{fifo}\n{WORKS}")
-
-    async def story() -> None:
+    try:
         watch = RuntimeWatch()
         assert watch.found() == ()
         await watch.pause(0.01)
@@ -108,8 +106,5 @@ def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
         os.write(gate, b"\n" * 8)
         await watch.pause(60)
         assert [found.name for found in watch.found()] == ["runc"]
-
-    try:
-        asyncio.run(story())
     finally:
         os.close(gate)

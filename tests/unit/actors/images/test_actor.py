@@ -123,173 +123,138 @@ async def running(store: Store, collector: Collector | None = None) -> AsyncGene
         await until(lambda: not actor.ref.is_alive(), 5)
 
 
-def run(test: Callable[[], Any]) -> None:
-    """A coroutine with a deadline."""
-    asyncio.run(asyncio.wait_for(test(), 20))
-
-
-def test_equal_requests_share_one_pull_and_one_failure() -> None:
-    async def test() -> None:
-        store = Store()
-        store.result = DriverError("no", code=Code.DENIED)
-        async with running(store) as actor:
-            replies = [actor.ask(request("x")) for _ in range(5)]
-            await until(lambda: store.asked, 5)
-            store.gate.set()
-            for reply in replies:
-                with pytest.raises(DriverError, match="no"):
-                    await reply.future
-            assert len(store.asked) == 1
-
-    run(test)
-
-
-def test_requests_with_other_credentials_share_nothing() -> None:
-    async def test() -> None:
-        store = Store()
-        async with running(store) as actor:
-            users = [None, Auth(username="a", password="1"), Auth(username="a", password="2")]
-            replies = [actor.ask(request("x", auth)) for auth in users * 2]
-            await until(lambda: len(store.asked) == 3, 5)
-            store.gate.set()
-            for reply in replies:
+async def test_equal_requests_share_one_pull_and_one_failure() -> None:
+    store = Store()
+    store.result = DriverError("no", code=Code.DENIED)
+    async with running(store) as actor:
+        replies = [actor.ask(request("x")) for _ in range(5)]
+        await until(lambda: store.asked, 5)
+        store.gate.set()
+        for reply in replies:
+            with pytest.raises(DriverError, match="no"):
                 await reply.future
-            assert {wanted.auth for wanted in store.asked} == set(users)
-
-    run(test)
+        assert len(store.asked) == 1
 
 
-def test_the_last_one_to_leave_ends_the_pull() -> None:
-    async def test() -> None:
-        store = Store()
-        async with running(store) as actor:
-            one, two = actor.ask(request("x")), actor.ask(request("x"))
-            await until(lambda: store.asked, 5)
-            actor.leave(one)
-            other = actor.ask(request("y"))
-            await until(lambda: len(store.asked) == 2, 5)
-            assert store.cancelled == []
-            actor.leave(two)
-            await until(lambda: store.cancelled, 5)
-            assert store.cancelled == [request("x")]
-            store.gate.set()
-            assert (await other.future).name == "y"
-
-    run(test)
-
-
-def test_what_is_due_is_removed_while_nobody_wants_it() -> None:
-    async def test() -> None:
-        collector = Collector("x")
-        async with running(Store(), collector):
-            await until(lambda: collector.removing, 5)
-            collector.gate.set()
-            await until(lambda: len(collector.removing) > 1, 5)
-
-    run(test)
-
-
-def test_an_image_of_a_start_is_not_removed_until_the_start_has_ended() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector("x")
-        async with running(store, collector) as actor:
-            reply = actor.ask(request("x"))
-            await until(lambda: store.asked, 5)
-            await _sweeps(collector)  # while it is pulled
-            store.gate.set()
+async def test_requests_with_other_credentials_share_nothing() -> None:
+    store = Store()
+    async with running(store) as actor:
+        users = [None, Auth(username="a", password="1"), Auth(username="a", password="2")]
+        replies = [actor.ask(request("x", auth)) for auth in users * 2]
+        await until(lambda: len(store.asked) == 3, 5)
+        store.gate.set()
+        for reply in replies:
             await reply.future
-            await _sweeps(collector)  # while its container is made
-            assert collector.removing == []
-            assert {"x"} in collector.busy
-            actor.leave(reply)
-            await until(lambda: collector.removing == ["x"], 5)
-
-    run(test)
+        assert {wanted.auth for wanted in store.asked} == set(users)
 
 
-def test_two_starts_hold_an_image_until_both_have_ended() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector("x")
+async def test_the_last_one_to_leave_ends_the_pull() -> None:
+    store = Store()
+    async with running(store) as actor:
+        one, two = actor.ask(request("x")), actor.ask(request("x"))
+        await until(lambda: store.asked, 5)
+        actor.leave(one)
+        other = actor.ask(request("y"))
+        await until(lambda: len(store.asked) == 2, 5)
+        assert store.cancelled == []
+        actor.leave(two)
+        await until(lambda: store.cancelled, 5)
+        assert store.cancelled == [request("x")]
         store.gate.set()
-        async with running(store, collector) as actor:
-            collector.names = ()
-            one, two = actor.ask(request("x")), actor.ask(request("x"))
-            await asyncio.gather(one.future, two.future)
-            collector.names = ("x",)
-            actor.leave(one)
-            await _sweeps(collector)
-            assert collector.removing == []
-            actor.leave(two)
-            await until(lambda: collector.removing, 5)
-
-    run(test)
+        assert (await other.future).name == "y"
 
 
-def test_a_start_waits_for_the_end_of_a_removal() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector("x")
+async def test_what_is_due_is_removed_while_nobody_wants_it() -> None:
+    collector = Collector("x")
+    async with running(Store(), collector):
+        await until(lambda: collector.removing, 5)
+        collector.gate.set()
+        await until(lambda: len(collector.removing) > 1, 5)
+
+
+async def test_an_image_of_a_start_is_not_removed_until_the_start_has_ended() -> None:
+    store, collector = Store(), Collector("x")
+    async with running(store, collector) as actor:
+        reply = actor.ask(request("x"))
+        await until(lambda: store.asked, 5)
+        await _sweeps(collector)  # while it is pulled
         store.gate.set()
-        async with running(store, collector) as actor:
-            await until(lambda: collector.removing, 5)
-            reply, archive = actor.ask(request("x")), Archive(root="/a", path="b")
-            loading = actor.ask(request("y", archive=archive))
-            assert (await actor.ask(request("z")).future).name == "z"
-            assert [wanted.name for wanted in store.asked] == ["z"]
-            collector.names = ()
-            collector.gate.set()
-            await asyncio.gather(reply.future, loading.future)
-            assert {wanted.name for wanted in store.asked} == {"x", "y", "z"}
-
-    run(test)
+        await reply.future
+        await _sweeps(collector)  # while its container is made
+        assert collector.removing == []
+        assert {"x"} in collector.busy
+        actor.leave(reply)
+        await until(lambda: collector.removing == ["x"], 5)
 
 
-def test_who_leaves_while_a_removal_lasts_is_not_pulled_for() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector("x")
-        async with running(store, collector) as actor:
-            await until(lambda: collector.removing, 5)
-            actor.leave(actor.ask(request("x")))
-            collector.names = ()
-            collector.gate.set()
-            await _sweeps(collector)
-            assert store.asked == []
-
-    run(test)
-
-
-def test_nothing_is_removed_while_an_archive_is_loaded() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector()
-        store.result = ready("loaded/x@sha256:0")
-        async with running(store, collector) as actor:
-            reply = actor.ask(request("x", archive=Archive(root="/a", path="b")))
-            await until(lambda: store.asked, 5)
-            collector.names = ("loaded/x@sha256:0",)
-            await _sweeps(collector)
-            store.gate.set()
-            await reply.future
-            await _sweeps(collector)
-            assert collector.removing == []
-            actor.leave(reply)
-            await until(lambda: collector.removing, 5)
-
-    run(test)
+async def test_two_starts_hold_an_image_until_both_have_ended() -> None:
+    store, collector = Store(), Collector("x")
+    store.gate.set()
+    async with running(store, collector) as actor:
+        collector.names = ()
+        one, two = actor.ask(request("x")), actor.ask(request("x"))
+        await asyncio.gather(one.future, two.future)
+        collector.names = ("x",)
+        actor.leave(one)
+        await _sweeps(collector)
+        assert collector.removing == []
+        actor.leave(two)
+        await until(lambda: collector.removing, 5)
 
 
-def test_a_retired_actor_collects_nothing_more() -> None:
-    async def test() -> None:
-        store, collector = Store(), Collector()
+async def test_a_start_waits_for_the_end_of_a_removal() -> None:
+    store, collector = Store(), Collector("x")
+    store.gate.set()
+    async with running(store, collector) as actor:
+        await until(lambda: collector.removing, 5)
+        reply, archive = actor.ask(request("x")), Archive(root="/a", path="b")
+        loading = actor.ask(request("y", archive=archive))
+        assert (await actor.ask(request("z")).future).name == "z"
+        assert [wanted.name for wanted in store.asked] == ["z"]
+        collector.names = ()
+        collector.gate.set()
+        await asyncio.gather(reply.future, loading.future)
+        assert {wanted.name for wanted in store.asked} == {"x", "y", "z"}
+
+
+async def test_who_leaves_while_a_removal_lasts_is_not_pulled_for() -> None:
+    store, collector = Store(), Collector("x")
+    async with running(store, collector) as actor:
+        await until(lambda: collector.removing, 5)
+        actor.leave(actor.ask(request("x")))
+        collector.names = ()
+        collector.gate.set()
+        await _sweeps(collector)
+        assert store.asked == []
+
+
+async def test_nothing_is_removed_while_an_archive_is_loaded() -> None:
+    store, collector = Store(), Collector()
+    store.result = ready("loaded/x@sha256:0")
+    async with running(store, collector) as actor:
+        reply = actor.ask(request("x", archive=Archive(root="/a", path="b")))
+        await until(lambda: store.asked, 5)
+        collector.names = ("loaded/x@sha256:0",)
+        await _sweeps(collector)
         store.gate.set()
-        async with running(store, collector) as actor:
-            await _sweeps(collector)
-            tell(actor.ref, Retire())
-            assert (await actor.ask(request("y")).future).name == "y"
-            collector.names, seen = ("x",), collector.sweeps
-            assert (await actor.ask(request("z")).future).name == "z"
-            assert collector.removing == []
-            assert collector.sweeps == seen
+        await reply.future
+        await _sweeps(collector)
+        assert collector.removing == []
+        actor.leave(reply)
+        await until(lambda: collector.removing, 5)
 
-    run(test)
+
+async def test_a_retired_actor_collects_nothing_more() -> None:
+    store, collector = Store(), Collector()
+    store.gate.set()
+    async with running(store, collector) as actor:
+        await _sweeps(collector)
+        tell(actor.ref, Retire())
+        assert (await actor.ask(request("y")).future).name == "y"
+        collector.names, seen = ("x",), collector.sweeps
+        assert (await actor.ask(request("z")).future).name == "z"
+        assert collector.removing == []
+        assert collector.sweeps == seen
 
 
 async def _sweeps(collector: Collector) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ OPERATOR = Auth(username="operator", password=SECRET)
 TASK = Auth(username="job", password="own")
 
 
-def find(
+async def find(
     settings: DriverSettings,
     registry: str = "r.example",
     *,
@@ -38,7 +37,7 @@ def find(
 ) -> dict[str, str]:
     """User, or identity token, by host."""
     sources = CredentialSources(settings, proxies)
-    found = asyncio.run(sources.find(registry, [registry, *mirrors], own, repository))
+    found = await sources.find(registry, [registry, *mirrors], own, repository)
     return {one.server_address: one.identity_token or one.username for one in found}
 
 
@@ -86,56 +85,58 @@ def config(directory: Path, fields: object) -> str:
         ("r.example.evil.example", "r.example", False),
     ],
 )
-def test_the_operators_password_goes_to_its_own_registry_only(
+async def test_the_operators_password_goes_to_its_own_registry_only(
     registry: str, server: str, sent: bool
 ) -> None:
     auth = Auth(username="operator", password=SECRET, server_address=server)
-    assert find(DriverSettings(auth=auth), registry) == ({registry: "operator"} if sent else {})
+    assert await find(DriverSettings(auth=auth), registry) == (
+        {registry: "operator"} if sent else {}
+    )
 
 
-def test_the_tasks_password_is_for_its_images_registry_or_the_one_that_it_names() -> None:
+async def test_the_tasks_password_is_for_its_images_registry_or_the_one_that_it_names() -> None:
     settings = DriverSettings(auth=OPERATOR)
-    assert find(settings, "docker.io", own=TASK) == {"docker.io": "job"}
-    assert find(settings, "r.example", own=TASK) == {"r.example": "job"}
+    assert await find(settings, "docker.io", own=TASK) == {"docker.io": "job"}
+    assert await find(settings, "r.example", own=TASK) == {"r.example": "job"}
     elsewhere = Auth(username="job", password="own", server_address="other.example")
-    assert find(settings, "docker.io", own=elsewhere) == {"docker.io": "operator"}
-    assert find(settings, "r.example", own=elsewhere) == {}
+    assert await find(settings, "docker.io", own=elsewhere) == {"docker.io": "operator"}
+    assert await find(settings, "r.example", own=elsewhere) == {}
 
 
-def test_a_mirror_gets_only_what_is_for_the_mirror(tmp_path: Path) -> None:
+async def test_a_mirror_gets_only_what_is_for_the_mirror(tmp_path: Path) -> None:
     path = config(tmp_path, {"auths": {"m.example": {"username": "m", "password": SECRET}}})
     settings = DriverSettings(auth=OPERATOR, auth_config=path)
-    found = find(settings, "docker.io", mirrors=["m.example", "n.example"], own=TASK)
+    found = await find(settings, "docker.io", mirrors=["m.example", "n.example"], own=TASK)
     assert found == {"docker.io": "job", "m.example": "m"}
 
 
-def test_the_order_is_task_config_helper_driver_nobody(tmp_path: Path, helpers: Path) -> None:
+async def test_the_order_is_task_config_helper_driver_nobody(tmp_path: Path, helpers: Path) -> None:
     helper(helpers, "store", answering("helper"))
     path = config(tmp_path, {"auths": {"r.example": {"username": "file", "password": SECRET}}})
     driver = Auth(username="driver", password=SECRET, server_address="r.example")
     everything = DriverSettings(auth=driver, auth_config=path, auth_helper="store")
-    assert find(everything, own=TASK) == {"r.example": "job"}
-    assert find(everything) == {"r.example": "file"}
-    assert find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "helper"}
-    assert find(DriverSettings(auth=driver)) == {"r.example": "driver"}
-    assert find(DriverSettings()) == {}
+    assert await find(everything, own=TASK) == {"r.example": "job"}
+    assert await find(everything) == {"r.example": "file"}
+    assert await find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "helper"}
+    assert await find(DriverSettings(auth=driver)) == {"r.example": "driver"}
+    assert await find(DriverSettings()) == {}
 
 
-def test_the_operators_helper_is_not_asked_for_mirrors(helpers: Path) -> None:
+async def test_the_operators_helper_is_not_asked_for_mirrors(helpers: Path) -> None:
     program = helper(helpers, "store", answering("helper"))
     settings = DriverSettings(auth_helper="store")
-    assert find(settings, mirrors=["m.example"]) == {"r.example": "helper"}
+    assert await find(settings, mirrors=["m.example"]) == {"r.example": "helper"}
     assert Path(f"{program}.asked").read_text() == "r.example\n"
 
 
-def test_a_helper_that_knows_nothing_leaves_it_to_the_next_source(helpers: Path) -> None:
+async def test_a_helper_that_knows_nothing_leaves_it_to_the_next_source(helpers: Path) -> None:
     words = "echo credentials not found in native keychain; exit 1"
     helper(helpers, "store", words)
     driver = Auth(username="driver", password=SECRET, server_address="r.example")
-    assert find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "driver"}
+    assert await find(DriverSettings(auth=driver, auth_helper="store")) == {"r.example": "driver"}
 
 
-def test_a_config_file_names_a_helper_for_a_registry_or_for_all(
+async def test_a_config_file_names_a_helper_for_a_registry_or_for_all(
     tmp_path: Path, helpers: Path
 ) -> None:
     one = helper(helpers, "one", answering("one"))
@@ -146,9 +147,9 @@ def test_a_config_file_names_a_helper_for_a_registry_or_for_all(
         "credsStore": "all",
     }
     settings = DriverSettings(auth_config=config(tmp_path, fields))
-    assert find(settings, "q.example") == {"q.example": "one"}
-    assert find(settings, "r.example") == {"r.example": "all"}
-    assert find(settings, "docker.io") == {"docker.io": "one"}
+    assert await find(settings, "q.example") == {"q.example": "one"}
+    assert await find(settings, "r.example") == {"r.example": "all"}
+    assert await find(settings, "docker.io") == {"docker.io": "one"}
     assert Path(f"{one}.asked").read_text() == "q.example\nhttps://index.docker.io/v1/\n"
 
 
@@ -184,7 +185,7 @@ def test_a_password_that_base64_broke_into_lines_is_whole(tmp_path: Path) -> Non
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "https://", "http://"])
-def test_the_longest_namespace_counts_and_then_the_registry(
+async def test_the_longest_namespace_counts_and_then_the_registry(
     tmp_path: Path, repository: str, user: str, prefix: str
 ) -> None:
     keys = {
@@ -197,57 +198,61 @@ def test_the_longest_namespace_counts_and_then_the_registry(
     }
     entries = {f"{prefix}{key}": {"username": u, "password": SECRET} for key, u in keys.items()}
     path = config(tmp_path, {"auths": entries})
-    assert find(DriverSettings(auth_config=path), repository=repository) == {"r.example": user}
+    assert await find(DriverSettings(auth_config=path), repository=repository) == {
+        "r.example": user
+    }
 
 
 @pytest.mark.parametrize("key", ["r.example/team-a", "https://r.example/team-a/app"])
-def test_another_namespaces_password_is_never_taken(tmp_path: Path, key: str) -> None:
+async def test_another_namespaces_password_is_never_taken(tmp_path: Path, key: str) -> None:
     path = config(tmp_path, {"auths": {key: {"username": "a", "password": SECRET}}})
     settings = DriverSettings(auth_config=path)
-    assert find(settings, repository="team-b/app") == {}
-    assert find(settings, repository="team-a/app") == {"r.example": "a"}
+    assert await find(settings, repository="team-b/app") == {}
+    assert await find(settings, repository="team-a/app") == {"r.example": "a"}
     # Docker Desktop keeps a token beside the password.
     hub = {"https://index.docker.io/v1/access-token": {"username": "t", "password": SECRET}}
-    assert find(DriverSettings(auth_config=config(tmp_path, {"auths": hub})), "docker.io") == {}
+    assert (
+        await find(DriverSettings(auth_config=config(tmp_path, {"auths": hub})), "docker.io") == {}
+    )
 
 
-def test_an_empty_entry_leaves_it_to_the_next_one(tmp_path: Path) -> None:
+async def test_an_empty_entry_leaves_it_to_the_next_one(tmp_path: Path) -> None:
     fields = {"r.example/team": {}, "r.example": {"username": "host", "password": SECRET}}
     path = config(tmp_path, {"auths": fields})
-    assert find(DriverSettings(auth_config=path)) == {"r.example": "host"}
+    assert await find(DriverSettings(auth_config=path)) == {"r.example": "host"}
 
 
-def test_a_helpers_registry_has_no_namespace(tmp_path: Path, helpers: Path) -> None:
+async def test_a_helpers_registry_has_no_namespace(tmp_path: Path, helpers: Path) -> None:
     helper(helpers, "one", answering("one"))
     path = config(tmp_path, {"credHelpers": {"r.example/team": "one", "q.example": "one"}})
     settings = DriverSettings(auth_config=path)
-    assert find(settings) == {}
-    assert find(settings, "q.example") == {"q.example": "one"}
+    assert await find(settings) == {}
+    assert await find(settings, "q.example") == {"q.example": "one"}
 
 
-def test_the_operators_password_for_a_namespace_is_for_that_one_alone() -> None:
+async def test_the_operators_password_for_a_namespace_is_for_that_one_alone() -> None:
     auth = Auth(username="operator", password=SECRET, server_address="r.example/team-a")
     settings = DriverSettings(auth=auth)
-    assert find(settings, repository="team-a/app") == {"r.example": "operator"}
-    assert find(settings, repository="team-b/app") == {}
+    assert await find(settings, repository="team-a/app") == {"r.example": "operator"}
+    assert await find(settings, repository="team-b/app") == {}
 
 
-def test_a_mirrors_path_belongs_to_the_repository_there(tmp_path: Path) -> None:
+async def test_a_mirrors_path_belongs_to_the_repository_there(tmp_path: Path) -> None:
     entries = {
         "m.example/hub": {"username": "hub", "password": SECRET},
         "m.example/team": {"username": "team", "password": SECRET},
     }
     settings = DriverSettings(auth_config=config(tmp_path, {"auths": entries}))
-    found = find(settings, mirrors=["m.example/hub", "m.example", "m.example/other"])
+    found = await find(settings, mirrors=["m.example/hub", "m.example", "m.example/other"])
     assert found == {"m.example/hub": "hub", "m.example": "team"}
 
 
-def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path) -> None:
+async def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path) -> None:
     entry = {"auth": base64.b64encode(b"user:").decode(), "identitytoken": "refresh"}
     path = config(tmp_path, {"auths": {"r.example": entry}})
-    assert find(DriverSettings(auth_config=path)) == {"r.example": "refresh"}
+    assert await find(DriverSettings(auth_config=path)) == {"r.example": "refresh"}
     helper(helpers, "store", answering("<token>", "renew"))
-    assert find(DriverSettings(auth_helper="store")) == {"r.example": "renew"}
+    assert await find(DriverSettings(auth_helper="store")) == {"r.example": "renew"}
 
 
 @pytest.mark.parametrize(
@@ -265,19 +270,21 @@ def test_an_identity_token_stands_for_the_password(tmp_path: Path, helpers: Path
         (" " * (1024 * 1024 + 1), "is over 1 MiB"),
     ],
 )
-def test_a_wrong_config_file_is_named_and_not_quoted(tmp_path: Path, text: str, words: str) -> None:
+async def test_a_wrong_config_file_is_named_and_not_quoted(
+    tmp_path: Path, text: str, words: str
+) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(DriverError, match=words) as caught:
-        find(DriverSettings(auth_config=str(path)))
+        await find(DriverSettings(auth_config=str(path)))
     assert str(path) in str(caught.value)
     assert SECRET not in str(caught.value)
     assert not caught.value.recoverable
 
 
-def test_a_config_file_that_is_not_there_is_said(tmp_path: Path) -> None:
+async def test_a_config_file_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="cannot be read: No such file"):
-        find(DriverSettings(auth_config=str(tmp_path / "none.json")))
+        await find(DriverSettings(auth_config=str(tmp_path / "none.json")))
 
 
 @given(st.text())
@@ -294,15 +301,15 @@ def test_no_registry_name_upsets_a_config_file(host: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../bin/evil", "/bin/sh", "a/b", "", ".", "-rf", "a b", "a\nb", "a;b", "a\0b"]
 )
-def test_a_helper_is_a_name_and_never_a_path(helpers: Path, name: str) -> None:
+async def test_a_helper_is_a_name_and_never_a_path(helpers: Path, name: str) -> None:
     with pytest.raises(DriverError, match="is not a name") as caught:
-        asyncio.run(credential_helper.ask(name, "r.example"))
+        await credential_helper.ask(name, "r.example")
     assert caught.value.code is Code.INVALID
 
 
-def test_a_helper_that_is_not_installed_is_named() -> None:
+async def test_a_helper_that_is_not_installed_is_named() -> None:
     with pytest.raises(DriverError, match="docker-credential-none-such is not installed"):
-        asyncio.run(credential_helper.ask("none-such", "r.example"))
+        await credential_helper.ask("none-such", "r.example")
 
 
 @pytest.mark.parametrize(
@@ -316,21 +323,21 @@ def test_a_helper_that_is_not_installed_is_named() -> None:
         ("exec cat /dev/zero", "it answered more than"),
     ],
 )
-def test_a_helper_that_fails_is_an_error_without_its_words(
+async def test_a_helper_that_fails_is_an_error_without_its_words(
     helpers: Path, script: str, words: str
 ) -> None:
     helper(helpers, "bad", script)
     with pytest.raises(DriverError, match=words) as caught:
-        asyncio.run(credential_helper.ask("bad", "r.example"))
+        await credential_helper.ask("bad", "r.example")
     assert "docker-credential-bad" in caught.value.brief
     assert SECRET not in str(caught.value)
     assert caught.value.recoverable
 
 
-def test_a_helper_that_hangs_is_ended_with_its_children(helpers: Path) -> None:
+async def test_a_helper_that_hangs_is_ended_with_its_children(helpers: Path) -> None:
     program = helper(helpers, "slow", "sleep 4321 & echo $! > $0.pid; cat > /dev/null; wait")
     with pytest.raises(DriverError, match="did not answer within"):
-        asyncio.run(credential_helper.ask("slow", "r.example", timeout_s=1))
+        await credential_helper.ask("slow", "r.example", timeout_s=1)
     child = int(Path(f"{program}.pid").read_text())
     wait_until(lambda: not _runs(child), 5, "the helper's child still runs")
 
@@ -342,12 +349,12 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def test_a_helper_gets_neither_our_environment_nor_secrets_as_arguments(
+async def test_a_helper_gets_neither_our_environment_nor_secrets_as_arguments(
     helpers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NOMAD_TOKEN", SECRET)
     program = helper(helpers, "env", f"env > $0.env; echo $* > $0.argv; {answering('u')}")
-    found = asyncio.run(credential_helper.ask("env", "r.example"))
+    found = await credential_helper.ask("env", "r.example")
     assert found == Credentials(username="u", password=SECRET, server_address="r.example")
     environment = Path(f"{program}.env").read_text()
     assert "NOMAD_TOKEN" not in environment
@@ -355,7 +362,7 @@ def test_a_helper_gets_neither_our_environment_nor_secrets_as_arguments(
     assert Path(f"{program}.argv").read_text() == "get\n"
 
 
-def test_a_helper_gets_the_proxies_as_a_process_of_docker_does(
+async def test_a_helper_gets_the_proxies_as_a_process_of_docker_does(
     tmp_path: Path, helpers: Path
 ) -> None:
     store = helper(helpers, "store", f"env > $0.env; {answering('u')}")
@@ -363,18 +370,18 @@ def test_a_helper_gets_the_proxies_as_a_process_of_docker_does(
     proxies = {"HTTPS_PROXY": "http://u:p@proxy.example:3128", "no_proxy": "localhost"}
     path = config(tmp_path, {"credHelpers": {"q.example": "other"}})
     settings = DriverSettings(auth_helper="store", auth_config=path)
-    assert find(settings, proxies=proxies) == {"r.example": "u"}
-    assert find(settings, "q.example", proxies=proxies) == {"q.example": "u"}
+    assert await find(settings, proxies=proxies) == {"r.example": "u"}
+    assert await find(settings, "q.example", proxies=proxies) == {"q.example": "u"}
     for program in (store, other):
         environment = Path(f"{program}.env").read_text().splitlines()
         assert "HTTPS_PROXY=http://u:p@proxy.example:3128" in environment
         assert "no_proxy=localhost" in environment
 
 
-def test_a_helper_may_leave_the_question_unread(helpers: Path) -> None:
+async def test_a_helper_may_leave_the_question_unread(helpers: Path) -> None:
     answer = json.dumps({"Username": "u", "Secret": SECRET})
     helper(helpers, "deaf", f"exec <&-; echo '{answer}'")
-    assert asyncio.run(credential_helper.ask("deaf", "r.example")) is not None
+    assert await credential_helper.ask("deaf", "r.example") is not None
 
 
 def test_credentials_do_not_print_their_secrets() -> None:

@@ -65,50 +65,44 @@ def made(tmp_path: Path) -> Iterator[Shims]:
         process.communicate()
 
 
-def end(made: Shims) -> None:
+async def end(made: Shims) -> None:
     """Ends the forgotten shims of ID; where one dies, "containerd" removes its bundle."""
-
-    async def work() -> None:
-        containerd = Containerd(ADDRESS, NAMESPACE)
-        ending = asyncio.create_task(leaked_shims.end(containerd, ID))
-        while not ending.done():
-            for process in made.processes:
-                if process.poll() is not None:
-                    shutil.rmtree(made.directory, ignore_errors=True)
-            await asyncio.sleep(0.01)
-        await ending
-
-    asyncio.run(work())
+    containerd = Containerd(ADDRESS, NAMESPACE)
+    ending = asyncio.create_task(leaked_shims.end(containerd, ID))
+    while not ending.done():
+        for process in made.processes:
+            if process.poll() is not None:
+                shutil.rmtree(made.directory, ignore_errors=True)
+        await asyncio.sleep(0.01)
+    await ending
 
 
-def test_a_forgotten_shim_is_killed_and_its_bundle_waited_for(made: Shims) -> None:
+async def test_a_forgotten_shim_is_killed_and_its_bundle_waited_for(made: Shims) -> None:
     shim = made.start()
-    end(made)
+    await end(made)
     assert not shim.runs()
     assert not shim.bundle.exists()
 
 
-def test_shims_of_others_are_left_alone(made: Shims) -> None:
+async def test_shims_of_others_are_left_alone(made: Shims) -> None:
     others = [made.start("web-12"), made.start(namespace="other")]
-    end(made)
+    await end(made)
     assert all(other.runs() for other in others)
 
 
-def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_killed(made: Shims) -> None:
+async def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_killed(
+    made: Shims,
+) -> None:
     errand = made.start(ID, "-bundle", "/b", "delete")
     (found,) = shims.find(ADDRESS, NAMESPACE, ID)
     assert found == shims.ShimProcess(pid=errand.process.pid, bundle=errand.bundle, errand=True)
-
-    async def work() -> None:
-        ending = asyncio.create_task(leaked_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
-        await asyncio.wait([ending], timeout=0.1)
-        assert not ending.done()
-        assert errand.runs()
-        errand.process.kill()
-        await asyncio.to_thread(errand.process.wait)
-        await ending
-
-    asyncio.run(work())
+    ending = asyncio.create_task(leaked_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
+    await asyncio.wait([ending], timeout=0.1)
+    assert not ending.done()
+    assert errand.runs()
+    errand.process.kill()
+    await asyncio.to_thread(errand.process.wait)
+    await ending
 
 
 def test_a_shim_that_has_become_another_process_is_not_killed(made: Shims) -> None:

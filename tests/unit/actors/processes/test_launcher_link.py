@@ -169,8 +169,11 @@ def listener_of(owner: int, path: Path) -> socket.socket:
     return sock
 
 
-def test_nothing_is_asked_of_a_listener_that_is_another_users(root: Path) -> None:
-    async def story() -> None:
+async def test_nothing_is_asked_of_a_listener_that_is_another_users(root: Path) -> None:
+    with (
+        listener_of(SOMEBODY, root / protocol.CONTROL_SOCKET),
+        listener_of(SOMEBODY, root / protocol.LAUNCHER_SOCKET),
+    ):
         with pytest.raises(DriverError, match=f"user {SOMEBODY} listens at") as refused:
             await connect_unix(root / protocol.CONTROL_SOCKET)
         assert refused.value.code is Code.DENIED
@@ -178,9 +181,3 @@ def test_nothing_is_asked_of_a_listener_that_is_another_users(root: Path) -> Non
             await LauncherLink(root).fork(protocol.WorkerSpec(name="c", dir="/nowhere"))
         with pytest.raises(DriverError, match=f"user {SOMEBODY} listens at"):
             await LauncherLink(root).ensure()
-
-    with (
-        listener_of(SOMEBODY, root / protocol.CONTROL_SOCKET),
-        listener_of(SOMEBODY, root / protocol.LAUNCHER_SOCKET),
-    ):
-        asyncio.run(story())

@@ -61,7 +61,7 @@ async def listening(path: Path, answer: frames.Frame | None = None) -> AsyncIter
         await asyncio.wait_for(listener.ended.wait(), ANSWER_S)
 
 
-def test_a_link_without_an_owner_goes_on_until_its_peer_ends(
+async def test_a_link_without_an_owner_goes_on_until_its_peer_ends(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
     ours, theirs = pair
@@ -72,13 +72,10 @@ def test_a_link_without_an_owner_goes_on_until_its_peer_ends(
         await asyncio.sleep(0)  # it reads
         return writer.transport
 
-    async def story() -> None:
-        transport = await forgotten()
-        gc.collect()
-        theirs.close()
-        await until(transport.is_closing, ANSWER_S, "the link does not see its peer's end")
-
-    asyncio.run(story())
+    transport = await forgotten()
+    gc.collect()
+    theirs.close()
+    await until(transport.is_closing, ANSWER_S, "the link does not see its peer's end")
 
 
 def test_a_link_of_a_loop_that_ends_at_once_is_closed(
@@ -92,44 +89,38 @@ def test_a_link_of_a_loop_that_ends_at_once_is_closed(
     assert asyncio.run(story()).is_closing()
 
 
-def test_a_link_that_fails_over_an_event_is_closed_and_says_so(
+async def test_a_link_that_fails_over_an_event_is_closed_and_says_so(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    async def story() -> None:
-        ours, theirs = pair
-        heard: list[frames.Frame | None] = []
+    ours, theirs = pair
+    heard: list[frames.Frame | None] = []
 
-        def listener(frame: frames.Frame | None) -> None:
-            heard.append(frame)
-            if frame is not None:
-                raise ValueError("no such event")
+    def listener(frame: frames.Frame | None) -> None:
+        heard.append(frame)
+        if frame is not None:
+            raise ValueError("no such event")
 
-        link = WorkerLink(*await asyncio.open_unix_connection(sock=ours))
-        link.listen(listener)
-        theirs.sendall(frames.encode({"event": "strange"}))
-        with pytest.raises(DriverError) as failed:
-            await link.request(protocol.HELLO)
-        assert failed.value.code is Code.UNAVAILABLE
-        assert heard == [{"event": "strange"}, None]
-        with pytest.raises(ValueError, match="no such event"):
-            await link._pump
-
-    asyncio.run(story())
+    link = WorkerLink(*await asyncio.open_unix_connection(sock=ours))
+    link.listen(listener)
+    theirs.sendall(frames.encode({"event": "strange"}))
+    with pytest.raises(DriverError) as failed:
+        await link.request(protocol.HELLO)
+    assert failed.value.code is Code.UNAVAILABLE
+    assert heard == [{"event": "strange"}, None]
+    with pytest.raises(ValueError, match="no such event"):
+        await link._pump
 
 
-def test_a_request_of_a_link_that_is_closed_meanwhile_fails_at_once(
+async def test_a_request_of_a_link_that_is_closed_meanwhile_fails_at_once(
     pair: tuple[socket.socket, socket.socket],
 ) -> None:
-    async def story() -> None:
-        link = WorkerLink(*await asyncio.open_unix_connection(sock=pair[0]))
-        asking = asyncio.create_task(link.request(protocol.HELLO, ANSWER_S * 10))
-        await asyncio.sleep(0)
-        await link.close()
-        with pytest.raises(DriverError) as failed:
-            await asyncio.wait_for(asking, ANSWER_S)
-        assert failed.value.code is Code.UNAVAILABLE
-
-    asyncio.run(story())
+    link = WorkerLink(*await asyncio.open_unix_connection(sock=pair[0]))
+    asking = asyncio.create_task(link.request(protocol.HELLO, ANSWER_S * 10))
+    await asyncio.sleep(0)
+    await link.close()
+    with pytest.raises(DriverError) as failed:
+        await asyncio.wait_for(asking, ANSWER_S)
+    assert failed.value.code is Code.UNAVAILABLE
 
 
 Fork = Callable[[LauncherLink, Listener], Awaitable[object]]
@@ -150,50 +141,36 @@ async def _cancelled(link: LauncherLink, listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("fork", [_unspeakable, _cancelled])
-def test_a_fork_that_fails_leaves_no_connection(tmp_path: Path, fork: Fork) -> None:
-    async def story() -> None:
-        async with listening(tmp_path / protocol.LAUNCHER_SOCKET) as listener:
-            await fork(LauncherLink(tmp_path), listener)
-
-    asyncio.run(story())
+async def test_a_fork_that_fails_leaves_no_connection(tmp_path: Path, fork: Fork) -> None:
+    async with listening(tmp_path / protocol.LAUNCHER_SOCKET) as listener:
+        await fork(LauncherLink(tmp_path), listener)
 
 
-def test_a_fork_that_is_refused_leaves_no_connection(tmp_path: Path) -> None:
+async def test_a_fork_that_is_refused_leaves_no_connection(tmp_path: Path) -> None:
     refusal = DriverError("no", code=Code.PRECONDITION).to_wire()
-
-    async def story() -> None:
-        answer: frames.Frame = {"ok": False, "event": protocol.FAILED, "error": refusal}
-        async with listening(tmp_path / protocol.LAUNCHER_SOCKET, answer):
-            with pytest.raises(DriverError, match="no"):
-                await LauncherLink(tmp_path).fork(protocol.WorkerSpec(name="t", dir="/nowhere"))
-
-    asyncio.run(story())
+    answer: frames.Frame = {"ok": False, "event": protocol.FAILED, "error": refusal}
+    async with listening(tmp_path / protocol.LAUNCHER_SOCKET, answer):
+        with pytest.raises(DriverError, match="no"):
+            await LauncherLink(tmp_path).fork(protocol.WorkerSpec(name="t", dir="/nowhere"))
 
 
-def test_a_recovery_that_fails_leaves_no_connection_to_the_worker(tmp_path: Path) -> None:
+async def test_a_recovery_that_fails_leaves_no_connection_to_the_worker(tmp_path: Path) -> None:
     refusal = DriverError("the worker is ill", code=Code.INTERNAL).to_wire()
-
-    async def story() -> None:
-        task = RunningTask(services=services(), state=_state(), directory=tmp_path, link=None)
-        async with listening(
-            tmp_path / protocol.CONTROL_SOCKET, {"re": 1, "ok": False, "error": refusal}
-        ):
-            with pytest.raises(DriverError, match="the worker is ill"):
-                await recover.attach(task)
-
-    asyncio.run(story())
+    task = RunningTask(services=services(), state=_state(), directory=tmp_path, link=None)
+    async with listening(
+        tmp_path / protocol.CONTROL_SOCKET, {"re": 1, "ok": False, "error": refusal}
+    ):
+        with pytest.raises(DriverError, match="the worker is ill"):
+            await recover.attach(task)
 
 
-def test_a_link_that_is_dropped_fails_its_next_request(tmp_path: Path) -> None:
-    async def story() -> None:
-        async with listening(tmp_path / protocol.CONTROL_SOCKET):
-            link = await connect(tmp_path)
-            link.drop()
-            with pytest.raises(DriverError) as failed:
-                await link.request(protocol.HELLO)
-            assert failed.value.code is Code.UNAVAILABLE
-
-    asyncio.run(story())
+async def test_a_link_that_is_dropped_fails_its_next_request(tmp_path: Path) -> None:
+    async with listening(tmp_path / protocol.CONTROL_SOCKET):
+        link = await connect(tmp_path)
+        link.drop()
+        with pytest.raises(DriverError) as failed:
+            await link.request(protocol.HELLO)
+        assert failed.value.code is Code.UNAVAILABLE
 
 
 def _state() -> HandleState:

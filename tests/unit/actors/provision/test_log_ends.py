@@ -54,41 +54,38 @@ def test_ends_that_are_closed_are_not_held_again(fifos: list[Path]) -> None:
         os.open(fifos[0], os.O_WRONLY | os.O_NONBLOCK)
 
 
-def test_readers_that_wait_see_the_end_of_a_start_that_failed(fifos: list[Path]) -> None:
+async def test_readers_that_wait_see_the_end_of_a_start_that_failed(fifos: list[Path]) -> None:
     readers = [LogReader(path) for path in fifos]
-    asyncio.run(end_readers(task(*fifos)))
+    await end_readers(task(*fifos))
     assert [reader.finish() for reader in readers] == [b"", b""]
 
 
-def test_a_reader_that_comes_a_moment_late_sees_the_end_too(fifos: list[Path]) -> None:
-    async def story() -> None:
-        ending = asyncio.create_task(end_readers(task(*fifos)))
-        # Both of its own ends are open: nobody reads yet.
-        await until(lambda: holders(fifos[1], os.O_RDWR, [os.getpid()]), 10, "nobody holds it")
-        readers = [LogReader(path) for path in fifos]
-        await asyncio.to_thread(readers[1].opened.wait, 10)
-        await ending
-        assert readers[1].finish() == b""
-
-    asyncio.run(story())
+async def test_a_reader_that_comes_a_moment_late_sees_the_end_too(fifos: list[Path]) -> None:
+    ending = asyncio.create_task(end_readers(task(*fifos)))
+    # Both of its own ends are open: nobody reads yet.
+    await until(lambda: holders(fifos[1], os.O_RDWR, [os.getpid()]), 10, "nobody holds it")
+    readers = [LogReader(path) for path in fifos]
+    await asyncio.to_thread(readers[1].opened.wait, 10)
+    await ending
+    assert readers[1].finish() == b""
 
 
-def test_a_running_tasks_log_goes_on(fifos: list[Path]) -> None:
+async def test_a_running_tasks_log_goes_on(fifos: list[Path]) -> None:
     out = LogReader(fifos[0])
     shim = os.open(fifos[0], os.O_WRONLY)
-    asyncio.run(end_readers(task(fifos[0], fifos[0])))
+    await end_readers(task(fifos[0], fifos[0]))
     os.write(shim, b"more\n")
     os.close(shim)
     assert out.finish() == b"more\n"
 
 
 @pytest.mark.parametrize("path", ["", "/dev/null", "{}/none", "{}/file", "{}/link"])
-def test_what_is_no_fifo_is_left_alone(tmp_path: Path, path: str) -> None:
+async def test_what_is_no_fifo_is_left_alone(tmp_path: Path, path: str) -> None:
     (tmp_path / "file").write_text("text")
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "link").symlink_to("fifo")
     wanted = task(path.format(tmp_path), path.format(tmp_path))
-    asyncio.run(end_readers(wanted))
+    await end_readers(wanted)
     ends = LogEnds(wanted)
     ends.hold()
     ends.close()

@@ -43,69 +43,54 @@ async def _session(client: exec_stream.ExecClient, log: list[str]) -> None:
         reader.cancel()
 
 
-def test_heartbeats_that_stop_close_the_exec(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_heartbeats_that_stop_close_the_exec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exec_stream, "HEARTBEAT_LIMIT_S", 0.01)
     log: list[str] = []
-
-    async def run() -> None:
+    with pytest.raises(DriverError, match="heartbeats have stopped") as gone:
         client = exec_stream.ExecClient(_then_silence(_HEARTBEAT))
         await asyncio.wait_for(_session(client, log), _DEADLINE_S)
-
-    with pytest.raises(DriverError, match="heartbeats have stopped") as gone:
-        asyncio.run(run())
     assert gone.value.code is Code.CANCELLED
     assert "closed" in log
 
 
-def test_a_client_that_never_sent_heartbeats_may_be_silent(
+async def test_a_client_that_never_sent_heartbeats_may_be_silent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exec_stream, "HEARTBEAT_LIMIT_S", 0.0)
-
-    async def run() -> None:
-        client = exec_stream.ExecClient(_then_silence(Request(stdin={"data": b"x"})))
-        inputs = client.inputs()
-        assert await anext(inputs) == ExecInput(stdin=b"x")
-        waiting = asyncio.create_task(anext(inputs, None))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert not waiting.done()
-        assert not client.gone.is_set()
-        waiting.cancel()
-
-    asyncio.run(run())
+    client = exec_stream.ExecClient(_then_silence(Request(stdin={"data": b"x"})))
+    inputs = client.inputs()
+    assert await anext(inputs) == ExecInput(stdin=b"x")
+    waiting = asyncio.create_task(anext(inputs, None))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    assert not client.gone.is_set()
+    waiting.cancel()
 
 
-def test_the_end_of_the_requests_is_no_end_of_the_client() -> None:
-    async def run() -> None:
-        async def requests() -> AsyncIterator[Request]:
-            yield _HEARTBEAT
-            yield Request(stdin={"close": True})
+async def test_the_end_of_the_requests_is_no_end_of_the_client() -> None:
+    async def requests() -> AsyncIterator[Request]:
+        yield _HEARTBEAT
+        yield Request(stdin={"close": True})
 
-        client = exec_stream.ExecClient(requests())
-        assert [item async for item in client.inputs()] == [ExecInput(stdin_close=True)]
-        assert not client.gone.is_set()
-
-    asyncio.run(run())
+    client = exec_stream.ExecClient(requests())
+    assert [item async for item in client.inputs()] == [ExecInput(stdin_close=True)]
+    assert not client.gone.is_set()
 
 
-def test_cancelling_the_answers_closes_the_session() -> None:
+async def test_cancelling_the_answers_closes_the_session() -> None:
     log: list[str] = []
-
-    async def run() -> None:
-        client = exec_stream.ExecClient(_then_silence())
-        session = asyncio.create_task(_session(client, log))
-        while not log:
-            await asyncio.sleep(0)
-        session.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await session
-
-    asyncio.run(run())
+    client = exec_stream.ExecClient(_then_silence())
+    session = asyncio.create_task(_session(client, log))
+    while not log:
+        await asyncio.sleep(0)
+    session.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await session
     assert log == ["b'running'", "closed"]
 
 
-def test_nothing_comes_after_the_exit_and_the_session_is_closed() -> None:
+async def test_nothing_comes_after_the_exit_and_the_session_is_closed() -> None:
     log: list[str] = []
 
     async def outputs() -> AsyncGenerator[ExecOutput, None]:
@@ -117,10 +102,8 @@ def test_nothing_comes_after_the_exit_and_the_session_is_closed() -> None:
         finally:
             log.append("closed")
 
-    async def run() -> list[wire.ExecTaskStreamingResponse]:
-        return [answer async for answer in exec_stream.answers(outputs(), asyncio.Event())]
-
-    first, last = asyncio.run(run())
+    answers = exec_stream.answers(outputs(), asyncio.Event())
+    first, last = [answer async for answer in answers]
     assert first.stdout.data == b"a"
     assert (last.exited, last.result.exit_code) == (True, 3)
     assert log == ["closed"]

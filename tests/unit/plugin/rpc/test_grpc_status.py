@@ -103,7 +103,7 @@ async def _items(fails: bool) -> AsyncGenerator[int, None]:
         raise DriverError("broken off")
 
 
-def test_streams_pass_their_items_and_then_their_error() -> None:
+async def test_streams_pass_their_items_and_then_their_error() -> None:
     async def collect(handler: Any, context: Any, request: object) -> list[int]:
         return [item async for item in handler(request, context)]
 
@@ -119,9 +119,9 @@ def test_streams_pass_their_items_and_then_their_error() -> None:
     for wrap in (grpc_status.server_stream, grpc_status.both_streams):
         wrapped: Any = wrap
         context = _Context()
-        assert asyncio.run(collect(wrapped(one), context, requests())) == [1]
+        assert await collect(wrapped(one), context, requests()) == [1]
         with pytest.raises(_AbortedError):
-            asyncio.run(collect(wrapped(other), context, requests()))
+            await collect(wrapped(other), context, requests())
         assert context.text == "broken off"
 
 

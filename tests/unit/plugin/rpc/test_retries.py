@@ -18,7 +18,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_RETRY_S", 0)
 
 
-def test_a_passing_failure_is_tried_again() -> None:
+async def test_a_passing_failure_is_tried_again() -> None:
     failures = [
         DriverError("away", code=Code.UNAVAILABLE),
         ZeroDivisionError("a defect"),
@@ -30,19 +30,19 @@ def test_a_passing_failure_is_tried_again() -> None:
             raise failures.pop()
         return "answer"
 
-    assert asyncio.run(retries.insist(attempt, "wait")) == "answer"
+    assert await retries.insist(attempt, "wait") == "answer"
 
 
 @pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.INVALID])
-def test_what_asking_again_cannot_change_is_raised(code: Code) -> None:
+async def test_what_asking_again_cannot_change_is_raised(code: Code) -> None:
     async def attempt() -> None:
         raise DriverError("no", code=code)
 
     with pytest.raises(DriverError, match="no"):
-        asyncio.run(retries.insist(attempt, "wait"))
+        await retries.insist(attempt, "wait")
 
 
-def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> None:
+async def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> None:
     opened: list[int] = []
 
     async def stream() -> AsyncGenerator[int, None]:
@@ -51,39 +51,33 @@ def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> No
         if opened[-1] == 1:
             raise ZeroDivisionError
 
-    async def run() -> list[str]:
-        found: list[str] = []
-        endless = retries.endless(stream, str, "s", on_failure=lambda error: type(error).__name__)
-        async with aclosing(endless):
-            async for item in endless:
-                found.append(item)
-                if len(found) == 5:
-                    break
-        return found
-
-    assert asyncio.run(run()) == ["0", "1", "ZeroDivisionError", "2", "3"]
+    found: list[str] = []
+    endless = retries.endless(stream, str, "s", on_failure=lambda error: type(error).__name__)
+    async with aclosing(endless):
+        async for item in endless:
+            found.append(item)
+            if len(found) == 5:
+                break
+    assert found == ["0", "1", "ZeroDivisionError", "2", "3"]
 
 
-def test_an_item_that_cannot_be_converted_ends_no_stream() -> None:
+async def test_an_item_that_cannot_be_converted_ends_no_stream() -> None:
     async def stream() -> AsyncGenerator[int, None]:
         yield 0
         yield 1
 
-    async def run() -> None:
-        endless = retries.endless(stream, lambda number: 1 // number, "s")
-        async with aclosing(endless):
-            waiting = asyncio.create_task(anext(endless))
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert not waiting.done()
-            waiting.cancel()
-            await asyncio.gather(waiting, return_exceptions=True)
-
-    asyncio.run(run())
+    endless = retries.endless(stream, lambda number: 1 // number, "s")
+    async with aclosing(endless):
+        waiting = asyncio.create_task(anext(endless))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
 
 
 @pytest.mark.parametrize("error", [None, DriverError("gone"), ZeroDivisionError()])
-def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
+async def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
     error: Exception | None,
 ) -> None:
     async def stream() -> AsyncGenerator[int, None]:
@@ -91,13 +85,10 @@ def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
         if error:
             raise error
 
-    async def run() -> list[str]:
-        return [item async for item in retries.while_it_lasts(stream, str, "s")]
-
-    assert asyncio.run(run()) == ["1"]
+    assert [item async for item in retries.while_it_lasts(stream, str, "s")] == ["1"]
 
 
-def test_closing_a_stream_closes_what_it_reads() -> None:
+async def test_closing_a_stream_closes_what_it_reads() -> None:
     log: list[str] = []
 
     async def stream() -> AsyncGenerator[int, None]:
@@ -107,10 +98,7 @@ def test_closing_a_stream_closes_what_it_reads() -> None:
         finally:
             log.append("closed")
 
-    async def run() -> None:
-        for make in (retries.endless, retries.while_it_lasts):
-            async with aclosing(make(stream, str, "s")) as items:
-                await anext(items)
-
-    asyncio.run(run())
+    for make in (retries.endless, retries.while_it_lasts):
+        async with aclosing(make(stream, str, "s")) as items:
+            await anext(items)
     assert log == ["closed", "closed"]
