@@ -1,1 +1,1 @@
-"""Nomad's side: handshake, RPC services, options, command line, the embedded host."""
+"""Nomad's side: handshake, RPC services, options, commands, dev host."""

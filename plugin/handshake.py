@@ -1,6 +1,7 @@
-"""go-plugin's handshake: a private socket, and one line on stdout that names it.
+"""go-plugin's handshake: a private socket, and a line on stdout with the socket's path.
 
-No tempfile and no pathlib: the agent waits for this line three times at its own start.
+The module imports neither tempfile nor pathlib: an agent starts the plugin three times at its own
+start, and waits for the line each time.
 """
 
 # ruff: noqa: PTH102, PTH106, PTH108
@@ -21,15 +22,15 @@ _STDOUT = 1
 _PREFIX, _SOCKET = "nomad-cd-", "plugin.sock"
 # sockaddr_un.sun_path has 108 bytes.
 _MAX_PATH = 107
-# Others have a meaning in the handshake line (|), in gRPC's target (%, ?, #), or in a log.
+# Other characters have a meaning in the handshake line (|), in gRPC's target (%, ?, #) or in a log.
 _PLAIN = frozenset(string.ascii_letters + string.digits + "/._-+~@")
 
 
 class Rendezvous:
-    """The directory, 0700, and the socket in it that the agent dials.
+    """A directory with mode 0700, and the path of the socket in the directory.
 
     Raises:
-        OSError: there is no place for it.
+        OSError: no directory can be created.
     """
 
     def __init__(self) -> None:
@@ -37,9 +38,10 @@ class Rendezvous:
         self.socket = f"{self._directory}/{_SOCKET}"
 
     def announce(self) -> None:
-        """Prints the handshake, once the server listens: the agent dials at once.
+        """Prints the handshake line and turns stdout into /dev/null.
 
-        Afterwards stdout is /dev/null: a host that stops reading would block a writer.
+        The server must listen before: the agent dials at once. A later write to stdout would block
+        as soon as the agent stops reading.
         """
         line = f"{_CORE_VERSION}|{_PROTOCOL_VERSION}|unix|{self.socket}|grpc|\n"
         with contextlib.suppress(BrokenPipeError):
@@ -49,11 +51,11 @@ class Rendezvous:
         os.close(null)
 
     def remove(self) -> None:
-        """Removes socket and directory; again is fine."""
+        """Removes socket and directory; a second call does nothing."""
         _remove(self._directory)
 
     def sweep(self) -> None:
-        """Removes the directories of plugins that were killed: whose socket nobody listens at."""
+        """Removes directories of killed plugins: a connection to their socket is refused."""
         parent = os.path.dirname(self._directory)  # noqa: PTH120
         with contextlib.suppress(OSError), os.scandir(parent) as entries:
             for entry in entries:
@@ -74,13 +76,16 @@ def _remove_if_dead(entry: os.DirEntry[str]) -> None:
             return
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
             sock.setblocking(False)
-            # One without a socket is about to listen, or lives for a moment only.
+            # A directory without a socket belongs to a plugin that starts or ends right now.
             if sock.connect_ex(f"{entry.path}/{_SOCKET}") == errno.ECONNREFUSED:
                 _remove(entry.path)
 
 
 def _make_directory() -> str:
-    """In $TMPDIR as Go's plugins do, elsewhere where that has no use as a socket's place."""
+    """Creates a directory in $TMPDIR as Go's plugins do, or in /tmp or /run.
+
+    A socket's path must be short and plain, so not every $TMPDIR serves.
+    """
     name = f"{_PREFIX}{os.urandom(8).hex()}"
     failure: OSError | None = None
     for parent in (environment.variable("TMPDIR"), "/tmp", "/run"):  # noqa: S108 - 0700
@@ -93,7 +98,7 @@ def _make_directory() -> str:
             failure = error
         else:
             return path
-    raise failure or OSError("no directory for the plugin's socket")
+    raise failure or OSError("cannot create a directory for the plugin's socket")
 
 
 def _fits(path: str) -> bool:

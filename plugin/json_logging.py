@@ -1,8 +1,11 @@
-"""Log records as one JSON object per line on stderr, the form that Nomad's agent reads (hclog).
+"""Log records as JSON lines on stderr: the form of hclog, which a Nomad agent reads.
 
-A `@message`, `@level` or `@timestamp` that is not a string panics the agent, levels that hclog
-does not know sink to DEBUG, a fraction of other than six digits or a line of 64 KiB makes raw text
-of it (go-plugin, log_entry.go and client.go): all of these are forced here, whatever the record.
+The formatter forces the form for every record (go-plugin, log_entry.go and client.go):
+
+- A `@message`, `@level` or `@timestamp` that is not a string panics the agent.
+- The agent logs a level unknown to hclog at DEBUG.
+- The agent takes a line for raw text if the fraction of `@timestamp` has not six digits, or if the
+  line has 64 KiB or more.
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ _LEVELS = (
 )
 _MAX_LINE = 60_000
 _MAX_TEXT = 16_000
-# A character takes up to 12 bytes as JSON escapes: four of these always fit into a line.
+# JSON escapes of one character have up to 12 bytes: four short texts always fit into a line.
 _SHORT_TEXT = 1_000
-_MAX_NUMBER = 2**53  # beyond it Go's decoder, and the agent's log, lose digits
+_MAX_NUMBER = 2**53  # Go's decoder, so the agent's log, loses digits of a larger number
 _YEAR_10000_S = 253402300800
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SECRET_KEY = ("password", "secret", "token", "auth", "credential", "env")
 _SECRET_TEXT = re.compile(
-    # "… may require authorization: <image>" is the most frequent error of a pull, and no secret.
+    # "… may require authorization: <image>" is the most frequent error of a pull, not a secret.
     r"(://)[^/\s@]+@|((?:(?<!may require )authorization|password)[\"']?\s*[:=]\s*).+",
     re.IGNORECASE,
 )
@@ -41,10 +44,10 @@ Scalar = str | int | float | bool
 
 
 class HclogFormatter(logging.Formatter):
-    """Formats one record; whatever is in it, the result is one valid line."""
+    """Formats any record as one valid line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The JSON object, without a newline."""
+        """Returns the JSON object, without a newline."""
         fields: dict[str, Scalar] = {
             "@level": _level(record.levelno),
             "@message": _text(_message(record)),
@@ -62,12 +65,12 @@ class HclogFormatter(logging.Formatter):
     def _exception(self, record: logging.LogRecord) -> str:
         try:
             return self.formatException(record.exc_info)  # type: ignore[arg-type]
-        except Exception:  # noqa: BLE001 - an exception that cannot be shown is still one
+        except Exception:  # noqa: BLE001 - the record must not be lost
             return type(record.exc_info).__name__
 
 
 class _StderrHandler(logging.Handler):
-    """Writes to stderr; after an agent's crash that is a broken pipe, and nobody is to be told."""
+    """Writes to stderr. After an agent's crash stderr is a broken pipe; errors are ignored."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(Exception):
@@ -76,9 +79,9 @@ class _StderrHandler(logging.Handler):
 
 
 def install() -> None:
-    """Makes every logger and every last word of the process speak to Nomad.
+    """Sends all log records and uncaught exceptions of the process to the agent.
 
-    The agent filters by its own level.
+    All levels are sent: the agent filters by its own level.
     """
     handler = _StderrHandler()
     handler.setFormatter(HclogFormatter())
@@ -88,10 +91,10 @@ def install() -> None:
     for noisy in ("grpc", "asyncio", "pykka", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.raiseExceptions = False
-    # A traceback in plain text would be so many DEBUG lines in the agent's log.
+    # The agent would log each line of a plain-text traceback at DEBUG.
     sys.excepthook = _uncaught
-    threading.excepthook = lambda told: _uncaught(
-        told.exc_type, told.exc_value or told.exc_type(), told.exc_traceback
+    threading.excepthook = lambda hook: _uncaught(
+        hook.exc_type, hook.exc_value or hook.exc_type(), hook.exc_traceback
     )
 
 
@@ -125,7 +128,7 @@ def _level(number: object) -> str:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # noqa: BLE001 - arguments that do not fit must not lose the record
+    except Exception:  # noqa: BLE001 - a record with wrong arguments must not be lost
         return _text(record.msg)
 
 
@@ -146,16 +149,16 @@ def _value(key: str, value: object) -> Scalar:
 
 
 def _text(value: object, *, keep_end: bool = False) -> str:
-    """The one place where secrets in words are blotted out."""
+    """Returns text of limited length without secrets. No other place removes secrets from text."""
     try:
         text = str(value)
-    except Exception:  # noqa: BLE001 - a broken __str__ must not lose the record
+    except Exception:  # noqa: BLE001 - a record with a broken __str__ must not be lost
         text = f"<{type(value).__name__}>"
     return _SECRET_TEXT.sub(_redact, _cut(text, _MAX_TEXT, keep_end=keep_end))
 
 
-def _redact(found: re.Match[str]) -> str:
-    return f"{found[1]}{REDACTED}@" if found[1] else f"{found[2]}{REDACTED}"
+def _redact(match: re.Match[str]) -> str:
+    return f"{match[1]}{REDACTED}@" if match[1] else f"{match[2]}{REDACTED}"
 
 
 def _cut(text: str, limit: int, *, keep_end: bool = False) -> str:

@@ -1,7 +1,7 @@
-"""The command line of `containerd-driver`.
+"""Command line of `containerd-driver`.
 
-Without arguments it is Nomad's plugin; with `run` it is the embedded host, with `spec` and `doctor`
-a way to look before one runs, with `gc` one to clear away what nobody owns.
+Without arguments the program is Nomad's plugin. `run` is the dev host, which runs a job without
+Nomad. `spec` prints a task's OCI spec, `doctor` checks the machine, `gc` removes orphans.
 """
 
 from __future__ import annotations
@@ -11,32 +11,33 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Started by path with -I: the packages lie beside this one's directory.
+    # The program is started by path with -I: the packages lie beside the folder of this file.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment, suggestion
+from plugin import environment
+from plugin.texts import did_you_mean
 from proto.release import RELEASE
 
 _NOT_A_COMMAND = """\
 containerd-driver is a plugin of Nomad and is started by the Nomad agent.
-Put it into the agent's plugin_dir and name it in a block: plugin "containerd-driver" {}
+Put the program into the agent's plugin_dir and add a block: plugin "containerd-driver" {}
 To run a job on this machine without Nomad: containerd-driver run JOB
 """
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs what the arguments ask for and returns the exit status."""
+    """Serves a Nomad agent, or runs the command of the arguments; returns the exit status."""
     arguments = sys.argv[1:] if argv is None else argv
     environment.quiet_grpc()
     if not arguments:
         return _serve()
-    from plugin.cli import console  # noqa: PLC0415 - a plugin never needs the host
+    from plugin.cli import console  # noqa: PLC0415 - a plugin needs no command
 
-    return console.guarded(lambda: _swept(_command(arguments)))
+    return console.guarded(lambda: _collected(_command(arguments)))
 
 
 def _command(arguments: list[str]) -> int:
-    """Does what the arguments ask for."""
+    """Runs a command and returns its exit status."""
     from plugin.cli import console  # noqa: PLC0415
 
     match arguments:
@@ -47,23 +48,23 @@ def _command(arguments: list[str]) -> int:
             console.show(_USAGE)
             return 0
         case ["run", *rest]:
-            from plugin.cli.run import run  # noqa: PLC0415 - each loads what it needs alone
+            from plugin.cli.run import run  # noqa: PLC0415 - a command loads only its own modules
 
             return run(rest)
         case ["spec", *rest]:
-            from plugin.cli import spec as spec_command  # noqa: PLC0415
+            from plugin.cli.spec import run  # noqa: PLC0415
 
-            return spec_command.run(rest)
+            return run(rest)
         case ["doctor", *rest]:
-            from plugin.cli import doctor as doctor_command  # noqa: PLC0415
+            from plugin.cli.doctor import run  # noqa: PLC0415
 
-            return doctor_command.run(rest)
+            return run(rest)
         case ["gc", *rest]:
-            from plugin.cli import gc as gc_command  # noqa: PLC0415
+            from plugin.cli.gc import run  # noqa: PLC0415
 
-            return gc_command.run(rest)
+            return run(rest)
         case _:
-            hint = suggestion.hint(arguments[0], _COMMANDS)
+            hint = did_you_mean(arguments[0], _COMMANDS)
             console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}")
             console.write(sys.stderr, f"\n{_USAGE}".encode())
             return console.WRONG_OPTIONS
@@ -71,21 +72,22 @@ def _command(arguments: list[str]) -> int:
 
 _COMMANDS = ("run", "spec", "doctor", "gc", "version", "help", "--version", "--help")
 _USAGE = """\
-usage: containerd-driver                 serve a Nomad agent (the agent starts it so)
+usage: containerd-driver                 serve a Nomad agent (the agent starts the program so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad
        containerd-driver spec JOB ...    print the OCI spec that a job would get
-       containerd-driver doctor ...      say what on this machine will not work
-       containerd-driver gc ...          remove what no live task owns
+       containerd-driver doctor ...      check this machine, and advise
+       containerd-driver gc ...          remove orphans: objects that no live task owns
        containerd-driver --version
 
 Each command has its options: containerd-driver run --help
 """
 
 
-def _swept(status: int) -> int:
-    """Ends what only a reference cycle keeps, such as a channel that an error's traceback holds.
+def _collected(status: int) -> int:
+    """Frees objects in reference cycles, such as a gRPC channel in an error's traceback.
 
-    Python 3.14 joins no thread while it shuts down, and gRPC shows a traceback about that.
+    Python 3.14 joins no thread during its shutdown, and gRPC prints a traceback if a channel is
+    freed then.
     """
     gc.collect()
     return status
@@ -97,14 +99,14 @@ def _serve() -> int:
         return 1
     if environment.wants_tls():
         sys.stderr.write(
-            "containerd-driver: this host asks for TLS (PLUGIN_CLIENT_CERT), which Nomad never does"
-            " for a driver and which this one does not speak\n"
+            "containerd-driver: PLUGIN_CLIENT_CERT asks for TLS, but the plugin serves no TLS:"
+            " Nomad never asks a driver for TLS\n"
         )
         return 1
-    from plugin import json_logging  # noqa: PLC0415 - only now is it a plugin
+    from plugin import json_logging  # noqa: PLC0415 - only a plugin logs to an agent
 
     json_logging.install()
-    from plugin import serve  # noqa: PLC0415 - a gRPC that does not load is told to the agent
+    from plugin import serve  # noqa: PLC0415 - the agent logs a failing import of gRPC
 
     serve.run()
     return 1  # the server ended by itself

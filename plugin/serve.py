@@ -1,11 +1,12 @@
-"""The plugin process: what starts in which order, and how it leaves.
+"""The plugin process: its start in the order below, and its end.
 
     socket directory → gRPC server → handshake line → [first call: services] → [SetConfig: actors]
 
-Nomad starts the program three times and two of them are probes, so what a call needs is loaded by
-the call. Leaving has no steps: an orderly end would answer WaitTask with an error while the
-process still lives, and Nomad takes that for the end of the task; a process that is gone it
-starts again, and recovers every task. Nothing that a task needs lives in here.
+Nomad starts the program three times, twice as a probe, so a service is loaded by its first call.
+
+The process ends at once, by `os._exit`. During an orderly shutdown WaitTask would fail while the
+process still lives, and Nomad takes such a failure for the end of the task. If the process is gone,
+Nomad starts a new plugin, which recovers every task. No task depends on the plugin process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import environment, parent_watch, rlimit, stack_dump
+from plugin import environment, process, stack_dump
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -31,32 +32,32 @@ if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
 
 _SERVER_OPTIONS: list[tuple[str, Any]] = [
-    # A job's environment may be megabytes; the host sends up to 2 GiB.
+    # A job's environment may have megabytes; an agent sends up to 2 GiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 ]
-# For the answer to Shutdown to leave before the process does.
-_LAST_WORDS_S = 0.02
-# Late enough that an agent's probes are gone by then.
+# Time for sending the answer to Shutdown before the process ends.
+_ANSWER_S = 0.02
+# An agent's probes have ended by then.
 _SWEEP_S = 5.0
 
 
 def _actors() -> Gateway:
-    from actors.actor_gateway import ActorGateway  # noqa: PLC0415 - a probe ends before it needs them
+    from actors.actor_gateway import ActorGateway  # noqa: PLC0415 - a probe needs no actors
 
     return ActorGateway(environment.proxies())
 
 
 def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
-    """Serves one Nomad agent until it says Shutdown or the process gets SIGTERM.
+    """Serves one Nomad agent until the agent calls Shutdown or the process gets SIGTERM.
 
     Raises:
-        OSError: there is no place for the socket.
-        RuntimeError: gRPC cannot listen on it.
+        OSError: no directory for the socket can be created.
+        RuntimeError: gRPC cannot listen on the socket.
     """
-    # Ctrl-C on an agent in the foreground reaches its plugins too; the agent decides.
+    # Ctrl-C on an agent in the foreground also reaches the plugin; the agent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rlimit.allow_all()
+    process.raise_file_limit()
     rendezvous = Rendezvous()
 
     def leave() -> NoReturn:
@@ -73,14 +74,14 @@ async def _serve(
     rendezvous: Rendezvous, make_gateway: Callable[[], Gateway], leave: Callable[[], NoReturn]
 ) -> None:
     loop = asyncio.get_running_loop()
-    # Not signal.signal: the kernel may choose one of gRPC's threads, or the moment before the loop
-    # sleeps, and only the loop's own wake-up gets through then.
+    # Not signal.signal: the kernel may deliver the signal to a thread of gRPC, or just before the
+    # loop sleeps. Only the wake-up descriptor of the loop works in both cases.
     loop.add_signal_handler(signal.SIGTERM, leave)
     stack_dump.install(loop)
-    parent_watch.leave_with_host(leave)
+    process.leave_with_dev_host(leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     services = LazyServices(
-        functools.cache(make_gateway), lambda: loop.call_later(_LAST_WORDS_S, leave)
+        functools.cache(make_gateway), lambda: loop.call_later(_ANSWER_S, leave)
     )
     server.add_generic_rpc_handlers((services,))
     if not server.add_insecure_port(f"unix:{rendezvous.socket}"):
@@ -92,11 +93,11 @@ async def _serve(
 
 
 class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    """The handlers of each service, made when its first call comes.
+    """Handlers of the gRPC services; the first call of a service loads the service.
 
     Args:
-        gateway: gives the one gateway of the process, which the first use makes.
-        leave: ends the process once the answer under way is out.
+        gateway: returns the gateway of the process; the first call creates the gateway.
+        leave: ends the process after the current answer is sent.
     """
 
     def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
@@ -105,17 +106,17 @@ class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         self._loaded: dict[str, Mapping[str, Handler]] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
-        """The handler of one method; None makes gRPC answer UNIMPLEMENTED."""
+        """Returns the handler of a method; with None gRPC answers UNIMPLEMENTED."""
         name, _, method = handler_call_details.method.removeprefix("/").rpartition("/")
         if name not in self._loaded:
-            from plugin.rpc import handlers as tables  # noqa: PLC0415 - see the module
+            from plugin.rpc import handlers  # noqa: PLC0415 - the first call loads the service
 
-            if name in tables.BASE_SERVICES:
-                self._loaded |= tables.base(self._gateway, self._leave)
-            elif name == tables.DRIVER_SERVICE:
-                self._loaded |= tables.driver(self._gateway())
-                # What is loaded stays: a collection that looks through it all stops a start for
-                # 10 ms.
+            if name in handlers.BASE_SERVICES:
+                self._loaded |= handlers.base(self._gateway, self._leave)
+            elif name == handlers.DRIVER_SERVICE:
+                self._loaded |= handlers.driver(self._gateway())
+                # The loaded objects live as long as the process. Without the freeze each full
+                # collection visits them and delays a task's start by 10 ms.
                 gc.collect()
                 gc.freeze()
         return self._loaded.get(name, {}).get(method)

@@ -1,6 +1,6 @@
 """SIGUSR1 makes the plugin print the stacks of all threads and of all asyncio tasks.
 
-The process goes on as before. The two halves take different ways:
+The process goes on as before. Threads and tasks are printed in different ways:
 
 - Threads: faulthandler writes plain text to stderr from inside the C signal handler. So the dump
   works while the event loop is stuck, and while a thread keeps the interpreter lock. go-plugin logs
@@ -58,4 +58,4 @@ def stack_of(task: asyncio.Task[Any]) -> str:
 
 
 def _first(value: object, names: tuple[str, ...]) -> object:
-    return next((found for name in names if (found := getattr(value, name, None))), None)
+    return next((part for name in names if (part := getattr(value, name, None))), None)

@@ -73,10 +73,6 @@ class ExecSession:
             LostDirectoryError: the task's working directory is not there any more.
             DriverError: the command cannot be run.
         """
-        if not command or not command[0]:
-            raise DriverError(
-                "exec needs a command", resolution="name the program to run", code=Code.INVALID
-            )
         containerd = self._services.containerd
         with deadlines.within(_LOOK_S):  # shorter than what a caller gives the whole command
             record = await containerd.get_container(self._container)

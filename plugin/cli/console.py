@@ -17,7 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
 from typing import Any, TextIO
 
-from plugin.sanitize import indented
+from plugin.texts import indented
 from proto.errors import DriverError
 
 _MIN_WIDTH = 16

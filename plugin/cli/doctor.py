@@ -14,7 +14,7 @@ from actors.model.settings import DriverSettings
 from plugin import environment
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser
-from plugin.sanitize import one_line
+from plugin.texts import one_line
 from proto.errors import DriverError
 
 _EPILOG = """\

@@ -20,7 +20,7 @@ from plugin.cli.parser import Parser
 from plugin.host.run import sweep as run_sweep
 from plugin.host.run.sweep import Row
 from plugin.options.readers import parse_duration_s
-from plugin.sanitize import one_line
+from plugin.texts import one_line
 from proto.errors import Code, DriverError
 
 _EPILOG = """\

@@ -10,7 +10,7 @@ import errno
 import os
 from typing import TextIO
 
-from plugin.sanitize import indented
+from plugin.texts import indented
 from proto.exhaustion import remedy
 
 _KEPT_BYTES = 1 << 20

@@ -6,9 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from plugin import suggestion
 from plugin.cli import console
-from plugin.sanitize import one_line
+from plugin.texts import did_you_mean, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -49,4 +48,4 @@ class Parser(argparse.ArgumentParser):
         name = word.partition("=")[0]
         if not name.startswith("-"):
             return f'"{word}" is one argument too many'
-        return f"{name}: no such option{suggestion.hint(name, self._option_string_actions)}"
+        return f"{name}: no such option{did_you_mean(name, self._option_string_actions)}"

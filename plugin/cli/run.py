@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from actors.model.node import Node, this_node
-from plugin import rlimit
 from plugin.cli import console, host_arguments, plugin_block
 from plugin.cli.parser import Parser
 from plugin.cli.screens import choose
@@ -28,7 +27,8 @@ from plugin.host.run.record import RunRecord
 from plugin.host.run.sweep import before_a_run
 from plugin.host.run.systemd import ServiceManager, find
 from plugin.host.run.task_runner import DRIVER_FAILED
-from plugin.sanitize import indented
+from plugin.process import raise_file_limit
+from plugin.texts import indented
 from proto.errors import DriverError
 from proto.exhaustion import exhausted
 
@@ -70,7 +70,7 @@ def run(argv: list[str]) -> int:
             _need_root()
         shown = choose(as_json=words.json, prefix=job.task_count > 1)
         _tell(job, shown)
-        rlimit.allow_all()
+        raise_file_limit()
         status = _run(job, service, options, shown)
     except DriverError as error:
         shown.error(str(error))

@@ -14,7 +14,7 @@ from plugin.cli.output_stream import Outlet
 from plugin.host.agent.log_reader import Lines
 from plugin.host.network.ports import inside
 from plugin.host.run.screen import Screen, describe, published, used
-from plugin.sanitize import one_line
+from plugin.texts import one_line
 
 
 class PlainScreen:

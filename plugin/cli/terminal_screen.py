@@ -13,7 +13,7 @@ from actors.model.nomad import ExitResult, PortMapping, TaskUsage
 from plugin.cli.console import Unfailing
 from plugin.host.agent.log_reader import Lines
 from plugin.host.run.screen import describe, published, used
-from plugin.sanitize import indented, one_line
+from plugin.texts import indented, one_line
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
 # Events that say what is under way rather than what has happened.

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgpack
 
-from plugin import suggestion
 from plugin.options import readers as types
+from plugin.texts import did_you_mean
 from proto.errors import Code, DriverError
 
 _MAX_PROBLEMS = 20
@@ -114,4 +114,4 @@ def block(value: Any, path: str, problems: list[str]) -> Mapping[Any, Any] | Non
 
 
 def _unknown(prefix: str, key: str, names: list[str]) -> str:
-    return f"{prefix}{key}: no such option{suggestion.hint(key, names)}"
+    return f"{prefix}{key}: no such option{did_you_mean(key, names)}"

@@ -1,1 +1,1 @@
-"""Nomad's gRPC services: requests are decoded, the gateway is asked, answers are encoded."""
+"""Nomad's gRPC services: decode requests, call the gateway, encode answers."""

@@ -1,4 +1,4 @@
-"""What go-plugin and Nomad ask of every plugin: who it is, its config schema, its end."""
+"""RPCs of every plugin: identity, config schema, configuration, health, end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from actors.gateway import Gateway
 
 NAME = "containerd-driver"
-# The only version there is, Nomad 1.0 to 2.0 (plugins/drivers/versions.go).
+# The only version of Nomad 1.0 to 2.0 (plugins/drivers/versions.go).
 _API_VERSION = "v0.1.0"
 _log = logging.getLogger(__name__)
 
 
 class BaseService:
-    """BasePlugin, GRPCController and Health.
+    """Methods of the services BasePlugin, GRPCController and Health.
 
     Args:
-        gateway: gives the gateway; the actors start when it is asked for the first time.
-        leave: ends the process after the answer is out.
+        gateway: returns the gateway; the first call starts the actors.
+        leave: ends the process after the answer is sent.
     """
 
     def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
@@ -33,7 +33,7 @@ class BaseService:
         self._leave = leave
 
     async def plugin_info(self, _: base_pb2.PluginInfoRequest) -> base_pb2.PluginInfoResponse:
-        """Name, type and versions."""
+        """Returns name, type and versions."""
         return base_pb2.PluginInfoResponse(
             type=base_pb2.DRIVER,
             plugin_api_versions=[_API_VERSION],
@@ -42,33 +42,33 @@ class BaseService:
         )
 
     async def config_schema(self, _: base_pb2.ConfigSchemaRequest) -> base_pb2.ConfigSchemaResponse:
-        """The schema of the plugin block."""
+        """Returns the schema of the plugin block."""
         return base_pb2.ConfigSchemaResponse(spec=hcl_schema.schema(options.DRIVER_OPTIONS))
 
     async def set_config(self, request: base_pb2.SetConfigRequest) -> base_pb2.SetConfigResponse:
-        """Takes the plugin block; comes several times, also to instances that only get probed."""
+        """Reads the plugin block; Nomad calls the method several times, also on probed plugins."""
         total_mhz, cores = _topology(request)
         settings = options.driver_settings(request.msgpack_config, total_mhz=total_mhz, cores=cores)
         await self._gateway().configure(settings)
         return base_pb2.SetConfigResponse()
 
     async def controller_shutdown(self, _: goplugin_pb2.Empty) -> goplugin_pb2.Empty:
-        """go-plugin's Kill: tasks go on, the process leaves."""
+        """Ends the process, as go-plugin's Kill asks; tasks go on."""
         _log.info("the agent ends the plugin; tasks go on")
         self._leave()
         return goplugin_pb2.Empty()
 
     async def check(self, _: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:
-        """GRPC health."""
+        """Answers gRPC's health check: serving."""
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
 
 def _topology(request: base_pb2.SetConfigRequest) -> tuple[int, int]:
-    """(MHz of all cores, number of cores), both 0 from a Nomad before 1.7.
+    """Returns (MHz of all cores, number of cores); both are 0 from a Nomad before 1.7.
 
-    Cores that Nomad must not use count too: its own ticks of a process do
+    Cores that Nomad must not use count too, because they count in Nomad's own ticks of a process
     (client/lib/cpustats/stats.go, TotalCompute and NumCores in client/lib/numalib).
     """
-    found = request.nomad_config.driver.Topology
-    mhz = sum(core.base_speed or core.max_speed or core.guess_speed for core in found.cores)
-    return int(found.override_total_compute or mhz), len(found.cores)
+    topology = request.nomad_config.driver.Topology
+    mhz = sum(core.base_speed or core.max_speed or core.guess_speed for core in topology.cores)
+    return int(topology.override_total_compute or mhz), len(topology.cores)

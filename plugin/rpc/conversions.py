@@ -1,7 +1,7 @@
-"""Between Nomad's protobuf messages and the dataclasses of `actors.model.nomad`.
+"""Conversions between Nomad's protobuf messages and the dataclasses of `actors.model.nomad`.
 
-No answer is ever half-filled: Nomad dereferences nested messages without looking, and a missing
-one ends the whole agent (plugins/drivers/utils.go, client.go).
+Every answer has all nested messages. Nomad dereferences nested messages without a check, and a
+missing message ends the whole agent (plugins/drivers/utils.go, client.go).
 """
 
 from __future__ import annotations
@@ -10,26 +10,26 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from actors.model import nomad
-from plugin.sanitize import plain
+from plugin.texts import plain
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2, shared_structs_pb2
 
 _Cpu = driver_pb2.CPUUsage
 _Memory = driver_pb2.MemoryUsage
-# The last second that a protobuf Timestamp, and Go's formatting of it, can hold: year 9999.
+# The last second of the year 9999: the limit of a protobuf Timestamp, and of its format in Go.
 _LAST_NS = 253402300799 * 10**9
 _LONGEST_S = 366 * 24 * 3600.0
 _MAX_TERMINAL = 2**16 - 1
 
 
-def task_config(message: driver_pb2.TaskConfig) -> nomad.TaskConfig:
-    """Nomad's TaskConfig; its driver config is read elsewhere.
+def read_task_config(message: driver_pb2.TaskConfig) -> nomad.TaskConfig:
+    """Reads a TaskConfig, without its driver config: `plugin.options` reads the driver config.
 
     Raises:
-        DriverError: code INVALID, it has no id, so it is no task.
+        DriverError: code INVALID, the task has no id.
     """
     if not message.id:
-        raise DriverError("the request has no task, or one without an id", code=Code.INVALID)
+        raise DriverError("the request has no task, or a task without an id", code=Code.INVALID)
     return nomad.TaskConfig(
         id=message.id,
         name=message.name,
@@ -43,29 +43,31 @@ def task_config(message: driver_pb2.TaskConfig) -> nomad.TaskConfig:
         env=dict(message.env),
         device_env=dict(message.device_env),
         resources=_resources(message.resources),
-        mounts=tuple(
-            nomad.MountConfig(
-                task_path=mount.task_path,
-                host_path=mount.host_path,
-                readonly=mount.readonly,
-                propagation_mode=mount.propagation_mode,
-            )
-            for mount in message.mounts
-        ),
-        devices=tuple(
-            nomad.DeviceConfig(
-                task_path=device.task_path,
-                host_path=device.host_path,
-                cgroup_permissions=device.cgroup_permissions,
-            )
-            for device in message.devices
-        ),
+        mounts=tuple(map(_mount, message.mounts)),
+        devices=tuple(map(_device, message.devices)),
         user=message.user,
         alloc_dir=message.alloc_dir,
         stdout_path=message.stdout_path,
         stderr_path=message.stderr_path,
         network=_network(message),
         dns=_dns(message),
+    )
+
+
+def _mount(message: driver_pb2.Mount) -> nomad.MountConfig:
+    return nomad.MountConfig(
+        task_path=message.task_path,
+        host_path=message.host_path,
+        readonly=message.readonly,
+        propagation_mode=message.propagation_mode,
+    )
+
+
+def _device(message: driver_pb2.Device) -> nomad.DeviceConfig:
+    return nomad.DeviceConfig(
+        task_path=message.task_path,
+        host_path=message.host_path,
+        cgroup_permissions=message.cgroup_permissions,
     )
 
 
@@ -87,7 +89,7 @@ def _resources(message: driver_pb2.Resources) -> nomad.Resources:
 
 
 def _network(message: driver_pb2.TaskConfig) -> nomad.NetworkIsolation | None:
-    """None where Nomad made no network namespace for the alloc: the job's mode is host."""
+    """Returns the alloc's network; None in mode host, in which Nomad creates no namespace."""
     spec = message.network_isolation_spec
     if not message.HasField("network_isolation_spec") or not spec.path:
         return None
@@ -109,8 +111,7 @@ def _dns(message: driver_pb2.TaskConfig) -> nomad.DnsConfig | None:
     )
 
 
-def exit_result(result: nomad.ExitResult) -> driver_pb2.ExitResult:
-    """Code, signal and OOM."""
+def _exit_result(result: nomad.ExitResult) -> driver_pb2.ExitResult:
     return driver_pb2.ExitResult(
         exit_code=_int32(result.exit_code),
         signal=_int32(result.signal),
@@ -118,20 +119,19 @@ def exit_result(result: nomad.ExitResult) -> driver_pb2.ExitResult:
     )
 
 
-def waited(result: nomad.ExitResult) -> driver_pb2.WaitTaskResponse:
-    """WaitTask's answer; there is always a result."""
-    return driver_pb2.WaitTaskResponse(result=exit_result(result), err=plain(result.error))
+def wait_response(result: nomad.ExitResult) -> driver_pb2.WaitTaskResponse:
+    """Builds the answer to WaitTask, which always has a result."""
+    return driver_pb2.WaitTaskResponse(result=_exit_result(result), err=plain(result.error))
 
 
-def exec_result(done: nomad.ExecResult) -> driver_pb2.ExecTaskResponse:
-    """ExecTask's answer; there is always a result."""
+def exec_response(done: nomad.ExecResult) -> driver_pb2.ExecTaskResponse:
+    """Builds the answer to ExecTask, which always has a result."""
     return driver_pb2.ExecTaskResponse(
-        stdout=done.stdout, stderr=done.stderr, result=exit_result(done.exit)
+        stdout=done.stdout, stderr=done.stderr, result=_exit_result(done.exit)
     )
 
 
-def network_override(network: nomad.NetworkOverride | None) -> driver_pb2.NetworkOverride | None:
-    """The task's own network, if the driver reports one."""
+def _network_override(network: nomad.NetworkOverride | None) -> driver_pb2.NetworkOverride | None:
     if network is None:
         return None
     return driver_pb2.NetworkOverride(
@@ -141,8 +141,13 @@ def network_override(network: nomad.NetworkOverride | None) -> driver_pb2.Networ
     )
 
 
-def started(task: driver_pb2.TaskConfig, answer: nomad.StartedTask) -> driver_pb2.StartTaskResponse:
-    """StartTask's answer. The request's own config goes back: without it Nomad never recovers."""
+def start_response(
+    task: driver_pb2.TaskConfig, answer: nomad.StartedTask
+) -> driver_pb2.StartTaskResponse:
+    """Builds the answer to StartTask.
+
+    The handle has the config of the request: Nomad does not recover a task without the config.
+    """
     return driver_pb2.StartTaskResponse(
         result=driver_pb2.StartTaskResponse.SUCCESS,
         handle=driver_pb2.TaskHandle(
@@ -151,33 +156,33 @@ def started(task: driver_pb2.TaskConfig, answer: nomad.StartedTask) -> driver_pb
             state=driver_pb2.RUNNING,
             driver_state=answer.driver_state,
         ),
-        network_override=network_override(answer.network),
+        network_override=_network_override(answer.network),
     )
 
 
-def inspected(status: nomad.TaskStatus) -> driver_pb2.InspectTaskResponse:
-    """InspectTask's answer."""
+def inspect_response(status: nomad.TaskStatus) -> driver_pb2.InspectTaskResponse:
+    """Builds the answer to InspectTask."""
     return driver_pb2.InspectTaskResponse(
         task=driver_pb2.TaskStatus(
             id=status.id,
             name=status.name,
             state=driver_pb2.TaskState.Name(status.state.value),
-            started_at=timestamp(status.started_at_ns),
-            completed_at=timestamp(status.completed_at_ns),
-            result=exit_result(status.result),
+            started_at=_timestamp(status.started_at_ns),
+            completed_at=_timestamp(status.completed_at_ns),
+            result=_exit_result(status.result),
         ),
         driver=driver_pb2.TaskDriverStatus(attributes=dict(status.driver_attributes)),
-        network_override=network_override(status.network),
+        network_override=_network_override(status.network),
     )
 
 
-def usage(sample: nomad.TaskUsage) -> driver_pb2.TaskStatsResponse:
-    """One sample; measured_fields names what the kernel told, the rest reads 0."""
+def stats_response(sample: nomad.TaskUsage) -> driver_pb2.TaskStatsResponse:
+    """Builds a message of TaskStats; `measured_fields` names the known figures, others are 0."""
     resources = driver_pb2.TaskResourceUsage(cpu=_cpu(sample.cpu), memory=_memory(sample.memory))
     return driver_pb2.TaskStatsResponse(
         stats=driver_pb2.TaskStats(
             id=sample.task_id,
-            timestamp=timestamp(sample.timestamp_ns),
+            timestamp=_timestamp(sample.timestamp_ns),
             agg_resource_usage=resources,
         )
     )
@@ -217,32 +222,32 @@ def _memory(memory: nomad.MemoryUsage) -> driver_pb2.MemoryUsage:
     return message
 
 
-def event(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
-    """One event of a task."""
+def event_message(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
+    """Builds a message of TaskEvents."""
     return driver_pb2.DriverTaskEvent(
         task_id=item.task_id,
         alloc_id=item.alloc_id,
         task_name=item.task_name,
-        timestamp=timestamp(item.timestamp_ns),
+        timestamp=_timestamp(item.timestamp_ns),
         message=plain(item.message),
         annotations={plain(key): plain(value) for key, value in item.annotations.items()},
     )
 
 
-def fingerprint(look: nomad.Fingerprint) -> driver_pb2.FingerprintResponse:
-    """The driver's health and attributes."""
+def fingerprint_response(fingerprint: nomad.Fingerprint) -> driver_pb2.FingerprintResponse:
+    """Builds a message of Fingerprint: health and attributes of the driver."""
     return driver_pb2.FingerprintResponse(
-        attributes={name: _attribute(value) for name, value in look.attributes.items()},
-        health=driver_pb2.FingerprintResponse.HealthState.Name(look.health.value),
-        health_description=plain(look.description),
+        attributes={name: _attribute(value) for name, value in fingerprint.attributes.items()},
+        health=driver_pb2.FingerprintResponse.HealthState.Name(fingerprint.health.value),
+        health_description=plain(fingerprint.description),
     )
 
 
-def failed_fingerprint(error: Exception) -> driver_pb2.FingerprintResponse:
-    """The health of a driver that could not say how it is. Running tasks stay."""
+def failed_fingerprint_response(error: Exception) -> driver_pb2.FingerprintResponse:
+    """Builds a message of Fingerprint after a failed fingerprint: unhealthy; running tasks stay."""
     return driver_pb2.FingerprintResponse(
         health=driver_pb2.FingerprintResponse.UNHEALTHY,
-        health_description=plain(f"the driver cannot tell its health: {error}"),
+        health_description=plain(f"the driver's fingerprint failed: {error}"),
     )
 
 
@@ -256,8 +261,8 @@ def _attribute(value: float | str) -> shared_structs_pb2.Attribute:
     return shared_structs_pb2.Attribute(string_val=plain(str(value)))
 
 
-def exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
-    """One message of an exec client; an empty one is its heartbeat."""
+def read_exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
+    """Reads a message of an exec client; an empty message is a heartbeat."""
     resize = None
     if message.HasField("tty_size"):
         size = message.tty_size
@@ -266,12 +271,12 @@ def exec_input(message: driver_pb2.ExecTaskStreamingRequest) -> nomad.ExecInput:
     return nomad.ExecInput(stdin=message.stdin.data, stdin_close=message.stdin.close, resize=resize)
 
 
-def exec_output(output: nomad.ExecOutput) -> driver_pb2.ExecTaskStreamingResponse:
-    """One message to an exec client; the CLI wants the exit alone in its own."""
+def exec_stream_response(output: nomad.ExecOutput) -> driver_pb2.ExecTaskStreamingResponse:
+    """Builds a message to an exec client; Nomad's CLI expects the exit alone in a message."""
     message = driver_pb2.ExecTaskStreamingResponse()
     if output.exit is not None:
         message.exited = True
-        message.result.CopyFrom(exit_result(output.exit))
+        message.result.CopyFrom(_exit_result(output.exit))
         return message
     if output.stdout or output.stdout_close:
         message.stdout.data, message.stdout.close = output.stdout, output.stdout_close
@@ -280,20 +285,20 @@ def exec_output(output: nomad.ExecOutput) -> driver_pb2.ExecTaskStreamingRespons
     return message
 
 
-def timestamp(nanoseconds: int) -> Timestamp:
-    """A protobuf timestamp; 0 stays the epoch, never absent."""
+def _timestamp(nanoseconds: int) -> Timestamp:
+    """Builds a timestamp; 0 is the epoch, never an absent timestamp."""
     message = Timestamp()
     message.FromNanoseconds(min(max(0, nanoseconds), _LAST_NS))
     return message
 
 
-def seconds(duration: Duration) -> float:
-    """Seconds of a protobuf duration, never negative and a year at most."""
+def read_seconds(duration: Duration) -> float:
+    """Returns the seconds of a duration, at least 0 and at most a year."""
     return min(_LONGEST_S, max(0.0, duration.seconds + duration.nanos / 1e9))
 
 
 def _int32(number: int) -> int:
-    """As C would store it: containerd's exit status is a uint32, Nomad's an int32."""
+    """Wraps a number as C does: containerd's exit status is a uint32, Nomad's an int32."""
     return (number + 2**31) % 2**32 - 2**31
 
 

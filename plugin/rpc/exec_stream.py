@@ -1,7 +1,7 @@
-"""The wire side of ExecTaskStreaming: who opens it, what keeps it alive, how it ends.
+"""Messages of ExecTaskStreaming: the setup, the heartbeats of the client, the exit.
 
-The host never ends its half of the stream, and a client that was killed leaves no trace but the
-absence of the heartbeats (empty messages, every 10 s) that it sent before.
+Nomad never closes its half of the stream. The only sign of a killed client is the absence of its
+heartbeats: empty messages, one every 10 s.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from typing import Any
 
 from actors.model.nomad import ExecInput, ExecOutput
-from plugin.rpc.conversions import exec_input, exec_output
+from plugin.rpc.conversions import exec_stream_response, read_exec_input
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire
 
@@ -19,17 +19,17 @@ HEARTBEAT_LIMIT_S = 60.0
 
 
 class ExecClient:
-    """What comes from the client; `gone` is set when its heartbeats have stopped."""
+    """Messages from the client; `gone` is set when the heartbeats have stopped."""
 
     def __init__(self, requests: AsyncIterator[wire.ExecTaskStreamingRequest]) -> None:
         self._requests = requests
         self.gone = asyncio.Event()
 
     async def setup(self) -> wire.ExecTaskStreamingRequest.Setup:
-        """The first message.
+        """Returns the setup, which must be the first message.
 
         Raises:
-            DriverError: code INVALID, it is no setup or has no command.
+            DriverError: code INVALID, the first message is no setup or has no command.
         """
         first = await anext(self._requests, None)
         if first is None or not first.HasField("setup"):
@@ -38,11 +38,14 @@ class ExecClient:
         return first.setup
 
     async def inputs(self) -> AsyncGenerator[ExecInput, None]:
-        """The messages after the first, heartbeats left out, until the client ends or is gone."""
-        beating = False
+        """Yields the messages after the first, without heartbeats.
+
+        The end of the stream, or a missing heartbeat after an earlier heartbeat, ends the inputs.
+        """
+        beats = False
         while True:
             try:
-                async with asyncio.timeout(HEARTBEAT_LIMIT_S if beating else None):
+                async with asyncio.timeout(HEARTBEAT_LIMIT_S if beats else None):
                     message = await anext(self._requests, None)
             except TimeoutError:
                 self.gone.set()
@@ -50,31 +53,32 @@ class ExecClient:
             if message is None:
                 return
             if not message.ListFields():
-                beating = True
+                beats = True
                 continue
-            yield exec_input(message)
+            yield read_exec_input(message)
 
 
 def command(words: Iterable[str]) -> list[str]:
-    """The command of an exec.
+    """Returns the words of a command.
 
     Raises:
-        DriverError: code INVALID, it is empty.
+        DriverError: code INVALID, the command is empty.
     """
-    found = list(words)
-    if not found or not found[0]:
+    argv = list(words)
+    if not argv or not argv[0]:
         raise DriverError(
             "exec needs a command", resolution="name the program to run", code=Code.INVALID
         )
-    return found
+    return argv
 
 
 async def answers(
     outputs: AsyncGenerator[ExecOutput, None], client_gone: asyncio.Event
 ) -> AsyncGenerator[wire.ExecTaskStreamingResponse, None]:
-    """Messages for the client; the last one carries the exit and nothing else.
+    """Yields the messages for the client; the last message carries only the exit.
 
-    Closes `outputs`, which kills the command, also when the client is gone or cancels.
+    Closes `outputs` in any case, also when the client is gone or cancels: the closing kills the
+    command.
 
     Raises:
         DriverError: the client is gone, or the session ended without an exit.
@@ -91,14 +95,14 @@ async def answers(
             if output is None:
                 raise DriverError("exec: the session ended without an exit code")
             if output != ExecOutput():
-                yield exec_output(output)
+                yield exec_stream_response(output)
             if output.exit is not None:
                 return
     finally:
         jobs: list[asyncio.Future[Any]] = [job for job in (step, gone) if job is not None]
         for job in jobs:
             job.cancel()
-        # A generator cannot be closed while a step of it runs.
+        # A generator cannot be closed during one of its steps.
         await asyncio.gather(*jobs, return_exceptions=True)
         await outputs.aclose()
 

@@ -1,4 +1,4 @@
-"""The one place where errors become gRPC statuses that Nomad understands."""
+"""Errors as gRPC statuses that Nomad understands; all handlers of RPCs convert errors here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from plugin.sanitize import plain
+from plugin.texts import plain
 from proto.errors import DriverError
 from proto.exhaustion import exhausted, remedy
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
@@ -23,14 +23,14 @@ Response = TypeVar("Response")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 _log = logging.getLogger(__name__)
-# Python's own words, and all that it says.
+# Python's text; the exception has no other mark.
 _NO_THREAD = "can't start new thread"
 _DETAILS = "grpc-status-details-bin"
-# An error text travels in an HTTP/2 header, percent-encoded, and a recoverable one once more in
-# base64. gRPC's C core refuses headers from 8 KiB on, Go's takes 16 MiB.
+# An error text travels percent-encoded in an HTTP/2 header, the text of a recoverable error also in
+# base64 in a second header. gRPC's C core refuses headers from 8 KiB on, Go's accepts 16 MiB.
 _MAX_HEADER_BYTES = 3000
-# A close frame holds 123 bytes, of which gRPC's words in Go take some. In a chain of errors the
-# last words are the cause.
+# A close frame holds 123 bytes, and begins with gRPC's words in Go. The end of a chain of errors
+# names the cause.
 _CLOSE_FRAME_BYTES = 123 - len("rpc error: code = Unknown desc = ")
 _HEAD_BYTES = 30
 
@@ -38,7 +38,7 @@ _HEAD_BYTES = 30
 def unary(
     method: Callable[[Request], Awaitable[Response]],
 ) -> Callable[[Request, Context], Awaitable[Response]]:
-    """A handler of one request and one answer."""
+    """Returns a handler of one request and one answer."""
 
     @functools.wraps(method)
     async def handler(request: Request, context: Context) -> Response:
@@ -54,7 +54,7 @@ def unary(
 def server_stream(
     method: Callable[[Request], AsyncGenerator[Response, None]],
 ) -> Callable[[Request, Context], AsyncGenerator[Response, None]]:
-    """A handler that answers with a stream; cancelling the call closes the generator."""
+    """Returns a handler that answers with a stream; a cancelled call closes the generator."""
 
     @functools.wraps(method)
     async def handler(request: Request, context: Context) -> AsyncGenerator[Response, None]:
@@ -71,7 +71,7 @@ def server_stream(
 def both_streams(
     method: Callable[[AsyncIterator[Request]], AsyncGenerator[Response, None]],
 ) -> Callable[[AsyncIterator[Request], Context], AsyncGenerator[Response, None]]:
-    """A handler of two streams, whose error is as short as Nomad can pass on."""
+    """Returns a handler of two streams; its errors are short enough for Nomad to pass on."""
 
     @functools.wraps(method)
     async def handler(
@@ -104,10 +104,10 @@ async def _abort(context: Context, error: Exception, name: str) -> None:
 
 
 def _for_a_close_frame(error: Exception) -> Exception:
-    """An error that the user of `nomad alloc exec` gets to read.
+    """Returns the error with a text that fits into a websocket's close frame.
 
-    Nomad puts its text into a websocket's close frame; of one that is too long the user reads
-    "unexpected EOF". What is left out is in the log.
+    Nomad sends the text to the user of `nomad alloc exec` in a close frame. With a longer text the
+    user reads "unexpected EOF". The whole text is logged.
     """
     if not isinstance(error, DriverError):
         return error
@@ -116,25 +116,25 @@ def _for_a_close_frame(error: Exception) -> Exception:
     )
     data = text.encode()
     if len(data) > _CLOSE_FRAME_BYTES:
-        _log.info("an error is cut short", extra={"rpc": "exec", "why": str(error)})
+        _log.info("error shortened for a close frame", extra={"rpc": "exec", "error": str(error)})
         head, tail = data[:_HEAD_BYTES], data[_HEAD_BYTES + 3 - _CLOSE_FRAME_BYTES :]
         text = f"{head.decode(errors='ignore')}…{tail.decode(errors='ignore')}"
     return DriverError(text, code=error.code)
 
 
 def _named(error: Exception, name: str) -> Exception:
-    """What ran out is no defect of ours, wherever it was missed first, and may be there again."""
+    """Returns a recoverable error for exhaustion that Python reported, else the error itself."""
     if isinstance(error, OSError) and remedy(error):
-        return exhausted(f"the containerd driver lacks what {name} needs", error)
+        return exhausted(f"the containerd driver lacks resources for {name}", error)
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return exhausted(
-            f"the containerd driver lacks what {name} needs", OSError(errno.EAGAIN, _NO_THREAD)
+            f"the containerd driver lacks resources for {name}", OSError(errno.EAGAIN, _NO_THREAD)
         )
     return error
 
 
 def recoverable_details(text: str) -> bytes:
-    """google.rpc.Status with RecoverableError{true}: Nomad then applies the restart policy."""
+    """Returns a google.rpc.Status with RecoverableError{true}: Nomad applies the restart policy."""
     detail = AnyMessage()
     detail.Pack(shared_structs_pb2.RecoverableError(recoverable=True))
     status = rpc_status_pb2.Status(
@@ -144,7 +144,7 @@ def recoverable_details(text: str) -> bytes:
 
 
 def _header_safe(text: str) -> str:
-    """One line, cut where its percent-encoded form gets too long for a header."""
+    """Returns one line, cut where its percent-encoded form would be too long for a header."""
     flat = plain(" ".join(text.split()))
     room = _MAX_HEADER_BYTES
     for index, character in enumerate(flat):

@@ -1,4 +1,4 @@
-"""Which method of which gRPC service is answered by what."""
+"""Tables of the gRPC services: each method with its handler and its messages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DRIVER_SERVICE = "hashicorp.nomad.plugins.drivers.proto.Driver"
 
 
 def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
-    """Returns what go-plugin and Nomad ask of every plugin."""
+    """Returns the handlers of the services that every plugin has."""
     service = BaseService(gateway, leave)
     info, schema, config = service.plugin_info, service.config_schema, service.set_config
     health = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
@@ -46,9 +46,12 @@ def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
 
 
 def driver(gateway: Gateway) -> Table:
-    """Nomad's Driver service."""
+    """Returns the handlers of Nomad's Driver service."""
     from plugin.rpc.driver_service import DriverService  # noqa: PLC0415 - not for the first probe
-    from proto.nomad import driver_pb2 as wire  # noqa: PLC0415
+    from proto.nomad import driver_pb2  # noqa: PLC0415
+
+    def messages(name: str) -> tuple[Any, Any]:
+        return getattr(driver_pb2, f"{name}Request"), getattr(driver_pb2, f"{name}Response")
 
     service = DriverService(gateway)
     unaries = {
@@ -67,32 +70,23 @@ def driver(gateway: Gateway) -> Table:
         "CreateNetwork": service.create_network,
         "DestroyNetwork": service.destroy_network,
     }
-    methods: dict[str, Handler] = {
-        name: _one(method, getattr(wire, f"{name}Request"), getattr(wire, f"{name}Response"))
-        for name, method in unaries.items()
-    }
-    stream, both = grpc.unary_stream_rpc_method_handler, grpc.stream_stream_rpc_method_handler
+    methods = {name: _one(method, *messages(name)) for name, method in unaries.items()}
+    events = driver_pb2.TaskEventsRequest, driver_pb2.DriverTaskEvent
     methods |= {
-        "Fingerprint": _handler(
-            stream,
-            server_stream(service.fingerprint),
-            wire.FingerprintRequest,
-            wire.FingerprintResponse,
-        ),
-        "TaskStats": _handler(
-            stream, server_stream(service.task_stats), wire.TaskStatsRequest, wire.TaskStatsResponse
-        ),
-        "TaskEvents": _handler(
-            stream, server_stream(service.task_events), wire.TaskEventsRequest, wire.DriverTaskEvent
-        ),
+        "Fingerprint": _stream(service.fingerprint, *messages("Fingerprint")),
+        "TaskStats": _stream(service.task_stats, *messages("TaskStats")),
+        "TaskEvents": _stream(service.task_events, *events),
         "ExecTaskStreaming": _handler(
-            both,
+            grpc.stream_stream_rpc_method_handler,
             both_streams(service.exec_task_streaming),
-            wire.ExecTaskStreamingRequest,
-            wire.ExecTaskStreamingResponse,
+            *messages("ExecTaskStreaming"),
         ),
     }
     return {DRIVER_SERVICE: methods}
+
+
+def _stream(method: Any, request: Any, response: Any) -> Handler:
+    return _handler(grpc.unary_stream_rpc_method_handler, server_stream(method), request, response)
 
 
 def _one(method: Any, request: Any, response: Any) -> Handler:

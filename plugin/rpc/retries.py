@@ -1,7 +1,7 @@
-"""Calls that must not fail and streams that must not end, whatever the driver below them does.
+"""Retries for calls that must not fail and streams that must not end.
 
-Nomad takes any error of WaitTask for the end of the task (client/allocrunner/taskrunner), and
-re-opens Fingerprint and TaskEvents streams without a pause, thousands of times a second.
+Nomad takes any error of WaitTask for the end of the task (client/allocrunner/taskrunner). Nomad
+opens ended Fingerprint and TaskEvents streams again without a pause, thousands of times a second.
 """
 
 from __future__ import annotations
@@ -20,16 +20,20 @@ Result = TypeVar("Result")
 
 PAUSE_S = 5.0
 _RETRY_S = 1.0
-# What asking again cannot change.
+# A retry cannot change the answer.
 _FINAL = frozenset({Code.NOT_FOUND, Code.INVALID})
 _log = logging.getLogger(__name__)
 
 
-async def insist(attempt: Callable[[], Awaitable[Result]], what: str) -> Result:
-    """The result of a call that is tried until it gives one.
+async def retry_until_answered(attempt: Callable[[], Awaitable[Result]], rpc: str) -> Result:
+    """Calls `attempt` until the call succeeds, and returns the result.
+
+    Args:
+        attempt: makes one call.
+        rpc: name of the call in the log.
 
     Raises:
-        DriverError: code NOT_FOUND or INVALID; other failures are logged and tried again.
+        DriverError: code NOT_FOUND or INVALID; other failures are logged and retried after 1 s.
     """
     while True:
         try:
@@ -37,56 +41,57 @@ async def insist(attempt: Callable[[], Awaitable[Result]], what: str) -> Result:
         except DriverError as error:
             if error.code in _FINAL:
                 raise
-            _log.warning("tried again", extra={"call": what, "reason": str(error)})
-        except Exception:  # noqa: BLE001 - see the module
-            _log.exception("unexpected failure, tried again", extra={"call": what})
+            _log.warning("call failed, will be retried", extra={"rpc": rpc, "reason": str(error)})
+        except Exception:  # noqa: BLE001 - Nomad takes any error for the end of the task
+            _log.exception("call failed unexpectedly, will be retried", extra={"rpc": rpc})
         await asyncio.sleep(_RETRY_S)
 
 
-async def endless(
+async def reopen_forever(
     stream: Callable[[], AsyncGenerator[Item, None]],
     convert: Callable[[Item], Message],
-    what: str,
+    rpc: str,
     *,
     on_failure: Callable[[Exception], Message] | None = None,
 ) -> AsyncGenerator[Message, None]:
-    """The converted items of a stream, which is opened again with a pause when it ends or fails.
+    """Yields the converted items of a stream; opens the stream again 5 s after its end.
 
     Args:
-        stream: opens it.
-        convert: makes the message of an item.
-        what: names the stream in the log.
-        on_failure: makes a message that tells of a failure.
+        stream: opens the stream.
+        convert: converts an item into a message.
+        rpc: name of the stream in the log.
+        on_failure: converts a failure of the stream into a message.
     """
     while True:
-        failed: Message | None = None
+        failure: Message | None = None
         try:
             async with aclosing(stream()) as items:
                 async for item in items:
                     yield convert(item)
         except Exception as error:  # noqa: BLE001
-            _log.exception("a stream failed, opened again", extra={"stream": what})
-            failed = on_failure(error) if on_failure else None
-        if failed is not None:
-            yield failed
+            _log.exception("stream failed, will be opened again", extra={"rpc": rpc})
+            failure = on_failure(error) if on_failure else None
+        if failure is not None:
+            yield failure
         await asyncio.sleep(PAUSE_S)
 
 
-async def while_it_lasts(
+async def until_closed(
     stream: Callable[[], AsyncGenerator[Item, None]],
     convert: Callable[[Item], Message],
-    what: str,
+    rpc: str,
 ) -> AsyncGenerator[Message, None]:
-    """The converted items of a stream, then a pause; a failure is an end like any other.
+    """Yields the converted items of a stream, then pauses for 5 s.
 
-    For TaskStats: Nomad logs an error of it once a second for as long as it knows the task.
+    A failure is logged and ends the stream without an error. For TaskStats: Nomad logs an error of
+    TaskStats once a second as long as Nomad knows the task.
     """
     try:
         async with aclosing(stream()) as items:
             async for item in items:
                 yield convert(item)
     except DriverError as error:
-        _log.debug("a stream ended", extra={"stream": what, "reason": str(error)})
+        _log.debug("stream ended", extra={"rpc": rpc, "reason": str(error)})
     except Exception:  # noqa: BLE001
-        _log.exception("a stream failed", extra={"stream": what})
+        _log.exception("stream failed", extra={"rpc": rpc})
     await asyncio.sleep(PAUSE_S)

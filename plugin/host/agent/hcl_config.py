@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from plugin import suggestion
+from plugin.texts import did_you_mean
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.nomad import hclspec_pb2
@@ -38,7 +38,7 @@ def _object(
 ) -> dict[str, Any]:
     for key in values:
         if key not in spec.attributes:
-            hint = suggestion.hint(str(key), spec.attributes)
+            hint = did_you_mean(str(key), spec.attributes)
             problems.append(f"{prefix}{key}: no such option{hint}")
     return {
         name: _value(inner, values.get(name), f"{prefix}{name}", problems)

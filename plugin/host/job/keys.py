@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from plugin import suggestion
+from plugin.texts import did_you_mean
 
 
 def _words(text: str) -> frozenset[str]:
@@ -35,7 +35,7 @@ class Keys:
                 problems.append(f"{where}: {key} {self.refused[key]}")
             else:
                 known = [*self.used, *self.ignored, *self.silent, *self.refused]
-                problems.append(f'{where}: no such key "{key}"{suggestion.hint(key, known)}')
+                problems.append(f'{where}: no such key "{key}"{did_you_mean(key, known)}')
 
 
 _NEEDS_NOMAD = "needs a Nomad agent"

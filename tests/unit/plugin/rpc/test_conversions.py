@@ -11,7 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.model import nomad
-from plugin.rpc import conversions
+from plugin.rpc.conversions import (
+    event_message,
+    exec_response,
+    exec_stream_response,
+    fingerprint_response,
+    inspect_response,
+    read_exec_input,
+    read_seconds,
+    read_task_config,
+    start_response,
+    stats_response,
+    wait_response,
+)
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire
 
@@ -71,7 +83,7 @@ def test_a_whole_task_config_is_read() -> None:
             "ports": [{"label": "http", "value": 20000, "to": 80, "host_ip": "10.0.0.2"}],
         },
     )
-    assert conversions.task_config(message) == nomad.TaskConfig(
+    assert read_task_config(message) == nomad.TaskConfig(
         id="alloc/web/01234567",
         name="web",
         alloc_id="alloc",
@@ -115,18 +127,18 @@ def test_a_whole_task_config_is_read() -> None:
 
 
 def test_what_nomad_leaves_out_is_none_or_empty() -> None:
-    task = conversions.task_config(wire.TaskConfig(id="x"))
+    task = read_task_config(wire.TaskConfig(id="x"))
     assert task == nomad.TaskConfig(id="x", name="")
 
 
 def test_a_network_without_a_path_is_the_hosts() -> None:
     message = wire.TaskConfig(id="x", network_isolation_spec={"mode": 0})
-    assert conversions.task_config(message).network is None
+    assert read_task_config(message).network is None
 
 
 def test_a_task_without_an_id_is_none() -> None:
     with pytest.raises(DriverError) as refused:
-        conversions.task_config(wire.TaskConfig(name="web"))
+        read_task_config(wire.TaskConfig(name="web"))
     assert refused.value.code is Code.INVALID
 
 
@@ -145,14 +157,14 @@ def test_any_task_of_the_wire_is_read(
             "ports": [{"value": port}],
         },
     )
-    task = conversions.task_config(_reparsed(message))
+    task = read_task_config(_reparsed(message))
     assert (task.name, task.env, task.resources.cpu_shares) == (word, env, shares)
     assert task.resources.memory_max_mb == memory
 
 
 @given(_RESULTS)
 def test_every_end_of_a_task_is_a_whole_answer(result: nomad.ExitResult) -> None:
-    answer = _reparsed(conversions.waited(result))
+    answer = _reparsed(wait_response(result))
     assert answer.HasField("result")
     if 0 <= result.exit_code < 2**31:
         assert answer.result.exit_code == result.exit_code
@@ -162,7 +174,7 @@ def test_every_end_of_a_task_is_a_whole_answer(result: nomad.ExitResult) -> None
 @given(_RESULTS, st.binary(), st.binary())
 def test_every_exec_has_a_result(result: nomad.ExitResult, out: bytes, err: bytes) -> None:
     done = nomad.ExecResult(stdout=out, stderr=err, exit=result)
-    answer = _reparsed(conversions.exec_result(done))
+    answer = _reparsed(exec_response(done))
     assert answer.HasField("result")
     assert (answer.stdout, answer.stderr) == (out, err)
 
@@ -180,7 +192,7 @@ def test_inspection_fills_times_and_result(
         result=result,
         driver_attributes={},
     )
-    answer = _reparsed(conversions.inspected(status))
+    answer = _reparsed(inspect_response(status))
     for field in ("started_at", "completed_at", "result"):
         assert answer.task.HasField(field)
     assert answer.HasField("driver")
@@ -218,7 +230,7 @@ def test_every_sample_is_whole_and_says_what_was_measured(
     cpu: nomad.CpuUsage, memory: nomad.MemoryUsage, taken: int
 ) -> None:
     sample = nomad.TaskUsage(task_id="x", timestamp_ns=taken, cpu=cpu, memory=memory)
-    stats = _reparsed(conversions.usage(sample)).stats
+    stats = _reparsed(stats_response(sample)).stats
     assert stats.HasField("timestamp")
     assert stats.agg_resource_usage.HasField("cpu")
     assert stats.agg_resource_usage.HasField("memory")
@@ -239,7 +251,7 @@ def test_every_event_is_sent(text: str, when: int, annotations: dict[str, str]) 
         message=text,
         annotations=annotations,
     )
-    answer = _reparsed(conversions.event(item))
+    answer = _reparsed(event_message(item))
     assert answer.HasField("timestamp")
     assert (answer.task_id, answer.alloc_id, answer.task_name) == ("x", "a", "web")
 
@@ -252,8 +264,8 @@ def test_every_event_is_sent(text: str, when: int, annotations: dict[str, str]) 
 def test_every_fingerprint_is_sent_with_its_types(
     health: nomad.Health, text: str, attributes: dict[str, bool | int | float | str]
 ) -> None:
-    look = nomad.Fingerprint(health=health, description=text, attributes=attributes)
-    answer = _reparsed(conversions.fingerprint(look))
+    fingerprint = nomad.Fingerprint(health=health, description=text, attributes=attributes)
+    answer = _reparsed(fingerprint_response(fingerprint))
     assert answer.health == health.value
     assert set(answer.attributes) == set(attributes)
     kinds = {bool: "bool_val", float: "float_val", str: "string_val"}
@@ -265,7 +277,7 @@ def test_every_fingerprint_is_sent_with_its_types(
 
 def test_an_exit_is_alone_in_its_message() -> None:
     output = nomad.ExecOutput(stdout=b"late", exit=nomad.ExitResult(exit_code=3))
-    message = conversions.exec_output(output)
+    message = exec_stream_response(output)
     assert (message.exited, message.result.exit_code) == (True, 3)
     assert not message.HasField("stdout")
 
@@ -277,7 +289,7 @@ def test_streams_carry_data_and_their_end(
     out_ends: bool,
     err_ends: bool,
 ) -> None:
-    message = conversions.exec_output(
+    message = exec_stream_response(
         nomad.ExecOutput(stdout=out, stderr=err, stdout_close=out_ends, stderr_close=err_ends)
     )
     assert (message.stdout.data, message.stdout.close) == (out, out_ends)
@@ -296,7 +308,7 @@ def test_exec_input_takes_only_sizes_that_a_terminal_has(
     request = wire.ExecTaskStreamingRequest(
         tty_size={"height": height, "width": width}, stdin={"data": data, "close": close}
     )
-    item = conversions.exec_input(request)
+    item = read_exec_input(request)
     fits = 0 < height < 2**16 and 0 < width < 2**16
     assert item.resize == ((height, width) if fits else None)
     assert (item.stdin, item.stdin_close) == (data, close)
@@ -305,17 +317,17 @@ def test_exec_input_takes_only_sizes_that_a_terminal_has(
 @given(_INT64, _INT32)
 def test_seconds_are_never_negative(whole: int, nanos: int) -> None:
     duration = Duration(seconds=whole, nanos=nanos)
-    assert conversions.seconds(duration) >= 0
-    assert conversions.seconds(Duration(seconds=1, nanos=500_000_000)) == 1.5
+    assert read_seconds(duration) >= 0
+    assert read_seconds(Duration(seconds=1, nanos=500_000_000)) == 1.5
 
 
 def test_a_task_of_its_own_network_reports_it() -> None:
     network = nomad.NetworkOverride(addr="10.0.0.1", auto_advertise=True, port_map={"http": 80})
     answer = nomad.StartedTask(handle_version=2, driver_state=b"s", network=network)
-    message = conversions.started(wire.TaskConfig(id="x", name="web"), answer)
+    message = start_response(wire.TaskConfig(id="x", name="web"), answer)
     assert message.network_override.addr == "10.0.0.1"
     assert message.network_override.port_map["http"] == 80
     assert message.handle.config.id == "x"
-    assert not conversions.started(
+    assert not start_response(
         wire.TaskConfig(id="x"), nomad.StartedTask(handle_version=2, driver_state=b"")
     ).HasField("network_override")

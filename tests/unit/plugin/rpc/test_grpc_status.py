@@ -136,5 +136,5 @@ async def test_streams_pass_their_items_and_then_their_error() -> None:
 def test_what_ran_out_is_no_defect_and_may_be_tried_again(error: Exception) -> None:
     context = _aborted(error)
     assert context.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert context.text.startswith("the containerd driver lacks what method needs: ")
+    assert context.text.startswith("the containerd driver lacks resources for method: ")
     assert "raise the" in context.text

@@ -1,4 +1,4 @@
-"""Calls that are tried until they answer, and streams that open again."""
+"""Calls that are retried until they answer, and streams that open again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_RETRY_S", 0)
 
 
-async def test_a_passing_failure_is_tried_again() -> None:
+async def test_a_passing_failure_is_retried() -> None:
     failures = [
         DriverError("away", code=Code.UNAVAILABLE),
         ZeroDivisionError("a defect"),
@@ -30,19 +30,19 @@ async def test_a_passing_failure_is_tried_again() -> None:
             raise failures.pop()
         return "answer"
 
-    assert await retries.insist(attempt, "wait") == "answer"
+    assert await retries.retry_until_answered(attempt, "wait") == "answer"
 
 
 @pytest.mark.parametrize("code", [Code.NOT_FOUND, Code.INVALID])
-async def test_what_asking_again_cannot_change_is_raised(code: Code) -> None:
+async def test_failures_that_no_retry_changes_are_raised(code: Code) -> None:
     async def attempt() -> None:
         raise DriverError("no", code=code)
 
     with pytest.raises(DriverError, match="no"):
-        await retries.insist(attempt, "wait")
+        await retries.retry_until_answered(attempt, "wait")
 
 
-async def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure() -> None:
+async def test_a_stream_opens_again_after_its_end_and_after_a_failure() -> None:
     opened: list[int] = []
 
     async def stream() -> AsyncGenerator[int, None]:
@@ -52,9 +52,9 @@ async def test_an_endless_stream_opens_again_after_its_end_and_after_a_failure()
             raise ZeroDivisionError
 
     found: list[str] = []
-    endless = retries.endless(stream, str, "s", on_failure=lambda error: type(error).__name__)
-    async with aclosing(endless):
-        async for item in endless:
+    items = retries.reopen_forever(stream, str, "s", on_failure=lambda error: type(error).__name__)
+    async with aclosing(items):
+        async for item in items:
             found.append(item)
             if len(found) == 5:
                 break
@@ -66,9 +66,9 @@ async def test_an_item_that_cannot_be_converted_ends_no_stream() -> None:
         yield 0
         yield 1
 
-    endless = retries.endless(stream, lambda number: 1 // number, "s")
-    async with aclosing(endless):
-        waiting = asyncio.create_task(anext(endless))
+    items = retries.reopen_forever(stream, lambda number: 1 // number, "s")
+    async with aclosing(items):
+        waiting = asyncio.create_task(anext(items))
         for _ in range(50):
             await asyncio.sleep(0)
         assert not waiting.done()
@@ -77,7 +77,7 @@ async def test_an_item_that_cannot_be_converted_ends_no_stream() -> None:
 
 
 @pytest.mark.parametrize("error", [None, DriverError("gone"), ZeroDivisionError()])
-async def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
+async def test_a_stream_until_closed_ends_without_an_error(
     error: Exception | None,
 ) -> None:
     async def stream() -> AsyncGenerator[int, None]:
@@ -85,7 +85,7 @@ async def test_a_stream_that_lasts_while_it_lasts_ends_without_an_error(
         if error:
             raise error
 
-    assert [item async for item in retries.while_it_lasts(stream, str, "s")] == ["1"]
+    assert [item async for item in retries.until_closed(stream, str, "s")] == ["1"]
 
 
 async def test_closing_a_stream_closes_what_it_reads() -> None:
@@ -98,7 +98,7 @@ async def test_closing_a_stream_closes_what_it_reads() -> None:
         finally:
             log.append("closed")
 
-    for make in (retries.endless, retries.while_it_lasts):
+    for make in (retries.reopen_forever, retries.until_closed):
         async with aclosing(make(stream, str, "s")) as items:
             await anext(items)
     assert log == ["closed", "closed"]

@@ -22,7 +22,7 @@ from plugin.host.run import alloc_plan
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.machine import HostOptions, HostVolume
 from plugin.host.run.screen import published
-from plugin.rpc import conversions
+from plugin.rpc.conversions import read_task_config
 from proto.errors import DriverError
 
 DATA = HostVolume(path="/srv/data")
@@ -163,7 +163,7 @@ def test_the_driver_hears_all_of_it_over_the_wire(tmp_path: Path) -> None:
         network=network,
         volumes={"v": Volume(source="s")},
     )
-    heard = conversions.task_config(wire.task_config(sent, b""))
+    heard = read_task_config(wire.task_config(sent, b""))
     assert heard.resources.ports == sent.resources.ports
     assert heard.network == sent.network
     assert heard.dns == sent.dns
@@ -172,7 +172,7 @@ def test_the_driver_hears_all_of_it_over_the_wire(tmp_path: Path) -> None:
 
 def test_a_dns_block_that_is_empty_is_one_on_the_wire(tmp_path: Path) -> None:
     sent = config(tmp_path, network=GroupNetwork(dns=DnsConfig()))
-    assert conversions.task_config(wire.task_config(sent, b"")).dns == DnsConfig()
+    assert read_task_config(wire.task_config(sent, b"")).dns == DnsConfig()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.sanitize import plain
+from plugin.texts import plain
 
 
 @pytest.mark.parametrize(
