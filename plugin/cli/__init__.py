@@ -1,1 +1,1 @@
-"""The commands of containerd-driver: run, spec, doctor and gc, and how their output looks."""
+"""Commands of containerd-driver: run, spec, doctor and gc, with their output."""

@@ -1,34 +1,47 @@
-"""What the commands share: their streams, and how each of them ends.
+"""Output of the commands: streams, exit statuses, tables and colours.
 
-A stream may be closed from the start, its reader may leave (`| head -1`), its disk may be full, and
-Ctrl-C may come at any moment: none of it is a traceback.
+A standard stream may be closed from the start, a reader may leave (`| head -1`), a disk may be
+full, and Ctrl-C may come at any moment. None of these ends a command with a traceback.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Protocol, TextIO, TypeVar
 
 from plugin.texts import indented
 from proto.errors import DriverError
 
-_MIN_WIDTH = 16
 WRONG_OPTIONS = 2
 INTERRUPTED = 130
-"""What a shell gives for Ctrl-C."""
+"""A shell's exit status for Ctrl-C."""
+GREEN, YELLOW, RED = "\033[32m", "\033[33m", "\033[1;31m"
+_PLAIN = "\033[0m"
+_MIN_WIDTH = 16
+Row = TypeVar("Row")
+Row_contra = TypeVar("Row_contra", contravariant=True)
+
+
+class Table(Protocol[Row_contra]):
+    """A function that formats rows for people."""
+
+    def __call__(self, rows: Sequence[Row_contra], *, colours: bool = False, width: int = 0) -> str:
+        """Returns lines, at most `width` characters long if `width` is not 0."""
+        ...
 
 
 def guarded(command: Callable[[], int]) -> int:
-    """Runs a command and returns its exit status, whatever becomes of its streams."""
-    _open_closed()
+    """Runs a command and returns its exit status; reports errors and Ctrl-C on stderr."""
+    _open_closed_streams()
     try:
         return command()
     except KeyboardInterrupt:
@@ -40,112 +53,146 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def show(text: str) -> None:
-    """Writes a command's result to stdout, as it is: its cells are `plain_text.one_line`.
+    """Writes the result of a command to stdout, unchanged.
 
     Raises:
-        DriverError: it cannot be written, as on a full disk.
+        DriverError: stdout cannot be written, for example because of a full disk.
     """
-    with _until_nobody_reads(sys.stdout):
+    with _until_closed(sys.stdout):
         try:
             sys.stdout.buffer.write(text.encode(errors="replace"))
             sys.stdout.buffer.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            _into_nothing(sys.stdout)
+            _discard_output(sys.stdout)
             raise DriverError(f"standard output cannot be written: {error.strerror}") from error
 
 
-def json_lines(things: Iterable[dict[str, Any]]) -> str:
-    """One JSON object per line."""
-    return "".join(f"{json.dumps(thing)}\n" for thing in things)
+def show_rows(rows: Sequence[Row], table: Table[Row], *, as_json: bool) -> None:
+    """Writes dataclasses to stdout, as a table or as a JSON object per line.
+
+    Raises:
+        DriverError: stdout cannot be written.
+    """
+    if as_json:
+        show(json_lines([dataclasses.asdict(row) for row in rows]))  # type: ignore[call-overload]
+    else:
+        show(table(rows, colours=sys.stdout.isatty(), width=_terminal_width()))
+
+
+def json_lines(objects: Sequence[dict[str, Any]]) -> str:
+    """Returns a JSON object per line."""
+    return "".join(f"{json.dumps(item)}\n" for item in objects)
 
 
 def complain(text: str) -> None:
-    """Says on stderr what went wrong."""
+    """Writes an error to stderr."""
     report(f"error: {text}")
 
 
 def report(text: str) -> None:
-    """Writes a line to stderr, which says nothing to a terminal but text."""
+    """Writes a line of plain text to stderr."""
     write(sys.stderr, f"{indented(text)}\n".encode())
 
 
 def write(out: TextIO, data: bytes) -> None:
-    """Writes it at once; what cannot be written ends nothing, it is said once and dropped."""
-    with _until_nobody_reads(out):
+    """Writes data at once; if a write fails, reports the failure once and drops later data."""
+    with _until_closed(out):
         try:
             out.buffer.write(data)
             out.buffer.flush()
         except BrokenPipeError:
             raise
         except OSError as error:
-            _into_nothing(out)
+            _discard_output(out)
             if out is sys.stdout:
-                complain(
-                    f"standard output cannot be written, the rest of it is lost: {error.strerror}"
-                )
+                complain(f"standard output cannot be written, the rest is lost: {error.strerror}")
 
 
-class Unfailing(io.TextIOBase):
-    """Stdout for a library to which a terminal that went away would be an exception."""
+class UnfailingStdout(io.TextIOBase):
+    """Stdout for a library that would raise an exception for a closed terminal."""
 
     encoding = "utf-8"
 
     def write(self, text: str) -> int:
-        """See `console.write`."""
+        """Writes text as `console.write` does."""
         write(sys.stdout, text.encode(errors="replace"))
         return len(text)
 
     def isatty(self) -> bool:
-        """Returns whether it is a terminal."""
+        """Returns True if stdout is a terminal."""
         return sys.stdout.isatty()
 
     def fileno(self) -> int:
-        """The number of stdout."""
+        """Returns the descriptor of stdout."""
         return sys.stdout.fileno()
 
 
 @contextlib.contextmanager
-def _until_nobody_reads(out: TextIO) -> Generator[None, None, None]:
+def _until_closed(out: TextIO) -> Generator[None, None, None]:
     try:
         yield
     except BrokenPipeError:
-        _into_nothing(out)
+        _discard_output(out)
     except ValueError:
-        pass  # closed by whoever embeds this
+        pass  # a program that embeds the command has closed the stream
 
 
-def _into_nothing(out: TextIO) -> None:
-    """What is buffered goes too: the interpreter's own flush at exit would complain else."""
+def _discard_output(out: TextIO) -> None:
+    """Turns a stream into /dev/null, also for buffered data.
+
+    Otherwise the interpreter would fail to flush the buffer at its exit, and print an error.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, out.fileno())
     os.close(null)
 
 
-def _open_closed() -> None:
-    """Gives the process the streams that it lacks: the next file would take their place."""
+def _open_closed_streams() -> None:
+    """Opens /dev/null for each closed standard stream: the next file would get its number."""
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         if getattr(sys, name) is None:
-            # The lowest number that is free: this one's.
-            null = Path(os.devnull).open("w" if number else "r")  # noqa: SIM115 - for good
+            # The kernel gives the lowest free number: the number of the closed stream.
+            null = Path(os.devnull).open("w" if number else "r")  # noqa: SIM115 - stays open
             setattr(sys, name, null)
 
 
-def terminal_width() -> int:
-    """How wide the terminal is that stdout is; 0 where it is none."""
+def _terminal_width() -> int:
+    """Returns the columns of the terminal at stdout; 0 without a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
 
 
+def coloured(text: str, colour: str) -> str:
+    """Returns text in a colour; an empty `colour` leaves the text plain."""
+    return f"{colour}{text}{_PLAIN}" if colour else text
+
+
 def wrapped(text: str, width: int) -> list[str]:
-    """Lines of whole words, for paths and commands are copied; without room for a few, one line."""
+    """Returns lines of at most `width` characters; no word is broken.
+
+    Words such as paths and commands are copied from the terminal. For a very small width the text
+    stays one line.
+    """
     if width < _MIN_WIDTH:
         return [text]
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
 
 
+def remark(text: str, margin: str, width: int) -> list[str]:
+    """Returns the lines of a remark below a row of a table, with an arrow before the first.
+
+    Args:
+        text: the remark, in one line.
+        margin: begins each line.
+        width: most characters of a line; 0 for no limit.
+    """
+    first, *rest = wrapped(text, width - len(margin) - 2)
+    return [f"{margin}→ {first}", *(f"{margin}  {line}" for line in rest)]
+
+
 def filled(text: str) -> str:
-    """Paragraphs as wide as the terminal, as argparse has its own lines."""
+    """Returns paragraphs as wide as the terminal, with the margin of argparse."""
     width = max(shutil.get_terminal_size().columns - 2, 20)
     return "\n\n".join(
         textwrap.fill(" ".join(words.split()), width, break_on_hyphens=False)

@@ -1,11 +1,10 @@
-"""`containerd-driver doctor`: what on this machine will not work, and what to do about it."""
+"""`containerd-driver doctor`: checks the machine, and advises."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import sys
+from collections.abc import Sequence
 
 from actors.health.doctor import examine
 from actors.health.findings import Finding, Verdict
@@ -18,14 +17,22 @@ from plugin.texts import one_line
 from proto.errors import DriverError
 
 _EPILOG = """\
-exit status: 0 when tasks can run, warnings or not; 1 when none can; 2 when the options are wrong
+exit status: 0 when tasks can run, with or without warnings; 1 when no task can run; 2 when the
+options are wrong
 """
-_COLOURS = {Verdict.OK: "\033[32m", Verdict.WARN: "\033[33m", Verdict.FAIL: "\033[1;31m"}
-_PLAIN = "\033[0m"
+_COLOURS = {
+    Verdict.OK: console.GREEN,
+    Verdict.WARN: console.YELLOW,
+    Verdict.FAIL: console.RED,
+}
 
 
 def run(argv: list[str]) -> int:
-    """Looks, prints and returns the exit status."""
+    """Checks the machine, prints the findings and returns the exit status.
+
+    Raises:
+        DriverError: stdout cannot be written.
+    """
     arguments = _parser().parse_args(argv)
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
@@ -33,30 +40,24 @@ def run(argv: list[str]) -> int:
         console.complain(str(error))
         return console.WRONG_OPTIONS
     findings = asyncio.run(_examine(settings))
-    if arguments.json:
-        text = console.json_lines(dataclasses.asdict(finding) for finding in findings)
-    else:
-        text = table(findings, colours=sys.stdout.isatty(), width=console.terminal_width())
-    console.show(text)
+    console.show_rows(findings, table, as_json=arguments.json)
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 
 
-def table(findings: list[Finding], *, colours: bool = False, width: int = 0) -> str:
-    """One line for each finding, its advice below it; with a width, lines no longer than that."""
-    column = max(len(finding.subject) for finding in findings)
+def table(rows: Sequence[Finding], *, colours: bool = False, width: int = 0) -> str:
+    """Returns a line for each finding, with the advice below; see `console.Table`."""
+    column = max(len(finding.subject) for finding in rows)
     margin = " " * (column + 8)
     lines: list[str] = []
-    for finding in findings:
-        verdict = f"{finding.verdict:4}"
-        if colours:
-            verdict = f"{_COLOURS[finding.verdict]}{verdict}{_PLAIN}"
+    for finding in rows:
+        verdict = console.coloured(
+            f"{finding.verdict:4}", _COLOURS[finding.verdict] if colours else ""
+        )
         first, *rest = console.wrapped(one_line(finding.text), width - len(margin))
         lines.append(f"{verdict}  {finding.subject:{column}}  {first}")
         lines += [f"{margin}{line}" for line in rest]
         if finding.advice:
-            first, *rest = console.wrapped(one_line(finding.advice), width - len(margin) - 2)
-            lines.append(f"{margin}→ {first}")
-            lines += [f"{margin}  {line}" for line in rest]
+            lines += console.remark(one_line(finding.advice), margin, width)
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -69,9 +70,7 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        "doctor", "Says what on this machine will not work, and what to do about it.", _EPILOG
-    )
+    parser = Parser("doctor", "Checks whether tasks can run on this machine, and advises.", _EPILOG)
     plugin_block.add_arguments(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object per line")
     return parser

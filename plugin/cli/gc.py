@@ -1,4 +1,4 @@
-"""`containerd-driver gc`: what no live task owns, found and removed once."""
+"""`containerd-driver gc`: searches for orphans once, and removes them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import dataclasses
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 
@@ -24,28 +23,27 @@ from plugin.texts import one_line
 from proto.errors import Code, DriverError
 
 _EPILOG = """\
-It removes what runs of `containerd-driver run` left that were killed, and what only a plugin
-needed that is gone. A Nomad agent may come back for its tasks however long it is away: what is of a
-node is only shown, unless --node says that this node will not come back. A plugin that lives looks
-for orphans of its node by itself, see gc.dangling_containers in its configuration.
+gc removes objects of killed runs of `containerd-driver run`, and objects of plugins that have
+ended. A Nomad agent may come back for its tasks at any time, so gc only shows the objects of a
+node, unless --node says that the node will not come back. A running plugin searches for orphans of
+its node, see gc.dangling_containers in the configuration.
 
-exit status: 0; 1 when something could not be removed, or nothing could be told; 2 when the options
+exit status: 0; 1 when an object could not be removed, or no search was possible; 2 when the options
 are wrong
 """
 _HEAD = ("KIND", "NAME", "SINCE", "WHAT", "WHY")
 _COLOURS = {
-    Outcome.FOUND: "\033[33m",
-    Outcome.REMOVED: "\033[32m",
-    Outcome.FAILED: "\033[1;31m",
+    Outcome.FOUND: console.YELLOW,
+    Outcome.REMOVED: console.GREEN,
+    Outcome.FAILED: console.RED,
 }
-_PLAIN = "\033[0m"
 
 
 def run(argv: list[str]) -> int:
-    """Looks, removes, prints and returns the exit status.
+    """Searches, removes, prints the rows and returns the exit status.
 
     Raises:
-        DriverError: nothing could be told, so nothing was removed.
+        DriverError: no search was possible, so no object was removed; or stdout cannot be written.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -55,20 +53,20 @@ def run(argv: list[str]) -> int:
         console.complain(str(error))
         return console.WRONG_OPTIONS
     if os.geteuid() != 0:
-        raise DriverError("tasks and their files are root's", resolution="run it with sudo")
+        raise DriverError("gc needs root: root owns tasks and files", resolution="run gc with sudo")
     rows = asyncio.run(_sweep(settings, arguments.node, grace_s=grace_s, dry_run=arguments.dry_run))
-    if arguments.json:
-        console.show(console.json_lines(dataclasses.asdict(row) for row in rows))
-    else:
-        colours = sys.stdout.isatty()
-        console.show(table(rows, colours=colours, width=console.terminal_width()))
-        if arguments.dry_run and any(row.outcome is Outcome.FOUND for row in rows):
-            console.report("the orphans are removed without --dry-run")
+    console.show_rows(rows, table, as_json=arguments.json)
+    found = any(row.outcome is Outcome.FOUND for row in rows)
+    if arguments.dry_run and found and not arguments.json:
+        console.report("without --dry-run the orphans are removed")
     return int(any(row.outcome is Outcome.FAILED for row in rows))
 
 
 def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
-    """One line for each thing, what failed below it; a paragraph each where that is too wide."""
+    """Returns a line for each row, with an error below; see `console.Table`.
+
+    If a line would be too wide, each row becomes a paragraph.
+    """
     if not rows:
         return "nothing is left over\n"
     rows = [_plain(row) for row in rows]
@@ -81,7 +79,7 @@ def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
     for line, row in zip(cells, (None, *rows), strict=True):
         padded = [f"{text:{width}}" for text, width in zip(line, widths, strict=True)]
         if row is not None and colours:
-            padded[3] = _coloured(row.outcome, padded[3])
+            padded[3] = console.coloured(padded[3], _COLOURS.get(row.outcome, ""))
         lines.append("  ".join(padded).rstrip())
         if row is not None and row.error:
             lines.append(f"{'':{widths[0]}}  → {row.error}")
@@ -89,7 +87,7 @@ def table(rows: Sequence[Row], *, colours: bool = False, width: int = 0) -> str:
 
 
 def _plain(row: Row) -> Row:
-    """Returns a row for a terminal: tasks have chosen the names in it."""
+    """Returns the row with plain texts: jobs and images choose names."""
     name, why, error = map(one_line, (row.name, row.why, row.error))
     return dataclasses.replace(row, name=name, why=why, error=error)
 
@@ -98,15 +96,11 @@ def _paragraph(row: Row, *, colours: bool, width: int) -> Iterator[str]:
     yield f"{row.kind} {row.name}"
     first, *rest = console.wrapped(f"{row.outcome}: {row.why}, since {_date(row.since)}", width - 2)
     if colours:
-        first = first.replace(row.outcome, _coloured(row.outcome, row.outcome), 1)
+        colour = _COLOURS.get(row.outcome, "")
+        first = first.replace(row.outcome, console.coloured(row.outcome, colour), 1)
     yield from (f"  {line}" for line in (first, *rest))
     if row.error:
-        first, *rest = console.wrapped(row.error, width - 4)
-        yield from (f"  → {first}", *(f"    {line}" for line in rest))
-
-
-def _coloured(outcome: Outcome, text: str) -> str:
-    return f"{_COLOURS[outcome]}{text}{_PLAIN}" if outcome in _COLOURS else text
+        yield from console.remark(row.error, "  ", width)
 
 
 async def _sweep(
@@ -124,23 +118,23 @@ async def _sweep(
         await node.containerd.close()
     if (idle := await asyncio.to_thread(idle_launcher.pid, node.state_dir)) is not None:
         console.report(
-            f"the launcher of task workers (pid {idle}) has nothing to do: no plugin, run or task"
-            f" lives in {node.state_dir}; it ends by itself after {idle_launcher.MINUTES} minutes"
+            f"the worker launcher (pid {idle}) is idle: {node.state_dir} has no live plugin, run or"
+            f" task; an idle launcher ends after {idle_launcher.MINUTES} minutes"
         )
     for lost in set(given_up).difference(finding.thing.mark.owner for finding in findings):
-        console.report(f"--node {lost}: nothing here is of a node with this id")
+        console.report(f"--node {lost}: no object belongs to a node with this id")
     return [*map(run_sweep.row, findings), *rows]
 
 
 def _check(node: Node, given_up: list[str]) -> None:
-    """Refuses to give up a node whose plugin lives: it knows better."""
+    """Raises DriverError if the plugin of a given-up node lives: the plugin knows its tasks."""
     for peer in peers.peers(node.state_dir):
         nodes: list[str] = peer.says.get("nodes") or []
         for lost in given_up if peer.alive else ():
             if lost in nodes:
                 raise DriverError(
-                    f"--node {lost}: a plugin of this node lives, pid {peer.says.get('pid')}",
-                    resolution="it looks for orphans by itself, see gc.dangling_containers",
+                    f"--node {lost}: a plugin of this node is running, pid {peer.says.get('pid')}",
+                    resolution="the plugin removes orphans of its node, see gc.dangling_containers",
                     code=Code.PRECONDITION,
                 )
 
@@ -161,26 +155,26 @@ def _date(since: float) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         "gc",
-        "Removes what no live task owns: containers, snapshots, leases, workers, state directories,"
-        " networks of runs.",
+        "Removes orphans: containers, snapshots, leases, workers, state directories and networks of"
+        " runs that no live task owns.",
         _EPILOG,
     )
     plugin_block.add_arguments(parser)
     add = parser.add_argument
-    add("--dry-run", action="store_true", help="only say what would be removed")
+    add("--dry-run", action="store_true", help="only show the orphans")
     add(
         "--node",
         action="append",
         default=[],
         metavar="ID",
-        help="a Nomad node that will not come back, named as in WHY: its tasks are stopped and"
-        " removed",
+        help="id of a Nomad node that will not come back, as shown in WHY: its tasks are stopped"
+        " and removed",
     )
     add(
         "--grace",
         default="",
         metavar="TIME",
-        help="leave what is younger (default: gc.dangling_containers.creation_grace, 5m)",
+        help="keep younger objects (default: gc.dangling_containers.creation_grace, 5m)",
     )
     add("--json", action="store_true", help="one JSON object per line")
     return parser

@@ -1,4 +1,4 @@
-"""What an agent's client block would say of this machine: host volumes, addresses, CNI plugins."""
+"""Options that stand for an agent's client block: host volumes, address, CNI plugins."""
 
 from __future__ import annotations
 
@@ -16,38 +16,39 @@ from proto.errors import Code, DriverError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this file."""
+    """Adds the options to a parser."""
     add = parser.add_argument
     add(
         "--host-volume",
         action="append",
         default=[],
         metavar="NAME=PATH[:ro]",
-        help="a volume for volume blocks of type host; also from --config-file's client block",
+        help="a volume for volume blocks of type host; the client block of --config-file also has"
+        " volumes",
     )
     add(
         "--host-ip",
         default=LOOPBACK,
         metavar="ADDRESS",
-        help="address of this machine where ports are reachable (default: 127.0.0.1)",
+        help="address of this machine for the ports of the job (default: 127.0.0.1)",
     )
     add(
         "--cni-path",
         default=":".join(CNI_DIRECTORIES),
         metavar="DIR[:DIR]",
-        help=f"where CNI plugins are (default: {':'.join(CNI_DIRECTORIES)})",
+        help=f"directories of CNI plugins (default: {':'.join(CNI_DIRECTORIES)})",
     )
 
 
 def read(arguments: argparse.Namespace) -> HostOptions:
-    """The options as they were given.
+    """Reads and checks the options.
 
     Raises:
-        DriverError: code INVALID, with what is wrong.
+        DriverError: code INVALID, a volume or the address is wrong.
     """
     volumes = _from_file(arguments.config_file) if arguments.config_file else {}
-    given = plugin_block.pairs(arguments.host_volume, "--host-volume", "NAME=PATH")
-    for name, text in given.items():
+    written = plugin_block.pairs(arguments.host_volume, "--host-volume", "NAME=PATH")
+    for name, text in written.items():
         path, colon, mode = text.rpartition(":")
         if not colon or mode not in {"ro", "rw"}:
             path, mode = text, "rw"
@@ -55,8 +56,8 @@ def read(arguments: argparse.Namespace) -> HostOptions:
     for name, volume in volumes.items():
         if not Path(volume.path).is_absolute() or not Path(volume.path).exists():
             raise DriverError(
-                f"host volume {name}: {volume.path or 'an empty path'} is not there",
-                resolution="give the absolute path of a directory or file of this machine",
+                f"host volume {name}: {volume.path or 'an empty path'} does not exist",
+                resolution="name the absolute path of a directory or file of this machine",
                 code=Code.INVALID,
             )
     return HostOptions(
@@ -73,22 +74,22 @@ def _address(text: str) -> str:
         address = ipaddress.IPv4Address(0)
     if address.is_unspecified:
         raise DriverError(
-            f"--host-ip {text}: is not one IPv4 address of this machine", code=Code.INVALID
+            f"--host-ip {text}: not an IPv4 address of this machine", code=Code.INVALID
         )
     return str(address)
 
 
 def _from_file(file: Path) -> dict[str, HostVolume]:
-    """The `host_volume` blocks of an agent's client block."""
+    """Reads the `host_volume` blocks of an agent's client block."""
     client = merged(plugin_block.tree(file).get("client"))
     reader = BlockReader()
-    found = {
+    volumes = {
         name: _volume(reader, f'client: host_volume "{name}"', body)
         for name, body in labelled(client.get("host_volume"))
     }
     if reader.problems:
         raise DriverError(f"{file}: {'; '.join(reader.problems)}", code=Code.INVALID)
-    return found
+    return volumes
 
 
 def _volume(reader: BlockReader, where: str, body: dict[str, Any]) -> HostVolume:

@@ -1,4 +1,4 @@
-"""Arguments of the commands: as argparse reads them, with the near name for one that is unknown."""
+"""Parser of a command's arguments: argparse, with a suggestion for an unknown option."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from plugin.texts import did_you_mean, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """The options of one command, to be given in full; its texts are as wide as the terminal.
+    """The options of a command, without abbreviations; its help is as wide as the terminal.
 
     Args:
-        command: its name.
-        description: what it does.
+        command: name of the command.
+        description: one sentence about the command.
         epilog: paragraphs below the options.
     """
 
@@ -29,23 +29,23 @@ class Parser(argparse.ArgumentParser):
         )
 
     def print_help(self, file: object = None) -> None:
-        """Prints it to stdout; whoever has seen enough may leave."""
-        del file  # argparse names none for --help
+        """Writes the help to stdout; a reader may leave early."""
+        del file  # argparse passes no file for --help
         console.show(self.format_help())
 
     def parse_args(self, args: Sequence[str], namespace: Any = None) -> Any:  # type: ignore[override]
-        """Ends the process with status 2 where one is wrong."""
-        found, unknown = self.parse_known_args(args, namespace)
+        """Parses the arguments; ends the process with status 2 for a wrong argument."""
+        parsed, unknown = self.parse_known_args(args, namespace)
         if unknown:
             self.error("; ".join(map(self._unknown, unknown)))
-        return found
+        return parsed
 
     def error(self, message: str) -> NoReturn:
-        """Ends the process with status 2; a word of the command line may be anybody's."""
+        """Ends the process with status 2; prints the message as plain text."""
         super().error(one_line(message))
 
     def _unknown(self, word: str) -> str:
         name = word.partition("=")[0]
         if not name.startswith("-"):
-            return f'"{word}" is one argument too many'
+            return f'unexpected argument "{word}"'
         return f"{name}: no such option{did_you_mean(name, self._option_string_actions)}"

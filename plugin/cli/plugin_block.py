@@ -1,4 +1,4 @@
-"""The plugin block as the command line gives it: from an agent's file, and option by option."""
+"""Plugin block from the command line: from an agent's file, and option by option."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PLUGIN = "containerd-driver"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`--config` and `--config-file`."""
+    """Adds `--config` and `--config-file` to a parser."""
     parser.add_argument(
         "--config",
         action="append",
@@ -28,42 +28,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="an option of the plugin block, such as containerd_address=/run/x.sock",
     )
     parser.add_argument(
-        "--config-file", type=Path, metavar="FILE", help="take the plugin block of an agent's HCL"
+        "--config-file",
+        type=Path,
+        metavar="FILE",
+        help="read the plugin block of an agent's HCL file",
     )
 
 
 def settings(file: Path | None, words: list[str]) -> DriverSettings:
-    """Returns what the driver would make of the block.
+    """Returns the driver's settings for the block, see `read`.
 
     Raises:
-        DriverError: code INVALID, with what is wrong.
+        DriverError: code INVALID, with every problem.
     """
     schema = hcl_schema.schema(options.DRIVER_OPTIONS)
     return options.driver_settings(hcl_config.encode(schema, read(file, words)))
 
 
 def pairs(words: list[str], option: str, form: str = "NAME=VALUE") -> dict[str, str]:
-    """`NAME=VALUE` words as a mapping; option and form name them in errors.
+    """Splits words `NAME=VALUE` into a mapping.
+
+    Args:
+        words: the values of the option.
+        option: name of the option in errors.
+        form: form of a word in errors.
 
     Raises:
-        DriverError: code INVALID; a word has no name or no value.
+        DriverError: code INVALID, a word has no name or no value.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not name:
             raise DriverError(f"{option} {word}: is not {form}", code=Code.INVALID)
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def read(file: Path | None, words: list[str]) -> dict[str, Any]:
-    """Plugin options: those of a file, and over them those of the command line.
+    """Reads plugin options from a file and from words `OPTION=VALUE`; a word wins over the file.
 
-    A value that is JSON counts as such, so that blocks can be given too.
+    A JSON value is decoded, so a word can set a block.
 
     Raises:
-        DriverError: code INVALID; the file cannot be read or a word is no pair.
+        DriverError: code INVALID, the file cannot be read or a word is no pair.
     """
     config = _from_file(file) if file is not None else {}
     for name, text in pairs(words, "--config").items():
@@ -75,16 +83,19 @@ def read(file: Path | None, words: list[str]) -> dict[str, Any]:
 
 
 def tree(file: Path) -> dict[str, Any]:
-    """The blocks of an agent's file.
+    """Returns the blocks of an agent's file.
 
     Raises:
-        DriverError: code INVALID; it cannot be read or is no HCL.
+        DriverError: code INVALID, the file cannot be read or is not HCL.
     """
     return hcl_job.parse(file.name, job_text.read(file), {})
 
 
 def _from_file(file: Path) -> dict[str, Any]:
-    """The `config` of the block `plugin "containerd-driver"`; a file may bring volumes alone."""
+    """Returns the `config` of the block `plugin "containerd-driver"`.
+
+    A file with a client block, for its volumes, needs no plugin block.
+    """
     blocks = tree(file)
     for block in blocks.get("plugin") or []:
         if isinstance(block, dict) and _PLUGIN in block:

@@ -1,4 +1,4 @@
-"""Screens without a terminal: plain lines and JSON lines."""
+"""Screens for files and pipes: plain lines and JSON lines."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from collections import defaultdict
 from typing import Any
 
 from actors.model.nomad import ExitResult, PortMapping, TaskUsage
-from plugin.cli.output_stream import Outlet
+from plugin.cli.output_stream import OutputStream
 from plugin.host.agent.log_reader import Lines
 from plugin.host.network.ports import inside
-from plugin.host.run.screen import Screen, describe, published, used
+from plugin.host.run.screen import Screen, end_text, port_text, usage_text
 from plugin.texts import one_line
 
 
 class PlainScreen:
-    """Logs go to stdout and stderr byte for byte as the task wrote them; the rest to stderr.
+    """Plain lines: logs on stdout and stderr, other output on stderr.
 
-    Of several tasks each line stays whole and has the task's name before it; only there a line that
-    is longer than 64 KiB, or has no end, may get one, where another task's line follows.
+    The log of a single task is copied byte by byte. With `prefix` each line of a log has the name
+    of its task before it, and lines of several tasks do not mix. A line longer than 64 KiB, or
+    without an end, may be broken there by a line of another task.
 
     Args:
-        prefix: True puts the task's name before each of its lines.
+        prefix: True puts the name of the task before each line of its log.
     """
 
     def __init__(self, *, prefix: bool) -> None:
         self._prefix = prefix
-        self._err = Outlet(sys.stderr)
-        self._out = Outlet(sys.stdout, self._err)
+        self._err = OutputStream(sys.stderr)
+        self._out = OutputStream(sys.stdout, self._err)
         self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
-        self._begun: tuple[str, str] | None = None
+        self._current: tuple[str, str] | None = None
 
     def note(self, text: str) -> None:
         """See `Screen`."""
-        self._err.say(text)
+        self._err.write_line(text)
 
     def event(self, task: str, text: str) -> None:
         """See `Screen`."""
-        self._err.say(f"{task}: {text}")
+        self._err.write_line(f"{task}: {text}")
 
     def log(self, task: str, stream: str, data: bytes) -> None:
         """See `Screen`."""
         if not self._prefix:
-            self._outlet(stream).put(data)
+            self._stream(stream).write(data)
             return
         for line in self._lines[task, stream].feed(data):
             self._line(task, stream, line)
@@ -56,35 +57,35 @@ class PlainScreen:
             self._line(task, stream, line)
 
     def _line(self, task: str, stream: str, line: bytes) -> None:
-        outlet = self._outlet(stream)
-        if not outlet.place.amid_a_line or self._begun != (task, stream):
-            outlet.begin_a_line()
-            outlet.put(f"{one_line(task)} | ".encode())
-        outlet.put(line)
-        self._begun = (task, stream)
+        output = self._stream(stream)
+        if not output.cursor.in_line or self._current != (task, stream):
+            output.end_line()
+            output.write(f"{one_line(task)} | ".encode())
+        output.write(line)
+        self._current = (task, stream)
 
     def has_room(self, stream: str) -> bool:
         """See `Screen`."""
-        return self._outlet(stream).flush()
+        return self._stream(stream).flush()
 
-    def _outlet(self, stream: str) -> Outlet:
+    def _stream(self, stream: str) -> OutputStream:
         return self._out if stream == "stdout" else self._err
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
-        self._err.say(f"{task}: {used(usage)}")
+        self._err.write_line(f"{task}: {usage_text(usage)}")
 
     def port(self, alloc: str, port: PortMapping) -> None:
         """See `Screen`."""
-        self.note(published(alloc, port))
+        self.note(port_text(alloc, port))
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
-        self._err.say(f"{task}: {describe(result)} after {seconds:.1f} s")
+        self._err.write_line(f"{task}: {end_text(result)} after {seconds:.1f} s")
 
     def error(self, text: str) -> None:
         """See `Screen`."""
-        self._err.say(f"error: {text}")
+        self._err.write_line(f"error: {text}")
 
     def close(self) -> bool:
         """See `Screen`."""
@@ -92,15 +93,15 @@ class PlainScreen:
 
 
 class JsonScreen:
-    """One JSON object per line on stdout.
+    """A JSON object per line on stdout.
 
-    `kind` is note, port, event, log, stats, exit or error. A log line is `partial` where it goes on
-    in the next object, as each 64 KiB of a long one, or ends without a newline.
+    `kind` is note, port, event, log, stats, exit or error. A log line longer than 64 KiB comes in
+    several objects. An object is `partial` if the newline is missing or follows in a later object.
     """
 
     def __init__(self) -> None:
         self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
-        self._out = Outlet(sys.stdout, Outlet(sys.stderr))
+        self._out = OutputStream(sys.stdout, OutputStream(sys.stderr))
 
     def note(self, text: str) -> None:
         """See `Screen`."""
@@ -124,7 +125,7 @@ class JsonScreen:
             more = {} if line.endswith(b"\n") else {"partial": True}
             self._write(kind="log", task=task, stream=stream, line=text, **more)
 
-    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - both are one
+    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - stdout has both
         """See `Screen`."""
         return self._out.flush()
 
@@ -171,11 +172,11 @@ class JsonScreen:
         return self._out.end()
 
     def _write(self, **fields: Any) -> None:
-        self._out.say(json.dumps({"time": round(time.time(), 3), **fields}))
+        self._out.write_line(json.dumps({"time": round(time.time(), 3), **fields}))
 
 
 def choose(*, as_json: bool, prefix: bool) -> Screen:
-    """JSON where it was asked for, colours on a terminal where `rich` is there, else plain."""
+    """Returns a screen: JSON lines if wanted; colours if stdout is a terminal and `rich` exists."""
     if as_json:
         return JsonScreen()
     if sys.stdout.isatty():

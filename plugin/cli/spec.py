@@ -1,4 +1,4 @@
-"""`containerd-driver spec JOB`: the OCI spec that each task of a job would get."""
+"""`containerd-driver spec JOB`: prints the OCI spec that each task of a job would get."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from proto.errors import Code, DriverError
 
 _STAND_IN = "/proc/self/ns/net"
 _EPILOG = """\
-containerd is asked about the image; nothing is pulled, started or left behind. One task prints its
-spec; several print one object with a spec for each. Identifiers and paths of an allocation differ
-from run to run.
+The command asks containerd about the image, and pulls, starts and leaves nothing. For a job with
+one task the output is a spec, for several tasks an object with a spec for each. Identifiers and
+paths of an allocation differ from run to run.
 
-exit status: 0; 1 when a task could not start as it is; 2 when the options are wrong
+exit status: 0; 1 when a task could not start; 2 when the options are wrong
 """
 
 
@@ -41,7 +41,7 @@ def run(argv: list[str]) -> int:
     """Prints the specs and returns the exit status.
 
     Raises:
-        DriverError: a task could not start as it is.
+        DriverError: a task could not start.
     """
     arguments = _parser().parse_args(argv)
     try:
@@ -62,7 +62,7 @@ async def _specs(
     job: jobfile.Job, settings: DriverSettings, host: HostOptions, only: str
 ) -> dict[str, Any]:
     node = this_node(cpu_topology.completed(settings))
-    found: dict[str, Any] = {}
+    specs: dict[str, Any] = {}
     with (
         tempfile.TemporaryDirectory(prefix="containerd-driver-") as root,
         contextlib.closing(HostPorts(host.address, hold=False)) as ports,
@@ -73,35 +73,30 @@ async def _specs(
                 alloc_plan.build(alloc)
                 for planned in alloc.tasks:
                     if only in {"", planned.task.name}:
-                        found[planned.label] = await _spec(node, planned)
+                        specs[planned.label] = await _spec(node, planned)
         finally:
             await node.containerd.close()
-    if not found:
+    if not specs:
         raise DriverError(f"the job has no task {only!r}", code=Code.INVALID)
-    return found
+    return specs
 
 
 async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
     config, network = planned.config, planned.config.network
     if network is not None:
-        # A start looks into the allocation's namespace; for a preview none is made.
+        # A start enters the namespace of the allocation; a preview creates none.
         config = replace(config, network=replace(network, path=_STAND_IN))
     try:
         packed = hcl_config.encode(hcl_schema.schema(options.TASK_OPTIONS), planned.options)
-        seen = await spec_preview.preview(node, config, options.task_options(packed))
+        preview = await spec_preview.preview(node, config, options.task_options(packed))
     except DriverError as error:
-        raise DriverError(
-            f"{planned.label}: {error.brief}",
-            details=error.details,
-            resolution=error.resolution,
-            code=error.code,
-        ) from error
-    for note in seen.notes:
+        raise error.replaced(brief=f"{planned.label}: {error.brief}") from error
+    for note in preview.notes:
         console.report(f"{planned.label}: {note}")
-    for namespace in seen.document["linux"]["namespaces"]:
+    for namespace in preview.document["linux"]["namespaces"]:
         if network is not None and namespace.get("path") == _STAND_IN:
             namespace["path"] = network.path
-    return seen.document
+    return preview.document
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""A run on a terminal: colours per task, and one live line for what goes on right now."""
+"""Screen of a terminal: a colour for each task, and a live line for steps in progress."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from rich.status import Status
 from rich.text import Text
 
 from actors.model.nomad import ExitResult, PortMapping, TaskUsage
-from plugin.cli.console import Unfailing
+from plugin.cli.console import UnfailingStdout
 from plugin.host.agent.log_reader import Lines
-from plugin.host.run.screen import describe, published, used
+from plugin.host.run.screen import end_text, port_text, usage_text
 from plugin.texts import indented, one_line
 
 _COLOURS = ("cyan", "magenta", "green", "yellow", "blue")
-# Events that say what is under way rather than what has happened.
-_UNDER_WAY = ("Downloading image", "Resolving image", "Unpacking image")
+# Events about a step in progress, not about a finished step.
+_IN_PROGRESS = ("Downloading image", "Resolving image", "Unpacking image")
 
 
 class TerminalScreen:
     """See `plugin.host.run.screen.Screen`.
 
     Args:
-        prefix: True puts the task's name before each of its lines.
-        console: where to draw.
+        prefix: True puts the name of the task before each line of its log.
+        console: rich's console; None for stdout.
     """
 
     def __init__(self, *, prefix: bool, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False, file=cast("TextIO", Unfailing()))
+        self._console = console or Console(highlight=False, file=cast("TextIO", UnfailingStdout()))
         self._prefix = prefix
         self._lines: defaultdict[tuple[str, str], Lines] = defaultdict(Lines)
         self._status: Status | None = None
@@ -41,8 +41,8 @@ class TerminalScreen:
         self._line(("• ", "dim"), (text, "dim"))
 
     def event(self, task: str, text: str) -> None:
-        """See `Screen`. What is under way shares the live line."""
-        if text.startswith(_UNDER_WAY):
+        """See `Screen`. Steps in progress share the live line."""
+        if text.startswith(_IN_PROGRESS):
             self._pending[task] = text
             self._draw()
             return
@@ -50,7 +50,7 @@ class TerminalScreen:
         self._line(("• ", "dim"), (task, self._colour(task)), (f"  {text}", "dim"))
 
     def log(self, task: str, stream: str, data: bytes) -> None:
-        """See `Screen`. Colours of the task's own stay; what moves the cursor is left out."""
+        """See `Screen`. Keeps colours of the task, and drops sequences that move the cursor."""
         for line in self._lines[task, stream].feed(data):
             self._show(task, stream, line)
 
@@ -66,25 +66,25 @@ class TerminalScreen:
         before = Text(f"{one_line(task)} │ ", self._colour(task)) if self._prefix else Text()
         self._console.print(before + text, soft_wrap=True)
 
-    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - a terminal has
+    def has_room(self, stream: str) -> bool:  # noqa: ARG002 - a terminal is never full
         """See `Screen`."""
         return True
 
     def stats(self, task: str, usage: TaskUsage) -> None:
         """See `Screen`."""
-        self._pending[task] = used(usage)
+        self._pending[task] = usage_text(usage)
         self._draw()
 
     def port(self, alloc: str, port: PortMapping) -> None:
         """See `Screen`."""
-        self.note(published(alloc, port))
+        self.note(port_text(alloc, port))
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
         """See `Screen`."""
         self._settle(task)
         good = result.exit_code == 0 and not result.error
         mark = ("✔ ", "green") if good else ("✘ ", "red")
-        text = f"  {describe(result)} after {seconds:.1f} s"
+        text = f"  {end_text(result)} after {seconds:.1f} s"
         self._line(mark, (task, self._colour(task)), (text, "" if good else "red"))
 
     def error(self, text: str) -> None:
@@ -102,15 +102,15 @@ class TerminalScreen:
             self._draw()
 
     def _draw(self) -> None:
-        """Shows the live line while anything is under way, and gives the cursor back after it."""
+        """Shows the live line during steps in progress, and restores the cursor afterwards."""
         if not self._pending:
             if self._status is not None:
                 self._status.stop()
                 self._status = None
             return
         text = Text("  ").join(
-            Text.assemble((one_line(task), self._colour(task)), (f" {one_line(what)}", "dim"))
-            for task, what in self._pending.items()
+            Text.assemble((one_line(task), self._colour(task)), (f" {one_line(step)}", "dim"))
+            for task, step in self._pending.items()
         )
         text.no_wrap, text.overflow = True, "ellipsis"
         if self._status is None:

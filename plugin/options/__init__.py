@@ -1,6 +1,6 @@
-"""Every option, declared once: name, HCL type, default, check and documentation.
+"""Tables of all options, each declared once: name, HCL type, default, check, documentation.
 
-The schemas that Nomad gets, the validated settings and docs/options.md come from these tables.
+The schemas for Nomad, the checked settings and docs/options.md are built from the tables.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""The `auth` blocks: a task's credentials, and what an operator gives to all tasks."""
+"""Options of the `auth` blocks: credentials of a task, and of the driver for all tasks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from actors.model.settings import Auth
-from plugin.options import readers as types
+from plugin.options import readers
 from plugin.options.table import Option, block, read_fields
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -13,7 +13,7 @@ _MAX_SECRET_BYTES = 64 * 1024
 _SERVER = Option(
     name="server_address",
     hcl_type="string",
-    read=types.text(),
+    read=readers.text(),
     doc="Registry for these credentials, such as `registry.example.com`.",
 )
 TASK_AUTH = (
@@ -21,14 +21,14 @@ TASK_AUTH = (
         name="username",
         hcl_type="string",
         required=True,
-        read=types.text(),
+        read=readers.text(),
         doc="User name at the registry.",
     ),
     Option(
         name="password",
         hcl_type="string",
         required=True,
-        read=types.text(_MAX_SECRET_BYTES, secret=True),
+        read=readers.text(_MAX_SECRET_BYTES, secret=True),
         doc="Password or access token at the registry.",
     ),
     _SERVER,
@@ -37,34 +37,37 @@ DRIVER_AUTH = (
     Option(
         name="username",
         hcl_type="string",
-        read=types.text(),
+        read=readers.text(),
         doc="User name at the registry.",
     ),
     Option(
         name="password",
         hcl_type="string",
-        read=types.text(_MAX_SECRET_BYTES, secret=True),
+        read=readers.text(_MAX_SECRET_BYTES, secret=True),
         doc="Password or access token at the registry.",
     ),
     _SERVER,
     Option(
         name="config",
         hcl_type="string",
-        read=types.absolute_path,
+        read=readers.absolute_path,
         doc="A Docker `config.json` or Podman `auth.json`: credentials by registry or by namespace,"
         " and credential helpers by registry.",
     ),
     Option(
         name="helper",
         hcl_type="string",
-        read=types.file_name,
+        read=readers.file_name,
         doc="Credential helper: `ecr-login` runs the program `docker-credential-ecr-login`.",
     ),
 )
 
 
 def task_auth(value: Any, path: str, problems: list[str]) -> Auth | None:
-    """A task's block; one whose user or password is empty, as a template may leave it, is none."""
+    """Reads a task's `auth` block; None if the user or the password is empty.
+
+    A template may leave both empty.
+    """
     values = block(value, path, problems)
     if values is None:
         return None
@@ -75,17 +78,19 @@ def task_auth(value: Any, path: str, problems: list[str]) -> Auth | None:
     return Auth(**fields)
 
 
-def driver_auth(value: Any, path: str, problems: list[str]) -> types.Fields:
-    """The operator's block: user and password, a config file, a helper, or several of them."""
+def driver_auth(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads the driver's `auth` block: user and password, a config file, a helper, or several."""
     values = block(value, path, problems)
     if values is None:
-        return types.Fields()
+        return readers.Fields()
     fields = read_fields(DRIVER_AUTH, values, f"{path}.", problems)
-    found = types.Fields(auth_config=fields.get("config", ""), auth_helper=fields.get("helper", ""))
+    read = readers.Fields(
+        auth_config=fields.get("config", ""), auth_helper=fields.get("helper", "")
+    )
     user, password = fields.get("username", ""), fields.get("password", "")
     if bool(user) != bool(password):
-        problems.append(f"{path}: username and password go together")
+        problems.append(f"{path}: username and password must both be set")
     elif user:
         server = fields.get("server_address", "")
-        found["auth"] = Auth(username=user, password=password, server_address=server)
-    return found
+        read["auth"] = Auth(username=user, password=password, server_address=server)
+    return read

@@ -1,26 +1,12 @@
-"""The options of the driver: the agent's `plugin "containerd-driver" { config { … } }`."""
+"""Options of the driver: the agent's `plugin "containerd-driver" { config { … } }`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from actors.model.settings import DriverSettings
-from plugin.options import readers as types
+from plugin.options import readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
 from plugin.options.forms import log_buffer_bytes, log_drops, ulimits
-from plugin.options.table import Option, block, decode, read_fields
-
-
-def _fields(options: tuple[Option, ...]) -> Callable[[Any, str, list[str]], types.Fields]:
-    """Reads a block whose options set fields of their own."""
-
-    def read(value: Any, path: str, problems: list[str]) -> types.Fields:
-        values = block(value, path, problems)
-        return types.Fields(read_fields(options, values, f"{path}.", problems) if values else {})
-
-    return read
-
+from plugin.options.table import Option, block_fields, decode
 
 _DANGLING = (
     Option(
@@ -28,7 +14,7 @@ _DANGLING = (
         field="gc_dangling",
         hcl_type="bool",
         default="true",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`false` removes nothing; `containerd-driver gc` still works.",
     ),
     Option(
@@ -36,7 +22,7 @@ _DANGLING = (
         field="gc_dangling_period_s",
         hcl_type="string",
         default='"5m"',
-        read=types.duration_s(at_least=0.1),
+        read=readers.duration_s(at_least=0.1),
         doc="Time between two sweeps; the first sweep comes after the longer of `period` and"
         " `creation_grace`.",
     ),
@@ -45,7 +31,7 @@ _DANGLING = (
         field="gc_dangling_grace_s",
         hcl_type="string",
         default='"5m"',
-        read=types.duration_s(at_least=0.1),
+        read=readers.duration_s(at_least=0.1),
         doc="Age of an orphan at its removal; twice as much for a running orphan.",
     ),
     Option(
@@ -53,7 +39,7 @@ _DANGLING = (
         field="gc_dangling_dry_run",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` only logs the orphans.",
     ),
 )
@@ -65,7 +51,7 @@ _GC = (
         field="image_gc",
         hcl_type="bool",
         default="true",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`false` keeps images for ever. Only images pulled by this driver are removed.",
     ),
     Option(
@@ -73,14 +59,14 @@ _GC = (
         field="image_gc_delay_s",
         hcl_type="string",
         default='"1h"',
-        read=types.duration_s(),
+        read=readers.duration_s(),
         doc="Time that an image stays after the end of its last task.",
     ),
     Option(
         name="dangling_containers",
         hcl_type="block",
         nested=_DANGLING,
-        read=_fields(_DANGLING),
+        read=block_fields(_DANGLING),
         doc="Removal of orphans: containers without a live task, with all their parts.",
     ),
 )
@@ -111,14 +97,14 @@ OPTIONS: tuple[Option, ...] = (
         name="enabled",
         hcl_type="bool",
         default="true",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`false` hides the driver on this node.",
     ),
     Option(
         name="containerd_runtime",
         hcl_type="string",
         default='"io.containerd.runc.v2"',
-        read=types.required_text,
+        read=readers.required_text,
         doc="Runtime of tasks without `runtime`: `io.containerd.runc.v2`, `io.containerd.runsc.v1`"
         " …, or `runc`, `crun`, `runsc`, `kata`.",
     ),
@@ -126,7 +112,7 @@ OPTIONS: tuple[Option, ...] = (
         name="allow_runtimes",
         hcl_type="list(string)",
         default="[]",
-        read=types.texts,
+        read=readers.texts,
         doc="Runtimes that a task's `runtime` may name; empty: every runtime named on this page.",
     ),
     Option(
@@ -134,21 +120,21 @@ OPTIONS: tuple[Option, ...] = (
         field="stats_interval_s",
         hcl_type="string",
         default='"1s"',
-        read=types.duration_s(at_least=0.1),
+        read=readers.duration_s(at_least=0.1),
         doc="Time between two samples of a task's statistics, while a client reads them.",
     ),
     Option(
         name="allow_privileged",
         hcl_type="bool",
         default="true",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`false` refuses privileged jobs.",
     ),
     Option(
         name="seccomp_profile_dir",
         hcl_type="string",
         default='"/opt/seccomp"',
-        read=types.required_path,
+        read=readers.required_path,
         doc="Directory of the files that a task's `seccomp_profile` may name.",
     ),
     Option(
@@ -163,7 +149,7 @@ OPTIONS: tuple[Option, ...] = (
         name="registry_config_path",
         hcl_type="string",
         default='"/etc/containerd/certs.d"',
-        read=types.absolute_path,
+        read=readers.absolute_path,
         doc="Directory with `<registry>/hosts.toml`: mirrors, plain HTTP, CA and client"
         " certificates.",
     ),
@@ -171,7 +157,7 @@ OPTIONS: tuple[Option, ...] = (
         name="snapshotter",
         hcl_type="string",
         default='""',
-        read=types.containerd_name,
+        read=readers.containerd_name,
         doc="Snapshotter of tasks without `snapshotter`; empty: `overlayfs`.",
     ),
     Option(
@@ -179,28 +165,28 @@ OPTIONS: tuple[Option, ...] = (
         field="pull_activity_timeout_s",
         hcl_type="string",
         default='"30s"',
-        read=types.duration_s(at_least=1.0),
+        read=readers.duration_s(at_least=1.0),
         doc="A pull fails when it has received almost no data for this long.",
     ),
     Option(
         name="gc",
         hcl_type="block",
         nested=_GC,
-        read=_fields(_GC),
+        read=block_fields(_GC),
         doc="Removal of unused images and of orphans.",
     ),
     Option(
         name="log_buffer",
         hcl_type="block",
         nested=_LOG_BUFFER,
-        read=_fields(_LOG_BUFFER),
+        read=block_fields(_LOG_BUFFER),
         doc="Output of a task without a reader, for example after the death of Nomad's `logmon`.",
     ),
     Option(
         name="init_path",
         hcl_type="string",
         default='""',
-        read=types.absolute_path,
+        read=readers.absolute_path,
         doc="Static program for `init = true`; empty: `catatonit` or `tini-static` of this"
         " machine.",
     ),
@@ -216,28 +202,28 @@ OPTIONS: tuple[Option, ...] = (
         name="cdi_spec_dirs",
         hcl_type="list(string)",
         default='["/etc/cdi", "/var/run/cdi"]',
-        read=types.absolute_paths,
+        read=readers.absolute_paths,
         doc="Directories with device descriptions of the Container Device Interface.",
     ),
     Option(
         name="containerd_address",
         hcl_type="string",
         default='"/run/containerd/containerd.sock"',
-        read=types.required_path,
+        read=readers.required_path,
         doc="containerd's socket.",
     ),
     Option(
         name="containerd_namespace",
         hcl_type="string",
         default='""',
-        read=types.containerd_name,
+        read=readers.containerd_name,
         doc="containerd's namespace; empty: `nomad`, or `nomad.slice` on cgroup v2.",
     ),
     Option(
         name="state_dir",
         hcl_type="string",
         default='"/run/nomad-driver-containerd"',
-        read=types.required_path,
+        read=readers.required_path,
         doc="Directory of the sockets and exit records of launcher and workers; must not survive"
         " a reboot.",
     ),
@@ -245,7 +231,12 @@ OPTIONS: tuple[Option, ...] = (
 
 
 def driver_settings(packed: bytes, *, total_mhz: int = 0, cores: int = 0) -> DriverSettings:
-    """The driver's settings from the plugin block.
+    """Reads the driver's settings from the plugin block.
+
+    Args:
+        packed: msgpack of the block, as Nomad sends it; empty for a plugin without a block.
+        total_mhz: speed of all cores together, from Nomad's topology; 0 if unknown.
+        cores: number of cores, from Nomad's topology; 0 if unknown.
 
     Raises:
         DriverError: code INVALID, with every problem in the block.

@@ -1,4 +1,4 @@
-"""Readers of values with a form of their own: sizes, ulimits, sysctls, labels, devices, signals."""
+"""Readers of values in a special form: sizes, ulimits, sysctls, labels, devices, hosts, signals."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 from actors.model.settings import DeviceOption
 from actors.provision.etc_files import HOST_GATEWAY
 from actors.task import signal_names
-from plugin.options import readers as types
+from plugin.options import readers
 from proto.errors import DriverError
 
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SMALLEST_SIZE, _LARGEST_SIZE = 1024, 1 << 50
 _SMALLEST_PIPE, _LARGEST_PIPE = 64 << 10, 1 << 30
-# The kernel's names of resource limits, as runc takes them behind RLIMIT_.
+# The kernel's names of resource limits, as runc accepts these after RLIMIT_.
 _ULIMITS = (
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
     *("nproc", "rss", "rtprio", "rttime", "sigpending", "stack"),
@@ -26,7 +26,7 @@ _ULIMITS = (
 _UNLIMITED = (1 << 64) - 1
 _LIMIT = re.compile(r"unlimited|-1|[0-9]{1,19}")
 _SYSCTL = re.compile(r"[A-Za-z0-9_-]+(?:[./][A-Za-z0-9_*:@-]+)+")
-# What runc lets a container set, because the kernel keeps it per namespace.
+# runc lets a container set these parameters: the kernel keeps a value for each namespace.
 _IPC_SYSCTLS = frozenset(
     f"kernel.{name}"
     for name in (
@@ -34,8 +34,8 @@ _IPC_SYSCTLS = frozenset(
         "shm_rmid_forced",
     )
 )
-_OWN_LABELS = ("nomad-driver-containerd.io/", "com.hashicorp.nomad.", "containerd.io/")
-_MAX_LABEL_BYTES = 4096  # containerd: key and value together
+_RESERVED_LABELS = ("nomad-driver-containerd.io/", "com.hashicorp.nomad.", "containerd.io/")
+_MAX_LABEL_BYTES = 4096  # containerd's limit of key and value together
 _CDI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-Za-z0-9_.:-]+")
 _PERMISSIONS = re.compile(r"r?w?m?")
 _DEVICE_KEYS = ("host_path", "container_path", "cgroup_permissions")
@@ -43,62 +43,68 @@ _SHORT_DEVICE_PARTS = 3
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
-def size_bytes(prefix: str) -> types.Reader:
-    """Bytes of `128M`, `128MB`, `128MiB` or a number; K, M, … are powers of 1024 as in Docker."""
+def size_bytes(prefix: str) -> readers.Reader:
+    """Returns a reader of sizes in bytes: `128M`, `128MB`, `128MiB` or a number.
+
+    K, M, … are powers of 1024 as in Docker.
+
+    Args:
+        prefix: begins the problem, for texts that operators search for.
+    """
 
     def read(value: Any, path: str, problems: list[str]) -> int:
         if isinstance(value, bool) or not isinstance(value, str | int):
-            problems.append(f"{path}: {prefix}{types.shown(value)} is not a size")
+            problems.append(f"{path}: {prefix}{readers.shown(value)} is not a size")
             return 0
         written = str(value).strip()
         if not written:
             return 0
         match = _SIZE.fullmatch(written[:64])
         if match is None:
-            problems.append(f"{path}: {prefix}invalid size: {types.shown(written)}, write 64M")
+            problems.append(f"{path}: {prefix}invalid size: {readers.shown(written)}, write 64M")
             return 0
         size = int(float(match[1]) * 1024 ** _POWERS[match[2].lower()])
-        # tmpfs takes 0 for "no limit", and shares pages of 4 KiB.
+        # For tmpfs 0 means "no limit", and tmpfs counts pages of 4 KiB.
         if not _SMALLEST_SIZE <= size <= _LARGEST_SIZE:
-            problems.append(f"{path}: {prefix}{types.shown(written)} is not between 1K and 1024T")
+            problems.append(f"{path}: {prefix}{readers.shown(written)} is not between 1K and 1024T")
         return size
 
     return read
 
 
 def log_buffer_bytes(value: Any, path: str, problems: list[str]) -> int:
-    """A size that a pipe can have."""
+    """Reads the size of a pipe in bytes."""
     before = len(problems)
     size: int = size_bytes("")(value, path, problems)
     if len(problems) == before and not _SMALLEST_PIPE <= size <= _LARGEST_PIPE:
-        problems.append(f"{path}: {types.shown(str(value))} is not between 64K and 1G")
+        problems.append(f"{path}: {readers.shown(str(value))} is not between 64K and 1G")
     return size
 
 
 def log_drops(value: Any, path: str, problems: list[str]) -> bool:
-    """Returns what is done with a log that is full."""
-    return bool(types.choice("drop_oldest", "block")(value, path, problems) != "block")
+    """Reads `when_full`; returns True if a full log drops its oldest lines."""
+    return bool(readers.choice("drop_oldest", "block")(value, path, problems) != "block")
 
 
 def ulimits(value: Any, path: str, problems: list[str]) -> dict[str, tuple[int, int]]:
-    """(soft, hard) by name."""
-    found: dict[str, tuple[int, int]] = {}
+    """Reads limits as (soft, hard) by lower-case name; "unlimited" is 2**64 - 1."""
+    limits: dict[str, tuple[int, int]] = {}
     for name, text in _pairs(value, path, problems):
         key = name.lower().removeprefix("rlimit_")
         if key not in _ULIMITS:
-            problems.append(f"{path}.{name[:64]}: no such limit; known: {', '.join(_ULIMITS)}")
+            problems.append(f"{path}.{name[:64]}: no such limit, known: {', '.join(_ULIMITS)}")
             continue
         soft, colon, hard = text.partition(":")
         if not _LIMIT.fullmatch(soft) or (colon and not _LIMIT.fullmatch(hard)):
             problems.append(
-                f'{path}.{name}: {types.shown(text)} is not a number, "soft:hard" or "unlimited"'
+                f'{path}.{name}: {readers.shown(text)} is not a number, "soft:hard" or "unlimited"'
             )
             continue
         pair = _limit(soft), _limit(hard if colon else soft)
         if pair[0] > pair[1]:
             problems.append(f"{path}.{name}: the soft limit {soft} is above the hard limit {hard}")
-        found[key] = pair
-    return found
+        limits[key] = pair
+    return limits
 
 
 def _limit(text: str) -> int:
@@ -106,12 +112,12 @@ def _limit(text: str) -> int:
 
 
 def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
-    """Kernel parameters by dotted name; only those that a container may have of its own."""
-    found: dict[str, str] = {}
+    """Reads kernel parameters by dotted name; only namespaced parameters are allowed."""
+    parameters: dict[str, str] = {}
     for name, text in _pairs(value, path, problems):
         key = name.replace("/", ".") if "/" in name and "." not in name else name
         if not _SYSCTL.fullmatch(key):
-            problems.append(f"{path}: {types.shown(name)} is not a kernel parameter's name")
+            problems.append(f"{path}: {readers.shown(name)} is not a kernel parameter's name")
         elif not key.startswith(("net.", "fs.mqueue.")) and key not in (
             _IPC_SYSCTLS | {"kernel.domainname"}
         ):
@@ -122,29 +128,29 @@ def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
         elif "\n" in text:
             problems.append(f"{path}.{key}: has more than one line")
         else:
-            found[key] = text
-    return found
+            parameters[key] = text
+    return parameters
 
 
 def labels(value: Any, path: str, problems: list[str]) -> dict[str, str]:
-    """Labels for containerd's container, none of them the driver's own."""
-    found: dict[str, str] = {}
+    """Reads labels for containerd's container; refuses labels of driver, Nomad and containerd."""
+    allowed: dict[str, str] = {}
     for name, text in _pairs(value, path, problems):
-        if not name or name.startswith(_OWN_LABELS):
-            problems.append(f"{path}: {types.shown(name)} is not a label that a job may set")
+        if not name or name.startswith(_RESERVED_LABELS):
+            problems.append(f"{path}: {readers.shown(name)} is not a label that a job may set")
         elif len(f"{name}{text}".encode(errors="surrogatepass")) > _MAX_LABEL_BYTES:
             problems.append(f"{path}: {name[:64]!r} is longer than {_MAX_LABEL_BYTES} bytes")
         else:
-            found[name] = text
-    return found
+            allowed[name] = text
+    return allowed
 
 
-def devices(value: Any, path: str, problems: list[str]) -> types.Fields:
-    """Devices as Docker's command line or its blocks write them, and names of CDI devices."""
+def devices(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads devices in the forms of Docker's command line and blocks, and names of CDI devices."""
     items: Any = [value] if isinstance(value, Mapping | str) else value
-    if not isinstance(items, list | tuple) or len(items) > types.MAX_ITEMS:
-        problems.append(f"{path}: {types.shown(value)} is not a list of devices")
-        return types.Fields()
+    if not isinstance(items, list | tuple) or len(items) > readers.MAX_ITEMS:
+        problems.append(f"{path}: {readers.shown(value)} is not a list of devices")
+        return readers.Fields()
     plain: list[DeviceOption] = []
     names: list[str] = []
     for index, item in enumerate(items):
@@ -156,8 +162,8 @@ def devices(value: Any, path: str, problems: list[str]) -> types.Fields:
         elif isinstance(item, Mapping):
             plain += _device_block(item, where, problems)
         else:
-            problems.append(f"{where}: {types.shown(item)} is not a device")
-    return types.Fields(devices=tuple(plain), cdi_devices=tuple(names))
+            problems.append(f"{where}: {readers.shown(item)} is not a device")
+    return readers.Fields(devices=tuple(plain), cdi_devices=tuple(names))
 
 
 def _short_device(text: str, path: str, problems: list[str]) -> list[DeviceOption]:
@@ -166,7 +172,7 @@ def _short_device(text: str, path: str, problems: list[str]) -> list[DeviceOptio
     if len(parts) == 2 and inside and not inside.startswith("/"):  # noqa: PLR2004
         inside, permissions = "", inside
     if len(parts) > _SHORT_DEVICE_PARTS:
-        problems.append(f"{path}: {types.shown(text)} is not host:container:permissions")
+        problems.append(f"{path}: {readers.shown(text)} is not host:container:permissions")
         return []
     return _device(path, problems, host, inside, permissions)
 
@@ -185,10 +191,10 @@ def _device(
     path: str, problems: list[str], host: str, inside: str, permissions: str
 ) -> list[DeviceOption]:
     before = len(problems)
-    for what in (host, inside or host):
-        types.absolute_path(what or "nothing", path, problems)
+    for device_path in (host, inside or host):
+        readers.absolute_path(device_path or "nothing", path, problems)
     if not _PERMISSIONS.fullmatch(permissions):
-        problems.append(f"{path}: permissions {types.shown(permissions)} are not some of rwm")
+        problems.append(f"{path}: permissions {readers.shown(permissions)} are not some of rwm")
     if len(problems) > before:
         return []
     return [
@@ -201,11 +207,14 @@ def _device(
 
 
 def extra_hosts(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
-    """(name, address) of `name:address`; the address may be `host-gateway` or in brackets."""
-    found: list[tuple[str, str]] = []
-    for index, text in enumerate(types.words(value, path, problems)):
+    """Reads lines `name:address` as (name, address).
+
+    The address may be `host-gateway`, or stand in brackets.
+    """
+    hosts: list[tuple[str, str]] = []
+    for index, text in enumerate(readers.words(value, path, problems)):
         name, colon, written = text.partition(":")
-        # The line of a file that root writes: a name with a newline would be two.
+        # root writes the line into a file: a newline in the name would make two lines.
         if not colon or not _HOST_NAME.fullmatch(name):
             problems.append(
                 f'{path}[{index}]: bad format for add-host: {_quoted(text)}, write "name:address"'
@@ -213,10 +222,10 @@ def extra_hosts(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, 
             continue
         address = written.removeprefix("[").removesuffix("]")
         try:
-            found.append((name, _address(address)))
+            hosts.append((name, _address(address)))
         except ValueError:
             problems.append(f"{path}[{index}]: invalid IP address in add-host: {_quoted(written)}")
-    return tuple(found)
+    return tuple(hosts)
 
 
 def _address(text: str) -> str:
@@ -232,32 +241,32 @@ def _quoted(text: str) -> str:
 
 
 def signal_name(value: Any, path: str, problems: list[str]) -> str:
-    """A signal by name or number, or nothing."""
-    found: str = types.text()(value, path, problems)
-    if found:
+    """Reads the name or the number of a signal, or an empty text."""
+    name: str = readers.text()(value, path, problems)
+    if name:
         try:
-            signal_names.number(found)
+            signal_names.number(name)
         except DriverError as error:
             problems.append(f"{path}: {error}")
-    return found
+    return name
 
 
 def _pairs(value: Any, path: str, problems: list[str]) -> Iterator[tuple[str, str]]:
-    """Name and text of each entry. HCL gives a map, or a list of maps where it is a block."""
+    """Yields (name, text) of each entry; in HCL an attribute is a map, a block a list of maps."""
     maps = [value] if isinstance(value, Mapping) else value
     if not isinstance(maps, list | tuple) or not all(isinstance(item, Mapping) for item in maps):
-        problems.append(f"{path}: {types.shown(value)} is not a map of strings")
+        problems.append(f"{path}: {readers.shown(value)} is not a map of strings")
         return
     merged = {key: text for item in maps for key, text in item.items()}
-    if len(merged) > types.MAX_ITEMS:
-        problems.append(f"{path}: has {len(merged)} entries, at most {types.MAX_ITEMS}")
+    if len(merged) > readers.MAX_ITEMS:
+        problems.append(f"{path}: has {len(merged)} entries, at most {readers.MAX_ITEMS}")
         return
-    read = types.text()
+    read = readers.text()
     for key, text in merged.items():
         before = len(problems)
         name = read(key, path, problems)
         if isinstance(text, int) and not isinstance(text, bool):
-            text = str(text)  # noqa: PLW2901 - a job file in JSON has numbers here
-        found = read(text, f"{path}.{str(key)[:64]}", problems)
+            text = str(text)  # noqa: PLW2901 - a JSON job file has numbers here
+        checked = read(text, f"{path}.{str(key)[:64]}", problems)
         if len(problems) == before:
-            yield name, found
+            yield name, checked

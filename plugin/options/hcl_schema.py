@@ -1,4 +1,4 @@
-"""The option table as the schema that Nomad checks a job's HCL against."""
+"""Schema of an option table, by which Nomad checks a job's HCL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from proto.nomad import hclspec_pb2
 
 
 def schema(options: tuple[Option, ...]) -> hclspec_pb2.Spec:
-    """An object spec with one attribute or block per option."""
+    """Returns an object spec with an attribute or a block for each option."""
     attributes = {option.name: _spec(option) for option in options}
     return hclspec_pb2.Spec(object=hclspec_pb2.Object(attributes=attributes))
 

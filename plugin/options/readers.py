@@ -1,7 +1,7 @@
-"""How single option values are read: from what Nomad's msgpack gives to a checked Python value.
+"""Readers of single option values: from decoded msgpack to a checked Python value.
 
-A reader takes (value, path, problems), appends a sentence to problems for what is wrong, and
-returns the value; what it returns beside a problem is never used.
+A reader takes (value, path, problems) and returns the checked value. For a wrong value the reader
+appends a sentence, which begins with the path, to `problems`; the returned value is then not used.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ Reader = Callable[[Any, str, list[str]], Any]
 
 
 class Fields(dict[str, Any]):
-    """What a reader returns whose value fills several fields, by their names."""
+    """Values for several fields of a dataclass, by name: the result of some readers."""
 
 
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN without the NUL
-# What execve takes at most of arguments and environment together, with a pointer for each word.
+# Limit of execve(2) for arguments and environment together, with a pointer for each word.
 MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024
 _POINTER_BYTES = 8
-# Nobody reads more, and each is a sentence in memory.
+# Further problems are not shown, and each problem is a sentence in memory.
 _MANY_PROBLEMS = 100
 _UNITS_S = {
     "ns": 1e-9,
@@ -36,16 +36,16 @@ _UNITS_S = {
     "h": 3600.0,
 }
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
-# A host name goes into the kernel, /etc/hosts and /etc/hostname: no blanks, no newlines.
+# The kernel, /etc/hosts and /etc/hostname get the name: blanks and newlines are not allowed.
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
-# containerd's identifiers.Validate, which namespaces pass too.
+# containerd's identifiers.Validate, also for namespaces.
 _CONTAINERD_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _MAX_DURATION_S = 366 * 24 * 3600.0
 
 
 def parse_duration_s(text: str) -> float:
-    """Seconds of a Go duration: `1h30m`, `1.5s`, `100ms`, `0`.
+    """Returns the seconds of a Go duration: `1h30m`, `1.5s`, `100ms`, `0`.
 
     Raises:
         ValueError: the text is no duration, is negative or longer than a year.
@@ -67,7 +67,7 @@ def parse_duration_s(text: str) -> float:
 
 
 def boolean(value: Any, path: str, problems: list[str]) -> bool:
-    """True or false."""
+    """Reads true or false."""
     if not isinstance(value, bool):
         problems.append(f"{path}: {shown(value)} is not true or false")
         return False
@@ -75,11 +75,16 @@ def boolean(value: Any, path: str, problems: list[str]) -> bool:
 
 
 def text(limit: int = MAX_TEXT_BYTES, *, secret: bool = False) -> Reader:
-    """A string of at most so many bytes, without NUL. A secret is not shown in the problem."""
+    """Returns a reader of strings without NUL.
+
+    Args:
+        limit: most bytes of the string.
+        secret: True keeps the value out of the problem.
+    """
 
     def read(value: Any, path: str, problems: list[str]) -> str:
         if not isinstance(value, str):
-            problems.append(f"{path}: {'it' if secret else shown(value)} is not a string")
+            problems.append(f"{path}: {'the value' if secret else shown(value)} is not a string")
         elif "\0" in value:
             problems.append(f"{path}: has a NUL byte")
         elif len(value.encode(errors="surrogatepass")) > limit:
@@ -92,15 +97,15 @@ def text(limit: int = MAX_TEXT_BYTES, *, secret: bool = False) -> Reader:
 
 
 def required_text(value: Any, path: str, problems: list[str]) -> str:
-    """A string that is not empty."""
-    found: str = text()(value, path, problems)
+    """Reads a string that is not empty."""
+    string: str = text()(value, path, problems)
     if isinstance(value, str) and not value.strip():
         problems.append(f"{path}: must not be empty")
-    return found
+    return string
 
 
 def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
-    """A list of strings, of at most `MAX_ITEMS`."""
+    """Reads a list of at most `MAX_ITEMS` strings."""
     if isinstance(value, list | tuple) and len(value) > MAX_ITEMS:
         problems.append(f"{path}: has {len(value)} items, at most {MAX_ITEMS}")
         return ()
@@ -108,7 +113,7 @@ def texts(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
 
 
 def words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
-    """A list of strings, as many as execve takes."""
+    """Reads a list of strings within the limits of execve(2)."""
     if not isinstance(value, list | tuple):
         problems.append(f"{path}: {shown(value)} is not a list of strings")
         return ()
@@ -117,19 +122,24 @@ def words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
         problems.append(f"{path}: has {len(value)} items, at most {most}")
         return ()
     read = text(MAX_ARGUMENT_BYTES)
-    found: list[str] = []
+    items: list[str] = []
     before = len(problems)
     for index, item in enumerate(value):
-        found.append(read(item, f"{path}[{index}]", problems))
+        items.append(read(item, f"{path}[{index}]", problems))
         if len(problems) - before >= _MANY_PROBLEMS:
             break
-    if sum(len(item.encode(errors="surrogatepass")) + 1 for item in found) > MAX_ARGUMENTS_BYTES:
+    if sum(len(item.encode(errors="surrogatepass")) + 1 for item in items) > MAX_ARGUMENTS_BYTES:
         problems.append(f"{path}: longer than {MAX_ARGUMENTS_BYTES} bytes together")
-    return tuple(found)
+    return tuple(items)
 
 
 def duration_s(*, prefix: str = "", at_least: float = 0.0) -> Reader:
-    """Seconds of a Go duration. prefix starts the sentence, for texts that users grep."""
+    """Returns a reader of Go durations in seconds.
+
+    Args:
+        prefix: begins the problem, for texts that operators search for.
+        at_least: smallest allowed duration in seconds.
+    """
 
     def read(value: Any, path: str, problems: list[str]) -> float:
         try:
@@ -145,47 +155,47 @@ def duration_s(*, prefix: str = "", at_least: float = 0.0) -> Reader:
 
 
 def absolute_path(value: Any, path: str, problems: list[str]) -> str:
-    """An absolute path of the host."""
-    found: str = text()(value, path, problems)
-    if found and (not found.startswith("/") or "/../" in f"{found}/"):
-        problems.append(f"{path}: {shown(found)} is not an absolute path without ..")
-    return found
+    """Reads an absolute path of the host without `..`, or an empty text."""
+    string: str = text()(value, path, problems)
+    if string and (not string.startswith("/") or "/../" in f"{string}/"):
+        problems.append(f"{path}: {shown(string)} is not an absolute path without ..")
+    return string
 
 
 def required_path(value: Any, path: str, problems: list[str]) -> str:
-    """An absolute path of the host; empty would be the working directory."""
+    """Reads an absolute path of the host; an empty path would mean the working directory."""
     return absolute_path(required_text(value, path, problems), path, problems)
 
 
 def container_path(value: Any, path: str, problems: list[str]) -> str:
-    """An absolute path in the container, or nothing."""
-    found: str = text()(value, path, problems)
-    if found and not found.startswith("/"):
-        problems.append(f'{path}: {shown(found)} is not absolute, did you mean "/{found[:64]}"?')
-    return found
+    """Reads an absolute path in the container, or an empty text."""
+    string: str = text()(value, path, problems)
+    if string and not string.startswith("/"):
+        problems.append(f'{path}: {shown(string)} is not absolute, did you mean "/{string[:64]}"?')
+    return string
 
 
 def hostname(value: Any, path: str, problems: list[str]) -> str:
-    """A host name, or nothing."""
-    found: str = text(63)(value, path, problems)
-    if found and not _HOSTNAME.fullmatch(found):
-        problems.append(f"{path}: {shown(found)} is not a host name: letters, digits, - and .")
-    return found
+    """Reads a host name, or an empty text."""
+    string: str = text(63)(value, path, problems)
+    if string and not _HOSTNAME.fullmatch(string):
+        problems.append(f"{path}: {shown(string)} is not a host name: letters, digits, - and .")
+    return string
 
 
 def containerd_name(value: Any, path: str, problems: list[str]) -> str:
-    """A name by containerd's rule, or nothing."""
-    found: str = text(76)(value, path, problems)
-    if found and not _CONTAINERD_NAME.fullmatch(found):
+    """Reads a name by containerd's rule, or an empty text."""
+    string: str = text(76)(value, path, problems)
+    if string and not _CONTAINERD_NAME.fullmatch(string):
         problems.append(
-            f"{path}: {shown(found)} is not a name of containerd's:"
-            " letters and digits, with single . _ or - between them"
+            f"{path}: {shown(string)} is not a containerd name:"
+            " letters and digits, with single . _ or - between these"
         )
-    return found
+    return string
 
 
 def absolute_paths(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
-    """A list of absolute paths of the host."""
+    """Reads a list of absolute paths of the host."""
     return tuple(
         absolute_path(item, f"{path}[{index}]", problems)
         for index, item in enumerate(texts(value, path, problems))
@@ -193,15 +203,18 @@ def absolute_paths(value: Any, path: str, problems: list[str]) -> tuple[str, ...
 
 
 def file_name(value: Any, path: str, problems: list[str]) -> str:
-    """The name of a file without a directory, or nothing."""
-    found: str = text(255)(value, path, problems)
-    if found and not _FILE_NAME.fullmatch(found):
-        problems.append(f"{path}: {shown(found)} is not a plain name")
-    return found
+    """Reads the name of a file without a directory, or an empty text."""
+    string: str = text(255)(value, path, problems)
+    if string and not _FILE_NAME.fullmatch(string):
+        problems.append(f"{path}: {shown(string)} is not a file name: letters, digits, . _ and -")
+    return string
 
 
 def integer(at_least: int, at_most: int) -> Reader:
-    """A whole number; Nomad's encoder writes some of them as floats."""
+    """Returns a reader of whole numbers from `at_least` to `at_most`.
+
+    Nomad's encoder writes some whole numbers as floats.
+    """
 
     def read(value: Any, path: str, problems: list[str]) -> int:
         if isinstance(value, float) and value.is_integer():
@@ -218,30 +231,34 @@ def integer(at_least: int, at_most: int) -> Reader:
 
 
 def choice(*words: str) -> Reader:
-    """One of the words, or nothing."""
+    """Returns a reader of one of the words, or of an empty text."""
 
     def read(value: Any, path: str, problems: list[str]) -> str:
-        found: str = text()(value, path, problems)
-        if found and found not in words:
-            problems.append(f"{path}: {shown(found)} is not one of {', '.join(words)}")
-        return found
+        string: str = text()(value, path, problems)
+        if string and string not in words:
+            problems.append(f"{path}: {shown(string)} is not one of {', '.join(words)}")
+        return string
 
     return read
 
 
 def host_mode(sentence: str) -> Reader:
-    """`host` in any case, or nothing; the sentence says what is wrong with anything else."""
+    """Returns a reader of `host` in any case, `private` or an empty text; the last two read as "".
+
+    Args:
+        sentence: the problem with any other text.
+    """
 
     def read(value: Any, path: str, problems: list[str]) -> str:
-        found: str = text()(value, path, problems).lower()
-        if found not in {"", "host", "private"}:
+        string: str = text()(value, path, problems).lower()
+        if string not in {"", "host", "private"}:
             problems.append(f"{path}: {sentence}")
-        return "host" if found == "host" else ""
+        return "host" if string == "host" else ""
 
     return read
 
 
 def shown(value: object) -> str:
-    """The value as a sentence shows it: quoted and not longer than a line takes."""
+    """Returns the value for a sentence: quoted, and cut after 64 characters."""
     shown = repr(value)
     return shown if len(shown) <= 64 else f"{shown[:64]}…"  # noqa: PLR2004

@@ -1,4 +1,4 @@
-"""One option as it is declared, and how a block of options is read and shown."""
+"""Declaration of an option, and the reading of blocks by a table of options."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgpack
 
-from plugin.options import readers as types
+from plugin.options import readers
 from plugin.texts import did_you_mean
 from proto.errors import Code, DriverError
 
@@ -17,18 +17,25 @@ _MAX_PROBLEMS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One option.
+    """An option of a block.
 
-    hcl_type is an HCL type expression; nested makes it a block instead, repeated a block that may
-    stand several times. default is an HCL literal, or empty for none. field is the dataclass
-    field that takes the value; several options of one field add up to one tuple. A reader that
-    returns `types.Fields` fills those fields instead.
+    Attributes:
+        name: key in HCL.
+        hcl_type: HCL type expression.
+        doc: row in docs/options.md.
+        read: reads and checks the value; if `read` returns `Fields`, the fields are set by name.
+        field: field of the dataclass, if different from `name`. The tuples of several options with
+            the same field are joined.
+        default: HCL literal; empty for none.
+        required: True if a job must set the option.
+        nested: options of a block; with `nested` the option is a block, not an attribute.
+        repeated: True if the block may stand several times.
     """
 
     name: str
     hcl_type: str
     doc: str
-    read: types.Reader
+    read: readers.Reader
     field: str = ""
     default: str = ""
     required: bool = False
@@ -37,19 +44,24 @@ class Option:
 
     @property
     def target(self) -> str:
-        """The dataclass field that takes the value."""
+        """Field of the dataclass for the value."""
         return self.field or self.name
 
 
 def decode(options: tuple[Option, ...], packed: bytes, where: str) -> dict[str, Any]:
-    """Nomad's msgpack of a block as checked values by dataclass field.
+    """Decodes a block into checked values by field of the dataclass.
+
+    Args:
+        options: the table.
+        packed: msgpack of the block, as Nomad sends it; empty for an absent block.
+        where: name of the block in errors.
 
     Raises:
         DriverError: code INVALID, `failed to decode driver config`, with every problem.
     """
     try:
         values = msgpack.unpackb(packed, raw=False, strict_map_key=False) if packed else {}
-    # TypeError: a map whose key is a list or a map.
+    # TypeError: a list or a map as the key of a map.
     except (ValueError, TypeError, msgpack.UnpackException, RecursionError) as error:
         raise DriverError(
             f"failed to decode driver config: {where} is not msgpack",
@@ -78,10 +90,17 @@ def decode(options: tuple[Option, ...], packed: bytes, where: str) -> dict[str, 
 def read_fields(
     options: tuple[Option, ...], values: Mapping[Any, Any], prefix: str, problems: list[str]
 ) -> dict[str, Any]:
-    """The values of one block by field; what is wrong goes to problems with its path."""
+    """Reads the values of a block by field.
+
+    Args:
+        options: the table.
+        values: values by name of the option; a value of None is an absent option.
+        prefix: path of the block in problems, with a dot at the end.
+        problems: gets a sentence for each wrong or unknown option, with its path.
+    """
     names = [option.name for option in options]
     unknown = [key for key in values if key not in names]
-    # A hint costs a comparison with every name; what nobody reads gets none.
+    # A hint costs a comparison with every name: only problems that are shown get a hint.
     problems += [_unknown(prefix, str(key)[:64], names) for key in unknown[: _MAX_PROBLEMS + 1]]
     fields: dict[str, Any] = {}
     for option in options:
@@ -90,25 +109,35 @@ def read_fields(
             if option.required:
                 problems.append(f"{prefix}{option.name}: is required")
             continue
-        read = option.read(value, f"{prefix}{option.name}", problems)
-        if isinstance(read, types.Fields):
-            fields.update(read)
+        checked = option.read(value, f"{prefix}{option.name}", problems)
+        if isinstance(checked, readers.Fields):
+            fields.update(checked)
         elif option.target in fields:
-            fields[option.target] += read
+            fields[option.target] += checked
         else:
-            fields[option.target] = read
+            fields[option.target] = checked
     return fields
 
 
+def block_fields(options: tuple[Option, ...]) -> readers.Reader:
+    """Returns a reader of a block whose options set fields of the outer dataclass."""
+
+    def read(value: Any, path: str, problems: list[str]) -> readers.Fields:
+        values = block(value, path, problems)
+        return readers.Fields(read_fields(options, values, f"{path}.", problems) if values else {})
+
+    return read
+
+
 def block(value: Any, path: str, problems: list[str]) -> Mapping[Any, Any] | None:
-    """The values of a block that may stand once; None where it is absent or empty."""
-    # Nomad gives a block as a map, or as a list of maps where a job repeats it.
+    """Returns the values of a block that may stand once; None if absent or empty."""
+    # Nomad sends a block as a map, and a repeated block as a list of maps.
     if isinstance(value, list) and len(value) < 2:  # noqa: PLR2004
         value = value[0] if value else {}
         if not value:
             return None
     if not isinstance(value, Mapping):
-        problems.append(f"{path}: is not one block")
+        problems.append(f"{path}: must be a single block")
         return None
     return value
 

@@ -1,10 +1,9 @@
-"""The options of a task: the job's `config { … }`."""
+"""Options of a task: the job's `config { … }`."""
 
 from __future__ import annotations
 
 from actors.model.settings import TaskOptions
-from plugin.options import forms
-from plugin.options import readers as types
+from plugin.options import forms, readers
 from plugin.options.auth import TASK_AUTH, task_auth
 from plugin.options.mounts import MOUNT, MOUNTS, mount_blocks, mounts, volumes
 from plugin.options.table import Option, decode
@@ -16,7 +15,7 @@ _IMAGE = (
         name="image",
         hcl_type="string",
         required=True,
-        read=types.required_text,
+        read=readers.required_text,
         doc="Image to run, written as for Docker.",
     ),
     Option(
@@ -24,27 +23,27 @@ _IMAGE = (
         field="image_pull_timeout_s",
         hcl_type="string",
         default='"5m"',
-        read=types.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
+        read=readers.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
         doc="Longest time of a pull.",
     ),
     Option(
         name="image_pull_policy",
         hcl_type="string",
         default='""',
-        read=types.choice("always", "missing", "never"),
+        read=readers.choice("always", "missing", "never"),
         doc="`always`, `missing` or `never`; empty: `missing`, but `latest` is looked up first.",
     ),
     Option(
         name="force_pull",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc='`true` is `image_pull_policy = "always"`.',
     ),
     Option(
         name="load",
         hcl_type="string",
-        read=types.text(),
+        read=readers.text(),
         doc="Archive with the image, below the task directory, as written by `docker save` or"
         " `skopeo`.",
     ),
@@ -52,7 +51,7 @@ _IMAGE = (
         name="snapshotter",
         hcl_type="string",
         default='""',
-        read=types.containerd_name,
+        read=readers.containerd_name,
         doc="containerd's snapshotter; empty: the driver's.",
     ),
     Option(
@@ -66,7 +65,7 @@ _IMAGE = (
         name="auth_soft_fail",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` pulls without credentials when the registry's credentials are unavailable.",
     ),
 )
@@ -74,38 +73,38 @@ _PROCESS = (
     Option(
         name="command",
         hcl_type="string",
-        read=types.text(types.MAX_ARGUMENT_BYTES),
+        read=readers.text(readers.MAX_ARGUMENT_BYTES),
         doc="Replaces the image's CMD, keeps its ENTRYPOINT.",
     ),
     Option(
         name="args",
         hcl_type="list(string)",
-        read=types.words,
+        read=readers.words,
         doc="Arguments after `command` or `entrypoint`; `args` alone replaces CMD.",
     ),
     Option(
         name="entrypoint",
         hcl_type="list(string)",
-        read=types.words,
+        read=readers.words,
         doc='Replaces ENTRYPOINT and CMD; `[""]` clears the image\'s ENTRYPOINT.',
     ),
     Option(
         name="cwd",
         hcl_type="string",
-        read=types.container_path,
-        doc="Working directory; an absent directory is made.",
+        read=readers.container_path,
+        doc="Working directory; an absent directory is created.",
     ),
     Option(
         name="group_add",
         hcl_type="list(string)",
-        read=types.texts,
+        read=readers.texts,
         doc="More groups of the task's user, by the image's names or by number.",
     ),
     Option(
         name="init",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` runs a small init as process 1: reaps orphans, passes signals on.",
     ),
     Option(
@@ -118,7 +117,7 @@ _PROCESS = (
     Option(
         name="runtime",
         hcl_type="string",
-        read=types.text(),
+        read=readers.text(),
         doc="Runtime of this task, written as `containerd_runtime`.",
     ),
     Option(
@@ -133,7 +132,7 @@ _RESOURCES = (
         name="cpu_hard_limit",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` makes `resources.cpu` a limit; `false`: a weight.",
     ),
     Option(
@@ -141,21 +140,21 @@ _RESOURCES = (
         field="cpu_cfs_period_us",
         hcl_type="number",
         default="100000",
-        read=types.integer(1000, 1_000_000),
+        read=readers.integer(1000, 1_000_000),
         doc="Period of the hard limit, in microseconds.",
     ),
     Option(
         name="pids_limit",
         hcl_type="number",
         default="0",
-        read=types.integer(-1, _MAX_PIDS),
+        read=readers.integer(-1, _MAX_PIDS),
         doc="Most processes and threads at once; 0 is no limit.",
     ),
     Option(
         name="oom_score_adj",
         hcl_type="number",
         default="0",
-        read=types.integer(0, 1000),
+        read=readers.integer(0, 1000),
         doc="0 to 1000; the kernel kills a task with a higher value sooner when memory runs out.",
     ),
     Option(
@@ -184,67 +183,67 @@ _ISOLATION = (
         name="privileged",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` gives all capabilities and all devices of the host.",
     ),
     Option(
         name="cap_add",
         hcl_type="list(string)",
-        read=types.texts,
+        read=readers.texts,
         doc="Capabilities to add, such as `SYS_ADMIN`, or `all`.",
     ),
     Option(
         name="cap_drop",
         hcl_type="list(string)",
-        read=types.texts,
-        doc="Capabilities to take away, or `all`.",
+        read=readers.texts,
+        doc="Capabilities to drop, or `all`.",
     ),
     Option(
         name="seccomp",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` filters system calls by the default profile.",
     ),
     Option(
         name="seccomp_profile",
         hcl_type="string",
-        read=types.text(),
+        read=readers.text(),
         doc="A profile of your own in Docker's JSON, below the driver's `seccomp_profile_dir`;"
         " needs `seccomp = true`.",
     ),
     Option(
         name="apparmor_profile",
         hcl_type="string",
-        read=types.text(256),
+        read=readers.text(256),
         doc="AppArmor profile of the task; the profile must be loaded on the host.",
     ),
     Option(
         name="readonly_rootfs",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` makes the container's root read-only.",
     ),
     Option(
         name="pid_mode",
         hcl_type="string",
         default='""',
-        read=types.host_mode("Invalid pid_mode. Set pid_mode=host to enable host pid namespace."),
+        read=readers.host_mode("Invalid pid_mode. Set pid_mode=host to enable host pid namespace."),
         doc="`host` shares the host's process namespace.",
     ),
     Option(
         name="ipc_mode",
         hcl_type="string",
         default='""',
-        read=types.host_mode("Invalid ipc_mode. Set ipc_mode=host to share the host's."),
+        read=readers.host_mode("Invalid ipc_mode. Set ipc_mode=host to share the host's."),
         doc="`host` shares the host's System V IPC, message queues and /dev/shm.",
     ),
     Option(
         name="uts_mode",
         hcl_type="string",
         default='""',
-        read=types.host_mode("Invalid uts_mode. Set uts_mode=host to share the host's."),
+        read=readers.host_mode("Invalid uts_mode. Set uts_mode=host to share the host's."),
         doc="`host` shares the host's name.",
     ),
 )
@@ -252,21 +251,21 @@ _NETWORK = (
     Option(
         name="hostname",
         hcl_type="string",
-        read=types.hostname,
+        read=readers.hostname,
         doc="Host name in the container; default: task name and the alloc's first 8 digits.",
     ),
     Option(
         name="host_network",
         hcl_type="bool",
         default="false",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`true` uses the host's network; not together with a `bridge` network of the group.",
     ),
     Option(
         name="host_dns",
         hcl_type="bool",
         default="true",
-        read=types.boolean,
+        read=readers.boolean,
         doc="`false` keeps the image's `/etc/resolv.conf`, unless the group has a `dns` block.",
     ),
     Option(
@@ -318,12 +317,15 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("Network", _NETWORK),
     ("Devices and mounts", _FILES),
 )
-"""The options by subject, in the order of docs/options.md."""
+"""Options by subject, in the order of docs/options.md."""
 OPTIONS: tuple[Option, ...] = tuple(option for _, group in GROUPS for option in group)
 
 
 def task_options(packed: bytes) -> TaskOptions:
-    """One task's options from the job's `config` block.
+    """Reads a task's options from the job's `config` block.
+
+    Args:
+        packed: msgpack of the block, as Nomad sends it.
 
     Raises:
         DriverError: code INVALID, `failed to decode driver config`, with every problem.

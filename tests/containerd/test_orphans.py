@@ -251,7 +251,7 @@ async def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
     # Another plugin has the task now, not the one that made it: it is watched.
     other = gc(driver, "--node", "other", "--grace", "0")
     assert other.stdout == "nothing is left over\n"
-    assert other.stderr == "--node other: nothing here is of a node with this id\n"
+    assert other.stderr == "--node other: no object belongs to a node with this id\n"
     driver.session.kill_plugin()
     give_up(driver, NODE)
     assert driver.leftovers() == []

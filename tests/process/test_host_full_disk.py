@@ -20,7 +20,7 @@ from tests.support.scripted_plugin import make_scripted_plugin
 from tests.support.waiting import wait_until
 
 DEADLINE_S = 30.0
-TOLD = "No space left on device: what comes waits for room (make room there"
+TOLD = "No space left on device: output waits for space (make room there"
 
 
 class Host:

@@ -359,7 +359,7 @@ def test_an_unhealthy_driver_says_what_to_do(host: Host) -> None:
         (2, ("--var", "a"), "--var a: is not NAME=VALUE"),
         (125, ("--var", "a=b"), "job.json: a job in JSON has no variables"),
         (2, ("--config-file", "/none"), "/none: cannot be read: No such file or directory\n"),
-        (2, ("--host-ip", "x"), "--host-ip x: is not one IPv4 address"),
+        (2, ("--host-ip", "x"), "--host-ip x: not an IPv4 address"),
         (125, ("--plugin", "/none"), "cannot start the plugin /none: No such file"),
         (125, ("--plugin", "/bin/false"), "/bin/false did not start as a plugin: it ended with"),
         (125, ("--plugin", "/bin/echo"), "/bin/echo did not start as a plugin"),
@@ -466,11 +466,11 @@ def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:
     [
         (["run", "j", "--statz"], '--statz: no such option, did you mean "--stats"?'),
         (["run", "j", "--alloc-dri=/x"], 'no such option, did you mean "--alloc-dir"?'),
-        (["run", "j", "k"], '"k" is one argument too many'),
+        (["run", "j", "k"], 'unexpected argument "k"'),
         (["run", "j", "--nothing-like-it"], "--nothing-like-it: no such option\n"),
         (["doctor", "--jsno"], '--jsno: no such option, did you mean "--json"?'),
         (["gc", "--yess"], "--yess: no such option"),
-        (["spec", "j", "--vra", "a=b"], 'did you mean "--var"?; "a=b" is one argument too many'),
+        (["spec", "j", "--vra", "a=b"], 'did you mean "--var"?; unexpected argument "a=b"'),
         (["rnu"], 'did you mean "run"?'),
     ],
 )

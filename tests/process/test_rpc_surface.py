@@ -207,7 +207,7 @@ def test_wait_answers_every_caller_and_never_ends_for_a_passing_failure(
         call.future(driver_pb2.WaitTaskRequest(task_id=task_id), timeout=DEADLINE_S)
         for _ in range(3)
     ]
-    wait_until(lambda: any(item.get("call") == "wait" for item in plugin.log()), DEADLINE_S)
+    wait_until(lambda: any(item.get("rpc") == "wait" for item in plugin.log()), DEADLINE_S)
     assert not any(wait.done() for wait in waits)
     plugin.driver("StopTask", task_id=task_id, timeout={"seconds": 5}, signal="15")
     for wait in waits:

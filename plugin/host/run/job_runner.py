@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.model.nomad import Health
@@ -40,41 +41,48 @@ _WORDS = {
 }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """Options of a run.
+
+    Attributes:
+        root: directory of the allocation directories.
+        host: this machine as jobs see the machine.
+        keep: True keeps the allocation directories.
+        stats: True shows a sample of every task each second.
+    """
+
+    root: Path
+    host: HostOptions
+    keep: bool = False
+    stats: bool = False
+
+
 class JobRunner:
-    """Runs one job through one plugin session.
+    """Runs one job through one plugin.
 
     Args:
         session: a plugin that is not launched yet.
-        screen: where news go.
-        root: where allocation directories are made.
-        host: what a job may have of this machine.
-        service: hears of every task that runs or ends.
-        record: what it makes is written down there.
-        keep: True leaves them there.
-        stats: True shows a sample of every task each second.
+        screen: shows the output of the run.
+        service: reports running and ended tasks to systemd.
+        record: lists on disk all objects that the run creates.
+        options: options of the run.
     """
 
     def __init__(
         self,
         session: HostSession,
         screen: Screen,
-        root: Path,
-        host: HostOptions,
         service: ServiceManager,
         record: RunRecord,
-        *,
-        keep: bool,
-        stats: bool = False,
+        options: RunOptions,
     ) -> None:
         self._session = session
         self._screen = screen
-        self._root = root
-        self._keep = keep
-        self._stats = stats
-        self._volumes = host.volumes
-        self._ports = HostPorts(host.address)
+        self._options = options
+        self._ports = HostPorts(options.host.address)
         self._record = record
-        bridge = BridgeNetwork(host.cni_directories, note=record.bridged)
+        bridge = BridgeNetwork(options.host.cni_directories, note=record.bridged)
         self._networks = AllocNetworks(bridge, screen.error)
         self._care = PluginCare(session, screen.note)
         self._held: set[Path] = set()
@@ -93,7 +101,7 @@ class JobRunner:
         """
         try:
             allocs = alloc_plan.allocations(
-                job, self._root, self._ports, self._volumes, self._record.name
+                job, self._options.root, self._ports, self._options.host.volumes, self._record.name
             )
             self._networks.check(allocs)
             self._record.begin(allocs)
@@ -180,7 +188,7 @@ class JobRunner:
             for task in alloc.tasks
         ]
         outcomes = await asyncio.gather(
-            *(run.run(stats=self._stats) for _, run in runs), return_exceptions=True
+            *(run.run(stats=self._options.stats) for _, run in runs), return_exceptions=True
         )
         self._held = {alloc.directory.path for alloc, run in runs if not run.removed}
         for outcome in outcomes:
@@ -192,7 +200,7 @@ class JobRunner:
     async def _clean_up(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
             # A container that could not be removed may still use its directory.
-            if self._keep or alloc.directory.path in self._held:
+            if self._options.keep or alloc.directory.path in self._held:
                 continue
             stays = await asyncio.to_thread(alloc.directory.remove)
             if stays:

@@ -1,7 +1,4 @@
-"""What `containerd-driver run` shows.
-
-Colours and a live line on a terminal, plain lines elsewhere, JSON lines for scripts.
-"""
+"""Output of `containerd-driver run`: the interface of a screen, and the texts of all screens."""
 
 from __future__ import annotations
 
@@ -13,50 +10,50 @@ from plugin.host.network.ports import inside
 
 
 class Screen(Protocol):
-    """Where a run's news go."""
+    """A place for the output of a run: a terminal, plain lines or JSON lines."""
 
     def note(self, text: str) -> None:
-        """A line about the run itself."""
+        """Shows a line about the run."""
 
     def event(self, task: str, text: str) -> None:
-        """A task event: progress of a pull, a start, an end."""
+        """Shows an event of a task, for example the progress of a pull."""
 
     def log(self, task: str, stream: str, data: bytes) -> None:
-        """What a task wrote, in the pieces in which it comes."""
+        """Shows a chunk of a task's log; `stream` is stdout or stderr."""
 
     def log_ended(self, task: str, stream: str) -> None:
-        """Nothing more of this log comes."""
+        """Marks the end of a task's log."""
 
     def has_room(self, stream: str) -> bool:
-        """Returns whether all of `stdout` or `stderr` is out; while not, no more should come."""
+        """Returns True if all earlier output of the stream is written; if not, `log` must wait."""
         ...
 
     def stats(self, task: str, usage: TaskUsage) -> None:
-        """A sample of what a task uses."""
+        """Shows a sample of a task's usage."""
 
     def port(self, alloc: str, port: PortMapping) -> None:
-        """Where a port of an allocation is reachable; alloc is empty where there is one."""
+        """Shows the address of an allocation's port; `alloc` is empty if the job has one alloc."""
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:
-        """A task ended after so many seconds."""
+        """Shows the end of a task and the seconds since its start."""
 
     def error(self, text: str) -> None:
-        """A failure."""
+        """Shows a failure."""
 
     def close(self) -> bool:
-        """Nothing comes any more: the terminal is as it was. False where something was lost."""
+        """Restores the terminal after the last output; returns False if output was lost."""
         ...
 
 
-def published(alloc: str, port: PortMapping) -> str:
-    """Returns where a port is reachable, in words."""
+def port_text(alloc: str, port: PortMapping) -> str:
+    """Describes the address of a port."""
     before = f"{alloc}: " if alloc else ""
     after = f" -> {inside(port)}" if inside(port) != port.value else ""
     return f"{before}port {port.label}: {port.host_ip}:{port.value}{after}"
 
 
-def describe(result: ExitResult) -> str:
-    """How a task ended, in words."""
+def end_text(result: ExitResult) -> str:
+    """Describes the end of a task."""
     if result.error:
         return f"lost: {result.error}"
     if result.oom_killed:
@@ -66,11 +63,11 @@ def describe(result: ExitResult) -> str:
     return f"exit code {result.exit_code}"
 
 
-def used(usage: TaskUsage) -> str:
-    """A sample in words."""
+def usage_text(usage: TaskUsage) -> str:
+    """Describes a sample."""
     memory = usage.memory.usage
-    shown = f", memory {memory / 2**20:.1f} MiB" if memory is not None else ""
-    return f"cpu {usage.cpu.percent:.1f} %{shown}"
+    memory_text = f", memory {memory / 2**20:.1f} MiB" if memory is not None else ""
+    return f"cpu {usage.cpu.percent:.1f} %{memory_text}"
 
 
 def _signal_name(number: int) -> str:

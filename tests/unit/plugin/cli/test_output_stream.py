@@ -8,10 +8,10 @@ from typing import TextIO
 
 import pytest
 
-from plugin.cli.output_stream import Outlet
+from plugin.cli.output_stream import OutputStream
 from tests.support.scarce import SmallDisk
 
-WAITS = "error: {}: No space left on device: what comes waits for room"
+WAITS = "error: {}: No space left on device: output waits for space"
 
 
 class Stream:
@@ -31,10 +31,10 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     made.close()
 
 
-def outlets(out: Path, err: Path) -> tuple[Outlet, Outlet, list[Stream]]:
+def outlets(out: Path, err: Path) -> tuple[OutputStream, OutputStream, list[Stream]]:
     streams = [Stream(out, "stdout"), Stream(err, "stderr")]
-    told = Outlet(_text(streams[1]))
-    return Outlet(_text(streams[0]), told), told, streams
+    errors = OutputStream(_text(streams[1]))
+    return OutputStream(_text(streams[0]), errors), errors, streams
 
 
 def _text(stream: Stream) -> TextIO:
@@ -45,8 +45,8 @@ def test_both_on_a_full_disk_say_so_once_each_and_lose_nothing(disk: SmallDisk) 
     paths = disk.directory / "out", disk.directory / "err"
     out, err, streams = outlets(*paths)
     disk.fill()
-    out.say("one")
-    out.say("two")
+    out.write_line("one")
+    out.write_line("two")
     assert not out.flush()
     assert not err.flush()
     disk.free()
@@ -63,10 +63,10 @@ def test_what_comes_without_end_is_counted_and_not_kept(tmp_path: Path) -> None:
     err = tmp_path / "err"
     out, _, streams = outlets(Path("/dev/full"), err)
     for _ in range(20):
-        out.put(bytes(100_000))
+        out.write(bytes(100_000))
     assert not out.end()
     said = err.read_text()
     assert said.count(WAITS.format("stdout")) == 1
-    assert "error: stdout: 2000000 bytes were lost for want of room" in said
+    assert "error: stdout: 2000000 bytes were lost, no space left" in said
     for stream in streams:
         stream.close()

@@ -65,7 +65,7 @@ def test_one_ulimit_is_both_sides_and_unlimited_is_the_kernels_infinity() -> Non
 @pytest.mark.parametrize(
     ("limit", "words"),
     [
-        ({"files": "1"}, "ulimit.files: no such limit; known: as, core"),
+        ({"files": "1"}, "ulimit.files: no such limit, known: as, core"),
         ({"nofile": "many"}, "ulimit.nofile: 'many' is not a number"),
         ({"nofile": "2:1"}, "the soft limit 2 is above the hard limit 1"),
         ({"nofile": "1:2:3"}, "is not a number"),
@@ -236,8 +236,8 @@ def test_the_operators_auth_may_be_a_file_a_helper_or_a_user() -> None:
         "ecr-login",
     )
     for auth, words in (
-        ({"username": "u"}, "auth: username and password go together"),
-        ({"helper": "../x"}, "is not a plain name"),
+        ({"username": "u"}, "auth: username and password must both be set"),
+        ({"helper": "../x"}, "is not a file name"),
     ):
         with pytest.raises(DriverError, match=words):
             options.driver_settings(msgpack.packb({"auth": auth}))

@@ -115,7 +115,7 @@ def test_a_repeated_block_of_one_is_that_block() -> None:
     assert _task(auth=[{"username": "u", "password": "p"}]).auth == Auth(
         username="u", password=_WORD
     )
-    assert "auth: is not one block" in _refused(auth=[{"username": "u"}, {"username": "v"}])
+    assert "auth: must be a single block" in _refused(auth=[{"username": "u"}, {"username": "v"}])
 
 
 def test_every_problem_comes_at_once_with_its_path() -> None:
@@ -158,7 +158,7 @@ def test_a_flood_of_problems_is_counted_and_not_listed() -> None:
 
 def test_a_password_of_the_wrong_type_is_not_shown() -> None:
     text = _refused(auth={"username": "u", "password": ["hunter2"]})
-    assert "auth.password: it is not a string" in text
+    assert "auth.password: the value is not a string" in text
     assert "hunter2" not in text
 
 
@@ -192,8 +192,8 @@ def test_every_value_has_its_bounds(option: str, value: Any, words: str) -> None
 @pytest.mark.parametrize(
     ("option", "value", "words"),
     [
-        ("containerd_namespace", "a b", "is not a name of containerd's"),
-        ("containerd_namespace", "a..b", "is not a name of containerd's"),
+        ("containerd_namespace", "a b", "is not a containerd name"),
+        ("containerd_namespace", "a..b", "is not a containerd name"),
         ("containerd_address", "tcp://x", "is not an absolute path"),
         ("state_dir", "/run/../etc", "is not an absolute path without .."),
         ("stats_interval", "1ms", "is less than 0.1s"),

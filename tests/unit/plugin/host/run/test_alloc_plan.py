@@ -21,7 +21,7 @@ from plugin.host.network.ports import HostPorts
 from plugin.host.run import alloc_plan
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.machine import HostOptions, HostVolume
-from plugin.host.run.screen import published
+from plugin.host.run.screen import port_text
 from plugin.rpc.conversions import read_task_config
 from proto.errors import DriverError
 
@@ -185,7 +185,7 @@ def test_a_dns_block_that_is_empty_is_one_on_the_wire(tmp_path: Path) -> None:
 )
 def test_a_line_says_where_a_port_is(alloc: str, to: int, line: str) -> None:
     port = PortMapping(label="http", value=25000, to=to, host_ip="127.0.0.1")
-    assert published(alloc, port) == line
+    assert port_text(alloc, port) == line
 
 
 # --- the machine's side
@@ -229,12 +229,12 @@ def test_plugins_are_looked_for_where_it_is_said() -> None:
     ("words", "problem"),
     [
         (("--host-volume", "v"), "--host-volume v: is not NAME=PATH"),
-        (("--host-volume", "v=relative"), "host volume v: relative is not there"),
-        (("--host-volume", "v=/nonexistent:ro"), "host volume v: /nonexistent is not there"),
-        (("--host-volume", "v=:ro"), "host volume v: an empty path is not there"),
-        (("--host-ip", "0.0.0.0"), "is not one IPv4 address"),  # noqa: S104
-        (("--host-ip", "::1"), "--host-ip ::1: is not one IPv4 address"),
-        (("--host-ip", "localhost"), "--host-ip localhost: is not one IPv4 address"),
+        (("--host-volume", "v=relative"), "host volume v: relative does not exist"),
+        (("--host-volume", "v=/nonexistent:ro"), "host volume v: /nonexistent does not exist"),
+        (("--host-volume", "v=:ro"), "host volume v: an empty path does not exist"),
+        (("--host-ip", "0.0.0.0"), "not an IPv4 address"),  # noqa: S104
+        (("--host-ip", "::1"), "--host-ip ::1: not an IPv4 address"),
+        (("--host-ip", "localhost"), "--host-ip localhost: not an IPv4 address"),
     ],
 )
 def test_a_wrong_option_is_named(words: tuple[str, ...], problem: str) -> None:
