@@ -284,8 +284,9 @@ async def stream(
             await session.open(command, size)
             yield _in_root(lost, terminal=terminal)
         feeder = asyncio.create_task(session.feed(rest))
-        async for output in session.outputs():
-            yield output
+        async with contextlib.aclosing(session.outputs()) as outputs:
+            async for output in outputs:
+                yield output
     finally:
         if feeder is not None:
             feeder.cancel()

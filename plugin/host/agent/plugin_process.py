@@ -62,6 +62,9 @@ class PluginProcess:
             line = (await asyncio.wait_for(reader.readline(), _START_S)).decode(errors="replace")
         except (TimeoutError, ValueError):
             line = ""
+        except asyncio.CancelledError:
+            transport.close()
+            raise
         # The agent reads on and drops what comes; a full pipe would block a talkative plugin.
         self._pumps.append(asyncio.create_task(_drain(reader, transport)))
         fields = line.strip().split("|")
