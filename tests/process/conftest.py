@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.garbage import pytest_runtest_teardown
 from tests.support.stage import Stage
+
+__all__ = ["pytest_runtest_teardown", "running", "stage"]
 
 
 @pytest.fixture(scope="module")
