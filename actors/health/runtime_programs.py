@@ -187,7 +187,12 @@ _SPEC = {
     "ociVersion": "1.0.2",
     "process": {"user": {"uid": 0, "gid": 0}, "args": [_ABSENT], "cwd": "/"},
     "root": {"path": "rootfs", "readonly": True},
-    "mounts": [{"destination": "/proc", "type": "proc", "source": "proc"}],
+    # The runtime makes device nodes in /dev and opens them. The root lies below /run, and systemd
+    # mounts /run with nodev, so /dev is a file system of its own.
+    "mounts": [
+        {"destination": "/proc", "type": "proc", "source": "proc"},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["mode=755"]},
+    ],
     "linux": {"namespaces": [{"type": kind} for kind in ("pid", "network", "ipc", "uts", "mount")]},
 }
 

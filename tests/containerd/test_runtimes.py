@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors.health import runtime_programs
+from containerd.syscalls import MS_NODEV, mount, unmount
 from proto.errors import DriverError
 from tests.support import runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -105,6 +108,19 @@ async def test_the_operator_says_which_runtimes_a_job_may_name(
             await driver.session.start(job.config, {"image": busybox_image, "runtime": "kata-x"})
     finally:
         await driver.session.close()
+
+
+def test_a_runtime_is_probed_on_a_file_system_without_devices(tmp_path: Path) -> None:
+    """The probe lies below /run, and systemd mounts /run with nodev."""
+    need_program("runc")
+    if os.geteuid() != 0:
+        pytest.skip("only root probes runtimes")
+    mount("tmpfs", str(tmp_path), "tmpfs", MS_NODEV, "mode=700")
+    try:
+        found = {program.name: program.refusal for program in runtime_programs.look(tmp_path)}
+    finally:
+        unmount(str(tmp_path))
+    assert found["runc"] == ""
 
 
 async def test_only_runtimes_that_start_tasks_are_offered(
