@@ -24,12 +24,13 @@ from google.protobuf.empty_pb2 import Empty
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from containerd import reference
-from containerd.api import features, rpc
+from containerd.api import features, methods
 from containerd.image import choice as image_choice
 from containerd.image import layer_types
 from containerd.image.choice import Chosen, Document, Wanted
 from containerd.image.config import CONFIG_LIMIT_BYTES, parse_config
 from containerd.image.manifests import Descriptor, Manifest
+from containerd.pull.calls import SyncCalls
 from containerd.pull.content_store import ContentStore, chunks_of
 from containerd.pull.protocol import PullRequest, PullResult
 from containerd.pull.reporter import Reporter, emit
@@ -59,7 +60,7 @@ class Pull:
         self._name = reference.parse(request.reference)
         self._image = request.reference
         self._source = _source(request, self._name, reporter.note)
-        self._calls = rpc.SyncCalls(request.address, request.namespace, request.lease)
+        self._calls = SyncCalls(request.address, request.namespace, request.lease)
         self._store = ContentStore(self._calls)
 
     def run(self) -> PullResult:
@@ -128,8 +129,8 @@ class Pull:
             # A file of a directory may be sparse: terabytes that cost who made it nothing.
             check_total(sum(layer.size for layer in manifest.layers))
         if any(kind.compression == layer_types.ZSTD for kind in kinds):
-            said = self._calls(rpc.VERSION, Empty(), "tell its version", _CALL_S)
-            features.need(features.ZSTD, said.version, f"the image {self._name}")
+            said = self._calls(methods.VERSION, Empty(), "tell its version", _CALL_S)
+            features.require(features.ZSTD, said.version, f"the image {self._name}")
         for layer, kind in zip(manifest.layers, kinds, strict=True):
             if kind.foreign:
                 self._fetch_foreign(layer)
@@ -219,7 +220,9 @@ class Pull:
         )
         what = f"name image {self._image}"
         try:
-            self._calls(rpc.IMAGE_CREATE, images_pb2.CreateImageRequest(image=image), what, _CALL_S)
+            self._calls(
+                methods.IMAGE_CREATE, images_pb2.CreateImageRequest(image=image), what, _CALL_S
+            )
         except DriverError as error:
             if error.code is not Code.ALREADY_EXISTS:
                 raise
@@ -227,7 +230,7 @@ class Pull:
             update = images_pb2.UpdateImageRequest(
                 image=image, update_mask=FieldMask(paths=["target"])
             )
-            self._calls(rpc.IMAGE_UPDATE, update, what, _CALL_S)
+            self._calls(methods.IMAGE_UPDATE, update, what, _CALL_S)
 
 
 def loaded_name(name: reference.Reference, digest: str) -> str:

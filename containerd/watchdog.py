@@ -1,13 +1,13 @@
-"""What a pull waits for, and for how long nothing came: a pull is a process, so it may just end.
+"""Watchdog of the puller: ends a pull in which a blocking operation has received nothing for long.
 
-Whoever may block says so with `over`; a thread of its own looks at all of them. No timeout of a
-socket does this: it begins anew with each byte, and looking up a name or a handshake has none.
+Each blocking operation registers itself with `waiting`; one thread checks all of them. A timeout of
+a socket cannot do that: such a timeout begins anew with each byte, and looking up a name or a TLS
+handshake has none. A pull is a process of its own, so the watchdog may simply end the process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -15,110 +15,125 @@ from dataclasses import dataclass, field
 
 from proto.errors import Code, DriverError
 
-_LOOK_S = 0.5
-# Before this nobody needs to be told of it.
-_TELL_S = 3.0
-_numbers = itertools.count()
-_waits: dict[int, Wait] = {}
+_CHECK_S = 0.5
+# Shorter waits are not reported.
+_REPORT_S = 3.0
 
 
 @dataclass(slots=True)
 class Wait:
-    """One thing that one thread waits for.
+    """A blocking operation of one thread. See `waiting` for the fields.
 
-    brief and what: the sentence, should it be in vain. lives: asks whether waiting makes sense,
-    where silence alone does not tell; at each limit anew.
+    since is the time of the operation's begin, checked the time of the last successful `is_alive`;
+    both are of time.monotonic.
     """
 
     brief: str
-    what: str
+    waiting_for: str
     resolution: str
-    lives: Callable[[], bool] | None = None
+    is_alive: Callable[[], bool] | None = None
     since: float = field(default_factory=time.monotonic)
-    asked: float = 0.0
+    checked: float = 0.0
 
     def __post_init__(self) -> None:
-        self.asked = self.since
+        self.checked = self.since
+
+
+# All operations that block now, by the identity of their object. The dictionary is global because
+# a puller process makes one pull and has one watchdog, while sockets and containerd calls of every
+# depth register: no function in between has to pass a watchdog on.
+_waits: dict[int, Wait] = {}
 
 
 @contextlib.contextmanager
-def over(
-    brief: str, what: str, resolution: str = "", lives: Callable[[], bool] | None = None
+def waiting(
+    brief: str,
+    waiting_for: str,
+    resolution: str = "",
+    is_alive: Callable[[], bool] | None = None,
 ) -> Generator[None, None, None]:
-    """Returns what is done in here may block; it is over when something has come."""
-    number = next(_numbers)
-    _waits[number] = Wait(brief, what, resolution, lives)
+    """Registers a blocking operation with the watchdog while the block runs.
+
+    Args:
+        brief: the error's sentence if the operation blocks for longer than the watchdog's limit.
+        waiting_for: what the operation waits for, such as a URL; for progress and the error.
+        resolution: advice of the error.
+        is_alive: asked at each limit whether the peer still works; True grants one more limit.
+            Without it, the first limit ends the pull.
+    """
+    wait = Wait(brief, waiting_for, resolution, is_alive)
+    _waits[id(wait)] = wait
     try:
         yield
     finally:
-        del _waits[number]
+        del _waits[id(wait)]
 
 
 class Watchdog(threading.Thread):
-    """Looks at all waits.
+    """Thread that checks all registered operations.
 
     Args:
-        limit_s: how long nothing may come.
-        timeout_s: of the whole pull.
-        tell: hears in words what is waited for.
-        end: is given the reason to end the pull, once.
+        limit_s: time for which one operation may block.
+        timeout_s: time limit of the whole pull.
+        report: receives what the pull waits for, as text.
+        end: receives the reason to end the pull, once.
     """
 
     def __init__(
         self,
         limit_s: float,
         timeout_s: float,
-        tell: Callable[[str], None],
+        report: Callable[[str], None],
         end: Callable[[DriverError], None],
     ) -> None:
         super().__init__(daemon=True, name="watchdog")
         self._limit_s = limit_s
         self._timeout_s = timeout_s
         self._deadline = time.monotonic() + timeout_s
-        self._tell = tell
+        self._report = report
         self._end = end
 
     def run(self) -> None:
-        """Until the process ends."""
+        """Checks until the pull has to end."""
         error: DriverError | None = None
         while error is None:
-            time.sleep(min(_LOOK_S, self._limit_s / 4))
-            error = self.look(time.monotonic())
+            time.sleep(min(_CHECK_S, self._limit_s / 4))
+            error = self.check(time.monotonic())
         self._end(error)
 
-    def look(self, now: float) -> DriverError | None:
-        """Why the pull has to end, if it has."""
+    def check(self, now: float) -> DriverError | None:
+        """Returns the reason to end the pull; None if the pull may go on."""
         waits = sorted(_waits.copy().values(), key=lambda wait: wait.since)
         if now >= self._deadline:
             return self._late(waits, now)
         for wait in waits:
-            if now - wait.asked < self._limit_s:
+            if now - wait.checked < self._limit_s:
                 continue
-            if wait.lives is None or not wait.lives():
+            if wait.is_alive is None or not wait.is_alive():
                 return self._stalled(wait, now)
-            wait.asked = now
-        if waits and now - waits[0].since >= _TELL_S:
-            self._tell(_words(waits[0], now))
+            wait.checked = now
+        if waits and now - waits[0].since >= _REPORT_S:
+            self._report(_text(waits[0], now))
         return None
 
     def _stalled(self, wait: Wait, now: float) -> DriverError:
         return DriverError(
             wait.brief,
-            details=f"{wait.what}: nothing came for {now - wait.since:.0f} s",
+            details=f"{wait.waiting_for}: nothing came for {now - wait.since:.0f} s",
             resolution=wait.resolution,
             recoverable=True,
             code=Code.TIMEOUT,
         )
 
     def _late(self, waits: list[Wait], now: float) -> DriverError:
-        last = f", waiting for {_words(waits[0], now)}" if waits else ""
+        last = f", waiting for {_text(waits[0], now)}" if waits else ""
         return DriverError(
             f"the pull did not end within {self._timeout_s:g} s{last}",
-            resolution="raise image_pull_timeout, or look at the registry and the network",
+            resolution="raise image_pull_timeout, or check the registry and the network",
             recoverable=True,
             code=Code.TIMEOUT,
         )
 
 
-def _words(wait: Wait, now: float) -> str:
-    return f"{wait.what} for {now - wait.since:.0f} s"
+def _text(wait: Wait, now: float) -> str:
+    return f"{wait.waiting_for} for {now - wait.since:.0f} s"

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from actors.model import identifiers
 from containerd.api.client import Containerd
-from containerd.api.records import ContainerRecord
-from containerd.image import oci_image as image_config
+from containerd.api.records import ContainerRecord, Streams
+from containerd.image.oci_image import LoadedImage, load_image
 from containerd.spec import build, mounts
 from containerd.spec.resources import Limits
 from containerd.spec.users import ResolvedUser
@@ -57,9 +57,9 @@ async def starts(driver: Driver, image: str, rounds: int) -> list[Figure]:
     """StartTask beside prepare + container + task create + task start, in turns."""
     raw, ours, stops = [], [], []
     client = Containerd(driver.containerd.address, driver.containerd.namespace)
-    record = await client.image(image)
+    record = await client.images.get(image)
     assert record is not None
-    loaded = await image_config.load(client, record)
+    loaded = await load_image(client.content, record)
     for number in range(rounds + 1):
         spent = await _raw_start(client, loaded, image, driver.task(f"raw-{number}"))
         job = driver.task()
@@ -104,9 +104,9 @@ async def layers(driver: Driver, host: str, rounds: int) -> list[Figure]:
         pull = ("images", "pull", "--plain-http", pulled)
         await asyncio.to_thread(daemon.ctr, *pull)
         spent = time.perf_counter() - begun
-        record = await client.image(pulled)
+        record = await client.images.get(pulled)
         assert record is not None
-        loaded = await image_config.load(client, record)
+        loaded = await load_image(client.content, record)
         spent += await _raw_start(client, loaded, pulled, driver.task(f"first-{number}"))
         job = driver.task()
         begun = time.perf_counter()
@@ -140,9 +140,7 @@ def _layered(name: str) -> images.Image:
     return images.build([images.busybox_layer(), *files], {"Cmd": ["/bin/sh"]})
 
 
-async def _raw_start(
-    client: Containerd, image: image_config.LoadedImage, name: str, job: Job
-) -> float:
+async def _raw_start(client: Containerd, image: LoadedImage, name: str, job: Job) -> float:
     """Seconds for the four calls that any driver has to make for the same container.
 
     Its logs go into the allocation's FIFOs, and the allocation's directories are mounted.
@@ -177,28 +175,25 @@ async def _raw_start(
         snapshotter=client.default_snapshotter,
         snapshot_key=identifiers.snapshot_key(container),
     )
-    await client.create_lease(container, expire_s=600, labels={})
+    await client.leases.create(container, expire_s=600, labels={})
     begun = time.perf_counter()
-    rootfs = await client.prepare_snapshot(
+    rootfs = await client.snapshots.prepare(
         record.snapshotter, record.snapshot_key, image.chain_id, {}, container
     )
-    await client.create_container(record, container)
-    await client.create_task(
+    await client.containers.create(record, container)
+    await client.tasks.create(
         container,
         rootfs,
-        stdin="",
-        stdout=job.config.stdout_path,
-        stderr=job.config.stderr_path,
-        terminal=False,
+        Streams(stdout=job.config.stdout_path, stderr=job.config.stderr_path),
     )
-    await client.start_task(container)
+    await client.tasks.start(container)
     spent = time.perf_counter() - begun
-    await client.kill_task(container, 9, everyone=True)
-    await client.wait_task(container)
-    await client.delete_task(container)
-    await client.delete_container(container)
-    await client.remove_snapshot(record.snapshotter, record.snapshot_key)
-    await client.delete_lease(container)
+    await client.tasks.kill(container, 9, everyone=True)
+    await client.tasks.wait(container)
+    await client.tasks.delete(container)
+    await client.containers.delete(container)
+    await client.snapshots.remove(record.snapshotter, record.snapshot_key)
+    await client.leases.delete(container)
     await job.logs_end()
     return spent
 

@@ -24,6 +24,7 @@ from actors.lifecycle.retry import Patience
 from actors.model.nomad import ExecInput, ExecOutput, ExitResult
 from actors.provision import oom_score
 from containerd.api import deadlines
+from containerd.api.records import Streams
 from containerd.spec.build import encoded_for_exec
 from proto.errors import Code, DriverError
 from proto.exhaustion import exhausted
@@ -75,7 +76,7 @@ class ExecSession:
         """
         containerd = self._services.containerd
         with deadlines.within(_LOOK_S):  # shorter than what a caller gives the whole command
-            record = await containerd.get_container(self._container)
+            record = await containerd.containers.get(self._container)
         if record is None:
             raise DriverError(
                 f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
@@ -95,16 +96,13 @@ class ExecSession:
             raise exhausted("no command can be run: its FIFOs cannot be made", error) from error
         self._created = True  # before it is: the answer may get lost
         try:
-            await containerd.exec_create(
+            await containerd.tasks.create_exec(
                 self._container,
                 self._id,
                 encoded,
-                stdin=stdin,
-                stdout=stdout,
-                stderr=stderr,
-                terminal=self._terminal,
+                Streams(stdin=stdin, stdout=stdout, stderr=stderr, terminal=self._terminal),
             )
-            self._pid = await containerd.exec_start(self._container, self._id)
+            self._pid = await containerd.tasks.start_exec(self._container, self._id)
         except DriverError as error:
             short = in_few_words(error, command, self.cwd)
             if directory_is_gone(error):
@@ -152,7 +150,7 @@ class ExecSession:
     async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
         containerd = self._services.containerd
         # The command goes on while containerd restarts.
-        ended = await Patience()(lambda: containerd.wait_task(self._container, self._id))
+        ended = await Patience()(lambda: containerd.tasks.wait(self._container, self._id))
         self._exited = True
         done, late = await asyncio.wait(pumps, timeout=_LINGER_S)
         del done
@@ -166,7 +164,7 @@ class ExecSession:
             if item.resize is not None and self._terminal:
                 height, width = item.resize
                 with contextlib.suppress(DriverError):  # it may have ended meanwhile
-                    await self._services.containerd.resize(
+                    await self._services.containerd.tasks.resize(
                         self._container, self._id, width=width, height=height
                     )
             if item.stdin and self._stdin is not None:
@@ -181,7 +179,7 @@ class ExecSession:
         self._stdin.close()
         self._stdin = None
         with contextlib.suppress(DriverError):  # it may have ended meanwhile
-            await self._services.containerd.close_stdin(self._container, self._id)
+            await self._services.containerd.tasks.close_stdin(self._container, self._id)
 
     async def close(self) -> None:
         """Kills the command if it still runs and removes all that was made for it."""
@@ -206,18 +204,18 @@ class ExecSession:
             started = await asyncio.to_thread(hold, self._pid, self._task_pid)
             with contextlib.suppress(DriverError):
                 try:
-                    await containerd.kill_task(
+                    await containerd.tasks.kill(
                         self._container, signal.SIGKILL, everyone=False, exec_id=self._id
                     )
                 finally:
                     kill(started)
                 await asyncio.wait_for(
-                    containerd.wait_task(self._container, self._id), _LINGER_S * 5
+                    containerd.tasks.wait(self._container, self._id), _LINGER_S * 5
                 )
         # One that was killed may take a moment to end, where nobody could wait for it.
         for pause_s in (*_AGAIN_AFTER_S, None):
             try:
-                await containerd.delete_exec(self._container, self._id)
+                await containerd.tasks.delete_exec(self._container, self._id)
             except DriverError:
                 if pause_s is None:
                     raise

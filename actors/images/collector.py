@@ -67,20 +67,20 @@ class ImageCollector:
         Raises:
             DriverError: containerd cannot be asked.
         """
-        ours = await self._containerd.list_images(f'labels."{PULLED}"==true')
+        ours = await self._containerd.images.list(f'labels."{PULLED}"==true')
         if not ours:
             return ()
-        used = {record.image for record in await self._containerd.list_containers()} | set(busy)
+        used = {record.image for record in await self._containerd.containers.list()} | set(busy)
         found: list[str] = []
         for image in ours:
             marked = UNUSED_SINCE in image.labels
             since = self._since(image)
             if image.name in used:
                 if marked:
-                    await self._containerd.label_image(image.name, UNUSED_SINCE, "")
+                    await self._containerd.images.set_label(image.name, UNUSED_SINCE, "")
             elif since is None:
                 mark = f"{self._boot}/{int(self._now())}"
-                await self._containerd.label_image(image.name, UNUSED_SINCE, mark)
+                await self._containerd.images.set_label(image.name, UNUSED_SINCE, mark)
             elif self._is_due(since):
                 found.append(image.name)
         return tuple(found)
@@ -91,11 +91,11 @@ class ImageCollector:
         Raises:
             DriverError: containerd does not remove it.
         """
-        image = await self._containerd.image(name)
+        image = await self._containerd.images.get(name)
         since = self._since(image) if image is not None else None
         if image is None or since is None or not self._is_due(since):
             return
-        await self._containerd.delete_image(name)
+        await self._containerd.images.delete(name)
         _log.info(
             "image removed, no task uses it",
             extra={"image": name, "digest": image.digest, "unused_s": round(self._now() - since)},

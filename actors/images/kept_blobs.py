@@ -46,9 +46,9 @@ class KeptBlobs:
         try:
             before = await self._of(image)
             if error.code in _MAY_END_BETTER:
-                await self._hold(image, await self._containerd.leased_blobs(pull_lease))
+                await self._hold(image, await self._containerd.leases.blobs(pull_lease))
             for lease in before:
-                await self._containerd.delete_lease(lease)
+                await self._containerd.leases.delete(lease)
         except DriverError as failed:
             _log.info("blobs of a failed pull are not kept", extra={"why": str(failed)})
 
@@ -58,19 +58,19 @@ class KeptBlobs:
             return
         lease = identifiers.pull_lease(secrets.randbits(64))
         labels = {**self._labels, LABEL_KEPT_FOR: _mark(image)}
-        await self._containerd.create_lease(lease, expire_s=_KEPT_S, labels=labels)
+        await self._containerd.leases.create(lease, expire_s=_KEPT_S, labels=labels)
         for digest in blobs:
-            await self._containerd.lease_blob(lease, digest)
+            await self._containerd.leases.add_blob(lease, digest)
 
     async def drop(self, image: str) -> None:
         """Lets go of what was kept for an image."""
         with contextlib.suppress(DriverError):
             for lease in await self._of(image):
-                await self._containerd.delete_lease(lease)
+                await self._containerd.leases.delete(lease)
 
     async def _of(self, image: str) -> list[str]:
         condition = f'labels."{LABEL_KEPT_FOR}"=={_mark(image)}'
-        return [lease.id for lease in await self._containerd.list_leases(condition)]
+        return [lease.id for lease in await self._containerd.leases.list(condition)]
 
 
 def _mark(image: str) -> str:

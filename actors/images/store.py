@@ -22,7 +22,8 @@ from actors.model import identifiers
 from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR
 from actors.processes import child_process
 from containerd import reference
-from containerd.image import oci_image, platforms
+from containerd.image import platforms
+from containerd.image.oci_image import load_image
 from containerd.pull.protocol import Archive, Progress, PullRequest, PullResult
 from containerd.registry.hosts import Endpoint, load
 from proto import frames
@@ -158,15 +159,15 @@ class ImageStore:
         self._snapshotters.add(name)
 
     async def _find(self, request: ImageRequest, name: str) -> ImageReady | None:
-        record = await self._containerd.image(name)
+        record = await self._containerd.images.get(name)
         if record is None:
             return None
         if collector.UNUSED_SINCE in record.labels:
-            await self._containerd.label_image(name, collector.UNUSED_SINCE, "")
+            await self._containerd.images.set_label(name, collector.UNUSED_SINCE, "")
         ready = self._known.get(record.digest)
         if ready is None or ready.name != name:
             try:
-                found = await oci_image.load(self._containerd, record)
+                found = await load_image(self._containerd.content, record)
             except DriverError as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
@@ -178,7 +179,7 @@ class ImageStore:
                 chain_id=found.chain_id,
                 config=found.config,
             )
-        if not await self._containerd.snapshot_exists(request.snapshotter, ready.chain_id):
+        if not await self._containerd.snapshots.exists(request.snapshotter, ready.chain_id):
             return None
         self._known[record.digest] = ready
         self._known.move_to_end(record.digest)
@@ -196,7 +197,7 @@ class ImageStore:
         else:
             report("Asking the registry whether it has a newer image")
         lease = identifiers.pull_lease(secrets.randbits(64))
-        await self._containerd.create_lease(
+        await self._containerd.leases.create(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
         )
         ready = None
@@ -210,7 +211,7 @@ class ImageStore:
         finally:
             # A disk that a pull has filled is needed now.
             with contextlib.suppress(DriverError):
-                await self._containerd.delete_lease(lease, collect=ready is None)
+                await self._containerd.leases.delete(lease, collect=ready is None)
         if ready is None:
             raise DriverError(
                 "the image vanished right after it was pulled",

@@ -86,8 +86,8 @@ async def complete(services: Services, handle: GoHandle) -> HandleState:
     Raises:
         DriverError: containerd cannot be asked.
     """
-    record = await services.containerd.get_container(handle.container_id)
-    task = await services.containerd.task(handle.container_id)
+    record = await services.containerd.containers.get(handle.container_id)
+    task = await services.containerd.tasks.get(handle.container_id)
     return HandleState(
         container_id=handle.container_id,
         containerd_namespace=services.namespace,
@@ -108,10 +108,10 @@ async def begin(services: Services, container_id: str) -> None:
     Raises:
         DriverError: the process cannot be started.
     """
-    task = await services.containerd.task(container_id)
+    task = await services.containerd.tasks.get(container_id)
     if task is not None and task.status is Status.CREATED:
         _log.info("a task that was made only is started", extra={"id": container_id})
-        await services.containerd.start_task(container_id)
+        await services.containerd.tasks.start(container_id)
 
 
 async def remove_unknown(services: Services, task_id: str) -> None:
@@ -128,7 +128,7 @@ async def remove_unknown(services: Services, task_id: str) -> None:
     for cgroup_v2 in {False, services.cgroup_v2}:
         container = identifiers.container_id(alloc_id, name, cgroup_v2=cgroup_v2)
         place = services.within(identifiers.namespace(cgroup_v2=cgroup_v2))
-        record = await place.containerd.get_container(container)
+        record = await place.containerd.containers.get(container)
         if record is not None and LABEL_TASK_ID not in record.labels:
             await teardown.remove(place, container, link=None)
             await asyncio.to_thread(_remove_fifos, container)

@@ -32,16 +32,16 @@ async def end(containerd: Containerd, container_id: str) -> None:
     bundles: set[Path] = set()
     while True:
         found = await asyncio.to_thread(
-            shims.find, containerd.address, containerd.namespace, container_id
+            shims.find_processes, containerd.address, containerd.namespace, container_id
         )
-        bundles |= {shim.bundle for shim in found if not shim.errand}
+        bundles |= {shim.bundle for shim in found if not shim.is_command}
         if not found and not any(bundle.exists() for bundle in bundles):
             break
         if now() > deadline:
             _log.warning("a forgotten shim's files stay", extra={"id": container_id})
             return
         for shim in found:
-            if not shim.errand:
+            if not shim.is_command:
                 _log.info("containerd has forgotten this shim", extra={"id": container_id})
                 shims.kill(shim)
         await asyncio.sleep(_POLL_S)

@@ -96,7 +96,7 @@ async def _described(
 async def _clean_up(running: RunningTask, task: TaskConfig) -> None:
     state = running.state
     if not running.from_go_driver:
-        record = await running.services.containerd.get_container(state.container_id)
+        record = await running.services.containerd.containers.get(state.container_id)
         check_container(task, record)
     await teardown.remove(
         running.services, state.container_id, link=None, snapshotter=state.snapshotter
@@ -175,7 +175,7 @@ async def _new_worker(task: RunningTask) -> WorkerLink | None:
     # The shim first: containerd may be away, and 2.1 forgets the exit of a task that ended then.
     sources = ("", "")
     if task.from_go_driver or await _shim(task) is None:
-        record = await task.services.containerd.task(state.container_id)
+        record = await task.services.containerd.tasks.get(state.container_id)
         if record is None:
             return None
         if task.from_go_driver:

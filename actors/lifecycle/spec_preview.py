@@ -12,8 +12,9 @@ from actors.blocking import file_servers
 from actors.images.messages import ImageReady
 from actors.lifecycle import mount_targets, plan, preparation
 from actors.model import identifiers
-from containerd.image import oci_image, platforms
+from containerd.image import platforms
 from containerd.image.config import ImageConfig
+from containerd.image.oci_image import LoadedImage, load_image
 from containerd.spec.build import Document, build_spec
 from containerd.spec.users import Accounts, ResolvedUser, lookup, resolve
 from proto.errors import Code, DriverError
@@ -69,7 +70,7 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
 async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
     brought = made.image.archive is not None
     # By its name another image may be here, which the start would not take.
-    record = None if brought else await node.containerd.image(made.image.name)
+    record = None if brought else await node.containerd.images.get(made.image.name)
     found = await _loaded(node, record) if record is not None else None
     if record is not None and found is not None:
         ready = ImageReady(
@@ -86,10 +87,10 @@ async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
     return nothing, (note,)
 
 
-async def _loaded(node: Node, record: ImageRecord) -> oci_image.LoadedImage | None:
+async def _loaded(node: Node, record: ImageRecord) -> LoadedImage | None:
     """Returns what containerd has of the image; None where blobs are missing."""
     try:
-        return await oci_image.load(node.containerd, record)
+        return await load_image(node.containerd.content, record)
     except DriverError as error:
         if error.code is not Code.NOT_FOUND:
             raise
@@ -106,7 +107,7 @@ async def _looked(
 ) -> tuple[ResolvedUser, HostParts]:
     """The user, and the mounts at their places, by a look into the image if it is there."""
     wanted, groups = task.user or image.config.user, options.group_add
-    there = image.chain_id and await node.containerd.snapshot_exists(
+    there = image.chain_id and await node.containerd.snapshots.exists(
         made.image.snapshotter, image.chain_id
     )
     if not there:
@@ -129,10 +130,10 @@ async def _files_of(
     containerd = node.containerd
     try:
         # In here, for a call that Ctrl-C cut short may have been done.
-        await containerd.create_lease(key, expire_s=_LEASE_S, labels={})
-        yield await containerd.prepare_snapshot(snapshotter, key, chain_id, {}, key)
+        await containerd.leases.create(key, expire_s=_LEASE_S, labels={})
+        yield await containerd.snapshots.prepare(snapshotter, key, chain_id, {}, key)
     finally:
         with contextlib.suppress(DriverError):
-            await containerd.remove_snapshot(snapshotter, key)
+            await containerd.snapshots.remove(snapshotter, key)
         with contextlib.suppress(DriverError):
-            await containerd.delete_lease(key)
+            await containerd.leases.delete(key)

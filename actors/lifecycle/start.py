@@ -38,7 +38,7 @@ from actors.model.ownership import LABEL_OWNER
 from actors.processes import worker_link
 from actors.provision import host_resources, lost_network, mount_check, mount_sources, oom_score
 from containerd.api import deadlines
-from containerd.api.records import ContainerRecord
+from containerd.api.records import ContainerRecord, Streams
 from containerd.spec import root_links
 from containerd.spec.build import Document, build_and_encode
 from containerd.spec.users import ResolvedUser, remembered, resolve
@@ -188,7 +188,7 @@ class _Start:
             await _all(self._watch(link, pid), self._check_created(pid, document))
             # Taken before: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
-            return link, await self._containerd.start_task(self._id), started_at_ns
+            return link, await self._containerd.tasks.start(self._id), started_at_ns
 
     async def _give_back_cgroup(self) -> None:
         await give_back_cgroup(self._task.resources, cgroup_v2=self._services.cgroup_v2)
@@ -254,8 +254,8 @@ class _Start:
                 self._later(what, undo, *arguments)
 
     async def _open_lease(self) -> None:
-        self._later("lease", self._containerd.delete_lease, self._lease)
-        await self._containerd.create_lease(
+        self._later("lease", self._containerd.leases.delete, self._lease)
+        await self._containerd.leases.create(
             self._lease, expire_s=_LEASE_S, labels=self._plan.labels
         )
         # Before, containerd has made nothing but perhaps a lease, which expires.
@@ -290,10 +290,10 @@ class _Start:
     async def _snapshot(self) -> tuple[Mount, ...]:
         key = identifiers.snapshot_key(self._id)
         snapshotter = self._plan.image.snapshotter
-        making = self._containerd.prepare_snapshot(
+        making = self._containerd.snapshots.prepare(
             snapshotter, key, self._image.chain_id, self._plan.labels, self._lease
         )
-        undo = self._containerd.remove_snapshot
+        undo = self._containerd.snapshots.remove
         return await self._make(making, "snapshot", undo, snapshotter, key)
 
     async def _hold(self) -> None:
@@ -335,7 +335,7 @@ class _Start:
         """Makes snapshot and container; of an image that is known the spec is built meanwhile."""
         snapshot = asyncio.ensure_future(self._snapshot())
         mounts, (document, spec_json) = await _all(snapshot, self._described(snapshot))
-        making = self._containerd.create_container(
+        making = self._containerd.containers.create(
             ContainerRecord(
                 id=self._id,
                 labels=self._plan.labels,
@@ -348,7 +348,7 @@ class _Start:
             ),
             self._lease,
         )
-        undo = self._containerd.delete_container
+        undo = self._containerd.containers.delete
         await self._make(making, "container", undo, self._id)
         return mounts, document
 
@@ -385,13 +385,12 @@ class _Start:
 
     async def _create(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         self._later("task", teardown.delete_task, self._containerd, self._id)
-        creating = self._containerd.create_task(
+        creating = self._containerd.tasks.create(
             self._id,
             mounts,
-            stdin="",
-            stdout=link.log_path(self._plan.stdout),
-            stderr=link.log_path(self._plan.stderr),
-            terminal=False,
+            Streams(
+                stdout=link.log_path(self._plan.stdout), stderr=link.log_path(self._plan.stderr)
+            ),
         )
         try:
             pid = await self._answered(creating)
@@ -454,7 +453,7 @@ class _Start:
         """The container refers to the snapshot now; without the lease nothing is lost."""
         await self._release()
         try:
-            await self._containerd.delete_lease(self._lease)
+            await self._containerd.leases.delete(self._lease)
         except DriverError as error:
             _log.info(
                 "lease stays until it expires", extra={"lease": self._lease, "why": str(error)}

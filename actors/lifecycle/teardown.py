@@ -56,16 +56,16 @@ async def remove(
     containerd = node.containerd
     left = ["task", "container", "snapshot", "lease"]
     try:
-        record = await containerd.get_container(container_id)
+        record = await containerd.containers.get(container_id)
         key = identifiers.snapshot_key(container_id)
         if record is not None:
             snapshotter, key = record.snapshotter, record.snapshot_key
         await delete_task(containerd, container_id)
         left.remove("task")
-        await containerd.delete_container(container_id)
+        await containerd.containers.delete(container_id)
         left.remove("container")
-        await containerd.remove_snapshot(snapshotter or containerd.default_snapshotter, key)
-        await containerd.delete_lease(identifiers.lease_id(container_id))
+        await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
+        await containerd.leases.delete(identifiers.lease_id(container_id))
     except DriverError as error:
         raise with_rest(error, container_id, left) from error
     if link is not None and not link.closed:
@@ -115,22 +115,22 @@ async def delete_task(containerd: Containerd, container_id: str) -> None:
     Raises:
         DriverError: containerd refuses, or the process survives SIGKILL (stuck in the kernel).
     """
-    record = await containerd.task(container_id)
+    record = await containerd.tasks.get(container_id)
     if record is None:
         await leaked_shims.end(containerd, container_id)
         return
     if record.status is not Status.STOPPED:
         with contextlib.suppress(DriverError):  # it may end meanwhile; the status tells
-            await containerd.kill_task(container_id, signal.SIGKILL, everyone=True)
+            await containerd.tasks.kill(container_id, signal.SIGKILL, everyone=True)
         await _until_stopped(containerd, container_id)
-    await containerd.delete_task(container_id)
+    await containerd.tasks.delete(container_id)
 
 
 async def _until_stopped(containerd: Containerd, container_id: str) -> None:
     now = asyncio.get_running_loop().time
     patience, deadline = now() + _RUNTIME_WAIT_S, now() + _KILL_WAIT_S
     while True:
-        record = await containerd.task(container_id)
+        record = await containerd.tasks.get(container_id)
         # A task that was created and never started is gone with its kill.
         if record is None or record.status is Status.STOPPED:
             return
@@ -157,7 +157,7 @@ async def _kill_directly(containerd: Containerd, container_id: str, pid: int) ->
         return
     try:
         # The number could have passed to another process; containerd still names it as the task's.
-        record = await containerd.task(container_id)
+        record = await containerd.tasks.get(container_id)
         if record is not None and record.pid == pid and record.status is not Status.STOPPED:
             _log.warning("the runtime kills no task, killed directly", extra={"id": container_id})
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -187,7 +187,7 @@ async def remove_if_ours(services: Services, container_id: str, task_id: str) ->
 
     The name is shared by all starts of a task in an alloc, so a newer start is left alone.
     """
-    record = await services.containerd.get_container(container_id)
+    record = await services.containerd.containers.get(container_id)
     if record is not None and record.labels.get(LABEL_TASK_ID) != task_id:
         return
     await remove(services, container_id, link=None)

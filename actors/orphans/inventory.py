@@ -85,7 +85,7 @@ async def container(node: Node, record: ContainerRecord) -> Thing:
     Raises:
         DriverError: containerd cannot be asked.
     """
-    task = await node.containerd.task(record.id)
+    task = await node.containerd.tasks.get(record.id)
     running = task is not None and task.status is not Status.STOPPED
     directory = task_directory(node.state_dir, record.id)
     return Thing(
@@ -114,7 +114,7 @@ def is_ours(node: Node, id: str, labels: Mapping[str, str]) -> bool:
 
 
 async def _books(node: Node) -> _Books:
-    records = await node.containerd.list_containers()
+    records = await node.containerd.containers.list()
     ours = {record.id: record for record in records if is_ours(node, record.id, record.labels)}
     return _Books(everybodys=frozenset(record.id for record in records), ours=ours)
 
@@ -123,7 +123,7 @@ async def _snapshots(node: Node, books: _Books) -> list[Thing]:
     """Those without their container."""
     found: list[Thing] = []
     for snapshotter in await node.containerd.snapshotters():
-        for snapshot in await node.containerd.list_snapshots(snapshotter, _HAS_TASK_ID):
+        for snapshot in await node.containerd.snapshots.list(snapshotter, _HAS_TASK_ID):
             owner = snapshot.key.removesuffix(identifiers.snapshot_key(""))
             if owner in books.everybodys or not is_ours(node, owner, snapshot.labels):
                 continue
@@ -143,7 +143,7 @@ async def _snapshots(node: Node, books: _Books) -> list[Thing]:
 async def _leases(node: Node, books: _Books) -> list[Thing]:
     """Those without their container, and those of pulls."""
     found: list[Thing] = []
-    for lease in await node.containerd.list_leases(_HAS_TASK_ID, _HAS_MAKER):
+    for lease in await node.containerd.leases.list(_HAS_TASK_ID, _HAS_MAKER):
         owner = lease.id.removeprefix(identifiers.lease_id(""))
         # A task may be called "pull".
         named = lease.id.startswith(identifiers.PULL_LEASE)

@@ -239,7 +239,7 @@ class Reconciler:
                 await self._remove_session(thing)
                 return True
             case Kind.LEASE if not thing.container:
-                await self._node.containerd.delete_lease(thing.name, collect=True)
+                await self._node.containerd.leases.delete(thing.name, collect=True)
                 return True
         if not await self._register.claim(thing.container):
             return False
@@ -271,13 +271,13 @@ class Reconciler:
         """Ends the command of an exec session that nobody reads any more."""
         containerd = self._node.containerd
         with contextlib.suppress(DriverError):  # it may have ended, or never have begun
-            await containerd.kill_task(
+            await containerd.tasks.kill(
                 thing.container, signal.SIGKILL, everyone=False, exec_id=thing.name
             )
         with contextlib.suppress(DriverError, TimeoutError):
             async with asyncio.timeout(_SESSION_S):
-                await containerd.wait_task(thing.container, thing.name)
-        await containerd.delete_exec(thing.container, thing.name)
+                await containerd.tasks.wait(thing.container, thing.name)
+        await containerd.tasks.delete_exec(thing.container, thing.name)
         directory = self._session(thing)
         await asyncio.to_thread(tree_removal.remove, directory)
 

@@ -35,7 +35,7 @@ async def deliver(
                     raise
             else:
                 return
-        await services.containerd.kill_task(container_id, number, everyone=False)
+        await services.containerd.tasks.kill(container_id, number, everyone=False)
     except DriverError as error:
         if error.code is not Code.NOT_FOUND:
             raise

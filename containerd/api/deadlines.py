@@ -1,9 +1,9 @@
-"""A containerd that takes requests and answers none: how long anybody waits for one.
+"""Time limits of calls to a containerd that accepts requests and does not answer.
 
-Two things bound a call besides its own deadline. What runs inside `within` has one time for all its
-calls together, so that steps of a clean-up do not each wait for the same silence. And beside a call
-that may take long containerd is asked for its version, which costs it nothing: while it tells that,
-it works; when it does not, nothing will come of the call either.
+Two limits exist beside the deadline of each call. All calls inside `within` share one limit, so
+that the steps of a clean-up do not each wait for the same silent containerd. A call with a long
+deadline has a liveness probe: containerd is asked for its version, a request without cost. While
+containerd answers the probe, containerd works on the call; without an answer, the call fails too.
 """
 
 from __future__ import annotations
@@ -18,32 +18,35 @@ from typing import TypeVar
 from proto.errors import Code, DriverError
 
 T = TypeVar("T")
-# With one more try: 11 s from the call to the error.
-ASK_AFTER_S = 5.0
-ANSWER_S = 3.0
-_RARER = 3
+# A probe is repeated once: 11 s from the call to the error.
+PROBE_AFTER_S = 5.0
+PROBE_S = 3.0
+_LATER_PROBES = 3
 _MISSES = 2
-# Also when the time is over: what is not stuck takes milliseconds.
+# Also when the shared limit is used up: a working containerd answers within milliseconds.
 _LEAST_S = 0.5
 
-ADVICE = "see its log (journalctl -u containerd); tasks run on while it is restarted"
+ADVICE = "see containerd's log (journalctl -u containerd); tasks keep running during its restart"
 
+# Clock time (time.monotonic) at which the shared limit ends. A limit must reach all calls of a
+# coroutine and its children, and no other task: a context variable does that without a parameter
+# in every function between `within` and the call.
 _until: ContextVar[float | None] = ContextVar("until", default=None)
 
 
 @contextlib.contextmanager
 def within(seconds: float) -> Generator[None, None, None]:
-    """All calls made in here together get so many seconds, each at least a moment."""
-    until, around = time.monotonic() + seconds, _until.get()
-    token = _until.set(until if around is None else min(until, around))
+    """Limits all calls inside the block to `seconds` in total; each call gets at least 0.5 s."""
+    until, outer = time.monotonic() + seconds, _until.get()
+    token = _until.set(until if outer is None else min(until, outer))
     try:
         yield
     finally:
         _until.reset(token)
 
 
-def time_for(timeout_s: float | None) -> float | None:
-    """Returns what a call gets of its own timeout."""
+def shortened(timeout_s: float | None) -> float | None:
+    """Returns the time limit of a call: its own, or the rest of the shared limit if shorter."""
     until = _until.get()
     if until is None:
         return timeout_s
@@ -51,46 +54,46 @@ def time_for(timeout_s: float | None) -> float | None:
     return left if timeout_s is None else min(timeout_s, left)
 
 
-async def attended(
+async def probed(
     call: Awaitable[T],
-    lives: Callable[[], Awaitable[object]],
-    what: str,
-    ask_after_s: float = ASK_AFTER_S,
+    probe: Callable[[], Awaitable[object]],
+    action: str,
+    probe_after_s: float = PROBE_AFTER_S,
 ) -> T:
-    """The answer of a call that may take long.
+    """Returns the result of a long call, and probes containerd while the call runs.
 
     Args:
         call: the call.
-        lives: asks for something that takes no time.
-        what: the call in words, after "asked to".
-        ask_after_s: when to ask first.
+        probe: makes a request that containerd answers at once.
+        action: the call in words, for the error.
+        probe_after_s: seconds until the first probe; later probes are three times rarer.
 
     Raises:
-        DriverError: the call's own; TIMEOUT when `lives` gets no answer either.
+        DriverError: the error of the call; TIMEOUT when two probes in a row get no answer.
     """
     running = asyncio.ensure_future(call)
-    pause_s, missed = ask_after_s, 0
+    pause_s, missed = probe_after_s, 0
     try:
         while not (await asyncio.wait([running], timeout=pause_s))[0]:
-            missed = 0 if await _answers(lives) else missed + 1
+            missed = 0 if await _is_answered(probe) else missed + 1
             if missed == _MISSES and not running.done():
                 raise DriverError(
                     "containerd takes requests and does not answer",
-                    details=f"asked to {what}, and then for its version",
+                    details=f"asked to {action}, and then for its version",
                     resolution=ADVICE,
                     recoverable=True,
                     code=Code.TIMEOUT,
                 )
-            pause_s = 0.0 if missed else ask_after_s * _RARER
+            pause_s = 0.0 if missed else probe_after_s * _LATER_PROBES
         return running.result()
     finally:
         running.cancel()
 
 
-async def _answers(lives: Callable[[], Awaitable[object]]) -> bool:
-    """A refusal is an answer, too."""
+async def _is_answered(probe: Callable[[], Awaitable[object]]) -> bool:
+    """Returns False if a probe timed out. A refusal is an answer too."""
     try:
-        await lives()
+        await probe()
     except DriverError as error:
         return error.code is not Code.TIMEOUT
     return True

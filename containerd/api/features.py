@@ -1,4 +1,4 @@
-"""What older containerds cannot do: told at fingerprint and before work that needs it."""
+"""Features by version: older releases of containerd lack some."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import re
 from proto.errors import Code, DriverError
 
 ZSTD = "zstd"
-# Ability: the first release that has it, and in words what it is.
+# Feature: the first release with the feature, and a description.
 _SINCE = {ZSTD: ((1, 5), "unpack layers compressed with zstd")}
 
 
 def of(version: str) -> dict[str, bool]:
-    """Each ability's name, and whether containerd of this version has it.
+    """Returns each feature's name, and True if containerd of this version has the feature.
 
-    A version that does not begin with numbers is a build of somebody's own, and counts as new.
+    A version that does not begin with numbers belongs to a private build, and counts as new.
     """
     numbers = re.match(r"v?(\d+)\.(\d+)", version)
     release = (int(numbers[1]), int(numbers[2])) if numbers else None
@@ -22,27 +22,27 @@ def of(version: str) -> dict[str, bool]:
 
 
 def lacking(version: str) -> str:
-    """Returns what it cannot do, in words; empty where there is nothing."""
+    """Returns descriptions of the missing features, separated by commas."""
     return ", ".join(_SINCE[name][1] for name, has in of(version).items() if not has)
 
 
-def need(ability: str, version: str, what: str) -> None:
-    """Refuses what this node's containerd cannot do.
+def require(feature: str, version: str, user: str) -> None:
+    """Refuses a containerd without a feature.
 
     Args:
-        ability: one of `of`.
-        version: containerd's.
-        what: what needs it, the begin of the sentence.
+        feature: a key of `of`.
+        version: containerd's version.
+        user: the image or job that needs the feature; begins the error's sentence.
 
     Raises:
         DriverError: code UNSUPPORTED.
     """
-    if of(version)[ability]:
+    if of(version)[feature]:
         return
-    (major, minor), words = _SINCE[ability]
+    (major, minor), description = _SINCE[feature]
     raise DriverError(
-        f"{what} needs a containerd that can {words}",
-        details=f"this node has {version}, the first that can is {major}.{minor}",
-        resolution=f"constrain the job to nodes with ${{attr.driver.containerd.{ability}}} = true",
+        f"{user} needs a containerd that can {description}",
+        details=f"this node has {version}; containerd can since {major}.{minor}",
+        resolution=f"constrain the job to nodes with ${{attr.driver.containerd.{feature}}} = true",
         code=Code.UNSUPPORTED,
     )

@@ -1,4 +1,4 @@
-"""What containerd keeps, as plain frozen dataclasses."""
+"""containerd's objects as frozen dataclasses without protobuf."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import Enum
 
 
 class Status(Enum):
-    """containerd's own view of a task. Values are the wire's numbers."""
+    """containerd's own view of a task. Values are the numbers of the wire."""
 
     UNKNOWN = 0
     CREATED = 1
@@ -28,7 +28,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
-    """A name that points at a manifest or an index; size is that blob's, in bytes."""
+    """A name that points at a manifest or an index; size is in bytes, of that blob."""
 
     name: str
     digest: str
@@ -39,7 +39,11 @@ class ImageRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
-    """One mount of a snapshot, in the terms of mount(8). target counts from the snapshot's root."""
+    """containerd's mount of a snapshot, in the terms of mount(8).
+
+    target is relative to the snapshot's root. Other mounts have classes of their own: `MountPoint`
+    is OCI's, `MountConfig` Nomad's, `MountOption` the job option's, `VolumeMount` the dev host's.
+    """
 
     type: str
     source: str
@@ -49,10 +53,10 @@ class Mount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ContainerRecord:
-    """A container: what a task is made from. spec_json is the OCI runtime spec.
+    """A container: the record from which a task is created.
 
-    runtime_binary is the program that a shim of runc's kind runs, empty for its own choice.
-    created_at_ns, of the epoch, is containerd's to set.
+    spec_json is the OCI runtime spec. runtime_binary is the program that runc's shim runs; empty
+    for the shim's own choice. containerd sets created_at_ns, nanoseconds since the epoch.
     """
 
     id: str
@@ -68,7 +72,7 @@ class ContainerRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRecord:
-    """A lease: what keeps things from containerd's collection until something refers to them."""
+    """A lease: protects objects from containerd's collection until other objects refer to them."""
 
     id: str
     labels: Mapping[str, str]
@@ -86,24 +90,36 @@ class SnapshotRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRecord:
-    """A task's first process. exit_status and exited_at_ns hold once it is STOPPED.
+class Streams:
+    """Paths of the FIFOs that a shim opens for a process; an empty path is /dev/null.
 
-    stdout and stderr are the FIFOs that its shim writes to.
+    terminal is True for a process with a terminal, whose output is all in stdout.
+    """
+
+    stdin: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    terminal: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRecord:
+    """A task's first process. exit_status is valid once status is STOPPED.
+
+    stdout and stderr are the FIFOs that the task's shim writes to.
     """
 
     id: str
     pid: int
     status: Status
     exit_status: int
-    exited_at_ns: int
     stdout: str
     stderr: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exit:
-    """How a process ended: code is 128 + n for signal n; at_ns is nanoseconds of the epoch."""
+    """The end of a process: code is 128 + n for signal n; at_ns is nanoseconds since the epoch."""
 
     code: int
     at_ns: int
@@ -111,9 +127,9 @@ class Exit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimAddress:
-    """Where a shim speaks ttrpc, and 2 or 3 for containerd.task.v2 or v3.
+    """A shim's ttrpc socket, and the version of its Task service: 2 or 3 (containerd.task.v2, v3).
 
-    address is as containerd wrote it: unix://PATH, or the name of an abstract socket.
+    address has containerd's own form: unix://PATH, or the name of an abstract socket.
     """
 
     address: str

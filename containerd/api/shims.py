@@ -1,53 +1,68 @@
-"""Shims as the process table shows them: one that containerd has forgotten is found nowhere else.
+"""Shims of containers: their sockets by the files of containerd, their processes by /proc.
 
-A call of a client that dies is cancelled. In the middle of a Create or a Delete, containerd may
-then drop a task from its books and leave the shim and its bundle, which no later call names.
+containerd writes a shim's address into the task's bundle: 1.x into the file `address`, 2.x into
+`bootstrap.json` with version 2 or 3.
+
+The process table is the only place that shows a shim that containerd has forgotten. A call of a
+client that dies is cancelled. In the middle of a Create or a Delete, containerd may then drop a
+task from its metadata and leave the shim and its bundle, and no later call names them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from containerd.api.records import ShimAddress
+
+_TASKS = "io.containerd.runtime.v2.task"
+_LIMIT_BYTES = 4096
 _PREFIX = "containerd-shim"
-_ERRANDS = {"start", "delete"}
+_COMMANDS = {"start", "delete"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimProcess:
-    """A process of a shim's program. Its errand is to start a shim or to clean up after one.
+    """A process of a shim's program.
 
-    bundle is where it works; containerd removes it when it has cleaned up.
+    bundle is the process's working directory; containerd removes the bundle last.
+    is_command is True for a short-lived process: the start of a shim, or the clean-up after a shim.
     """
 
     pid: int
     bundle: Path
-    errand: bool
+    is_command: bool
 
 
-def find(address: str, namespace: str, container_id: str) -> list[ShimProcess]:
-    """Processes that containerd at this address has started for a container. Blocks a little."""
+def find_processes(address: str, namespace: str, container_id: str) -> list[ShimProcess]:
+    """Returns the shim processes that containerd at an address has started for a container.
+
+    Blocks for a moment.
+    """
     wanted = {"-address": address, "-namespace": namespace, "-id": container_id}
-    found = []
+    processes: list[ShimProcess] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            words = _words(entry)
-            if _is_shim(words, wanted):
+            arguments = _arguments(entry)
+            if _is_shim(arguments, wanted):
                 bundle = (entry / "cwd").readlink()
-                errand = words[-1] in _ERRANDS
-                found.append(ShimProcess(pid=int(entry.name), bundle=bundle, errand=errand))
-    return found
+                command = arguments[-1] in _COMMANDS
+                processes.append(
+                    ShimProcess(pid=int(entry.name), bundle=bundle, is_command=command)
+                )
+    return processes
 
 
 def kill(shim: ShimProcess) -> None:
-    """SIGKILL, if the process still is the one that was found."""
+    """Sends SIGKILL, unless the pid belongs to another process by now."""
     with contextlib.suppress(OSError):
         pidfd = os.pidfd_open(shim.pid)
         try:
@@ -57,13 +72,67 @@ def kill(shim: ShimProcess) -> None:
             os.close(pidfd)
 
 
-def _words(process: Path) -> list[str]:
+def _arguments(process: Path) -> list[str]:
     text = (process / "cmdline").read_bytes().decode(errors="surrogateescape")
     return text.rstrip("\0").split("\0")
 
 
-def _is_shim(words: Sequence[str], wanted: dict[str, str]) -> bool:
-    if not os.path.basename(words[0]).startswith(_PREFIX):  # noqa: PTH119 - of every process
+def _is_shim(arguments: Sequence[str], wanted: dict[str, str]) -> bool:
+    if not os.path.basename(arguments[0]).startswith(_PREFIX):  # noqa: PTH119 - of every process
         return False
-    given = dict(itertools.pairwise(words))
-    return all(given.get(option) == value for option, value in wanted.items())
+    options = dict(itertools.pairwise(arguments))
+    return all(options.get(option) == value for option, value in wanted.items())
+
+
+def find_address(
+    containerd_address: str, namespace: str, container_id: str, pid: int
+) -> ShimAddress | None:
+    """Returns the address of a task's shim; None if no bundle names a ttrpc socket.
+
+    Args:
+        containerd_address: containerd's socket, usually beside containerd's state directory.
+        namespace: containerd's namespace.
+        container_id: the container.
+        pid: the task's process, a child of the shim. The shim's working directory is the bundle.
+    """
+    for directory in _bundles(containerd_address, namespace, container_id, pid):
+        address = _read(directory)
+        if address is not None:
+            return address
+    return None
+
+
+def _bundles(address: str, namespace: str, container_id: str, pid: int) -> Iterator[Path]:
+    beside = Path(address).parent
+    for state in (beside, beside / "state", Path("/run/containerd")):
+        yield state / _TASKS / namespace / container_id
+    try:
+        # Fields after the command's closing bracket: state, parent's pid, …
+        stat = Path(f"/proc/{pid}/stat").read_text()
+        parent = stat.rpartition(")")[2].split()[1]
+        bundle = Path(f"/proc/{parent}/cwd").readlink()
+    except (OSError, IndexError):
+        return
+    # A shim of several containers works in the bundle of its first container.
+    if bundle.parent.parts[-2:] == (_TASKS, namespace):
+        yield bundle.parent / container_id
+
+
+def _read(directory: Path) -> ShimAddress | None:
+    try:
+        fields = json.loads((directory / "bootstrap.json").read_bytes()[:_LIMIT_BYTES])
+        if fields.get("protocol") != "ttrpc":
+            return None
+        return _address(str(fields.get("address", "")), int(fields.get("version", 2)))
+    except (OSError, ValueError, AttributeError, RecursionError):
+        pass
+    try:
+        return _address((directory / "address").read_text()[:_LIMIT_BYTES].strip(), 2)
+    except OSError:
+        return None
+
+
+def _address(text: str, api: int) -> ShimAddress | None:
+    if not text or api not in {2, 3}:
+        return None
+    return ShimAddress(address=text, api=api)

@@ -15,7 +15,7 @@ from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor
 from proto.errors import DriverError
 
 if TYPE_CHECKING:
-    from containerd.api.client import Containerd
+    from containerd.api.images import Content
     from containerd.api.records import ImageRecord
     from containerd.image.config import ImageConfig
 
@@ -32,7 +32,7 @@ class LoadedImage:
     chain_id: str
 
 
-async def load(containerd: Containerd, record: ImageRecord) -> LoadedImage:
+async def load_image(content: Content, record: ImageRecord) -> LoadedImage:
     """Reads manifest and config of an image for this machine; what is not there is passed over.
 
     Raises:
@@ -43,14 +43,14 @@ async def load(containerd: Containerd, record: ImageRecord) -> LoadedImage:
     step = _step(lambda: next(walk))
     while isinstance(step, Wanted):
         try:
-            body = await _read(containerd, step)
+            body = await _read(content, step)
         except DriverError as error:
             step = _step(partial(walk.throw, error))
         else:
             step = await _apart(len(body), partial(_step, partial(walk.send, body)))
     config = step.config
     if config is None:
-        body = await _read(containerd, Wanted(blob=step.manifest.config, is_config=True))
+        body = await _read(content, Wanted(blob=step.manifest.config, is_config=True))
         config = await _apart(len(body), partial(parse_config, body, record.name))
     chain = await _apart(len(config.diff_ids) * _DIGEST_BYTES, partial(chain_id, config.diff_ids))
     return LoadedImage(config=config, chain_id=chain)
@@ -69,9 +69,9 @@ async def _apart(size: int, work: Callable[[], T]) -> T:
     return work() if size <= _SMALL_BYTES else await asyncio.to_thread(work)
 
 
-async def _read(containerd: Containerd, wanted: Wanted) -> bytes:
+async def _read(content: Content, wanted: Wanted) -> bytes:
     limit = CONFIG_LIMIT_BYTES if wanted.is_config else DOCUMENT_LIMIT_BYTES
-    return await containerd.read_content(wanted.blob.digest, limit)
+    return await content.read(wanted.blob.digest, limit)
 
 
 def chain_id(diff_ids: tuple[str, ...]) -> str:

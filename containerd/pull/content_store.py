@@ -7,7 +7,8 @@ import secrets
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.pull.calls import SyncCalls
 from proto.containerd import content_pb2
 from proto.errors import Code, DriverError
 
@@ -21,13 +22,13 @@ _STAT, _WRITE, _COMMIT = content_pb2.STAT, content_pb2.WRITE, content_pb2.COMMIT
 class ContentStore:
     """The content store as the puller needs it. Threads may share it."""
 
-    def __init__(self, calls: rpc.SyncCalls) -> None:
+    def __init__(self, calls: SyncCalls) -> None:
         self._calls = calls
 
     def read(self, digest: str, limit_bytes: int) -> bytes:
         """A small blob whole."""
         request = content_pb2.ReadContentRequest(digest=digest, size=limit_bytes)
-        parts = self._calls.stream(rpc.CONTENT_READ, request, f"read blob {digest}")
+        parts = self._calls.stream(methods.CONTENT_READ, request, f"read blob {digest}")
         return b"".join(part.data for part in parts)
 
     def write(
@@ -70,7 +71,7 @@ class ContentStore:
         # One request at a time, the next after its answer: the wire holds one chunk, not a layer.
         outbox: queue.SimpleQueue[content_pb2.WriteContentRequest | None] = queue.SimpleQueue()
         answers = self._calls.stream(
-            rpc.CONTENT_WRITE, iter(outbox.get, None), what, many_requests=True
+            methods.CONTENT_WRITE, iter(outbox.get, None), what, many_requests=True
         )
 
         def ask(request: content_pb2.WriteContentRequest) -> int:
@@ -121,7 +122,7 @@ class ContentStore:
     def _abort(self, name: str) -> None:
         request = content_pb2.AbortRequest(ref=name)
         try:
-            self._calls(rpc.CONTENT_ABORT, request, "abort a download", _CALL_S)
+            self._calls(methods.CONTENT_ABORT, request, "abort a download", _CALL_S)
         except DriverError:
             return  # containerd drops ingests that no lease holds
 

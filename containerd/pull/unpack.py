@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from containerd.api import rpc
+from containerd.api import methods
 from containerd.image import oci_image
+from containerd.pull.calls import SyncCalls
 from proto.containerd import content_pb2, diff_pb2, snapshots_pb2, types_pb2
 from proto.errors import Code, DriverError
 
@@ -30,7 +31,7 @@ _ANY_COMPRESSION = "application/vnd.docker.image.rootfs.diff.tar"
 class Unpacker:
     """Unpacks one image's layers, lowest first, under the lease of the calls."""
 
-    def __init__(self, calls: rpc.SyncCalls, snapshotter: str) -> None:
+    def __init__(self, calls: SyncCalls, snapshotter: str) -> None:
         self._calls = calls
         self._snapshotter = snapshotter
 
@@ -80,7 +81,7 @@ class Unpacker:
     def _exists(self, chain: str) -> bool:
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self._snapshotter, key=chain)
         try:
-            self._calls(rpc.SNAPSHOT_STAT, request, f"look up layer {chain}", _CALL_S)
+            self._calls(methods.SNAPSHOT_STAT, request, f"look up layer {chain}", _CALL_S)
         except DriverError as error:
             if error.code is Code.NOT_FOUND:
                 return False
@@ -93,7 +94,7 @@ class Unpacker:
             snapshotter=self._snapshotter, key=key, parent=parent
         )
         mounts = self._calls(
-            rpc.SNAPSHOT_PREPARE, prepare, f"prepare layer {chain}", _CALL_S
+            methods.SNAPSHOT_PREPARE, prepare, f"prepare layer {chain}", _CALL_S
         ).mounts
         try:
             request = diff_pb2.ApplyRequest(
@@ -103,7 +104,7 @@ class Unpacker:
                 mounts=mounts,
             )
             what = f"unpack layer {layer.digest}"
-            applied = self._calls(rpc.DIFF_APPLY, request, what, _APPLY_S).applied
+            applied = self._calls(methods.DIFF_APPLY, request, what, _APPLY_S).applied
             _check(layer, applied.digest, diff_id)
             self._commit(chain, key)
         except DriverError:
@@ -115,7 +116,7 @@ class Unpacker:
             snapshotter=self._snapshotter, name=chain, key=key
         )
         try:
-            self._calls(rpc.SNAPSHOT_COMMIT, request, f"keep layer {chain}", _APPLY_S)
+            self._calls(methods.SNAPSHOT_COMMIT, request, f"keep layer {chain}", _APPLY_S)
         except DriverError as error:
             # Another pull was faster; its layer is as good.
             if error.code is not Code.ALREADY_EXISTS:
@@ -125,7 +126,7 @@ class Unpacker:
     def _remove(self, key: str) -> None:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._snapshotter, key=key)
         try:
-            self._calls(rpc.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", _CALL_S)
+            self._calls(methods.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", _CALL_S)
         except DriverError:
             return  # the lease's end lets containerd collect it
 
@@ -140,10 +141,10 @@ def _check(layer: Descriptor, applied: str, diff_id: str) -> None:
         )
 
 
-def label_blob(calls: rpc.SyncCalls, digest: str, labels: dict[str, str]) -> None:
+def label_blob(calls: SyncCalls, digest: str, labels: dict[str, str]) -> None:
     """Sets labels of a blob; the others stay."""
     request = content_pb2.UpdateRequest(
         info=content_pb2.Info(digest=digest, labels=labels),
         update_mask=FieldMask(paths=[f"labels.{name}" for name in labels]),
     )
-    calls(rpc.CONTENT_UPDATE, request, f"label blob {digest}", _CALL_S)
+    calls(methods.CONTENT_UPDATE, request, f"label blob {digest}", _CALL_S)

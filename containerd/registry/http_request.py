@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from containerd import watchdog
 from containerd.registry import shown_text
 from containerd.registry.auth import same_place
 from containerd.registry.errors import LOOK_AT_IT, away, late, reason, refused, silent
@@ -21,6 +20,7 @@ from containerd.registry.hosts import Endpoint
 from containerd.registry.proxies import Proxies, Proxy
 from containerd.registry.retries import TRANSIENT
 from containerd.registry.tls import context, of_proxy
+from containerd.watchdog import waiting
 from proto.errors import Code, DriverError
 
 CHUNK_BYTES = 256 * 1024
@@ -225,7 +225,7 @@ class Transport:
 
     def _waiting(self, url: str) -> AbstractContextManager[None]:
         brief = f"registry {self._name} does not answer, or sends next to nothing"
-        return watchdog.over(brief, shown_text.shown(url), LOOK_AT_IT)
+        return waiting(brief, shown_text.shown(url), LOOK_AT_IT)
 
     def _away(self, url: str, error: Exception, proxy: Proxy | None) -> DriverError:
         if time.monotonic() >= self._access.deadline:

@@ -71,7 +71,7 @@ async def test_a_pull_that_does_not_fit_names_the_disk_and_leaves_nothing(
         text = str(failed.value)
         assert text.startswith(f"Error in pulling image {too_big}: containerd cannot ")
         assert "no space left on device" in text
-        assert f"make room where {daemon.base}/root/" in text
+        assert f"make room on the disk of {daemon.base}/root/" in text
         assert daemon.ctr("images", "list", "-q") == ""
         assert disk.free_bytes() > free - MIB
         assert daemon.ctr("content", "active").splitlines()[1:] == []
@@ -92,7 +92,7 @@ async def test_a_full_disk_fails_starts_by_name_and_leaves_a_running_task_alone(
             await driver.start(late, image, "exit 0")
         assert failed.value.recoverable
         assert "containerd cannot prepare snapshot" in str(failed.value)
-        assert "make room where /run/" in str(failed.value)
+        assert "make room on the disk of /run/" in str(failed.value)
         assert (await session.exec(runs.id, ["/bin/echo", "here"])).stdout == b"here\n"
         await session.stop(runs.id)
         assert (await session.wait(runs.id)).exit_code == 7

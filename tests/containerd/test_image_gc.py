@@ -55,7 +55,7 @@ class Sweeps:
 
     def label(self, name: str, key: str, value: str) -> None:
         """Sets a label of an image."""
-        self.daemon.ask(lambda containerd: containerd.label_image(name, key, value))
+        self.daemon.ask(lambda containerd: containerd.images.set_label(name, key, value))
 
 
 @pytest.fixture

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from actors.images.messages import ImageReady
-from containerd.api import features, rpc
+from containerd.api import features, methods
 from containerd.api.client import Containerd
 from containerd.image import manifests, platforms
 from containerd.image.manifests import Descriptor
 from containerd.pull import content_store
+from containerd.pull.calls import SyncCalls
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
 from tests.support import images
@@ -66,8 +67,8 @@ def collected(containerd: ContainerdDaemon) -> None:
     """Has containerd collect what nothing refers to."""
 
     async def collect(client: Containerd) -> None:
-        await client.create_lease("collects", expire_s=60, labels={})
-        await client.delete_lease("collects", collect=True)
+        await client.leases.create("collects", expire_s=60, labels={})
+        await client.leases.delete("collects", collect=True)
 
     containerd.ask(collect)
 
@@ -232,7 +233,7 @@ async def test_a_task_is_told_that_its_image_is_another_machines(
 
 def keep(containerd: ContainerdDaemon, name: str, body: bytes, media_type: str) -> None:
     """Puts a document into containerd as an image, as another program may have done."""
-    calls = rpc.SyncCalls(containerd.address, containerd.namespace, "")
+    calls = SyncCalls(containerd.address, containerd.namespace, "")
     blob = Descriptor(media_type=media_type, digest=digest_of(body), size=len(body))
     refers = {
         f"containerd.io/gc.ref.content.{number}": one["digest"]
@@ -243,7 +244,7 @@ def keep(containerd: ContainerdDaemon, name: str, body: bytes, media_type: str) 
     target = types_pb2.Descriptor(media_type=media_type, digest=blob.digest, size=blob.size)
     image = images_pb2.Image(name=name, target=target)
     request = images_pb2.CreateImageRequest(image=image)
-    calls(rpc.IMAGE_CREATE, request, "name an image", 30)
+    calls(methods.IMAGE_CREATE, request, "name an image", 30)
 
 
 def described(fields: dict[str, Any]) -> list[dict[str, Any]]:
@@ -257,7 +258,7 @@ def described(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_more_than_a_blobs_size_is_never_stored(containerd: ContainerdDaemon) -> None:
     """Whatever a source sends: what is too much is refused with the first piece of it."""
-    store = content_store.ContentStore(rpc.SyncCalls(containerd.address, containerd.namespace, ""))
+    store = content_store.ContentStore(SyncCalls(containerd.address, containerd.namespace, ""))
     body = os.urandom(3000)
     blob = Descriptor(media_type=LAYER, digest=digest_of(body), size=1000)
     pieces = iter([body[:1000], body[1000:2000], body[2000:]])

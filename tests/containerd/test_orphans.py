@@ -70,9 +70,9 @@ class Scene:
 
     async def end(self, job: Job) -> None:
         """Kills a task's process and has containerd forget the task, as its operator might."""
-        await self.client.kill_task(job.container, signal.SIGKILL, everyone=True)
+        await self.client.tasks.kill(job.container, signal.SIGKILL, everyone=True)
         await until((self.directory(job) / "exit").exists, DEADLINE_S)
-        await self.client.delete_task(job.container)
+        await self.client.tasks.delete(job.container)
 
     async def end_worker(self, job: Job) -> None:
         pid = worker_pid(self.directory(job))
@@ -100,22 +100,22 @@ async def snapshot_alone(scene: Scene, job: Job) -> None:
     key = identifiers.snapshot_key(job.container)
     # Without its container, containerd would collect it; somebody has pinned it.
     scene.driver.daemon.ctr("snapshots", "label", key, "containerd.io/gc.root=1")
-    await scene.client.delete_container(job.container)
+    await scene.client.containers.delete(job.container)
 
 
 async def lease_alone(scene: Scene, job: Job) -> None:
-    record = await scene.client.get_container(job.container)
+    record = await scene.client.containers.get(job.container)
     assert record is not None
     lease = identifiers.lease_id(job.container)
-    await scene.client.create_lease(lease, expire_s=3600, labels=record.labels)
+    await scene.client.leases.create(lease, expire_s=3600, labels=record.labels)
     await scene.end(job)
     await scene.end_worker(job)
-    await scene.client.delete_container(job.container)
+    await scene.client.containers.delete(job.container)
 
 
 async def worker_alone(scene: Scene, job: Job) -> None:
     await scene.end(job)
-    await scene.client.delete_container(job.container)
+    await scene.client.containers.delete(job.container)
     assert worker_pid(scene.directory(job)) is not None
 
 
@@ -162,7 +162,7 @@ async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_i
     scene = Scene(driver, busybox_image)
     await driver.session.launch()
     far = await scene.lost(node="another-node")
-    ours = await scene.client.get_container(far.container)
+    ours = await scene.client.containers.get(far.container)
     assert ours is not None
     foreign = {
         # A user's own; one whose name looks like ours; one with a copy of our labels.
@@ -180,8 +180,8 @@ async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_i
             snapshotter=ours.snapshotter,
             snapshot_key="",
         )
-        await scene.client.create_container(record, "")
-    await scene.client.create_lease("nomad-driver-containerd-x", expire_s=600, labels={})
+        await scene.client.containers.create(record, "")
+    await scene.client.leases.create("nomad-driver-containerd-x", expire_s=600, labels={})
     orphan = await scene.lost()
     kept = driver.task(node_id=NODE)
     await driver.start(kept, busybox_image, SLEEPER)
@@ -191,8 +191,8 @@ async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_i
     assert "lease nomad-driver-containerd-x" in left
     assert f"task {far.container}" in left
     for name in foreign:
-        await scene.client.delete_container(name)
-    await scene.client.delete_lease("nomad-driver-containerd-x")
+        await scene.client.containers.delete(name)
+    await scene.client.leases.delete("nomad-driver-containerd-x")
     await driver.end(kept)
     await driver.session.close()
     await scene.client.close()

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from containerd.api import rpc
 from containerd.api.client import Containerd
-from containerd.api.records import ContainerRecord, Mount, Status
+from containerd.api.records import ContainerRecord, Mount, Status, Streams
 from containerd.image.manifests import Descriptor
-from containerd.image.oci_image import load
+from containerd.image.oci_image import load_image
+from containerd.pull.calls import SyncCalls
 from containerd.pull.content_store import ContentStore
 from proto.errors import Code, DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -87,30 +87,28 @@ class Place:
 
     async def container(self, id: str = "c", script: str = "true") -> tuple[Mount, ...]:
         """A container with its snapshot, held by a lease as in a start."""
-        await self.client.create_lease(f"{id}-lease", expire_s=600, labels={})
-        mounts = await self.client.prepare_snapshot(
+        await self.client.leases.create(f"{id}-lease", expire_s=600, labels={})
+        mounts = await self.client.snapshots.prepare(
             SNAPSHOTTER, f"{id}-snapshot", self.chain, {}, f"{id}-lease"
         )
-        await self.client.create_container(self.record(id, script), f"{id}-lease")
+        await self.client.containers.create(self.record(id, script), f"{id}-lease")
         return mounts
 
     async def task(self, script: str, id: str = "c", stdout: str = "", stderr: str = "") -> int:
         """A created task; returns its pid."""
         mounts = await self.container(id, script)
-        return await self.client.create_task(
-            id, mounts, stdin="", stdout=stdout, stderr=stderr, terminal=False
-        )
+        return await self.client.tasks.create(id, mounts, Streams(stdout=stdout, stderr=stderr))
 
     async def end(self, id: str = "c") -> None:
         """Kills and deletes a task."""
-        await self.client.kill_task(id, signal.SIGKILL, everyone=True)
+        await self.client.tasks.kill(id, signal.SIGKILL, everyone=True)
         await until_stopped(self.client, id)
-        await self.client.delete_task(id)
+        await self.client.tasks.delete(id)
 
 
 async def until_stopped(client: Containerd, id: str) -> None:
     async with asyncio.timeout(10):
-        while (record := await client.task(id)) and record.status is not Status.STOPPED:
+        while (record := await client.tasks.get(id)) and record.status is not Status.STOPPED:
             await asyncio.sleep(0.01)
 
 
@@ -143,14 +141,14 @@ async def test_it_tells_its_version_and_its_snapshotters(place: Place) -> None:
 
 async def test_a_call_without_a_namespace_is_refused(daemon: Daemon) -> None:
     client = Containerd(daemon.address, "")
-    await refused(client.image(IMAGE), Code.PRECONDITION)
+    await refused(client.images.get(IMAGE), Code.PRECONDITION)
     await client.close()
 
 
 async def test_namespaces_know_nothing_of_each_other(daemon: Daemon, chain: str) -> None:
     client = Containerd(daemon.address, "another")
-    assert await client.image(IMAGE) is None
-    assert not await client.snapshot_exists(SNAPSHOTTER, chain)
+    assert await client.images.get(IMAGE) is None
+    assert not await client.snapshots.exists(SNAPSHOTTER, chain)
     await client.close()
 
 
@@ -158,43 +156,43 @@ async def test_namespaces_know_nothing_of_each_other(daemon: Daemon, chain: str)
 
 
 async def test_an_image_leads_to_its_config_and_its_topmost_snapshot(place: Place) -> None:
-    record = await place.client.image(IMAGE)
+    record = await place.client.images.get(IMAGE)
     assert record is not None
-    assert record.size == len(await place.client.read_content(record.digest, 4096))
-    assert (await load(place.client, record)).chain_id == place.chain
-    assert await place.client.snapshot_exists(SNAPSHOTTER, place.chain)
+    assert record.size == len(await place.client.content.read(record.digest, 4096))
+    assert (await load_image(place.client.content, record)).chain_id == place.chain
+    assert await place.client.snapshots.exists(SNAPSHOTTER, place.chain)
 
 
 async def test_an_image_that_is_not_there_is_none_and_its_removal_no_failure(place: Place) -> None:
-    assert await place.client.image("example.com/none:1") is None
-    await place.client.delete_image("example.com/none:1")
-    await place.client.label_image("example.com/none:1", "a", "b")
+    assert await place.client.images.get("example.com/none:1") is None
+    await place.client.images.delete("example.com/none:1")
+    await place.client.images.set_label("example.com/none:1", "a", "b")
 
 
 async def test_labels_of_an_image_come_and_go_one_by_one_and_find_it(place: Place) -> None:
     client, key = place.client, "example.com/some-label"
-    await client.label_image(IMAGE, key, "yes")
-    await client.label_image(IMAGE, "other", "1")
-    (found,) = await client.list_images(f'labels."{key}"==yes')
+    await client.images.set_label(IMAGE, key, "yes")
+    await client.images.set_label(IMAGE, "other", "1")
+    (found,) = await client.images.list(f'labels."{key}"==yes')
     assert (found.name, found.labels[key], found.labels["other"]) == (IMAGE, "yes", "1")
-    assert await client.list_images(f'labels."{key}"==no') == ()
-    await client.label_image(IMAGE, key, "")
-    await client.label_image(IMAGE, "other", "")
-    assert await client.list_images(f'labels."{key}"==yes') == ()
-    assert IMAGE in {image.name for image in await client.list_images()}
+    assert await client.images.list(f'labels."{key}"==no') == ()
+    await client.images.set_label(IMAGE, key, "")
+    await client.images.set_label(IMAGE, "other", "")
+    assert await client.images.list(f'labels."{key}"==yes') == ()
+    assert IMAGE in {image.name for image in await client.images.list()}
 
 
 async def test_content_that_is_missing_or_too_large_is_told_apart(place: Place) -> None:
-    await refused(place.client.read_content(DIGEST, 10), Code.NOT_FOUND)
-    record = await place.client.image(IMAGE)
+    await refused(place.client.content.read(DIGEST, 10), Code.NOT_FOUND)
+    record = await place.client.images.get(IMAGE)
     assert record is not None
     with pytest.raises(DriverError) as failed:
-        await place.client.read_content(record.digest, record.size - 1)
+        await place.client.content.read(record.digest, record.size - 1)
     assert failed.value.code is Code.CORRUPT
 
 
 def test_a_blob_is_written_once_and_only_as_what_it_was_said_to_be(daemon: Daemon) -> None:
-    calls = rpc.SyncCalls(daemon.address, daemon.namespace, "")
+    calls = SyncCalls(daemon.address, daemon.namespace, "")
     store = ContentStore(calls)
     body = b"some words for " + os.urandom(8)
 
@@ -219,89 +217,89 @@ def test_a_blob_is_written_once_and_only_as_what_it_was_said_to_be(daemon: Daemo
 
 async def test_a_lease_may_be_made_twice_and_deleted_twice(place: Place) -> None:
     for _ in range(2):
-        await place.client.create_lease("l", expire_s=60, labels={"a": "b"})
+        await place.client.leases.create("l", expire_s=60, labels={"a": "b"})
     for _ in range(2):
-        await place.client.delete_lease("l")
+        await place.client.leases.delete("l")
 
 
 async def test_a_lease_tells_the_whole_blobs_that_it_holds(place: Place) -> None:
     client = place.client
-    record = await client.image(IMAGE)
+    record = await client.images.get(IMAGE)
     assert record is not None
-    assert await client.leased_blobs("l") == ()
-    await refused(client.lease_blob("l", record.digest), Code.NOT_FOUND)
-    await client.create_lease("l", expire_s=60, labels={})
-    assert await client.leased_blobs("l") == ()
-    await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
+    assert await client.leases.blobs("l") == ()
+    await refused(client.leases.add_blob("l", record.digest), Code.NOT_FOUND)
+    await client.leases.create("l", expire_s=60, labels={})
+    assert await client.leases.blobs("l") == ()
+    await client.snapshots.prepare(SNAPSHOTTER, "s", place.chain, {}, "l")
     for _ in range(2):
-        await client.lease_blob("l", record.digest)
-    assert await client.leased_blobs("l") == (record.digest,)
-    await client.delete_lease("l")
-    assert await client.leased_blobs("l") == ()
+        await client.leases.add_blob("l", record.digest)
+    assert await client.leases.blobs("l") == (record.digest,)
+    await client.leases.delete("l")
+    assert await client.leases.blobs("l") == ()
 
 
 async def test_a_snapshot_is_made_once_and_removed_as_often_as_one_likes(place: Place) -> None:
     client = place.client
-    await client.create_lease("l", expire_s=60, labels={})
-    mounts = await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {"a": "b"}, "l")
+    await client.leases.create("l", expire_s=60, labels={})
+    mounts = await client.snapshots.prepare(SNAPSHOTTER, "s", place.chain, {"a": "b"}, "l")
     assert mounts
     assert mounts[0].type in {"overlay", "bind"}
-    again = client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, {}, "l")
+    again = client.snapshots.prepare(SNAPSHOTTER, "s", place.chain, {}, "l")
     await refused(again, Code.ALREADY_EXISTS)
-    assert await client.snapshot_exists(SNAPSHOTTER, "s")
+    assert await client.snapshots.exists(SNAPSHOTTER, "s")
     for _ in range(2):
-        await client.remove_snapshot(SNAPSHOTTER, "s")
-    assert not await client.snapshot_exists(SNAPSHOTTER, "s")
+        await client.snapshots.remove(SNAPSHOTTER, "s")
+    assert not await client.snapshots.exists(SNAPSHOTTER, "s")
 
 
 async def test_a_snapshot_needs_a_parent_a_lease_and_a_snapshotter_that_are_there(
     place: Place,
 ) -> None:
-    prepare = place.client.prepare_snapshot
+    prepare = place.client.snapshots.prepare
     await refused(prepare(SNAPSHOTTER, "s", DIGEST, {}, ""), Code.NOT_FOUND)
     await refused(prepare(SNAPSHOTTER, "s", place.chain, {}, "no-lease"), Code.NOT_FOUND)
     await refused(prepare("unheard-of", "s", place.chain, {}, ""), Code.INVALID)
-    assert not await place.client.snapshot_exists(SNAPSHOTTER, "s")
+    assert not await place.client.snapshots.exists(SNAPSHOTTER, "s")
 
 
 async def test_a_snapshot_that_others_stand_on_stays(place: Place) -> None:
     await place.container()
-    await refused(place.client.remove_snapshot(SNAPSHOTTER, place.chain), Code.PRECONDITION)
+    await refused(place.client.snapshots.remove(SNAPSHOTTER, place.chain), Code.PRECONDITION)
 
 
 async def test_without_its_lease_a_snapshot_stays_for_its_container_alone(place: Place) -> None:
     client = place.client
     await place.container("kept")
-    await client.create_lease("l", expire_s=60, labels={})
-    await client.prepare_snapshot(SNAPSHOTTER, "loose", place.chain, {}, "l")
-    await client.delete_lease("kept-lease")
-    await client.delete_lease("l")
+    await client.leases.create("l", expire_s=60, labels={})
+    await client.snapshots.prepare(SNAPSHOTTER, "loose", place.chain, {}, "l")
+    await client.leases.delete("kept-lease")
+    await client.leases.delete("l")
     async with asyncio.timeout(10):
-        while await client.snapshot_exists(SNAPSHOTTER, "loose"):
+        while await client.snapshots.exists(SNAPSHOTTER, "loose"):
             await asyncio.sleep(0.05)
-    assert await client.snapshot_exists(SNAPSHOTTER, "kept-snapshot")
+    assert await client.snapshots.exists(SNAPSHOTTER, "kept-snapshot")
 
 
 async def test_what_is_found_by_its_labels_says_when_it_was_made(place: Place) -> None:
     labels = {"a.b/c": 'a "b", c', "other": "x"}
     client = place.client
     before = time.time_ns()
-    await client.create_lease("l", expire_s=60, labels=labels)
-    await client.create_lease("plain", expire_s=60, labels={})
-    await client.prepare_snapshot(SNAPSHOTTER, "s", place.chain, labels, "l")
-    await client.prepare_snapshot(SNAPSHOTTER, "plain", place.chain, {}, "l")
+    await client.leases.create("l", expire_s=60, labels=labels)
+    await client.leases.create("plain", expire_s=60, labels={})
+    await client.snapshots.prepare(SNAPSHOTTER, "s", place.chain, labels, "l")
+    await client.snapshots.prepare(SNAPSHOTTER, "plain", place.chain, {}, "l")
     record = dataclasses.replace(place.record("c"), labels=labels)
-    await client.create_container(record, "l")
+    await client.containers.create(record, "l")
     for condition in ('labels."a.b/c"', 'labels."a.b/c"=="a \\"b\\", c"'):
-        (lease,) = await client.list_leases(condition)
-        (snapshot,) = await client.list_snapshots(SNAPSHOTTER, condition)
-        (container,) = await client.list_containers(condition)
+        (lease,) = await client.leases.list(condition)
+        (snapshot,) = await client.snapshots.list(SNAPSHOTTER, condition)
+        (container,) = await client.containers.list(condition)
         assert (lease.id, snapshot.key, container.id) == ("l", "s", "c")
         for found in (lease, snapshot, container):
             assert found.labels.items() >= labels.items()
             assert before <= found.created_at_ns <= time.time_ns()
-    assert await client.list_leases('labels."a.b/c"==x') == ()
-    everything = await client.list_snapshots(SNAPSHOTTER)
+    assert await client.leases.list('labels."a.b/c"==x') == ()
+    everything = await client.snapshots.list(SNAPSHOTTER)
     assert {one.key for one in everything} == {"s", "plain"}  # no layer of an image
 
 
@@ -311,19 +309,19 @@ async def test_what_is_found_by_its_labels_says_when_it_was_made(place: Place) -
 async def test_a_container_gives_back_what_was_written_of_it(place: Place) -> None:
     await place.container("a")
     await place.container("b")
-    assert await place.client.get_container("a") == place.record("a")
-    assert {one.id for one in await place.client.list_containers()} == {"a", "b"}
-    (found,) = await place.client.list_containers("labels.kind==b")
+    assert await place.client.containers.get("a") == place.record("a")
+    assert {one.id for one in await place.client.containers.list()} == {"a", "b"}
+    (found,) = await place.client.containers.list("labels.kind==b")
     assert found.id == "b"
 
 
 async def test_a_container_id_is_used_once_and_deleted_as_often_as_one_likes(place: Place) -> None:
     await place.container()
-    again = place.client.create_container(place.record(), "")
+    again = place.client.containers.create(place.record(), "")
     await refused(again, Code.ALREADY_EXISTS)
     for _ in range(2):
-        await place.client.delete_container("c")
-    assert await place.client.get_container("c") is None
+        await place.client.containers.delete("c")
+    assert await place.client.containers.get("c") is None
 
 
 # --- tasks
@@ -332,84 +330,83 @@ async def test_a_container_id_is_used_once_and_deleted_as_often_as_one_likes(pla
 async def test_a_task_is_created_started_waited_for_and_deleted(place: Place) -> None:
     client = place.client
     pid = await place.task("exit 3")
-    record = await client.task("c")
+    record = await client.tasks.get("c")
     assert record is not None
     assert (record.pid, record.status) == (pid, Status.CREATED)
-    waiting = asyncio.create_task(client.wait_task("c"))
-    assert await client.start_task("c") == pid
+    waiting = asyncio.create_task(client.tasks.wait("c"))
+    assert await client.tasks.start("c") == pid
     ended = await waiting
     assert ended.code == 3
     await until_stopped(client, "c")
-    record = await client.task("c")
+    record = await client.tasks.get("c")
     assert record is not None
     assert (record.status, record.exit_status) == (Status.STOPPED, 3)
-    assert record.exited_at_ns == ended.at_ns
-    assert await client.wait_task("c") == ended
-    assert await client.delete_task("c") == ended
-    assert await client.task("c") is None
-    assert await client.delete_task("c") is None
+    assert await client.tasks.wait("c") == ended
+    assert await client.tasks.delete("c") == ended
+    assert await client.tasks.get("c") is None
+    assert await client.tasks.delete("c") is None
 
 
 async def test_a_container_has_one_task(place: Place) -> None:
     await place.task("sleep 60")
-    again = place.client.create_task("c", (), stdin="", stdout="", stderr="", terminal=False)
+    again = place.client.tasks.create("c", (), Streams())
     await refused(again, Code.ALREADY_EXISTS)
     await place.end()
 
 
 async def test_a_task_that_runs_is_not_deleted_and_not_started_again(place: Place) -> None:
     await place.task("sleep 60")
-    await place.client.start_task("c")
+    await place.client.tasks.start("c")
     # containerd gives no better code for these.
-    error = await refused(place.client.delete_task("c"), Code.INTERNAL)
+    error = await refused(place.client.tasks.delete("c"), Code.INTERNAL)
     assert "cannot delete a running process" in error.details
-    error = await refused(place.client.start_task("c"), Code.INTERNAL)
+    error = await refused(place.client.tasks.start("c"), Code.INTERNAL)
     assert "cannot start a running process" in error.details
     await place.end()
 
 
 async def test_a_signal_ends_a_task_with_128_and_its_number(place: Place) -> None:
     await place.task("sleep 60 & exec sleep 60")
-    await place.client.start_task("c")
-    await place.client.kill_task("c", signal.SIGKILL, everyone=True)
-    assert (await place.client.wait_task("c")).code == 128 + signal.SIGKILL
+    await place.client.tasks.start("c")
+    await place.client.tasks.kill("c", signal.SIGKILL, everyone=True)
+    assert (await place.client.tasks.wait("c")).code == 128 + signal.SIGKILL
     await until_stopped(place.client, "c")
-    again = place.client.kill_task("c", signal.SIGKILL, everyone=False)
+    again = place.client.tasks.kill("c", signal.SIGKILL, everyone=False)
     await refused(again, Code.NOT_FOUND)
-    await place.client.delete_task("c")
+    await place.client.tasks.delete("c")
 
 
 async def test_a_task_that_was_never_started_can_be_killed_and_deleted(place: Place) -> None:
     await place.task("sleep 60", "killed")
     await place.end("killed")
-    assert await place.client.task("killed") is None
+    assert await place.client.tasks.get("killed") is None
     pid = await place.task("sleep 60", "deleted")
-    assert await place.client.delete_task("deleted") is not None
-    assert await place.client.task("deleted") is None
+    assert await place.client.tasks.delete("deleted") is not None
+    assert await place.client.tasks.get("deleted") is None
     await until(lambda: has_ended(pid), 10)
 
 
 async def test_ids_that_nobody_has_are_not_found(place: Place) -> None:
     client = place.client
-    assert await client.task("none") is None
-    assert await client.delete_task("none") is None
-    create = client.create_task("none", (), stdin="", stdout="", stderr="", terminal=False)
+    assert await client.tasks.get("none") is None
+    assert await client.tasks.delete("none") is None
+    create = client.tasks.create("none", (), Streams())
     await refused(create, Code.NOT_FOUND)
-    await refused(client.start_task("none"), Code.NOT_FOUND)
-    await refused(client.wait_task("none"), Code.NOT_FOUND)
-    await refused(client.kill_task("none", 9, everyone=False), Code.NOT_FOUND)
+    await refused(client.tasks.start("none"), Code.NOT_FOUND)
+    await refused(client.tasks.wait("none"), Code.NOT_FOUND)
+    await refused(client.tasks.kill("none", 9, everyone=False), Code.NOT_FOUND)
     await place.container()
-    assert await client.task("c") is None
-    await refused(client.start_task("c"), Code.NOT_FOUND)
+    assert await client.tasks.get("c") is None
+    await refused(client.tasks.start("c"), Code.NOT_FOUND)
 
 
 async def test_a_task_is_out_of_reach_without_its_containers_record(place: Place) -> None:
     client = place.client
     await place.task("sleep 60")
-    await client.delete_container("c")
-    assert await client.task("c") is None
-    await client.create_container(place.record(), "c-lease")
-    assert await client.task("c") is not None
+    await client.containers.delete("c")
+    assert await client.tasks.get("c") is None
+    await client.containers.create(place.record(), "c-lease")
+    assert await client.tasks.get("c") is not None
     await place.end()
 
 
@@ -420,11 +417,11 @@ async def test_the_logs_get_all_that_the_task_wrote_and_then_their_end(place: Pl
         os.mkfifo(fifo)
         readers.append(LogReader(fifo))
     await place.task("echo hello; echo oops >&2", stdout=str(out), stderr=str(err))
-    await place.client.start_task("c")
+    await place.client.tasks.start("c")
     written = [await asyncio.to_thread(reader.finish) for reader in readers]
     assert written == [b"hello\n", b"oops\n"]
     await until_stopped(place.client, "c")
-    await place.client.delete_task("c")
+    await place.client.tasks.delete("c")
 
 
 async def test_the_shims_address_is_in_the_tasks_bundle(place: Place, daemon: Daemon) -> None:
@@ -443,14 +440,13 @@ async def _exec(place: Place, args: list[str]) -> list[LogReader]:
     for name in ("in", "o", "e"):
         os.mkfifo(place.logs / name)
     process = json.loads(place.spec("").decode())["process"] | {"args": args}
-    await place.client.exec_create(
+    await place.client.tasks.create_exec(
         "c",
         "x",
         json.dumps(process).encode(),
-        stdin=str(place.logs / "in"),
-        stdout=str(place.logs / "o"),
-        stderr=str(place.logs / "e"),
-        terminal=False,
+        Streams(
+            stdin=str(place.logs / "in"), stdout=str(place.logs / "o"), stderr=str(place.logs / "e")
+        ),
     )
     return [LogReader(place.logs / name) for name in ("o", "e")]
 
@@ -458,33 +454,33 @@ async def _exec(place: Place, args: list[str]) -> list[LogReader]:
 async def test_a_command_in_a_task_has_streams_and_an_exit_of_its_own(place: Place) -> None:
     client = place.client
     await place.task("sleep 60")
-    await client.start_task("c")
+    await client.tasks.start("c")
     readers = await _exec(place, ["/bin/sh", "-c", "cat; echo oops >&2; exit 4"])
     stdin = os.open(place.logs / "in", os.O_RDWR)
-    assert await client.exec_start("c", "x")
+    assert await client.tasks.start_exec("c", "x")
     os.write(stdin, b"words")
     os.close(stdin)
-    await client.close_stdin("c", "x")
-    assert (await client.wait_task("c", "x")).code == 4
+    await client.tasks.close_stdin("c", "x")
+    assert (await client.tasks.wait("c", "x")).code == 4
     written = [await asyncio.to_thread(reader.finish) for reader in readers]
     assert written == [b"words", b"oops\n"]
     for _ in range(2):
-        await client.delete_exec("c", "x")
+        await client.tasks.delete_exec("c", "x")
     await place.end()
 
 
 async def test_a_command_that_cannot_be_run_is_refused(place: Place) -> None:
     client = place.client
     await place.task("sleep 60")
-    await client.start_task("c")
+    await client.tasks.start("c")
     readers = await _exec(place, ["/no/such/program"])
     stdin = os.open(place.logs / "in", os.O_RDWR)
     with pytest.raises(DriverError) as failed:
-        await client.exec_start("c", "x")
+        await client.tasks.start_exec("c", "x")
     os.close(stdin)
     assert "no such file or directory" in failed.value.details.lower()
     for name in ("o", "e"):  # the shim has not opened them, and the readers still wait
         os.close(await asyncio.to_thread(os.open, place.logs / name, os.O_WRONLY))
     assert [await asyncio.to_thread(reader.finish) for reader in readers] == [b"", b""]
-    await client.delete_exec("c", "x")
+    await client.tasks.delete_exec("c", "x")
     await place.end()

@@ -22,7 +22,7 @@ from actors.model.ownership import (
     LABEL_TASK_NAME,
 )
 from containerd.api.client import Containerd
-from containerd.api.records import ContainerRecord
+from containerd.api.records import ContainerRecord, Streams
 from tests.nomad.api import DEAF, make_job
 from tests.nomad.conftest import built, plugin_config
 from tests.nomad.nomad_agent import NomadAgent
@@ -53,7 +53,7 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
     """A running container of a task that Nomad knows nothing of, made as another one was."""
     client = Containerd(containerd.address, containerd.namespace)
     try:
-        record = await client.get_container(like)
+        record = await client.containers.get(like)
         assert record is not None
         alloc, name = str(uuid.uuid4()), record.labels[LABEL_TASK_NAME]
         made = identifiers.container_id(alloc, name, cgroup_v2=CGROUP_V2)
@@ -64,13 +64,13 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
             LABEL_MAKER: "plugin-that-is-gone",
         }
         lease = identifiers.lease_id(made)
-        await client.create_lease(lease, expire_s=3600, labels=labels)
+        await client.leases.create(lease, expire_s=3600, labels=labels)
         spec = json.loads(record.spec_json.replace(like.encode(), made.encode()))
         # Held for that start alone.
         spec["mounts"] = [one for one in spec["mounts"] if "/mounts/" not in one["source"]]
         key = identifiers.snapshot_key(made)
         parent = await _parent(containerd, record.snapshot_key)
-        mounts = await client.prepare_snapshot(record.snapshotter, key, parent, labels, lease)
+        mounts = await client.snapshots.prepare(record.snapshotter, key, parent, labels, lease)
         clone = ContainerRecord(
             id=made,
             labels=labels,
@@ -80,9 +80,9 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
             snapshotter=record.snapshotter,
             snapshot_key=key,
         )
-        await client.create_container(clone, lease)
-        await client.create_task(made, mounts, stdin="", stdout="", stderr="", terminal=False)
-        await client.start_task(made)
+        await client.containers.create(clone, lease)
+        await client.tasks.create(made, mounts, Streams())
+        await client.tasks.start(made)
         return made
     finally:
         await client.close()
@@ -104,7 +104,7 @@ async def test_what_nomad_forgot_goes_and_what_it_knows_lives_through_its_deaths
     pid = task_pid(containerd, kept)
 
     client = Containerd(containerd.address, containerd.namespace)
-    record = await client.get_container(kept)
+    record = await client.containers.get(kept)
     await client.close()
     assert record is not None
     node = nomad.node()

@@ -14,8 +14,9 @@ import pytest
 from google.protobuf.empty_pb2 import Empty
 
 from actors.model.nomad import Health, TaskState
-from containerd.api import rpc
-from containerd.api.client import RUNTIME_S
+from containerd.api import methods
+from containerd.api.calls import RUNTIME_S, AsyncCalls
+from containerd.api.methods import Method
 from plugin.host.agent.session import Handle
 from proto.errors import Code, DriverError
 from tests.support.driver import Job
@@ -34,8 +35,10 @@ async def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
     await stage.session.stop(job.id)
     await stage.session.destroy(job.id)
     made = {call.path: call.deadline_s for call in stage.containerd.calls}
-    assert {rpc.TASK_START.path, rpc.TASK_DELETE.path, rpc.LEASE_DELETE.path} <= set(made)
-    del made[rpc.TASK_WAIT.path]  # of an exec: it ends with the command, or with its caller
+    assert {methods.TASK_START.path, methods.TASK_DELETE.path, methods.LEASE_DELETE.path} <= set(
+        made
+    )
+    del made[methods.TASK_WAIT.path]  # of an exec: it ends with the command, or with its caller
     limit = RUNTIME_S + 1  # gRPC rounds up
     patient = {path: given for path, given in made.items() if given is None or given > limit}
     assert patient == {}
@@ -49,16 +52,16 @@ async def test_a_containerd_that_accepts_and_is_silent_is_named_at_the_deadline(
     listener.bind(str(address))
     listener.listen()
     with listener:
-        calls = rpc.AsyncCalls(str(address), "n")
+        calls = AsyncCalls(str(address), "n")
         with pytest.raises(DriverError) as failed:
-            await calls(rpc.VERSION, Empty(), "tell its version", timeout_s=0.2)
+            await calls(methods.VERSION, Empty(), "return its version", timeout_s=0.2)
         await calls.close()
         assert failed.value.code is Code.TIMEOUT
         assert failed.value.recoverable
         assert str(failed.value) == (
-            f"containerd cannot tell its version: at {address} it took the request and did not"
-            " answer in time (see its log (journalctl -u containerd); tasks run on while it is"
-            " restarted)"
+            f"containerd cannot return its version: containerd at {address} accepted the request"
+            " and did not answer in time (see containerd's log (journalctl -u containerd); tasks"
+            " keep running during its restart)"
         )
 
 
@@ -109,11 +112,11 @@ async def test_a_destroy_waits_for_a_containerd_that_restarts(stage: Stage) -> N
 
 @pytest.mark.parametrize(
     "method",
-    [rpc.TASK_DELETE, rpc.CONTAINER_DELETE, rpc.SNAPSHOT_REMOVE, rpc.LEASE_DELETE],
+    [methods.TASK_DELETE, methods.CONTAINER_DELETE, methods.SNAPSHOT_REMOVE, methods.LEASE_DELETE],
     ids=lambda method: method.path.rpartition(".")[2],
 )
 async def test_a_destroy_that_containerd_refuses_is_told_and_can_be_tried_again(
-    stage: Stage, method: rpc.Method[object, object]
+    stage: Stage, method: Method[object, object]
 ) -> None:
     job = stage.driver.task()
     await stage.start(job)
@@ -203,8 +206,8 @@ async def test_a_recovery_that_needs_containerd_touches_nothing_without_and_work
 async def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks_again(
     stage: Stage,
 ) -> None:
-    undoing = [stage.containerd.hang(rpc.TASK_GET), stage.containerd.hang(rpc.LEASE_DELETE)]
-    fault = stage.containerd.hang(rpc.TASK_START)
+    undoing = [stage.containerd.hang(methods.TASK_GET), stage.containerd.hang(methods.LEASE_DELETE)]
+    fault = stage.containerd.hang(methods.TASK_START)
     job = stage.driver.task()
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: fault.calls or starting.done(), 20, "no task is started")
@@ -222,8 +225,8 @@ async def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks
 async def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_meanwhile(
     stage: Stage,
 ) -> None:
-    stage.containerd.fail(rpc.TASK_START, grpc.StatusCode.UNKNOWN, "no start: unknown")
-    undoing = stage.containerd.hang(rpc.TASK_GET)
+    stage.containerd.fail(methods.TASK_START, grpc.StatusCode.UNKNOWN, "no start: unknown")
+    undoing = stage.containerd.hang(methods.TASK_GET)
     job = stage.driver.task()
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: undoing.calls or starting.done(), 20, "nothing is undone")

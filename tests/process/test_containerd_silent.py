@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 import pytest
 
 from actors.model.nomad import Health, TaskState
-from containerd.api import deadlines, rpc
+from containerd.api import deadlines, methods
 from proto.errors import Code, DriverError
 from tests.support.launcher import worker_pids
 from tests.support.stage import IMAGE, Stage
@@ -44,7 +44,7 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
     await stage.start(short, f"until test -e {go}; do sleep 0.05; done; exit 5")
     for job in (long, forced, busy):
         await stage.start(job)
-    creating = stage.containerd.hang(rpc.TASK_CREATE)
+    creating = stage.containerd.hang(methods.TASK_CREATE)
     starting = asyncio.create_task(failure(stage.start(stuck)))
     await until(lambda: creating.calls or starting.done(), 20, "no task is created")
     looking = asyncio.create_task(unhealthy(stage))
@@ -64,7 +64,7 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
         failure(stage.session.destroy(short.id)),
         failure(stage.session.destroy(forced.id)),
     )
-    silence_of = f"at {stage.containerd.address} it took the request and did not answer"
+    silence_of = f"{stage.containerd.address} accepted the request and did not answer"
     assert silence_of in str(fresh)
     assert silence_of in str(asked)
     assert silence_of in await looking
@@ -110,7 +110,7 @@ async def _fine() -> None:
 
 async def test_a_long_call_is_given_up_when_containerd_does_not_even_tell_its_version() -> None:
     with pytest.raises(DriverError, match=r"asked to wait, and then for its version") as failed:
-        await deadlines.attended(_never(), _mute, "wait", 0.01)
+        await deadlines.probed(_never(), _mute, "wait", 0.01)
     assert failed.value.code is Code.TIMEOUT
 
 
@@ -125,17 +125,17 @@ async def test_a_long_call_is_waited_for_while_containerd_lives(lives: object) -
             answer.set_result("done")
         await lives()  # type: ignore[operator]
 
-    assert await deadlines.attended(answer, look, "wait", 0.01) == "done"
+    assert await deadlines.probed(answer, look, "wait", 0.01) == "done"
 
 
 def test_all_calls_of_a_clean_up_share_one_time_and_each_has_a_moment() -> None:
-    assert deadlines.time_for(60) == 60
-    assert deadlines.time_for(None) is None
+    assert deadlines.shortened(60) == 60
+    assert deadlines.shortened(None) is None
     with deadlines.within(5):
-        assert 0 < (deadlines.time_for(60) or 0) <= 5
-        assert 0 < (deadlines.time_for(None) or 0) <= 5
-        assert deadlines.time_for(0.1) == 0.1
+        assert 0 < (deadlines.shortened(60) or 0) <= 5
+        assert 0 < (deadlines.shortened(None) or 0) <= 5
+        assert deadlines.shortened(0.1) == 0.1
         with deadlines.within(100):
-            assert 0 < (deadlines.time_for(60) or 0) <= 5
+            assert 0 < (deadlines.shortened(60) or 0) <= 5
     with deadlines.within(-time.monotonic()):
-        assert 0 < (deadlines.time_for(60) or 0) < 1
+        assert 0 < (deadlines.shortened(60) or 0) < 1

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from proto.errors import DriverError
 from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.victims import PAIRS, PLUGIN, SINGLES, Victims, runs
@@ -16,20 +17,20 @@ from tests.support.waiting import until
 
 # Nothing is left to do for the last two, as containerd collects a snapshot with its container: what
 # was not there is answered at once.
-STEPS: list[tuple[rpc.Method[Any, Any], bool]] = [
-    (rpc.TASK_GET, False),
-    (rpc.TASK_GET, True),
-    (rpc.TASK_DELETE, False),
-    (rpc.TASK_DELETE, True),
-    (rpc.CONTAINER_DELETE, False),
-    (rpc.CONTAINER_DELETE, True),
-    (rpc.SNAPSHOT_REMOVE, False),
-    (rpc.LEASE_DELETE, False),
+STEPS: list[tuple[Method[Any, Any], bool]] = [
+    (methods.TASK_GET, False),
+    (methods.TASK_GET, True),
+    (methods.TASK_DELETE, False),
+    (methods.TASK_DELETE, True),
+    (methods.CONTAINER_DELETE, False),
+    (methods.CONTAINER_DELETE, True),
+    (methods.SNAPSHOT_REMOVE, False),
+    (methods.LEASE_DELETE, False),
 ]
 
 
 # Each alone in every step, each pair in two of them, so that every step has a pair.
-CASES: list[tuple[rpc.Method[Any, Any], bool, tuple[str, ...]]]
+CASES: list[tuple[Method[Any, Any], bool, tuple[str, ...]]]
 CASES = [(*step, one) for step in STEPS for one in SINGLES]
 CASES += [(*STEPS[number % len(STEPS)], pair) for number, pair in enumerate(PAIRS * 2)]
 
@@ -40,7 +41,7 @@ def name(part: object) -> str:
             return "done" if part else "not done"
         case tuple():
             return "+".join(part)
-        case rpc.Method():
+        case Method():
             return part.path.rpartition(".")[2]
         case _:
             raise AssertionError(part)
@@ -48,7 +49,7 @@ def name(part: object) -> str:
 
 @pytest.mark.parametrize(("method", "after", "victims"), CASES, ids=name)
 async def test_a_destroy_removes_everything_whoever_is_killed_in_it(
-    stage: Stage, method: rpc.Method[Any, Any], victims: tuple[str, ...], after: bool
+    stage: Stage, method: Method[Any, Any], victims: tuple[str, ...], after: bool
 ) -> None:
     job = stage.driver.task()
     config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}

@@ -9,17 +9,18 @@ import grpc
 import pytest
 
 from actors.model.nomad import TaskState
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from proto.errors import DriverError
 from tests.support.driver import Job
 from tests.support.stage import Stage
 from tests.support.waiting import until
 
-STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
-    "container": (rpc.CONTAINER_GET, "containerd cannot look up container"),
-    "exec": (rpc.TASK_EXEC, "containerd cannot prepare a command in container"),
-    "start": (rpc.TASK_START, "containerd cannot run a command in container"),
-    "wait": (rpc.TASK_WAIT, "containerd cannot wait for container"),
+STEPS: dict[str, tuple[Method[Any, Any], str]] = {
+    "container": (methods.CONTAINER_GET, "containerd cannot look up container"),
+    "exec": (methods.TASK_EXEC, "containerd cannot prepare a command in container"),
+    "start": (methods.TASK_START, "containerd cannot run a command in container"),
+    "wait": (methods.TASK_WAIT, "containerd cannot wait for container"),
 }
 EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
 BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
@@ -70,7 +71,7 @@ async def test_a_command_outlives_a_restart_of_containerd(stage: Stage) -> None:
     await stage.start(job)
     go = stage.driver.state_dir / "go"
     script = f"until test -e {go}; do sleep 0.05; done; echo hello; exit 4"
-    waits = stage.containerd.hang(rpc.TASK_WAIT)
+    waits = stage.containerd.hang(methods.TASK_WAIT)
     running = asyncio.create_task(stage.session.exec(job.id, ["/bin/sh", "-c", script]))
     await until(lambda: waits.calls or running.done(), 10, "nobody waits for the command")
     stage.containerd.down()

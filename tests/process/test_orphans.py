@@ -25,7 +25,7 @@ from actors.model.ownership import (
     RUN,
 )
 from actors.orphans.peers import Presence
-from containerd.api import rpc
+from containerd.api import methods
 from containerd.api.client import Containerd
 from proto.containerd import snapshots_pb2
 from proto.errors import DriverError
@@ -70,7 +70,7 @@ async def sweeps(stage: Stage) -> None:
 
     def looks() -> int:
         paths = [call.path for call in stage.containerd.calls[start:]]
-        return paths.count(rpc.LEASE_LIST.path)
+        return paths.count(methods.LEASE_LIST.path)
 
     await until(lambda: looks() >= SWEEPS, DEADLINE_S, "the plugin does not sweep")
 
@@ -147,7 +147,7 @@ async def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stag
         await other.recover(handle)
         # And this one has nothing yet but a lease, a snapshot and a directory.
         theirs.read_logs()
-        fault = stage.containerd.hang(rpc.SNAPSHOT_PREPARE, after=True)
+        fault = stage.containerd.hang(methods.SNAPSHOT_PREPARE, after=True)
         config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
         starting = asyncio.create_task(other.start(theirs.config, config))
         await until(lambda: fault.calls, DEADLINE_S, "no start reaches its snapshot")
@@ -197,10 +197,10 @@ async def test_a_worker_whose_container_is_gone_is_told_to_end(stage: Stage) -> 
     pid = worker_pid(directory(stage, job))
     assert pid is not None
     client = Containerd(stage.containerd.address, stage.containerd.namespace)
-    await client.kill_task(job.container, signal.SIGKILL, everyone=True)
+    await client.tasks.kill(job.container, signal.SIGKILL, everyone=True)
     await until((directory(stage, job) / "exit").exists, DEADLINE_S)
-    await client.delete_task(job.container)
-    await client.delete_container(job.container)
+    await client.tasks.delete(job.container)
+    await client.containers.delete(job.container)
     await client.close()
     helper = stage.driver.task(node_id=NODE)
     await stage.start(helper)
@@ -240,7 +240,7 @@ async def test_an_exec_session_whose_plugin_died_goes_and_its_task_stays(stage: 
         return list(directory(stage, job).glob("exec-*"))
 
     await until(lambda: sessions() and len(stage.containerd.tasks.tasks) == 1, DEADLINE_S)
-    await until(lambda: _called(stage, rpc.TASK_WAIT.path), DEADLINE_S)
+    await until(lambda: _called(stage, methods.TASK_WAIT.path), DEADLINE_S)
     await sweeps(stage)
     assert sessions()
     assert not running.done()
@@ -261,7 +261,7 @@ def _called(stage: Stage, path: str) -> bool:
 
 def leases(stage: Stage, job: Job) -> int:
     """How many starts of a task have begun."""
-    asked = [call for call in stage.containerd.calls if call.path == rpc.LEASE_CREATE.path]
+    asked = [call for call in stage.containerd.calls if call.path == methods.LEASE_CREATE.path]
     return sum(call.request.id == identifiers.lease_id(job.container) for call in asked)
 
 
@@ -271,7 +271,7 @@ async def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_g
     job = stage.driver.task(node_id=NODE)
     handle = await stage.driver.start(job, IMAGE, SLEEPER)
     await restart(stage)
-    fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+    fault = stage.containerd.hang(methods.CONTAINER_DELETE, container=job.container)
     helper = stage.driver.task(node_id=NODE)
     await stage.start(helper)
     await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
@@ -287,7 +287,7 @@ async def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_g
 
 async def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: Stage) -> None:
     job = await lost(stage)
-    fault = stage.containerd.hang(rpc.CONTAINER_DELETE, container=job.container)
+    fault = stage.containerd.hang(methods.CONTAINER_DELETE, container=job.container)
     helper = stage.driver.task(node_id=NODE)
     await stage.start(helper)
     await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
@@ -318,7 +318,7 @@ async def test_a_start_that_waits_for_a_removal_has_its_whole_log(stage: Stage) 
     command = {"image": IMAGE, "command": "/bin/sh"}
     await stage.session.start(job.config, {**command, "args": ["-c", "exec sleep 600"]})
     await restart(stage)
-    fault = stage.containerd.hang(rpc.TASK_KILL)
+    fault = stage.containerd.hang(methods.TASK_KILL)
     helper = stage.driver.task(node_id=NODE)
     await stage.start(helper)
     await until(lambda: fault.calls, DEADLINE_S, "nothing is removed")
@@ -339,14 +339,14 @@ async def test_a_start_that_waits_for_a_removal_has_its_whole_log(stage: Stage) 
 
 async def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage) -> None:
     job = stage.driver.task(node_id=NODE)
-    fault = stage.containerd.hang(rpc.TASK_CREATE)
+    fault = stage.containerd.hang(methods.TASK_CREATE)
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: fault.calls, DEADLINE_S, "no start reaches its task")
     await sweeps(stage)
     assert len(stage.containerd.books.containers) == 1
     stage.containerd.faults.clear()
     await starting
-    fault = stage.containerd.hang(rpc.CONTAINER_DELETE)
+    fault = stage.containerd.hang(methods.CONTAINER_DELETE)
     ending = asyncio.create_task(stage.session.destroy(job.id))
     await until(lambda: fault.calls, DEADLINE_S, "nothing is destroyed")
     await sweeps(stage)

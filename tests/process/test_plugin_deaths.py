@@ -14,7 +14,8 @@ import grpc
 import pytest
 
 from actors.model.nomad import TaskState
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from plugin.host.agent.session import Handle
 from proto.containerd import snapshots_pb2
 from proto.errors import Code, DriverError
@@ -48,7 +49,7 @@ async def started_with_lease(stage: Stage) -> Job:
     Without it the snapshot goes with its container, and no lease is there.
     """
     job = stage.driver.task()
-    kept = stage.containerd.fail(rpc.LEASE_DELETE, grpc.StatusCode.INTERNAL, "not now")
+    kept = stage.containerd.fail(methods.LEASE_DELETE, grpc.StatusCode.INTERNAL, "not now")
     await stage.start(job)
     await until(lambda: kept.calls, 10, "the start does not let go of its lease")
     stage.containerd.faults.clear()
@@ -99,12 +100,12 @@ async def test_a_destroy_of_the_task_removes_what_its_start_had_made(
 
 @pytest.mark.parametrize(
     "method",
-    [rpc.TASK_DELETE, rpc.CONTAINER_DELETE, rpc.SNAPSHOT_REMOVE, rpc.LEASE_DELETE],
+    [methods.TASK_DELETE, methods.CONTAINER_DELETE, methods.SNAPSHOT_REMOVE, methods.LEASE_DELETE],
     ids=lambda method: method.path.rpartition(".")[2],
 )
 @BOTH
 async def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
-    stage: Stage, method: rpc.Method[Any, Any], after: bool
+    stage: Stage, method: Method[Any, Any], after: bool
 ) -> None:
     job = await started_with_lease(stage)
     fault = stage.containerd.hang(method, after=after)
@@ -137,7 +138,7 @@ async def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stag
     job, handle = await unrecovered(stage)
     # Where no bundle names its shim, containerd is asked.
     shutil.rmtree(stage.containerd.tasks.tasks[job.container].bundle)
-    fault = stage.containerd.hang(rpc.TASK_GET)
+    fault = stage.containerd.hang(methods.TASK_GET)
     recovering = asyncio.create_task(stage.session.recover(handle))
     await until(lambda: fault.calls or recovering.done(), 20, "no recovery asks for the task")
     destroying = asyncio.create_task(stage.session.destroy(job.id))

@@ -16,7 +16,8 @@ import grpc
 import pytest
 
 from actors.model.nomad import TaskState
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from tests.support import images
 from tests.support.archives import layout_files, tar_of
 from tests.support.driver import Job, children
@@ -24,14 +25,14 @@ from tests.support.fake_containerd.daemon import PASSWD
 from tests.support.stage import SLEEPER, Stage
 from tests.support.waiting import until
 
-STEPS: dict[str, rpc.Method[Any, Any]] = {
-    "lease": rpc.LEASE_CREATE,
-    "blob": rpc.CONTENT_WRITE,
-    "labels": rpc.CONTENT_UPDATE,
-    "layer": rpc.SNAPSHOT_PREPARE,
-    "unpack": rpc.DIFF_APPLY,
-    "keep": rpc.SNAPSHOT_COMMIT,
-    "name": rpc.IMAGE_CREATE,
+STEPS: dict[str, Method[Any, Any]] = {
+    "lease": methods.LEASE_CREATE,
+    "blob": methods.CONTENT_WRITE,
+    "labels": methods.CONTENT_UPDATE,
+    "layer": methods.SNAPSHOT_PREPARE,
+    "unpack": methods.DIFF_APPLY,
+    "keep": methods.SNAPSHOT_COMMIT,
+    "name": methods.IMAGE_CREATE,
 }
 EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
 
@@ -81,7 +82,7 @@ async def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_
     finally:
         stage.containerd.version = before
     assert "needs a containerd that can unpack layers compressed with zstd" in str(error)
-    assert "this node has 1.4.13, the first that can is 1.5" in str(error)
+    assert "this node has 1.4.13; containerd can since 1.5" in str(error)
     assert stage.containerd.books.blobs == blobs
 
 

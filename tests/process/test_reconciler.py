@@ -21,7 +21,7 @@ from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN
 from actors.model.settings import DriverSettings
 from actors.orphans.peers import Presence
 from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
-from containerd.api import rpc
+from containerd.api import methods
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
 from proto.errors import DriverError
@@ -90,7 +90,7 @@ class Place:
             snapshotter=SNAPSHOTTER,
             snapshot_key=identifiers.snapshot_key(name),
         )
-        await self.node.containerd.create_container(record, identifiers.lease_id(name))
+        await self.node.containerd.containers.create(record, identifiers.lease_id(name))
         self.daemon.books.containers[name].created_at.seconds -= OLD_S
         self.directory(name, owner, maker)
         return name
@@ -102,8 +102,8 @@ class Place:
         name = identifiers.container_id(alloc, "t", cgroup_v2=False)
         lease, key = identifiers.lease_id(name), identifiers.snapshot_key(name)
         said = {**self.labels(alloc, owner, maker), **labels}
-        await self.node.containerd.create_lease(lease, expire_s=3600, labels=said)
-        await self.node.containerd.prepare_snapshot(SNAPSHOTTER, key, self.chain, said, lease)
+        await self.node.containerd.leases.create(lease, expire_s=3600, labels=said)
+        await self.node.containerd.snapshots.prepare(SNAPSHOTTER, key, self.chain, said, lease)
         self.daemon.books.leases[lease].created_at.seconds -= OLD_S
         self.daemon.books.snapshots[SNAPSHOTTER, key].info.created_at.seconds -= OLD_S
         return name
@@ -168,7 +168,7 @@ async def test_a_snapshot_a_lease_and_a_directory_are_found_without_their_contai
 ) -> None:
     a = await place.snapshot("a")
     b = await place.snapshot("b")
-    await place.node.containerd.remove_snapshot(SNAPSHOTTER, identifiers.snapshot_key(b))
+    await place.node.containerd.snapshots.remove(SNAPSHOTTER, identifiers.snapshot_key(b))
     c = str(place.directory("t-c"))
     found = {f"{a}-snapshot", identifiers.lease_id(a), identifiers.lease_id(b), c}
     assert await place.after(0) == dict.fromkeys(found, "waits")
@@ -217,16 +217,16 @@ async def test_what_others_own_or_may_own_stays(place: Place) -> None:
 
 async def test_containers_of_others_are_not_even_told(place: Place) -> None:
     client, said = place.node.containerd, place.labels("a", NODE, "plugin-dead")
-    await client.create_lease("l", expire_s=3600, labels={})
+    await client.leases.create("l", expire_s=3600, labels={})
     for name, labels in (("t-b", {}), ("t-a-copy", said), ("web", {"x": "y"})):
         record = ContainerRecord(
             id=name, labels=labels, image="i", runtime="r", spec_json=b"", snapshotter="",
             snapshot_key="",
         )  # fmt: skip
-        await client.create_container(record, "l")
+        await client.containers.create(record, "l")
         place.daemon.books.containers[name].created_at.seconds -= OLD_S
-        await client.prepare_snapshot(SNAPSHOTTER, f"{name}-snapshot", place.chain, said, "l")
-    await client.create_lease("nomad-driver-containerd-t-x", expire_s=3600, labels={})
+        await client.snapshots.prepare(SNAPSHOTTER, f"{name}-snapshot", place.chain, said, "l")
+    await client.leases.create("nomad-driver-containerd-t-x", expire_s=3600, labels={})
     (place.node.state_dir / "tasks" / "web").mkdir(parents=True)
     await place.after(0)
     assert await place.after(10 * GRACE_S) == {}
@@ -258,7 +258,7 @@ async def test_a_containerd_that_is_away_makes_nothing_an_orphan(place: Place) -
 
 
 @pytest.mark.parametrize(
-    "method", [rpc.CONTAINER_LIST, rpc.SNAPSHOT_LIST, rpc.LEASE_LIST, rpc.TASK_GET]
+    "method", [methods.CONTAINER_LIST, methods.SNAPSHOT_LIST, methods.LEASE_LIST, methods.TASK_GET]
 )
 async def test_a_look_that_is_not_whole_removes_nothing(place: Place, method: Any) -> None:
     await place.container("a")
@@ -274,7 +274,7 @@ async def test_one_that_cannot_be_removed_does_not_stop_the_others_and_is_tried_
     place: Place,
 ) -> None:
     a, b = await place.container("a"), await place.container("b")
-    place.daemon.fail(rpc.CONTAINER_DELETE, grpc.StatusCode.UNKNOWN, "no", container=a)
+    place.daemon.fail(methods.CONTAINER_DELETE, grpc.StatusCode.UNKNOWN, "no", container=a)
     await place.after(0)
     assert await place.after(GRACE_S) == {a: "not removed", b: "removed"}
     place.daemon.faults.clear()
@@ -292,8 +292,8 @@ async def test_what_comes_to_be_between_the_look_and_the_removal_is_left_alone(
     async def begun_again(container: str) -> bool:
         # Nomad starts the task once more, by another plugin, just now.
         client = place.node.containerd
-        await client.remove_snapshot(SNAPSHOTTER, identifiers.snapshot_key(container))
-        await client.delete_lease(identifiers.lease_id(container))
+        await client.snapshots.remove(SNAPSHOTTER, identifiers.snapshot_key(container))
+        await client.leases.delete(identifiers.lease_id(container))
         await place.container("a", maker=place.own.name)
         place.tasks.claims.append(container)
         return True
@@ -356,7 +356,7 @@ async def test_the_lease_of_a_pull_goes_when_its_plugin_is_gone(place: Place) ->
     for number, maker in ((1, other.name), (2, place.own.name), (3, "plugin-dead")):
         labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: state_dir}
         name = identifiers.pull_lease(number)
-        await client.create_lease(name, expire_s=3600, labels=labels)
+        await client.leases.create(name, expire_s=3600, labels=labels)
         place.daemon.books.leases[name].created_at.seconds -= OLD_S
     await place.after(0)
     dead, others = identifiers.pull_lease(3), identifiers.pull_lease(1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from containerd import watchdog as stall
+from containerd.watchdog import Watchdog, waiting
 from proto.errors import Code, DriverError
 from tests.support import images
 from tests.support.driver import Job, children
@@ -160,18 +160,18 @@ def _pullers(stage: Stage) -> list[str]:
 # --- the watchdog itself
 
 
-def watchdog(told: list[str], limit_s: float = 10, timeout_s: float = 100) -> stall.Watchdog:
-    return stall.Watchdog(limit_s, timeout_s, told.append, lambda _: None)
+def watchdog(told: list[str], limit_s: float = 10, timeout_s: float = 100) -> Watchdog:
+    return Watchdog(limit_s, timeout_s, told.append, lambda _: None)
 
 
-def looked(dog: stall.Watchdog, after_s: float) -> DriverError | None:
-    return dog.look(time.monotonic() + after_s)
+def looked(dog: Watchdog, after_s: float) -> DriverError | None:
+    return dog.check(time.monotonic() + after_s)
 
 
 def test_what_is_waited_for_is_told_and_then_given_up_in_its_own_words() -> None:
     told: list[str] = []
     dog = watchdog(told)
-    with stall.over("nobody answers", "https://a/b", "look at it"):
+    with waiting("nobody answers", "https://a/b", "look at it"):
         assert looked(dog, 1) is None
         assert told == []
         assert looked(dog, 5) is None
@@ -186,13 +186,13 @@ def test_what_is_waited_for_is_told_and_then_given_up_in_its_own_words() -> None
 def test_who_lives_is_waited_for_to_the_end_of_the_pulls_time() -> None:
     lives = [True, True, False]
     dog = watchdog([])
-    with stall.over("it is stuck", "work", lives=lambda: lives.pop(0)):
+    with waiting("it is stuck", "work", is_alive=lambda: lives.pop(0)):
         assert looked(dog, 11) is None
         assert looked(dog, 20) is None
         assert len(lives) == 2
         assert looked(dog, 22) is None
         assert str(looked(dog, 33)) == "it is stuck: work: nothing came for 33 s"
-    with stall.over("it is stuck", "work", lives=lambda: True):
+    with waiting("it is stuck", "work", is_alive=lambda: True):
         late = looked(dog, 101)
     assert "the pull did not end within 100 s, waiting for work for 101 s" in str(late)
     assert "image_pull_timeout" in str(late)

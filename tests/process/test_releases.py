@@ -19,7 +19,7 @@ from actors.handles.handle import VERSION as HANDLE_VERSION
 from actors.handles.handle import HandleState
 from actors.model.nomad import TaskConfig, TaskState
 from actors.model.settings import DriverSettings, TaskOptions
-from containerd.api import rpc
+from containerd.api import methods
 from proto import frames
 from proto.errors import Code, DriverError
 from tests.record import Tape, record
@@ -254,7 +254,7 @@ async def test_what_a_worker_does_not_know_is_done_another_way_or_told(house: Ho
             await anext(gateway.task_stats(task.id, 1.0))
         assert caught.value.code is Code.UNSUPPORTED
         await gateway.signal_task(task.id, "SIGTERM")
-        assert rpc.TASK_KILL.path in {call.path for call in house.containerd.calls}
+        assert methods.TASK_KILL.path in {call.path for call in house.containerd.calls}
         await gateway.destroy_task(task.id, force=True)
 
 

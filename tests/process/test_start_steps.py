@@ -16,7 +16,7 @@ import grpc
 import pytest
 
 from actors.model.nomad import TaskState
-from containerd.api import rpc
+from containerd.api import methods
 from proto.errors import DriverError
 from tests.support.launcher import launcher_pid, worker_pids
 from tests.support.stage import IMAGE, STEPS, Stage
@@ -91,7 +91,7 @@ async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_o
     stage: Stage,
 ) -> None:
     job, other = stage.driver.task(), stage.driver.task("other")
-    letting_go = stage.containerd.hang(rpc.LEASE_DELETE)
+    letting_go = stage.containerd.hang(methods.LEASE_DELETE)
     await stage.start(job)
     await until(lambda: letting_go.calls, 20, "the start keeps its lease")
     stage.containerd.faults.spare(letting_go)
@@ -111,7 +111,7 @@ async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_o
 
 def leases(stage: Stage) -> list[str]:
     """The names of all leases that were asked for."""
-    path = rpc.LEASE_CREATE.path
+    path = methods.LEASE_CREATE.path
     return [call.request.id for call in stage.containerd.calls if call.path == path]
 
 
@@ -201,7 +201,7 @@ async def test_a_bundle_of_an_earlier_start_is_waited_for_and_the_start_made_aga
 ) -> None:
     job = stage.driver.task()
     text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
-    fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+    fault = stage.containerd.fail(methods.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: fault.calls or starting.done(), 20, "no start creates the task")
     stage.containerd.faults.clear()
@@ -213,7 +213,7 @@ async def test_a_bundle_of_an_earlier_start_is_waited_for_and_the_start_made_aga
 async def test_a_bundle_that_stays_fails_the_start_for_now(stage: Stage) -> None:
     job = stage.driver.task()
     text = f"failed to start shim: mkdir /run/x/{job.container}: file exists: unknown"
-    fault = stage.containerd.fail(rpc.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
+    fault = stage.containerd.fail(methods.TASK_CREATE, grpc.StatusCode.UNKNOWN, text)
     error = await stage.refusal(stage.start(job))
     assert "file exists" in str(error)
     assert error.recoverable

@@ -7,7 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
+from containerd.pull.calls import SyncCalls
 from proto.containerd import containers_pb2, leases_pb2, snapshots_pb2, tasks_pb2
 from proto.errors import DriverError
 
@@ -25,7 +27,7 @@ class Books:
     """
 
     def __init__(self, address: str, namespace: str, bundles: Path) -> None:
-        self._calls = rpc.SyncCalls(address, namespace, "")
+        self._calls = SyncCalls(address, namespace, "")
         self._bundles = bundles
 
     def __enter__(self) -> Self:
@@ -42,7 +44,7 @@ class Books:
     def containers(self) -> list[str]:
         """Their ids."""
         request = containers_pb2.ListContainersRequest()
-        return [one.id for one in self._ask(rpc.CONTAINER_LIST, request).containers]
+        return [one.id for one in self._ask(methods.CONTAINER_LIST, request).containers]
 
     def tasks(self) -> list[str]:
         """Their containers' ids."""
@@ -51,12 +53,12 @@ class Books:
 
     def leases(self) -> list[str]:
         """Their ids."""
-        return [one.id for one in self._ask(rpc.LEASE_LIST, leases_pb2.ListRequest()).leases]
+        return [one.id for one in self._ask(methods.LEASE_LIST, leases_pb2.ListRequest()).leases]
 
     def snapshots(self) -> list[str]:
         """Keys of those that are no image's layer."""
         request = snapshots_pb2.ListSnapshotsRequest(snapshotter=_SNAPSHOTTER)
-        found = self._calls.stream(rpc.SNAPSHOT_LIST, request, "list snapshots")
+        found = self._calls.stream(methods.SNAPSHOT_LIST, request, "list snapshots")
         return [
             info.name
             for answer in found
@@ -67,9 +69,9 @@ class Books:
     def _has_task(self, container: str) -> bool:
         """Whether it can tell of one: a task without its shim is in no list either."""
         with contextlib.suppress(DriverError):
-            self._ask(rpc.TASK_GET, tasks_pb2.GetRequest(container_id=container))
+            self._ask(methods.TASK_GET, tasks_pb2.GetRequest(container_id=container))
             return True
         return False
 
-    def _ask(self, method: rpc.Method[Any, Any], request: Any) -> Any:
+    def _ask(self, method: Method[Any, Any], request: Any) -> Any:
         return self._calls(method, request, method.path, _ANSWER_S)

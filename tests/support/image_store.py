@@ -67,4 +67,4 @@ class Images:
 
     def record(self, name: str) -> ImageRecord | None:
         """What containerd has by this name."""
-        return self._daemon.ask(lambda containerd: containerd.image(name))
+        return self._daemon.ask(lambda containerd: containerd.images.get(name))

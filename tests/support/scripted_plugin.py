@@ -24,7 +24,7 @@ from tests.support.plugin_dir import ROOT
 
 _UNHEALTHY = (
     "containerd does not answer at /none"
-    " (start it (systemctl start containerd), or set containerd_address)"
+    " (start containerd (systemctl start containerd), or set containerd_address)"
 )
 _SCRIPT = """\
 #!{python} -I

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from containerd.api.client import Containerd
-from containerd.api.records import ContainerRecord
+from containerd.api.records import ContainerRecord, Streams
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
 from workers.protocol import ShimTarget
@@ -71,7 +71,7 @@ class RealTask:
 
     def start(self) -> None:
         """Runs the script."""
-        self._daemon.ask(lambda client: client.start_task(self.name))
+        self._daemon.ask(lambda client: client.tasks.start(self.name))
 
     def kill_shim(self) -> None:
         """SIGKILL to this task's shim."""
@@ -91,8 +91,8 @@ class RealTask:
     async def _create(self, client: Containerd, memory_bytes: int) -> ShimTarget:
         snapshotter = client.default_snapshotter
         key = f"{self.name}-snapshot"
-        await client.create_lease(self.name, expire_s=600, labels={})
-        mounts = await client.prepare_snapshot(snapshotter, key, self._chain_id, {}, self.name)
+        await client.leases.create(self.name, expire_s=600, labels={})
+        mounts = await client.snapshots.prepare(snapshotter, key, self._chain_id, {}, self.name)
         record = ContainerRecord(
             id=self.name,
             labels={},
@@ -102,17 +102,14 @@ class RealTask:
             snapshotter=snapshotter,
             snapshot_key=key,
         )
-        await client.create_container(record, self.name)
-        self.pid = await client.create_task(
+        await client.containers.create(record, self.name)
+        self.pid = await client.tasks.create(
             self.name,
             mounts,
-            stdin="",
-            stdout=str(self.stdout),
-            stderr=str(self.stderr),
-            terminal=False,
+            Streams(stdout=str(self.stdout), stderr=str(self.stderr)),
         )
         shim = await client.shim(self.name, self.pid)
-        await client.delete_lease(self.name)
+        await client.leases.delete(self.name)
         assert shim is not None
         return ShimTarget(
             address=shim.address,

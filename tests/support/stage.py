@@ -15,7 +15,8 @@ from typing import Any, Self, TypeVar
 
 import grpc
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job, children
 from tests.support.fake_containerd import FakeContainerd
@@ -27,14 +28,14 @@ IMAGE = "127.0.0.1:9/stage:1"
 SLEEPER = "echo ready; exec sleep 600"
 
 # The calls of a start whose image is there, in order, and what the user reads when one fails.
-STEPS: dict[str, tuple[rpc.Method[Any, Any], str]] = {
-    "image": (rpc.IMAGE_GET, "containerd cannot look up image"),
-    "snapshot of the image": (rpc.SNAPSHOT_STAT, "containerd cannot look up snapshot"),
-    "lease": (rpc.LEASE_CREATE, "containerd cannot create lease"),
-    "snapshot": (rpc.SNAPSHOT_PREPARE, "containerd cannot prepare snapshot"),
-    "container": (rpc.CONTAINER_CREATE, "containerd cannot create container"),
-    "task": (rpc.TASK_CREATE, "containerd cannot create the task of container"),
-    "start": (rpc.TASK_START, "containerd cannot start the task of container"),
+STEPS: dict[str, tuple[Method[Any, Any], str]] = {
+    "image": (methods.IMAGE_GET, "containerd cannot look up image"),
+    "snapshot of the image": (methods.SNAPSHOT_STAT, "containerd cannot look up snapshot"),
+    "lease": (methods.LEASE_CREATE, "containerd cannot create lease"),
+    "snapshot": (methods.SNAPSHOT_PREPARE, "containerd cannot prepare snapshot"),
+    "container": (methods.CONTAINER_CREATE, "containerd cannot create container"),
+    "task": (methods.TASK_CREATE, "containerd cannot create the task of container"),
+    "start": (methods.TASK_START, "containerd cannot start the task of container"),
 }
 
 

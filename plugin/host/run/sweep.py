@@ -107,7 +107,7 @@ async def _hindrance(node: Node, trace: RunTrace, *, dry_run: bool) -> str:
         return f"its tasks are in namespace {namespace} of containerd at {address}"
     if any(alloc.netns for alloc in trace.allocs) and trace.network != own_network():
         return "its networks are in another network namespace: sweep from there"
-    tasks = await node.containerd.list_containers(f'labels."{LABEL_OWNER}"=="{trace.name}"')
+    tasks = await node.containerd.containers.list(f'labels."{LABEL_OWNER}"=="{trace.name}"')
     if tasks and not dry_run:
         return f"tasks of it are still there: {', '.join(task.id for task in tasks)}"
     return ""

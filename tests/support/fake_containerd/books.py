@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from proto.containerd import (
     containers_pb2,
     content_pb2,
@@ -33,7 +34,7 @@ _COND = re.compile(r'labels\."?([^"=]+)"?(?:==("(?:[^"\\]|\\.)*"|[^",]+))?')
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def serves(method: rpc.Method[Any, Any]) -> Callable[[F], F]:
+def serves(method: Method[Any, Any]) -> Callable[[F], F]:
     """Marks the handler of a method; its `request` is annotated with the message's class."""
 
     def mark(handler: F) -> F:
@@ -89,16 +90,16 @@ class Books:
 
     # --- images
 
-    @serves(rpc.IMAGE_GET)
+    @serves(methods.IMAGE_GET)
     def image_get(self, request: images_pb2.GetImageRequest) -> images_pb2.GetImageResponse:
         return images_pb2.GetImageResponse(image=self._image(request.name))
 
-    @serves(rpc.IMAGE_LIST)
+    @serves(methods.IMAGE_LIST)
     def image_list(self, request: images_pb2.ListImagesRequest) -> images_pb2.ListImagesResponse:
         found = [one for one in self.images.values() if _matches(one, request.filters)]
         return images_pb2.ListImagesResponse(images=found)
 
-    @serves(rpc.IMAGE_CREATE)
+    @serves(methods.IMAGE_CREATE)
     def image_create(
         self, request: images_pb2.CreateImageRequest
     ) -> images_pb2.CreateImageResponse:
@@ -107,7 +108,7 @@ class Books:
         self.images[request.image.name] = request.image
         return images_pb2.CreateImageResponse(image=request.image)
 
-    @serves(rpc.IMAGE_UPDATE)
+    @serves(methods.IMAGE_UPDATE)
     def image_update(
         self, request: images_pb2.UpdateImageRequest
     ) -> images_pb2.UpdateImageResponse:
@@ -125,7 +126,7 @@ class Books:
                 image.labels.update(request.image.labels)
         return images_pb2.UpdateImageResponse(image=image)
 
-    @serves(rpc.IMAGE_DELETE)
+    @serves(methods.IMAGE_DELETE)
     def image_delete(self, request: images_pb2.DeleteImageRequest) -> Empty:
         del self.images[self._image(request.name).name]
         return Empty()
@@ -137,7 +138,7 @@ class Books:
 
     # --- content
 
-    @serves(rpc.CONTENT_UPDATE)
+    @serves(methods.CONTENT_UPDATE)
     def content_update(self, request: content_pb2.UpdateRequest) -> content_pb2.UpdateResponse:
         self._blob(request.info.digest)
         labels = self.blob_labels.setdefault(request.info.digest, {})
@@ -146,7 +147,7 @@ class Books:
             _set_label(labels, key, request.info.labels.get(key, ""))
         return content_pb2.UpdateResponse(info=self._info(request.info.digest))
 
-    @serves(rpc.CONTENT_READ)
+    @serves(methods.CONTENT_READ)
     def content_read(
         self, request: content_pb2.ReadContentRequest
     ) -> Iterator[content_pb2.ReadContentResponse]:
@@ -155,7 +156,7 @@ class Books:
         data = body[request.offset : end]
         return iter([content_pb2.ReadContentResponse(offset=request.offset, data=data)])
 
-    @serves(rpc.CONTENT_ABORT)
+    @serves(methods.CONTENT_ABORT)
     def content_abort(self, request: content_pb2.AbortRequest) -> Empty:
         if self.ingests.pop(request.ref, None) is None:
             raise gone(f"ingest {request.ref}")
@@ -193,7 +194,7 @@ class Books:
 
     # --- leases
 
-    @serves(rpc.LEASE_CREATE)
+    @serves(methods.LEASE_CREATE)
     def lease_create(self, request: leases_pb2.CreateRequest) -> leases_pb2.CreateResponse:
         if request.id in self.leases:
             raise exists(f'lease "{request.id}"')
@@ -202,7 +203,7 @@ class Books:
         self.leases[request.id] = lease
         return leases_pb2.CreateResponse(lease=lease)
 
-    @serves(rpc.LEASE_DELETE)
+    @serves(methods.LEASE_DELETE)
     def lease_delete(self, request: leases_pb2.DeleteRequest) -> Empty:
         if self.leases.pop(request.id, None) is None:
             raise gone(f'lease "{request.id}"')
@@ -210,17 +211,17 @@ class Books:
         self.collect()
         return Empty()
 
-    @serves(rpc.LEASE_LIST)
+    @serves(methods.LEASE_LIST)
     def lease_list(self, request: leases_pb2.ListRequest) -> leases_pb2.ListResponse:
         found = [one for one in self.leases.values() if _matches(one, request.filters)]
         return leases_pb2.ListResponse(leases=found)
 
-    @serves(rpc.LEASE_ADD)
+    @serves(methods.LEASE_ADD)
     def lease_add(self, request: leases_pb2.AddResourceRequest) -> Empty:
         self.hold(request.id, (request.resource.type, request.resource.id))
         return Empty()
 
-    @serves(rpc.LEASE_RESOURCES)
+    @serves(methods.LEASE_RESOURCES)
     def lease_resources(
         self, request: leases_pb2.ListResourcesRequest
     ) -> leases_pb2.ListResourcesResponse:
@@ -275,7 +276,7 @@ class Books:
         self.snapshots[key] = Snapshot(info, path)
         return snapshots_pb2.PrepareSnapshotResponse(mounts=self.snapshots[key].mounts())
 
-    @serves(rpc.SNAPSHOT_COMMIT)
+    @serves(methods.SNAPSHOT_COMMIT)
     def snapshot_commit(self, request: snapshots_pb2.CommitSnapshotRequest) -> Empty:
         if (request.snapshotter, request.name) in self.snapshots:
             raise exists(f'snapshot "{request.name}"')
@@ -286,7 +287,7 @@ class Books:
         self.snapshots[request.snapshotter, request.name] = snapshot
         return Empty()
 
-    @serves(rpc.SNAPSHOT_REMOVE)
+    @serves(methods.SNAPSHOT_REMOVE)
     def snapshot_remove(self, request: snapshots_pb2.RemoveSnapshotRequest) -> Empty:
         self._snapshot(request.snapshotter, request.key)
         for (snapshotter, _), other in self.snapshots.items():
@@ -295,14 +296,14 @@ class Books:
         self._drop((request.snapshotter, request.key))
         return Empty()
 
-    @serves(rpc.SNAPSHOT_STAT)
+    @serves(methods.SNAPSHOT_STAT)
     def snapshot_stat(
         self, request: snapshots_pb2.StatSnapshotRequest
     ) -> snapshots_pb2.StatSnapshotResponse:
         found = self._snapshot(request.snapshotter, request.key)
         return snapshots_pb2.StatSnapshotResponse(info=found.info)
 
-    @serves(rpc.SNAPSHOT_LIST)
+    @serves(methods.SNAPSHOT_LIST)
     def snapshot_list(
         self, request: snapshots_pb2.ListSnapshotsRequest
     ) -> Iterator[snapshots_pb2.ListSnapshotsResponse]:
@@ -313,7 +314,7 @@ class Books:
         ]
         return iter([snapshots_pb2.ListSnapshotsResponse(info=found)])
 
-    @serves(rpc.DIFF_APPLY)
+    @serves(methods.DIFF_APPLY)
     def diff_apply(self, request: diff_pb2.ApplyRequest) -> diff_pb2.ApplyResponse:
         packed = io.BytesIO(self._blob(request.diff.digest))
         with tarfile.open(fileobj=packed) as tar:
@@ -341,20 +342,20 @@ class Books:
 
     # --- containers
 
-    @serves(rpc.CONTAINER_GET)
+    @serves(methods.CONTAINER_GET)
     def container_get(
         self, request: containers_pb2.GetContainerRequest
     ) -> containers_pb2.GetContainerResponse:
         return containers_pb2.GetContainerResponse(container=self.container(request.id))
 
-    @serves(rpc.CONTAINER_LIST)
+    @serves(methods.CONTAINER_LIST)
     def container_list(
         self, request: containers_pb2.ListContainersRequest
     ) -> containers_pb2.ListContainersResponse:
         found = [one for one in self.containers.values() if _matches(one, request.filters)]
         return containers_pb2.ListContainersResponse(containers=found)
 
-    @serves(rpc.CONTAINER_CREATE)
+    @serves(methods.CONTAINER_CREATE)
     def container_create(
         self, request: containers_pb2.CreateContainerRequest
     ) -> containers_pb2.CreateContainerResponse:
@@ -365,7 +366,7 @@ class Books:
         self.containers[container.id] = container
         return containers_pb2.CreateContainerResponse(container=container)
 
-    @serves(rpc.CONTAINER_DELETE)
+    @serves(methods.CONTAINER_DELETE)
     def container_delete(self, request: containers_pb2.DeleteContainerRequest) -> Empty:
         self.container(request.id)
         del self.containers[request.id]

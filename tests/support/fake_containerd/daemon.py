@@ -17,7 +17,8 @@ from typing import Any, Self, get_type_hints
 import grpc
 from google.protobuf.empty_pb2 import Empty
 
-from containerd.api import rpc
+from containerd.api import methods
+from containerd.api.methods import Method
 from containerd.image import oci_image as oci
 from proto.containerd import (
     content_pb2,
@@ -108,7 +109,7 @@ class FakeContainerd:
 
     def fail(
         self,
-        method: rpc.Method[Any, Any],
+        method: Method[Any, Any],
         code: grpc.StatusCode,
         text: str,
         *,
@@ -118,9 +119,7 @@ class FakeContainerd:
         """Refuses calls of a method; see `Fault`."""
         return self.faults.add(Fault(method.path, code, text, after=after, container=container))
 
-    def hang(
-        self, method: rpc.Method[Any, Any], *, after: bool = False, container: str = ""
-    ) -> Fault:
+    def hang(self, method: Method[Any, Any], *, after: bool = False, container: str = "") -> Fault:
         """Answers no calls of a method; see `Fault`."""
         return self.faults.add(Fault(method.path, None, after=after, container=container))
 
@@ -192,11 +191,11 @@ class FakeContainerd:
 
     # --- services that belong to no namespace
 
-    @serves(rpc.VERSION)
+    @serves(methods.VERSION)
     def _version(self, request: Empty) -> version_pb2.VersionResponse:  # noqa: ARG002
         return version_pb2.VersionResponse(version=self.version, revision="fake")
 
-    @serves(rpc.PLUGINS)
+    @serves(methods.PLUGINS)
     def _plugins(
         self,
         request: introspection_pb2.PluginsRequest,  # noqa: ARG002
@@ -233,9 +232,9 @@ class FakeContainerd:
         if path in _TASKS:  # may take as long as a process
             return _TASKS[path].call(tasks, request)
         with self._lock:
-            if path == rpc.SNAPSHOT_PREPARE.path:
+            if path == methods.SNAPSHOT_PREPARE.path:
                 return books.prepare(request, headers.get("containerd-lease", ""))
-            if path == rpc.CONTENT_WRITE.path:
+            if path == methods.CONTENT_WRITE.path:
                 return books.write(request)
             return _BOOKS[path].call(books, request)
 
@@ -261,8 +260,8 @@ _OWN = _handlers(FakeContainerd)
 _BOOKS = _handlers(Books)
 _TASKS = _handlers(Tasks)
 _REQUESTS = {path: one.request for path, one in {**_OWN, **_BOOKS, **_TASKS}.items()} | {
-    rpc.SNAPSHOT_PREPARE.path: snapshots_pb2.PrepareSnapshotRequest,
-    rpc.CONTENT_WRITE.path: content_pb2.WriteContentRequest,
+    methods.SNAPSHOT_PREPARE.path: snapshots_pb2.PrepareSnapshotRequest,
+    methods.CONTENT_WRITE.path: content_pb2.WriteContentRequest,
 }
 
 
@@ -293,9 +292,9 @@ class _Services(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             yield from unary(message, context)
 
         parts = {"request_deserializer": request.FromString, "response_serializer": _bytes}
-        if path == rpc.CONTENT_WRITE.path:
+        if path == methods.CONTENT_WRITE.path:
             return grpc.stream_stream_rpc_method_handler(many, **parts)
-        if path in {rpc.CONTENT_READ.path, rpc.SNAPSHOT_LIST.path}:
+        if path in {methods.CONTENT_READ.path, methods.SNAPSHOT_LIST.path}:
             return grpc.unary_stream_rpc_method_handler(stream, **parts)
         return grpc.unary_unary_rpc_method_handler(unary, **parts)
 

@@ -17,7 +17,7 @@ import grpc
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from containerd.api import rpc
+from containerd.api import methods
 from proto.containerd import task_types_pb2, tasks_pb2
 from proto.errors import Code, DriverError
 from tests.support.fake_containerd.books import Books, exists, gone, serves
@@ -125,7 +125,7 @@ class Tasks:
         self._base = base
         self._number = 0
 
-    @serves(rpc.TASK_CREATE)
+    @serves(methods.TASK_CREATE)
     def create(self, request: tasks_pb2.CreateTaskRequest) -> tasks_pb2.CreateTaskResponse:
         container = self._books.container(request.container_id)
         if request.container_id in self.tasks:
@@ -145,7 +145,7 @@ class Tasks:
             raise _unknown("the shim ended")
         return tasks_pb2.CreateTaskResponse(container_id=container.id, pid=shim.pid)
 
-    @serves(rpc.TASK_START)
+    @serves(methods.TASK_START)
     def start(self, request: tasks_pb2.StartRequest) -> tasks_pb2.StartResponse:
         task = self._task(request.container_id)
         if request.exec_id:
@@ -155,11 +155,11 @@ class Tasks:
         task.shim.start()
         return tasks_pb2.StartResponse(pid=task.shim.pid)
 
-    @serves(rpc.TASK_GET)
+    @serves(methods.TASK_GET)
     def get(self, request: tasks_pb2.GetRequest) -> tasks_pb2.GetResponse:
         return tasks_pb2.GetResponse(process=self._task(request.container_id).state())
 
-    @serves(rpc.TASK_KILL)
+    @serves(methods.TASK_KILL)
     def kill(self, request: tasks_pb2.KillRequest) -> Empty:
         task = self._task(request.container_id)
         if request.exec_id:
@@ -178,7 +178,7 @@ class Tasks:
                 raise gone(error.details) from error
         return Empty()
 
-    @serves(rpc.TASK_WAIT)
+    @serves(methods.TASK_WAIT)
     def wait(self, request: tasks_pb2.WaitRequest) -> tasks_pb2.WaitResponse:
         task = self._task(request.container_id)
         if request.exec_id:
@@ -190,7 +190,7 @@ class Tasks:
         ended = task.state()
         return tasks_pb2.WaitResponse(exit_status=ended.exit_status, exited_at=ended.exited_at)
 
-    @serves(rpc.TASK_DELETE)
+    @serves(methods.TASK_DELETE)
     def delete(self, request: tasks_pb2.DeleteTaskRequest) -> tasks_pb2.DeleteResponse:
         task = self._task(request.container_id)
         ended = task.state()
@@ -205,7 +205,7 @@ class Tasks:
             exited_at=ended.exited_at,
         )
 
-    @serves(rpc.TASK_EXEC)
+    @serves(methods.TASK_EXEC)
     def exec(self, request: tasks_pb2.ExecProcessRequest) -> Empty:
         task = self._task(request.container_id)
         if request.exec_id in task.execs:
@@ -213,12 +213,12 @@ class Tasks:
         task.execs[request.exec_id] = Exec(request)
         return Empty()
 
-    @serves(rpc.TASK_CLOSE_IO)
+    @serves(methods.TASK_CLOSE_IO)
     def close_io(self, request: tasks_pb2.CloseIORequest) -> Empty:
         self._exec(self._task(request.container_id), request.exec_id).close_stdin()
         return Empty()
 
-    @serves(rpc.TASK_DELETE_PROCESS)
+    @serves(methods.TASK_DELETE_PROCESS)
     def delete_exec(self, request: tasks_pb2.DeleteProcessRequest) -> tasks_pb2.DeleteResponse:
         task = self._task(request.container_id)
         one = self._exec(task, request.exec_id)

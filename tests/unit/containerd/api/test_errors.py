@@ -1,29 +1,36 @@
-"""What ran out, and what to do: errors of the kernel, and containerd's words."""
+"""Errors of containerd calls: codes, advice for exhausted resources, and the log line."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 
 import grpc
 import pytest
 
-from containerd.api import rpc, shortage_words
+from containerd.api.errors import as_driver_error, driver_errors, exhaustion_advice
 from proto.errors import Code, DriverError
 from proto.exhaustion import exhausted, remedy
 
 
+class Failed(grpc.RpcError):
+    """gRPC's error of a call."""
+
+    def __init__(self, status: grpc.StatusCode, text: str) -> None:
+        self._status = status
+        self._text = text
+
+    def code(self) -> grpc.StatusCode:
+        return self._status
+
+    def details(self) -> str:
+        return self._text
+
+
 def told(status: grpc.StatusCode, text: str) -> DriverError:
-    """What a call of containerd that ended so is told as."""
-
-    class Failed(grpc.RpcError):
-        def code(self) -> grpc.StatusCode:
-            return status
-
-        def details(self) -> str:
-            return text
-
-    return rpc.as_driver_error(Failed(), "do it", "/run/c.sock")
+    """Returns the DriverError of a failed call."""
+    return as_driver_error(Failed(status, text), "do it", "/run/c.sock")
 
 
 @pytest.mark.parametrize(
@@ -57,9 +64,12 @@ def test_another_failure_is_no_shortage() -> None:
     [
         (
             "failed to prepare: mkdir /var/lib/containerd/io.x/new-1: no space left on device",
-            "make room where /var/lib/containerd/io.x/new-1 lies: see df and df -i",
+            "make room on the disk of /var/lib/containerd/io.x/new-1: see df and df -i",
         ),
-        ("copy failed: write /run/a/data: disk quota exceeded", "make room where /run/a/data lies"),
+        (
+            "copy failed: write /run/a/data: disk quota exceeded",
+            "make room on the disk of /run/a/data",
+        ),
         ("OCI runtime create failed: write: No space left on device", "make room on containerd's"),
         ("failed to dial: socket: too many open files", "LimitNOFILE"),
         ("pipe2: too many open files in system", "the whole machine has no open file left"),
@@ -85,7 +95,9 @@ def test_what_containerd_lacks_is_told_by_its_words(text: str, advice: str) -> N
 def test_a_lack_of_our_own_is_no_containerd_that_is_away(lack: str, advice: str) -> None:
     text = f"last error: INTERNAL: unix:/run/c.sock: socket: {lack}\ufffd"
     error = told(grpc.StatusCode.UNAVAILABLE, text)
-    assert str(error).startswith(f"containerd at /run/c.sock cannot be asked to do it: {lack}")
+    assert str(error).startswith(
+        f"the driver cannot ask containerd at /run/c.sock to do it: {lack}"
+    )
     assert error.details == lack
     assert advice in error.resolution
 
@@ -93,9 +105,9 @@ def test_a_lack_of_our_own_is_no_containerd_that_is_away(lack: str, advice: str)
 def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
     text = "failed to connect; last error: UNKNOWN: unix:/run/c.sock: "
     error = told(grpc.StatusCode.UNAVAILABLE, f"{text}Permission denied")
-    assert error.resolution == "the socket is root's: run it with sudo"
+    assert error.resolution == "only root can connect to the socket: run the command with sudo"
     error = told(grpc.StatusCode.UNAVAILABLE, f"{text}No such file or directory")
-    assert error.resolution.startswith("start it (systemctl start containerd)")
+    assert error.resolution.startswith("start containerd (systemctl start containerd)")
 
 
 @pytest.mark.parametrize(
@@ -108,10 +120,36 @@ def test_who_may_not_open_the_socket_is_not_told_to_start_containerd() -> None:
 )
 def test_a_program_that_the_image_lacks_is_the_jobs_to_correct(text: str) -> None:
     error = told(grpc.StatusCode.UNKNOWN, text)
-    assert error.resolution == "name a program that the image has and its user may run"
+    assert error.resolution == "name a program that the image has and that its user may run"
     missing = told(grpc.StatusCode.UNKNOWN, 'exec: "runc": executable file not found in $PATH')
     assert missing.resolution == ""
 
 
 def test_no_other_words_are_taken_for_a_shortage() -> None:
-    assert shortage_words.advice("exec: no such file or directory") == ""
+    assert exhaustion_advice("exec: no such file or directory") == ""
+
+
+def test_a_failed_call_is_one_debug_line_without_the_text_of_a_runtime(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, "containerd.api.errors")
+    text = "runc: exec --token=hunter2 failed"
+    with (
+        pytest.raises(DriverError, match="containerd cannot create task x: runc: exec"),
+        driver_errors("/containerd.services.tasks.v1.Tasks/Create", "create task x", "/run/c.sock"),
+    ):
+        raise Failed(grpc.StatusCode.UNAVAILABLE, f"{text}: unavailable")
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.DEBUG, "containerd call failed")
+    fields = vars(record)
+    assert fields["method"] == "/containerd.services.tasks.v1.Tasks/Create"
+    assert fields["code"] == "unavailable"
+    assert type(fields["elapsed_ms"]) is int
+    assert "hunter2" not in str(fields)
+
+
+def test_a_call_that_succeeds_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "containerd.api.errors")
+    with driver_errors("/x", "do it", "/run/c.sock"):
+        pass
+    assert caplog.records == []

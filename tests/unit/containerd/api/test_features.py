@@ -23,8 +23,8 @@ def test_a_version_tells_what_it_can_do(version: str, able: bool) -> None:
     assert features.of(version) == {features.ZSTD: able}
     assert (features.lacking(version) == "") is able
     if able:
-        features.need(features.ZSTD, version, "the image x")
+        features.require(features.ZSTD, version, "the image x")
         return
     with pytest.raises(DriverError, match="the image x needs a containerd that can") as caught:
-        features.need(features.ZSTD, version, "the image x")
+        features.require(features.ZSTD, version, "the image x")
     assert caught.value.code is Code.UNSUPPORTED

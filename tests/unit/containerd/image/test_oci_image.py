@@ -255,7 +255,7 @@ class _Content:
     def __init__(self, *blobs: bytes) -> None:
         self.blobs = {f"sha256:{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
 
-    async def read_content(self, digest: str, limit_bytes: int) -> bytes:
+    async def read(self, digest: str, limit_bytes: int) -> bytes:
         assert len(self.blobs[digest]) <= limit_bytes
         return self.blobs[digest]
 
@@ -279,7 +279,7 @@ async def test_w4_a_large_config_keeps_nobody_waiting() -> None:
         size=len(manifest),
     )
 
-    loading = asyncio.create_task(oci_image.load(content, record))  # type: ignore[arg-type]
+    loading = asyncio.create_task(oci_image.load_image(content, record))  # type: ignore[arg-type]
     rounds = 0
     while not loading.done():
         rounds += 1
