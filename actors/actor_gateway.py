@@ -14,8 +14,8 @@ import pykka
 from actors.asyncio_bridge import Reply, tell
 from actors.blocking.threads import Threads
 from actors.events import QUEUE_LENGTH, EventActor, Subscribe, Unsubscribe
-from actors.exec.session import stream
-from actors.exec.tail import Room
+from actors.exec.session import collect, stream
+from actors.exec.tail import TailBudget
 from actors.gateway import Gateway
 from actors.health import fingerprint
 from actors.images.actor import ImageActor
@@ -78,7 +78,7 @@ class ActorGateway(Gateway):
         self._loop = asyncio.get_running_loop()
         self._executor = Threads()
         self._loop.set_default_executor(self._executor)
-        self._exec_room = Room()
+        self._exec_budget = TailBudget()
         self._configured = asyncio.Event()
         self._services: Services | None = None
         self._images: list[pykka.ActorRef[Any]] = []
@@ -223,43 +223,15 @@ class ActorGateway(Gateway):
 
     async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """See `Gateway`."""
-        ended = ExitResult(exit_code=-1)
-        with self._exec_room.streams() as (stdout, stderr):
-            try:
-                async with asyncio.timeout(timeout_s or None):
-                    session = self.exec_task_streaming(
-                        task_id, command, tty=False, inputs=_closed_stdin()
-                    )
-                    async with contextlib.aclosing(session):
-                        async for output in session:
-                            ended = output.exit or ended
-                            stdout.add(output.stdout)
-                            stderr.add(output.stderr)
-            except TimeoutError:
-                raise DriverError(
-                    f"the command did not end within {timeout_s:g} s and was killed",
-                    details=" ".join(command)[:200],
-                    code=Code.TIMEOUT,
-                ) from None
-            result = ExecResult(stdout=stdout.take(), stderr=stderr.take(), exit=ended)
-            if dropped := stdout.dropped + stderr.dropped:
-                _log.info(
-                    "of a command's output the end is kept",
-                    extra={"task_id": task_id, "dropped_bytes": dropped},
-                )
-        return result
+        running = await self._running(task_id)
+        return await collect(task_id, running, command, timeout_s, self._exec_budget)
 
     async def exec_task_streaming(
         self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
     ) -> AsyncGenerator[ExecOutput, None]:
         """See `Gateway`."""
-        running = await self._locate(task_id)
-        if running is None:
-            raise DriverError(
-                "the task does not run, so nothing can be executed in it",
-                code=Code.PRECONDITION,
-            )
-        session = stream(running, command, terminal=tty, inputs=inputs)
+        running = await self._running(task_id)
+        session = stream(task_id, running, command, terminal=tty, inputs=inputs)
         async with contextlib.aclosing(session):
             async for output in session:
                 yield output
@@ -283,6 +255,14 @@ class ActorGateway(Gateway):
         reply: Reply[RunningTask | None] = Reply()
         return await self._of_task(task_id, Locate(reply=reply), reply)
 
+    async def _running(self, task_id: str) -> RunningTask:
+        running = await self._locate(task_id)
+        if running is None:
+            raise DriverError(
+                "cannot run a command in the task: the task does not run", code=Code.PRECONDITION
+            )
+        return running
+
     async def _of_task(self, task_id: str, request: TaskRequest, reply: Reply[T]) -> T:
         return await self._ask(ForTask(task_id=task_id, request=request), reply)
 
@@ -290,7 +270,3 @@ class ActorGateway(Gateway):
         if not tell(self._supervisor, message):
             raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
         return await reply.future
-
-
-async def _closed_stdin() -> AsyncIterator[ExecInput]:
-    yield ExecInput(stdin_close=True)

@@ -1,7 +1,8 @@
-"""Between actor threads and the event loop, without one ever blocking the other.
+"""Calls between actor threads and the event loop. Neither side blocks the other.
 
-An actor starts a coroutine with `spawn` and hears of its end by a message. A caller on the loop
-hands an actor a `Reply` and awaits its future; `await pykka_future` would block the loop.
+An actor starts a coroutine with `spawn` and receives the result as a message. A caller on the loop
+sends a `Reply` to an actor and awaits the reply's future; `await pykka_future` would block the
+loop. `tell` has pykka's name for a message without an answer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import concurrent.futures
 import contextlib
 import logging
 from collections.abc import Callable, Coroutine
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import pykka
 
@@ -20,36 +21,45 @@ _log = logging.getLogger(__name__)
 
 
 class Reply(Generic[T]):
-    """The answer to one request: made on the loop, settled once from any thread."""
+    """Answer to a request. Created on the event loop; the first answer from any thread counts."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self.future: asyncio.Future[T] = self._loop.create_future()
 
     def answer(self, value: T) -> None:
-        """Settles the request; later calls change nothing."""
-        self._settle(lambda: self.future.set_result(value))
+        """Answers the request; later calls change nothing."""
+        self._once(lambda: self.future.set_result(value))
 
     def fail(self, error: BaseException) -> None:
-        """Settles the request with an error; later calls change nothing."""
-        self._settle(lambda: self.future.set_exception(error))
+        """Fails the request; later calls change nothing."""
+        self._once(lambda: self.future.set_exception(error))
 
-    def _settle(self, action: Callable[[], None]) -> None:
-        def once() -> None:
+    def settle(self, value: T | None, error: BaseException | None) -> None:
+        """Answers with `value`, or fails with `error`. Has the form of `spawn`'s `done`."""
+        if error is not None:
+            self.fail(error)
+        else:
+            self.answer(cast("T", value))
+
+    def _once(self, action: Callable[[], None]) -> None:
+        def settle() -> None:
             if not self.future.done():
                 action()
 
-        # The loop is closed when the process leaves: nobody waits any more.
+        # The loop is closed when the process leaves; then no caller waits for the answer.
         with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(once)
+            self._loop.call_soon_threadsafe(settle)
 
 
 def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
-    """Sends an event; False when the actor is gone, which is no failure of the sender."""
+    """Sends a message. Returns False when the actor has ended, which is no error of the sender."""
     try:
         ref.tell(message)
     except pykka.ActorDeadError:
-        _log.debug("message to an actor that has ended", extra={"kind": type(message).__name__})
+        _log.debug(
+            "actor has ended, message dropped", extra={"message_type": type(message).__name__}
+        )
         return False
     return True
 
@@ -63,11 +73,11 @@ def spawn(
 
     Args:
         loop: the plugin's event loop.
-        coroutine: what to run.
-        done: called on the loop's thread with (result, None) or (None, error). It must not block.
+        coroutine: the work.
+        done: called on the loop's thread with (result, None) or (None, error). Must not block.
 
     Returns:
-        A handle whose `cancel()` cancels the coroutine; `done` then gets the CancelledError.
+        A handle; `cancel()` cancels the coroutine, and `done` receives the CancelledError.
     """
 
     async def run() -> T:
@@ -80,6 +90,6 @@ def spawn(
         return result
 
     future = asyncio.run_coroutine_threadsafe(run(), loop)
-    # Every error went to `done`; this only marks it as seen.
+    # `done` has received the error; reading the error keeps asyncio from logging the error again.
     future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
     return future

@@ -28,9 +28,10 @@ from actors.messages import (
 )
 from actors.model import identifiers
 from actors.provision.log_ends import LogEnds
-from actors.task.actor import TaskActor, not_found
+from actors.task.actor import TaskActor
 from actors.task.messages import Begin, Destroy, Recover, TaskGone
 from actors.task.phases import Phase
+from actors.task.status import not_found
 from proto.errors import Code, DriverError
 from proto.exhaustion import exhausted
 

@@ -59,7 +59,7 @@ def _peer(address: str) -> int:
 def _of(pid: int) -> DaemonProcess:
     place = Path(f"/proc/{pid}")
     soft, hard = _field(place / "limits", "Max open files").split()[:2]
-    held = capabilities.of_mask(int(_field(place / "status", "CapEff:"), 16))
+    held = capabilities.effective((place / "status").read_text())
     return DaemonProcess(open_files=(_number(soft), _number(hard)), free="CAP_SYS_RESOURCE" in held)
 
 

@@ -1,1 +1,1 @@
-"""Commands that run beside a task's own process."""
+"""Commands inside running tasks, and the streams of the commands."""

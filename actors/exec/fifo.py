@@ -11,7 +11,7 @@ _CHUNK_BYTES = 65536
 
 
 class FifoReader:
-    """Reads one FIFO. Opened before the writer comes, so that the writer never blocks in open()."""
+    """Reader of a FIFO. Opens before the writer does: the writer never blocks in open()."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -20,10 +20,10 @@ class FifoReader:
         self._wakeup: asyncio.Future[None] | None = None
 
     async def read(self) -> bytes:
-        """The next bytes; empty at the end: every writer has closed.
+        """Returns the next bytes; empty bytes when every writer has closed the FIFO.
 
-        A FIFO that nobody opened for writing yet reads as ended too, so wait for the poll:
-        the kernel reports nothing before the first writer comes.
+        A FIFO without a first writer would read as ended too. Therefore the method waits for the
+        poll first: the kernel reports no event before the first writer comes.
         """
         while not self._stopping:
             await self._readable()
@@ -36,7 +36,7 @@ class FifoReader:
         return b""
 
     def stop_when_empty(self) -> None:
-        """Gives what is there, then the end, though a writer is left."""
+        """Ends the stream after the bytes in the FIFO, even if a writer is left."""
         self._stopping = True
         if self._wakeup is not None and not self._wakeup.done():
             self._wakeup.set_result(None)
@@ -50,21 +50,21 @@ class FifoReader:
             self._loop.remove_reader(self._fd)
 
     def close(self) -> None:
-        """Closes our end."""
+        """Closes the reader's end."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 class FifoWriter:
-    """Writes one FIFO. Opened for both directions, so that open() does not wait for the reader."""
+    """Writer of a FIFO. Opens the FIFO for both directions: open() then waits for no reader."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
         self._loop = asyncio.get_running_loop()
 
     async def write(self, data: bytes) -> None:
-        """Writes all of `data`, waiting while the FIFO is full."""
+        """Writes all of `data`, and waits while the FIFO is full."""
         view = memoryview(data)
         while view and self._fd >= 0:
             try:
@@ -81,7 +81,7 @@ class FifoWriter:
             self._loop.remove_writer(self._fd)
 
     def close(self) -> None:
-        """Closes our end; the reader sees the end when the shim has closed its own too."""
+        """Closes the writer's end. The reader sees the end after the shim's close."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

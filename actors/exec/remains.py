@@ -1,8 +1,8 @@
-"""What a command leaves in its task when its caller goes: the processes that it has started.
+"""Processes that a command has started and leaves in the task when the caller goes away.
 
-A runtime kills the first process of a command alone. What that process has started is below it in
-the process table, or of the session that it leads under runc; a daemon, which leaves both, stays.
-Processes of gVisor do not show on the host.
+A runtime kills only the first process of a command. The children of that process are below the
+process in the process table, or belong to the session that the process leads under runc. A daemon
+leaves both, and stays. Processes of gVisor are invisible on the host.
 """
 
 from __future__ import annotations
@@ -12,33 +12,42 @@ import os
 import signal
 from pathlib import Path
 
-_PROC = Path("/proc")
+from actors.processes.process_table import processes
+
 _PARENT, _SESSION = 1, 3
-"""Which words after the name in /proc/PID/stat."""
+"""Positions after the name in /proc/PID/stat."""
 
 
-def hold(leader: int, task: int) -> list[int]:
-    """Descriptors of what a command has started in the task's cgroup. Blocks a little.
+def open_started(leader: int, task: int) -> list[int]:
+    """Opens the processes that a command has started in the task's cgroup. Blocks briefly.
 
-    To be asked for while the command's first process lives: later its children are another's. The
-    cgroup tells a number apart that has passed to a process of somebody else.
+    Call the function while the command's first process lives: later the children have another
+    parent. The kernel may give the number of an ended process to a new process of another program;
+    the comparison of cgroups detects such a number.
+
+    Args:
+        leader: process id of the command's first process; 0 for none.
+        task: process id of the task's first process.
+
+    Returns:
+        Descriptors of processes (pidfds), for `kill`.
     """
-    own = _cgroup(task)
-    if not own or not leader:
+    cgroup = _cgroup(task)
+    if not cgroup or not leader:
         return []
-    found = []
+    pidfds = []
     for pid in _started_by(leader):
         with contextlib.suppress(OSError):
             pidfd = os.pidfd_open(pid)
-            if _cgroup(pid) == own:
-                found.append(pidfd)
+            if _cgroup(pid) == cgroup:
+                pidfds.append(pidfd)
             else:
                 os.close(pidfd)
-    return found
+    return pidfds
 
 
 def kill(pidfds: list[int]) -> None:
-    """SIGKILL to each that is still there; closes the descriptors."""
+    """Sends SIGKILL to each process that still exists, and closes the descriptors."""
     for pidfd in pidfds:
         with contextlib.suppress(OSError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -47,18 +56,18 @@ def kill(pidfds: list[int]) -> None:
 
 def _started_by(leader: int) -> set[int]:
     children: dict[int, list[int]] = {}
-    found = set()
-    for entry in _PROC.iterdir():
-        if entry.name.isdigit() and (words := _stat(entry)):
+    started = set()
+    for entry in processes():
+        if words := _stat(entry):
             children.setdefault(int(words[_PARENT]), []).append(int(entry.name))
             if int(words[_SESSION]) == leader:
-                found.add(int(entry.name))
-    parents = [leader, *found]
+                started.add(int(entry.name))
+    parents = [leader, *started]
     while parents:
-        below = set(children.get(parents.pop(), ())) - found - {leader}
-        found |= below
+        below = set(children.get(parents.pop(), ())) - started - {leader}
+        started |= below
         parents += below
-    return found - {leader}
+    return started - {leader}
 
 
 def _stat(process: Path) -> list[str]:
@@ -71,6 +80,6 @@ def _stat(process: Path) -> list[str]:
 
 def _cgroup(pid: int) -> str:
     try:
-        return (_PROC / str(pid) / "cgroup").read_text()
+        return Path(f"/proc/{pid}/cgroup").read_text()
     except OSError:
         return ""

@@ -1,7 +1,8 @@
-"""One command run inside a task, its streams carried over FIFOs of its own.
+"""Commands that run inside a task. FIFOs carry the streams of each command.
 
-Order that loses nothing: read both outputs to their end (the shim closes them when it has copied
-all), then Wait, then Delete: containerd's Delete drops what is not copied after 2 s.
+No output is lost in this order: read both outputs to the end (the shim closes the outputs after
+the last copied byte), then Wait, then Delete. containerd's Delete drops bytes that are not copied
+after 2 s.
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import logging
 import os
 import secrets
 import signal
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
 from actors.exec.errors import directory_is_gone, in_few_words
 from actors.exec.fifo import FifoReader, FifoWriter
-from actors.exec.remains import hold, kill
+from actors.exec.remains import kill, open_started
 from actors.files import tree_removal
 from actors.lifecycle.retry import Patience
-from actors.model.nomad import ExecInput, ExecOutput, ExitResult
+from actors.model.log_keys import elapsed_ms, keys_of_id
+from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.provision import oom_score
 from containerd.api import deadlines
 from containerd.api.records import Streams
@@ -30,29 +33,36 @@ from proto.errors import Code, DriverError
 from proto.exhaustion import exhausted
 
 if TYPE_CHECKING:
+    from actors.exec.tail import TailBudget
     from actors.lifecycle.running import RunningTask
 
-# After the command has ended, something it left in the background may still hold its outputs.
+# After the command's end, a background process of the command may still hold the outputs.
 _LINGER_S = 1.0
 _CLOSE_S = 10.0
 _AGAIN_AFTER_S = (0.05, 0.2, 1.0)
-_LOOK_S = 5.0
+_LOOKUP_S = 5.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
 _log = logging.getLogger(__name__)
 
 
 class LostDirectoryError(DriverError):
-    """The working directory of a command is not there any more."""
+    """The working directory of a command does not exist any more."""
 
 
 class ExecSession:
-    """Belongs to the event loop; `open` makes it, `close` leaves nothing of it behind.
+    """A command inside a task. Belongs to the event loop. `close` removes every trace.
 
-    directory is where the command runs in the place of the task's working directory.
+    Args:
+        task_id: Nomad's id of the task, for log lines.
+        task: the task.
+        terminal: True gives the command a terminal, and no stderr of its own.
+        directory: working directory of the command; empty means the task's working directory.
     """
 
-    def __init__(self, task: RunningTask, *, terminal: bool, directory: str = "") -> None:
+    def __init__(
+        self, task_id: str, task: RunningTask, *, terminal: bool, directory: str = ""
+    ) -> None:
         self._services = task.services
         self._container = task.state.container_id
         self._task_pid = task.state.pid
@@ -66,20 +76,27 @@ class ExecSession:
         self._lock = -1
         self._created = False
         self._exited = False
+        self._begun = time.monotonic()
+        self._keys = keys_of_id(task_id) | {"container_id": self._container, "exec_id": self._id}
 
     async def open(self, command: Sequence[str], size: tuple[int, int] | None) -> None:
-        """Starts the command; size is (height, width) of its terminal.
+        """Starts the command.
+
+        Args:
+            command: the program and the arguments.
+            size: (height, width) of the terminal in characters; None for the runtime's default.
 
         Raises:
-            LostDirectoryError: the task's working directory is not there any more.
+            LostDirectoryError: the task's working directory does not exist any more.
             DriverError: the command cannot be run.
         """
         containerd = self._services.containerd
-        with deadlines.within(_LOOK_S):  # shorter than what a caller gives the whole command
+        with deadlines.within(_LOOKUP_S):  # shorter than a caller's limit for the command
             record = await containerd.containers.get(self._container)
         if record is None:
             raise DriverError(
-                f"container {self._container} is gone, exec is not possible", code=Code.NOT_FOUND
+                f"cannot run a command: container {self._container} does not exist",
+                code=Code.NOT_FOUND,
             )
         process, encoded = await asyncio.to_thread(
             encoded_for_exec,
@@ -93,8 +110,8 @@ class ExecSession:
         try:
             stdin, stdout, stderr = self._make_fifos()
         except OSError as error:
-            raise exhausted("no command can be run: its FIFOs cannot be made", error) from error
-        self._created = True  # before it is: the answer may get lost
+            raise exhausted("cannot run a command: cannot create the FIFOs", error) from error
+        self._created = True  # set before the call, because the answer may get lost
         try:
             await containerd.tasks.create_exec(
                 self._container,
@@ -102,7 +119,9 @@ class ExecSession:
                 encoded,
                 Streams(stdin=stdin, stdout=stdout, stderr=stderr, terminal=self._terminal),
             )
+            self._log_step("exec created")
             self._pid = await containerd.tasks.start_exec(self._container, self._id)
+            self._log_step("exec started", pid=self._pid)
         except DriverError as error:
             short = in_few_words(error, command, self.cwd)
             if directory_is_gone(error):
@@ -110,9 +129,13 @@ class ExecSession:
             raise short from error
         oom_score.give(self._pid, self._container, process["oomScoreAdj"])
 
+    def _log_step(self, text: str, **more: object) -> None:
+        _log.debug(text, extra={**self._keys, **more, "elapsed_ms": elapsed_ms(self._begun)})
+
     def _make_fifos(self) -> tuple[str, str, str]:
         self._directory.mkdir(mode=0o700)
-        # Held while this process lives: of one that is gone, others may remove it.
+        # The lock lasts as long as this process. Without the lock another plugin may remove the
+        # directory.
         self._lock = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
         names = ["stdin", "stdout"] + ([] if self._terminal else ["stderr"])
@@ -120,13 +143,13 @@ class ExecSession:
             os.mkfifo(self._directory / name, 0o600)
         self._stdin = FifoWriter(self._directory / "stdin")
         for name in names[1:]:
-            # One by one: those that are open are closed when the next cannot be opened.
+            # Appended singly: `close` then finds the open FIFOs if the next cannot be opened.
             self._outputs.append(FifoReader(self._directory / name))
         paths = [str(self._directory / name) for name in names]
         return paths[0], paths[1], paths[2] if len(paths) > 2 else ""  # noqa: PLR2004
 
     async def outputs(self) -> AsyncGenerator[ExecOutput, None]:
-        """Returns what the command writes, then the close of each stream, then its exit, alone."""
+        """Yields the output of the command, then the close of each stream, then the exit alone."""
         queue: asyncio.Queue[ExecOutput | None] = asyncio.Queue(_QUEUE)
         pumps = [
             asyncio.create_task(_pump(reader, queue, stderr=index == 1))
@@ -143,15 +166,16 @@ class ExecSession:
                     yield output
             yield ExecOutput(exit=await waiter)
         finally:
-            for job in (*pumps, waiter):
-                job.cancel()
+            for task in (*pumps, waiter):
+                task.cancel()
             await asyncio.wait([*pumps, waiter])
 
     async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
         containerd = self._services.containerd
-        # The command goes on while containerd restarts.
+        # The command continues while containerd restarts.
         ended = await Patience()(lambda: containerd.tasks.wait(self._container, self._id))
         self._exited = True
+        self._log_step("exec ended", exit_code=ended.code)
         done, late = await asyncio.wait(pumps, timeout=_LINGER_S)
         del done
         for reader in self._outputs if late else ():
@@ -159,11 +183,15 @@ class ExecSession:
         return ExitResult(exit_code=ended.code)
 
     async def feed(self, inputs: AsyncIterator[ExecInput]) -> None:
-        """Carries stdin and window sizes to the command until the client closes stdin."""
+        """Sends stdin and window sizes to the command until the client closes stdin.
+
+        Args:
+            inputs: the client's messages.
+        """
         async for item in inputs:
             if item.resize is not None and self._terminal:
                 height, width = item.resize
-                with contextlib.suppress(DriverError):  # it may have ended meanwhile
+                with contextlib.suppress(DriverError):  # the command may have ended meanwhile
                     await self._services.containerd.tasks.resize(
                         self._container, self._id, width=width, height=height
                     )
@@ -173,22 +201,24 @@ class ExecSession:
                 await self.close_stdin()
 
     async def close_stdin(self) -> None:
-        """Ends the command's stdin: ours first, then the copy that the shim keeps open."""
+        """Closes the command's stdin: the session's end first, then the copy in the shim."""
         if self._stdin is None:
             return
         self._stdin.close()
         self._stdin = None
-        with contextlib.suppress(DriverError):  # it may have ended meanwhile
+        with contextlib.suppress(DriverError):  # the command may have ended meanwhile
             await self._services.containerd.tasks.close_stdin(self._container, self._id)
 
     async def close(self) -> None:
-        """Kills the command if it still runs and removes all that was made for it."""
+        """Kills the command if the command still runs, and removes the exec's objects."""
         if self._created:
             try:
                 with deadlines.within(_CLOSE_S):
                     await self._remove()
             except (DriverError, TimeoutError) as error:
-                _log.warning("exec not removed", extra={"id": self._container, "why": str(error)})
+                _log.warning("exec not removed", extra={**self._keys, "reason": str(error)})
+            else:
+                self._log_step("exec removed")
         if self._stdin is not None:
             self._stdin.close()
         for reader in self._outputs:
@@ -201,7 +231,7 @@ class ExecSession:
     async def _remove(self) -> None:
         containerd = self._services.containerd
         if not self._exited:
-            started = await asyncio.to_thread(hold, self._pid, self._task_pid)
+            started = await asyncio.to_thread(open_started, self._pid, self._task_pid)
             with contextlib.suppress(DriverError):
                 try:
                     await containerd.tasks.kill(
@@ -212,7 +242,7 @@ class ExecSession:
                 await asyncio.wait_for(
                     containerd.tasks.wait(self._container, self._id), _LINGER_S * 5
                 )
-        # One that was killed may take a moment to end, where nobody could wait for it.
+        # A killed command may need a moment to end, and containerd may be unable to wait for it.
         for pause_s in (*_AGAIN_AFTER_S, None):
             try:
                 await containerd.tasks.delete_exec(self._container, self._id)
@@ -236,9 +266,13 @@ async def _pump(
 async def _peek(
     inputs: AsyncIterator[ExecInput],
 ) -> tuple[ExecInput | None, AsyncGenerator[ExecInput, None]]:
-    """The client's first message, if it comes at once, and an iterator over all of them.
+    """Waits briefly for the client's first message.
 
-    Nomad sends the window's size right after the command; so a shell starts in the right one.
+    Nomad sends the window's size directly after the command. With the size a shell starts in a
+    window of the right size.
+
+    Returns:
+        The first message or None, and an iterator over all messages.
     """
     first = asyncio.ensure_future(anext(inputs, None))
     await asyncio.wait([first], timeout=_FIRST_SIZE_S)
@@ -254,21 +288,40 @@ async def _peek(
 
 
 def _in_root(lost: str, *, terminal: bool) -> ExecOutput:
-    """Returns the line that tells a command's user that its working directory is gone."""
+    """Builds the line about a lost working directory for the command's user."""
     end = "\r\n" if terminal else "\n"
     text = f"containerd-driver: {lost} is gone, so the command runs in /{end}".encode()
     return ExecOutput(stdout=text) if terminal else ExecOutput(stderr=text)
 
 
 async def stream(
+    task_id: str,
     task: RunningTask,
     command: Sequence[str],
     *,
     terminal: bool,
     inputs: AsyncIterator[ExecInput],
 ) -> AsyncGenerator[ExecOutput, None]:
-    """A whole session: opened, fed from `inputs`, closed whatever happens."""
-    session = ExecSession(task, terminal=terminal)
+    """Runs a command in a task, and removes the command when the iterator is closed.
+
+    If the task's working directory does not exist any more, the command runs in `/`, and the first
+    output says so.
+
+    Args:
+        task_id: Nomad's id of the task.
+        task: the running task.
+        command: the program and the arguments.
+        terminal: True gives the command a terminal; stdout then contains stderr too.
+        inputs: the client's messages: stdin, the close of stdin, window sizes.
+
+    Yields:
+        Output, the close of each stream, and at last the exit alone.
+
+    Raises:
+        DriverError: the command cannot be run; code INVALID for a wrong command, NOT_FOUND if the
+            container does not exist.
+    """
+    session = ExecSession(task_id, task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None
     try:
         first, rest = await _peek(inputs) if terminal else (None, inputs)
@@ -278,7 +331,7 @@ async def stream(
         except LostDirectoryError:
             lost = session.cwd
             await session.close()
-            session = ExecSession(task, terminal=terminal, directory="/")
+            session = ExecSession(task_id, task, terminal=terminal, directory="/")
             await session.open(command, size)
             yield _in_root(lost, terminal=terminal)
         feeder = asyncio.create_task(session.feed(rest))
@@ -290,3 +343,49 @@ async def stream(
             feeder.cancel()
             await asyncio.gather(feeder, return_exceptions=True)
         await asyncio.shield(session.close())
+
+
+async def collect(
+    task_id: str,
+    task: RunningTask,
+    command: Sequence[str],
+    timeout_s: float,
+    budget: TailBudget,
+) -> ExecResult:
+    """Runs a command in a task without stdin, and collects the end of the output.
+
+    Args:
+        task_id: Nomad's id of the task.
+        task: the running task.
+        command: the program and the arguments.
+        timeout_s: seconds until the command is killed; 0 is no limit.
+        budget: memory that all commands share.
+
+    Raises:
+        DriverError: see `stream`; code TIMEOUT if the command was killed.
+    """
+    ended = ExitResult(exit_code=-1)
+    with budget.streams() as (stdout, stderr):
+        try:
+            async with asyncio.timeout(timeout_s or None):
+                session = stream(task_id, task, command, terminal=False, inputs=_closed_stdin())
+                async with contextlib.aclosing(session):
+                    async for output in session:
+                        ended = output.exit or ended
+                        stdout.add(output.stdout)
+                        stderr.add(output.stderr)
+        except TimeoutError:
+            raise DriverError(
+                f"the command did not end within {timeout_s:g} s and was killed",
+                details=" ".join(command)[:200],
+                code=Code.TIMEOUT,
+            ) from None
+        result = ExecResult(stdout=stdout.take(), stderr=stderr.take(), exit=ended)
+        if dropped := stdout.dropped + stderr.dropped:
+            keys = {**keys_of_id(task_id), "dropped_bytes": dropped}
+            _log.info("output of a command cut to its end", extra=keys)
+    return result
+
+
+async def _closed_stdin() -> AsyncIterator[ExecInput]:
+    yield ExecInput(stdin_close=True)

@@ -1,7 +1,7 @@
-"""The ends of what commands print that Nomad runs for script checks.
+"""Tails of the output of commands that Nomad runs for script checks.
 
-Nomad takes what ExecTask returns for the text of a check, and its own drivers keep 4 KiB of it. A
-command may print without end, and many may run at once: all of them share one room.
+Nomad uses the output of ExecTask as the text of a check, and Nomad's own drivers keep 4 KiB. A
+command may print without end, and many commands may run together: all commands share a budget.
 """
 
 from __future__ import annotations
@@ -14,29 +14,33 @@ if TYPE_CHECKING:
 
 MOST_BYTES = 64 * 1024
 LEAST_BYTES = 4 * 1024
-"""As Nomad's drivers keep; for each stream of a command, however many run at once."""
+"""Guaranteed to each stream of a command: the size that Nomad's drivers keep."""
 ALL_BYTES = 4 * 1024 * 1024
 
 
 class Tail:
-    """The last bytes of a stream."""
+    """Last bytes of a stream.
 
-    def __init__(self, room: Room) -> None:
-        self._room = room
+    Attributes:
+        dropped: number of bytes that were not kept.
+    """
+
+    def __init__(self, budget: TailBudget) -> None:
+        self._budget = budget
         self._kept = bytearray()
         self.dropped = 0
 
     def add(self, data: bytes) -> None:
-        """Takes what comes next; the oldest makes room for it."""
-        limit = self._room.share()
+        """Adds the next bytes of the stream, and drops the oldest bytes above the limit."""
+        limit = self._budget.share()
         self._kept += data[-limit:]
         self.dropped += max(0, len(data) - limit)
-        if len(self._kept) > 2 * limit:  # not at each add: it moves all bytes
+        if len(self._kept) > 2 * limit:  # rarely, because a cut moves all bytes
             self._cut(limit)
 
     def take(self) -> bytes:
-        """The end of the stream."""
-        self._cut(self._room.share())
+        """Returns the kept bytes."""
+        self._cut(self._budget.share())
         return bytes(self._kept)
 
     def _cut(self, limit: int) -> None:
@@ -45,19 +49,19 @@ class Tail:
         del self._kept[:over]
 
 
-class Room:
-    """What all streams share. Belongs to the event loop."""
+class TailBudget:
+    """Bytes that the tails of all streams share. Belongs to the event loop."""
 
     def __init__(self) -> None:
         self._streams = 0
 
     def share(self) -> int:
-        """How many bytes each stream may keep."""
+        """Returns the number of bytes that each stream may keep."""
         return max(LEAST_BYTES, min(MOST_BYTES, ALL_BYTES // max(1, 2 * self._streams)))
 
     @contextmanager
     def streams(self) -> Generator[tuple[Tail, Tail], None, None]:
-        """Tails of stdout and stderr of one command."""
+        """Counts a command's streams inside the block. Yields the tails of stdout and stderr."""
         self._streams += 2
         try:
             yield Tail(self), Tail(self)

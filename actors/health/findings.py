@@ -1,4 +1,4 @@
-"""What a look at this machine says: one finding for each thing, with what to do about it."""
+"""Findings of the doctor about this machine. Each finding has a subject and advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from proto.errors import DriverError
 
 
 class Verdict(StrEnum):
-    """FAIL: no task can run. WARN: some jobs cannot. OK: works, or is only told."""
+    """FAIL: no task can run. WARN: some jobs cannot run. OK: works, or is for information."""
 
     OK = "ok"
     WARN = "warn"
@@ -18,7 +18,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One thing that was looked at; advice is what to do where it is not well."""
+    """Result of a check. `advice` says how to repair a WARN or a FAIL."""
 
     subject: str
     verdict: Verdict
@@ -27,20 +27,20 @@ class Finding:
 
 
 def sentence(error: DriverError) -> str:
-    """Returns an error without its advice, which a finding has apart."""
+    """Returns an error's text without the advice, which a finding has in a field of its own."""
     return f"{error.brief}: {error.details}" if error.details else error.brief
 
 
 def ok(subject: str, text: str) -> Finding:
-    """Returns that all is well."""
+    """Builds a finding without a problem."""
     return Finding(subject=subject, verdict=Verdict.OK, text=text)
 
 
 def warn(subject: str, text: str, advice: str) -> Finding:
-    """Returns that some jobs cannot run."""
+    """Builds a finding about a problem of some jobs."""
     return Finding(subject=subject, verdict=Verdict.WARN, text=text, advice=advice)
 
 
 def fail(subject: str, text: str, advice: str) -> Finding:
-    """Returns that no task can run."""
+    """Builds a finding about a problem of all tasks."""
     return Finding(subject=subject, verdict=Verdict.FAIL, text=text, advice=advice)

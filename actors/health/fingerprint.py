@@ -1,4 +1,4 @@
-"""What the driver tells Nomad of this node: containerd's health and what can be used."""
+"""Fingerprints for Nomad: health of the driver, and attributes of the node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HEALTHY_S = 10.0
 _UNHEALTHY_S = 1.0
-_LOOK_S = 5.0
+_CALL_S = 5.0
 _KNOWN_S = 0.2
 _log = logging.getLogger(__name__)
 
@@ -33,36 +33,36 @@ DISABLED = Fingerprint(
 
 
 async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
-    """A fingerprint at once, then whenever it changes, for ever."""
+    """Yields a fingerprint at once, and a new fingerprint after each change. Never ends."""
     last: Fingerprint | None = None
-    programs = RuntimeWatch()
-    programs.found()
-    # What was found before is read at once; a program that has to be tried is told when it was.
-    await programs.pause(_KNOWN_S)
+    runtimes = RuntimeWatch()
+    runtimes.programs()
+    # Stored results are read at once. A program that must be probed is reported after the probe.
+    await runtimes.pause(_KNOWN_S)
     while True:
-        now = await take(services, programs.found())
+        now = await take(services, runtimes.programs())
         if now != last:
             if last is not None:
-                _log.info("health changed", extra={"description": now.description})
+                _log.info("fingerprint changed", extra={"reason": now.description})
             yield now
         last = now
-        await programs.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
+        await runtimes.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
 
 
 def _description() -> str:
-    """The driver is healthy while a file server is not: tasks that need none of it start."""
-    places = ", ".join(server.point for server in file_servers.silent())
-    if not places:
+    """Describes a healthy driver. A silent file server only affects tasks with mounts there."""
+    points = ", ".join(server.point for server in file_servers.silent())
+    if not points:
         return "Healthy"
-    return f"Healthy, but no file server answers at {places}: tasks with mounts there do not start"
+    return f"Healthy, but no file server answers at {points}: tasks with mounts there do not start"
 
 
 async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) -> Fingerprint:
-    """One look at containerd and the launcher. Never raises: what is wrong is in the words."""
+    """Probes containerd and the launcher. Never raises: the description names a problem."""
     if not services.settings.enabled:
         return DISABLED
     try:
-        with deadlines.within(_LOOK_S):
+        with deadlines.within(_CALL_S):
             version = await services.containerd.version()
         await services.launcher.ensure()
     except DriverError as error:
@@ -88,12 +88,12 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
 
 
 def _of_programs(programs: tuple[RuntimeProgram, ...]) -> dict[str, str]:
-    """Versions of the runtimes, and their known holes where they have some."""
-    found: dict[str, str] = {}
+    """Returns the attributes with versions and known holes of the runtimes."""
+    attributes: dict[str, str] = {}
     for program in programs:
         name = f"driver.containerd-driver.{program.name}"
         if program.version:
-            found[f"{name}.version"] = program.version
+            attributes[f"{name}.version"] = program.version
         if program.holes:
-            found[f"{name}.known_holes"] = ",".join(program.holes)
-    return found
+            attributes[f"{name}.known_holes"] = ",".join(program.holes)
+    return attributes

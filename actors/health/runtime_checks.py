@@ -1,4 +1,4 @@
-"""What doctor says of the runtimes: which start tasks here, and which have known holes."""
+"""Checks of the runtimes: do they start tasks on this machine, and do they have known holes?"""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from actors.processes import runtime_versions
 from containerd import runtimes
 from proto.errors import DriverError
 
-HOLES_ADVICE = "see docs/security.md for what they let happen and what the driver does about it"
+HOLES_ADVICE = "see docs/security.md for the attacks and for the driver's defence"
 
 
-def look(node: Node) -> Iterator[Finding]:
-    """Gives what is to be said of the runtimes. Blocks."""
+def check(node: Node) -> Iterator[Finding]:
+    """Yields findings about the runtimes. Blocks."""
     settings = node.settings
-    programs = runtime_programs.look()
-    here = ", ".join(runtime_programs.offered(programs, settings.containerd_runtime)) or "none"
+    programs = runtime_programs.probe()
+    offered = ", ".join(runtime_programs.offered(programs, settings.containerd_runtime)) or "none"
     try:
         default = runtimes.resolve(settings.containerd_runtime)
     except DriverError as error:
         yield fail("runtime", sentence(error), error.resolution)
     else:
-        yield ok("runtime", f"{settings.containerd_runtime}; jobs may ask for {here}")
+        yield ok("runtime", f"{settings.containerd_runtime}; jobs may use {offered}")
         if lacks := runtime_versions.lacks_recursive_readonly(default):
             yield warn(
                 "mounts",
-                f"{lacks}: below a read-only mount other file systems stay writable",
+                f"{lacks}: file systems below a read-only mount stay writable",
                 "use Linux 5.12 or later, and runc 1.1 or crun 1.4 or later",
             )
         for program in programs:
@@ -44,11 +44,11 @@ def look(node: Node) -> Iterator[Finding]:
 def _program(program: RuntimeProgram, *, is_default: bool) -> Iterator[Finding]:
     known = f"{program.name} {program.version}".strip()
     if program.refusal:
-        judged = fail if is_default else warn
-        yield judged(
+        finding = fail if is_default else warn
+        yield finding(
             program.name,
-            f"{known} at {program.path} starts nothing here: {program.refusal}",
-            "jobs with this runtime do not start: see its documentation, or install a newer one",
+            f"{known} at {program.path} starts no container here: {program.refusal}",
+            "jobs with this runtime do not start: install a newer release of the runtime",
         )
     else:
         yield ok(program.name, f"{known} at {program.path}")
@@ -56,6 +56,5 @@ def _program(program: RuntimeProgram, *, is_default: bool) -> Iterator[Finding]:
         yield warn(
             "holes",
             f"{known} has known holes: {', '.join(program.holes)}",
-            f"install a release, or a package of your distribution, that closes them;"
-            f" {HOLES_ADVICE}",
+            f"install a release or a distribution package without these holes; {HOLES_ADVICE}",
         )

@@ -1,9 +1,9 @@
-"""The runtimes' programs on this machine: their versions, and whether they start anything here.
+"""Runtime programs on this machine: versions, known holes, and a probe that starts a container.
 
-A program may be installed and refuse every start: crun on a host with both versions of cgroups, an
-old gVisor on a new kernel. Each is asked once to start a program that does not exist. A runtime
-that names it in its failure has done all the rest. What is found is kept until a program's file
-changes or the machine boots.
+An installed program may refuse every start: crun on a host with both versions of cgroups, an old
+gVisor on a new kernel. The probe starts a container with a program that does not exist. A runtime
+that names the missing program in the error has done every other step. The results are kept until a
+program's file changes or the machine boots.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from proto.errors import DriverError
 from proto.release import RELEASE
 
 HOME = Path("/run/nomad-driver-containerd")
-"""One for the machine, whatever state_dir is."""
+"""Directory of the machine; the same for every state_dir."""
 _NAMES = ("runc", "crun", "runsc")
 _RUNS_IN = {
     "io.containerd.runc.v1": "runc",
@@ -45,14 +45,14 @@ _VERSION = re.compile(r"^\w+ version (\S+)|^commit: (\S*deb\S*)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeProgram:
-    """One program.
+    """A runtime's program.
 
     Attributes:
         name: runc, crun or runsc.
-        path: where it is.
-        version: what it says, with a distribution's marks.
-        refusal: why it starts nothing here; empty where it does, or nobody knows.
-        holes: the names of its known holes.
+        path: path of the program.
+        version: version in the program's output, with a distribution's revision.
+        refusal: error of the probe; empty if the probe succeeded or was not possible.
+        holes: CVE names of known holes.
     """
 
     name: str
@@ -62,24 +62,29 @@ class RuntimeProgram:
     holes: tuple[str, ...] = ()
 
 
-Marks = tuple[tuple[str, str, int, int], ...]
+FileStates = tuple[tuple[str, str, int, int], ...]
 
 
-def marks() -> Marks:
-    """Returns (name, path, time, size) of the programs that there are: one that changed differs."""
-    found: list[tuple[str, str, int, int]] = []
+def file_states() -> FileStates:
+    """Returns (name, path, mtime_ns, size) of each installed program, to detect changed files."""
+    states: list[tuple[str, str, int, int]] = []
     for name in _NAMES:
         path = runtimes.program(name)
         with contextlib.suppress(OSError):
             if path is not None:
                 status = path.stat()
-                found.append((name, str(path), status.st_mtime_ns, status.st_size))
-    return tuple(found)
+                states.append((name, str(path), status.st_mtime_ns, status.st_size))
+    return tuple(states)
 
 
 def offered(programs: tuple[RuntimeProgram, ...], default: str) -> list[str]:
-    """Returns the names of runtimes that a job may write and that start tasks here."""
-    work = {found.name for found in programs if not found.refusal}
+    """Returns the names of runtimes that a job may use and that start tasks here.
+
+    Args:
+        programs: result of `probe`.
+        default: name of the default runtime; always in the result if available.
+    """
+    work = {program.name for program in programs if not program.refusal}
     return [
         name
         for name in runtimes.available()
@@ -87,60 +92,60 @@ def offered(programs: tuple[RuntimeProgram, ...], default: str) -> list[str]:
     ]
 
 
-def look(home: Path | None = None) -> tuple[RuntimeProgram, ...]:
-    """Returns what is known of the programs, tried now where nothing is. Blocks."""
-    wanted, home = marks(), home or HOME
+def probe(home: Path | None = None) -> tuple[RuntimeProgram, ...]:
+    """Returns the installed programs. Probes the programs if no stored result is valid. Blocks."""
+    files, home = file_states(), home or HOME
     if os.geteuid() != 0:
-        return tuple(_described(name, path) for name, path, *_ in wanted)
+        return tuple(_described(name, path) for name, path, *_ in files)
     try:
-        with _noted(home) as note:
-            return _from_note(note, wanted) or _tried(note, wanted, home)
+        with _stored(home) as file:
+            return _read_stored(file, files) or _probe_all(file, files, home)
     except OSError:
-        return tuple(_described(name, path) for name, path, *_ in wanted)
+        return tuple(_described(name, path) for name, path, *_ in files)
 
 
 @contextlib.contextmanager
-def _noted(home: Path) -> Generator[int, None, None]:
-    """The note of what was found, held: two plugins do not try at the same time."""
+def _stored(home: Path) -> Generator[int, None, None]:
+    """Locks the file of results inside the block: two plugins never probe at the same time."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    note = os.open(home / "runtimes.json", flags, 0o600)
+    file = os.open(home / "runtimes.json", flags, 0o600)
     try:
-        fcntl.flock(note, fcntl.LOCK_EX)
-        yield note
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield file
     finally:
-        os.close(note)
+        os.close(file)
 
 
-def _from_note(note: int, wanted: Marks) -> tuple[RuntimeProgram, ...]:
+def _read_stored(file: int, files: FileStates) -> tuple[RuntimeProgram, ...]:
     with contextlib.suppress(ValueError, TypeError, KeyError):
-        document: Any = json.loads(os.pread(note, 1 << 16, 0))
-        if document["of"] == _of(wanted):
-            return tuple(_read(found) for found in document["programs"])
+        document: Any = json.loads(os.pread(file, 1 << 16, 0))
+        if document["of"] == _key(files):
+            return tuple(_program(fields) for fields in document["programs"])
     return ()
 
 
-def _read(found: Any) -> RuntimeProgram:
+def _program(fields: Any) -> RuntimeProgram:
     return RuntimeProgram(
-        name=str(found["name"]),
-        path=str(found["path"]),
-        version=str(found["version"]),
-        refusal=str(found["refusal"]),
-        holes=tuple(map(str, found["holes"])),
+        name=str(fields["name"]),
+        path=str(fields["path"]),
+        version=str(fields["version"]),
+        refusal=str(fields["refusal"]),
+        holes=tuple(map(str, fields["holes"])),
     )
 
 
-def _of(wanted: Marks) -> list[Any]:
-    """Returns what a note is about: another release of ours may know more holes."""
-    return [RELEASE, *(list(mark) for mark in wanted)]
+def _key(files: FileStates) -> list[Any]:
+    """Returns the key of stored results. Another release of the driver may know more holes."""
+    return [RELEASE, *(list(state) for state in files)]
 
 
-def _tried(note: int, wanted: Marks, home: Path) -> tuple[RuntimeProgram, ...]:
-    found = tuple(_described(name, path, home) for name, path, *_ in wanted)
-    document = {"of": _of(wanted), "programs": [asdict(each) for each in found]}
-    os.ftruncate(note, 0)
-    os.pwrite(note, json.dumps(document).encode(), 0)
-    return found
+def _probe_all(file: int, files: FileStates, home: Path) -> tuple[RuntimeProgram, ...]:
+    programs = tuple(_described(name, path, home) for name, path, *_ in files)
+    document = {"of": _key(files), "programs": [asdict(program) for program in programs]}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(document).encode(), 0)
+    return programs
 
 
 def _described(name: str, path: str, home: Path | None = None) -> RuntimeProgram:
@@ -150,33 +155,33 @@ def _described(name: str, path: str, home: Path | None = None) -> RuntimeProgram
             refusal = _refusal(name, path, home / "probe")
     version = ""
     with contextlib.suppress(DriverError, OSError):
-        words = short_program.run([path, "--version"], timeout_s=_LIMIT_S).stdout
-        told = [first or second for first, second in _VERSION.findall(words)]
-        # Debian's revision stands in the line of the commit.
-        version = told[-1] if told else ""
+        output = short_program.run([path, "--version"], timeout_s=_LIMIT_S).stdout
+        versions = [first or second for first, second in _VERSION.findall(output)]
+        # Debian prints the package's revision in the line of the commit.
+        version = versions[-1] if versions else ""
     holes = tuple(hole.cve for hole in known_holes.of(name, version))
     return RuntimeProgram(name=name, path=path, version=version, refusal=refusal, holes=holes)
 
 
 def _refusal(name: str, path: str, home: Path) -> str:
-    """Has the runtime start what does not exist, and returns what else it complains of."""
+    """Starts a container with a missing program; returns any error except the missing program."""
     tree_removal.remove(home)
     (home / "rootfs").mkdir(mode=0o700, parents=True)
     (home / "config.json").write_text(json.dumps(_SPEC))
     command = [path, "--root", str(home / "root")]
-    container = f"containerd-driver-probe-{name}"
+    container_id = f"containerd-driver-probe-{name}"
     try:
-        words = ["run", "--bundle", str(home), container]
-        ended = short_program.run([*command, *words], timeout_s=_LIMIT_S)
-        short_program.run([*command, "delete", "--force", container], timeout_s=_LIMIT_S)
+        arguments = ["run", "--bundle", str(home), container_id]
+        ended = short_program.run([*command, *arguments], timeout_s=_LIMIT_S)
+        short_program.run([*command, "delete", "--force", container_id], timeout_s=_LIMIT_S)
     finally:
         tree_removal.remove(home)
-    told = f"{ended.stdout}\n{ended.stderr}".strip()
-    return "" if ended.status == 0 or _ABSENT in told else _reason(told)
+    output = f"{ended.stdout}\n{ended.stderr}".strip()
+    return "" if ended.status == 0 or _ABSENT in output else _reason(output)
 
 
-def _reason(told: str) -> str:
-    line = told.splitlines()[-1] if told else "it says nothing"
+def _reason(output: str) -> str:
+    line = output.splitlines()[-1] if output else "the runtime printed no error"
     with contextlib.suppress(ValueError):
         fields = dict(word.split("=", 1) for word in shlex.split(line) if "=" in word)
         line = fields.get("msg", line)
@@ -198,31 +203,31 @@ _SPEC = {
 
 
 class RuntimeWatch:
-    """What is known of the programs, for one that looks again and again and never waits long."""
+    """Results of the probe for the fingerprint, which asks often and must never wait long."""
 
     def __init__(self) -> None:
-        self._marks: Marks | None = None
-        self._found: tuple[RuntimeProgram, ...] = ()
-        self._look: asyncio.Task[tuple[RuntimeProgram, ...]] | None = None
+        self._files: FileStates | None = None
+        self._programs: tuple[RuntimeProgram, ...] = ()
+        self._probe: asyncio.Task[tuple[RuntimeProgram, ...]] | None = None
 
-    def found(self) -> tuple[RuntimeProgram, ...]:
-        """Returns what is known now; a look begins where a program has changed."""
-        if self._look is not None and self._look.done():
-            error = self._look.exception()
+    def programs(self) -> tuple[RuntimeProgram, ...]:
+        """Returns the latest results. Starts a probe if a program's file has changed."""
+        if self._probe is not None and self._probe.done():
+            error = self._probe.exception()
             if error is None:
-                self._found = self._look.result()
+                self._programs = self._probe.result()
             else:
-                _log.error("the runtimes cannot be looked at", extra={"why": repr(error)})
-            self._look = None
-        now = marks()
-        if self._look is None and now != self._marks:
-            self._marks = now
-            self._look = asyncio.create_task(asyncio.to_thread(look))
-        return self._found
+                _log.error("probe of the runtimes failed", extra={"reason": repr(error)})
+            self._probe = None
+        files = file_states()
+        if self._probe is None and files != self._files:
+            self._files = files
+            self._probe = asyncio.create_task(asyncio.to_thread(probe))
+        return self._programs
 
     async def pause(self, seconds: float) -> None:
-        """Waits so long, or until a look that is under way has ended."""
-        if self._look is None:
+        """Waits for so many seconds, or until the end of a running probe."""
+        if self._probe is None:
             await asyncio.sleep(seconds)
         else:
-            await asyncio.wait([self._look], timeout=seconds)
+            await asyncio.wait([self._probe], timeout=seconds)

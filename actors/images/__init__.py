@@ -1,1 +1,1 @@
-"""Images by name and owner: pulled, held, and removed when unused."""
+"""Images for tasks: pulls, use by tasks, and removal of unused images."""

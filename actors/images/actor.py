@@ -1,6 +1,6 @@
-"""ImageActor: an image is looked up once and pulled once, however many tasks wait for it.
+"""ImageActor: looks up and pulls an image once for all tasks that wait for the image.
 
-It also removes images that nobody needs: it alone knows which ones a start is about to use.
+The actor also removes unused images, because only the actor knows the images that a start needs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from actors.images.messages import (
     TaskIdentity,
 )
 from actors.images.store import ImageStore
+from actors.model.log_keys import elapsed_ms
 from actors.model.nomad import TaskEvent
 
 if TYPE_CHECKING:
@@ -41,19 +42,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Pull:
-    """One image under way and who waits for it."""
+    """A pull or a lookup that runs, and the requests that wait for the result."""
 
     number: int
     waiters: list[tuple[Reply[ImageReady], TaskIdentity]] = field(default_factory=list)
     handle: concurrent.futures.Future[ImageReady] | None = None
+    begun: float = field(default_factory=time.monotonic)
 
 
 class ImageActor(pykka.ThreadingActor):
-    """Owns the pulls and removals that run. Blocks on nothing; stopped by the gateway's shutdown.
+    """Owner of the running pulls and removals. The actor never blocks.
 
-    The work runs as coroutines on the event loop; the puller is a process of its own. An image is
-    held from the request for it until its start has ended; what is held is not removed, and a
-    request for what is being removed waits for the removal's end. Without a collector nothing is
+    The work runs as coroutines on the event loop; the puller is a separate process. An image is in
+    use from the request until the start of the task has ended. An image in use is never removed. A
+    request for an image waits while the image is being removed. Without a collector no image is
     ever removed.
     """
 
@@ -73,28 +75,28 @@ class ImageActor(pykka.ThreadingActor):
         self._pulls: dict[ImageRequest, _Pull] = {}
         self._number = 0
         self._collector = collector
-        self._held: dict[Reply[ImageReady], str] = {}
+        self._in_use: dict[Reply[ImageReady], str] = {}
         self._removing: set[str] = set()
         self._deferred: list[EnsureImage] = []
         self._sweep: concurrent.futures.Future[tuple[str, ...]] | None = None
 
     def on_start(self) -> None:
-        """Begins to look for unused images."""
+        """Schedules the first sweep for unused images."""
         self._sweep_later()
 
     def on_receive(self, message: ImageMessage) -> None:
-        """Handles one message; see `actors.messages`."""
+        """Handles one message; see `actors.images.messages`."""
         match message:
             case EnsureImage():
                 self._ensure(message)
             case LeaveImage(reply=reply):
                 self._leave(reply)
             case PullProgressed(request=request, message=text):
-                self._publish(request, text)
+                self._report(request, text)
             case PullEnded():
                 self._ended(message)
             case ImagesUnused(names=names):
-                self._collect(names)
+                self._remove_unused(names)
             case ImageRemoved(name=name):
                 self._removed(name)
             case Retire():
@@ -102,23 +104,20 @@ class ImageActor(pykka.ThreadingActor):
             case _:
                 assert_never(message)
 
-    def on_stop(self) -> None:
-        """Cancels what still runs."""
-        self._retire()
-        for pull in self._pulls.values():
-            if pull.handle is not None:
-                pull.handle.cancel()
-
     def _ensure(self, message: EnsureImage) -> None:
         request = message.request
-        # What an archive brings has a name that nobody knows yet.
+        keys = _keys(request, message.task)
+        # The name of the image in an archive is unknown before the load.
         if request.name in self._removing or (request.archive and self._removing):
+            _log.debug("image request waits for the removal of an image", extra=keys)
             self._deferred.append(message)
             return
         pull = self._pulls.get(request)
         if pull is not None:
+            _log.debug("image request joins a running request", extra=keys)
             pull.waiters.append((message.reply, message.task))
             return
+        _log.debug("image requested", extra={**keys, "policy": str(request.policy)})
         self._number += 1
         number = self._number
         pull = _Pull(number, [(message.reply, message.task)])
@@ -135,26 +134,37 @@ class ImageActor(pykka.ThreadingActor):
         )
 
     def _leave(self, reply: Reply[ImageReady]) -> None:
-        self._held.pop(reply, None)
+        self._in_use.pop(reply, None)
         self._deferred = [message for message in self._deferred if message.reply is not reply]
         for request, pull in list(self._pulls.items()):
             pull.waiters = [entry for entry in pull.waiters if entry[0] is not reply]
             if not pull.waiters and pull.handle is not None:
-                _log.info("image pull cancelled: no task waits for it any more")
+                keys = {"image": request.written, "elapsed_ms": elapsed_ms(pull.begun)}
+                _log.info("image pull cancelled: no task waits for the image", extra=keys)
                 pull.handle.cancel()
                 del self._pulls[request]
 
     def _ended(self, message: PullEnded) -> None:
         pull = self._pulls.get(message.request)
         if pull is None or pull.number != message.number:
-            return  # nobody waited for it any more
+            return  # the pull was cancelled
         del self._pulls[message.request]
-        for reply, _ in pull.waiters:
+        for reply, task in pull.waiters:
+            self._log_end(message, pull, task)
             if message.ready is not None:
-                self._held[reply] = message.ready.name
+                self._in_use[reply] = message.ready.name
                 reply.answer(message.ready)
             else:
                 reply.fail(message.error or asyncio.CancelledError())
+
+    def _log_end(self, message: PullEnded, pull: _Pull, task: TaskIdentity) -> None:
+        keys: dict[str, object] = dict(_keys(message.request, task))
+        keys["elapsed_ms"] = elapsed_ms(pull.begun)
+        if message.ready is not None:
+            _log.debug("image ready", extra={**keys, "digest": message.ready.digest})
+        else:
+            reason = str(message.error) or type(message.error).__name__
+            _log.debug("image not available", extra={**keys, "reason": reason})
 
     def _sweep_later(self) -> None:
         collector = self._collector
@@ -168,22 +178,23 @@ class ImageActor(pykka.ThreadingActor):
 
         def done(names: tuple[str, ...] | None, error: BaseException | None) -> None:
             if error is not None:
-                _log.debug("no look for unused images", extra={"why": str(error)})
+                reason = str(error) or type(error).__name__
+                _log.debug("sweep for unused images skipped", extra={"reason": reason})
             tell(ref, ImagesUnused(names=names or ()))
 
         self._sweep = spawn(self._loop, sweep(), done)
 
     def _busy(self) -> set[str]:
-        return {request.name for request in self._pulls} | set(self._held.values())
+        return {request.name for request in self._pulls} | set(self._in_use.values())
 
-    def _collect(self, names: tuple[str, ...]) -> None:
+    def _remove_unused(self, names: tuple[str, ...]) -> None:
         collector = self._collector
         if collector is None:
             return
-        # Asked again: the sweep's own look is old by now.
+        # Computed again: since the sweep, starts may have requested images.
         busy = self._busy()
-        loads = any(request.archive for request in self._pulls)
-        for name in () if loads else names:
+        loading = any(request.archive for request in self._pulls)
+        for name in () if loading else names:
             if name not in busy and name not in self._removing:
                 self._removing.add(name)
                 self._remove(collector, name)
@@ -208,9 +219,10 @@ class ImageActor(pykka.ThreadingActor):
         if self._sweep is not None:
             self._sweep.cancel()
 
-    def _publish(self, request: ImageRequest, text: str) -> None:
+    def _report(self, request: ImageRequest, text: str) -> None:
         pull = self._pulls.get(request)
         for _, task in pull.waiters if pull else ():
+            _log.debug("image pull reports", extra={**_keys(request, task), "reason": text})
             event = TaskEvent(
                 task_id=task.task_id,
                 alloc_id=task.alloc_id,
@@ -220,3 +232,7 @@ class ImageActor(pykka.ThreadingActor):
                 annotations={"image": request.written},
             )
             tell(self._events, Publish(event=event))
+
+
+def _keys(request: ImageRequest, task: TaskIdentity) -> dict[str, str]:
+    return {"task_id": task.task_id, "alloc_id": task.alloc_id, "image": request.written}

@@ -1,11 +1,12 @@
-"""Which images nobody needs any more: counted from containerd, so a restart forgets nothing.
+"""Search for unused images. containerd's labels hold the state, so a plugin restart loses nothing.
 
-Only images that this driver pulled or loaded count, by a label. One that no container uses gets a
-second label with the time since when; after the delay it may go. A container that uses it, or a
-start that asks for it, takes the second label away.
+Only images that this driver pulled or loaded are removed; a label marks these images. An image
+without a container gets a second label with the time of the first sweep that found no container.
+After the delay the image may be removed. The next use, by a container or by a start, removes the
+second label.
 
-That time is the boot's, with the boot's id: nobody sets that clock, and it counts what a suspended
-machine slept. The time of another boot says nothing, so after a reboot the delay begins anew.
+The time is in seconds since boot, with the boot's id: nobody sets this clock, and sleep of a
+suspended machine counts. The time of another boot is meaningless, so a reboot restarts the delay.
 """
 
 from __future__ import annotations
@@ -30,26 +31,28 @@ _MIN_PAUSE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
-def since_boot() -> float:
-    """Seconds since the machine's boot, sleep counted."""
+def _since_boot() -> float:
+    """Returns the seconds since the machine's boot, including sleep."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class ImageCollector:
-    """Belongs to the event loop. Decides by containerd's books; the ImageActor has the last word.
+    """Finder of unused images by containerd's metadata. Belongs to the event loop.
+
+    The ImageActor decides at the end, because a start may have requested an image since.
 
     Args:
-        containerd: whose images.
-        delay_s: how long an image stays after its last container.
-        now: seconds since the boot.
-        boot: which boot that is.
+        containerd: the client.
+        delay_s: seconds that an image stays after the last container.
+        now: returns the seconds since boot.
+        boot: id of the boot; empty for the kernel's.
     """
 
     def __init__(
         self,
         containerd: Containerd,
         delay_s: float,
-        now: Callable[[], float] = since_boot,
+        now: Callable[[], float] = _since_boot,
         boot: str = "",
     ) -> None:
         self._containerd = containerd
@@ -59,60 +62,67 @@ class ImageCollector:
         self.pause_s = max(_MIN_PAUSE_S, min(_MAX_PAUSE_S, delay_s / 4))
 
     async def due(self, busy: Collection[str]) -> tuple[str, ...]:
-        """Names of images that have been unused for the delay; marks the newly unused ones.
+        """Returns the names of images without a use for the delay; labels newly unused images.
 
         Args:
-            busy: names that count as used, whatever containerd says.
+            busy: names of images that starts use.
 
         Raises:
-            DriverError: containerd cannot be asked.
+            DriverError: containerd does not answer.
         """
-        ours = await self._containerd.images.list(f'labels."{PULLED}"==true')
-        if not ours:
+        images = await self._containerd.images.list(f'labels."{PULLED}"==true')
+        if not images:
             return ()
         used = {record.image for record in await self._containerd.containers.list()} | set(busy)
-        found: list[str] = []
-        for image in ours:
-            marked = UNUSED_SINCE in image.labels
+        due: list[str] = []
+        for image in images:
+            keys = {"image": image.name}
             since = self._since(image)
             if image.name in used:
-                if marked:
+                if UNUSED_SINCE in image.labels:
+                    _log.debug("image kept", extra={**keys, "reason": "in use again"})
                     await self._containerd.images.set_label(image.name, UNUSED_SINCE, "")
             elif since is None:
-                mark = f"{self._boot}/{int(self._now())}"
-                await self._containerd.images.set_label(image.name, UNUSED_SINCE, mark)
+                _log.debug("image kept", extra={**keys, "reason": "unused since this sweep"})
+                label = f"{self._boot}/{int(self._now())}"
+                await self._containerd.images.set_label(image.name, UNUSED_SINCE, label)
             elif self._is_due(since):
-                found.append(image.name)
-        return tuple(found)
+                _log.debug("image to be removed", extra={**keys, "reason": "unused for the delay"})
+                due.append(image.name)
+        return tuple(due)
 
     async def remove(self, name: str) -> None:
-        """Removes an image if it is still due; another plugin may have begun to use it.
+        """Removes an image if the image is still unused: another plugin may use the image now.
 
         Raises:
-            DriverError: containerd does not remove it.
+            DriverError: containerd does not remove the image.
         """
         image = await self._containerd.images.get(name)
         since = self._since(image) if image is not None else None
         if image is None or since is None or not self._is_due(since):
+            _log.debug("image kept", extra={"image": name, "reason": "in use again, or gone"})
             return
         await self._containerd.images.delete(name)
         _log.info(
-            "image removed, no task uses it",
+            "image removed: no task uses the image",
             extra={"image": name, "digest": image.digest, "unused_s": round(self._now() - since)},
         )
 
     async def remove_quietly(self, name: str) -> None:
-        """As `remove`; a failure is logged, the next sweep tries again."""
+        """Removes an image as `remove` does, but logs a failure. The next sweep tries again."""
         try:
             await self.remove(name)
         except DriverError as error:
-            _log.warning("image is not removed", extra={"image": name, "why": str(error)})
+            _log.warning("image not removed", extra={"image": name, "reason": str(error)})
 
     def _is_due(self, since: float) -> bool:
         return self._now() - since >= self._delay_s
 
     def _since(self, image: ImageRecord) -> float | None:
-        """None for an image without a mark, or with one of another boot, release or hand."""
+        """Returns the seconds since boot at which the image became unused.
+
+        None if the label is missing, malformed or of another boot.
+        """
         boot, _, text = image.labels.get(UNUSED_SINCE, "").partition("/")
         if boot != self._boot or not (text.isascii() and text.isdecimal()):
             return None

@@ -1,8 +1,8 @@
-"""Which credentials a pull gets, and for which hosts: the job's, then the operator's.
+"""Selection of credentials for a pull, for each host: first the job's, then the operator's.
 
-For each host that may be asked: the task's auth, the Docker config file, the helper, the driver's
-user and password, else none. Everything is bound to a host before it leaves this module, and
-`containerd.registry.auth` gives it to no other.
+The order of sources for a host is: the task's auth, the Docker config file, the helper, the
+driver's user and password, no credentials. This module binds all credentials to a host, and
+`containerd.registry.auth` sends credentials to no other host.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _HUB = "docker.io"
 
 
 class CredentialSources:
-    """The operator's sources; they are read anew for every pull, since passwords expire.
+    """Sources of the operator. Each pull reads the sources again, because passwords expire.
 
     Args:
-        settings: the driver's.
+        settings: the driver's settings.
         proxies: variables for the environment of helpers.
     """
 
@@ -36,45 +36,49 @@ class CredentialSources:
         self._proxies = proxies
 
     async def find(
-        self, registry: str, hosts: Iterable[str], own: Auth | None, repository: str = ""
+        self, registry: str, hosts: Iterable[str], task_auth: Auth | None, repository: str = ""
     ) -> tuple[Credentials, ...]:
-        """Credentials for a registry and its mirrors, at most one for each place.
+        """Selects the credentials for a registry and the registry's mirrors.
 
         Args:
-            registry: the image's; auth of the task that names no server is for it.
-            hosts: everything that may be asked, the registry's own host among them; behind a
-                mirror's may stand the path below which it has the repository.
-            own: the task's auth.
-            repository: the image's, without registry and tag.
+            registry: registry of the image. A task's auth without a server is for this registry.
+            hosts: hosts of registry and mirrors. A mirror's host may be followed by the path of
+                the mirrored repository.
+            task_auth: the task's auth.
+            repository: repository of the image, without registry and tag.
+
+        Returns:
+            At most one entry for each host and path.
 
         Raises:
             DriverError: a source of the operator cannot be read.
         """
         home = host_of(registry)
-        found: list[Credentials] = []
-        for host, path in dict.fromkeys((host_of(one), namespace_of(one)) for one in hosts):
-            there = f"{path}/{repository}".strip("/")
-            one = _bound(own, host, home) or await self._operators(host, home, there)
-            if one is not None:
-                place = f"{host}/{path}" if path else host
-                found.append(dataclasses.replace(one, server_address=place))
-        return tuple(found)
+        selected: list[Credentials] = []
+        for host, path in dict.fromkeys((host_of(text), namespace_of(text)) for text in hosts):
+            mirrored = f"{path}/{repository}".strip("/")
+            credentials = _bound(task_auth, host, home)
+            credentials = credentials or await self._operators(host, home, mirrored)
+            if credentials is not None:
+                address = f"{host}/{path}" if path else host
+                selected.append(dataclasses.replace(credentials, server_address=address))
+        return tuple(selected)
 
     async def _operators(self, host: str, home: str, repository: str) -> Credentials | None:
         settings = self._settings
         if settings.auth_config:
-            found, helper = await file_servers.looked_at(
+            credentials, helper = await file_servers.looked_at(
                 lambda: _from_file(settings.auth_config, host, repository)
             )
-            if found is None and helper:
-                found = await credential_helper.ask(helper, host, self._proxies)
-            if found is not None:
-                return found
-        # The helper knows registries by name; what mirrors them is none of its business.
+            if credentials is None and helper:
+                credentials = await credential_helper.ask(helper, host, self._proxies)
+            if credentials is not None:
+                return credentials
+        # A helper knows registries by name, and knows no mirrors.
         if settings.auth_helper and host == home:
-            found = await credential_helper.ask(settings.auth_helper, host, self._proxies)
-            if found is not None:
-                return found
+            credentials = await credential_helper.ask(settings.auth_helper, host, self._proxies)
+            if credentials is not None:
+                return credentials
         auth = settings.auth
         if auth is not None and not is_for(auth.server_address or _HUB, host, repository):
             return None
@@ -82,15 +86,15 @@ class CredentialSources:
 
 
 def _from_file(path: str, host: str, repository: str) -> tuple[Credentials | None, str]:
-    """Returns what a Docker config file has: credentials, or the name of a helper."""
+    """Returns the credentials in a Docker config file, or the name of a helper."""
     file_servers.visit(path, "auth.config")
     config = DockerConfig(path)
-    found = config.credentials(host, repository)
-    return found, "" if found else config.helper(host)
+    credentials = config.credentials(host, repository)
+    return credentials, "" if credentials else config.helper(host)
 
 
 def _bound(auth: Auth | None, host: str, default: str) -> Credentials | None:
-    """The credentials, if they are for this host; without a server they are for the default."""
+    """Returns the credentials if `auth` is for the host; auth without a server is for `default`."""
     if auth is None or (host_of(auth.server_address) if auth.server_address else default) != host:
         return None
     return Credentials(username=auth.username, password=auth.password, server_address=host)

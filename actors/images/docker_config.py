@@ -1,7 +1,7 @@
-"""Docker's config.json: which credentials, or which helper, it names for an image. Reads only.
+"""Reader of Docker's config.json: credentials or the credential helper for an image.
 
 Podman's auth.json has the same form (containers-auth.json(5)): an entry may be for a namespace of a
-registry. No text of the file is ever shown: it holds passwords.
+registry. No error quotes the file, because the file holds passwords.
 """
 
 from __future__ import annotations
@@ -21,10 +21,13 @@ _LIMIT_BYTES = 1024 * 1024
 
 
 class DockerConfig:
-    """One config.json, as it is now. Reading it blocks.
+    """Content of a config.json. The constructor reads the file, and blocks.
+
+    Args:
+        path: path of the file.
 
     Raises:
-        DriverError: code INVALID; the file cannot be read or is not Docker's.
+        DriverError: code INVALID; the file cannot be read or is no config.json.
     """
 
     def __init__(self, path: str) -> None:
@@ -39,17 +42,21 @@ class DockerConfig:
         try:
             fields = json.loads(data)
         except (ValueError, RecursionError):
-            # The parser's own words would quote the file.
+            # The parser's error would quote the file.
             raise self._wrong("is not JSON") from None
         if not isinstance(fields, dict):
             raise self._wrong("is not a JSON object")
         self._fields: dict[str, Any] = fields
 
     def credentials(self, host: str, repository: str = "") -> Credentials | None:
-        """Returns the entry of `auths` for a repository; an entry without a secret is none.
+        """Returns the entry of `auths` for a repository; None without an entry with a secret.
 
-        The longest namespace that the repository is in counts, then the registry's own entry. What
-        is for another namespace is never taken.
+        The entry with the longest namespace of the repository counts, then the registry's entry.
+        An entry for another namespace is never used.
+
+        Args:
+            host: host of the registry.
+            repository: repository of the image; may be empty.
 
         Raises:
             DriverError: code INVALID; the entry is malformed.
@@ -57,12 +64,12 @@ class DockerConfig:
         entries = self._section("auths")
         fitting = [key for key in entries if is_for(key, host, repository)]
         for key in sorted(fitting, key=lambda key: len(namespace_of(key)), reverse=True):
-            found = self._read(entries[key], host)
-            if found is not None:
-                return found
+            credentials = self._credentials(entries[key], host)
+            if credentials is not None:
+                return credentials
         return None
 
-    def _read(self, entry: Any, host: str) -> Credentials | None:
+    def _credentials(self, entry: Any, host: str) -> Credentials | None:
         if not entry:
             return None
         if not isinstance(entry, dict):
@@ -71,7 +78,7 @@ class DockerConfig:
         token, packed = self._text(entry, "identitytoken", host), self._text(entry, "auth", host)
         if packed and not password:
             try:
-                # `base64` breaks long lines, and every reader in Go passes over the breaks.
+                # The program `base64` breaks long lines, and readers in Go ignore the breaks.
                 pair = base64.b64decode("".join(packed.split()), validate=True).decode()
             except (binascii.Error, ValueError):
                 raise self._wrong(f"auth of {host} is not base64 of user:password") from None
@@ -83,11 +90,11 @@ class DockerConfig:
         )
 
     def helper(self, host: str) -> str:
-        """The helper that `credHelpers` or `credsStore` names for a registry, or nothing."""
+        """Returns a registry's helper in `credHelpers` or `credsStore`; empty without a helper."""
         helpers = self._section("credHelpers")
-        # Helpers are for registries only: a namespace in a key is no registry.
-        own = next((helpers[key] for key in helpers if is_for(key, host, "")), None)
-        name = own or self._fields.get("credsStore") or ""
+        # A helper is for a whole registry: a key with a namespace is ignored.
+        helper = next((helpers[key] for key in helpers if is_for(key, host, "")), None)
+        name = helper or self._fields.get("credsStore") or ""
         if not isinstance(name, str):
             raise self._wrong(f"the credential helper of {host} is not a string")
         return name
@@ -104,9 +111,9 @@ class DockerConfig:
             raise self._wrong(f"{key} of {host} is not a string")
         return value
 
-    def _wrong(self, why: str) -> DriverError:
+    def _wrong(self, reason: str) -> DriverError:
         return DriverError(
-            f"the Docker config file {self._path} {why}",
-            resolution="correct it, or auth.config in the plugin block",
+            f"the Docker config file {self._path} {reason}",
+            resolution="correct the file, or auth.config in the plugin block",
             code=Code.INVALID,
         )

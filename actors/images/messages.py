@@ -1,4 +1,4 @@
-"""What is asked of the ImageActor and what it gives back."""
+"""Messages to the ImageActor, and the values in the messages."""
 
 from __future__ import annotations
 
@@ -12,24 +12,32 @@ if TYPE_CHECKING:
     from containerd.image.config import ImageConfig
     from containerd.pull.protocol import Archive
 
-from typing import TYPE_CHECKING
-
 
 class PullPolicy(StrEnum):
-    """When a registry is asked."""
+    """Times at which a pull asks the registry."""
 
     ALWAYS = "always"
-    FRESH = "fresh"  # each time, but where the registry is away the present image will do
+    FRESH = "fresh"  # at each start; a present image is used if the registry does not answer
     MISSING = "missing"
     NEVER = "never"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRequest:
-    """An image that a task needs.
+    """Request for an image.
 
-    written is the job's text, name the normalised reference. Two requests that are equal share
-    one pull; credentials are part of that, so that nobody gets an image by another's password.
+    Equal requests share a pull. Credentials are part of the comparison, so no task gets an image
+    by another task's password.
+
+    Attributes:
+        written: the image's name in the job.
+        name: the normalised reference.
+        snapshotter: snapshotter for the unpacked image.
+        timeout_s: seconds until the pull fails.
+        auth: the job's credentials.
+        policy: see `PullPolicy`.
+        auth_soft_fail: True pulls without credentials if the operator's source fails.
+        archive: the archive to load; None pulls from a registry.
     """
 
     written: str = field(compare=False)
@@ -44,7 +52,7 @@ class ImageRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageReady:
-    """An image that is unpacked. chain_id is the committed snapshot to build on."""
+    """An unpacked image. `chain_id` is the name of the committed snapshot below the task's."""
 
     name: str
     digest: str
@@ -54,7 +62,7 @@ class ImageReady:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskIdentity:
-    """Whose event list a pull's progress goes to."""
+    """The task whose event list receives a pull's progress."""
 
     task_id: str
     alloc_id: str
@@ -63,7 +71,7 @@ class TaskIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnsureImage:
-    """Have an image unpacked and say so; the pull's progress goes to the task's events."""
+    """Provide an unpacked image. The progress of a pull goes to the task's events."""
 
     request: ImageRequest
     task: TaskIdentity
@@ -72,9 +80,9 @@ class EnsureImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaveImage:
-    """A waiter went away, or its container holds the image now.
+    """A start ends its use of an image: the start has failed, or a container uses the image now.
 
-    The last one to leave a pull cancels it; an image that nobody holds may be collected.
+    A pull without any waiting start is cancelled. An image without any use may be removed.
     """
 
     reply: Reply[ImageReady]
@@ -82,7 +90,7 @@ class LeaveImage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullProgressed:
-    """The puller has news."""
+    """The puller reports progress."""
 
     request: ImageRequest
     message: str
@@ -90,7 +98,7 @@ class PullProgressed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullEnded:
-    """The pull with this number is done."""
+    """The pull with this number has ended."""
 
     request: ImageRequest
     number: int
@@ -100,21 +108,21 @@ class PullEnded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImagesUnused:
-    """A sweep found these images to be due for removal."""
+    """A sweep has found images to remove."""
 
     names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRemoved:
-    """A removal is done, or failed."""
+    """A removal has ended, with or without success."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retire:
-    """Another configuration has its own ImageActor: collect no more images."""
+    """Remove no more images: a new configuration has another ImageActor."""
 
 
 ImageMessage = (

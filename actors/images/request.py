@@ -1,4 +1,4 @@
-"""Which image a job asks for, from where and when: pure, and where bad requests fail."""
+"""Conversion of a job's options into an image request. No I/O; invalid options fail here."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
-    """Returns what the ImageActor is asked for.
+    """Builds the request to the ImageActor.
 
     Raises:
-        DriverError: code INVALID; the name, the policy or the archive's path cannot be.
+        DriverError: code INVALID; the name, the policy or the archive's path is invalid.
     """
     name = reference.parse(options.image)
     return ImageRequest(
@@ -39,7 +39,7 @@ def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
 
 
 def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:
-    """`latest` may mean another image tomorrow, so it is looked up unless the job says otherwise.
+    """Returns the job's policy. The tag `latest` may change, so the default policy asks each time.
 
     Raises:
         DriverError: code INVALID; force_pull contradicts image_pull_policy.
@@ -48,7 +48,7 @@ def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:
     if options.force_pull and written not in {"", PullPolicy.ALWAYS}:
         raise DriverError(
             f'force_pull = true and image_pull_policy = "{written}" exclude each other',
-            resolution="remove one of them",
+            resolution="remove one of the two options",
             code=Code.INVALID,
         )
     if options.force_pull:
@@ -60,11 +60,11 @@ def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:
 
 def _archive(task: TaskConfig, load: str) -> Archive:
     clean = posixpath.normpath(load)
-    nowhere = not task.alloc_dir or task.name in {"", ".", ".."} or "/" in task.name
-    if load.startswith("/") or ".." in load.split("/") or clean == "." or nowhere:
+    no_directory = not task.alloc_dir or task.name in {"", ".", ".."} or "/" in task.name
+    if load.startswith("/") or ".." in load.split("/") or clean == "." or no_directory:
         raise DriverError(
             f"load: {load[:200]!r} is not a path beneath the task's directory",
-            resolution='write it like "local/image.tar", without ..',
+            resolution='write a path such as "local/image.tar", without ..',
             code=Code.INVALID,
         )
     return Archive(root=str(Path(task.alloc_dir) / task.name), path=clean)

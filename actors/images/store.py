@@ -1,4 +1,4 @@
-"""ImageStore: finds an image that is ready in containerd, or has the puller process fetch it."""
+"""ImageStore: finds a ready image in containerd, or starts the puller to fetch the image."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class _Pace:
-    """When to speak of a pull: after 1, 2, 4 … seconds, then once a minute.
+    """Times of progress events: after 1, 2, 4 … seconds, then once a minute.
 
-    Nomad keeps only the ten newest events of a task, so chatter would push out what matters.
+    Nomad keeps only the ten newest events of a task: frequent events would push out others.
     """
 
     def __init__(self) -> None:
@@ -60,15 +60,16 @@ class _Pace:
 
 
 class ImageStore:
-    """Belongs to the event loop; one per containerd and configuration of the driver.
+    """Source of images for a configuration of the driver. Belongs to the event loop.
 
-    What it remembers of an image is keyed by digest, so it can be old but never wrong.
+    The cache of images has digests as keys, so a cached entry is never wrong.
 
     Args:
         containerd: the client.
-        settings: the driver's.
-        maker: this plugin process, as labels name it.
-        proxies: variables of the environment, for pullers and credential helpers.
+        settings: the driver's settings.
+        maker: name of this plugin process in owner labels.
+        proxies: variables of the environment that name proxies, for pullers and credential
+            helpers.
     """
 
     def __init__(
@@ -89,7 +90,11 @@ class ImageStore:
         self._snapshotters = {containerd.default_snapshotter}
 
     async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
-        """The image, unpacked; pulled or loaded as the request's policy says.
+        """Provides the unpacked image. The policy decides about a pull or a load.
+
+        Args:
+            request: the image and the policy.
+            report: receives a sentence for the task's events.
 
         Raises:
             DriverError: `Error in pulling image <as written>: …`.
@@ -101,19 +106,14 @@ class ImageStore:
             else:
                 ready = await self._present_or_pulled(request, report)
         except DriverError as error:
-            raise DriverError(
-                f"Error in pulling image {request.written}: {error.brief}",
-                details=error.details,
-                resolution=error.resolution,
-                recoverable=error.recoverable,
-                code=error.code,
-            ) from error
+            brief = f"Error in pulling image {request.written}: {error.brief}"
+            raise error.replaced(brief=brief) from error
         if mismatch := platforms.machine().mismatch(ready.config.platform):
             report(mismatch)
         return ready
 
     async def _present_or_pulled(self, request: ImageRequest, report: Report) -> ImageReady:
-        present, flaw = await self._look(request)
+        present, flaw = await self._present(request)
         if present is not None and request.policy in {PullPolicy.MISSING, PullPolicy.NEVER}:
             return present
         if request.policy is PullPolicy.NEVER:
@@ -121,39 +121,45 @@ class ImageStore:
                 'it is not on this node, and image_pull_policy is "never"',
                 details=f"containerd namespace {self._containerd.namespace},"
                 f" snapshotter {request.snapshotter}",
-                resolution="load it into this namespace, or use another policy",
+                resolution="load the image into this namespace, or use another policy",
                 code=Code.NOT_FOUND,
             )
         try:
             return await self._pull(request, report, present)
         except DriverError as error:
             if flaw is not None:
-                error.details = f"{error.details}; the image that is here cannot be run: {flaw}"
+                error.details = f"{error.details}; the present image cannot be run: {flaw}"
             if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
                 raise
-            _log.warning("registry away, image present", extra={"image": request.name})
+            _log.warning(
+                "registry does not answer, using the present image",
+                extra={"image": request.name, "reason": str(error)},
+            )
             report(f"Registry not reachable, starting the image that is here: {error}")
             return present
 
-    async def _look(self, request: ImageRequest) -> tuple[ImageReady | None, DriverError | None]:
-        """Returns the image that is here, or why one that is here cannot be run."""
+    async def _present(self, request: ImageRequest) -> tuple[ImageReady | None, DriverError | None]:
+        """Returns the present image, or the reason why the present image cannot be run."""
         try:
             return await self._find(request, request.name), None
         except DriverError as error:
-            if error.recoverable:  # containerd went away, and says nothing of the image
+            if error.recoverable:  # containerd does not answer, so the error is not about the image
                 raise
-            _log.info("image cannot be run, pulling", extra={"why": str(error)})
+            _log.info(
+                "present image cannot be run, pulling",
+                extra={"image": request.name, "reason": str(error)},
+            )
             return None, error
 
     async def _check_snapshotter(self, name: str) -> None:
         if name in self._snapshotters:
             return
-        there = await self._containerd.snapshotters()
-        if name not in there:
+        available = await self._containerd.snapshotters()
+        if name not in available:
             raise DriverError(
                 f'containerd has no snapshotter "{name}"',
-                details=f"it has {', '.join(there) or 'none that works'}",
-                resolution="set snapshotter to one of these, or set this one up in containerd",
+                details=f"working snapshotters: {', '.join(available) or 'none'}",
+                resolution="set snapshotter to a working snapshotter, or install this snapshotter",
                 code=Code.INVALID,
             )
         self._snapshotters.add(name)
@@ -167,17 +173,20 @@ class ImageStore:
         ready = self._known.get(record.digest)
         if ready is None or ready.name != name:
             try:
-                found = await load_image(self._containerd.content, record)
+                image = await load_image(self._containerd.content, record)
             except DriverError as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
-                _log.info("image is incomplete, pulling", extra={"why": str(error)})
+                _log.info(
+                    "present image is incomplete, pulling",
+                    extra={"image": name, "reason": str(error)},
+                )
                 return None
             ready = ImageReady(
                 name=name,
                 digest=record.digest,
-                chain_id=found.chain_id,
-                config=found.config,
+                chain_id=image.chain_id,
+                config=image.config,
             )
         if not await self._containerd.snapshots.exists(request.snapshotter, ready.chain_id):
             return None
@@ -191,11 +200,11 @@ class ImageStore:
         self, request: ImageRequest, report: Report, present: ImageReady | None = None
     ) -> ImageReady:
         begun = time.monotonic()
-        loads = request.archive is not None
+        loading = request.archive is not None
         if present is None:
-            report("Loading image" if loads else "Downloading image")
+            report("Loading image" if loading else "Downloading image")
         else:
-            report("Asking the registry whether it has a newer image")
+            report("Asking the registry for a newer image")
         lease = identifiers.pull_lease(secrets.randbits(64))
         await self._containerd.leases.create(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
@@ -205,17 +214,17 @@ class ImageStore:
             pulled = await self._fetch(request, lease, report, present)
             ready = present if pulled.unchanged else await self._find(request, pulled.name)
         except DriverError as error:
-            if not loads:
+            if not loading:
                 await self._kept.keep(request.name, lease, error)
             raise
         finally:
-            # A disk that a pull has filled is needed now.
+            # After a failure containerd collects garbage at once: the disk may be full.
             with contextlib.suppress(DriverError):
                 await self._containerd.leases.delete(lease, collect=ready is None)
         if ready is None:
             raise DriverError(
-                "the image vanished right after it was pulled",
-                resolution="something else removes images in containerd's namespace; try again",
+                "the image vanished directly after the pull",
+                resolution="another program removes images in containerd's namespace; try again",
                 recoverable=True,
             )
         await self._kept.drop(request.name)
@@ -223,14 +232,14 @@ class ImageStore:
             report(f"Image {ready.digest} is what the registry has")
             return ready
         seconds = time.monotonic() - begun
-        done = "loaded" if loads else "pulled"
-        report(f"Image {ready.digest} {done}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
+        verb = "loaded" if loading else "pulled"
+        report(f"Image {ready.digest} {verb}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
         return ready
 
     async def _fetch(
         self, request: ImageRequest, lease: str, report: Report, present: ImageReady | None
     ) -> PullResult:
-        """Has the puller run with what the operator's files say about the registry."""
+        """Runs the puller with the operator's settings for the registry."""
         plain = self._wire_request(request, lease, present)
         if request.archive is not None:
             await file_servers.looked_at(lambda: _visit(request.archive))
@@ -277,7 +286,7 @@ class ImageStore:
         except TimeoutError:
             raise DriverError(
                 f"the pull was cancelled after {request.timeout_s:g} s",
-                resolution="raise image_pull_timeout, or look at the registry and the network",
+                resolution="raise image_pull_timeout, or check the registry and the network",
                 recoverable=True,
                 code=Code.TIMEOUT,
             ) from None
@@ -287,7 +296,7 @@ class ImageStore:
     def _wire_request(
         self, request: ImageRequest, lease: str, present: ImageReady | None
     ) -> PullRequest:
-        """The pull from the registry itself, or of the archive, without credentials."""
+        """Builds the puller's request without mirrors and credentials."""
         return PullRequest(
             reference=request.name,
             address=self._containerd.address,
@@ -301,7 +310,7 @@ class ImageStore:
             archive=request.archive,
             proxies=self._proxies,
             present=present.digest if present else "",
-            # A busy registry delays no start that can do with the image that is here.
+            # A busy registry must not delay a start that can use the present image.
             waits=present is None or request.policy is PullPolicy.ALWAYS,
         )
 
@@ -314,12 +323,12 @@ def _visit(archive: Archive | None) -> None:
 async def _converse(
     process: child_process.Child, request: frames.Frame, report: Report
 ) -> PullResult:
-    """Hands over the request, reports progress, returns what came of it."""
-    assert process.stdin is not None  # noqa: S101 - PIPE was asked for
+    """Sends the request to the puller, reports progress, and returns the result."""
+    assert process.stdin is not None  # noqa: S101 - stdin is PIPE
     assert process.stdout is not None  # noqa: S101
-    with contextlib.suppress(BrokenPipeError):  # the puller has died; its status tells why
+    with contextlib.suppress(BrokenPipeError):  # the puller has died; see the exit status
         process.stdin.write(frames.encode(request))
-        process.stdin.flush()  # it stays open: its end tells the puller to stop
+        process.stdin.flush()  # the pipe stays open: its end stops the puller
     reader = asyncio.StreamReader()
     transport, _ = await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), process.stdout
@@ -338,16 +347,15 @@ async def _converse(
                     case "done":
                         return PullResult.from_wire(frame)
                     case "failed":
-                        error = frame.get("error")
-                        raise DriverError.from_wire(error)
+                        raise DriverError.from_wire(frame.get("error"))
     finally:
         transport.close()
     status = await asyncio.to_thread(child_process.finish, process, _END_S)
     raise DriverError(
         "the puller process ended without an answer",
         details=f"killed by signal {-status}" if status < 0 else f"exit status {status}",
-        resolution="see dmesg: it may be for want of memory or processes (MemoryMax and TasksMax of"
-        " the Nomad agent's unit)",
+        resolution="see dmesg: perhaps memory or processes ran out (MemoryMax and TasksMax of the"
+        " Nomad agent's unit)",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

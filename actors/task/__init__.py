@@ -1,1 +1,1 @@
-"""The task's state machine and the actor that runs it."""
+"""State machine of a task, and the actor that runs the state machine."""

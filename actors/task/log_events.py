@@ -1,4 +1,4 @@
-"""What the user reads of a log that nobody reads, and of one that is read again."""
+"""Texts of the task events about a log whose reader has stopped or reads again."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from workers import protocol
 if TYPE_CHECKING:
     from workers.protocol import LogState
 
-_REMEDY = "restart the Nomad agent, so that logmon is started again"
+_ADVICE = "restart the Nomad agent to start logmon again"
 
 
 def sentence(state: LogState) -> str:
-    """One event of the task; nothing for a state that only a newer worker knows."""
+    """Returns the text of a task event; empty for a state that only a newer worker knows."""
     match state.state:
         case protocol.STALLED:
             return (
                 f"Log reader stalled: nobody reads {state.stream}; {_size(state.kept)} wait for a"
-                f" reader, {_room(state)} may; {_REMEDY}"
+                f" reader, the limit is {_limit(state)}; {_ADVICE}"
             )
         case protocol.DROPPING:
             return (
-                f"Nobody reads {state.stream}, and {_room(state)} are full: its oldest lines are"
-                f" dropped until somebody does; {_REMEDY}"
+                f"Nobody reads {state.stream}, and {_limit(state)} are full: its oldest lines are"
+                f" dropped until a reader returns; {_ADVICE}"
             )
         case protocol.BLOCKED:
             return (
-                f"Nobody reads {state.stream}, and {_room(state)} are full: the task waits where it"
-                f" writes (log_buffer.when_full); {_REMEDY}"
+                f"Nobody reads {state.stream}, and {_limit(state)} are full: the task waits in its"
+                f" next write (log_buffer.when_full); {_ADVICE}"
             )
         case protocol.READING if state.dropped:
-            return f"{state.stream} is read again; {state.dropped} bytes of it were dropped"
+            return f"{state.stream} is read again; {state.dropped} bytes were dropped"
         case protocol.READING:
-            return f"{state.stream} is read again; nothing of it was lost"
+            return f"{state.stream} is read again; no bytes were lost"
         case _:
             return ""
 
 
-def _room(state: LogState) -> str:
+def _limit(state: LogState) -> str:
     if state.limit >= state.wanted:
         return _size(state.limit)
     return (

@@ -1,4 +1,4 @@
-"""Messages to a TaskActor. Verbs are requests, past participles are events."""
+"""Messages to a TaskActor. A verb names a request, a past participle names an event."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskGone:
-    """A TaskActor has nothing left to look after."""
+    """The TaskActor has ended: no object of the task is left. Goes to the Supervisor."""
 
     task_id: str
     ref: pykka.ActorRef[Any]
@@ -27,7 +27,7 @@ class TaskGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begin:
-    """Run the start sequence, which releases the ends of the task's logs."""
+    """Run the start sequence, which closes the ends of the task's logs."""
 
     options: TaskOptions
     logs: LogEnds
@@ -69,7 +69,7 @@ class Destroy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inspect:
-    """Tell what is known of the task."""
+    """Answer with the task's status."""
 
     reply: Reply[TaskStatus]
 
@@ -84,7 +84,7 @@ class Signal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Locate:
-    """Hand out what an exec session or a stats stream needs; None once the task has ended."""
+    """Answer with the RunningTask, for exec sessions and stats; None after the task's end."""
 
     reply: Reply[RunningTask | None]
 
@@ -94,7 +94,7 @@ TaskRequest = Wait | Stop | Destroy | Inspect | Signal | Locate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A start or recover sequence has ended: `task`, or the error after everything was undone."""
+    """A start or recover sequence has ended. After a failure `error` is set and `task` is None."""
 
     task: RunningTask | None
     error: BaseException | None
@@ -109,21 +109,21 @@ class Exited:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drained:
-    """The worker reports that the log FIFOs have all that the task wrote."""
+    """The worker reports that no byte of the task is left in the log FIFOs."""
 
     complete: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogChanged:
-    """The worker reports that a log is not read any more, or is read again."""
+    """The worker reports that a log's reader has stopped, or reads again."""
 
     state: LogState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessesKilled:
-    """The worker reports how many processes the kernel has killed for want of memory so far."""
+    """The worker reports the number of processes that the kernel killed for lack of memory."""
 
     kills: int
 
@@ -137,7 +137,7 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRestored:
-    """A new link to the task's worker, or why there is none yet."""
+    """An attempt to restore the worker has ended: a new link, or the error."""
 
     link: WorkerLink | None
     error: BaseException | None
@@ -145,21 +145,21 @@ class WorkerRestored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopDeadline:
-    """The time that the task had to follow a signal is over."""
+    """The time of one step of a stop is over; `step` is the step's number."""
 
-    rung: int
+    step: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignalFailed:
-    """A signal that a stop sent could not be delivered."""
+    """A signal of a stop could not be sent."""
 
     error: BaseException
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destroyed:
-    """The teardown has ended."""
+    """The removal has ended; `error` is None after success."""
 
     error: BaseException | None
 

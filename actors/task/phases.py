@@ -1,4 +1,4 @@
-"""The life of a task as one table. No I/O; an event that a phase does not know raises."""
+"""Table of a task's phases and events. No I/O; an event that a phase does not allow raises."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from proto.errors import Code, DriverError
 
 
 class Phase(Enum):
-    """Where a task stands for us; neither containerd's status nor Nomad's state."""
+    """Phase of a task in this plugin. containerd's status and Nomad's state are other words."""
 
     STARTING = auto()
     RECOVERING = auto()
     RUNNING = auto()
     STOPPING = auto()
     EXITED = auto()
-    ABORTING = auto()  # told to stop or go while it was still starting
+    ABORTING = auto()  # a stop or a destroy came during the start
     DESTROYING = auto()
     GONE = auto()
 
 
 class Event(Enum):
-    """What moves a task on."""
+    """Events that change a task's phase."""
 
     STARTED = auto()
     START_FAILED = auto()
@@ -64,7 +64,7 @@ _NEXT: dict[Phase, dict[Event, Phase]] = {
     Phase.ABORTING: {
         Event.STARTED: Phase.DESTROYING,
         Event.START_FAILED: Phase.GONE,
-        # A start has undone itself; what could not be recovered is still there.
+        # A failed start has undone every step. A task that could not be recovered still exists.
         Event.NOT_RECOVERED: Phase.DESTROYING,
         Event.STOP: Phase.ABORTING,
         Event.DESTROY: Phase.ABORTING,
@@ -84,10 +84,10 @@ ALIVE = frozenset({Phase.RUNNING, Phase.STOPPING})
 
 
 def advance(phase: Phase, event: Event) -> Phase:
-    """The phase after `event`.
+    """Returns the phase after `event`.
 
     Raises:
-        DriverError: code PRECONDITION; the event makes no sense in this phase.
+        DriverError: code PRECONDITION; the phase does not allow the event.
     """
     following = _NEXT[phase].get(event)
     if following is None:

@@ -1,10 +1,13 @@
-"""Getting a signal to a task, and what a stop does when the task does not follow."""
+"""Delivery of signals to a task, and the steps of a stop when the task ignores the signal."""
 
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING
 
+from actors.model.log_keys import elapsed_ms
+from actors.task import signal_names
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -12,20 +15,44 @@ if TYPE_CHECKING:
 
     from actors.lifecycle.running import Services
     from actors.processes.worker_link import WorkerLink
+    from actors.task.reports import TaskReports
 
 KILL_BUDGET_S = 10.0
 
 
 async def deliver(
-    services: Services, link: WorkerLink | None, container_id: str, number: int
+    services: Services,
+    link: WorkerLink | None,
+    container_id: str,
+    number: int,
+    reports: TaskReports,
 ) -> None:
-    """Sends a signal through the worker, or through containerd without one that can do it.
+    """Sends a signal to a task's first process.
 
-    The process may end while the signal is on its way; its exit tells that, so it is no failure.
+    The worker sends the signal without containerd. Without a worker, or with a worker that cannot
+    send signals, containerd is asked. The process may end while the signal is on the way. The exit
+    reports such an end, so the function does not fail then.
+
+    Args:
+        services: the plugin's services, in the containerd namespace of the task.
+        link: connection to the task's worker, or None.
+        container_id: containerd's id of the task's container.
+        number: number of the signal, 1 to 64. `signal_names.number` converts a name.
+        reports: reports of the task.
 
     Raises:
-        DriverError: shim and containerd refuse or cannot be reached.
+        DriverError: shim and containerd refuse the signal or do not answer.
     """
+    begun = time.monotonic()
+    sender = await _send(services, link, container_id, number)
+    text = "signal sent to task" if sender else "signal not sent: the task has ended"
+    reports.step(
+        text, signal=signal_names.name(number), sender=sender, elapsed_ms=elapsed_ms(begun)
+    )
+
+
+async def _send(services: Services, link: WorkerLink | None, container_id: str, number: int) -> str:
+    """Sends the signal. Returns the sender, or "" if the process has ended."""
     try:
         if link is not None and not link.closed:
             try:
@@ -34,47 +61,58 @@ async def deliver(
                 if error.code not in {Code.UNAVAILABLE, Code.UNSUPPORTED}:
                     raise
             else:
-                return
+                return "worker"
         await services.containerd.tasks.kill(container_id, number, everyone=False)
     except DriverError as error:
         if error.code is not Code.NOT_FOUND:
             raise
+        return ""
+    return "containerd"
 
 
-class StopLadder:
-    """The rungs of a stop: the job's signal for timeout_s, SIGKILL for KILL_BUDGET_S, an error.
+class StopSequence:
+    """Steps of a stop: the job's signal for timeout_s, SIGKILL for KILL_BUDGET_S, an error.
 
-    Plain bookkeeping: `send` delivers a signal, `later` has `climb` called with the rung's number.
+    The class does no I/O.
+
+    Args:
+        send: sends a signal, by number, to the task.
+        call_later: calls `advance` with the step's number after so many seconds.
     """
 
-    def __init__(self, send: Callable[[int], None], later: Callable[[float, int], None]) -> None:
+    def __init__(
+        self, send: Callable[[int], None], call_later: Callable[[float, int], None]
+    ) -> None:
         self._send = send
-        self._later = later
-        self._rung = 0
+        self._call_later = call_later
+        self._step = 0
         self._killing = False
 
     def start(self, number: int, timeout_s: float) -> None:
-        """Sends the job's signal. Asked again, it starts over with the new signal and time."""
+        """Sends the job's signal. A second call starts again with the new signal and timeout."""
         self._killing = number == signal.SIGKILL
         self._send(number)
-        self._next(KILL_BUDGET_S if self._killing else timeout_s)
+        self._schedule(KILL_BUDGET_S if self._killing else timeout_s)
 
-    def climb(self, rung: int) -> DriverError | None:
-        """A rung's time is over: kills, or gives the error that says it does not die."""
-        if rung != self._rung:
-            return None  # a later stop has taken over
+    def advance(self, step: int) -> DriverError | None:
+        """Ends a step whose time has passed: sends SIGKILL, or returns the error of the stop.
+
+        A step that a later `start` has replaced changes nothing.
+        """
+        if step != self._step:
+            return None
         if self._killing:
             return DriverError(
                 "Shutdown failed: the process survives SIGKILL",
-                resolution="it is stuck in the kernel: see `ps -o pid,stat,wchan`",
+                resolution="the process is stuck in the kernel: see `ps -o pid,stat,wchan`",
                 recoverable=True,
                 code=Code.TIMEOUT,
             )
         self._killing = True
         self._send(signal.SIGKILL)
-        self._next(KILL_BUDGET_S)
+        self._schedule(KILL_BUDGET_S)
         return None
 
-    def _next(self, seconds: float) -> None:
-        self._rung += 1
-        self._later(seconds, self._rung)
+    def _schedule(self, seconds: float) -> None:
+        self._step += 1
+        self._call_later(seconds, self._step)

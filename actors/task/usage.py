@@ -1,4 +1,4 @@
-"""From the kernel's counters to what Nomad shows: pure arithmetic on two readings."""
+"""Conversion of the kernel's counters into a task's usage: arithmetic on two samples, no I/O."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from proto.frames import Frame
 
 
 class UsageTracker:
-    """Turns the samples of one task, in order, into TaskUsage.
+    """Converter of one task's samples, in order, into TaskUsage.
 
-    The first sample has no predecessor and reads 0 %, as Nomad's own tracker does.
+    The first sample has no predecessor, so the usage is 0 %, as in Nomad's own tracker.
     """
 
     def __init__(self, task_id: str, node: NodeSpeed) -> None:
@@ -21,7 +21,11 @@ class UsageTracker:
         self._last: Frame | None = None
 
     def next(self, sample: Frame) -> TaskUsage:
-        """The usage since the sample before. `sample` has the fields of the worker's wire."""
+        """Returns the usage since the previous sample.
+
+        Args:
+            sample: the worker's sample frame; times in nanoseconds, memory in bytes.
+        """
         percent = self._percent(sample, "cpu_total_ns")
         cpu = CpuUsage(
             percent=percent,
@@ -48,7 +52,7 @@ class UsageTracker:
         )
 
     def _percent(self, sample: Frame, name: str) -> float:
-        """100 is one core busy for the whole time between the two samples."""
+        """Computes the CPU use between two samples; 100 is one core busy for the whole time."""
         if self._last is None:
             return 0.0
         before, now = _int(self._last, name), _int(sample, name)
@@ -59,7 +63,7 @@ class UsageTracker:
 
 
 def _elapsed_ns(before: Frame, now: Frame) -> int:
-    """By the clock that nobody sets, where the worker tells it."""
+    """Computes the time between two samples, by the monotonic clock if the samples have one."""
     clock = "m_ns" if _int(before, "m_ns") and _int(now, "m_ns") else "t_ns"
     return (_int(now, clock) or 0) - (_int(before, clock) or 0)
 

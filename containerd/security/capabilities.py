@@ -7,6 +7,7 @@ with them a process that is not root would keep capabilities over execve that no
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable
 
 from proto.errors import Code, DriverError
@@ -84,6 +85,12 @@ def of_kernel(last: int) -> tuple[str, ...]:
 def of_mask(mask: int) -> frozenset[str]:
     """The names of a set such as CapEff in /proc/self/status."""
     return frozenset(name for number, name in enumerate(NAMES) if mask >> number & 1)
+
+
+def effective(status: str) -> frozenset[str]:
+    """Returns the effective capabilities in a text of /proc/PID/status; empty without the line."""
+    match = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return of_mask(int(match[1], 16) if match else 0)
 
 
 def mask_of(names: Iterable[str]) -> int:

@@ -156,18 +156,18 @@ def this_host() -> Host:
         kernel_capabilities=capabilities.of_kernel(
             int(Path("/proc/sys/kernel/cap_last_cap").read_text())
         ),
-        own_capabilities=capabilities.of_mask(int(_status_field("CapEff"), 16)),
-        apparmor=_apparmor_is_enabled(),
+        own_capabilities=capabilities.effective(Path("/proc/self/status").read_text()),
+        apparmor=apparmor_is_enabled(),
     )
 
 
-def _status_field(name: str) -> str:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(line.split()[1] for line in lines if line.startswith(f"{name}:"))
+def apparmor_is_enabled(root: Path = Path("/")) -> bool:
+    """Returns True if the kernel enforces AppArmor profiles.
 
-
-def _apparmor_is_enabled() -> bool:
+    Args:
+        root: root of the machine's files; tests use another directory.
+    """
     try:
-        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+        return (root / "sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
     except OSError:
         return False

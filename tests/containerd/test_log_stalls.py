@@ -152,11 +152,11 @@ async def test_a_task_may_rather_wait_and_no_byte_is_lost(
 ) -> None:
     async with stalled.life(busybox_image) as session:
         (stalled.local / "go").touch()
-        await stalled.hears("the task waits where it writes (log_buffer.when_full)")
+        await stalled.hears("the task waits in its next write (log_buffer.when_full)")
         assert not (stalled.local / "done").exists()
         reader = stalled.reader()
         await stalled.written()
-        await stalled.hears("stdout is read again; nothing of it was lost")
+        await stalled.hears("stdout is read again; no bytes were lost")
         await until(lambda: reader.data == TEXT, 10)
         await stalled.end(session)
     assert await asyncio.to_thread(reader.finish) == TEXT

@@ -71,8 +71,9 @@ async def test_a_task_that_outlives_a_kill_tells_it_and_ends_with_its_own_code(
         await until(lambda: of_kills(messages), 30, lambda: str(messages))
         (text,) = of_kills(messages)
         assert text == (
-            "The kernel killed processes of the task, 1 so far: out of memory. The task goes"
-            " on; give it more (resources.memory), or have it use less"
+            "The kernel killed processes of the task, 1 so far: out of memory. The task"
+            " continues; raise the task's limit (resources.memory), or lower the task's use of"
+            " memory"
         )
         may_go(job)
         result = await session.wait(job.id)

@@ -117,7 +117,7 @@ def test_a_runtime_is_probed_on_a_file_system_without_devices(tmp_path: Path) ->
         pytest.skip("only root probes runtimes")
     mount("tmpfs", str(tmp_path), "tmpfs", MS_NODEV, "mode=700")
     try:
-        found = {program.name: program.refusal for program in runtime_programs.look(tmp_path)}
+        found = {program.name: program.refusal for program in runtime_programs.probe(tmp_path)}
     finally:
         unmount(str(tmp_path))
     assert found["runc"] == ""

@@ -41,7 +41,7 @@ def test_no_line_is_lost_when_logmon_was_killed_and_the_agent_is_started_again(
     nomad_agent.start()
     wait_until(lambda: nomad.logs(alloc).endswith(f"\n{LAST}\n"), 30)
     assert nomad.logs(alloc) == "".join(f"{number}\n" for number in range(1, LAST + 1))
-    back = "stdout is read again; nothing of it was lost"
+    back = "stdout is read again; no bytes were lost"
     wait_until(lambda: back in nomad.story(alloc), 30, lambda: nomad.story(alloc))
 
 

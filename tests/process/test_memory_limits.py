@@ -79,7 +79,7 @@ async def test_a_worker_that_the_kernel_kills_is_replaced_and_not_at_once_when_t
             await end_worker(place)
         await until(lambda: watches(place), 10, "no worker came back")
         lost = [one for one in caplog.messages if "worker lost" in one]
-        assert ["in_s=0.0" in one for one in lost] == [True, False]
+        assert ["pause_s=0.0" in one for one in lost] == [True, False]
         await untouched(stage, job, pid)
 
 

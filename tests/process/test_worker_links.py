@@ -16,7 +16,7 @@ from actors.actor_gateway import ActorGateway
 from actors.lifecycle.running import RunningTask
 from actors.model.settings import DriverSettings, TaskOptions
 from actors.processes.worker_link import WorkerLink
-from actors.task import actor
+from actors.task import worker_replacement
 from proto import frames
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
@@ -100,7 +100,7 @@ async def test_a_worker_that_is_made_while_its_task_is_removed_keeps_no_connecti
 
     async with house.gateway() as gateway:
         job = await house.start(gateway)
-        monkeypatch.setattr(actor, "attach", attach)
+        monkeypatch.setattr(worker_replacement, "attach", attach)
         worker = worker_pid(house.launcher.state_dir / "tasks" / job.container)
         assert worker is not None
         os.kill(worker, signal.SIGKILL)

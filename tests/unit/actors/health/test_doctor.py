@@ -123,8 +123,8 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
         (made.state_dir / protocol.LAUNCHER_LOCK).write_text(lock)
     [about] = (await findings(made, machine))["logs"]
     assert about.verdict is Verdict.WARN
-    assert "1 MiB of each wait for a reader, not log_buffer.size (16 MiB)" in about.text
-    assert "64 MiB of all pipes of root" in about.text
+    assert "each log holds 1 MiB without a reader, not log_buffer.size (16 MiB)" in about.text
+    assert "all pipes of root together hold 64 MiB" in about.text
     assert (f"the launcher (pid {pid})" in about.text) is launched
     assert "sysctl fs.pipe-max-size=16777216" in about.advice
     assert (
@@ -133,7 +133,7 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     )
     here.write_text("CapEff:\t0000000001000000\n")
     [about] = (await findings(made, machine))["logs"]
-    assert (about.verdict, about.text) == (Verdict.OK, "16 MiB of each wait for a reader")
+    assert (about.verdict, about.text) == (Verdict.OK, "each log holds 16 MiB without a reader")
 
 
 @pytest.mark.parametrize(
@@ -142,8 +142,8 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
         ({}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft) and 524288 (hard)"),
         ({}, (10**9, 10**9), False, Verdict.OK, "524288 (hard), containerd has 1000000000"),
         ({}, (4096, 4096), True, Verdict.OK, "containerd has 4096"),
-        ({}, (4096, 4096), False, Verdict.WARN, "4096 (hard), containerd has 4096 and may not"),
-        ({"nofile": (1, 4097)}, (4096, 4096), False, Verdict.FAIL, "may not give more: no task"),
+        ({}, (4096, 4096), False, Verdict.WARN, "4096 (hard), containerd has 4096 and cannot"),
+        ({"nofile": (1, 4097)}, (4096, 4096), False, Verdict.FAIL, "cannot grant more: no task"),
         ({"nofile": (1, 10**8)}, (1, 10**9), True, Verdict.FAIL, "the kernel allows 1048576: no"),
         ({"core": (0, 0)}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft)"),
     ],
@@ -203,7 +203,7 @@ async def test_proxies_are_told_without_their_passwords(tmp_path: Path, machine:
     assert "HTTP_PROXY" in wrong.text
     assert "geheim" not in f"{well}{wrong}"
     [none] = (await findings(node(tmp_path), machine))["proxy"]
-    assert none.text.startswith("none set here")
+    assert none.text.startswith("none in this environment")
 
 
 async def test_a_state_directory_that_others_may_enter_is_a_failure(

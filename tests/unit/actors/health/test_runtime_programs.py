@@ -39,7 +39,7 @@ class Machine:
         return path if path.exists() else None
 
     def look(self) -> dict[str, str]:
-        return {found.name: found.refusal for found in runtime_programs.look(self.home)}
+        return {found.name: found.refusal for found in runtime_programs.probe(self.home)}
 
     def runs(self) -> int:
         return self.asked.read_text().count("\n") if self.asked.exists() else 0
@@ -62,7 +62,7 @@ def test_a_runtime_that_reaches_the_program_works(machine: Machine) -> None:
         "crun": "cgroups in hybrid mode not supported",
         "runsc": 'it "cannot" be',
     }
-    (runc, *_) = runtime_programs.look(machine.home)
+    (runc, *_) = runtime_programs.probe(machine.home)
     assert runc.version == "1.1.5+ds1"
     assert "CVE-2025-52881" in runc.holes
     assert sorted(entry.name for entry in machine.home.iterdir()) == ["runtimes.json"]
@@ -99,12 +99,12 @@ async def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
     machine.install("runc", f"read line <{fifo}\n{WORKS}")
     try:
         watch = RuntimeWatch()
-        assert watch.found() == ()
+        assert watch.programs() == ()
         await watch.pause(0.01)
-        assert watch.found() == ()
+        assert watch.programs() == ()
         # A line for each run of the program, however many there are.
         os.write(gate, b"\n" * 8)
         await watch.pause(60)
-        assert [found.name for found in watch.found()] == ["runc"]
+        assert [found.name for found in watch.programs()] == ["runc"]
     finally:
         os.close(gate)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
@@ -146,6 +147,34 @@ async def test_requests_with_other_credentials_share_nothing() -> None:
         for reply in replies:
             await reply.future
         assert {wanted.auth for wanted in store.asked} == set(users)
+
+
+async def test_each_step_of_a_pull_is_a_line_with_the_task_and_the_image(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="actors.images")
+    store = Store()
+    async with running(store) as actor:
+        replies = [actor.ask(request("x")) for _ in range(2)]
+        await until(lambda: store.asked, 5)
+        store.gate.set()
+        for reply in replies:
+            await reply.future
+        store.result = DriverError("no", code=Code.DENIED)
+        with pytest.raises(DriverError, match="no"):
+            await actor.ask(request("y")).future
+    lines = [vars(record) for record in caplog.records if record.name == "actors.images.actor"]
+    assert [(line["msg"], line["image"]) for line in lines] == [
+        ("image requested", "x"),
+        ("image request joins a running request", "x"),
+        ("image ready", "x"),
+        ("image ready", "x"),
+        ("image requested", "y"),
+        ("image not available", "y"),
+    ]
+    assert {(line["task_id"], line["alloc_id"]) for line in lines} == {("a/t/1", "a")}
+    assert lines[-1]["reason"] == "no"
+    assert all(isinstance(line["elapsed_ms"], int) for line in (lines[2], lines[-1]))
 
 
 async def test_the_last_one_to_leave_ends_the_pull() -> None:

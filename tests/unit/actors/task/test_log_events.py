@@ -29,14 +29,14 @@ def test_who_has_no_reader_is_told_what_happens_and_what_to_do(state: str) -> No
     text = told(state, kept=3 * MIB // 2)
     assert "obody reads stdout" in text
     assert "16 MiB" in text
-    assert text.endswith("restart the Nomad agent, so that logmon is started again")
+    assert text.endswith("restart the Nomad agent to start logmon again")
 
 
 def test_what_is_kept_and_what_was_dropped_are_numbers() -> None:
     assert "1.5 MiB wait for a reader" in told(protocol.STALLED, kept=3 * MIB // 2)
     assert "12 bytes wait" in told(protocol.STALLED, kept=12)
-    assert told(protocol.READING, dropped=77).endswith("77 bytes of it were dropped")
-    assert told(protocol.READING) == "stdout is read again; nothing of it was lost"
+    assert told(protocol.READING, dropped=77).endswith("77 bytes were dropped")
+    assert told(protocol.READING) == "stdout is read again; no bytes were lost"
 
 
 def test_a_kernel_that_gives_less_than_was_asked_for_is_named() -> None:
