@@ -22,8 +22,7 @@ from actors.images.actor import ImageActor
 from actors.images.collector import ImageCollector
 from actors.images.messages import Retire
 from actors.images.store import ImageStore
-from actors.lifecycle import start
-from actors.lifecycle.running import RunningTask, Services
+from actors.lifecycle.running import Releases, RunningTask, Services
 from actors.messages import (
     Configure,
     DestroyUnknown,
@@ -81,6 +80,7 @@ class ActorGateway(Gateway):
         self._exec_budget = TailBudget()
         self._configured = asyncio.Event()
         self._services: Services | None = None
+        self._releases = Releases()
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
@@ -114,6 +114,7 @@ class ActorGateway(Gateway):
             launcher=LauncherLink(Path(settings.state_dir)),
             images=images,
             events=self._events,
+            releases=self._releases,
         )
         return self._services
 
@@ -239,7 +240,7 @@ class ActorGateway(Gateway):
     async def shutdown(self) -> None:
         """See `Gateway`."""
         self._sweeping.stop()
-        await start.settle(_SETTLE_S)
+        await self._releases.settle(_SETTLE_S)
         for ref in (self._supervisor, *self._images, self._events):
             ref.stop(block=False)
         if self._services is not None:

@@ -14,7 +14,7 @@ import pykka
 from actors.asyncio_bridge import Reply, spawn, tell
 from actors.lifecycle import go_takeover
 from actors.lifecycle.recover import container_id
-from actors.lifecycle.retry import Patience
+from actors.lifecycle.retry import Retry
 from actors.messages import (
     Claim,
     Configure,
@@ -186,8 +186,8 @@ class Supervisor(pykka.ThreadingActor):
         def done(_: None, error: BaseException | None) -> None:
             reply.fail(error) if error is not None else reply.answer(None)
 
-        patience = Patience(_UNKNOWN_AWAY_S)
-        work = patience(lambda: go_takeover.remove_unknown(services, message.task_id))
+        retry = Retry(_UNKNOWN_AWAY_S)
+        work = retry(lambda: go_takeover.remove_unknown(services, message.task_id))
         spawn(services.loop, work, done)
 
     def _ready(self) -> Services:

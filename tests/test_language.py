@@ -30,7 +30,19 @@ LIMITS = {
     "workers": now(10.6, 15, 102),
     "proto": now(9.0, 0, 7),
 }
-REWRITTEN: tuple[str, ...] = ("plugin/cli", "plugin/options", "plugin/rpc", "proto/containerd")
+REWRITTEN: tuple[str, ...] = (
+    "actors/blocking",
+    "actors/files",
+    "actors/handles",
+    "actors/lifecycle",
+    "actors/model",
+    "actors/provision",
+    "actors/step_log.py",
+    "plugin/cli",
+    "plugin/options",
+    "plugin/rpc",
+    "proto/containerd",
+)
 
 
 @pytest.mark.parametrize("folder", sorted({*LIMITS, *REWRITTEN, *language.PRODUCT}))

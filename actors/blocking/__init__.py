@@ -1,1 +1,1 @@
-"""Operations that may block without end, kept off the event loop."""
+"""Blocking calls without a time limit, kept off the event loop."""

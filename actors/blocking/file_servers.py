@@ -1,10 +1,11 @@
-"""File servers that do not answer: found out by a process that can be left behind.
+"""Detects file servers that give no answer, with a child process that can be left behind.
 
-A look at a path on NFS, FUSE or their like waits in the kernel for the file server. A thread that
-waits there cannot be ended, and may keep the plugin's own end waiting. So code that looks at a path
-of the operator or of a job says so before, by `visit`, and runs by `looked_at`: a path that leads
-over a file server is first looked at by a child process. While that one waits, the file server is
-known to be silent: it is asked by no second process, and a start that needs it fails at once.
+A call on a path of NFS, FUSE or a similar file system waits in the kernel for the file server. A
+thread that waits there cannot be ended, and can delay the plugin's own end. So code that reads a
+path of the operator or of a job announces the path by `visit`, and runs by `run_probed`: a child
+process first probes a path that leads over a file server. While the child waits, the file server
+counts as silent: no second process probes the server, and a start that needs the server fails at
+once.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from actors.processes import child_process
 from proto.errors import Code, DriverError
 
 T = TypeVar("T")
-# The first is told, the second is the end. An automounter may take some seconds.
-TELL_AFTER_S, GIVE_UP_AFTER_S = 5.0, 15.0
+# After the first time the wait is reported, after the second it fails. An automounter can take some
+# seconds.
+REPORT_AFTER_S, GIVE_UP_AFTER_S = 5.0, 15.0
 LATE_S = 30.0
-"""For a thread that nobody can end, on what is no file server's: a disk may be slow."""
+"""For a thread on a local file system, which no one can end: a disk can be slow."""
 _MOST_LATE = 32
 _LINKS = 40
 _STAT = "/usr/bin/stat"
-# All others are taken for file servers: each asks somebody else for what is in it.
+# All other file systems count as file servers: they get their contents from another process.
 _LOCAL = frozenset(
     {
         *("aufs", "bcachefs", "binfmt_misc", "bpf", "btrfs", "cgroup", "cgroup2", "configfs"),
@@ -45,7 +47,7 @@ _LOCAL = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A mounted file system whose contents somebody else has. number is the mount's id."""
+    """A mounted file system whose contents another process has. number is the mount's id."""
 
     number: str
     point: str
@@ -53,8 +55,8 @@ class Server:
     source: str
 
 
-class _UnaskedError(Exception):
-    """A look came to a file server that may not answer."""
+class _UnprobedError(Exception):
+    """A visit came to a file server that was not probed yet."""
 
     def __init__(self, server: Server, path: str, what: str) -> None:
         super().__init__(path)
@@ -63,7 +65,10 @@ class _UnaskedError(Exception):
 
 @dataclass(slots=True)
 class _Tour:
-    """One look: which file servers are mounted, which of them have answered, where it is."""
+    """A run of `run_probed`: the mounted file servers, the ones that have answered, and `at`.
+
+    at: the last visited path, for errors.
+    """
 
     servers: Mapping[str, Server] = field(default_factory=dict)
     answered: set[Server] = field(default_factory=set)
@@ -71,25 +76,27 @@ class _Tour:
 
 
 @dataclass(slots=True)
-class _Question:
-    """A child process that looks at a path, since a time of the event loop's clock."""
+class _Probe:
+    """A child process that probes a path; until is a time of the event loop's clock."""
 
     ended: asyncio.Future[None]
     until: float
 
 
 _tour: ContextVar[_Tour | None] = ContextVar("tour", default=None)
-_questions: dict[Server, _Question] = {}
+# Both belong to the process, not to a configuration of the driver: nothing can end a thread or a
+# child that waits in the kernel, and the code that runs in `run_probed` is called without services.
+_probes: dict[Server, _Probe] = {}
 _late: set[asyncio.Future[Any]] = set()
 
 
 def visit(path: str, what: str, *, root: str = "") -> None:
-    """Says that the code which `looked_at` runs will look at a path; elsewhere it does nothing.
+    """Announces a path to `run_probed`, whose work will read the path; does nothing elsewhere.
 
     Args:
         path: absolute, or below the root.
         what: names the option, for errors.
-        root: a directory; below it no link is followed.
+        root: a directory, below which no link is followed.
     """
     tour = _tour.get()
     if tour is None:
@@ -100,83 +107,95 @@ def visit(path: str, what: str, *, root: str = "") -> None:
         return
     server = _on_the_way(root or path, tour, links=True)
     if server is not None:
-        raise _UnaskedError(server, root or path, tour.at)
+        raise _UnprobedError(server, root or path, tour.at)
     server = _on_the_way(whole, tour, links=False)
     if server is not None:
-        raise _UnaskedError(server, server.point, tour.at)
+        raise _UnprobedError(server, server.point, tour.at)
 
 
-async def looked_at(look: Callable[[], T], tell: Callable[[str], None] | None = None) -> T:
-    """Runs what blocks in a thread; each file server on the way is asked before.
+async def run_probed(work: Callable[[], T], report: Callable[[str], None] | None = None) -> T:
+    """Runs blocking work in a thread, after a probe of each file server on the way.
 
     Args:
-        look: says by `visit` where it looks; may be begun several times, so it changes nothing.
-        tell: hears what is waited for.
+        work: announces paths by `visit`; can be begun several times, so the work must change
+            nothing before its last visit.
+        report: gets a sentence about a long wait.
 
     Raises:
-        DriverError: a file server does not answer, by name; and what `look` raises.
+        DriverError: code UNAVAILABLE; a file server gives no answer. Also the failure of the work.
     """
     tour = _Tour()
 
     def run() -> T:
         tour.servers = _mounted()
         _tour.set(tour)  # in the thread's copy of the context
-        return look()
+        return work()
 
     while True:
         try:
             return await in_time(run, lambda: tour.at)
-        except _UnaskedError as place:
-            await _ask(place, tell)
-            tour.answered.add(place.server)
+        except _UnprobedError as unprobed:
+            await _probe(unprobed, report)
+            tour.answered.add(unprobed.server)
 
 
 async def in_time(work: Callable[[], T], at: Callable[[], str]) -> T:
-    """Runs what blocks in a thread, which is left behind where it comes to no end.
+    """Runs blocking work in a thread, and leaves a thread behind that takes too long.
 
     Args:
         work: the work.
-        at: where the work is, for errors.
+        at: returns the path that the work has reached, for errors.
 
     Raises:
-        DriverError: code UNAVAILABLE; and what `work` raises.
+        DriverError: code UNAVAILABLE; the kernel gives no answer. Also the failure of the work.
     """
     if len(_late) >= _MOST_LATE:
-        raise _unanswered(f"{at() or 'it'} was not looked at", f"{len(_late)} earlier looks wait")
+        raise _unanswered(
+            f"{at() or 'the path'} was not read",
+            f"{len(_late)} threads wait for the kernel already",
+        )
     return await until(asyncio.ensure_future(asyncio.to_thread(work)), at)
 
 
 async def until(running: asyncio.Future[T], at: Callable[[], str]) -> T:
-    """Returns the result of a thread, see `in_time`; a cancelled caller leaves the thread alone."""
+    """Returns the result of a thread, see `in_time`; a cancelled caller does not end the thread.
+
+    Args:
+        running: the thread's future.
+        at: returns the path that the thread has reached, for errors.
+
+    Raises:
+        DriverError: code UNAVAILABLE; the thread has not ended after 30 s.
+    """
     try:
         await asyncio.wait([running], timeout=LATE_S)
     finally:
         if not running.done():
             _late.add(running)
-            running.add_done_callback(_back)
+            running.add_done_callback(_returned)
     if running.done():
         return running.result()
     raise _unanswered(f"{at()} cannot be used", f"the kernel gave no answer within {LATE_S:g} s")
 
 
 def silent() -> tuple[Server, ...]:
-    """The file servers that were asked and do not answer, as it is now."""
-    if not _questions:
+    """Returns the file servers that give no answer at present."""
+    if not _probes:
         return ()
     now = asyncio.get_running_loop().time()
-    late = [server for server, question in _questions.items() if question.until <= now]
+    late = [server for server, probe in _probes.items() if probe.until <= now]
     return tuple(sorted(late, key=lambda server: server.point))
 
 
-def _back(running: asyncio.Future[Any]) -> None:
-    """A thread that was left behind has come back; nobody wants what it brings."""
+def _returned(running: asyncio.Future[Any]) -> None:
+    """Drops the result of a thread that was left behind."""
     _late.discard(running)
     if not running.cancelled():
         running.exception()
 
 
 def _mounted() -> dict[str, Server]:
-    """File servers by where they are mounted, but for the machine's own root."""
+    """Returns the file servers by mount point, except for the machine's own root."""
     with contextlib.suppress(OSError):
         lines = Path("/proc/thread-self/mountinfo").read_bytes()
         return dict(_servers(os.fsdecode(lines)))
@@ -184,8 +203,8 @@ def _mounted() -> dict[str, Server]:
 
 
 def _servers(mountinfo: str) -> list[tuple[str, Server]]:
-    found: list[tuple[str, Server]] = []
-    # Only the end of a line parts two mounts: a name may have any other character in it.
+    servers: list[tuple[str, Server]] = []
+    # Only a line feed separates two mounts: a name can contain any other line separator.
     for line in mountinfo.split("\n"):
         fields, _, rest = line.partition(" - ")
         kind, _, rest = rest.partition(" ")
@@ -195,12 +214,12 @@ def _servers(mountinfo: str) -> list[tuple[str, Server]]:
         point = _plain(point)
         if point != "/":
             source = _plain(rest.partition(" ")[0])
-            found.append((point, Server(number, point, kind, source)))
-    return found
+            servers.append((point, Server(number, point, kind, source)))
+    return servers
 
 
 def _plain(field: str) -> str:
-    """A field of mountinfo without its escapes for blanks and backslashes."""
+    """Resolves the escapes for blanks and backslashes in a field of mountinfo."""
     if "\\" not in field:
         return field
     for written, meant in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
@@ -209,15 +228,15 @@ def _plain(field: str) -> str:
 
 
 def _on_the_way(path: str, tour: _Tour, *, links: bool) -> Server | None:
-    """The first file server that the kernel comes to on the way to a path and was not asked."""
-    place, left = "", _LINKS if links else 0
+    """Returns the first file server on the way to a path that was not probed yet."""
+    walked, left = "", _LINKS if links else 0
     todo = _parts(path)
     while todo:
         name = todo.pop()
         if name == "..":
-            place = posixpath.dirname(place).rstrip("/")
+            walked = posixpath.dirname(walked).rstrip("/")
             continue
-        step = f"{place}/{name}"
+        step = f"{walked}/{name}"
         server = tour.servers.get(step)
         if server is not None and server not in tour.answered:
             return server
@@ -226,50 +245,52 @@ def _on_the_way(path: str, tour: _Tour, *, links: bool) -> Server | None:
             with contextlib.suppress(OSError, ValueError):
                 target = os.readlink(step)  # noqa: PTH115 - no object each
         if not target:
-            place = step
+            walked = step
             continue
         left -= 1
         todo += _parts(target)
         if target.startswith("/"):
-            place = ""
+            walked = ""
     return None
 
 
 def _parts(path: str) -> list[str]:
-    """Names on the way, the last one first."""
+    """Splits a path into names, the last name first."""
     return [name for name in reversed(path.split("/")) if name not in {"", "."}]
 
 
-async def _ask(place: _UnaskedError, tell: Callable[[str], None] | None) -> None:
-    """Returns when the file server has answered anything.
+async def _probe(unprobed: _UnprobedError, report: Callable[[str], None] | None) -> None:
+    """Waits until the file server has given any answer.
 
     Raises:
-        DriverError: code UNAVAILABLE; it does not.
+        DriverError: code UNAVAILABLE; the server gives no answer.
     """
-    question = _questions.get(place.server) or _begin(place)
+    probe = _probes.get(unprobed.server) or _begin(unprobed)
     now = asyncio.get_running_loop().time
-    left_s = question.until - now()
-    if left_s > TELL_AFTER_S and tell is not None:
-        await asyncio.wait([question.ended], timeout=TELL_AFTER_S)
-        if not question.ended.done():
-            tell(f"waits for an answer of {_named(place.server)}: {place.what}")
-    await asyncio.wait([question.ended], timeout=max(0.0, question.until - now()))
-    if not question.ended.done():
+    left_s = probe.until - now()
+    if left_s > REPORT_AFTER_S and report is not None:
+        await asyncio.wait([probe.ended], timeout=REPORT_AFTER_S)
+        if not probe.ended.done():
+            report(f"waiting for an answer of {_named(unprobed.server)}: {unprobed.what}")
+    await asyncio.wait([probe.ended], timeout=max(0.0, probe.until - now()))
+    if not probe.ended.done():
         raise _unanswered(
-            f"{place.what} cannot be used", f"no answer of {_named(place.server)}", place.server
+            f"{unprobed.what} cannot be used",
+            f"no answer of {_named(unprobed.server)}",
+            unprobed.server,
         )
 
 
-def _begin(place: _UnaskedError) -> _Question:
+def _begin(unprobed: _UnprobedError) -> _Probe:
     loop = asyncio.get_running_loop()
-    ended = loop.create_task(_look_by_a_child(place.path))
-    _questions[place.server] = question = _Question(ended, loop.time() + GIVE_UP_AFTER_S)
-    ended.add_done_callback(lambda _: _questions.pop(place.server, None))
-    return question
+    ended = loop.create_task(_read_by_a_child(unprobed.path))
+    _probes[unprobed.server] = probe = _Probe(ended, loop.time() + GIVE_UP_AFTER_S)
+    ended.add_done_callback(lambda _: _probes.pop(unprobed.server, None))
+    return probe
 
 
-async def _look_by_a_child(path: str) -> None:
-    """Returns when the kernel has answered; what it answered, the look itself will meet."""
+async def _read_by_a_child(path: str) -> None:
+    """Waits until the kernel has answered a child; the work itself will get the same answer."""
     argv = [_STAT, "--dereference", "--cached=never", "--", path]
     try:
         process = await child_process.started(argv, new_session=True)
@@ -286,11 +307,11 @@ def _named(server: Server) -> str:
 
 
 def _unanswered(brief: str, details: str, server: Server | None = None) -> DriverError:
-    place = server.point if server else "PLACE"
+    point = server.point if server else "MOUNT-POINT"
     return DriverError(
         brief,
         details=details,
-        resolution=f"look at that file server and the network; umount -l {place} gives it up",
+        resolution=f"check the file server and the network; umount -l {point} detaches the mount",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

@@ -1,7 +1,8 @@
-"""The threads in which the plugin does what blocks: a few, and more where these stand still.
+"""The plugin's threads for blocking calls: a few, and more while these make no progress.
 
-A thread that waits for a device or a file server cannot be ended. So where no thread has begun
-anything for a moment and work waits, one more is made: what hangs takes a thread, not the pool.
+A thread that waits for a device or a file server cannot be ended. So the pool grows by a thread
+when work waits and no thread has begun any work for a moment: a call that hangs costs a thread, and
+does not stop the pool.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ _STILL_S = 0.25
 
 
 class Threads(ThreadPoolExecutor):
-    """The event loop's executor; `submit` is for the loop's thread. Stopped by its maker."""
+    """The event loop's executor. Only the loop's thread calls `submit`; the creator stops it."""
 
     def __init__(self) -> None:
         super().__init__(_THREADS, thread_name_prefix="blocking")
         self._loop = asyncio.get_running_loop()
         self._begun = 0
-        # All there from now on: later the kernel may refuse one.
+        # Starts all threads now: the kernel may refuse a thread later.
         meeting = threading.Barrier(_THREADS + 1)
         for _ in range(_THREADS):
             super().submit(meeting.wait, _MEET_S)
@@ -41,18 +42,18 @@ class Threads(ThreadPoolExecutor):
             return fn(*args, **kwargs)
 
         future = super().submit(begin)
-        self._loop.call_later(_STILL_S, self._look_after, future, self._begun)
+        self._loop.call_later(_STILL_S, self._grow_if_stuck, future, self._begun)
         return future
 
-    def _look_after(self, future: Future[T], begun: int) -> None:
-        """Makes one more thread where nothing was begun since the last look."""
+    def _grow_if_stuck(self, future: Future[T], begun: int) -> None:
+        """Adds a thread if no work was begun since the last check."""
         if future.running() or future.done():
             return
         if begun == self._begun and len(self._threads) < _MOST:
             self._max_workers = len(self._threads) + 1
             self._adjust_thread_count()
-        self._loop.call_later(_STILL_S, self._look_after, future, self._begun)
+        self._loop.call_later(_STILL_S, self._grow_if_stuck, future, self._begun)
 
     def _adjust_thread_count(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the kernel refuses a thread; others are there
+        with contextlib.suppress(RuntimeError):  # the kernel refuses a thread; the others go on
             super()._adjust_thread_count()

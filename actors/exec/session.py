@@ -22,7 +22,7 @@ from actors.exec.errors import directory_is_gone, in_few_words
 from actors.exec.fifo import FifoReader, FifoWriter
 from actors.exec.remains import kill, open_started
 from actors.files import tree_removal
-from actors.lifecycle.retry import Patience
+from actors.lifecycle.retry import Retry
 from actors.model.log_keys import elapsed_ms, keys_of_id
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.provision import oom_score
@@ -127,7 +127,7 @@ class ExecSession:
             if directory_is_gone(error):
                 raise LostDirectoryError(short.brief, code=short.code) from error
             raise short from error
-        oom_score.give(self._pid, self._container, process["oomScoreAdj"])
+        oom_score.set_score(self._pid, self._container, process["oomScoreAdj"])
 
     def _log_step(self, text: str, **more: object) -> None:
         _log.debug(text, extra={**self._keys, **more, "elapsed_ms": elapsed_ms(self._begun)})
@@ -173,7 +173,7 @@ class ExecSession:
     async def _wait(self, pumps: list[asyncio.Task[None]]) -> ExitResult:
         containerd = self._services.containerd
         # The command continues while containerd restarts.
-        ended = await Patience()(lambda: containerd.tasks.wait(self._container, self._id))
+        ended = await Retry()(lambda: containerd.tasks.wait(self._container, self._id))
         self._exited = True
         self._log_step("exec ended", exit_code=ended.code)
         done, late = await asyncio.wait(pumps, timeout=_LINGER_S)

@@ -1,1 +1,1 @@
-"""Files and directories that other users or tasks can reach, handled without following links."""
+"""Work on files in reach of other users or tasks, without following links."""

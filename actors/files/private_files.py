@@ -1,8 +1,9 @@
-"""Files of the driver in a task's directory, where the task does not see them.
+"""The driver's files in a task's directory, hidden from the task.
 
-They lie below the allocation, as big as a task may write them: on the disk that its other files
-fill, not on the small /run. The directory is the driver's own: root made it, nobody else may write
-there, and no link leads to it or away from it, whatever an artifact has put beside it.
+A task can fill the files, so they lie below the allocation, on the disk of the task's other files,
+and not on the small /run. The directory belongs to the driver: root created the directory, only
+root can write there, and the driver follows no link on the way, whatever an artifact has put
+beside the directory.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import stat
 from collections.abc import Mapping
 
 from containerd import syscalls
-from proto.errors import Code, DriverError
+from proto.errors import Code, start_refused
 from proto.exhaustion import remedy
 
 DIRECTORY = ".etc"
@@ -23,15 +24,20 @@ _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RE
 
 
 def path_below(task_name: str, name: str) -> str:
-    """Returns where a file lies, from the allocation's directory."""
+    """Returns a file's path below the allocation's directory."""
     return f"{task_name}/{DIRECTORY}/{name}"
 
 
 def write(alloc_dir: str, task_name: str, texts: Mapping[str, str]) -> None:
     """Writes each text under its name, readable for every user of a task. Blocks.
 
+    Args:
+        alloc_dir: the allocation's directory.
+        task_name: the task, whose directory has the same name.
+        texts: by file name; nothing is done without any.
+
     Raises:
-        DriverError: something else is where the directory should be, or the disk is full.
+        DriverError: another file is in the place of the directory, or the disk is full.
     """
     if not texts:
         return
@@ -43,22 +49,21 @@ def write(alloc_dir: str, task_name: str, texts: Mapping[str, str]) -> None:
         finally:
             os.close(directory)
     except OSError as error:
-        raise DriverError(
-            f"Error in creating container: the task's {', '.join(texts)} cannot be written",
+        raise start_refused(
+            f"cannot write the task's {', '.join(texts)}",
+            remedy(error) or "remove the path in the details: the driver creates the directory",
             details=f"{alloc_dir}/{task_name}/{DIRECTORY}: {error.strerror or error}",
-            resolution=remedy(error)
-            or "the driver makes this directory itself: remove what is there",
             recoverable=True,
             code=Code.EXHAUSTED,
         ) from error
 
 
 def read(alloc_dir: str, task_name: str, name: str) -> str:
-    """The text that an earlier start has written; "" if there is none. Blocks."""
+    """Returns the text that an earlier start has written; empty without a file. Blocks."""
     with contextlib.suppress(OSError):
         task = _task_directory(alloc_dir, task_name)
         try:
-            directory = _own(task)
+            directory = _open_own(task)
             try:
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
                 descriptor = os.open(name, flags, dir_fd=directory)
@@ -74,12 +79,12 @@ def read(alloc_dir: str, task_name: str, name: str) -> str:
 
 
 def remove(alloc_dir: str, task_name: str) -> None:
-    """Removes the files and their directory; gone is done. Blocks."""
+    """Removes the files and their directory, if they exist. Blocks."""
     with contextlib.suppress(OSError):
         task = _task_directory(alloc_dir, task_name)
         try:
             with contextlib.suppress(OSError):
-                directory = _own(task)
+                directory = _open_own(task)
                 try:
                     for name in os.listdir(directory):  # noqa: PTH208 - pathlib takes none
                         os.unlink(name, dir_fd=directory)
@@ -95,7 +100,7 @@ def _open(alloc_dir: str, task_name: str) -> int:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(DIRECTORY, 0o755, dir_fd=task)
-        return _own(task)
+        return _open_own(task)
     finally:
         os.close(task)
 
@@ -108,19 +113,27 @@ def _task_directory(alloc_dir: str, task_name: str) -> int:
         os.close(root)
 
 
-def _own(task: int) -> int:
-    """The directory, if it is one that nobody but root may write to."""
+def _open_own(task: int) -> int:
+    """Opens the directory.
+
+    Raises:
+        PermissionError: a user other than root can write to the directory.
+    """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     directory = os.open(DIRECTORY, flags, dir_fd=task)
-    found = os.fstat(directory)
-    if found.st_uid != os.geteuid() or stat.S_IMODE(found.st_mode) & 0o022:
+    status = os.fstat(directory)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
         os.close(directory)
-        raise PermissionError(0, "it belongs to somebody else")
+        raise PermissionError(0, "another user can write to the directory")
     return directory
 
 
 def _replace(directory: int, name: str, content: bytes) -> None:
-    """Never writes into a file that is there: it may be a link, or another task's by a hard one."""
+    """Replaces a file as a whole.
+
+    Never writes into an existing file: a task can have put a link there, or a hard link to a file
+    of another task.
+    """
     new = f".{name}.{secrets.token_hex(8)}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     descriptor = os.open(new, flags, 0o644, dir_fd=directory)

@@ -1,4 +1,4 @@
-"""Directories of the driver's state: one for each task, one for the pins of its mounts."""
+"""Paths below the driver's state directory: for each task one for state and one for pins."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from workers import private_directory
 
 
 def make_private(directory: Path) -> None:
-    """A directory for root alone, with those above it.
+    """Creates a directory for root alone, and the directories above.
 
     Raises:
-        OSError: it cannot be made.
-        DriverError: code DENIED; another user can change it.
+        OSError: the directory cannot be created.
+        DriverError: code DENIED; another user can change a directory on the way.
     """
     os.close(private_directory.opened(str(directory), make=True))
 
 
 def task_directory(state_dir: Path, container: str) -> Path:
-    """Returns where the task's control socket, exit record and lock lie."""
+    """Returns the directory of a task's control socket, exit record and lock."""
     return state_dir / "tasks" / container
 
 
 def pins_directory(state_dir: Path, container: str) -> Path:
-    """Returns where the sources of the task's mounts are held while it is made.
+    """Returns the directory where a task's mount sources are pinned during the start.
 
-    Never below a directory that is removed as a tree, for these are not our files.
+    Lies below no directory that the driver removes as a tree: the pins show files of others.
     """
     return state_dir / "mounts" / container

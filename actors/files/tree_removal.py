@@ -1,9 +1,9 @@
-"""Removing a directory tree that a task could write to.
+"""Removes a directory tree that a task could write to.
 
-A task chooses how deep its directories are, what they are called, where a link leads, which file
-is immutable. Python's own rmtree recurses and holds a descriptor for each level. Here every
-directory that is found is moved to the top of the tree and emptied there, so neither depth nor the
-length of a path counts. Everything goes by descriptors. No link is followed, no mount is entered.
+A task chooses depth and names of directories, targets of links and immutable files. Python's rmtree
+recurses, and keeps a descriptor open for each level. The functions here move every directory to the
+top of the tree and empty the directory there. So neither the depth nor the length of a path is
+limited. All calls use descriptors, follow no link and enter no mount.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ _INSIDE = (
     | syscalls.RESOLVE_NO_XDEV
 )
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-# linux/fs.h; the kernel reads and writes 32 bits, although the numbers say 64.
+# linux/fs.h; the kernel reads and writes 32 bits, although the request numbers encode 64.
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602
 _IMMUTABLE_OR_APPEND = 0x10 | 0x20
 _MOUNTED = {errno.EBUSY, errno.EXDEV}
 
 
 def remove(directory: Path) -> str:
-    """Removes a directory with all that is in it; gone is done. Blocks.
+    """Removes a directory with all its contents; does nothing if the directory is gone. Blocks.
 
-    What cannot be removed stays, and the rest goes on.
+    A file that cannot be removed stays, and the removal goes on.
 
     Returns:
-        The first thing that stays, and why; empty where nothing stays.
+        The first path that stays, and the reason; empty where nothing stays.
     """
     try:
         parent = os.open(directory.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return _words(directory, error)
+        return _problem(directory, error)
     try:
         return _removed(parent, directory)
     finally:
@@ -60,20 +60,20 @@ def _removed(parent: int, directory: Path) -> str:
         finally:
             os.close(top)
         if not stays:
-            _insisting(os.rmdir, parent, directory.name)
+            _remove_entry(os.rmdir, parent, directory.name)
     except FileNotFoundError:
         return ""
     except OSError as error:
-        return _words(directory, error)
+        return _problem(directory, error)
     return stays
 
 
 class _Tree:
-    """One tree.
+    """A tree that is being removed.
 
     Args:
-        top: a descriptor of the directory that is to be emptied.
-        path: where the directory is, for people.
+        top: a descriptor of the tree's top directory.
+        path: the top directory's path, for messages.
     """
 
     def __init__(self, top: int, path: Path) -> None:
@@ -85,7 +85,7 @@ class _Tree:
         self._stays: dict[str, str] = {}
 
     def empty(self) -> str:
-        """Removes all that is in it; gives the first thing that stays, and why."""
+        """Removes all contents; returns the first path that stays, and the reason."""
         before = -1
         while before != self._done:
             before = self._done
@@ -96,24 +96,24 @@ class _Tree:
         return next(iter(self._stays.values()), "")
 
     def _take(self, name: str) -> None:
-        """Removes one entry of the top."""
+        """Removes an entry of the top directory."""
         try:
             if not _unlinked(self._top, name):
                 stays = self._level(name)
                 if stays:
                     self._stays[name] = stays
                     return
-                _insisting(os.rmdir, self._top, name)
+                _remove_entry(os.rmdir, self._top, name)
             self._done += 1
         except FileNotFoundError:
             return
         except OSError as error:
-            # Not empty without a failure: something was made meanwhile, or not yet listed.
+            # "Not empty" is no failure: an entry was created meanwhile, or is not listed yet.
             if error.errno != errno.ENOTEMPTY:
-                self._stays[name] = _words(self._path / name, error)
+                self._stays[name] = _problem(self._path / name, error)
 
     def _level(self, name: str) -> str:
-        """Empties a directory of the top: its directories move to the top."""
+        """Empties a directory of the top, and moves inner directories to the top."""
         stays = ""
         directory = syscalls.openat2(self._top, name, _DIRECTORY, _INSIDE)
         try:
@@ -126,7 +126,7 @@ class _Tree:
                     except FileNotFoundError:
                         continue
                     except OSError as error:
-                        stays = stays or _words(self._path / name / entry.name, error)
+                        stays = stays or _problem(self._path / name / entry.name, error)
         finally:
             os.close(directory)
         return stays
@@ -137,49 +137,49 @@ class _Tree:
         try:
             os.rename(name, new, src_dir_fd=directory, dst_dir_fd=self._top)
         except PermissionError:
-            _unfastened(directory, name)
+            _clear_flags_of(directory, name)
             os.rename(name, new, src_dir_fd=directory, dst_dir_fd=self._top)
 
 
 def _unlinked(directory: int, name: str) -> bool:
-    """Removes what is no directory; False for a directory.
+    """Removes a file; returns False for a directory.
 
     Raises:
-        OSError: it stays.
+        OSError: the file stays.
     """
     try:
-        _insisting(os.unlink, directory, name)
+        _remove_entry(os.unlink, directory, name)
     except IsADirectoryError:
         return False
     return True
 
 
-def _insisting(call: Callable[..., None], directory: int, name: str) -> None:
-    """Calls os.unlink or os.rmdir, a second time without the flags that forbid it.
+def _remove_entry(call: Callable[..., None], directory: int, name: str) -> None:
+    """Calls os.unlink or os.rmdir; after a refusal again, without the flags that forbid a removal.
 
     Raises:
-        OSError: it stays.
+        OSError: the entry stays.
     """
     try:
         call(name, dir_fd=directory)
     except PermissionError:
-        _unfastened(directory, name)
+        _clear_flags_of(directory, name)
         call(name, dir_fd=directory)
 
 
-def _unfastened(directory: int, name: str) -> None:
-    """Takes the flags "immutable" and "append only" from an entry and from its directory."""
-    _without_flags(directory)
+def _clear_flags_of(directory: int, name: str) -> None:
+    """Clears the flags "immutable" and "append only" of an entry and of the entry's directory."""
+    _clear_flags(directory)
     with contextlib.suppress(OSError):
         entry = syscalls.open_plain(directory, name, _INSIDE)
         try:
-            _without_flags(entry)
+            _clear_flags(entry)
         finally:
             os.close(entry)
 
 
-def _without_flags(descriptor: int) -> None:
-    # File systems without such flags refuse the question.
+def _clear_flags(descriptor: int) -> None:
+    # File systems without such flags refuse the request.
     with contextlib.suppress(OSError):
         (flags,) = struct.unpack("=I", fcntl.ioctl(descriptor, _GET_FLAGS, bytes(8))[:4])
         if flags & _IMMUTABLE_OR_APPEND:
@@ -187,6 +187,6 @@ def _without_flags(descriptor: int) -> None:
             fcntl.ioctl(descriptor, _SET_FLAGS, wanted)
 
 
-def _words(path: Path, error: OSError) -> str:
-    why = "something is mounted there" if error.errno in _MOUNTED else error.strerror
+def _problem(path: Path, error: OSError) -> str:
+    why = "a file system is mounted there" if error.errno in _MOUNTED else error.strerror
     return f"{path}: {why}"

@@ -1,1 +1,1 @@
-"""Handles: what Nomad keeps of a task, so that a plugin can recover the task."""
+"""Handles: the bytes that Nomad keeps for a task, for the recovery of the task by a new plugin."""

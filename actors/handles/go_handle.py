@@ -1,7 +1,7 @@
-"""Handles of version 1: those of the Go driver, Roblox/nomad-driver-containerd up to 0.9.4.
+"""Handles of version 1: the handles of the Go driver, Roblox/nomad-driver-containerd up to 0.9.4.
 
-Its bytes are msgpack of before that had strings and binary data apart: a map of its Go struct, with
-the time as Go writes it.
+The handle is old-format msgpack, where str and bytes have one type: a map of the driver's Go
+struct, with the time in Go's binary form.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_PATH = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoHandle:
-    """What the Go driver wrote down about a task; it asked containerd for the rest, and so do we.
+    """The Go driver's facts of a started task; containerd has the other facts.
 
     stdout_path and stderr_path are Nomad's FIFOs.
     """
@@ -35,7 +35,7 @@ class GoHandle:
 
     @property
     def containerd_namespace(self) -> str:
-        """Returns where its container is: 0.9.4 has a namespace and ids of its own on cgroup v2."""
+        """Namespace of the container: release 0.9.4 has other names and ids on cgroup v2."""
         return identifiers.namespace(cgroup_v2=self.container_id.endswith(".scope"))
 
     @classmethod
@@ -56,29 +56,33 @@ class GoHandle:
         except (ValueError, TypeError, KeyError, msgpack.UnpackException, struct.error) as error:
             raise DriverError(
                 "failed to decode task state from handle",
-                details=f"of version 1, the Go driver's: {type(error).__name__}: {error}"[:200],
-                resolution="have Nomad start the task anew",
+                details=f"version 1, of the Go driver: {type(error).__name__}: {error}"[:200],
+                resolution="let Nomad start the task again",
                 code=Code.CORRUPT,
             ) from error
 
 
 def _container_id(value: bytes) -> str:
-    """It becomes the name of a directory, so it must be one that containerd would take."""
+    """Returns the container's id; the driver uses the id as a directory's name, so it is checked.
+
+    Raises:
+        ValueError: containerd would refuse the id.
+    """
     text = str(value, "utf-8")
     if not identifiers.is_container_id(text):
-        raise ValueError(f"{text[:80]!r} is no container id")
+        raise ValueError(f"{text[:80]!r} is not a container id")
     return text
 
 
 def _time(value: bytes) -> int:
     version, seconds, nanoseconds, _ = map(int, _TIME.unpack(value))
     if version != _TIME_VERSION:
-        raise ValueError(f"a time of version {version}")
+        raise ValueError(f"unknown version {version} of a time")
     return max(0, (seconds - _UNIX_EPOCH_S) * 1_000_000_000 + nanoseconds)
 
 
 def _path(value: bytes) -> str:
     text = str(value, "utf-8")
     if not text.startswith("/") or "\0" in text or len(value) >= _MAX_PATH:
-        raise ValueError(f"{text[:80]!r} is no absolute path")
+        raise ValueError(f"{text[:80]!r} is not an absolute path")
     return text

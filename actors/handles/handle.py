@@ -1,7 +1,7 @@
 """The bytes in Nomad's task handle: everything that RecoverTask needs.
 
-Nomad gives back no driver config after an agent restart, so nothing may be left to it.
-Version 1 is the Go driver's (`go_handle`); ours is 2.
+Nomad does not return the job's config after an agent restart, so the handle must be complete.
+Version 1 belongs to the Go driver (`go_handle`), version 2 to this driver.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ VERSION = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandleState:
-    """What a plugin writes down about a task that it started.
+    """The facts of a started task.
 
-    boot_id is the kernel's: a handle of another boot names a task that cannot run any more.
-    stop_signal is the image's or the job's, a name or number; empty means SIGTERM.
+    boot_id: the kernel's; a task of another boot cannot run any more.
+    stop_signal: the job's or the image's, a name or number; empty means SIGTERM.
     """
 
     container_id: str
@@ -37,13 +37,17 @@ class HandleState:
     image: str
 
     def encode(self) -> bytes:
-        """The handle's bytes."""
+        """Returns the handle's bytes."""
         fields = {name: getattr(self, name) for name in self.__slots__}
         return frames.pack({"v": VERSION, **fields})
 
     @classmethod
     def decode(cls, version: int, data: bytes) -> HandleState:
-        """Reads a handle; fields that a newer release added are passed over.
+        """Reads a handle, and ignores fields that a newer release added.
+
+        Args:
+            version: as Nomad kept it.
+            data: the bytes of `encode`.
 
         Raises:
             DriverError: `failed to decode task state from handle`, code CORRUPT or UNSUPPORTED.
@@ -52,7 +56,7 @@ class HandleState:
             raise DriverError(
                 "failed to decode task state from handle",
                 details=f"the handle has version {version}, this driver reads {VERSION}",
-                resolution="stop the task and let Nomad start it again",
+                resolution="stop the task and let Nomad start the task again",
                 code=Code.UNSUPPORTED,
             )
         try:

@@ -64,7 +64,7 @@ async def examine(
     )
     for check in checks:
         try:
-            findings += await file_servers.looked_at(lambda check=check: list(check()))  # type: ignore[misc]
+            findings += await file_servers.run_probed(lambda check=check: list(check()))  # type: ignore[misc]
         except DriverError as error:
             findings.append(fail("files", sentence(error), error.resolution))
     return findings
@@ -205,7 +205,7 @@ def _ports(root: Path) -> Iterator[Finding]:
             "ports",
             f"port {stale.ports}/{stale.protocol} is redirected to {stale.target}, of allocation"
             f" {stale.alloc_id}, whose network no longer exists",
-            stale.remedy,
+            stale.advice,
         )
 
 

@@ -58,7 +58,7 @@ async def ask(
             code=Code.INVALID,
         )
     program = f"docker-credential-{name}"
-    path = await file_servers.looked_at(lambda: _which(program))
+    path = await file_servers.run_probed(lambda: _which(program))
     if path is None:
         raise DriverError(
             f"credential helper {program} is not installed",

@@ -67,7 +67,7 @@ class CredentialSources:
     async def _operators(self, host: str, home: str, repository: str) -> Credentials | None:
         settings = self._settings
         if settings.auth_config:
-            credentials, helper = await file_servers.looked_at(
+            credentials, helper = await file_servers.run_probed(
                 lambda: _from_file(settings.auth_config, host, repository)
             )
             if credentials is None and helper:

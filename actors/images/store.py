@@ -242,11 +242,11 @@ class ImageStore:
         """Runs the puller with the operator's settings for the registry."""
         plain = self._wire_request(request, lease, present)
         if request.archive is not None:
-            await file_servers.looked_at(lambda: _visit(request.archive))
+            await file_servers.run_probed(lambda: _visit(request.archive))
             return await self._run_puller(request, plain, report)
         name = reference.parse(request.name)
         registry = name.registry
-        endpoints = await file_servers.looked_at(lambda: self._endpoints(registry))
+        endpoints = await file_servers.run_probed(lambda: self._endpoints(registry))
         hosts = [registry, *(endpoint.place for endpoint in endpoints)]
         try:
             credentials = await self._credentials.find(

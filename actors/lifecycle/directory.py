@@ -1,7 +1,7 @@
-"""The state directory of one task: made by its start, with a note that says whose it is.
+"""The state directory of one task, with a note that names the directory's owner.
 
-The worker keeps its socket, its lock and the exit record in it. The note is for a time when nothing
-else of the task is left that would tell.
+The worker keeps the control socket, the lock and the exit record of the task in the directory. A
+sweep reads the note when no other object of the task is left that names an owner.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.model.ownership import Mark
+from actors.model.ownership import OwnerLabels
 from proto.exhaustion import exhausted, remedy
 from workers import private_directory, protocol
 
@@ -24,23 +24,29 @@ _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_BYTES = 65536
 
 
-def fresh(node: Node, directory: Path, owner: str) -> None:
-    """The directory of a start, without an earlier task's exit record. Blocks.
+def create_directory(node: Node, directory: Path, owner: OwnerLabels) -> None:
+    """Creates the state directory of a start, and removes an earlier task's exit record. Blocks.
+
+    Args:
+        node: the containerd and namespace of the task are written into the note.
+        directory: the state directory; may exist.
+        owner: the labels that the start's objects in containerd have too.
 
     Raises:
-        DriverError: it cannot be made. Code DENIED; another user can change the place.
+        DriverError: the directory cannot be created. Code DENIED; another user can change a
+            directory on the way.
     """
     try:
-        _make(node, directory, owner)
+        _create(node, directory, owner)
     except OSError as error:
-        raise exhausted(f"the task's state directory {directory} cannot be made", error) from error
+        raise exhausted(f"cannot create the task's state directory {directory}", error) from error
 
 
-def _make(node: Node, directory: Path, owner: str) -> None:
+def _create(node: Node, directory: Path, owner: OwnerLabels) -> None:
     os.close(private_directory.opened(str(directory), make=True))
     with contextlib.suppress(FileNotFoundError):
         (directory / protocol.EXIT_RECORD).unlink()
-    note = json.dumps({"owner": owner, "maker": node.maker, **_place(node)}).encode()
+    note = json.dumps({"owner": owner.owner, "maker": owner.maker, **_containerd(node)}).encode()
     file = os.open(directory / _NOTE, _NEW, 0o600)
     try:
         os.write(file, note)
@@ -48,28 +54,28 @@ def _make(node: Node, directory: Path, owner: str) -> None:
         os.close(file)
 
 
-def read_mark(node: Node, directory: Path) -> Mark | None:
-    """Whose a directory is; an empty mark where it does not say.
+def read_owner(node: Node, directory: Path) -> OwnerLabels | None:
+    """Returns the owner that a directory's note names; empty labels where the note is missing.
 
-    None where it is of another containerd or another namespace, whose containers are unknown here,
-    and where it cannot be read for want of descriptors.
+    None where the directory belongs to another containerd or another namespace, whose containers
+    are unknown here, and where a lack of descriptors prevents the read.
     """
     try:
         file = os.open(directory / _NOTE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        return None if remedy(error) else Mark()
+        return None if remedy(error) else OwnerLabels()
     try:
         note = json.loads(os.read(file, _MAX_BYTES))
         owner, maker = str(note["owner"]), str(note["maker"])
-        place = {name: note[name] for name in _place(node)}
+        containerd = {name: note[name] for name in _containerd(node)}
     except (OSError, ValueError, TypeError, KeyError):
-        return Mark()
+        return OwnerLabels()
     finally:
         os.close(file)
-    if place != _place(node):
+    if containerd != _containerd(node):
         return None
-    return Mark(owner=owner, maker=maker, state_dir=str(node.state_dir))
+    return OwnerLabels(owner=owner, maker=maker, state_dir=str(node.state_dir))
 
 
-def _place(node: Node) -> dict[str, str]:
+def _containerd(node: Node) -> dict[str, str]:
     return {"address": node.containerd.address, "namespace": node.namespace}

@@ -1,7 +1,7 @@
-"""Tasks that the Go driver started: what containerd knows of them, and what only they leave behind.
+"""Takes over tasks that the Go driver started, and removes the files that only such tasks leave.
 
-Their shims write to FIFOs below `/run/containerd/fifo`, which the Go plugin copied to Nomad's; now
-the task's worker does that (`workers/logs/relay.py`).
+The shim of such a task writes to FIFOs below `/run/containerd/fifo`. The Go plugin copied them to
+Nomad's FIFOs; now the task's worker does the copying (`workers/logs/relay.py`).
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
     from actors.processes.worker_link import WorkerLink
 
-# Where containerd's Go client makes FIFOs: a directory for each task, named by chance.
+# containerd's Go client creates FIFOs here, in a directory with a random name for each task.
 FIFO_ROOT = Path("/run/containerd/fifo")
 _STREAMS = ("stdin", "stdout", "stderr")
-# In the task's directory: its /etc/hosts, and a resolv.conf where the group has a `dns` block.
-_NAME_FILES = ("local/etc_hosts", "resolv.conf")
+# In the task's directory: /etc/hosts, and resolv.conf where the group has a `dns` block.
+_NETWORK_FILES = ("local/etc_hosts", "resolv.conf")
 _BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _log = logging.getLogger(__name__)
 
@@ -39,38 +39,39 @@ _log = logging.getLogger(__name__)
 class HeldLogs:
     """The plugin's ends of the log FIFOs of one task, beside its worker's.
 
-    Nomad's log collector ends for good when nobody has a FIFO open for writing. Of other tasks the
-    shim has; here it is the worker alone, whose death must not be the end of the log. And when the
-    task ends while there is no worker, its last lines are in a FIFO that the shim lets go of.
+    Nomad's log collector ends for good when no process has a FIFO open for writing. The shim of
+    another task keeps Nomad's FIFO open; here only the worker does, and the log must outlive the
+    worker. When the task ends while no worker runs, the last lines are in a FIFO that the shim
+    closes.
     """
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
-        self._over = False
+        self._ended = False
 
     def hold(self, link: WorkerLink) -> None:
-        """Opens what the worker has open, then lets go of what is held of an earlier worker.
+        """Opens the worker's FIFOs, then closes the descriptors for an earlier worker.
 
-        Nothing after `release`: a worker that was found again may tell the exit before itself.
+        Does nothing after `release`: a found worker can report the exit before the link is known.
         """
-        if self._over:
+        if self._ended:
             return
         opened: list[int] = []
-        # Not for reading too: the worker would take that for Nomad's reader.
+        # Not for reading too: the worker would take the descriptor for Nomad's reader.
         wanted = [(path, os.O_WRONLY) for path in link.logs.values()]
         wanted += [(path, os.O_RDONLY) for path in link.relays]
         for path, flags in wanted:
-            with contextlib.suppress(OSError):  # of a stream that the task has closed
+            with contextlib.suppress(OSError):  # the task has closed the stream
                 opened.append(os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC))
-        if opened:  # else it has just died, and its successor is next
+        if opened:  # else the worker has just died, and a new worker follows
             _close(self._descriptors)
             self._descriptors = opened
 
     def release(self) -> None:
-        """The task has ended: what its worker still carries on is the last."""
+        """Closes all descriptors of an ended task: the worker copies the last lines alone."""
         _close(self._descriptors)
         self._descriptors = []
-        self._over = True
+        self._ended = True
 
 
 def _close(descriptors: list[int]) -> None:
@@ -79,12 +80,13 @@ def _close(descriptors: list[int]) -> None:
 
 
 async def complete(services: Services, handle: GoHandle) -> HandleState:
-    """The handle with what containerd knows; of this boot, for a task of another is not there.
+    """Completes a handle of the Go driver with containerd's facts about the task.
 
-    Such a task stops at SIGTERM where the job has no kill_signal, as it did before.
+    The result has this boot's id: containerd knows no task of an earlier boot. Without a
+    kill_signal in the job, the task stops at SIGTERM, as under the Go driver.
 
     Raises:
-        DriverError: containerd cannot be asked.
+        DriverError: containerd gives no answer.
     """
     record = await services.containerd.containers.get(handle.container_id)
     task = await services.containerd.tasks.get(handle.container_id)
@@ -103,41 +105,52 @@ async def complete(services: Services, handle: GoHandle) -> HandleState:
 
 
 async def begin(services: Services, container_id: str) -> None:
-    """Starts a task whose plugin went in the five seconds that it let pass before it did that.
+    """Starts a task that the Go driver created but did not start.
+
+    The Go driver waits five seconds between the two, and its plugin can end meanwhile.
 
     Raises:
         DriverError: the process cannot be started.
     """
     task = await services.containerd.tasks.get(container_id)
     if task is not None and task.status is Status.CREATED:
-        _log.info("a task that was made only is started", extra={"id": container_id})
+        _log.info(
+            "starting a task that was created but not started",
+            extra={"container_id": container_id},
+        )
         await services.containerd.tasks.start(container_id)
 
 
 async def remove_unknown(services: Services, task_id: str) -> None:
-    """Removes what a task that no actor knows has in containerd: Nomad could not recover it.
+    """Removes the containers of a task that no actor knows, because its recovery failed.
 
-    What the Go driver made has no labels, and lies in its own namespaces.
+    Containers of the Go driver have no labels, and lie in namespaces of the Go driver.
+
+    Args:
+        services: the plugin's services.
+        task_id: Nomad's id of the task.
 
     Raises:
-        DriverError: the id is none, or a step failed.
+        DriverError: the id has another form than Nomad's, or a step failed.
     """
     alloc_id, name = identifiers.split_task_id(task_id)
     container = identifiers.container_id(alloc_id, name, cgroup_v2=services.cgroup_v2)
     await teardown.remove_if_ours(services, container, task_id)
     for cgroup_v2 in {False, services.cgroup_v2}:
         container = identifiers.container_id(alloc_id, name, cgroup_v2=cgroup_v2)
-        place = services.within(identifiers.namespace(cgroup_v2=cgroup_v2))
-        record = await place.containerd.containers.get(container)
+        go_services = services.within(identifiers.namespace(cgroup_v2=cgroup_v2))
+        record = await go_services.containerd.containers.get(container)
         if record is not None and LABEL_TASK_ID not in record.labels:
-            await teardown.remove(place, container, link=None)
+            await teardown.remove(
+                go_services, container, link=None, reason="a destroyed task of the Go driver"
+            )
             await asyncio.to_thread(_remove_fifos, container)
 
 
 async def remove_traces(task: TaskConfig, container_id: str) -> None:
-    """Removes what the Go driver left on the disk for a task, now that its container is gone."""
+    """Removes the files that the Go driver created for a task, after the container is gone."""
     await asyncio.to_thread(_remove_fifos, container_id)
-    await asyncio.to_thread(_remove_name_files, task)
+    await asyncio.to_thread(_remove_network_files, task)
 
 
 def _remove_fifos(container_id: str) -> None:
@@ -147,16 +160,19 @@ def _remove_fifos(container_id: str) -> None:
             with contextlib.suppress(OSError):
                 if stat.S_ISFIFO(fifo.lstat().st_mode):
                     fifo.unlink()
-                    with contextlib.suppress(OSError):  # the other one is still there
+                    with contextlib.suppress(OSError):  # another FIFO is left
                         directory.rmdir()
 
 
-def _remove_name_files(task: TaskConfig) -> None:
-    """No link is followed: the task could write beside them, as root of this machine even."""
+def _remove_network_files(task: TaskConfig) -> None:
+    """Removes the network files without following links.
+
+    The task can write to the same directories, and the task may run as root.
+    """
     with contextlib.suppress(OSError):
         root = os.open(f"{task.alloc_dir}/{task.name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            for path in _NAME_FILES:
+            for path in _NETWORK_FILES:
                 _unlink(root, *os.path.split(path))
         finally:
             os.close(root)
@@ -164,8 +180,8 @@ def _remove_name_files(task: TaskConfig) -> None:
 
 def _unlink(root: int, directory: str, name: str) -> None:
     with contextlib.suppress(OSError):
-        place = syscalls.openat2(root, directory or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
+        parent = syscalls.openat2(root, directory or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
         try:
-            os.unlink(name, dir_fd=place)
+            os.unlink(name, dir_fd=parent)
         finally:
-            os.close(place)
+            os.close(parent)

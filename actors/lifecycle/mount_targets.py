@@ -1,8 +1,8 @@
-"""Targets of a task's mounts, brought to the places where they really are, before the runtime acts.
+"""Resolves the targets of a task's mounts before the runtime mounts anything.
 
-`place` looks at the image and at what the mounts show. `make` makes the targets that lie in a bind,
-so that the runtime has nothing to make there: a task that shares the directory may exchange it for
-a link at any moment, and the runtime would follow.
+`place` follows links in the image and in mounted directories. `make` creates the targets inside a
+bind, so the runtime creates none: a task that shares the directory can replace a target by a link
+at any moment, and the runtime would follow the link.
 """
 
 from __future__ import annotations
@@ -11,54 +11,51 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from actors.provision import mount_sources
-from actors.provision.host_resources import HostParts
 from containerd.spec import root_links, targets
 from containerd.spec.build import INIT_PATH
 from containerd.spec.mounts import (
     MountPoint,
     Reach,
-    invalid,
     is_readonly_tree,
     program,
     run_directory,
     wholly_readonly,
 )
 from containerd.spec.targets import Entry, Kind
+from proto.errors import start_refused
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from actors.lifecycle.plan import Plan
-    from actors.model.settings import TaskOptions
+    from actors.lifecycle.plan import Preparation
+    from actors.provision.host_resources import HostParts
     from containerd.api.records import Mount
     from containerd.spec.devices import DeviceNode
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the container's
 
 
-def place(
-    made: Plan,
-    options: TaskOptions,
-    parts: HostParts,
-    image: tuple[Mount, ...] | None,
-    chain_id: str,
-) -> HostParts:
-    """The parts with all mounts and devices at their real places, no link on the way. Blocks.
+def place(prepared: Preparation, image: tuple[Mount, ...] | None, chain_id: str) -> Preparation:
+    """Moves the targets of all mounts and devices to the real paths behind links. Blocks.
 
     Args:
-        made: names the init program.
-        options: of the task.
-        parts: with targets as Nomad and the job name them.
-        image: mounts of a snapshot with the image's files; None where there is none yet.
-        chain_id: of the image.
+        prepared: the start, with targets as Nomad and the job name them.
+        image: mounts of a snapshot with the image's files; None while no snapshot exists.
+        chain_id: the image's files, by the name that containerd gives them.
+
+    Returns:
+        The start with the driver's own mounts added and no link on the way to any target.
 
     Raises:
-        rootfs_links.NotRemembered: the image has to be looked at, and there is no snapshot.
-        DriverError: code INVALID; a link of the image, or of a directory that a task writes, leads
-            a mount to what the container itself is made of.
+        root_links.NotRemembered: the image must be read, and no snapshot exists.
+        DriverError: code INVALID; a link of the image, or of a directory that a task can write,
+            leads a mount to a path that the container itself needs.
     """
-    points = with_drivers(made, options, parts).mounts
-    # No link lies in the runtime's /dev; elsewhere, a device follows links as a mount does.
+    options = prepared.options
+    prepared = add_drivers_own(prepared)
+    parts = prepared.parts
+    points = parts.mounts
+    # The runtime's /dev has no links. Elsewhere a device follows links as a mount does.
     reach = Reach.ALL if options.privileged else Reach.JOB
     nodes = {
         node.path: MountPoint(target=node.path, type="device", reach=reach)
@@ -66,14 +63,14 @@ def place(
         if not node.path.startswith("/dev/")
     }
 
-    def look_below(point: MountPoint, path: str) -> Entry:
+    def entry_below(point: MountPoint, path: str) -> Entry:
         return mount_sources.entry(parts.sources[point.source], path)
 
     placed = root_links.with_links(
         image,
         chain_id,
-        lambda look: targets.place(
-            (*points, *nodes.values()), look, look_below, plain=_tops(parts.own)
+        lambda entry: targets.place(
+            (*points, *nodes.values()), entry, entry_below, plain=_tops(parts.own)
         ),
     )
     places = {path: point.target for path, point in zip(nodes, placed[len(points) :], strict=True)}
@@ -84,75 +81,88 @@ def place(
     targets.check_copies(placed)
     if options.ipc_mode and not options.privileged:
         _keep_out_of_host_memory(placed, devices)
-    if made.recursive_readonly:
+    if prepared.plan.recursive_readonly:
         placed = [_wholly_readonly(point, parts) for point in placed]
-    return dataclasses.replace(parts, mounts=tuple(placed), devices=devices)
+    parts = dataclasses.replace(parts, mounts=tuple(placed), devices=devices)
+    return dataclasses.replace(prepared, parts=parts)
 
 
 def _keep_out_of_host_memory(placed: Sequence[MountPoint], nodes: Sequence[DeviceNode]) -> None:
-    """Refuses targets below the host's /dev/shm, which any user and task writes to.
+    """Refuses targets below the host's /dev/shm, where any user and task can write.
 
-    The runtime would make them there, on the host, and follow what links it finds.
+    The runtime would create such targets on the host, and follow links on the way.
     """
     if any(point.target == _SHARED_MEMORY for point in placed):
         return
     for target in (*(point.target for point in placed), *(node.path for node in nodes)):
         if target.startswith(f"{_SHARED_MEMORY}/"):
-            raise invalid(
-                f"mounts: target {target[:128]!r} lies in the host's {_SHARED_MEMORY}, which"
-                ' ipc_mode = "host" shows',
-                f"mount it elsewhere, or mount a directory at {_SHARED_MEMORY} itself",
+            raise start_refused(
+                f"mounts: target {target[:128]!r} lies in the host's {_SHARED_MEMORY}, which the"
+                ' task sees with ipc_mode = "host"',
+                f"choose another target, or mount a directory at {_SHARED_MEMORY} itself",
             )
 
 
 def _wholly_readonly(point: MountPoint, parts: HostParts) -> MountPoint:
-    """A read-only mount of a host's directory; what is held shows no other file systems."""
+    """Makes file systems below a read-only mount read-only too.
+
+    Only unpinned directories of the node need the option: a pin shows no other file systems.
+    """
     source = parts.sources.get(point.source)
     if source is None or source.root or not is_readonly_tree(point):
         return point
     return wholly_readonly(point) if mount_sources.is_directory(source) else point
 
 
-def with_drivers(made: Plan, options: TaskOptions, parts: HostParts) -> HostParts:
-    """The parts with the mounts that the driver adds by the task's options.
+def add_drivers_own(prepared: Preparation) -> Preparation:
+    """Adds the mounts that the driver makes for the task's options.
 
-    A read-only root gets a tmpfs on /run; other images keep what they put there.
+    A task with a read-only root gets a tmpfs on /run; otherwise the image's /run stays.
     """
-    own: list[MountPoint] = []
-    if options.readonly_rootfs:
-        own.append(run_directory())
-    if made.init:
-        own.append(program(made.init, INIT_PATH))
-    return dataclasses.replace(parts, mounts=(*own, *parts.mounts))
+    added: list[MountPoint] = []
+    if prepared.options.readonly_rootfs:
+        added.append(run_directory())
+    if prepared.plan.init:
+        added.append(program(prepared.plan.init, INIT_PATH))
+    parts = dataclasses.replace(prepared.parts, mounts=(*added, *prepared.parts.mounts))
+    return dataclasses.replace(prepared, parts=parts)
 
 
 def _tops(own: tuple[str, ...]) -> list[str]:
     return [path for path in own if not path.startswith(tuple(f"{above}/" for above in own))]
 
 
-def make(made: Plan, parts: HostParts) -> None:
-    """Makes the targets that lie in a bind and are not there. Blocks.
+def make(placed: Preparation) -> None:
+    """Creates the missing targets inside binds. Blocks.
+
+    Args:
+        placed: the result of `place`.
 
     Raises:
-        DriverError: code INVALID; a link came into the way, or the kernel refuses, or the bind is
+        DriverError: code INVALID; a link appeared on the way, the kernel refuses, or the bind is
             read-only.
     """
+    parts = placed.parts
     for above, point, path in targets.nested(parts.mounts):
         if above.source not in parts.sources:
             continue
         if above.readonly:
-            if made.runtime.shows_mounts:
-                _check_there(above, point, mount_sources.entry(parts.sources[above.source], path))
+            if placed.plan.runtime.shows_mounts:
+                _check_exists(above, point, mount_sources.entry(parts.sources[above.source], path))
         else:
             shown = parts.sources.get(point.source) if point.type == "bind" else None
             mount_sources.make_target(parts.sources[above.source], path, shown)
 
 
-def _check_there(above: MountPoint, point: MountPoint, found: Entry) -> None:
-    """Refuses what runc cannot make, and what crun makes before the bind becomes read-only."""
-    if found.kind is Kind.ABSENT:
-        raise invalid(
-            f"mounts: target {point.target[:128]!r} is not there in what is mounted read-only at"
+def _check_exists(above: MountPoint, point: MountPoint, existing: Entry) -> None:
+    """Refuses a missing target in a read-only bind.
+
+    runc cannot create such a target; crun creates the target before the bind becomes read-only.
+    """
+    if existing.kind is Kind.ABSENT:
+        raise start_refused(
+            f"mounts: target {point.target[:128]!r} does not exist in the read-only mount at"
             f" {above.target[:128]!r}",
-            "make it in the source of that mount before the task starts, or mount that writable",
+            "create the target in the source of that mount before the task starts, or mount the"
+            " source writable",
         )

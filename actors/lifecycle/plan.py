@@ -1,4 +1,7 @@
-"""What a start will make, worked out before anything is made: pure, and where bad jobs fail."""
+"""Plans a start: names, paths and labels, computed before the driver creates anything.
+
+The functions here are pure. Most jobs with faults fail here, before an image is pulled.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +15,15 @@ from typing import TYPE_CHECKING
 from actors.files.state_dir import task_directory
 from actors.images.messages import ImageReady, ImageRequest
 from actors.images.request import request
-from actors.lifecycle import cgroup as limits
+from actors.lifecycle import cgroup
 from actors.model import identifiers, ownership
-from actors.model.ownership import owners
+from actors.model.ownership import OwnerLabels
 from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
 from containerd.security.policy import Security, Wish
 from containerd.spec.build import SpecInputs
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
     from actors.model.node import Node
@@ -29,15 +32,16 @@ if TYPE_CHECKING:
     from actors.provision.host_resources import HostParts
     from containerd.spec.users import ResolvedUser
 
-# Nomad gives these where a task's logs are not collected.
+# Nomad's log paths of a task whose logs are not collected.
 _NO_LOG = frozenset({"", "/dev/null"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Names and places of one start. stdout and stderr are FIFOs, or both empty.
+    """Names and paths of one start. stdout and stderr are FIFOs, or both empty.
 
-    security and recursive_readonly are what `make` cannot know: `preparation` looks at the host.
+    `labels` go onto every object of the start in containerd; `owner` is a part of them.
+    `preparation` sets security and recursive_readonly, which depend on the node.
     """
 
     container_id: str
@@ -48,16 +52,34 @@ class Plan:
     hostname: str
     stdout: str
     stderr: str
+    owner: OwnerLabels
     labels: dict[str, str]
     security: Security = field(default_factory=Security)
     recursive_readonly: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preparation:
+    """A start that was checked against the job and the node. Nothing is created yet."""
+
+    node: Node
+    task: TaskConfig
+    options: TaskOptions
+    plan: Plan
+    parts: HostParts
+
+
 def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
-    """The plan of a start.
+    """Plans a start.
+
+    Args:
+        node: the driver's settings and the machine.
+        task: Nomad's description of the task.
+        options: the job's options.
 
     Raises:
-        DriverError: code INVALID; the job asks for what cannot be.
+        DriverError: code INVALID; options contradict each other, or the task's name is unusable.
+            Code DENIED; the operator's settings forbid the start.
     """
     settings = node.settings
     if not settings.enabled:
@@ -66,25 +88,10 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
             resolution="set enabled = true in the plugin block",
             code=Code.DENIED,
         )
-    if "\0" in task.name or not {"", ".", ".."}.isdisjoint(task.name.split("/")):
-        raise _invalid(f"{task.name[:64]!r} is no name of a task: it names the task's directory")
-    if options.host_network and task.network is not None:
-        raise DriverError(
-            "host_network and bridge network mode are mutually exclusive, and only one of them"
-            " should be set",
-            code=Code.INVALID,
-        )
-    if options.command and options.entrypoint:
-        raise DriverError(
-            "Error in creating container: Both command and entrypoint are set."
-            " Only one of them needs to be set.",
-            code=Code.INVALID,
-        )
-    _check_sysctls(options)
-    if options.uts_mode and options.hostname:
-        raise _invalid("hostname and uts_mode are mutually exclusive")
+    _check(task, options)
     container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=node.cgroup_v2)
     stdout, stderr = _logs(task)
+    owner = ownership.owner_of(node, task)
     return Plan(
         container_id=container,
         directory=task_directory(node.state_dir, container),
@@ -94,22 +101,33 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         hostname=_hostname(task, options),
         stdout=stdout,
         stderr=stderr,
-        labels={
-            **options.labels,
-            **ownership.labels(
-                task.id,
-                task.alloc_id,
-                task.name,
-                owner=next(iter(owners(task.node_id, task.alloc_dir)), ""),
-                maker=node.maker,
-                state_dir=node.state_dir,
-            ),
-        },
+        owner=owner,
+        labels={**options.labels, **ownership.labels(task, owner)},
     )
 
 
+def _check(task: TaskConfig, options: TaskOptions) -> None:
+    if "\0" in task.name or not {"", ".", ".."}.isdisjoint(task.name.split("/")):
+        raise start_refused(
+            f"invalid task name {task.name[:64]!r}: the task's directory has this name"
+        )
+    if options.host_network and task.network is not None:
+        raise DriverError(
+            "host_network and bridge network mode are mutually exclusive, and only one of them"
+            " should be set",
+            code=Code.INVALID,
+        )
+    if options.command and options.entrypoint:
+        raise start_refused(
+            "Both command and entrypoint are set. Only one of them needs to be set."
+        )
+    _check_sysctls(options)
+    if options.uts_mode and options.hostname:
+        raise start_refused("hostname and uts_mode are mutually exclusive")
+
+
 def _hostname(task: TaskConfig, options: TaskOptions) -> str:
-    """The name in the container: the host's own where the task shares its UTS namespace."""
+    """Returns the container's host name; the node's own where the task shares the UTS namespace."""
     if options.uts_mode:
         return platform.node()
     return options.hostname or identifiers.hostname(task.alloc_id, task.name)
@@ -118,33 +136,32 @@ def _hostname(task: TaskConfig, options: TaskOptions) -> str:
 def _runtime(settings: DriverSettings, options: TaskOptions) -> Runtime:
     written = options.runtime or settings.containerd_runtime
     allowed = settings.allow_runtimes or runtimes.KNOWN
-    # A runtime runs as root with what the job gives it: only names that somebody wrote down.
+    # A runtime runs as root with the job's options, so only names on a list are allowed.
     if options.runtime and written not in (*allowed, settings.containerd_runtime):
-        raise DriverError(
-            f"Error in creating container: runtime: {written[:64]!r} is not allowed on this node",
-            resolution=f"use one of {', '.join(allowed)}, or add it to the driver's allow_runtimes",
+        raise start_refused(
+            f"runtime: {written[:64]!r} is not allowed on this node",
+            f"use one of {', '.join(allowed)}, or add the runtime to the driver's allow_runtimes",
             code=Code.DENIED,
         )
     return runtimes.resolve(written)
 
 
 def _check_sysctls(options: TaskOptions) -> None:
-    """A parameter of a namespace that the task shares with the host would be the host's."""
+    """Refuses parameters of a namespace that the task shares with the node."""
     for name in options.sysctl:
         if name.startswith("net.") and options.host_network:
-            raise _invalid(f"sysctl: {name} is the host's own with host_network")
-        if not name.startswith("net.") and name != "kernel.domainname" and options.ipc_mode:
-            raise _invalid(f"sysctl: {name} is the host's own with ipc_mode")
-        if name == "kernel.domainname" and options.uts_mode:
-            raise _invalid(f"sysctl: {name} is the host's own with uts_mode")
+            shared = "host_network"
+        elif name == "kernel.domainname" and options.uts_mode:
+            shared = "uts_mode"
+        elif not name.startswith("net.") and name != "kernel.domainname" and options.ipc_mode:
+            shared = "ipc_mode"
+        else:
+            continue
+        raise start_refused(f"sysctl: {name} would change the host's own value with {shared}")
 
 
-def _invalid(text: str) -> DriverError:
-    return DriverError(f"Error in creating container: {text}", code=Code.INVALID)
-
-
-def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
-    """Returns what the job asks for that a host may refuse, beside what the operator allows."""
+def security_request(settings: DriverSettings, options: TaskOptions) -> Wish:
+    """Returns the job's security options beside the operator's limits for them."""
     return Wish(
         privileged=options.privileged,
         cap_add=options.cap_add,
@@ -158,12 +175,12 @@ def wish(settings: DriverSettings, options: TaskOptions) -> Wish:
 
 
 def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:
-    """Returns what the user of a task makes of its options, where it is not what they say."""
-    asked = "privileged" if options.privileged else "cap_add" if options.cap_add else ""
-    if not asked or user.uid == 0:
+    """Returns notes for the job's author on options that have no effect for the task's user."""
+    option = "privileged" if options.privileged else "cap_add" if options.cap_add else ""
+    if not option or user.uid == 0:
         return ()
     note = (
-        f"{asked} gives user {user.uid} no capability, as with Docker: only root has them, and"
+        f"{option} gives user {user.uid} no capability, as with Docker: only root has them, and"
         " programs with the set-user-ID bit or with file capabilities. Run the task as root, or"
         " give the program its capability in the image (setcap)"
     )
@@ -171,7 +188,10 @@ def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:
 
 
 def _logs(task: TaskConfig) -> tuple[str, str]:
-    """Containerd refuses stdout without stderr, so both are real or both are empty."""
+    """Returns the paths of stdout and stderr, both set or both empty.
+
+    containerd refuses stdout without stderr.
+    """
     stdout = "" if task.stdout_path in _NO_LOG else task.stdout_path
     stderr = "" if task.stderr_path in _NO_LOG else task.stderr_path
     if bool(stdout) != bool(stderr):
@@ -179,16 +199,16 @@ def _logs(task: TaskConfig) -> tuple[str, str]:
     return stdout, stderr
 
 
-def spec_inputs(
-    node: Node,
-    task: TaskConfig,
-    options: TaskOptions,
-    made: Plan,
-    image: ImageReady,
-    user: ResolvedUser,
-    parts: HostParts,
-) -> SpecInputs:
-    """Everything that the OCI spec is built from."""
+def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) -> SpecInputs:
+    """Merges node, task, options and image into the inputs of the OCI spec.
+
+    Args:
+        prepared: the start, with all mounts at their final targets.
+        image: the image that the container is created from.
+        user: the task's user in the image, with the groups of `group_add`.
+    """
+    node, task, options = prepared.node, prepared.task, prepared.options
+    plan, parts = prepared.plan, prepared.parts
     return SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -202,11 +222,11 @@ def spec_inputs(
                 dict.fromkeys((*user.additional_gids, *parts.cdi.additional_gids))
             ),
         ),
-        hostname=made.hostname,
-        cgroup_path=limits.cgroup_path(
-            task.resources, made.container_id, node.namespace, cgroup_v2=node.cgroup_v2
+        hostname=plan.hostname,
+        cgroup_path=cgroup.cgroup_path(
+            task.resources, plan.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
-        limits=limits.limits(task.resources, options, node.settings),
+        limits=cgroup.limits(task.resources, options, node.settings),
         rlimits={
             "nofile": parts.daemon.task_open_files(),
             **node.settings.default_ulimits,
@@ -215,7 +235,7 @@ def spec_inputs(
         oom_score_adj=options.oom_score_adj,
         sysctl={**parts.sysctl, **options.sysctl},
         shm_size_bytes=options.shm_size_bytes,
-        init=made.init,
+        init=plan.init,
         mounts=parts.mounts,
         devices=parts.devices,
         hooks=parts.cdi.hooks,
@@ -224,7 +244,7 @@ def spec_inputs(
         host_pid=bool(options.pid_mode),
         host_ipc=bool(options.ipc_mode),
         host_uts=bool(options.uts_mode),
-        security=made.security,
+        security=plan.security,
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=node.cgroup_v2,
     )

@@ -1,4 +1,4 @@
-"""What a start looks at before it makes or pulls anything: the job against this machine."""
+"""Checks a job against this node, before a start creates or pulls anything."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 from actors.blocking import file_servers
 from actors.files.state_dir import pins_directory
 from actors.lifecycle import plan
-from actors.lifecycle.plan import Plan
+from actors.lifecycle.plan import Preparation
 from actors.processes import runtime_versions
 from actors.provision import host_resources
-from actors.provision.host_resources import HostParts
 from containerd.security.policy import for_task
 
 if TYPE_CHECKING:
@@ -20,51 +19,62 @@ if TYPE_CHECKING:
     from actors.model.node import Node
     from actors.model.nomad import TaskConfig
     from actors.model.settings import TaskOptions
+    from actors.provision.host_resources import HostParts
 
 
 async def prepare(
     node: Node,
     task: TaskConfig,
     options: TaskOptions,
-    tell: Callable[[str], None] | None = None,
-) -> tuple[Plan, HostParts]:
-    """The plan of a start, and what the task will have of its host. Changes nothing.
+    report: Callable[[str], None] | None = None,
+) -> Preparation:
+    """Plans a start, and reads the node's resources for the task. Changes nothing.
 
-    tell hears of a file server that lets it wait.
+    Args:
+        node: the driver's settings and the machine.
+        task: Nomad's description of the task.
+        options: the job's options.
+        report: gets a sentence when a file server delays the start.
 
     Raises:
-        DriverError: code INVALID or DENIED; the job asks for what cannot be here. UNAVAILABLE; a
-            file server does not answer.
+        DriverError: code INVALID or DENIED; the job cannot run here. Code UNAVAILABLE; a file
+            server gives no answer.
     """
 
-    def look() -> tuple[Plan, HostParts]:
+    def check() -> Preparation:
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
-        made = plan.make(node, task, options)
-        wish = plan.wish(node.settings, options)
-        if wish.seccomp_profile:
-            file_servers.visit(wish.seccomp_profile_dir, "seccomp_profile_dir")
-        allowed = for_task(wish)
-        pins = pins_directory(node.state_dir, made.container_id)
+        planned = plan.make(node, task, options)
+        wanted = plan.security_request(node.settings, options)
+        if wanted.seccomp_profile:
+            file_servers.visit(wanted.seccomp_profile_dir, "seccomp_profile_dir")
+        security = for_task(wanted)
+        pins = pins_directory(node.state_dir, planned.container_id)
         parts = host_resources.gather(
-            node.settings, task, options, hostname=made.hostname, pins=pins
+            node.settings, task, options, hostname=planned.hostname, pins=pins
         )
-        rro = runtime_versions.takes_rro(made.runtime)
-        return dataclasses.replace(made, security=allowed, recursive_readonly=rro), parts
+        rro = runtime_versions.takes_rro(planned.runtime)
+        return Preparation(
+            node=node,
+            task=task,
+            options=options,
+            plan=dataclasses.replace(planned, security=security, recursive_readonly=rro),
+            parts=parts,
+        )
 
-    return await file_servers.looked_at(look, tell)
+    return await file_servers.run_probed(check, report)
 
 
-async def ask_servers(parts: HostParts) -> None:
-    """Asks the file servers of a task's mounts again.
+async def probe_servers(parts: HostParts) -> None:
+    """Probes the file servers of a task's mounts again.
 
     Raises:
-        DriverError: code UNAVAILABLE; one does not answer.
+        DriverError: code UNAVAILABLE; a server gives no answer.
     """
 
-    def look() -> None:
+    def visit_all() -> None:
         for point in parts.mounts:
             if point.type == "bind":
                 file_servers.visit(point.source, f"mount at {point.target[:128]}")
 
-    await file_servers.looked_at(look)
+    await file_servers.run_probed(visit_all)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from proto.errors import Code, DriverError
@@ -13,11 +13,43 @@ _AWAY_S = 30.0
 _AWAY_POLL_S = 0.2
 
 
-class Patience:
-    """Repeats steps of one piece of work while containerd is away: a restart takes it seconds.
+async def retry(
+    pauses_s: Sequence[float],
+    attempt: Callable[[], Awaitable[T]],
+    before_next: Callable[[DriverError], Awaitable[None]],
+) -> T:
+    """Repeats an attempt until it succeeds, at most once more than there are pauses.
 
-    Nobody else would ever remove what a step of a clean-up leaves. The time is one for all steps,
-    and begins when containerd is first missed.
+    Args:
+        pauses_s: seconds to wait before the second attempt, the third, and so on.
+        attempt: starts one attempt.
+        before_next: prepares the next attempt after a failure, and raises a failure that no repeat
+            mends.
+
+    Returns:
+        The result of the first attempt that succeeds.
+
+    Raises:
+        DriverError: the failure of the last attempt, or the failure that `before_next` raised.
+    """
+    for pause_s in pauses_s:
+        try:
+            return await attempt()
+        except DriverError as error:
+            await before_next(error)
+        await asyncio.sleep(pause_s)
+    return await attempt()
+
+
+class Retry:
+    """Repeats the steps of one piece of work while containerd is away.
+
+    A restart of containerd takes seconds, and nothing else ever removes the objects that a step of
+    a clean-up leaves behind. All steps share one budget, which begins when containerd is first
+    found away.
+
+    Args:
+        budget_s: seconds for all steps together; 0 tries each step once.
     """
 
     def __init__(self, budget_s: float = _AWAY_S) -> None:
@@ -25,10 +57,10 @@ class Patience:
         self._until = 0.0
 
     async def __call__(self, step: Callable[[], Awaitable[T]]) -> T:
-        """Does a step.
+        """Runs a step, again and again while containerd is away.
 
         Raises:
-            DriverError: the step's own; UNAVAILABLE when containerd stays away.
+            DriverError: the step's own failure; code UNAVAILABLE when containerd stays away.
         """
         now = asyncio.get_running_loop().time
         while True:

@@ -1,15 +1,17 @@
-"""What a task that runs is made of: names, places and the links to what looks after it."""
+"""The parts of a running task, and the plugin's services that all tasks share."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
 import dataclasses
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.model.node import Node
+from workers import protocol
 
 if TYPE_CHECKING:
     import pykka
@@ -21,9 +23,39 @@ if TYPE_CHECKING:
     from workers.protocol import ExitRecord
 
 
+class Releases:
+    """Releases of leases and pinned mount sources that answered starts finish in the background.
+
+    Each is known by its container: a next start of the same task uses the same names, so the start
+    waits. One object for the life of the plugin, used on the event loop only.
+    """
+
+    def __init__(self) -> None:
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, container_id: str, release: Coroutine[Any, Any, None]) -> None:
+        """Runs a release in the background."""
+        running = asyncio.get_running_loop().create_task(release)
+        self._running[container_id] = running
+        running.add_done_callback(lambda _: self._running.pop(container_id, None))
+
+    async def finished(self, container_id: str) -> None:
+        """Waits until no release of the container runs."""
+        if (running := self._running.get(container_id)) is not None:
+            await asyncio.wait([running])
+
+    async def settle(self, timeout_s: float) -> None:
+        """Waits until all releases have ended, at most so many seconds."""
+        if self._running:
+            await asyncio.wait([*self._running.values()], timeout=timeout_s)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services(Node):
-    """What every task needs of the plugin. One object per configuration of the driver."""
+    """The plugin's services for all tasks. One object for each configuration of the driver.
+
+    `releases` is the same object in all of them.
+    """
 
     loop: asyncio.AbstractEventLoop
     executor: concurrent.futures.Executor
@@ -31,9 +63,10 @@ class Services(Node):
     launcher: LauncherLink
     images: pykka.ActorRef[Any]
     events: pykka.ActorRef[Any]
+    releases: Releases
 
     def within(self, namespace: str) -> Services:
-        """The same for tasks in another namespace of containerd."""
+        """Returns the services for tasks in another namespace of containerd."""
         if namespace == self.namespace:
             return self
         containerd = self.containerd.within(namespace)
@@ -44,15 +77,72 @@ class Services(Node):
 class RunningTask:
     """A task whose container exists.
 
-    link is None while the task has no worker: then `exit` is set, or a new worker is on its way.
-    services have the containerd namespace that the task is in. from_go_driver tells that the Go
-    driver started it, so that its worker relays its logs.
+    `link` is None while the task has no worker: then `exit` is set, or a new worker is on its way.
+    `services` have the task's own namespace of containerd. With `from_go_driver`, the Go driver
+    started the task, and the worker relays the task's logs.
     """
 
     services: Services
     state: HandleState
+    task_id: str
+    alloc_id: str
     directory: Path
     link: WorkerLink | None
     exit: ExitRecord | None = None
     network: NetworkOverride | None = None
     from_go_driver: bool = False
+
+
+def worker_spec(
+    services: Services,
+    container_id: str,
+    directory: Path,
+    logs: tuple[str, str],
+    **more: Any,
+) -> protocol.WorkerSpec:
+    """Builds the order for a new worker of a task.
+
+    Args:
+        services: name the limits of the log buffer.
+        container_id: the container that the worker is named after.
+        directory: the task's state directory.
+        logs: the paths of Nomad's FIFOs for stdout and stderr.
+        more: further fields of the order.
+    """
+    return protocol.WorkerSpec(
+        name=container_id,
+        dir=str(directory),
+        stdout=logs[0],
+        stderr=logs[1],
+        log_buffer_bytes=services.settings.log_buffer_bytes,
+        log_drops=services.settings.log_drops,
+        **more,
+    )
+
+
+async def watch(services: Services, container_id: str, pid: int, link: WorkerLink) -> bool:
+    """Makes a worker wait for the task's exit at the task's shim.
+
+    Args:
+        services: with the task's namespace of containerd.
+        container_id: the task's container.
+        pid: the task's process, by which the shim is found; 0 where the process is not known.
+        link: the worker.
+
+    Returns:
+        False where no shim of the container is found that a worker can connect to.
+
+    Raises:
+        DriverError: the worker refuses, or is gone.
+    """
+    shim = await services.containerd.shim(container_id, pid)
+    if shim is None:
+        return False
+    await link.request(
+        protocol.WATCH,
+        address=shim.address,
+        api=shim.api,
+        namespace=services.namespace,
+        container_id=container_id,
+    )
+    return True

@@ -1,4 +1,4 @@
-"""The OCI spec that a start would give its container, worked out without starting anything."""
+"""Builds the OCI spec of a job without a start, for the `spec` command."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ from containerd.spec.users import Accounts, ResolvedUser, lookup, resolve
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    from actors.lifecycle.plan import Plan
+    from actors.lifecycle.plan import Plan, Preparation
     from actors.model.node import Node
     from actors.model.nomad import TaskConfig
     from actors.model.settings import TaskOptions
-    from actors.provision.host_resources import HostParts
     from containerd.api.records import ImageRecord, Mount
 
 _LEASE_S = 300.0
@@ -32,63 +31,71 @@ _LEASE_S = 300.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preview:
-    """The spec, and what it cannot know."""
+    """A spec, and notes on facts that only a start would know."""
 
     document: Document
     notes: tuple[str, ...]
 
 
 async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview:
-    """The spec of a task, by the same steps as its start. Nothing is pulled and nothing stays.
+    """Builds the spec of a task by the steps of a start. Pulls nothing and leaves no object.
+
+    Args:
+        node: the driver's settings and the machine, with a connection to containerd.
+        task: a description of the task, as Nomad would send.
+        options: the job's options.
 
     Raises:
-        DriverError: what the start would fail with, or containerd is away.
+        DriverError: the failure that a start would have, or containerd is away. Code PRECONDITION;
+            the spec depends on an image that is not on this machine.
     """
-    made, parts = await preparation.prepare(node, task, options)
-    image, notes = await _image(node, made)
+    prepared = await preparation.prepare(node, task, options)
+    image, notes = await _image(node, prepared.plan)
     try:
-        user, parts = await _looked(node, task, options, made, image, parts)
-        inputs = plan.spec_inputs(node, task, options, made, image, user, parts)
+        user, placed = await _user_and_targets(prepared, image)
         return Preview(
-            document=build_spec(inputs),
+            document=build_spec(plan.spec_inputs(placed, image, user)),
             notes=(*notes, *plan.notes_on_user(options, user)),
         )
     except DriverError as error:
         if image.digest:
             raise
-        # It speaks of an image that nobody has looked into.
+        # The failure is about an image whose files and config nothing has read.
+        written = prepared.plan.image
         raise DriverError(
-            f"what it gets depends on its image {made.image.written}, which is not on this machine",
+            f"the spec depends on the image {written.written}, which is not on this machine",
             details=error.brief,
-            resolution="write command, user and what else is missing into the job"
-            if made.image.archive
-            else "run the job once, or pull the image, and ask again",
+            resolution="write command, user and other missing options into the job"
+            if written.archive
+            else "run the job once, or pull the image, and repeat the command",
             code=Code.PRECONDITION,
         ) from error
 
 
-async def _image(node: Node, made: Plan) -> tuple[ImageReady, tuple[str, ...]]:
-    brought = made.image.archive is not None
-    # By its name another image may be here, which the start would not take.
-    record = None if brought else await node.containerd.images.get(made.image.name)
-    found = await _loaded(node, record) if record is not None else None
-    if record is not None and found is not None:
+async def _image(node: Node, planned: Plan) -> tuple[ImageReady, tuple[str, ...]]:
+    """Returns the image without a pull, and notes; an image without config where none is here."""
+    wanted = planned.image
+    archived = wanted.archive is not None
+    # Another image on this machine can have the name of an archive's image.
+    record = None if archived else await node.containerd.images.get(wanted.name)
+    loaded = await _loaded(node, record) if record is not None else None
+    if record is not None and loaded is not None:
         ready = ImageReady(
-            name=record.name, digest=record.digest, chain_id=found.chain_id, config=found.config
+            name=record.name, digest=record.digest, chain_id=loaded.chain_id, config=loaded.config
         )
-        mismatch = platforms.machine().mismatch(found.config.platform)
+        mismatch = platforms.machine().mismatch(loaded.config.platform)
         return ready, (mismatch,) if mismatch else ()
-    nothing = ImageReady(name=made.image.name, digest="", chain_id="", config=ImageConfig())
-    where = "comes with the job's archive" if brought else "is not on this machine"
+    unknown = ImageReady(name=wanted.name, digest="", chain_id="", config=ImageConfig())
+    where = "comes with the job's archive" if archived else "is not on this machine"
     note = (
-        f"the image {made.image.written} {where}: what it says of command, environment, user and"
-        " working directory is missing here"
+        f"the image {wanted.written} {where}: the image's command, environment, user and working"
+        " directory are missing here"
     )
-    return nothing, (note,)
+    return unknown, (note,)
 
 
 async def _loaded(node: Node, record: ImageRecord) -> LoadedImage | None:
-    """Returns what containerd has of the image; None where blobs are missing."""
+    """Returns containerd's copy of the image; None where blobs are missing."""
     try:
         return await load_image(node.containerd.content, record)
     except DriverError as error:
@@ -97,26 +104,21 @@ async def _loaded(node: Node, record: ImageRecord) -> LoadedImage | None:
         return None
 
 
-async def _looked(
-    node: Node,
-    task: TaskConfig,
-    options: TaskOptions,
-    made: Plan,
-    image: ImageReady,
-    parts: HostParts,
-) -> tuple[ResolvedUser, HostParts]:
-    """The user, and the mounts at their places, by a look into the image if it is there."""
-    wanted, groups = task.user or image.config.user, options.group_add
-    there = image.chain_id and await node.containerd.snapshots.exists(
-        made.image.snapshotter, image.chain_id
-    )
-    if not there:
+async def _user_and_targets(
+    prepared: Preparation, image: ImageReady
+) -> tuple[ResolvedUser, Preparation]:
+    """Resolves the user and the mount targets; with the image's files where they are unpacked."""
+    node, snapshotter = prepared.node, prepared.plan.image.snapshotter
+    wanted, groups = prepared.task.user or image.config.user, prepared.options.group_add
+    if not image.chain_id or not await node.containerd.snapshots.exists(
+        snapshotter, image.chain_id
+    ):
         user = lookup(wanted, Accounts("", ""), groups)
-        return user, mount_targets.with_drivers(made, options, parts)
-    async with _files_of(node, made.image.snapshotter, image.chain_id) as mounts:
+        return user, mount_targets.add_drivers_own(prepared)
+    async with _files_of(node, snapshotter, image.chain_id) as mounts:
         user = await resolve(wanted, mounts, cache_key=image.chain_id, more_groups=groups)
-        placed = await file_servers.looked_at(
-            lambda: mount_targets.place(made, options, parts, mounts, image.chain_id)
+        placed = await file_servers.run_probed(
+            lambda: mount_targets.place(prepared, mounts, image.chain_id)
         )
         return user, placed
 
@@ -125,11 +127,14 @@ async def _looked(
 async def _files_of(
     node: Node, snapshotter: str, chain_id: str
 ) -> AsyncGenerator[tuple[Mount, ...], None]:
-    """A snapshot of the image for a look into it; containerd removes it if we are killed here."""
+    """Prepares a snapshot of the image for the block.
+
+    A lease guards the snapshot: containerd removes both when this process is killed inside.
+    """
     key = f"{identifiers.PREFIX}-spec-{secrets.token_hex(8)}"
     containerd = node.containerd
     try:
-        # In here, for a call that Ctrl-C cut short may have been done.
+        # Inside the try: containerd may finish a call that Ctrl-C cut short.
         await containerd.leases.create(key, expire_s=_LEASE_S, labels={})
         yield await containerd.snapshots.prepare(snapshotter, key, chain_id, {}, key)
     finally:

@@ -1,4 +1,4 @@
-"""Removing what belongs to a container, whatever is left of it; "gone" counts as done."""
+"""Removes the objects of a container, whichever exist; an object that is gone counts as removed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from actors.files import tree_removal
 from actors.files.state_dir import pins_directory, task_directory
 from actors.lifecycle import leaked_shims
 from actors.model import identifiers
-from actors.model.ownership import LABEL_TASK_ID
+from actors.model.ownership import LABEL_ALLOC_ID, LABEL_TASK_ID
 from actors.processes import worker_link
 from actors.provision import mount_sources
+from actors.step_log import StepLog
 from containerd.api.records import Status
 from proto.errors import Code, DriverError
 from workers import protocol
@@ -40,87 +41,117 @@ async def remove(
     container_id: str,
     *,
     link: WorkerLink | None,
+    reason: str,
     snapshotter: str | None = None,
 ) -> None:
-    """Kills and removes task, container, snapshot, lease, worker and state directory.
+    """Kills and removes task, container, snapshot, lease, worker, pins and state directory.
 
-    snapshotter is for a container whose record has gone already.
+    A repeat after any interruption removes the rest, because of the order: the container's record
+    goes after the task, the snapshot after the record, the state directory last.
 
-    The order makes a repeat after any interruption find the rest: the container record goes
-    after its task, its snapshot after it, the state directory last.
+    Args:
+        node: containerd, and the driver's state directory.
+        container_id: the container, which may be gone already.
+        link: the connection to the task's worker; None connects where a worker still runs.
+        reason: why the container is removed, for the log.
+        snapshotter: the snapshotter of a container whose record is gone; None is containerd's
+            default.
 
     Raises:
-        DriverError: a step failed for another reason than that the thing is gone. It says what is
-            left.
+        DriverError: a step failed while its object existed. The details name the objects that are
+            left: the failed one, and all that come after it.
     """
     containerd = node.containerd
     left = ["task", "container", "snapshot", "lease"]
+    log = StepLog(_log, reason, container_id=container_id)
     try:
         record = await containerd.containers.get(container_id)
         key = identifiers.snapshot_key(container_id)
         if record is not None:
             snapshotter, key = record.snapshotter, record.snapshot_key
+            log = StepLog(
+                _log,
+                reason,
+                container_id=container_id,
+                task_id=record.labels.get(LABEL_TASK_ID, ""),
+                alloc_id=record.labels.get(LABEL_ALLOC_ID, ""),
+            )
         await delete_task(containerd, container_id)
         left.remove("task")
+        log("task deleted")
         await containerd.containers.delete(container_id)
         left.remove("container")
+        log("container deleted")
         await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
+        log("snapshot removed")
         await containerd.leases.delete(identifiers.lease_id(container_id))
+        log("lease deleted")
     except DriverError as error:
+        log("removal failed", reason=str(error))
         raise with_rest(error, container_id, left) from error
     if link is not None and not link.closed:
-        await end_worker(link, farewell=True)
+        await end_worker(link, release_readers=True)
+        log("worker ended")
     pins = pins_directory(node.state_dir, container_id)
     await asyncio.to_thread(mount_sources.release, pins)
+    log("mount sources released")
     await remove_directory(task_directory(node.state_dir, container_id))
+    log("state directory removed")
 
 
 def with_rest(error: DriverError, container_id: str, left: Sequence[str]) -> DriverError:
-    """The failure of a removal that says what it has left."""
-    return DriverError(
-        error.brief,
-        details=f"{error.details}; left of {container_id}: {', '.join(left)}",
-        resolution=error.resolution,
-        recoverable=error.recoverable,
-        code=error.code,
-    )
+    """Returns a copy of a failure whose details name the objects that are left."""
+    return error.replaced(details=f"{error.details}; left of {container_id}: {', '.join(left)}")
 
 
 async def kill(link: WorkerLink) -> None:
-    """Kills a task through its worker, which needs no containerd, and waits for its end.
+    """Kills a task through the task's worker, without containerd, and waits for the exit.
 
-    What this cannot do, containerd is asked for next, so it raises nothing.
+    Raises nothing: the caller asks containerd next, for a task that is still running.
     """
     deadline = asyncio.get_running_loop().time() + _KILL_WAIT_S
     with contextlib.suppress(DriverError):
-        await link.request("kill", signal=int(signal.SIGKILL), all=True)
+        await link.request(protocol.KILL, signal=int(signal.SIGKILL), all=True)
         while asyncio.get_running_loop().time() < deadline:
-            if (await link.request("hello")).get("exit"):
+            if (await link.request(protocol.HELLO)).get("exit"):
                 return
             await asyncio.sleep(_POLL_S)
 
 
 async def remove_directory(directory: Path) -> None:
-    """Removes a task's state directory, and ends the worker in it: nobody else finds that one."""
+    """Removes a task's state directory, and ends the worker that listens in the directory.
+
+    Without the directory nothing finds that worker again.
+    """
     with contextlib.suppress(OSError, DriverError):
         await end_worker(await worker_link.connect(directory))
-    stays = await asyncio.to_thread(tree_removal.remove, directory)
-    if stays:
-        _log.warning("a state directory is not wholly removed", extra={"stays": stays})
+    problem = await asyncio.to_thread(tree_removal.remove, directory)
+    if problem:
+        _log.warning(
+            "cannot remove a task's state directory completely",
+            extra={"container_id": directory.name, "reason": problem},
+        )
 
 
 async def delete_task(containerd: Containerd, container_id: str) -> None:
-    """Kills the task if it runs and deletes it.
+    """Kills the task if it runs, and deletes the task.
+
+    Ends a leaked shim of the container where containerd knows no task.
+
+    Args:
+        containerd: the client, with the container's namespace.
+        container_id: the container, whose task may be gone already.
 
     Raises:
-        DriverError: containerd refuses, or the process survives SIGKILL (stuck in the kernel).
+        DriverError: containerd refuses. Code TIMEOUT; the process survives SIGKILL for 10 s, stuck
+            in the kernel.
     """
     record = await containerd.tasks.get(container_id)
     if record is None:
         await leaked_shims.end(containerd, container_id)
         return
     if record.status is not Status.STOPPED:
-        with contextlib.suppress(DriverError):  # it may end meanwhile; the status tells
+        with contextlib.suppress(DriverError):  # the task can end meanwhile; the status shows that
             await containerd.tasks.kill(container_id, signal.SIGKILL, everyone=True)
         await _until_stopped(containerd, container_id)
     await containerd.tasks.delete(container_id)
@@ -128,15 +159,15 @@ async def delete_task(containerd: Containerd, container_id: str) -> None:
 
 async def _until_stopped(containerd: Containerd, container_id: str) -> None:
     now = asyncio.get_running_loop().time
-    patience, deadline = now() + _RUNTIME_WAIT_S, now() + _KILL_WAIT_S
+    kill_directly_at, deadline = now() + _RUNTIME_WAIT_S, now() + _KILL_WAIT_S
     while True:
         record = await containerd.tasks.get(container_id)
-        # A task that was created and never started is gone with its kill.
+        # The kill removes a task that was created and never started.
         if record is None or record.status is Status.STOPPED:
             return
-        if now() > patience:
-            patience = deadline
-            # gVisor's runtime kills no container that was created and not started.
+        if now() > kill_directly_at:
+            kill_directly_at = deadline
+            # gVisor's runtime does not kill a container that was created and not started.
             await _kill_directly(containerd, container_id, record.pid)
         if now() > deadline:
             raise DriverError(
@@ -150,16 +181,20 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
 
 
 async def _kill_directly(containerd: Containerd, container_id: str, pid: int) -> None:
-    """Kills a task's process without its runtime."""
+    """Kills a task's process without the task's runtime."""
     try:
         pidfd = os.pidfd_open(pid)
     except OSError:
         return
     try:
-        # The number could have passed to another process; containerd still names it as the task's.
+        # Another process can have got the number before the pidfd was opened. The pidfd is right
+        # when containerd still names the number afterwards.
         record = await containerd.tasks.get(container_id)
         if record is not None and record.pid == pid and record.status is not Status.STOPPED:
-            _log.warning("the runtime kills no task, killed directly", extra={"id": container_id})
+            _log.warning(
+                "runtime did not kill the task; sent SIGKILL directly",
+                extra={"container_id": container_id, "pid": pid},
+            )
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except OSError:
         return
@@ -167,40 +202,55 @@ async def _kill_directly(containerd: Containerd, container_id: str, pid: int) ->
         os.close(pidfd)
 
 
-async def end_worker(link: WorkerLink, *, farewell: bool = False) -> None:
-    """Tells the worker to end; one that is gone already is fine.
+async def end_worker(link: WorkerLink, *, release_readers: bool = False) -> None:
+    """Ends a worker, and closes the link; does nothing more where the worker is gone.
 
-    farewell: whoever still waits for the end of a log gets it. Not where a start may come next, and
-    a reader that waits for its first line.
+    Args:
+        link: the connection to the worker.
+        release_readers: True when the task is destroyed: a reader that still waits for the end of a
+            log gets the end. False where a start can follow, whose first line a reader may await.
     """
     try:
-        await link.request(protocol.END, **{protocol.FAREWELL: farewell})
+        await link.request(protocol.END, **{protocol.FAREWELL: release_readers})
     except DriverError as error:
         if error.code is not Code.UNAVAILABLE:
-            _log.warning("a worker does not end", extra={"why": str(error)})
+            _log.warning("cannot end a worker", extra={"reason": str(error)})
     finally:
         await link.close()
 
 
 async def remove_if_ours(services: Services, container_id: str, task_id: str) -> None:
-    """Removes a container that no actor knows, if it was made for this very task.
+    """Removes a container that no actor knows, if the container belongs to this start of the task.
 
-    The name is shared by all starts of a task in an alloc, so a newer start is left alone.
+    All starts of a task in an allocation use the same name, so a newer start is left alone.
+
+    Args:
+        services: with the namespace of containerd to search.
+        container_id: the container.
+        task_id: Nomad's id, which is new for every start.
+
+    Raises:
+        DriverError: see `remove`.
     """
     record = await services.containerd.containers.get(container_id)
     if record is not None and record.labels.get(LABEL_TASK_ID) != task_id:
         return
-    await remove(services, container_id, link=None)
+    await remove(services, container_id, link=None, reason="destroyed without an actor")
 
 
 async def until_drained(link: WorkerLink, budget_s: float) -> None:
-    """Waits until the log FIFOs have all that the task wrote; Delete drops the rest."""
+    """Waits until the log FIFOs hold all output of the task; Delete drops the rest.
+
+    Args:
+        link: the connection to the task's worker.
+        budget_s: the longest wait in seconds.
+    """
     deadline = asyncio.get_running_loop().time() + budget_s
     while asyncio.get_running_loop().time() < deadline:
         try:
-            if (await link.request("hello")).get("drained") is True:
+            if (await link.request(protocol.HELLO)).get("drained") is True:
                 return
         except DriverError:
             return
         await asyncio.sleep(_POLL_S)
-    _log.warning("log FIFOs are not read to their end", extra={"budget_s": budget_s})
+    _log.warning("log FIFOs were not drained in time", extra={"budget_s": budget_s})

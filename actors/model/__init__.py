@@ -1,1 +1,1 @@
-"""Values without behaviour that every other folder of actors shares."""
+"""Values without behaviour, shared by all other folders of actors."""

@@ -1,4 +1,4 @@
-"""How fast the node is, where Nomad does not say: agents before 1.7 send no topology."""
+"""Measures the node's CPU count and MHz: agents before Nomad 1.7 send no topology."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings
 
 _UNKNOWN_MHZ = 1000
-"""What a Nomad client takes for a core whose frequency the kernel does not tell."""
+"""A Nomad client's value for a core whose frequency the kernel does not report."""
 _FREQUENCIES = ("base_frequency", "cpuinfo_max_freq")
 _CPUINFO = re.compile(r"^cpu MHz\s*:\s*([\d.]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeSpeed:
-    """The node as Nomad counts it: MHz of all cores together, and how many cores."""
+    """The node as Nomad counts: MHz of all cores together, and the number of cores."""
 
     total_mhz: int
     cores: int
 
     def share(self, mhz: int) -> float:
-        """Returns what a job's MHz are of the whole node, 0 to 1, as a Nomad client works it out.
+        """Returns the share of a job's MHz in the whole node, 0 to 1, as a Nomad client does.
 
-        cpu_hard_limit keeps a task to that share.
+        cpu_hard_limit limits a task to the share.
         """
         return min(1.0, mhz / (self.total_mhz or _UNKNOWN_MHZ * self.cores))
 
 
 def completed(settings: DriverSettings) -> DriverSettings:
-    """Returns settings with the node's speed, measured where Nomad does not say it."""
+    """Returns settings with the node's speed, measured where Nomad does not send the speed."""
     if settings.total_mhz:
         return settings
     speed = measure()
@@ -44,9 +44,13 @@ def completed(settings: DriverSettings) -> DriverSettings:
 def measure(
     cpus: Path = Path("/sys/devices/system/cpu"), cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> NodeSpeed:
-    """Base or greatest frequency of the first core times the cores, as those agents do it.
+    """Multiplies the first core's base or greatest frequency by the cores, as old agents do.
 
-    0 MHz where the kernel tells no frequency, as on many arm64 machines without cpufreq.
+    Returns 0 MHz where the kernel reports no frequency, as on many arm64 machines without cpufreq.
+
+    Args:
+        cpus: the kernel's directory of CPUs.
+        cpuinfo: the kernel's text about CPUs, for machines without cpufreq.
     """
     cores = os.cpu_count() or 1
     for name in _FREQUENCIES:

@@ -1,7 +1,8 @@
-"""Names that the driver gives to things, derived from Nomad's task id and nothing else.
+"""Names of the driver's objects, derived from Nomad's task id alone.
 
-The forms are the Go driver's, so that its containers are found and acceptance tests that look at
-cgroup paths hold; what containerd's rule for ids refuses is sanitised and told apart by a hash.
+The forms are the Go driver's: this driver finds containers of the Go driver, and acceptance tests
+that read cgroup paths pass. A name that breaks containerd's rule for ids is sanitised, and gets a
+hash that keeps names distinct.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ PULL_LEASE = f"{PREFIX}-pull-"
 _MAX_ID = 76
 _VALID_ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
-# The kernel takes 64 bytes for a host name; a DNS label has 63.
+# The kernel allows 64 bytes for a host name, DNS 63 for a label.
 _MAX_HOSTNAME = 63
 
 
 def namespace(*, cgroup_v2: bool) -> str:
-    """Containerd's namespace for the driver's containers."""
+    """Returns containerd's namespace for the driver's containers."""
     return "nomad.slice" if cgroup_v2 else "nomad"
 
 
 def split_task_id(task_id: str) -> tuple[str, str]:
-    """(alloc id, task name) of Nomad's `<alloc>/<task>/<8 hex>`.
+    """Splits Nomad's `<alloc>/<task>/<8 hex>` into (alloc id, task name).
 
     Raises:
         DriverError: code INVALID; the id has another form.
@@ -44,12 +45,15 @@ def split_task_id(task_id: str) -> tuple[str, str]:
 
 
 def is_container_id(text: str) -> bool:
-    """Returns whether containerd takes it for a container's id."""
+    """Returns whether containerd accepts a text as a container's id."""
     return len(text) <= _MAX_ID and _VALID_ID.fullmatch(text) is not None
 
 
 def container_id(alloc_id: str, task_name: str, *, cgroup_v2: bool) -> str:
-    """`<task>-<alloc>` on cgroup v1, `<alloc>.<task>.scope` on v2, where containerd takes it."""
+    """Returns `<task>-<alloc>` on cgroup v1, `<alloc>.<task>.scope` on v2.
+
+    Returns a sanitised name with a hash where containerd would refuse the plain name.
+    """
     plain = f"{alloc_id}.{task_name}.scope" if cgroup_v2 else f"{task_name}-{alloc_id}"
     if is_container_id(plain):
         return plain
@@ -60,27 +64,27 @@ def container_id(alloc_id: str, task_name: str, *, cgroup_v2: bool) -> str:
 
 
 def hostname(alloc_id: str, task_name: str) -> str:
-    """A host name for a task whose job names none: `<task>-<first 8 of alloc>`, a DNS label."""
+    """Returns a task's default host name: `<task>-<first 8 of alloc>`, a DNS label."""
     word = _UNSAFE.sub("-", task_name).strip("-").lower() or "task"
     tail = _UNSAFE.sub("", alloc_id)[:8]
     return f"{word[: _MAX_HOSTNAME - 9]}-{tail}" if tail else word[:_MAX_HOSTNAME]
 
 
 def snapshot_key(container: str) -> str:
-    """Key of the container's writable snapshot."""
+    """Returns the key of the container's writable snapshot."""
     return f"{container}-snapshot"
 
 
 def lease_id(container: str) -> str:
-    """Lease that guards what a start makes until the container refers to it."""
+    """Returns the lease that protects a start's objects until the container refers to them."""
     return f"{PREFIX}-{container}"
 
 
 def cgroup_path(container: str, containerd_namespace: str) -> str:
-    """Path of the container's cgroup below the controllers' roots."""
+    """Returns the path of the container's cgroup below the controllers' roots."""
     return f"/{containerd_namespace}/{container}"
 
 
 def pull_lease(number: int) -> str:
-    """Lease that guards what a pull brings until the image refers to it."""
+    """Returns the lease that protects a pull's blobs until the image refers to them."""
     return f"{PULL_LEASE}{number:x}"

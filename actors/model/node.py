@@ -1,4 +1,4 @@
-"""The machine as the driver is configured for it: what a start is planned for."""
+"""The machine and the driver's configuration: the input of a start's plan beside the job."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from containerd.api.client import Containerd
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """The driver's configuration, and containerd on this machine. namespace is containerd's.
+    """The driver's configuration, and containerd on this machine.
 
-    maker is this process's name in `actors.orphans.peers`, empty where it makes nothing.
+    namespace: containerd's.
+    maker: the process's name in `actors.orphans.peers`; empty for a process without objects.
     """
 
     settings: DriverSettings
@@ -25,12 +26,17 @@ class Node:
 
     @property
     def state_dir(self) -> Path:
-        """The driver's state directory."""
+        """Path of the driver's state directory."""
         return Path(self.settings.state_dir)
 
 
 def this_node(settings: DriverSettings, maker: str = "") -> Node:
-    """This machine, containerd not yet connected."""
+    """Returns this machine with a client of containerd that is not connected yet.
+
+    Args:
+        settings: the driver's settings.
+        maker: the process's name as an owner; empty for a process without objects.
+    """
     cgroup_v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
     namespace = settings.containerd_namespace or identifiers.namespace(cgroup_v2=cgroup_v2)
     return Node(

@@ -1,4 +1,4 @@
-"""What Nomad says and hears, as plain frozen dataclasses: no protobuf above or below this file."""
+"""Nomad's requests and answers as plain frozen dataclasses; protobuf stays in the plugin's RPC."""
 
 from __future__ import annotations
 
@@ -36,11 +36,12 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What Nomad gave the task.
+    """Nomad's resources of a task.
 
-    memory_mb and memory_max_mb come from the job (0: not set; -1: no hard limit);
-    memory_limit_bytes is the larger of both. cpu_shares is MHz. percent_ticks is the share
-    of the node's usable MHz, 0..1.
+    memory_mb, memory_max_mb: from the job; 0 is not set, -1 is no hard limit.
+    memory_limit_bytes: the larger of both.
+    cpu_shares: MHz.
+    percent_ticks: the share of the node's usable MHz, 0 to 1.
     """
 
     cpu_shares: int = 0
@@ -55,7 +56,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountConfig:
-    """A volume_mount of the job, resolved by Nomad to a path of the host."""
+    """Nomad's mount: a volume_mount of the job, resolved by Nomad to a path of the node."""
 
     task_path: str
     host_path: str
@@ -83,7 +84,7 @@ class DnsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkIsolation:
-    """The netns Nomad made for the alloc: `path` below /var/run/netns."""
+    """Nomad's network namespace for the allocation: `path` below /var/run/netns."""
 
     mode: int
     path: str
@@ -96,8 +97,10 @@ class NetworkIsolation:
 class TaskConfig:
     """Nomad's TaskConfig without the driver's own options.
 
-    id is `<alloc>/<task>/<8 hex>`, new for every start. env holds NOMAD_* and the job's env.
-    Paths are the host's; empty stdout_path or /dev/null means that logs are not collected.
+    id: `<alloc>/<task>/<8 hex>`, new for every start.
+    env: NOMAD_* and the job's env.
+    stdout_path, stderr_path: empty or /dev/null where Nomad collects no logs.
+    Paths are paths of the node.
     """
 
     id: str
@@ -124,7 +127,7 @@ class TaskConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkOverride:
-    """What the driver reports as the task's own network."""
+    """The driver's report of the task's own network."""
 
     addr: str
     auto_advertise: bool
@@ -142,7 +145,7 @@ class StartedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExitResult:
-    """How a task ended. signal is code - 128 where a signal killed it, else 0."""
+    """The end of a task. signal is code - 128 where a signal killed the task, else 0."""
 
     exit_code: int
     signal: int = 0
@@ -152,7 +155,10 @@ class ExitResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskStatus:
-    """InspectTask. Times are nanoseconds of the epoch; completed_at_ns is 0 while running."""
+    """The answer of InspectTask. Times are nanoseconds since the epoch.
+
+    completed_at_ns is 0 while the task runs.
+    """
 
     id: str
     name: str
@@ -166,7 +172,10 @@ class TaskStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CpuUsage:
-    """percent: 100 is one core busy; total_ticks in MHz; None where the kernel has no figure."""
+    """CPU use of a task: 100 percent is one busy core, total_ticks are MHz.
+
+    A field is None where the kernel has no figure.
+    """
 
     percent: float
     user_percent: float
@@ -212,7 +221,7 @@ class TaskEvent:
 
     @classmethod
     def now(cls, task: TaskConfig, message: str) -> TaskEvent:
-        """An event of this moment."""
+        """Returns an event with the present time."""
         return cls(
             task_id=task.id,
             alloc_id=task.alloc_id,

@@ -5,51 +5,37 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from actors.model.identifiers import PREFIX
+
+if TYPE_CHECKING:
+    from actors.model.node import Node
+    from actors.model.nomad import TaskConfig
 
 LABEL_TASK_ID = f"{PREFIX}.io/task-id"
 LABEL_TASK_NAME = f"{PREFIX}.io/task-name"
 LABEL_OWNER = f"{PREFIX}.io/owner"
-"""Whose task it is, see `owners`."""
+"""The agent or the run that a task belongs to, see `owners`."""
 LABEL_MAKER = f"{PREFIX}.io/maker"
-"""The plugin process that made it."""
+"""The plugin process that created the object."""
 LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
 LABEL_KEPT_FOR = f"{PREFIX}.io/kept-for"
-"""The image whose failed pull a lease keeps blobs of, as a digest of its name."""
+"""On a lease: a digest of the name of the image whose failed pull left blobs."""
 LABEL_ALLOC_ID = "com.hashicorp.nomad.alloc_id"
 
-
-def labels(
-    task_id: str, alloc_id: str, task_name: str, *, owner: str, maker: str, state_dir: Path
-) -> dict[str, str]:
-    """Labels on everything that the driver makes in containerd for a task."""
-    return {
-        LABEL_TASK_ID: task_id,
-        LABEL_ALLOC_ID: alloc_id,
-        LABEL_TASK_NAME: task_name,
-        LABEL_OWNER: owner,
-        LABEL_MAKER: maker,
-        LABEL_STATE_DIR: str(state_dir),
-    }
-
-
-def owners(node_id: str, alloc_dir: str) -> tuple[str, ...]:
-    """Names of the agent that a task is of, the best first; none where it does not say.
-
-    Agents before Nomad 1.6 may send no id of their node, but no two have their allocations in
-    one directory. A `containerd-driver run` gives its own name for a node.
-    """
-    root = posixpath.dirname(posixpath.normpath(alloc_dir)) if alloc_dir.startswith("/") else ""
-    return tuple(name for name in (node_id, root) if name.strip("/"))
+PLUGIN = "plugin-"
+"""Begins the name of a plugin process under an agent."""
+RUN = "run-"
+"""Begins the name of a `containerd-driver run`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """Whose a thing is, as it says itself: owner is the agent or the run, maker the plugin.
+class OwnerLabels:
+    """The owner of an object: `owner` is the agent or the run, `maker` the plugin process.
 
-    Empty where it does not say: it was made by a release before these marks.
+    A field is empty where the object has no such label: a release before these labels created the
+    object.
     """
 
     owner: str = ""
@@ -57,14 +43,54 @@ class Mark:
     state_dir: str = ""
 
 
-def mark(labels: Mapping[str, str]) -> Mark:
-    """The mark in the labels of something in containerd."""
-    return Mark(
+def owner_of(node: Node, task: TaskConfig) -> OwnerLabels:
+    """Returns the owner of all objects that this plugin creates for a task."""
+    return OwnerLabels(
+        owner=next(iter(owners(task.node_id, task.alloc_dir)), ""),
+        maker=node.maker,
+        state_dir=str(node.state_dir),
+    )
+
+
+def labels(task: TaskConfig, owner: OwnerLabels) -> dict[str, str]:
+    """Returns the labels of every object that the driver creates in containerd for a task.
+
+    Args:
+        task: Nomad's description of the task.
+        owner: the result of `owner_of`.
+
+    Returns:
+        Values by LABEL_TASK_ID, LABEL_ALLOC_ID, LABEL_TASK_NAME, LABEL_OWNER, LABEL_MAKER and
+        LABEL_STATE_DIR.
+    """
+    return {
+        LABEL_TASK_ID: task.id,
+        LABEL_ALLOC_ID: task.alloc_id,
+        LABEL_TASK_NAME: task.name,
+        LABEL_OWNER: owner.owner,
+        LABEL_MAKER: owner.maker,
+        LABEL_STATE_DIR: owner.state_dir,
+    }
+
+
+def read_labels(labels: Mapping[str, str]) -> OwnerLabels:
+    """Reads the owner from the labels of an object in containerd."""
+    return OwnerLabels(
         owner=labels.get(LABEL_OWNER, ""),
         maker=labels.get(LABEL_MAKER, ""),
         state_dir=labels.get(LABEL_STATE_DIR, ""),
     )
 
 
-PLUGIN = "plugin-"
-RUN = "run-"
+def owners(node_id: str, alloc_dir: str) -> tuple[str, ...]:
+    """Returns names of the agent that a task belongs to, the best name first; may be empty.
+
+    Agents before Nomad 1.6 send no node id in some cases, but no two agents keep their allocations
+    in one directory. A `containerd-driver run` sends a name of its own as the node id.
+
+    Args:
+        node_id: the agent's id of the node; may be empty.
+        alloc_dir: the allocation's directory; may be empty.
+    """
+    root = posixpath.dirname(posixpath.normpath(alloc_dir)) if alloc_dir.startswith("/") else ""
+    return tuple(name for name in (node_id, root) if name.strip("/"))

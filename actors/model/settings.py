@@ -1,6 +1,7 @@
 """Validated options: of the driver (the agent's plugin block) and of one task (the job's config).
 
-`plugin.options` has the table that checks and fills these; nothing else makes them in product code.
+`plugin.options` has the table that checks and fills these classes. Product code creates them only
+there.
 """
 
 from __future__ import annotations
@@ -8,10 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from containerd.spec.mounts import MountOption
+
+__all__ = ["Auth", "DeviceOption", "DriverSettings", "MountOption", "TaskOptions"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Auth:
-    """Credentials of a registry. server_address binds them; empty means the image's registry."""
+    """Credentials of a registry: server_address, or the image's own registry where empty."""
 
     username: str
     password: str = field(repr=False)
@@ -20,14 +25,16 @@ class Auth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriverSettings:
-    """Options of the driver. stats_interval_s 0 leaves the interval to Nomad.
+    """Options of the driver.
 
-    containerd_namespace empty means: `nomad`, or `nomad.slice` on a cgroup v2 host.
-    total_mhz and cores describe the node as Nomad sees it, for the ticks of TaskStats.
-    log_buffer_bytes is what one log FIFO holds while nobody reads it; then the oldest bytes are
-    dropped, or without log_drops the task waits.
-    default_ulimits are as a task's ulimits, which win by name.
-    auth_config is a Docker config.json, auth_helper the end of `docker-credential-…`.
+    stats_interval_s: 0 leaves the interval to Nomad.
+    containerd_namespace: empty means `nomad`, or `nomad.slice` on a node with cgroup v2.
+    total_mhz, cores: the node as Nomad sees the node, for the ticks of TaskStats.
+    log_buffer_bytes: bytes that a log FIFO and its worker hold while no process reads the FIFO.
+        Then the oldest bytes are dropped, or without log_drops the task waits.
+    default_ulimits: like a task's ulimits, which win by name.
+    auth_config: path of a Docker config.json.
+    auth_helper: the end of the program's name `docker-credential-…`.
     """
 
     enabled: bool = True
@@ -62,7 +69,7 @@ class DriverSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceOption:
-    """A device of the host, or of a directory there. cgroup_permissions is a subset of rwm."""
+    """A device of the node, or a directory of devices. cgroup_permissions is a subset of rwm."""
 
     host_path: str
     container_path: str = ""
@@ -70,26 +77,15 @@ class DeviceOption:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MountOption:
-    """One mount as the job wrote it: fstab options, or Docker's fields, where the rest is empty."""
-
-    target: str
-    type: str = "volume"
-    source: str = ""
-    options: tuple[str, ...] = ()
-    readonly: bool = False
-    propagation: str = ""
-    tmpfs_size_bytes: int = 0
-    tmpfs_mode: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
-    """The job's `config` block. None stands for "not given" where that differs from empty.
+    """The job's `config` block. None means "not set" where an empty value has another meaning.
 
-    pids_limit of 0 or less is no limit, shm_size_bytes 0 the default size. The modes are empty or
-    `host`. ulimits are (soft, hard) by lower-case name. cdi_devices are `vendor/class=name`.
-    extra_hosts are (name, address), where the address may be `host-gateway`.
+    pids_limit: 0 or less is no limit.
+    shm_size_bytes: 0 is the default size.
+    pid_mode, ipc_mode, uts_mode: empty or `host`.
+    ulimits: (soft, hard) by lower-case name.
+    cdi_devices: `vendor/class=name`.
+    extra_hosts: (name, address); the address can be `host-gateway`.
     """
 
     image: str

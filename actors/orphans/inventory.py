@@ -16,15 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.files.state_dir import pins_directory, task_directory
-from actors.lifecycle.directory import read_mark
+from actors.lifecycle.directory import read_owner
 from actors.model import identifiers
 from actors.model.ownership import (
     LABEL_ALLOC_ID,
     LABEL_MAKER,
     LABEL_TASK_ID,
     LABEL_TASK_NAME,
-    Mark,
-    mark,
+    OwnerLabels,
+    read_labels,
 )
 from actors.orphans import stray_workers
 from actors.orphans.judgement import Kind, Thing
@@ -92,7 +92,7 @@ async def container(node: Node, record: ContainerRecord) -> Thing:
         kind=Kind.CONTAINER,
         name=record.id,
         container=record.id,
-        mark=mark(record.labels),
+        mark=read_labels(record.labels),
         since=record.created_at_ns * _S,
         running=running,
         watched=await _peers(directory) not in {None, 0},
@@ -131,7 +131,7 @@ async def _snapshots(node: Node, books: _Books) -> list[Thing]:
                 kind=Kind.SNAPSHOT,
                 name=snapshot.key,
                 container=owner,
-                mark=mark(snapshot.labels),
+                mark=read_labels(snapshot.labels),
                 since=snapshot.created_at_ns * _S,
                 snapshotter=snapshotter,
                 task_id=snapshot.labels.get(LABEL_TASK_ID, ""),
@@ -154,7 +154,7 @@ async def _leases(node: Node, books: _Books) -> list[Thing]:
             kind=Kind.LEASE,
             name=lease.id,
             container="" if pull else owner,
-            mark=mark(lease.labels),
+            mark=read_labels(lease.labels),
             since=lease.created_at_ns * _S,
             task_id=lease.labels.get(LABEL_TASK_ID, ""),
         )
@@ -164,7 +164,7 @@ async def _leases(node: Node, books: _Books) -> list[Thing]:
 
 async def _directory(node: Node, directory: Path) -> list[Thing]:
     """A state directory without a container, or the worker that lives in it."""
-    made = await asyncio.to_thread(read_mark, node, directory)
+    made = await asyncio.to_thread(read_owner, node, directory)
     if made is None:
         return []
     peers = await _peers(directory)
@@ -205,7 +205,7 @@ def _dead_sessions(directory: Path) -> list[Thing]:
             kind=Kind.EXEC,
             name=session.name,
             container=directory.name,
-            mark=Mark(),
+            mark=OwnerLabels(),
             since=_changed(session),
         )
         for session in directory.glob(_EXEC)
@@ -232,7 +232,7 @@ def mounts(node: Node) -> list[Thing]:
     found: list[Thing] = []
     for directory in _directories(pins_directory(node.state_dir, "x").parent):
         task = task_directory(node.state_dir, directory.name)
-        made = read_mark(node, task)
+        made = read_owner(node, task)
         if made is not None:
             thing = Thing(
                 kind=Kind.MOUNTS,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from actors.model.ownership import RUN, Mark
+from actors.model.ownership import RUN, OwnerLabels
 
 
 class Kind(StrEnum):
@@ -55,7 +55,7 @@ class Thing:
     kind: Kind
     name: str
     container: str
-    mark: Mark
+    mark: OwnerLabels
     since: float
     running: bool = False
     watched: bool = False

@@ -263,7 +263,11 @@ class Reconciler:
         snapshotters = {thing.snapshotter for thing in things if thing.snapshotter}
         for snapshotter in snapshotters or {self._node.containerd.default_snapshotter}:
             await teardown.remove(
-                self._node, things[0].container, link=None, snapshotter=snapshotter
+                self._node,
+                things[0].container,
+                link=None,
+                reason="no task owns the container",
+                snapshotter=snapshotter,
             )
         return True
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from actors.model.ownership import Mark
+from actors.model.ownership import OwnerLabels
 from actors.orphans.judgement import Kind, Thing
 from workers import identity
 
@@ -36,7 +36,7 @@ def find(node: Node) -> list[Thing]:
                 kind=Kind.WORKER,
                 name=f"pid {process.name}",
                 container=container,
-                mark=Mark(state_dir=str(node.state_dir)),
+                mark=OwnerLabels(state_dir=str(node.state_dir)),
                 since=_born(int(process.name)),
                 pid=int(process.name),
             )

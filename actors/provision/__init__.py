@@ -1,1 +1,1 @@
-"""What a task gets of its node: mounts, devices, network files, network namespace."""
+"""Resources of the node for a task: mounts, devices, network files, network namespace."""

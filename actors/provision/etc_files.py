@@ -1,7 +1,8 @@
-"""The texts of a task's /etc/hosts, /etc/hostname and /etc/resolv.conf: pure.
+"""Builds the texts of a task's /etc/hosts, /etc/hostname and /etc/resolv.conf.
 
-Every task has files of its own, as with Docker: what it writes there no other task and no host
-reads, and what the host changes later does not reach into a running task.
+The functions are pure. Every task has its own files, as with Docker: no other task and no process
+of the node reads a change that the task makes, and a later change on the node does not reach a
+running task.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from actors.provision.netns import Network
-from proto.errors import Code, DriverError
+from proto.errors import start_refused
 
 if TYPE_CHECKING:
     from actors.model.nomad import DnsConfig
@@ -28,14 +29,14 @@ _LOCALHOST: tuple[str, ...] = (
     "ff02::1\tip6-allnodes",
     "ff02::2\tip6-allrouters",
 )
-# Debian's word for a host without an address of its own.
-_OWN_LOOPBACK = "127.0.1.1"
+# Debian's address for the name of a host that has no address in a network.
+_NAME_LOOPBACK = "127.0.1.1"
 _WORD = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostTexts:
-    """The host's own files; uplink is what systemd-resolved asks itself, empty without it."""
+    """The node's files. uplink is systemd-resolved's list of servers; empty without resolved."""
 
     hosts: str = ""
     resolv: str = ""
@@ -43,8 +44,8 @@ class HostTexts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NameFiles:
-    """Text by path in the container, and what the user should know of it."""
+class NetworkFiles:
+    """Texts by path in the container, and notes for the job's author."""
 
     texts: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -57,11 +58,18 @@ def build(
     network: Network | None,
     dns: DnsConfig | None,
     host: HostTexts,
-) -> NameFiles:
-    """The files of a task. network is None where Nomad made no namespace for the allocation.
+) -> NetworkFiles:
+    """Builds the files of a task.
+
+    Args:
+        options: the job's options.
+        hostname: the task's host name.
+        network: None where Nomad created no namespace for the allocation.
+        dns: the group's `dns` block.
+        host: the node's files.
 
     Raises:
-        DriverError: code INVALID; extra_hosts or the DNS settings cannot be kept here.
+        DriverError: code INVALID; extra_hosts or the DNS settings are impossible here.
     """
     texts = {
         "/etc/hosts": _hosts(options, hostname, network, host.hosts),
@@ -70,7 +78,7 @@ def build(
     resolv, notes = _resolv(options, network, dns, host)
     if resolv is not None:
         texts["/etc/resolv.conf"] = resolv
-    return NameFiles(texts=texts, notes=notes)
+    return NetworkFiles(texts=texts, notes=notes)
 
 
 def _hosts(options: TaskOptions, hostname: str, network: Network | None, host: str) -> str:
@@ -80,7 +88,7 @@ def _hosts(options: TaskOptions, hostname: str, network: Network | None, host: s
     addresses = network.addresses if network else ()
     known = {name for line in lines for name in line.partition("#")[0].split()[1:]}
     if hostname not in known:
-        lines += [f"{address}\t{own}" for address in addresses or (_OWN_LOOPBACK,)]
+        lines += [f"{address}\t{own}" for address in addresses or (_NAME_LOOPBACK,)]
     for name, address in options.extra_hosts:
         lines.append(f"{_address(address, options, network)}\t{name}")
     return "\n".join(lines) + "\n"
@@ -92,18 +100,16 @@ def _address(written: str, options: TaskOptions, network: Network | None) -> str
     if options.host_network:
         return "127.0.0.1"
     if network is None or not network.gateway:
-        raise DriverError(
-            "Error in creating container: extra_hosts: host-gateway: the task's network has no way"
-            " to the host",
-            resolution='give the group network { mode = "bridge" }, or use host_network',
-            code=Code.INVALID,
+        raise start_refused(
+            "extra_hosts: host-gateway: the task's network has no route to the host",
+            'give the group network { mode = "bridge" }, or use host_network',
         )
     return network.gateway
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Resolver:
-    """What resolv.conf(5) says."""
+    """The settings of a resolv.conf(5)."""
 
     servers: tuple[str, ...] = ()
     searches: tuple[str, ...] = ()
@@ -111,7 +117,7 @@ class _Resolver:
 
     @classmethod
     def parse(cls, text: str) -> _Resolver:
-        found: dict[str, tuple[str, ...]] = {}
+        settings: dict[str, tuple[str, ...]] = {}
         servers: list[str] = []
         for line in text.splitlines():
             words = line.split()
@@ -119,12 +125,12 @@ class _Resolver:
                 continue
             if words[0] == "nameserver" and len(words) > 1:
                 servers.append(words[1])
-            else:  # the last one counts, and domain is a search of one
-                found["search" if words[0] == "domain" else words[0]] = tuple(words[1:])
+            else:  # the last line counts, and `domain` is a search list with one entry
+                settings["search" if words[0] == "domain" else words[0]] = tuple(words[1:])
         return cls(
             servers=tuple(servers),
-            searches=found.get("search", ()),
-            options=found.get("options", ()),
+            searches=settings.get("search", ()),
+            options=settings.get("options", ()),
         )
 
     def text(self) -> str:
@@ -137,19 +143,16 @@ class _Resolver:
 def _resolv(
     options: TaskOptions, network: Network | None, dns: DnsConfig | None, host: HostTexts
 ) -> tuple[str | None, tuple[str, ...]]:
-    """The job's DNS wins over the host's; neither leaves the image's file as it is."""
+    """Merges the job's DNS over the node's; returns None where the image's file is to stay."""
     if dns is None and not (options.host_dns or options.host_network):
         return None, ()
-    apart = network is not None and not options.host_network
-    text, notes = _reachable(host) if apart else (host.resolv, ())
+    separate = network is not None and not options.host_network
+    text, notes = _reachable(host) if separate else (host.resolv, ())
     if dns is None:
         return text, notes
     for word in (*dns.servers, *dns.searches, *dns.options):
         if not _WORD.fullmatch(word):
-            raise DriverError(
-                f"Error in creating container: network.dns: {word[:64]!r} is no single word",
-                code=Code.INVALID,
-            )
+            raise start_refused(f"network.dns: {word[:64]!r} is not a single word")
     base = _Resolver.parse(text)
     merged = _Resolver(
         servers=dns.servers or base.servers,
@@ -160,10 +163,10 @@ def _resolv(
 
 
 def _reachable(host: HostTexts) -> tuple[str, tuple[str, ...]]:
-    """The host's DNS as a task in another network can use it.
+    """Returns the node's DNS settings as a task in another network can use them, and notes.
 
-    A server on loopback, as systemd-resolved's 127.0.0.53, is not there; resolved writes down
-    which servers it asks itself.
+    A server on loopback, as systemd-resolved's 127.0.0.53, is unreachable from another network.
+    systemd-resolved keeps a file with the servers that it asks itself.
     """
     if not _loopback(_Resolver.parse(host.resolv).servers):
         return host.resolv, ()

@@ -1,31 +1,38 @@
-"""What a task gets of its host: mounts, devices, name files, and what CDI adds to these.
+"""Collects a task's resources of the node: mounts, devices, network files, and CDI's additions.
 
-`gather` runs before the image is pulled, so that a wrong path costs no pull. It reads the host and
-changes nothing; the sources that need it are held later, see `host_paths.pin`.
+`gather` runs before the image is pulled, so a wrong path costs no pull. It reads the node and
+changes nothing. `mount_sources.pin` pins the sources of mounts later.
+
+`gather` first collects requests, then builds all mounts at once, then resolves all sources, then
+the devices. So a fault that a job has on every node is reported before a fault of this node.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from posixpath import basename
+from typing import TypeVar
 
 from actors.blocking import file_servers
 from actors.files import private_files
-from actors.model.nomad import NetworkOverride, TaskConfig
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.nomad import MountConfig, NetworkOverride, TaskConfig
+from actors.model.settings import DriverSettings, MountOption, TaskOptions
 from actors.provision import etc_files, lost_network, mount_sources, netns, network_sysctls
-from actors.provision.etc_files import HostTexts, NameFiles
+from actors.provision.etc_files import HostTexts, NetworkFiles
 from actors.provision.mount_sources import Source
 from actors.provision.netns import Network
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
 from containerd.spec import cdi, devices
 from containerd.spec.devices import DeviceNode
-from containerd.spec.mounts import MountPoint, bind, invalid, job_mount, volume_mount
+from containerd.spec.mounts import MountPoint, bind, job_mount, volume_mount
+from proto.errors import start_refused
 
+T = TypeVar("T")
 _DIRECTORIES = (
     ("alloc", "NOMAD_ALLOC_DIR", "/alloc"),
     ("local", "NOMAD_TASK_DIR", "/local"),
@@ -36,12 +43,19 @@ _MAX_HOST_FILE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostParts:
-    """Mounts whose sources are paths for the runtime, those of `pinned` made by `host_paths.pin`.
+    """A task's resources of the node.
 
-    sources are by the path that the runtime gets; own are the targets of the driver's own mounts.
-    pins is the directory where pinning happens. files are texts by name, for `private_files.write`
-    before that. notes are for the user; network is what Nomad is told of the task's own; sysctl
-    are kernel parameters that it gets where the job sets none; daemon is what it inherits.
+    mounts: their sources are paths for the runtime.
+    sources: the sources by these paths.
+    own: the targets of the driver's own mounts.
+    devices: nodes of the container; CDI's are among them.
+    cdi: CDI's environment, groups and hooks.
+    pins: the directory where `mount_sources.pin` mounts the sources in `pinned`.
+    files: texts by name, for `private_files.write`, which runs before the pinning.
+    notes: sentences for the job's author.
+    network: the task's own address, for Nomad's services.
+    sysctl: kernel parameters that the task gets where the job sets none.
+    daemon: limits that tasks inherit from containerd.
     """
 
     mounts: tuple[MountPoint, ...] = ()
@@ -58,6 +72,26 @@ class HostParts:
     daemon: DaemonProcess = daemon_process.USUAL
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Request:
+    """A mount that the task gets.
+
+    build: returns the mount, with the source as Nomad or the job names it.
+    locate: returns the source of a bind; called when all mounts are built.
+    """
+
+    build: Callable[[], MountPoint]
+    locate: Callable[[], Source]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Mount:
+    """A mount that is built, and the source on the node; None for a tmpfs."""
+
+    point: MountPoint
+    source: Source | None
+
+
 def gather(
     settings: DriverSettings,
     task: TaskConfig,
@@ -66,130 +100,195 @@ def gather(
     hostname: str,
     pins: Path,
 ) -> HostParts:
-    """Everything of the host that the task will have. Blocks; changes nothing.
+    """Collects a task's resources of the node. Blocks; changes nothing.
+
+    Args:
+        settings: the driver's settings.
+        task: Nomad's description of the task.
+        options: the job's options.
+        hostname: the task's host name, for /etc/hosts and /etc/hostname.
+        pins: the directory for the pins of mount sources.
 
     Raises:
-        DriverError: code INVALID; the job asks for what is not there or cannot be.
+        DriverError: code INVALID; a mount or a device is impossible, or does not exist here. Code
+            PRECONDITION; the allocation's network namespace is gone, or has lost its address.
     """
-    for directory in settings.cdi_spec_dirs if options.cdi_devices else ():
-        file_servers.visit(directory, "cdi_spec_dirs")
-    edits = cdi.edits(options.cdi_devices, settings.cdi_spec_dirs)
-    plan = _Mounts(pins)
-    _directories(plan, task)
-    _volume_mounts(plan, task, options)
-    _job_mounts(plan, task, options)
-    for point in edits.mounts:
-        plan.add(point, Source(path=point.source, what="devices (CDI)"))
-    _no_target_twice(plan.found[plan.own :])
-    for source in plan.sources:
-        mount_sources.check(source)
-    if task.network:
-        file_servers.visit(task.network.path, "network namespace")
-    network = netns.look(task.network.path) if task.network else None
-    missed = lost_network.look(task, network)
-    named = _name_files(plan, task, options, hostname, network)
+    edits = _cdi_edits(settings, options)
+    own_requests = list(_directories(task))
+    requests = [
+        *(_volume_request(volume, options) for volume in task.mounts),
+        *(_job_request(mount, task, options) for mount in options.mounts),
+        *(_cdi_request(point) for point in edits.mounts),
+    ]
+    points = [request.build() for request in (*own_requests, *requests)]
+    own = list(_located(own_requests, points[: len(own_requests)], task))
+    others = list(_located(requests, points[len(own_requests) :], task))
+    _no_target_twice(mount.point.target for mount in others)
+    mounts = [*own, *others]
+    for mount in mounts:
+        if mount.source is not None:
+            mount_sources.check(mount.source)
+    network = _network(task)
+    missing = lost_network.check(task, network)
+    files = _network_files(task, options, hostname, network)
+    targets = {mount.point.target for mount in mounts}
+    # A mount of the job in the place of such a file wins.
+    texts = {path: text for path, text in files.texts.items() if path not in targets}
+    mounts += (_file_mount(path, task, options) for path in texts)
+    paths = _Paths(pins)
     return HostParts(
-        mounts=tuple(plan.found),
-        sources=plan.by_path,
-        own=tuple(point.target for point in plan.found[: plan.own]),
+        mounts=tuple(paths.with_path(mount) for mount in mounts),
+        sources=paths.sources,
+        own=tuple(mount.point.target for mount in own),
         devices=_devices(task, options, edits),
         cdi=edits,
         pins=pins,
-        pinned=tuple(plan.pinned),
-        files=_files(named, network),
-        notes=(*missed, *named.notes),
+        pinned=tuple(paths.pinned),
+        files=_by_name(texts, network),
+        notes=(*missing, *files.notes),
         network=override(task, network),
         sysctl=_sysctl(options, network),
         daemon=daemon_process.look(settings.containerd_address),
     )
 
 
-def _sysctl(options: TaskOptions, network: Network | None) -> Mapping[str, str]:
-    if options.host_network:
-        return {}
-    return network.sysctl if network else network_sysctls.for_new_network()
+def _cdi_edits(settings: DriverSettings, options: TaskOptions) -> cdi.Edits:
+    for directory in settings.cdi_spec_dirs if options.cdi_devices else ():
+        file_servers.visit(directory, "cdi_spec_dirs")
+    return cdi.edits(options.cdi_devices, settings.cdi_spec_dirs)
 
 
-class _Mounts:
-    """Collects mounts; `own` is how many of them are the driver's."""
-
-    def __init__(self, pins: Path) -> None:
-        self.found: list[MountPoint] = []
-        self.sources: list[Source] = []
-        self.by_path: dict[str, Source] = {}
-        self.pinned: list[Source] = []
-        self.own = 0
-        self._pins = pins
-
-    def path_of(self, source: Source) -> str:
-        """The path that the runtime gets."""
-        self.sources.append(source)
-        if source.root:
-            return self.held(source)
-        self.by_path[source.path] = source
-        return source.path
-
-    def held(self, source: Source) -> str:
-        """The path of what is there by the time when the sources are held."""
-        self.pinned.append(source)
-        path = mount_sources.pin_path(self._pins, len(self.pinned) - 1)
-        self.by_path[path] = source
-        return path
-
-    def add(self, point: MountPoint, source: Source) -> None:
-        """Adds a mount that names its own source."""
-        if point.type == "bind":
-            self.path_of(source)
-        self.found.append(point)
-
-
-def _directories(plan: _Mounts, task: TaskConfig) -> None:
-    """The allocation's directories.
-
-    /alloc/logs is read-only: a task that swaps its log FIFO for a link must not be possible.
-    """
+def _directories(task: TaskConfig) -> Iterator[_Request]:
+    """Requests the directories of the allocation that a task sees."""
     if not task.alloc_dir:
         return
     for name, variable, fallback in _DIRECTORIES:
-        target = task.env.get(variable) or fallback
         path = name if name == mount_sources.SHARED else f"{task.name}/{name}"
         source = Source(path=path, root=task.alloc_dir, what=variable)
-        plan.found.append(bind(plan.path_of(source), target))
-        if name == mount_sources.SHARED:
-            _logs(plan, task, target)
-    plan.own = len(plan.found)
+        target = task.env.get(variable) or fallback
+        yield _Request(build=partial(bind, str(source), target), locate=partial(_same, source))
 
 
-def _logs(plan: _Mounts, task: TaskConfig, shared: str) -> None:
-    source = Source(path=mount_sources.LOGS, root=task.alloc_dir, what="logs")
-    plan.found.append(bind(plan.path_of(source), f"{shared}/logs", readonly=True))
+def _volume_request(volume: MountConfig, options: TaskOptions) -> _Request:
+    """Requests a host volume, a CSI volume or a mount of a device plugin: Nomad's own paths."""
+    return _Request(
+        build=partial(
+            volume_mount,
+            volume.host_path,
+            volume.task_path,
+            readonly=volume.readonly,
+            propagation=volume.propagation_mode,
+            privileged=options.privileged,
+        ),
+        locate=partial(_same, Source(path=volume.host_path, what="volume_mount")),
+    )
 
 
-def _name_files(
-    plan: _Mounts, task: TaskConfig, options: TaskOptions, hostname: str, network: Network | None
-) -> NameFiles:
-    """Mounts of the files that `start` will write; a mount of the job in their place wins."""
+def _job_request(mount: MountOption, task: TaskConfig, options: TaskOptions) -> _Request:
+    def locate() -> Source:
+        if mount.type == "volume" and _is_a_name(mount.source):
+            raise start_refused(
+                f"mounts: {mount.source[:64]!r} is the name of a volume, and this driver has no"
+                " named volumes",
+                'use a volume block of Nomad, or a path such as "local/data"',
+            )
+        return mount_sources.locate(mount.source, task)
+
+    build = partial(job_mount, mount, privileged=options.privileged)
+    return _Request(build=build, locate=locate)
+
+
+def _cdi_request(point: MountPoint) -> _Request:
+    source = Source(path=point.source, what="devices (CDI)")
+    return _Request(build=partial(_same, point), locate=partial(_same, source))
+
+
+def _same(value: T) -> T:
+    return value
+
+
+def _is_a_name(source: str) -> bool:
+    return "/" not in source and source not in {"local", "secrets", "tmp", "alloc", ".", ".."}
+
+
+def _located(
+    requests: Iterable[_Request], points: Iterable[MountPoint], task: TaskConfig
+) -> Iterator[_Mount]:
+    """Finds the sources of mounts, and makes the group's log directory read-only in each of them.
+
+    A task that can replace its log FIFO by a link would make Nomad or the shim follow the link.
+    """
+    for request, point in zip(requests, points, strict=True):
+        if point.type != "bind":
+            yield _Mount(point=point, source=None)
+            continue
+        source = request.locate()
+        if mount_sources.is_in_logs(source) and not point.readonly:
+            yield _Mount(
+                point=dataclasses.replace(point, options=(*point.options, "ro")), source=source
+            )
+        else:
+            yield _Mount(point=point, source=source)
+        if mount_sources.holds_logs(source):
+            logs = Source(path=mount_sources.LOGS, root=task.alloc_dir, what="logs")
+            yield _Mount(point=bind(str(logs), f"{point.target}/logs", readonly=True), source=logs)
+
+
+def _no_target_twice(targets: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for target in targets:
+        if target in seen:
+            raise start_refused(f"mounts: two of them are at {target[:128]}")
+        seen.add(target)
+
+
+class _Paths:
+    """Chooses the path by which the runtime gets each source: the source's own, or a pin's."""
+
+    def __init__(self, pins: Path) -> None:
+        self._pins = pins
+        self.sources: dict[str, Source] = {}
+        self.pinned: list[Source] = []
+
+    def with_path(self, mount: _Mount) -> MountPoint:
+        """Returns the mount with the path as its source."""
+        if mount.source is None:
+            return mount.point
+        path = mount.source.path
+        if mount.source.root:
+            path = mount_sources.pin_path(self._pins, len(self.pinned))
+            self.pinned.append(mount.source)
+        self.sources[path] = mount.source
+        return dataclasses.replace(mount.point, source=path)
+
+
+def _network(task: TaskConfig) -> Network | None:
+    if task.network is None:
+        return None
+    file_servers.visit(task.network.path, "network namespace")
+    return netns.inspect(task.network.path)
+
+
+def _network_files(
+    task: TaskConfig, options: TaskOptions, hostname: str, network: Network | None
+) -> NetworkFiles:
     if not task.alloc_dir:
-        return NameFiles()
-    named = etc_files.build(
+        return NetworkFiles()
+    return etc_files.build(
         options, hostname=hostname, network=network, dns=task.dns, host=_host_texts()
     )
-    taken = {point.target for point in plan.found}
-    texts = {path: text for path, text in named.texts.items() if path not in taken}
-    for path in texts:
-        own = private_files.path_below(task.name, basename(path))
-        point = bind(
-            plan.held(Source(path=own, root=task.alloc_dir, what=path)),
-            path,
-            readonly=options.readonly_rootfs,
-        )
-        plan.found.append(point)
-    return NameFiles(texts=texts, notes=named.notes)
 
 
-def _files(named: NameFiles, network: Network | None) -> dict[str, str]:
-    texts = {basename(path): text for path, text in named.texts.items()}
-    return {**texts, **lost_network.memory(network)} if texts else texts
+def _file_mount(path: str, task: TaskConfig, options: TaskOptions) -> _Mount:
+    """Mounts a network file, which the start writes before the pinning."""
+    below = private_files.path_below(task.name, basename(path))
+    source = Source(path=below, root=task.alloc_dir, what=path)
+    return _Mount(point=bind(str(source), path, readonly=options.readonly_rootfs), source=source)
+
+
+def _by_name(texts: Mapping[str, str], network: Network | None) -> dict[str, str]:
+    files = {basename(path): text for path, text in texts.items()}
+    return {**files, **lost_network.memory(network)} if files else files
 
 
 def _host_texts() -> HostTexts:
@@ -201,7 +300,7 @@ def _host_texts() -> HostTexts:
 
 
 def _text(path: str) -> str:
-    file_servers.visit(path, "names")
+    file_servers.visit(path, "network files")
     try:
         with Path(path).open("rb") as file:
             return file.read(_MAX_HOST_FILE_BYTES).decode(errors="replace")
@@ -210,9 +309,10 @@ def _text(path: str) -> str:
 
 
 def override(task: TaskConfig, network: Network | None) -> NetworkOverride | None:
-    """What Nomad registers for services with `address_mode = "driver"`: the task's own address.
+    """Returns the task's own address, for services with `address_mode = "driver"`.
 
-    Not advertised by itself: other services of the job keep the host's address and port.
+    The address is not advertised by default: other services of the job keep the node's address and
+    port.
     """
     if network is None or not network.addresses:
         return None
@@ -220,73 +320,38 @@ def override(task: TaskConfig, network: Network | None) -> NetworkOverride | Non
     return NetworkOverride(addr=network.addresses[0], auto_advertise=False, port_map=ports)
 
 
-def _volume_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
-    """Of host volumes, CSI volumes and device plugins: their paths are Nomad's own word."""
-    for volume in task.mounts:
-        point = volume_mount(
-            volume.host_path,
-            volume.task_path,
-            readonly=volume.readonly,
-            propagation=volume.propagation_mode,
-            privileged=options.privileged,
-        )
-        plan.add(point, Source(path=volume.host_path, what="volume_mount"))
-
-
-def _job_mounts(plan: _Mounts, task: TaskConfig, options: TaskOptions) -> None:
-    for wanted in options.mounts:
-        point = job_mount(
-            type=wanted.type,
-            source=wanted.source,
-            target=wanted.target,
-            options=wanted.options,
-            readonly=wanted.readonly,
-            propagation=wanted.propagation,
-            tmpfs_size_bytes=wanted.tmpfs_size_bytes,
-            tmpfs_mode=wanted.tmpfs_mode,
-            privileged=options.privileged,
-        )
-        if point.type == "tmpfs":
-            plan.found.append(point)
-            continue
-        if wanted.type == "volume" and _is_a_name(wanted.source):
-            raise invalid(
-                f"mounts: {wanted.source[:64]!r} is the name of a volume, and this driver has no"
-                " named volumes",
-                'use a volume block of Nomad, or a path such as "local/data"',
-            )
-        source = mount_sources.locate(wanted.source, task)
-        logs = mount_sources.is_in_logs(source)
-        words = (*point.options, "ro") if logs and not point.readonly else point.options
-        plan.found.append(dataclasses.replace(point, source=plan.path_of(source), options=words))
-        if mount_sources.holds_logs(source):
-            _logs(plan, task, point.target)
-
-
-def _is_a_name(source: str) -> bool:
-    return "/" not in source and source not in {"local", "secrets", "tmp", "alloc", ".", ".."}
-
-
-def _no_target_twice(points: Iterable[MountPoint]) -> None:
-    seen: set[str] = set()
-    for point in points:
-        if point.target in seen:
-            raise invalid(f"mounts: two of them are at {point.target[:128]}")
-        seen.add(point.target)
+def _sysctl(options: TaskOptions, network: Network | None) -> Mapping[str, str]:
+    if options.host_network:
+        return {}
+    return network.sysctl if network else network_sysctls.for_new_network()
 
 
 def _devices(task: TaskConfig, options: TaskOptions, edits: cdi.Edits) -> tuple[DeviceNode, ...]:
-    """Of the host if privileged, then of Nomad's device plugins, of CDI and of the job."""
-    found = devices.every_host_node() if options.privileged else []
-    for given in task.devices:
-        file_servers.visit(given.host_path, "device")
-        found += devices.host_nodes(
-            given.host_path, given.task_path, given.cgroup_permissions, what="device"
+    """Collects the device nodes: of the node if privileged, then Nomad's, CDI's and the job's.
+
+    A later device at the same path wins.
+    """
+    for wanted in task.devices:
+        file_servers.visit(wanted.host_path, "device")
+    for option in options.devices:
+        file_servers.visit(option.host_path, "devices")
+    return devices.unique(
+        (
+            *(devices.every_host_node() if options.privileged else ()),
+            *(
+                node
+                for wanted in task.devices
+                for node in devices.host_nodes(
+                    wanted.host_path, wanted.task_path, wanted.cgroup_permissions, what="device"
+                )
+            ),
+            *edits.devices,
+            *(
+                node
+                for option in options.devices
+                for node in devices.host_nodes(
+                    option.host_path, option.container_path, option.cgroup_permissions
+                )
+            ),
         )
-    found += edits.devices
-    for wanted in options.devices:
-        file_servers.visit(wanted.host_path, "devices")
-        found += devices.host_nodes(
-            wanted.host_path, wanted.container_path, wanted.cgroup_permissions
-        )
-    return devices.unique(found)
+    )

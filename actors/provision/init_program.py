@@ -1,17 +1,17 @@
-"""The init program: a static binary of the node that becomes process 1 of tasks with `init`."""
+"""Finds the init program: a static binary of the node, process 1 of tasks with `init`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proto.errors import Code, DriverError
+from proto.errors import start_refused
 
 if TYPE_CHECKING:
     from actors.model.settings import DriverSettings
 
 
-# Static ones: the container has no library of the host's.
+# Static programs: a container has no libraries of the node.
 _INITS = (
     "/usr/libexec/podman/catatonit",
     "/usr/bin/catatonit",
@@ -21,18 +21,17 @@ _INITS = (
 
 
 def init_program(settings: DriverSettings) -> str:
-    """The program that becomes process 1 of tasks with `init`.
+    """Returns the path of the program that becomes process 1 of tasks with `init`.
 
     Raises:
-        DriverError: code INVALID; there is none.
+        DriverError: code INVALID; the node has no such program.
     """
     candidates = (settings.init_path,) if settings.init_path else _INITS
     for path in candidates:
         if Path(path).is_file():
             return path
-    raise DriverError(
-        "Error in creating container: init: no init program on this machine",
-        details=f"looked for {', '.join(candidates)}",
-        resolution="install catatonit, or name a static one as the driver's init_path",
-        code=Code.INVALID,
+    raise start_refused(
+        "init: no init program on this machine",
+        "install catatonit, or set the driver's init_path to a static program",
+        details=f"searched {', '.join(candidates)}",
     )

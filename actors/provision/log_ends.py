@@ -1,9 +1,9 @@
-"""The plugin's own ends of a task's log FIFOs, held where no worker and no shim can hold one.
+"""The plugin's own ends of a task's log FIFOs, for times when no worker and no shim has them open.
 
-Nomad's logmon ends for good when a FIFO that it reads has no writer any more, and Nomad starts a
-new one only before a StartTask. So all writers of one StartTask must overlap: the shim of an
-earlier start that was cut short, and the shim of this start. And a start that fails before there
-was any writer has to show logmon one, because logmon waits for a writer and Nomad for logmon.
+Nomad's logmon ends for good when a FIFO has no writer any more, and Nomad starts a new logmon only
+before a StartTask. So all writers of one StartTask must overlap: the shim of an interrupted earlier
+start, and the shim of the present start. A start can also fail before a writer has opened the FIFO.
+Then logmon waits for a writer, and Nomad waits for logmon, so the plugin opens and closes the FIFO.
 """
 
 from __future__ import annotations
@@ -21,40 +21,43 @@ if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
 
 _NO_LOG = {"", os.devnull}
-# Nomad's logmon opens a FIFO some moments after it has said that it is ready.
+# Nomad's logmon reports that it is ready some moments before it opens the FIFOs.
 _LATE_READER_S = 0.1
 
 
 class LogEnds:
-    """Both ends of both FIFOs, so that no reader has to be there, from `hold` to `close`.
+    """Both ends of both log FIFOs, open from `hold` to `close`; no reader is needed.
 
-    A thread may hold while another closes: what is closed is never held again.
+    Threads can call `hold` and `close` at the same time. `hold` opens nothing after `close`.
     """
 
     def __init__(self, task: TaskConfig) -> None:
         self._task = task
         self._lock = threading.Lock()
-        self._held: list[int] = []
-        self._over = False
+        self._descriptors: list[int] = []
+        self._closed = False
 
     def hold(self) -> None:
-        """Opens the FIFOs that can be opened; nothing the second time. Blocks for a moment."""
+        """Opens the FIFOs; skips a FIFO that cannot be opened. Blocks for a moment.
+
+        Does nothing the second time.
+        """
         with self._lock:
-            if not self._held and not self._over:
-                self._held = _opened(self._task, os.O_RDWR | os.O_NONBLOCK)
+            if not self._descriptors and not self._closed:
+                self._descriptors = _opened(self._task, os.O_RDWR | os.O_NONBLOCK)
 
     def close(self) -> None:
-        """Closes what is held: the shim has opened the FIFOs, or nobody will."""
+        """Closes the FIFOs: the shim has opened them, or the start has failed."""
         with self._lock:
-            self._over = True
-            _close(self._held)
-            self._held = []
+            self._closed = True
+            _close(self._descriptors)
+            self._descriptors = []
 
 
 async def end_readers(task: TaskConfig) -> None:
-    """Has the readers of the task's logs see an end: the start has failed and nobody writes.
+    """Shows the readers of the task's logs a writer and an end, after a failed start.
 
-    A reader that is not there yet gets a moment to come.
+    A reader that has not opened the FIFOs yet gets a moment.
     """
 
     def show_writers() -> bool:
@@ -79,7 +82,7 @@ def _paths(task: TaskConfig) -> list[str]:
 def _opened(task: TaskConfig, flags: int) -> list[int]:
     descriptors: list[int] = []
     for path in _paths(task):
-        with contextlib.suppress(DriverError):  # no FIFO is there, or nobody reads it
+        with contextlib.suppress(DriverError):  # no FIFO exists, or no process reads
             descriptors.append(open_fifo(path, flags))
     return descriptors
 

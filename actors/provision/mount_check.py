@@ -1,8 +1,8 @@
-"""Checks a created task's mounts before its program starts.
+"""Checks a created task's mounts before the task's program starts.
 
-`containerd.spec.final_mounts` says what is right. Here the mounts of the process are listed. Its
-/dev is inspected from its root without following a link: a link could lead out of the container.
-The check takes 0.2 to 0.3 ms.
+`containerd.spec.final_mounts` has the rules. The functions here list the mounts of the process, and
+inspect /dev from the process's root without following links: a link could lead out of the
+container. The check takes 0.2 to 0.3 ms.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 from containerd import syscalls
 from containerd.spec import final_mounts
 from containerd.spec.final_mounts import Fault
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 
 Document = dict[str, Any]
 
@@ -27,28 +27,32 @@ _log = logging.getLogger(__name__)
 
 
 def check(pid: int, spec: Document) -> None:
-    """Checks that a process has each mount of its spec in its own place. Blocks for a moment.
+    """Checks each mount of the spec in a created process. Blocks for a moment.
+
+    Args:
+        pid: the created process, whose program has not started.
+        spec: the OCI spec that the runtime got.
 
     Raises:
-        DriverError: code INVALID; a link has led a mount elsewhere. Code UNAVAILABLE; the process
-            is gone.
+        DriverError: code INVALID; a link has led a mount to another path. Code UNAVAILABLE; the
+            process is gone.
     """
     process = Path(f"/proc/{pid}")
     try:
         if (process / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
-            return  # it shares its mounts with the plugin, and no runtime made them
+            return  # the mounts are the plugin's own, and no runtime made any
         root = os.open(process / "root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except PermissionError as error:
-        _log.warning("a task's mounts cannot be checked", extra={"pid": pid, "why": str(error)})
+        _log.warning("cannot check a task's mounts", extra={"pid": pid, "reason": str(error)})
         return
     except OSError as error:
         raise _gone(error) from error
     try:
         mounted = final_mounts.parse(os.fsdecode((process / "mountinfo").read_bytes()))
-        look = _Root(root)
-        fault = final_mounts.judge(spec, mounted, look.node)
+        directory = _Root(root)
+        fault = final_mounts.judge(spec, mounted, directory.node)
         if fault is not None:
-            raise _refusal(fault, look.link_in(fault.target))
+            raise _refusal(fault, directory.link_in(fault.target))
     except OSError as error:
         raise _gone(error) from error
     finally:
@@ -56,58 +60,59 @@ def check(pid: int, spec: Document) -> None:
 
 
 class _Root:
-    """The root directory of the process, open."""
+    """The open root directory of the process."""
 
     def __init__(self, descriptor: int) -> None:
         self._root = descriptor
 
     def node(self, name: str) -> int | None:
-        """The number of the character device of a name in /dev; None for anything else."""
+        """Returns the device number of a character device in /dev; None for other files."""
         try:
-            found = syscalls.openat2(self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+            descriptor = syscalls.openat2(
+                self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN
+            )
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
                 return None
             raise
         try:
-            status = os.fstat(found)
+            status = os.fstat(descriptor)
             return status.st_rdev if stat.S_ISCHR(status.st_mode) else None
         finally:
-            os.close(found)
+            os.close(descriptor)
 
     def link_in(self, target: str) -> str:
-        """The first link on the way to a path, as `/x -> /dev`; empty where there is none."""
+        """Returns the first link on the way to a path, as `/x -> /dev`; empty without a link."""
         parts = target.strip("/").split("/")
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])
             with contextlib.suppress(OSError):
-                found = syscalls.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+                descriptor = syscalls.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
                 try:
-                    return f"/{path} -> {os.readlink('', dir_fd=found)}"
+                    return f"/{path} -> {os.readlink('', dir_fd=descriptor)}"
                 except OSError:
                     continue
                 finally:
-                    os.close(found)
+                    os.close(descriptor)
         return ""
 
 
 def _refusal(fault: Fault, link: str) -> DriverError:
-    return DriverError(
-        f"Error in creating container: mounts: {fault.target[:256]!r}: {fault.why[:256]}",
-        details=f"{link[:256]!r} is a link of the image, or of a directory that a task writes"
+    return start_refused(
+        f"mounts: {fault.target[:256]!r}: {fault.why[:256]}",
+        "mount at the real path, and use an image whose /dev, /proc, /sys, /alloc, /local and"
+        " /secrets are directories",
+        details=f"{link[:256]!r} is a link of the image, or of a directory that a task can write"
         if link
         else "",
-        resolution="mount at the real path, and use an image whose /dev, /proc, /sys, /alloc,"
-        " /local and /secrets are directories",
-        code=Code.INVALID,
     )
 
 
 def _gone(error: OSError) -> DriverError:
     return DriverError(
-        "the task's process went away before its program was started",
+        "the task's process ended before the task's program was started",
         details=str(error),
-        resolution="start the task again; the kernel's log may tell more",
+        resolution="start the task again; the kernel's log may have the reason",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

@@ -1,15 +1,15 @@
-"""Sources of mounts on the host, so that no link that a task wrote leads anywhere.
+"""Resolves and pins the sources of mounts, so that no link of a task leads out of the allocation.
 
-A source below the allocation's own directory is resolved by the kernel from that directory, and no
-link on the way is followed: local/x may have become a link to / since the last start, and a task of
-the same group may change /alloc at any moment. What is resolved is held by a mount of its own, the
-pin, and the runtime is given the pin's path: between our look and the runtime's mount nothing can
-be exchanged. (A path below /proc/<pid>/fd would do for openat, not for mount(2): the kernel refuses
-to bind what lies in another mount namespace, and the runtime's is a new one.)
+The kernel resolves a source below the allocation's directory from that directory, and follows no
+link on the way: local/x can have become a link to / since the last start, and a task of the same
+group can change /alloc at any moment. A bind mount of the driver, the pin, keeps the resolved file,
+and the runtime gets the pin's path. So a task cannot replace the source between the driver's check
+and the runtime's mount. (A path below /proc/<pid>/fd would work for openat but not for mount(2):
+the kernel refuses to bind a file of another mount namespace, and the runtime has a new namespace.)
 
-Pins live from just before the task is made until just after. They lie on a tmpfs of their own: in a
-mount namespace that our mounts do not reach, the runtime then finds no file and says so, and binds
-no empty directory.
+Pins live from just before the creation of the task until just after. They lie on a tmpfs of their
+own. In a mount namespace that the driver's mounts do not reach, the runtime finds no file below the
+tmpfs, and reports an error instead of the bind of an empty directory.
 """
 
 from __future__ import annotations
@@ -27,23 +27,22 @@ from actors.blocking import file_servers
 from actors.model.nomad import TaskConfig
 from containerd import syscalls
 from containerd.spec import root_links
-from containerd.spec.mounts import invalid
 from containerd.spec.targets import Entry
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 from proto.exhaustion import exhausted, remedy
 
 _OUTSIDE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
-# Directories of a task that it may see itself; `private` is not among them.
-_TASKS_OWN = ("local", "secrets", "tmp")
+# Directories that a task can see; `private` is Nomad's alone.
+_VISIBLE = ("local", "secrets", "tmp")
 SHARED = "alloc"
 LOGS = f"{SHARED}/logs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """A place of the host. With `root`, path is relative to that directory and follows no link.
+    """A path of the node, or a path below `root` that follows no link.
 
-    what names the option, for errors.
+    what: names the option, for errors.
     """
 
     path: str
@@ -55,16 +54,20 @@ class Source:
 
 
 def locate(source: str, task: TaskConfig) -> Source:
-    """Where a job's source is: beneath the task's directory, or for an absolute path on the host.
+    """Returns a mount source of a job: below the allocation's directory, or anywhere on the node.
 
-    `local/…` and `secrets/…` are the task's, `alloc/…` or `../alloc/…` the group's. An absolute
-    path in the allocation's directory is treated like a relative one.
+    `local/…` and `secrets/…` belong to the task, `alloc/…` or `../alloc/…` to the group. An
+    absolute path in the allocation's directory is handled like a relative path.
+
+    Args:
+        source: as the job wrote it.
+        task: Nomad's description of the task.
 
     Raises:
-        DriverError: code INVALID; it leaves the directories that the task may see.
+        DriverError: code INVALID; the path leaves the directories that the task can see.
     """
     if "\0" in source or len(source) > os.pathconf("/", "PC_PATH_MAX"):
-        raise invalid(f"mounts: source {source[:128]!r} is no path")
+        raise start_refused(f"mounts: source {source[:128]!r} is not a valid path")
     if source.startswith("/"):
         clean = "/" + posixpath.normpath(source).lstrip("/")
         below = _relative_to(clean, task.alloc_dir)
@@ -72,16 +75,19 @@ def locate(source: str, task: TaskConfig) -> Source:
             return Source(path=clean)
     else:
         if not task.alloc_dir:
-            raise invalid(f"mounts: source {source[:128]!r} is relative and the task has no place")
+            raise start_refused(
+                f"mounts: source {source[:128]!r} is relative, but the task has no allocation"
+                " directory"
+            )
         first = posixpath.normpath(source).split("/")[0]
         below = posixpath.normpath(source if first == SHARED else f"{task.name}/{source}")
     parts = below.split("/")
-    own = parts[0] == task.name and len(parts) > 1 and parts[1] in _TASKS_OWN
-    if parts[0] != SHARED and not own:
-        raise invalid(
+    of_task = parts[0] == task.name and len(parts) > 1 and parts[1] in _VISIBLE
+    if parts[0] != SHARED and not of_task:
+        raise start_refused(
             f"mounts: source {source[:128]!r} is not in the task's local, secrets or tmp directory,"
             " nor in the group's alloc directory",
-            'write it like "local/…", "secrets/…" or "../alloc/…", or as an absolute path',
+            'use "local/…", "secrets/…" or "../alloc/…", or an absolute path',
         )
     return Source(path=below, root=task.alloc_dir)
 
@@ -96,7 +102,7 @@ def _relative_to(path: str, directory: str) -> str | None:
 
 
 def holds_logs(source: Source) -> bool:
-    """Returns whether the group's log directory is in what the source names."""
+    """Returns whether the source contains the group's log directory."""
     return bool(source.root) and source.path == SHARED
 
 
@@ -106,13 +112,13 @@ def is_in_logs(source: Source) -> bool:
 
 
 def check(source: Source) -> None:
-    """Checks that the source is there.
+    """Checks the existence of a source, and refuses links on the way below a root. Blocks.
 
     Raises:
-        DriverError: code INVALID; it says what is wrong with it.
+        DriverError: code INVALID; the source is missing or unusable.
     """
     if "\0" in source.path:
-        raise invalid(f"{source.what}: source {source.path[:128]!r} is no path")
+        raise start_refused(f"{source.what}: source {source.path[:128]!r} is not a valid path")
     file_servers.visit(source.path, source.what, root=source.root)
     if source.root:
         os.close(_open(source))
@@ -124,10 +130,10 @@ def check(source: Source) -> None:
 
 
 def entry(source: Source, path: str) -> Entry:
-    """Returns the kind of a path below a source; only links on the way to the source are followed.
+    """Returns the kind of a path below a source, without following links below the source. Blocks.
 
     Raises:
-        DriverError: code INVALID; the source is not what it was.
+        DriverError: code INVALID; the source has changed since the check.
     """
     file_servers.visit(source.path, source.what, root=source.root)
     directory = _open(source)
@@ -140,12 +146,12 @@ def entry(source: Source, path: str) -> Entry:
 
 
 def make_target(source: Source, path: str, shown: Source | None) -> None:
-    """Makes a path below a source that something will be mounted on: a directory, or a file.
+    """Creates a mount's target below a source: a directory, or a file. Blocks.
 
     Args:
-        source: where the path counts from; nothing in it is followed.
-        path: what is there stays.
-        shown: the source that will be seen at the path; None is a directory.
+        source: the directory that the path starts at; no link below the source is followed.
+        path: the target; an existing file or directory stays.
+        shown: the source of the mount at the target; None creates a directory.
 
     Raises:
         DriverError: code INVALID; a link is on the way, or the kernel refuses.
@@ -168,31 +174,31 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
             else:
                 os.mkdir(last, 0o755, dir_fd=here)
     except OSError as error:
-        raise invalid(
-            f"mounts: the target {path[:128]!r} cannot be made in {str(source)[:256]!r}:"
+        raise start_refused(
+            f"mounts: cannot create the target {path[:128]!r} in {str(source)[:256]!r}:"
             f" {error.strerror}",
-            "make it before the task starts, as a plain directory or file",
+            "create the target before the task starts, as a plain directory or file",
         ) from error
     finally:
         os.close(here)
 
 
 def is_directory(source: Source) -> bool:
-    """Returns whether the source is a directory.
+    """Returns whether the source is a directory. Blocks.
 
     Raises:
-        DriverError: code INVALID; the source is not what it was.
+        DriverError: code INVALID; the source has changed since the check.
     """
     file_servers.visit(source.path, source.what, root=source.root)
-    found = _open(source)
+    descriptor = _open(source)
     try:
-        return stat.S_ISDIR(os.fstat(found).st_mode)
+        return stat.S_ISDIR(os.fstat(descriptor).st_mode)
     finally:
-        os.close(found)
+        os.close(descriptor)
 
 
 def _open(source: Source) -> int:
-    """A descriptor of a source, for mounting or for a look; below a root no link is followed."""
+    """Opens a source for a mount or an inspection; follows no link below a root."""
     try:
         if not source.root:
             return os.open(source.path, os.O_PATH | os.O_CLOEXEC)
@@ -207,36 +213,42 @@ def _open(source: Source) -> int:
 
 def _cannot(source: Source, error: OSError) -> DriverError:
     if source.root and error.errno in {errno.ELOOP, errno.EXDEV}:
-        return invalid(
+        return start_refused(
             f"{source.what}: source {str(source)[:256]!r} goes through a link",
-            "a task can write such links, so none is followed: name the real path",
+            "tasks can create such links, so the driver follows none: use the real path",
         )
     if error.errno == errno.ENOENT:
-        return invalid(
+        return start_refused(
             f"{source.what}: source {str(source)[:256]!r} does not exist on this node",
-            "make it before the task starts, with a template or an artifact for instance",
+            "create the source before the task starts, for example with a template or an artifact",
         )
     if remedy(error):
         return exhausted(f"{source.what}: source {str(source)[:256]!r} cannot be used", error)
-    return invalid(f"{source.what}: source {str(source)[:256]!r} cannot be used: {error.strerror}")
+    return start_refused(
+        f"{source.what}: source {str(source)[:256]!r} cannot be used: {error.strerror}"
+    )
 
 
 def pin_path(directory: Path, number: int) -> str:
-    """Returns where the source with this number will be."""
+    """Returns the path of a pin by the number of its source."""
     return str(directory / str(number))
 
 
 def pin(directory: Path, sources: Sequence[Source]) -> None:
-    """Mounts each source below the directory, under its number. Blocks.
+    """Mounts each source below the directory, under the source's number. Blocks.
+
+    Args:
+        directory: the directory of the pins; pins of an earlier start are released first.
+        sources: in the order of their numbers.
 
     Raises:
-        DriverError: a source is not what it was, or the kernel refuses. Nothing stays.
+        DriverError: a source has changed since the check, or the kernel refuses. No pin is left.
     """
     if not sources:
         return
     release(directory)
     try:
-        # With `parents`, mkdir gives its mode to the last one only.
+        # With `parents`, mkdir gives the mode to the last directory only.
         directory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.mkdir(mode=0o700)
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
@@ -248,10 +260,10 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         raise
     except OSError as error:
         release(directory)
-        raise DriverError(
-            "Error in creating container: the sources of its mounts cannot be held",
+        raise start_refused(
+            "cannot pin the sources of the task's mounts",
+            "run the driver as root with the right to mount; see the option state_dir",
             details=f"{error.filename}: {error.strerror}",
-            resolution="the driver runs as root with the right to mount; see option state_dir",
             recoverable=error.errno in {errno.ENOSPC, errno.ENOMEM},
             code=Code.INTERNAL,
         ) from error
@@ -264,16 +276,16 @@ def _pin_one(source: Source, target: Path) -> None:
             target.mkdir(mode=0o700)
         else:
             target.touch(mode=0o600)
-        # Not recursive: the tree goes with the pin, and no task can mount anything below its own.
+        # Not recursive, so one unmount releases the pin. No task can mount below its own directory.
         syscalls.mount(f"/proc/self/fd/{descriptor}", str(target), "", syscalls.MS_BIND)
     finally:
         os.close(descriptor)
 
 
 def release(directory: Path) -> None:
-    """Removes all pins of a directory, of any earlier start too; done is done. Blocks.
+    """Removes all pins of a directory, also pins of earlier starts. Blocks.
 
-    Never removes a file below a mount: rmdir fails where one is left.
+    Removes no file below a mount: rmdir fails where a mount is left.
     """
     with contextlib.suppress(OSError):
         while True:

@@ -1,7 +1,7 @@
-"""What a network namespace has: the addresses of its interfaces, and the gateway of its route out.
+"""Inspects a network namespace: the addresses of its interfaces, and the default gateway.
 
-Read by a thread that enters the namespace and ends there, so that none of the plugin's own threads
-is ever in another network.
+A thread enters the namespace, reads, and ends there. So no other thread of the plugin is ever in
+another network.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ _ETHERNET = len("00:00:00:00:00:00")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """Addresses that others can reach, IPv4 before IPv6, and the IPv4 gateway; "" is none.
+    """The facts of a network namespace.
 
-    interfaces are the names of those with a hardware address; sysctl are kernel parameters that it
-    should get.
+    addresses: reachable from other hosts, IPv4 before IPv6.
+    interfaces: the names of interfaces with a hardware address.
+    gateway: the IPv4 gateway; empty without a default route.
+    sysctl: kernel parameters that the namespace should get.
     """
 
     addresses: tuple[str, ...] = ()
@@ -37,11 +39,11 @@ class Network:
     sysctl: Mapping[str, str] = field(default_factory=dict)
 
 
-def look(path: str) -> Network:
-    """Returns what the namespace behind a path has now. Blocks for a moment.
+def inspect(path: str) -> Network:
+    """Returns the present facts of the network namespace at a path. Blocks for a moment.
 
     Raises:
-        DriverError: there is no network namespace at the path.
+        DriverError: code PRECONDITION; no network namespace is at the path.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -51,16 +53,17 @@ def look(path: str) -> Network:
             os.close(descriptor)
     except OSError as error:
         raise DriverError(
-            f"the allocation's network namespace {path[:256]} cannot be entered",
+            f"cannot enter the allocation's network namespace {path[:256]}",
             details=error.strerror or str(error),
-            resolution="Nomad makes it before its tasks start; see the agent's log for its network",
+            resolution="Nomad creates the namespace before the tasks start; see the agent's log for"
+            " the allocation's network",
             recoverable=True,
             code=Code.PRECONDITION,
         ) from error
 
 
 def _inside(descriptor: int) -> Network:
-    import psutil  # noqa: PLC0415 - a megabyte that only nodes with such networks need
+    import psutil  # noqa: PLC0415 - a megabyte, needed only on nodes with such networks
 
     syscalls.setns(descriptor, syscalls.CLONE_NEWNET)
     interfaces = psutil.net_if_addrs()
@@ -69,15 +72,15 @@ def _inside(descriptor: int) -> Network:
         for name, entries in interfaces.items()
         if any(_is_hardware(entry.family, entry.address) for entry in entries)
     ]
-    found = [
+    addresses = [
         address
         for entries in interfaces.values()
         for entry in entries
         if (address := _reachable(entry.family, entry.address))
     ]
-    found.sort(key=lambda address: ":" in address)  # stable: interfaces in the kernel's order
+    addresses.sort(key=lambda address: ":" in address)  # stable: interfaces in the kernel's order
     return Network(
-        addresses=tuple(found),
+        addresses=tuple(addresses),
         interfaces=tuple(hardware),
         gateway=gateway(_ROUTES.read_text()),
         sysctl=network_sysctls.for_this_network(),
@@ -85,7 +88,7 @@ def _inside(descriptor: int) -> Network:
 
 
 def _is_hardware(family: int, text: str) -> bool:
-    """Returns whether an address is of Ethernet; loopback has zeros, a tunnel a shorter one."""
+    """Returns whether an address is Ethernet's; loopback has zeros, tunnels are shorter."""
     return family == socket.AF_PACKET and len(text) == _ETHERNET and text.strip("0:") != ""
 
 
@@ -97,7 +100,7 @@ def _reachable(family: int, text: str) -> str:
 
 
 def gateway(routes: str) -> str:
-    """The gateway of the default route in a text of /proc/net/route; "" where there is none."""
+    """Returns the default route's gateway from a text of /proc/net/route; empty without a route."""
     for line in routes.splitlines()[1:]:
         fields = line.split()
         # Destination, gateway and mask are numbers in the host's byte order, in hexadecimal.

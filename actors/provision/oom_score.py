@@ -1,7 +1,7 @@
-"""The OOM score of a process that a runtime has made, where the runtime has not set it.
+"""Sets the OOM score of a process where the runtime has not set the score.
 
-crun 1.8 takes a score of 0 for none, and gives an exec none. Both then have containerd's own, and
-the kernel would kill the agent before the task that ate the memory.
+crun 1.8 ignores a score of 0, and sets no score for an exec. Such a process inherits containerd's
+score, and the kernel would kill the agent before the task that used up the memory.
 """
 
 from __future__ import annotations
@@ -12,11 +12,16 @@ from pathlib import Path
 _log = logging.getLogger(__name__)
 
 
-def give(pid: int, container_id: str, wanted: int) -> None:
-    """Gives a process of a container the wanted score, if it has another one.
+def set_score(pid: int, container_id: str, wanted: int) -> None:
+    """Sets the OOM score of a container's process, if the process has another score.
 
-    A runtime with a kernel of its own may tell a pid of that kernel, which is another process here:
-    only one in the container's cgroup is touched.
+    A runtime with its own kernel can report a pid of that kernel, which is the pid of another
+    process on the node. So only a process in the container's cgroup is changed.
+
+    Args:
+        pid: the process, as the runtime reports it.
+        container_id: the container, whose id is in the path of the cgroup.
+        wanted: the score, -1000 to 1000.
     """
     process = Path(f"/proc/{pid}")
     score = process / "oom_score_adj"
@@ -25,6 +30,6 @@ def give(pid: int, container_id: str, wanted: int) -> None:
             score.write_text(str(wanted))
     except (OSError, ValueError) as error:
         _log.info(
-            "a process keeps the OOM score that it has",
-            extra={"id": container_id, "pid": pid, "why": str(error)},
+            "cannot set the OOM score of a process",
+            extra={"container_id": container_id, "pid": pid, "reason": str(error)},
         )

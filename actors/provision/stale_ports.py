@@ -1,8 +1,8 @@
-"""Redirections of ports to allocations that are gone: the first one that matches wins.
+"""Finds iptables rules that redirect ports to allocations that are gone.
 
-CNI's portmap plugin writes a rule for each published port, which names the allocation. Rules that
-outlive theirs, for instance because a firewall's restart brings saved ones back, stand in front of
-those of the next allocation with that port.
+CNI's portmap plugin writes a rule for each published port, with the allocation's id in a comment. A
+rule can outlive the allocation, for example when a restart of the firewall restores saved rules.
+The first matching rule wins, so a stale rule takes the port from the next allocation.
 """
 
 from __future__ import annotations
@@ -23,17 +23,21 @@ _LIMIT_S = 10.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StalePort:
-    """A rule without an allocation: which ports go where, and how to remove it."""
+    """A rule without an allocation.
+
+    target: the address that the ports are redirected to.
+    advice: the command that removes the rule.
+    """
 
     ports: str
     protocol: str
     target: str
     alloc_id: str
-    remedy: str
+    advice: str
 
 
 def rules() -> str:
-    """Returns the rules of this network namespace; empty where nobody can say. Blocks."""
+    """Returns iptables-save's rules of this network namespace; empty on a failure. Blocks."""
     path = shutil.which("iptables-save", path=child_process.BASE_ENVIRONMENT["PATH"])
     if path is None:
         return ""
@@ -44,12 +48,12 @@ def rules() -> str:
     return ended.stdout if ended.status == 0 else ""
 
 
-def find(saved: str, lives: Callable[[str], bool]) -> Iterator[StalePort]:
-    """Gives the rules whose allocation is gone.
+def find(saved: str, is_alive: Callable[[str], bool]) -> Iterator[StalePort]:
+    """Yields the rules whose allocation is gone.
 
     Args:
-        saved: what iptables-save prints.
-        lives: whether an allocation has its network namespace.
+        saved: the output of iptables-save.
+        is_alive: returns whether an allocation still has its network namespace.
     """
     lines = [_words(line) for line in saved.splitlines() if line.startswith("-A ")]
     targets = {
@@ -59,13 +63,13 @@ def find(saved: str, lives: Callable[[str], bool]) -> Iterator[StalePort]:
     }
     for words in lines:
         alloc_id = _allocation(_after(words, "--comment"))
-        if words[1:2] == [_CHAIN] and alloc_id and not lives(alloc_id):
+        if words[1:2] == [_CHAIN] and alloc_id and not is_alive(alloc_id):
             yield StalePort(
                 ports=_after(words, "--dports") or _after(words, "--dport"),
                 protocol=_after(words, "-p"),
                 target=targets.get(_after(words, "-j"), "nowhere"),
                 alloc_id=alloc_id,
-                remedy=shlex.join(["iptables", "-t", "nat", "-D", *words[1:]]),
+                advice=shlex.join(["iptables", "-t", "nat", "-D", *words[1:]]),
             )
 
 
@@ -80,7 +84,7 @@ def _after(words: list[str], option: str) -> str:
 
 
 def _allocation(comment: str) -> str:
-    """Returns whose rule it is, by portmap's comment: dnat name: "NETWORK" id: "ALLOCATION"."""
+    """Returns the allocation in portmap's comment: dnat name: "NETWORK" id: "ALLOCATION"."""
     words = comment.split('"')
     ours = len(words) > 3 and words[0] == "dnat name: " and words[1] in _NETWORKS  # noqa: PLR2004
     return words[3] if ours else ""

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from actors.lifecycle import go_takeover, teardown
-from actors.lifecycle.cgroup import give_back_cgroup
-from actors.lifecycle.retry import Patience
+from actors.lifecycle.cgroup import restore_cgroup
+from actors.lifecycle.retry import Retry
 from actors.model.log_keys import elapsed_ms, task_keys
 from containerd.api import deadlines
 
@@ -47,15 +47,19 @@ async def remove_task(
             _log.debug("killing the task before its removal", extra=keys)
             await teardown.kill(link)
     with deadlines.within(_REMOVAL_S):
-        await Patience()(
+        await Retry()(
             lambda: teardown.remove(
-                services, state.container_id, link=link, snapshotter=state.snapshotter
+                services,
+                state.container_id,
+                link=link,
+                reason="Nomad destroys the task",
+                snapshotter=state.snapshotter,
             )
         )
     if running.from_go_driver:
         await go_takeover.remove_traces(task, state.container_id)
         _log.debug("files of the Go driver removed", extra=keys)
-    await give_back_cgroup(task.resources, cgroup_v2=services.cgroup_v2)
+    await restore_cgroup(task.resources, cgroup_v2=services.cgroup_v2)
     _log.debug("task removed", extra={**keys, "elapsed_ms": elapsed_ms(begun)})
 
 
@@ -69,8 +73,8 @@ async def remove_unrecovered(services: Services, task: TaskConfig) -> None:
     """
     begun = time.monotonic()
     with deadlines.within(_REMOVAL_S):
-        await Patience()(lambda: go_takeover.remove_unknown(services, task.id))
-    await give_back_cgroup(task.resources, cgroup_v2=services.cgroup_v2)
+        await Retry()(lambda: go_takeover.remove_unknown(services, task.id))
+    await restore_cgroup(task.resources, cgroup_v2=services.cgroup_v2)
     _log.debug(
         "task without a usable handle removed",
         extra={**task_keys(task), "elapsed_ms": elapsed_ms(begun)},

@@ -156,56 +156,69 @@ def volume_mount(
     )
 
 
-def job_mount(
-    *,
-    type: str,
-    source: str,
-    target: str,
-    options: tuple[str, ...] = (),
-    readonly: bool = False,
-    propagation: str = "",
-    tmpfs_size_bytes: int = 0,
-    tmpfs_mode: int | None = None,
-    privileged: bool = False,
-) -> MountPoint:
-    """A mount of the job's config: fstab options, or Docker's fields where there are none.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOption:
+    """A mount as the job wrote it, unchecked: fstab options, or Docker's fields beside them.
 
-    A volume is a bind of the path that it names.
+    type: bind, volume or tmpfs; a volume is a bind of the path in `source`.
+    source: a path of the node, or of the task; empty for a tmpfs.
+    options: as in fstab.
+    readonly, propagation: Docker's fields; they count after `options`.
+    tmpfs_size_bytes: 0 is no limit of its own.
+    tmpfs_mode: permission bits; None is the kernel's default.
+    """
+
+    target: str
+    type: str = "volume"
+    source: str = ""
+    options: tuple[str, ...] = ()
+    readonly: bool = False
+    propagation: str = ""
+    tmpfs_size_bytes: int = 0
+    tmpfs_mode: int | None = None
+
+
+def job_mount(mount: MountOption, *, privileged: bool = False) -> MountPoint:
+    """Builds the OCI mount of a mount in the job's config.
+
+    Args:
+        mount: as the job wrote it.
+        privileged: True lets the target be /dev, /sys or below them.
 
     Raises:
-        DriverError: code INVALID; it says which option is wrong.
+        DriverError: code INVALID; the message names the wrong option.
     """
-    where = clean_target(target, "mounts", Reach.ALL)
-    if type == "tmpfs":
-        words = _tmpfs_options(options, where)
-        if not options:
+    where = clean_target(mount.target, "mounts", Reach.ALL)
+    if mount.type == "tmpfs":
+        words = _tmpfs_options(mount.options, where)
+        if not mount.options:
             words = [*_SECURE, "rw"]
-        if readonly:
+        if mount.readonly:
             words.append("ro")
-        if tmpfs_size_bytes > 0:
-            words.append(f"size={tmpfs_size_bytes}")
-        if tmpfs_mode is not None:
-            words.append(f"mode={tmpfs_mode:o}")
+        if mount.tmpfs_size_bytes > 0:
+            words.append(f"size={mount.tmpfs_size_bytes}")
+        if mount.tmpfs_mode is not None:
+            words.append(f"mode={mount.tmpfs_mode:o}")
         point = MountPoint(target=where, source="tmpfs", type="tmpfs", options=tuple(words))
         return _with_reach(point, privileged=privileged)
-    if type not in TYPES:
+    if mount.type not in TYPES:
         raise invalid(
-            f"mounts: type {type[:64]!r} of {where} is not one of {', '.join(TYPES)}",
+            f"mounts: type {mount.type[:64]!r} of {where} is not one of {', '.join(TYPES)}",
         )
-    if not source:
+    if not mount.source:
         raise invalid(f"mounts: {where} has no source")
-    words = _bind_options(options, where)
-    if readonly:
+    words = _bind_options(mount.options, where)
+    if mount.readonly:
         words.append("ro")
-    if propagation:
-        if propagation not in PROPAGATIONS:
-            raise invalid(f"mounts: propagation {propagation[:64]!r} of {where} is unknown")
-        words.append(propagation)
+    if mount.propagation:
+        if mount.propagation not in PROPAGATIONS:
+            raise invalid(f"mounts: propagation {mount.propagation[:64]!r} of {where} is unknown")
+        words.append(mount.propagation)
     if PROPAGATIONS.isdisjoint(words):
         words.append("rprivate")
     if {"bind", "rbind"}.isdisjoint(words):
         words.insert(0, "rbind")
-    point = MountPoint(target=where, source=source, options=tuple(words))
+    point = MountPoint(target=where, source=mount.source, options=tuple(words))
     return _with_reach(point, privileged=privileged)
 
 

@@ -394,7 +394,7 @@ async def test_s25_no_name_of_a_task_leads_out_of_its_allocation(
             before = sorted(outside.iterdir())
             assert "Error in creating container" in await refusal(driver, job, busybox_image)
             load = await refusal(driver, job, "x:1", load="local/image.tar")
-            assert "is no name of a task" in load
+            assert "invalid task name" in load
             assert sorted(outside.iterdir()) == before
 
 

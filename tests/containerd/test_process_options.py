@@ -194,8 +194,8 @@ async def test_a_jobs_labels_are_on_the_container_beside_the_drivers(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"sysctl": [{"net.core.somaxconn": "1"}], "host_network": True}, "is the host's own"),
-        ({"sysctl": [{"kernel.shmmax": "1"}], "ipc_mode": "host"}, "is the host's own"),
+        ({"sysctl": [{"net.core.somaxconn": "1"}], "host_network": True}, "the host's own value"),
+        ({"sysctl": [{"kernel.shmmax": "1"}], "ipc_mode": "host"}, "the host's own value"),
         ({"uts_mode": "host", "hostname": "a"}, "mutually exclusive"),
         ({"runtime": "/bin/sh"}, "is not allowed on this node"),
         ({"runtime": "io.containerd.kata.v2"}, "is not installed"),

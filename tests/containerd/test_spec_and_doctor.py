@@ -155,7 +155,7 @@ def test_what_only_the_image_could_say_is_no_mistake_of_the_job(
 ) -> None:
     shown = command(driver, "spec", job_file(tmp_path, {"image": "127.0.0.1:1/nowhere:1"}))
     assert (shown.returncode, shown.stdout) == (1, "")
-    assert "depends on its image 127.0.0.1:1/nowhere:1, which is not on this" in shown.stderr
+    assert "depends on the image 127.0.0.1:1/nowhere:1, which is not on this" in shown.stderr
     assert "run the job once, or pull the image" in shown.stderr
 
 
@@ -165,7 +165,7 @@ def test_a_job_that_cannot_start_has_no_spec(driver: Driver, tmp_path: Path) -> 
     assert shown.stdout == ""
     assert "t: " in shown.stderr
     assert "NO_SUCH" in shown.stderr
-    assert "depends on its image" not in shown.stderr
+    assert "depends on the image" not in shown.stderr
 
 
 def test_the_doctor_finds_this_machine_fit(driver: Driver) -> None:

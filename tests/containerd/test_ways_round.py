@@ -115,7 +115,7 @@ async def test_nothing_is_made_in_a_mount_that_is_read_only(
             *([mount("/ro/deep/er")] if at == "/ro" else ()),
         ]
         said = await refusal(strict, job, busybox_image, runtime=visible, mounts=wanted)
-        assert f"is not there in what is mounted read-only at '{at}'" in said
+        assert f"does not exist in the read-only mount at '{at}'" in said
         assert list(shown.iterdir()) == []
         job = strict.task()
         for name in ("hosts", "hostname", "resolv.conf", "deep/er"):

@@ -17,7 +17,8 @@ from actors.files.state_dir import task_directory
 from actors.lifecycle import directory as state_directory
 from actors.model import identifiers, ownership
 from actors.model.node import Node
-from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN
+from actors.model.nomad import TaskConfig
+from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN, OwnerLabels
 from actors.model.settings import DriverSettings
 from actors.orphans.peers import Presence
 from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
@@ -110,13 +111,16 @@ class Place:
 
     def labels(self, alloc: str, owner: str, maker: str) -> dict[str, str]:
         return ownership.labels(
-            f"{alloc}/t/1", alloc, "t", owner=owner, maker=maker, state_dir=self.node.state_dir
+            TaskConfig(id=f"{alloc}/t/1", alloc_id=alloc, name="t"), self.owner(owner, maker)
         )
+
+    def owner(self, owner: str, maker: str) -> OwnerLabels:
+        return OwnerLabels(owner=owner, maker=maker, state_dir=str(self.node.state_dir))
 
     def directory(self, name: str, owner: str = NODE, maker: str = "plugin-dead") -> Path:
         """A state directory, an hour old."""
         path = task_directory(self.node.state_dir, name)
-        state_directory.fresh(dataclasses.replace(self.node, maker=maker), path, owner)
+        state_directory.create_directory(self.node, path, self.owner(owner, maker))
         age(path)
         return path
 

@@ -11,7 +11,8 @@ import pytest
 
 from actors.model import ownership
 from actors.model.node import Node
-from actors.model.ownership import RUN
+from actors.model.nomad import TaskConfig
+from actors.model.ownership import RUN, OwnerLabels
 from actors.model.settings import DriverSettings
 from actors.orphans import peers as presence
 from actors.orphans.peers import Presence
@@ -55,7 +56,8 @@ class Place:
 
     async def container(self, owner: str) -> None:
         labels = ownership.labels(
-            "a/t/1", "a", "t", owner=owner, maker="plugin-dead", state_dir=self.node.state_dir
+            TaskConfig(id="a/t/1", alloc_id="a", name="t"),
+            OwnerLabels(owner=owner, maker="plugin-dead", state_dir=str(self.node.state_dir)),
         )
         record = ContainerRecord(
             id="t-a", labels=labels, image="i", runtime="r", spec_json=b"{}", snapshotter="",

@@ -140,7 +140,7 @@ async def test_name_files_whose_directory_is_open_to_others_fail_the_start(stage
     directory.chmod(0o777)
     error = await stage.refusal(stage.start(job))
     assert "hosts" in str(error)
-    assert "it belongs to somebody else" in str(error)
+    assert "another user can write to the directory" in str(error)
 
 
 async def test_a_shim_that_nobody_can_reach_fails_the_start(stage: Stage) -> None:

@@ -29,7 +29,7 @@ def server(tmp_path: Path) -> Iterator[FileServer]:
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long in here."""
-    monkeypatch.setattr(file_servers, "TELL_AFTER_S", 0.1)
+    monkeypatch.setattr(file_servers, "REPORT_AFTER_S", 0.1)
     monkeypatch.setattr(file_servers, "GIVE_UP_AFTER_S", 0.5)
 
 
@@ -43,7 +43,7 @@ def look(path: Path, what: str = "mounts") -> Callable[[], bool]:
 
 async def refusal(work: Callable[[], object]) -> str:
     with pytest.raises(DriverError) as refused:
-        await file_servers.looked_at(work)
+        await file_servers.run_probed(work)
     assert refused.value.code is Code.UNAVAILABLE
     assert refused.value.recoverable
     return str(refused.value)
@@ -60,12 +60,12 @@ async def test_mounts_with_odd_names_keep_no_look_from_its_work(tmp_path: Path) 
     odd = tmp_path / "a\r\x0b\x1c\x85\u2028b"
     odd.mkdir()
     with FileServer(odd) as server:
-        assert await file_servers.looked_at(look(tmp_path))
-        assert await file_servers.looked_at(look(server.point / "data"))
+        assert await file_servers.run_probed(look(tmp_path))
+        assert await file_servers.run_probed(look(server.point / "data"))
 
 
 async def test_one_that_answers_is_looked_at(server: FileServer) -> None:
-    assert await file_servers.looked_at(look(server.point / "data"))
+    assert await file_servers.run_probed(look(server.point / "data"))
 
 
 @pytest.mark.parametrize("silence", [FileServer.stop, FileServer.swallow])
@@ -84,7 +84,7 @@ async def test_one_that_does_not_is_refused_by_name_and_holds_no_thread(
     await asyncio.wait_for(refusal(look(server.point / "more")), 0.25)
     server.answer()
     await until(lambda: not file_servers.silent(), 10)
-    assert await file_servers.looked_at(look(server.point / "data"))
+    assert await file_servers.run_probed(look(server.point / "data"))
 
 
 async def test_links_to_it_are_found_out(server: FileServer, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_links_below_a_root_are_not_followed_and_mounts_there_are_found_ou
         return lambda: file_servers.visit(path, "mounts", root=str(tmp_path))
 
     server.stop()
-    await file_servers.looked_at(below("local/x/y"))
+    await file_servers.run_probed(below("local/x/y"))
     assert str(server.point) in await refusal(below(f"{server.point.name}/y"))
     server.answer()
 
@@ -117,7 +117,7 @@ async def test_whoever_waits_is_told(server: FileServer) -> None:
     told: list[str] = []
     server.stop()
     with pytest.raises(DriverError):
-        await file_servers.looked_at(look(server.point), told.append)
+        await file_servers.run_probed(look(server.point), told.append)
     server.answer()
     assert len(told) == 1
     assert str(server.point) in told[0]
@@ -130,7 +130,7 @@ async def test_what_is_mounted_there_instead_is_not_taken_for_the_silent_one(
     await refusal(look(server.point / "data"))
     syscalls.unmount(str(server.point))
     with FileServer(server.point):
-        assert await file_servers.looked_at(look(server.point / "data"))
+        assert await file_servers.run_probed(look(server.point / "data"))
     server.answer()
 
 
@@ -139,7 +139,7 @@ async def test_no_path_at_all_costs_nothing_and_outside_of_a_look_nothing_is_ask
 ) -> None:
     server.stop()
     file_servers.visit(str(server.point), "mounts")
-    assert await file_servers.looked_at(lambda: 7) == 7
+    assert await file_servers.run_probed(lambda: 7) == 7
     server.answer()
 
 

@@ -98,7 +98,7 @@ def test_a_container_of_another_task_is_not_removed() -> None:
     names.check_container(TASK, record(TASK.id))
     names.check_container(TASK, record(f"{ALLOC}/web/99999999"))
     for other in ("", f"{ALLOC}/db/0123abcd", "x"):
-        with pytest.raises(DriverError, match="was made for"):
+        with pytest.raises(DriverError, match="belongs to task"):
             names.check_container(TASK, record(other))
 
 

@@ -79,7 +79,7 @@ def test_the_cgroup_that_nomad_waits_for_before_a_restart_is_there_again(
 
     def there(scope: str, *, v2: bool = True) -> bool:
         given = Resources(cpuset_cgroup=f"{tmp_path}/{scope}")
-        asyncio.run(cgroup.give_back_cgroup(given, cgroup_v2=v2))
+        asyncio.run(cgroup.restore_cgroup(given, cgroup_v2=v2))
         return (tmp_path / scope).exists()
 
     assert not there("nomad.slice/a.t.scope", v2=False)

@@ -146,12 +146,13 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     chosen = options.task_options(msgpack.packb(config))
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)
-    policy.for_task(plan.wish(node.settings, chosen))
+    policy.for_task(plan.security_request(node.settings, chosen))
     pins = pins_directory(Path("/run/x"), made.container_id)
     parts = host_resources.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
     user = users.lookup(task.user or image.user, accounts, chosen.group_add)
     ready = ImageReady(name="x", digest="sha256:0", chain_id="sha256:0", config=image)
-    inputs = plan.spec_inputs(node, task, chosen, made, ready, user, parts)
+    prepared = plan.Preparation(node=node, task=task, options=chosen, plan=made, parts=parts)
+    inputs = plan.spec_inputs(prepared, ready, user)
     return made, build.build_spec(inputs)
 
 

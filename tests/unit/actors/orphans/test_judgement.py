@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from actors.model.ownership import Mark, labels, mark, owners
+from actors.model.nomad import TaskConfig
+from actors.model.ownership import OwnerLabels, labels, owners, read_labels
 from actors.orphans.judgement import Kind, Known, Sightings, Thing, Verdict, judge
 
 KNOWN = Known(
@@ -22,7 +22,7 @@ KNOWN = Known(
 
 
 def thing(kind: Kind = Kind.CONTAINER, **more: Any) -> Thing:
-    made = Mark(
+    made = OwnerLabels(
         owner=more.pop("owner", "node"),
         maker=more.pop("maker", "plugin-dead"),
         state_dir=more.pop("state_dir", "/run/x"),
@@ -94,10 +94,10 @@ def test_a_command_knows_of_no_node_and_so_condemns_none() -> None:
     assert judge(thing(owner="run-dead"), known).verdict is Verdict.ORPHAN
 
 
-def test_labels_say_whose_something_is() -> None:
-    said = labels("a/t/1", "a", "t", owner="node", maker="plugin-1", state_dir=Path("/run/x"))
-    assert mark(said) == Mark(owner="node", maker="plugin-1", state_dir="/run/x")
-    assert mark({}) == Mark()
+def test_labels_name_the_owner() -> None:
+    owner = OwnerLabels(owner="node", maker="plugin-1", state_dir="/run/x")
+    assert read_labels(labels(TaskConfig(id="a/t/1", alloc_id="a", name="t"), owner)) == owner
+    assert read_labels({}) == OwnerLabels()
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,14 @@ async def test_a_fork_that_is_refused_leaves_no_connection(tmp_path: Path) -> No
 
 async def test_a_recovery_that_fails_leaves_no_connection_to_the_worker(tmp_path: Path) -> None:
     refusal = DriverError("the worker is ill", code=Code.INTERNAL).to_wire()
-    task = RunningTask(services=services(), state=_state(), directory=tmp_path, link=None)
+    task = RunningTask(
+        services=services(),
+        state=_state(),
+        task_id="a/web/1",
+        alloc_id="a",
+        directory=tmp_path,
+        link=None,
+    )
     async with listening(
         tmp_path / protocol.CONTROL_SOCKET, {"re": 1, "ok": False, "error": refusal}
     ):

@@ -9,7 +9,7 @@ import pytest
 from actors.model.nomad import DnsConfig
 from actors.model.settings import TaskOptions
 from actors.provision import etc_files
-from actors.provision.etc_files import HostTexts, NameFiles
+from actors.provision.etc_files import HostTexts, NetworkFiles
 from actors.provision.netns import Network
 from proto.errors import DriverError
 
@@ -27,7 +27,7 @@ def build(
     host: HostTexts = RESOLVED,
     hostname: str = "web-1",
     **options: Any,
-) -> NameFiles:
+) -> NetworkFiles:
     chosen = TaskOptions(image="x", **options)
     return etc_files.build(chosen, hostname=hostname, network=network, dns=dns, host=host)
 
@@ -72,7 +72,7 @@ def test_host_gateway_is_the_hosts_address_in_the_tasks_network() -> None:
     extra = (("host", "host-gateway"),)
     assert hosts(BRIDGE, extra_hosts=extra)[-1] == "172.26.64.1\thost"
     assert hosts(extra_hosts=extra, host_network=True)[-1] == "127.0.0.1\thost"
-    with pytest.raises(DriverError, match="host-gateway: the task's network has no way"):
+    with pytest.raises(DriverError, match="host-gateway: the task's network has no route"):
         build(extra_hosts=extra)
 
 
@@ -117,5 +117,5 @@ def test_host_dns_false_leaves_the_images_file() -> None:
 
 @pytest.mark.parametrize("word", ["1.1.1.1\noptions x", "a b", "", "\x00"])
 def test_dns_words_cannot_bring_lines_of_their_own(word: str) -> None:
-    with pytest.raises(DriverError, match="is no single word"):
+    with pytest.raises(DriverError, match="is not a single word"):
         build(dns=DnsConfig(servers=(word,)))

@@ -130,6 +130,25 @@ def test_what_cannot_be_mounted_is_said_before_the_pull(
         gather(alloc, option)
 
 
+def test_a_fault_on_every_node_is_reported_before_a_fault_of_this_node(alloc: Path) -> None:
+    missing = MountOption(type="bind", source="/no/such", target="/a")
+    outside = MountOption(type="bind", source="private", target="/b")
+    twice = MountOption(type="tmpfs", target="/a")
+    unknown = MountOption(type="ext4", source="/x", target="/c")
+    device = {"options": {"devices": (DeviceOption(host_path="/dev/no-such"),)}}
+    faults = [missing, outside, twice, unknown]
+    texts = ["does not exist on this node", "is not in the task's", "two of them", "is not one of"]
+    for mounts, text in (
+        (faults, texts[3]),
+        (faults[:3], texts[1]),
+        ([missing, twice], texts[2]),
+        ([missing], texts[0]),
+        ([], "/dev/no-such"),
+    ):
+        with pytest.raises(DriverError, match=text):
+            gather(alloc, *mounts, **device)
+
+
 def test_two_mounts_at_one_place_are_a_mistake_but_a_job_may_replace_the_drivers(
     alloc: Path,
 ) -> None:

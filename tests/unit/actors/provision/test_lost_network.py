@@ -40,10 +40,10 @@ def test_a_start_that_finds_no_address_where_the_last_one_did_fails_and_may_be_t
 ) -> None:
     remember(alloc, WITH)
     with pytest.raises(DriverError, match="has lost the allocation's address") as lost:
-        lost_network.look(task(alloc), WITHOUT)
+        lost_network.check(task(alloc), WITHOUT)
     assert lost.value.recoverable
     assert "/var/run/netns/a" in lost.value.brief
-    assert "it had 10.0.0.2 fd00::2" in lost.value.details
+    assert "the address was 10.0.0.2 fd00::2" in lost.value.details
     assert "nomad alloc stop" in lost.value.resolution
 
 
@@ -58,28 +58,28 @@ def test_a_start_that_finds_no_address_where_the_last_one_did_fails_and_may_be_t
 def test_an_address_that_nomad_names_is_missed_at_the_first_start(
     alloc: Path, named: dict[str, Any]
 ) -> None:
-    with pytest.raises(DriverError, match=r"it had 10\.0\.0\.2"):
-        lost_network.look(task(alloc, **named), WITHOUT)
-    assert lost_network.look(task(alloc, **named), WITH) == ()
+    with pytest.raises(DriverError, match=r"the address was 10\.0\.0\.2"):
+        lost_network.check(task(alloc, **named), WITHOUT)
+    assert lost_network.check(task(alloc, **named), WITH) == ()
 
 
 def test_a_network_of_mode_none_has_no_address_rightly(alloc: Path) -> None:
     for _ in range(2):
-        assert lost_network.look(task(alloc), WITHOUT) == ()
+        assert lost_network.check(task(alloc), WITHOUT) == ()
         remember(alloc, WITHOUT)
 
 
 def test_the_hosts_network_is_not_looked_at(alloc: Path) -> None:
     remember(alloc, WITH)
-    assert lost_network.look(task(alloc, network=None), None) == ()
+    assert lost_network.check(task(alloc, network=None), None) == ()
 
 
 def test_signs_of_a_missing_address_are_told(alloc: Path) -> None:
     bare = Network(interfaces=("eth0",))
-    (note,) = lost_network.look(task(alloc), bare)
+    (note,) = lost_network.check(task(alloc), bare)
     assert "interface eth0" in note
     ports = Resources(ports=(PortMapping(label="http", value=1, to=1, host_ip=""),))
-    (note,) = lost_network.look(task(alloc, resources=ports), WITHOUT)
+    (note,) = lost_network.check(task(alloc, resources=ports), WITHOUT)
     assert "port http" in note
 
 
@@ -94,4 +94,4 @@ def test_what_else_lies_in_the_memorys_place_is_not_read(alloc: Path, kind: str)
         os.mkfifo(place)
     else:
         place.mkdir()
-    assert lost_network.look(task(alloc), WITHOUT) == ()
+    assert lost_network.check(task(alloc), WITHOUT) == ()

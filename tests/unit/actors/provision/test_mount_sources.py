@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.lifecycle import directory
 from actors.model.nomad import TaskConfig
-from actors.model.ownership import PLUGIN
+from actors.model.ownership import PLUGIN, OwnerLabels
 from actors.model.settings import DriverSettings
 from actors.orphans import sweeper
 from actors.orphans.peers import Presence
@@ -94,7 +93,7 @@ def test_no_relative_source_leaves_the_tasks_directories(parts: list[str]) -> No
 
 
 def test_a_relative_source_without_an_allocation_is_refused() -> None:
-    with pytest.raises(DriverError, match="the task has no place"):
+    with pytest.raises(DriverError, match="the task has no allocation directory"):
         mount_sources.locate("local/x", TaskConfig(id="a/web/1", name="web"))
 
 
@@ -204,8 +203,8 @@ def test_what_a_killed_plugin_held_is_released_and_no_file_is_lost(
     source = Source(path="web/local", root=str(alloc))
     for name, maker in (("dead", "plugin-1"), ("alive", other.name), ("unknown", "")):
         if maker:
-            made = dataclasses.replace(node, maker=maker)
-            directory.fresh(made, tmp_path / "tasks" / name, "n")
+            owner = OwnerLabels(owner="n", maker=maker, state_dir=str(tmp_path))
+            directory.create_directory(node, tmp_path / "tasks" / name, owner)
         mount_sources.pin(tmp_path / "mounts" / name, [source])
     try:
         sweeper.release_mounts(node)
@@ -231,5 +230,5 @@ def test_what_a_test_leaves_mounted_is_detached_before_its_directory_goes(
 
 def test_a_path_with_a_nul_byte_is_none(alloc: Path) -> None:
     for source in (Source(path="/etc\0/x"), Source(path="web\0/local", root=str(alloc))):
-        with pytest.raises(DriverError, match="is no path"):
+        with pytest.raises(DriverError, match="is not a valid path"):
             mount_sources.check(source)

@@ -26,5 +26,5 @@ def test_without_a_default_route_there_is_none(routes: str) -> None:
 
 @pytest.mark.parametrize("path", ["/no/such/netns", "/dev/null", ""])
 def test_what_is_no_namespace_is_named(path: str) -> None:
-    with pytest.raises(DriverError, match=r"network namespace .* cannot be entered"):
-        netns.look(path)
+    with pytest.raises(DriverError, match=r"cannot enter the allocation.s network namespace"):
+        netns.inspect(path)

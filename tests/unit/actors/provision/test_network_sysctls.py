@@ -18,7 +18,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "net/ipv4").mkdir(parents=True)
     (tmp_path / "net/ipv4/ip_unprivileged_port_start").write_text("1024\n")
     (tmp_path / "net/ipv4/ping_group_range").write_text("1\t0\n")
-    monkeypatch.setattr(network_sysctls, "_PLACE", tmp_path)
+    monkeypatch.setattr(network_sysctls, "_PARAMETERS", tmp_path)
     return tmp_path / "net/ipv4"
 
 

@@ -28,7 +28,7 @@ def test_a_rule_of_an_allocation_that_is_gone_is_found_with_its_remedy() -> None
     (stale,) = stale_ports.find(SAVED, lambda alloc: alloc == ALIVE)
     assert (stale.ports, stale.protocol, stale.alloc_id) == ("8080,81", "tcp", DEAD)
     assert stale.target == "172.26.64.5:80"
-    words = shlex.split(stale.remedy)
+    words = shlex.split(stale.advice)
     assert words[:5] == ["iptables", "-t", "nat", "-D", "CNI-HOSTPORT-DNAT"]
     assert f'dnat name: "nomad" id: "{DEAD}"' in words
 

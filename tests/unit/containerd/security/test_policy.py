@@ -32,7 +32,7 @@ HOST = Host(
 
 
 def decide(host: Host = HOST, **options: Any) -> Security:
-    wish = plan.wish(DriverSettings(), TaskOptions(image="x", **options))
+    wish = plan.security_request(DriverSettings(), TaskOptions(image="x", **options))
     return policy.decide(wish, host, DEFAULT_PROFILE if wish.seccomp else None)
 
 
@@ -136,7 +136,7 @@ def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
 
 def test_privileged_is_refused_where_the_operator_says_so() -> None:
     settings = DriverSettings(allow_privileged=False)
-    wish = plan.wish(settings, TaskOptions(image="x", privileged=True))
+    wish = plan.security_request(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
         policy.for_task(wish)
     assert caught.value.code is Code.DENIED

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import posixpath
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from containerd.spec import mounts
-from containerd.spec.mounts import MountPoint
+from containerd.spec.mounts import MountOption, MountPoint
 from proto.errors import DriverError
 
 PARTS = st.lists(st.sampled_from(["a", "b", "local", "dev", "proc", "sys", "pts", ".", "..", ""]))
+
+
+def job_mount(*, privileged: bool = False, **fields: Any) -> MountPoint:
+    return mounts.job_mount(MountOption(**fields), privileged=privileged)
 
 
 @given(parts=PARTS)
@@ -49,7 +54,7 @@ def test_a_target_is_clean_and_never_the_containers_own(parts: list[str]) -> Non
 )
 def test_targets_that_would_break_the_container_are_refused(target: str, text: str) -> None:
     with pytest.raises(DriverError, match=text):
-        mounts.job_mount(type="bind", source="/s", target=target, options=("rbind", "ro"))
+        job_mount(type="bind", source="/s", target=target, options=("rbind", "ro"))
 
 
 @pytest.mark.parametrize("target", ["/dev/shm", "/dev/fuse", "/process", "/system/x", "/etc/hosts"])
@@ -60,7 +65,7 @@ def test_other_targets_are_the_jobs_choice(target: str) -> None:
 @pytest.mark.parametrize("kind", ["ext4", "overlay", "proc", "cgroup", "sysfs", "nfs", ""])
 def test_only_binds_and_tmpfs_are_mounted(kind: str) -> None:
     with pytest.raises(DriverError, match="is not one of bind, volume, tmpfs"):
-        mounts.job_mount(type=kind, source="/dev/sda1", target="/x", options=("rw",))
+        job_mount(type=kind, source="/dev/sda1", target="/x", options=("rw",))
 
 
 @pytest.mark.parametrize(
@@ -69,7 +74,7 @@ def test_only_binds_and_tmpfs_are_mounted(kind: str) -> None:
 )
 def test_a_bind_takes_no_option_that_is_not_listed(option: str) -> None:
     with pytest.raises(DriverError, match="is no option of a bind"):
-        mounts.job_mount(type="bind", source="/s", target="/x", options=("rbind", option))
+        job_mount(type="bind", source="/s", target="/x", options=("rbind", option))
 
 
 @pytest.mark.parametrize(
@@ -77,25 +82,23 @@ def test_a_bind_takes_no_option_that_is_not_listed(option: str) -> None:
 )
 def test_a_tmpfs_takes_no_option_that_is_not_listed(option: str) -> None:
     with pytest.raises(DriverError, match=r"is no (option|size|mode) of a tmpfs"):
-        mounts.job_mount(type="tmpfs", source="", target="/x", options=(option,))
+        job_mount(type="tmpfs", source="", target="/x", options=(option,))
 
 
 def test_a_bind_is_recursive_and_private_unless_the_job_says_otherwise() -> None:
-    plain = mounts.job_mount(type="volume", source="/s", target="/x", options=("ro",))
+    plain = job_mount(type="volume", source="/s", target="/x", options=("ro",))
     assert plain == MountPoint(source="/s", target="/x", options=("rbind", "ro", "rprivate"))
-    chosen = mounts.job_mount(
+    chosen = job_mount(
         type="bind", source="/s", target="/x", options=("bind", "rslave", "nodev", "Z")
     )
     assert chosen.options == ("bind", "rslave", "nodev")
 
 
 def test_dockers_fields_become_options() -> None:
-    read = mounts.job_mount(
-        type="bind", source="/s", target="/x/", readonly=True, propagation="rslave"
-    )
+    read = job_mount(type="bind", source="/s", target="/x/", readonly=True, propagation="rslave")
     assert read == MountPoint(source="/s", target="/x", options=("rbind", "ro", "rslave"))
     assert read.readonly
-    memory = mounts.job_mount(
+    memory = job_mount(
         type="tmpfs", source="", target="/x", tmpfs_size_bytes=4096, tmpfs_mode=0o700
     )
     assert memory.type == "tmpfs"
@@ -121,12 +124,12 @@ def test_an_unknown_propagation_is_an_error() -> None:
     with pytest.raises(DriverError, match="none of private, host-to-task and bidirectional"):
         mounts.volume_mount("/s", "/x", readonly=False, propagation="both")
     with pytest.raises(DriverError, match="propagation 'both' of /x is unknown"):
-        mounts.job_mount(type="bind", source="/s", target="/x", propagation="both")
+        job_mount(type="bind", source="/s", target="/x", propagation="both")
 
 
 def test_a_bind_without_a_source_is_an_error() -> None:
     with pytest.raises(DriverError, match="/x has no source"):
-        mounts.job_mount(type="volume", source="", target="/x", options=("rbind", "ro"))
+        job_mount(type="volume", source="", target="/x", options=("rbind", "ro"))
 
 
 def test_the_last_word_says_whether_a_mount_is_read_only() -> None:
@@ -195,7 +198,7 @@ def test_how_far_a_mount_of_a_job_reaches(
     target: str, source: str, *, readonly: bool, privileged: bool, fine: bool
 ) -> None:
     def make() -> MountPoint:
-        return mounts.job_mount(
+        return job_mount(
             type="bind", source=source, target=target, readonly=readonly, privileged=privileged
         )
 
