@@ -9,19 +9,26 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 import time
 
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
 from proto.release import RELEASE
-from workers import c_modules, control, exit_record, identity, procfs, protocol
+from workers import c_modules, control, exit_record, procfs, protocol
 from workers.logs.drain import Drain
 from workers.logs.keeper import Keeper
 from workers.logs.relay import Relay
+from workers.logs.reports import LogReports
 from workers.loop import Loop
-from workers.protocol import ExitRecord, LogState, ShimTarget, WorkerSpec
+from workers.protocol import ExitRecord, ShimTarget, WorkerSpec
 from workers.shim.exit_watch import Watch
+from workers.worker_setup import (
+    as_driver_error,
+    lock_task,
+    open_directory,
+    own_identity,
+    parse_spec,
+    precondition,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +36,10 @@ if TYPE_CHECKING:
 
     from proto.frames import Decoder, Frame
     from workers.control import Connection
-    from workers.logs.buffer import LogBuffer
 
 _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
-_LOCK_PAUSES_S = (0.005, 0.02, 0.05)
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
 _NEXT_START_S, _HELD_S, _LOOK_S = 600.0, 1.0, 0.05
 
@@ -51,16 +56,15 @@ class Worker:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.loop = Loop()
-        self.identity = _own_identity()
-        self._directory = _open_directory(spec.dir)
-        self._lock = _lock(self._directory, spec, self.identity)
+        self.identity = own_identity()
+        self._directory = open_directory(spec.dir)
+        self._lock = lock_task(self._directory, spec, self.identity)
         self._place: exit_record.Place | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
         self._keepers: list[Keeper] = []
         self._spec = spec
-        self._log_states: dict[str, LogState] = {}
-        self._dropped_untold: dict[str, int] = {}
+        self._log_reports = LogReports(spec, self._connections)
         self._relays: list[Relay] = []
         self._drain = Drain(self.loop, self._keepers, self._on_drained)
         try:
@@ -69,7 +73,9 @@ class Worker:
                 self._place = exit_record.place_of_exit(self._directory)
             for path in dict.fromkeys((spec.stdout, spec.stderr)):
                 if path not in _NO_LOG:
-                    keeper = Keeper(self.loop, path, spec, self._drain.look, self._on_stall)
+                    keeper = Keeper(
+                        self.loop, path, spec, self._drain.look, self._log_reports.changed
+                    )
                     self._keepers.append(keeper)
             self._relay(spec.stdout_source, spec.stdout)
             self._relay(spec.stderr_source, spec.stderr)
@@ -96,6 +102,9 @@ class Worker:
             "relays": list(map(Relay.held, self._relays)),
             "peers": len(self.listener.connections()) - 1,
         }
+
+    def _connections(self) -> tuple[Connection, ...]:
+        return self.listener.connections()
 
     def logs(self) -> dict[str, str]:
         """For each log FIFO a path that a swap of the FIFO does not lead elsewhere."""
@@ -125,7 +134,7 @@ class Worker:
         match request.get("op"):
             case protocol.HELLO:
                 connection.answer(request, self.hello())
-                self._tell_logs(connection)
+                self._log_reports.greet(connection)
                 self._tell_oom()
             case protocol.WATCH:
                 self._serve_watch(connection, request)
@@ -162,7 +171,7 @@ class Worker:
         elif self._watch.target.container_id == target.container_id:
             self._watch.look(seen)
         else:
-            raise _precondition(
+            raise precondition(
                 f"this worker watches container {self._watch.target.container_id} already"
             )
 
@@ -179,7 +188,7 @@ class Worker:
         if self._exit is not None:
             raise DriverError("the task has ended already", code=Code.NOT_FOUND)
         if self._watch is None:
-            raise _precondition("the task is not watched yet, so it cannot be signalled")
+            raise precondition("the task is not watched yet, so it cannot be signalled")
 
         def done(error: DriverError | None) -> None:
             if error is None:
@@ -198,7 +207,7 @@ class Worker:
                 code=Code.INVALID,
             )
         if interval_ms and self._watch is None and self._exit is None:
-            raise _precondition("the task is not watched yet, so there is nothing to measure")
+            raise precondition("the task is not watched yet, so there is nothing to measure")
         if connection.stats_timer is not None:
             connection.stats_timer.cancel()
             connection.stats_timer = None
@@ -298,45 +307,6 @@ class Worker:
                 connection.send({"event": protocol.OOM, "kills": kills})
                 self._oom_kills = 0
 
-    def _on_stall(self, path: str, buffer: LogBuffer) -> None:
-        stream = "stdout" if path == self._spec.stdout else "stderr"
-        state = LogState(
-            stream=stream,
-            state=buffer.state,
-            kept=buffer.kept,
-            dropped=buffer.dropped + self._dropped_untold.get(stream, 0),
-            limit=buffer.limit,
-            wanted=self._spec.log_buffer_bytes,
-        )
-        self._log_states[stream] = state
-        if state.state == protocol.READING:
-            self._dropped_untold[stream] = state.dropped
-        for connection in self.listener.connections():
-            if connection.knows_logs:
-                self._tell_log(connection, state)
-        self._forget_good_news()
-
-    def _tell_logs(self, connection: Connection) -> None:
-        """Once to each: a plugin says hello again and again, and hears of each change anyway."""
-        if not connection.knows_logs:
-            connection.knows_logs = True
-            for state in self._log_states.values():
-                self._tell_log(connection, state)
-            self._forget_good_news()
-
-    def _tell_log(self, connection: Connection, state: LogState) -> None:
-        connection.send({"event": protocol.LOG, **state.to_wire()})
-
-    def _forget_good_news(self) -> None:
-        """Checks that all is well again is told once, also to a plugin that was away meanwhile."""
-        if not self._log_states:
-            return
-        if not any(connection.knows_logs for connection in self.listener.connections()):
-            return
-        for stream, state in list(self._log_states.items()):
-            if state.state == protocol.READING:
-                del self._log_states[stream], self._dropped_untold[stream]
-
     def _keep_exit(self, record: ExitRecord, again_s: float) -> None:
         """Writes the exit record; what cannot be written now is tried again until the task goes."""
         if self._place is None:
@@ -367,9 +337,9 @@ def run(
         The process's exit status: 0 after `end`, 1 when the task cannot be looked after.
     """
     try:
-        worker = Worker(_parse(spec))
+        worker = Worker(parse_spec(spec))
     except (DriverError, OSError) as error:
-        control.say_failed(sock, _as_driver_error(error, spec))
+        control.say_failed(sock, as_driver_error(error, spec))
         return 1
     if made is not None:
         made(worker)
@@ -381,94 +351,12 @@ def run(
     return 0
 
 
-def _parse(spec: object) -> WorkerSpec:
-    if not isinstance(spec, dict):
-        raise DriverError("a worker was asked for without its spec", code=Code.INVALID)
-    return WorkerSpec.from_wire(spec)
-
-
-def _own_identity() -> identity.Identity:
-    found = identity.identify(os.getpid())
-    if found is None:
-        raise DriverError(
-            "the worker cannot read its own entry in /proc",
-            resolution="mount /proc where the launcher runs",
-            code=Code.UNSUPPORTED,
-        )
-    return found
-
-
-def _open_directory(path: str) -> int:
-    """A descriptor of the task's state directory, which must be ours alone."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise DriverError(
-            f"the task's state directory {path!r} cannot be opened",
-            details=error.strerror or str(error),
-            resolution=remedy(error),
-            recoverable=bool(remedy(error)),
-            code=Code.EXHAUSTED if remedy(error) else Code.PRECONDITION,
-        ) from error
-    status = os.fstat(descriptor)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        os.close(descriptor)
-        raise _precondition(f"the task's state directory {path!r} is open to others")
-    return descriptor
-
-
-def _lock(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
-    """Held while this process lives, so that a task has one worker; its text says who that is."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(protocol.WORKER_LOCK, flags, 0o600, dir_fd=directory)
-    if not _locked(descriptor):
-        os.close(descriptor)
-        raise DriverError(
-            f"task {spec.name} has a worker already",
-            resolution=f"connect to {protocol.CONTROL_SOCKET} in {spec.dir}",
-            code=Code.ALREADY_EXISTS,
-        )
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{own.pid} {own.start_ticks} {own.boot_id} {RELEASE}\n".encode())
-    return descriptor
-
-
-def _locked(descriptor: int) -> bool:
-    """Whether the lock is ours. A worker that was killed loses its connections before its lock."""
-    for pause_s in (*_LOCK_PAUSES_S, None):
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if pause_s is not None:
-                time.sleep(pause_s)
-        else:
-            return True
-    return False
-
-
 def _exit_event(record: ExitRecord) -> Frame:
     return {"event": protocol.EXIT, **record.to_wire()}
 
 
 def _drained_event(*, complete: bool) -> Frame:
     return {"event": protocol.DRAINED, "complete": complete}
-
-
-def _precondition(brief: str) -> DriverError:
-    return DriverError(brief, code=Code.PRECONDITION)
-
-
-def _as_driver_error(error: DriverError | OSError, spec: object) -> DriverError:
-    if isinstance(error, DriverError):
-        return error
-    place = spec.get("dir") if isinstance(spec, dict) else ""
-    return DriverError(
-        f"the task's worker cannot be set up in {place}",
-        details=str(error),
-        resolution=remedy(error) or "see that the driver's state_dir is writable",
-        recoverable=True,
-        code=Code.EXHAUSTED,
-    )
 
 
 def _until_next(interval_s: float) -> float:
