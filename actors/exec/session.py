@@ -22,7 +22,7 @@ from actors.exec.errors import directory_is_gone, in_few_words
 from actors.exec.fifo import FifoReader, FifoWriter
 from actors.exec.remains import kill, open_started
 from actors.files import tree_removal
-from actors.lifecycle.retry import Retry
+from actors.lifecycle.retry import Retry, retry
 from actors.model.log_keys import elapsed_ms, keys_of_id
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.provision import oom_score
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # After the command's end, a background process of the command may still hold the outputs.
 _LINGER_S = 1.0
 _CLOSE_S = 10.0
-_AGAIN_AFTER_S = (0.05, 0.2, 1.0)
+_PAUSES_S = (0.05, 0.2, 1.0)
 _LOOKUP_S = 5.0
 _FIRST_SIZE_S = 0.1
 _QUEUE = 64
@@ -243,15 +243,7 @@ class ExecSession:
                     containerd.tasks.wait(self._container, self._id), _LINGER_S * 5
                 )
         # A killed command may need a moment to end, and containerd may be unable to wait for it.
-        for pause_s in (*_AGAIN_AFTER_S, None):
-            try:
-                await containerd.tasks.delete_exec(self._container, self._id)
-            except DriverError:
-                if pause_s is None:
-                    raise
-                await asyncio.sleep(pause_s)
-            else:
-                return
+        await retry(_PAUSES_S, lambda: containerd.tasks.delete_exec(self._container, self._id))
 
 
 async def _pump(

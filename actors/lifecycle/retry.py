@@ -16,7 +16,7 @@ _AWAY_POLL_S = 0.2
 async def retry(
     pauses_s: Sequence[float],
     attempt: Callable[[], Awaitable[T]],
-    before_next: Callable[[DriverError], Awaitable[None]],
+    before_next: Callable[[DriverError], Awaitable[None]] | None = None,
 ) -> T:
     """Repeats an attempt until it succeeds, at most once more than there are pauses.
 
@@ -24,7 +24,7 @@ async def retry(
         pauses_s: seconds to wait before the second attempt, the third, and so on.
         attempt: starts one attempt.
         before_next: prepares the next attempt after a failure, and raises a failure that no repeat
-            mends.
+            mends; None repeats after every failure.
 
     Returns:
         The result of the first attempt that succeeds.
@@ -36,7 +36,8 @@ async def retry(
         try:
             return await attempt()
         except DriverError as error:
-            await before_next(error)
+            if before_next is not None:
+                await before_next(error)
         await asyncio.sleep(pause_s)
     return await attempt()
 

@@ -59,6 +59,12 @@ async def test_a_failure_that_no_repeat_mends_ends_the_attempts() -> None:
     assert calls == [1]
 
 
+async def test_every_failure_is_repeated_where_no_preparation_is_needed() -> None:
+    attempt, calls = failing(2, Code.INTERNAL)
+    assert await retry((0.0, 0.0), attempt) == 3
+    assert calls == [1, 2, 3]
+
+
 async def test_a_step_is_repeated_only_while_containerd_is_away() -> None:
     away, _ = failing(1, Code.UNAVAILABLE)
     assert await Retry()(away) == 2
