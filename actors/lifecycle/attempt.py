@@ -194,8 +194,9 @@ class Attempt:
             (self._task.stdout_path, self._task.stderr_path),
             holds_logs=True,
         )
-        link = await self._services.launcher.fork(spec)
-        self._undo.later("worker", teardown.end_worker, link)
+        forking = asyncio.ensure_future(self._services.launcher.fork(spec))
+        self._undo.later("worker", teardown.end_forked, forking)
+        link = await asyncio.shield(forking)  # so that a cancelled start can end the worker
         self._log("worker forked")
         return link
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _KILL_WAIT_S = 10.0
 _RUNTIME_WAIT_S = 2.0
+_FORK_WAIT_S = 2.0
 _POLL_S = 0.02
 _log = logging.getLogger(__name__)
 
@@ -217,6 +218,22 @@ async def end_worker(link: WorkerLink, *, release_readers: bool = False) -> None
             _log.warning("cannot end a worker", extra={"reason": str(error)})
     finally:
         await link.close()
+
+
+async def end_forked(forking: asyncio.Future[WorkerLink]) -> None:
+    """Ends a worker whose fork may still be under way, as when a start is cancelled.
+
+    The worker would otherwise create files in a state directory that is being removed, and stay
+    there for ten minutes.
+
+    Args:
+        forking: the fork, which gets a moment to end, and is cancelled then.
+    """
+    await asyncio.wait([forking], timeout=_FORK_WAIT_S)
+    if not forking.done():
+        forking.cancel()
+    with contextlib.suppress(DriverError, OSError, asyncio.CancelledError):
+        await end_worker(await forking)
 
 
 async def remove_if_ours(services: Services, container_id: str, task_id: str) -> None:
