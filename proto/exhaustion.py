@@ -6,7 +6,7 @@ import errno
 
 from proto.errors import Code, DriverError
 
-_REMEDIES = {
+_ADVICE = {
     errno.ENOSPC: "make room there: df shows the bytes, df -i the files",
     errno.EDQUOT: "make room there, or raise the quota",
     errno.EMFILE: "raise the process's limit of open files (LimitNOFILE of its unit)",
@@ -16,14 +16,14 @@ _REMEDIES = {
 }
 
 
-def remedy(error: OSError) -> str:
+def advice(error: OSError) -> str:
     """Returns what to do where disk, descriptors, processes or memory ran out; else empty."""
-    return _REMEDIES.get(error.errno or 0, "")
+    return _ADVICE.get(error.errno or 0, "")
 
 
 def exhausted(brief: str, error: OSError) -> DriverError:
     """The failure of what ran out of something, or that the kernel refused for another reason."""
-    words = remedy(error)
+    words = advice(error)
     where = f"{error.filename}: " if error.filename else ""
     return DriverError(
         brief,

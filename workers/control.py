@@ -13,7 +13,7 @@ import time
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from workers import c_modules, protocol
 from workers.loop import READ, WRITE, would_block
 
@@ -253,7 +253,7 @@ def turn_away(listener: c_modules.socket, error: OSError) -> None:
     try:
         refuse(c_modules.accept(listener), _short_of(error))
     except OSError as again:
-        if remedy(again) and not would_block(again):
+        if advice(again) and not would_block(again):
             time.sleep(_HEAR_MS / 1000)
     finally:
         os.dup2(_STDOUT, _STDIN)
@@ -281,7 +281,7 @@ def _short_of(error: OSError) -> DriverError:
     return DriverError(
         f"process {os.getpid()} of the driver can take no more connections",
         details=error.strerror or str(error),
-        resolution=remedy(error),
+        resolution=advice(error),
         recoverable=True,
         code=Code.EXHAUSTED,
     )

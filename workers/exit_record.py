@@ -13,7 +13,7 @@ import msgpack
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 from workers import protocol
 from workers.protocol import ExitRecord
 
@@ -121,7 +121,7 @@ def read(directory: str, name: str) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        if remedy(error):  # it may be whole
+        if advice(error):  # it may be whole
             raise exhausted(f"{path} cannot be read now", error) from error
         raise _corrupt(path, str(error)) from error
     try:

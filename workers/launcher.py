@@ -30,7 +30,7 @@ from workers.launch.systemd import Notifier
 
 # isort: split
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from proto.release import RELEASE
 from workers import c_modules, control, liveness, private_directory, procfs, protocol
 from workers.launch import heap_layout, socket_activation, warm_up
@@ -199,8 +199,8 @@ def main(argv: list[str]) -> int:
         idle_ms = 0 if notifier.wanted else min(int(idle), _MOST_IDLE_MS)
         return _launch(state_dir, notifier, listen_fds, idle_ms)
     except (OSError, DriverError) as error:
-        advice = remedy(error) if isinstance(error, OSError) else ""
-        why = f"{error} ({advice})" if advice else str(error)
+        resolution = advice(error) if isinstance(error, OSError) else ""
+        why = f"{error} ({resolution})" if resolution else str(error)
         notifier.status(f"cannot serve in {state_dir}: {why}")
         procfs.say(f"launcher: cannot serve in {state_dir}: {why}")
         return _EXIT_FAILED
@@ -250,7 +250,7 @@ def _cannot_fork(error: OSError) -> DriverError:
     return DriverError(
         "the launcher cannot fork a worker",
         details=error.strerror or str(error),
-        resolution=remedy(error) or "see the launcher's limits of processes and memory",
+        resolution=advice(error) or "see the launcher's limits of processes and memory",
         recoverable=True,
         code=Code.EXHAUSTED,
     )

@@ -11,7 +11,7 @@ import stat
 import time
 
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from proto.release import RELEASE
 from workers import identity, protocol
 from workers.protocol import WorkerSpec
@@ -59,9 +59,9 @@ def open_directory(path: str) -> int:
         raise DriverError(
             f"the task's state directory {path!r} cannot be opened",
             details=error.strerror or str(error),
-            resolution=remedy(error),
-            recoverable=bool(remedy(error)),
-            code=Code.EXHAUSTED if remedy(error) else Code.PRECONDITION,
+            resolution=advice(error),
+            recoverable=bool(advice(error)),
+            code=Code.EXHAUSTED if advice(error) else Code.PRECONDITION,
         ) from error
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
@@ -129,7 +129,7 @@ def as_driver_error(error: DriverError | OSError, spec: object) -> DriverError:
     return DriverError(
         f"the task's worker cannot be set up in {place}",
         details=str(error),
-        resolution=remedy(error) or "see that the driver's state_dir is writable",
+        resolution=advice(error) or "see that the driver's state_dir is writable",
         recoverable=True,
         code=Code.EXHAUSTED,
     )

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 from containerd import syscalls
 from proto.errors import Code, start_refused
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 
 DIRECTORY = ".etc"
 _MOST_BYTES = 4096
@@ -51,7 +51,7 @@ def write(alloc_dir: str, task_name: str, texts: Mapping[str, str]) -> None:
     except OSError as error:
         raise start_refused(
             f"cannot write the task's {', '.join(texts)}",
-            remedy(error) or "remove the path in the details: the driver creates the directory",
+            advice(error) or "remove the path in the details: the driver creates the directory",
             details=f"{alloc_dir}/{task_name}/{DIRECTORY}: {error.strerror or error}",
             recoverable=True,
             code=Code.EXHAUSTED,

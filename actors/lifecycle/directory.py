@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.model.ownership import OwnerLabels
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 from workers import private_directory, protocol
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def read_owner(node: Node, directory: Path) -> OwnerLabels | None:
     try:
         file = os.open(directory / _NOTE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
-        return None if remedy(error) else OwnerLabels()
+        return None if advice(error) else OwnerLabels()
     try:
         note = json.loads(os.read(file, _MAX_BYTES))
         owner, maker = str(note["owner"]), str(note["maker"])

@@ -24,7 +24,7 @@ from actors.processes.worker_link import WorkerLink
 from actors.provision import host_resources, netns
 from actors.step_log import StepLog
 from proto.errors import Code, DriverError
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 from workers import exit_record as journal
 from workers import private_directory, protocol
 from workers.protocol import ExitRecord
@@ -190,7 +190,7 @@ async def _living_worker(directory: Path) -> WorkerLink | None:
         return await worker_link.connect(directory)
     except OSError as error:
         # The plugin's limits, or a full queue of the socket: the worker may well be alive.
-        if remedy(error):
+        if advice(error):
             raise exhausted(f"cannot connect to the worker in {directory}", error) from error
         return None
 

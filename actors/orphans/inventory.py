@@ -31,7 +31,7 @@ from actors.orphans.judgement import Kind, Thing
 from actors.processes import worker_link
 from containerd.api.records import Status
 from proto.errors import DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from workers import private_directory
 
 if TYPE_CHECKING:
@@ -188,7 +188,7 @@ async def _peers(directory: Path) -> int | None:
     try:
         link = await worker_link.connect(directory)
     except OSError as error:
-        return 1 if remedy(error) else None  # too many ask it, or we may ask nobody
+        return 1 if advice(error) else None  # too many ask it, or we may ask nobody
     try:
         peers = (await link.request("hello")).get("peers")
     except DriverError:

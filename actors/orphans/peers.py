@@ -22,7 +22,7 @@ from typing import Any
 
 from actors.files.state_dir import make_private
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from workers import private_directory
 
 DIRECTORY = "live"
@@ -186,7 +186,7 @@ def _no_place(place: Path, error: OSError) -> DriverError:
     return DriverError(
         f"cannot write to the driver's state directory: {place}",
         details=error.strerror or str(error),
-        resolution=remedy(error) or "run as root, or set state_dir in the plugin block",
-        recoverable=bool(remedy(error)),
+        resolution=advice(error) or "run as root, or set state_dir in the plugin block",
+        recoverable=bool(advice(error)),
         code=Code.EXHAUSTED,
     )

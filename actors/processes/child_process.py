@@ -15,7 +15,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -65,7 +65,7 @@ def start(
             close_fds=True,
         )
     except OSError as error:
-        if remedy(error):
+        if advice(error):
             program = next((word for word in argv if word.endswith(".py")), argv[0])
             name = program.rpartition("/")[2]
             raise exhausted(f"no process can be made for {name}", error) from error

@@ -17,7 +17,7 @@ from actors.processes import child_process
 from actors.processes.worker_link import WorkerLink, connect_unix
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 from proto.release import RELEASE
 from workers import protocol
 
@@ -68,7 +68,7 @@ class LauncherLink:
         try:
             return await self._fork(spec)
         except (OSError, DriverError) as error:
-            if isinstance(error, OSError) and remedy(error):
+            if isinstance(error, OSError) and advice(error):
                 raise exhausted("the launcher of task workers cannot be asked", error) from error
             # A launcher without a version in common retires: another is started.
             if isinstance(error, DriverError) and error.code is not Code.UNSUPPORTED:
@@ -124,7 +124,7 @@ class LauncherLink:
             except ConnectionResetError:
                 continue
             except OSError as error:
-                if remedy(error):
+                if advice(error):
                     raise exhausted(
                         "the launcher of task workers cannot be asked", error
                     ) from error
@@ -208,7 +208,7 @@ def _make_private(directory: Path) -> None:
         raise DriverError(
             f"cannot make the driver's state directory {directory}",
             details=error.strerror or "",
-            resolution=remedy(error) or "run as root, or set state_dir in the plugin block",
-            recoverable=bool(remedy(error)),
+            resolution=advice(error) or "run as root, or set state_dir in the plugin block",
+            recoverable=bool(advice(error)),
             code=Code.EXHAUSTED,
         ) from error

@@ -29,7 +29,7 @@ from containerd import syscalls
 from containerd.spec import root_links
 from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError, start_refused
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 
 _OUTSIDE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 # Directories that a task can see; `private` is Nomad's alone.
@@ -222,7 +222,7 @@ def _cannot(source: Source, error: OSError) -> DriverError:
             f"{source.what}: source {str(source)[:256]!r} does not exist on this node",
             "create the source before the task starts, for example with a template or an artifact",
         )
-    if remedy(error):
+    if advice(error):
         return exhausted(f"{source.what}: source {str(source)[:256]!r} cannot be used", error)
     return start_refused(
         f"{source.what}: source {str(source)[:256]!r} cannot be used: {error.strerror}"

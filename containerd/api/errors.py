@@ -19,7 +19,7 @@ import grpc
 
 from containerd.api import deadlines
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def as_driver_error(error: grpc.RpcError, action: str, address: str) -> DriverEr
         return DriverError(
             f"the driver cannot ask containerd at {address} to {action}",
             details=os.strerror(lack),
-            resolution=remedy(OSError(lack, os.strerror(lack))),
+            resolution=advice(OSError(lack, os.strerror(lack))),
             recoverable=True,
             code=code,
         )
@@ -129,8 +129,8 @@ def as_driver_error(error: grpc.RpcError, action: str, address: str) -> DriverEr
         code, recoverable = Code.UNAVAILABLE, True
     if _NO_PROGRAM.search(text):
         resolution = "name a program that the image has and that its user may run"
-    if advice := exhaustion_advice(text):
-        code, recoverable, resolution = Code.EXHAUSTED, True, advice
+    if shortage := exhaustion_advice(text):
+        code, recoverable, resolution = Code.EXHAUSTED, True, shortage
     return DriverError(
         f"containerd cannot {action}",
         details=text,
@@ -143,10 +143,10 @@ def as_driver_error(error: grpc.RpcError, action: str, address: str) -> DriverEr
 def exhaustion_advice(text: str) -> str:
     """Returns advice for an error text of an exhausted resource; empty for any other text."""
     lower = text.lower()
-    for cause, advice in _ADVICE.items():
+    for cause, general in _ADVICE.items():
         if cause in lower:
             path = _DISK.search(text)
-            return f"make room on the disk of {path[1]}: see df and df -i" if path else advice
+            return f"make room on the disk of {path[1]}: see df and df -i" if path else general
     return ""
 
 

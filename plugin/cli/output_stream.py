@@ -12,7 +12,7 @@ import os
 from typing import TextIO
 
 from plugin.texts import indented
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 
 _KEPT_BYTES = 1 << 20
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -102,7 +102,7 @@ class OutputStream:
             self._discard_output(error)
         elif not self._full:
             self._full = True
-            reason = f"{error.strerror}: output waits for space ({remedy(error)})"
+            reason = f"{error.strerror}: output waits for space ({advice(error)})"
             self._errors.write_line(f"error: {self._name}: {reason}")
 
     def _discard_output(self, error: OSError) -> None:

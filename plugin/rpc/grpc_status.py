@@ -15,7 +15,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from plugin.texts import plain
 from proto.errors import DriverError
-from proto.exhaustion import exhausted, remedy
+from proto.exhaustion import advice, exhausted
 from proto.nomad import rpc_status_pb2, shared_structs_pb2
 
 Request = TypeVar("Request")
@@ -124,7 +124,7 @@ def _for_a_close_frame(error: Exception) -> Exception:
 
 def _named(error: Exception, name: str) -> Exception:
     """Returns a recoverable error for exhaustion that Python reported, else the error itself."""
-    if isinstance(error, OSError) and remedy(error):
+    if isinstance(error, OSError) and advice(error):
         return exhausted(f"the containerd driver lacks resources for {name}", error)
     if isinstance(error, RuntimeError) and str(error) == _NO_THREAD:
         return exhausted(

@@ -34,7 +34,7 @@ import select
 import stat
 
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from workers.logs import pipe
 from workers.logs.buffer import LogBuffer
 from workers.loop import HANG_UP, READ
@@ -224,7 +224,7 @@ def open_fifo(path: str, flags: int) -> int:
         finally:
             os.close(named)
     except OSError as error:
-        raise _unusable(path, error.strerror or str(error), remedy(error)) from error
+        raise _unusable(path, error.strerror or str(error), advice(error)) from error
 
 
 def _name(path: str) -> int:

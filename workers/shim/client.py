@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 from workers import c_modules
 from workers.loop import READ, WRITE, would_block
 from workers.shim import ttrpc
@@ -175,7 +175,7 @@ def _connect(address: str, container_id: str) -> c_modules.socket:
             sock.connect(b"\0" + address.encode())
     except OSError as error:
         sock.close()
-        if remedy(error):
+        if advice(error):
             raise _short_of(container_id, error) from error
         raise _gone(container_id, f"{address}: {error.strerror or error}") from error
     return sock
@@ -195,7 +195,7 @@ def _short_of(container_id: str, error: OSError) -> DriverError:
     return DriverError(
         f"the shim of container {container_id} cannot be asked",
         details=error.strerror or str(error),
-        resolution=remedy(error) or "see the limits of the task's worker",
+        resolution=advice(error) or "see the limits of the task's worker",
         recoverable=True,
         code=Code.EXHAUSTED,
     )

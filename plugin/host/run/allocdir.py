@@ -13,7 +13,7 @@ from actors.files import tree_removal
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Template
 from proto.errors import Code, DriverError
-from proto.exhaustion import remedy
+from proto.exhaustion import advice
 
 _STREAMS = ("stdout", "stderr")
 # A FIFO without a reader refuses at once, and a link is not followed.
@@ -107,7 +107,7 @@ def _mount_point(line: bytes) -> bytes:
 
 
 def _refused(brief: str, error: OSError) -> DriverError:
-    words = remedy(error)
+    words = advice(error)
     return DriverError(
         brief,
         details=str(error.strerror),
