@@ -1,7 +1,7 @@
-"""The limit of open files of containerd's own process: tasks inherit it unless their spec has one.
+"""Limit of open files of the process containerd; tasks without a limit in their spec inherit it.
 
-A shim is containerd's child and a runtime the shim's: they hand the limit on, and can raise it only
-where containerd may.
+A shim is a child of containerd, and a runtime is a child of the shim. Both hand the limit on, and
+both can raise the limit only if containerd itself may raise it.
 """
 
 from __future__ import annotations
@@ -15,39 +15,47 @@ from containerd.security import capabilities
 
 _CONNECT_S = 1.0
 _PEER = struct.Struct("=iII")
-# Those of systemd, and so of containerd in its newer units. Programs that need more raise their own
-# soft limit; those that use select(2), or close all there may be, suffer from a high one.
+# Limits of systemd, and so of containerd with its newer units. Programs that need more descriptors
+# raise their own soft limit. A high soft limit harms programs that use select(2) or that close all
+# possible descriptors.
 OPEN_FILES = (1024, 524288)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonProcess:
-    """open_files is (soft, hard). free: with CAP_SYS_RESOURCE it may give more than it has."""
+    """Limits of containerd's process.
+
+    open_files is (soft, hard). raises_limits is True with CAP_SYS_RESOURCE: such a process may give
+    a task more than its own hard limit.
+    """
 
     open_files: tuple[int, int]
-    free: bool
+    raises_limits: bool
 
     def task_open_files(self) -> tuple[int, int]:
-        """Returns the soft and the hard limit of tasks that name none."""
+        """Returns the soft and the hard limit of tasks without a limit of their own."""
         soft, hard = OPEN_FILES
-        most = hard if self.free else min(hard, self.open_files[1])
+        most = hard if self.raises_limits else min(hard, self.open_files[1])
         return min(soft, most), most
 
 
-# Where containerd cannot be looked at, it is what its unit makes it.
-USUAL = DaemonProcess(open_files=OPEN_FILES, free=True)
+# For a containerd whose process cannot be read: the limits of containerd's unit.
+USUAL = DaemonProcess(open_files=OPEN_FILES, raises_limits=True)
 
 
-def look(address: str) -> DaemonProcess:
-    """Looks at the process behind containerd's socket. Blocks for a moment, and never fails."""
+def inspect(address: str) -> DaemonProcess:
+    """Reads the limits of the process behind containerd's socket; USUAL if that is impossible.
+
+    Blocks for a moment.
+    """
     try:
-        return _of(_peer(address))
+        return _read(_peer(address))
     except (OSError, ValueError, StopIteration):
         return USUAL
 
 
 def _peer(address: str) -> int:
-    """The process that listens; 0 is one of a namespace that this one does not see."""
+    """Returns the pid of the listening process; 0 for a process of an invisible pid namespace."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_CONNECT_S)
         connection.connect(address)
@@ -56,11 +64,13 @@ def _peer(address: str) -> int:
     return pid
 
 
-def _of(pid: int) -> DaemonProcess:
-    place = Path(f"/proc/{pid}")
-    soft, hard = _field(place / "limits", "Max open files").split()[:2]
-    held = capabilities.effective((place / "status").read_text())
-    return DaemonProcess(open_files=(_number(soft), _number(hard)), free="CAP_SYS_RESOURCE" in held)
+def _read(pid: int) -> DaemonProcess:
+    process = Path(f"/proc/{pid}")
+    soft, hard = _field(process / "limits", "Max open files").split()[:2]
+    held = capabilities.effective((process / "status").read_text())
+    return DaemonProcess(
+        open_files=(_number(soft), _number(hard)), raises_limits="CAP_SYS_RESOURCE" in held
+    )
 
 
 def _field(path: Path, name: str) -> str:

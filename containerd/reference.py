@@ -1,4 +1,4 @@
-"""Image references as Docker reads them: `redis:alpine` is `docker.io/library/redis:alpine`."""
+"""Image references, read as by Docker: `redis:alpine` is `docker.io/library/redis:alpine`."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _DOMAIN = re.compile(
 _COMPONENT = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
-# Jobs of Nomad's drivers for Docker and Podman have them before a name.
+# Jobs of Nomad's drivers for Docker and Podman may have a scheme before the name.
 _SCHEMES = ("https://", "docker://")
 _MAX_PORT = 65535
-# Whole as `docker inspect` prints it, short as `docker images` does.
+# An image id, in the long form of `docker inspect` or the short form of `docker images`.
 _ID = re.compile(r"(sha256|sha384|sha512):[0-9a-f]+|[0-9a-f]{12,64}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reference:
-    """A whole image name. digest wins over tag; one of them is always given."""
+    """A complete image name. Either digest or tag is set."""
 
     registry: str
     repository: str
@@ -40,40 +40,40 @@ class Reference:
 
     @property
     def selector(self) -> str:
-        """Returns what a registry is asked for: the digest, else the tag."""
+        """Digest or tag, by which a registry is asked."""
         return self.digest or self.tag
 
 
 def parse(text: str) -> Reference:
     """Reads and completes a reference: registry docker.io, library/, tag latest.
 
-    With tag and digest the digest holds and the tag is dropped, as Docker does. A scheme before the
-    name says nothing and is dropped too.
+    If tag and digest are present, the tag is dropped, as by Docker. A scheme before the name is
+    dropped too.
 
     Raises:
-        DriverError: code INVALID, with what is wrong.
+        DriverError: code INVALID; the details name the mistake.
     """
-    scheme = next((one for one in _SCHEMES if text.startswith(one)), "")
+    scheme = next((prefix for prefix in _SCHEMES if text.startswith(prefix)), "")
     bare = text.removeprefix(scheme)
     if _ID.fullmatch(bare):
         raise _image_id(text)
     rest, at, digest = bare.partition("@")
     if at and not _DIGEST.fullmatch(digest):
-        raise _invalid(text, f"{digest[:80]!r} is no sha256 or sha512 digest")
+        raise _invalid(text, f"{digest[:80]!r} is not a sha256 or sha512 digest")
     head, slash, tail = rest.rpartition("/")
     last, colon, tag = tail.partition(":")
     name = f"{head}{slash}{last}"
     if colon and not _TAG.fullmatch(tag):
-        raise _invalid(text, f"{tag[:80]!r} is no tag")
+        raise _invalid(text, f"{tag[:80]!r} is not a tag")
     registry, repository = _split(name)
     if len(registry) > _MAX_NAME or not _DOMAIN.fullmatch(registry) or not _has_port(registry):
-        raise _invalid(text, f"{registry[:80]!r} is no registry host")
+        raise _invalid(text, f"{registry[:80]!r} is not a registry host")
     if not last or len(repository) > _MAX_NAME:
-        raise _invalid(text, "it has no repository name, or one over 255 characters")
+        raise _invalid(text, "the repository name is missing or longer than 255 characters")
     for component in repository.split("/"):
         if not _COMPONENT.fullmatch(component):
-            why = "names are lower case" if component != component.lower() else "not a name"
-            raise _invalid(text, f"{component[:80]!r}: {why}")
+            reason = "names are lower case" if component != component.lower() else "not a name"
+            raise _invalid(text, f"{component[:80]!r}: {reason}")
     return Reference(
         registry=registry,
         repository=repository,
@@ -83,13 +83,17 @@ def parse(text: str) -> Reference:
 
 
 def _has_port(registry: str) -> bool:
-    """Returns False for a host with a port that cannot be."""
+    """Returns False for a host with an impossible port."""
     _, colon, port = registry.rpartition(":")
     return not colon or not port.isdecimal() or 0 < int(port) <= _MAX_PORT
 
 
 def _split(name: str) -> tuple[str, str]:
-    """A first part with a dot, a port or `localhost` is a registry; else it is Docker Hub's."""
+    """Returns registry and repository.
+
+    A first part with a dot, a port, an upper-case letter or the text `localhost` is a registry;
+    any other name belongs to Docker Hub.
+    """
     first, slash, rest = name.partition("/")
     if slash and ("." in first or ":" in first or first == "localhost" or first != first.lower()):
         registry, repository = first, rest
@@ -105,17 +109,17 @@ def _split(name: str) -> tuple[str, str]:
 def _image_id(text: str) -> DriverError:
     return DriverError(
         f"image {text[:200]!r} is not an image reference",
-        details="it is an image's id, which names no registry to pull from",
+        details="an image id names no registry to pull from",
         resolution="write the image's name as registry/name:tag or registry/name@sha256:…;"
-        " `ctr images list` and `docker images --digests` show it",
+        " `ctr images list` and `docker images --digests` show the name",
         code=Code.INVALID,
     )
 
 
-def _invalid(text: str, why: str) -> DriverError:
+def _invalid(text: str, reason: str) -> DriverError:
     return DriverError(
         f"image {text[:200]!r} is not an image reference",
-        details=why,
-        resolution="write it as registry/name:tag or registry/name@sha256:…",
+        details=reason,
+        resolution="write registry/name:tag or registry/name@sha256:…",
         code=Code.INVALID,
     )

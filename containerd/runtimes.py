@@ -1,8 +1,8 @@
-"""Runtimes by the names that operators and jobs write, and which of them this machine has.
+"""Runtimes by the names in jobs and the driver's configuration, and their programs on this machine.
 
 containerd finds the shim of `io.containerd.<name>.<version>` as the program
 `containerd-shim-<name>-<version>` on its PATH. runc's shim runs any program that takes runc's
-command line, which is how crun is run, and gVisor's runsc where its own shim is not installed.
+command line: crun, and gVisor's runsc if gVisor's own shim is not installed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from proto.errors import Code, DriverError
 
-# A service's PATH, and where bundles of containerd put their programs.
+# PATH of a service, and the directories of containerd's release archives.
 DIRECTORIES = (
     *("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"),
     *("/opt/containerd/bin", "/usr/libexec"),
@@ -26,29 +26,32 @@ _TYPE = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.(v[0-9]+)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
-    """What containerd is told. binary_name is empty where the shim knows its own program."""
+    """A runtime as containerd gets it: name of the shim's type, or the shim's path.
+
+    binary_name is the program for runc's shim; empty for the shim's own choice.
+    """
 
     name: str
     binary_name: str = ""
 
     @property
     def binary(self) -> str:
-        """The runtime's own program; empty where the shim is all there is."""
+        """Name of the runtime's program; empty for a runtime that consists of its shim."""
         if self.name.startswith("io.containerd.runc."):
             return self.binary_name or "runc"
         return "runsc" if self.name.startswith("io.containerd.runsc.") else ""
 
     @property
     def shows_mounts(self) -> bool:
-        """Returns whether the kernel's list of a created process's mounts is that of its container.
+        """True if /proc/PID/mountinfo of a created process shows the container's mounts.
 
-        It is where runc's shim runs runc or crun. gVisor and Kata have a kernel of their own.
+        True for runc and crun below runc's shim. gVisor and Kata have their own kernel.
         """
         shim = _programs(self)[0]
         return _RUNCS_SHIM.search(shim) is not None and self.binary_name != "runsc"
 
 
-# By preference; the first whose programs are here is taken.
+# In order of preference: the first runtime with installed programs is used.
 _SHORT_NAMES = {
     "runc": (Runtime(name=DEFAULT),),
     "crun": (Runtime(name=DEFAULT, binary_name="crun"),),
@@ -68,10 +71,10 @@ KNOWN = (*_SHORT_NAMES, *_LONG_NAMES)
 
 
 def resolve(written: str, directories: tuple[str, ...] = DIRECTORIES) -> Runtime:
-    """The runtime of a name: short, or a shim's type, or the path of a shim.
+    """Returns the runtime of a short name, of a shim's type or of a shim's path.
 
     Raises:
-        DriverError: code INVALID; no such name, or its programs are not on this machine.
+        DriverError: code INVALID; the name is unknown, or the programs are not installed.
     """
     candidates = _SHORT_NAMES.get(written) or (Runtime(name=written),)
     if written == "io.containerd.runsc.v1":
@@ -85,19 +88,19 @@ def resolve(written: str, directories: tuple[str, ...] = DIRECTORIES) -> Runtime
     raise DriverError(
         f"the runtime {written[:128]!r} is not installed",
         details=f"no {' and no '.join(dict.fromkeys(missing))} on this machine",
-        resolution=f"install it, or use one that is here: {', '.join(available(directories))}",
+        resolution=f"install it, or use an installed runtime: {', '.join(available(directories))}",
         code=Code.INVALID,
     )
 
 
 def available(directories: tuple[str, ...] = DIRECTORIES) -> tuple[str, ...]:
-    """The names of KNOWN whose programs are on this machine."""
-    found: list[str] = []
+    """Returns the names of KNOWN with installed programs."""
+    names: list[str] = []
     for name in KNOWN:
         candidates = _SHORT_NAMES.get(name, (Runtime(name=name),))
         if any(all(_find(p, directories) for p in _programs(c)) for c in candidates):
-            found.append(name)
-    return tuple(found)
+            names.append(name)
+    return tuple(names)
 
 
 def _programs(runtime: Runtime) -> tuple[str, ...]:
@@ -122,7 +125,7 @@ def _find(name: str, directories: tuple[str, ...]) -> bool:
 
 
 def program(name: str, directories: tuple[str, ...] = DIRECTORIES) -> Path | None:
-    """The file of a program by name or path; None where it is not on this machine."""
-    # Each start asks, so no path object is made for a place where nothing is.
+    """Returns the file of a program by name or path; None if the program is not installed."""
+    # Runs at each start, so strings are compared without a Path object for each directory.
     candidates = (name,) if name.startswith("/") else (f"{at}/{name}" for at in directories)
     return next((Path(path) for path in candidates if os.path.isfile(path)), None)  # noqa: PTH113

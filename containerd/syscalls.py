@@ -1,4 +1,4 @@
-"""System calls that Python's os has no name for: openat2, mount, umount2, unshare, setns."""
+"""System calls that Python's os module lacks: openat2, mount, umount2, unshare, setns."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ RESOLVE_NO_MAGICLINKS = 0x02
 RESOLVE_NO_SYMLINKS = 0x04
 RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
+INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS
+"""For a path below a directory that others can write to: no way out, and no link at all."""
 CLONE_NEWNS = 0x00020000
 CLONE_NEWNET = 0x40000000
 CLONE_FS = 0x00000200
@@ -43,11 +45,20 @@ class _OpenHow(ctypes.Structure):
 
 
 def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
-    """A descriptor of `path`, resolved from the open directory under the rules of `resolve`.
+    """Opens a path, resolved from an open directory.
+
+    Args:
+        directory: descriptor of the directory.
+        path: the path, relative to the directory.
+        flags: flags of open(2); O_CLOEXEC is added.
+        resolve: RESOLVE_* flags, such as INSIDE.
+
+    Returns:
+        The descriptor.
 
     Raises:
         OSError: as of open(2); EXDEV for a path that leaves the directory, ELOOP for a link.
-        ValueError: the path has a NUL byte; the kernel would open what stands before it.
+        ValueError: the path has a NUL byte, at which the kernel would cut the path off.
     """
     name = os.fsencode(path)
     if b"\0" in name:
@@ -67,18 +78,26 @@ def openat2(directory: int, path: str, flags: int, resolve: int) -> int:
                 path,
             )
         except BlockingIOError:
-            # EAGAIN: something was renamed meanwhile, so the kernel could not vouch for "..".
-            # A task may rename without end.
+            # EAGAIN: a rename during the call, so that the kernel cannot be sure of "..". The
+            # tries are limited, because a task may rename without end.
             tries += 1
             if tries == _TRIES:
                 raise
 
 
 def open_plain(directory: int, path: str, resolve: int) -> int:
-    """A descriptor that reads a regular file or a directory; of anything else it only names it.
+    """Opens a regular file or a directory for reading, and any other file with O_PATH only.
 
-    Whoever made the path may have put a device there, and to open one can already do something:
-    start a watchdog, rewind a tape. fstat of the descriptor tells which of the two it is.
+    The path may lead to a device, and opening a device can have effects: starting a watchdog,
+    rewinding a tape. fstat of the descriptor tells the kind of the file.
+
+    Args:
+        directory: descriptor of the directory.
+        path: the path, relative to the directory.
+        resolve: RESOLVE_* flags, such as INSIDE.
+
+    Returns:
+        The descriptor.
 
     Raises:
         OSError: see `openat2`.
@@ -88,7 +107,7 @@ def open_plain(directory: int, path: str, resolve: int) -> int:
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
         return named
     try:
-        # The very thing that was looked at, whatever lies at the path by now.
+        # The checked file itself, even if the path leads to another file by now.
         return os.open(f"/proc/self/fd/{named}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(named)
@@ -97,8 +116,15 @@ def open_plain(directory: int, path: str, resolve: int) -> int:
 def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> None:
     """Mounts a file system, or binds with MS_BIND.
 
+    Args:
+        source: device, or path of a bind.
+        target: mount point.
+        kind: type of the file system; empty for a bind.
+        flags: MS_* flags.
+        data: options of the file system.
+
     Raises:
-        OSError: the kernel's answer; its filename is the target.
+        OSError: of the kernel; `filename` is the target.
     """
     _check(
         _libc.mount(
@@ -113,37 +139,43 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
 
 
 def unmount(target: str) -> None:
-    """Detaches what is mounted at the target, with all that is mounted below; follows no link.
+    """Detaches the mount at the target with all mounts below; follows no link.
 
     Raises:
-        OSError: EINVAL where nothing is mounted.
+        OSError: EINVAL for a target without a mount.
     """
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(_MNT_DETACH | _UMOUNT_NOFOLLOW)), target)
 
 
 def unshare(flags: int) -> None:
-    """Gives the calling thread namespaces of its own.
+    """Gives the calling thread new namespaces.
 
     Raises:
-        OSError: the kernel's answer.
+        OSError: of the kernel.
     """
     _check(_libc.unshare(ctypes.c_int(flags)), "unshare")
 
 
 def setns(descriptor: int, kind: int) -> None:
-    """Has the calling thread enter a namespace.
+    """Moves the calling thread into a namespace.
+
+    Args:
+        descriptor: an open file of /proc/PID/ns.
+        kind: CLONE_NEW* flag of the namespace's type.
 
     Raises:
-        OSError: the kernel's answer.
+        OSError: of the kernel.
     """
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
 
 
 def in_a_thread_of_its_own(work: Callable[[], T]) -> T:
-    """Runs what changes its thread's namespaces; they go with the thread. Blocks.
+    """Runs work that changes the namespaces of its thread, in a new thread. Blocks.
+
+    The namespaces end with the thread, unless a file or a process keeps them.
 
     Raises:
-        BaseException: what `work` raised.
+        BaseException: the error of `work`.
     """
     results: list[T] = []
     errors: list[BaseException] = []

@@ -37,7 +37,7 @@ SPEAKS_PROTOBUF = {
     "containerd/pull/calls.py",
     "containerd/pull/content_store.py",
     "containerd/pull/unpack.py",
-    "containerd/puller.py",
+    "containerd/pull/pull.py",
     "plugin/",
 }
 MAX_LINES = {"tests": 600}

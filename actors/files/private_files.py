@@ -20,7 +20,6 @@ from proto.exhaustion import advice
 
 DIRECTORY = ".etc"
 _MOST_BYTES = 4096
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 
 
 def path_below(task_name: str, name: str) -> str:
@@ -108,7 +107,7 @@ def _open(alloc_dir: str, task_name: str) -> int:
 def _task_directory(alloc_dir: str, task_name: str) -> int:
     root = os.open(alloc_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return syscalls.openat2(root, task_name, os.O_PATH | os.O_DIRECTORY, _BENEATH)
+        return syscalls.openat2(root, task_name, os.O_PATH | os.O_DIRECTORY, syscalls.INSIDE)
     finally:
         os.close(root)
 

@@ -19,12 +19,7 @@ from pathlib import Path
 
 from containerd import syscalls
 
-_INSIDE = (
-    syscalls.RESOLVE_BENEATH
-    | syscalls.RESOLVE_NO_SYMLINKS
-    | syscalls.RESOLVE_NO_MAGICLINKS
-    | syscalls.RESOLVE_NO_XDEV
-)
+_INSIDE = syscalls.INSIDE | syscalls.RESOLVE_NO_XDEV
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 # linux/fs.h; the kernel reads and writes 32 bits, although the request numbers encode 64.
 _GET_FLAGS, _SET_FLAGS = 0x80086601, 0x40086602

@@ -263,7 +263,7 @@ def _init(node: Node) -> Iterator[Finding]:
 
 def _open_files(node: Node, root: Path) -> Iterator[Finding]:
     """Checks the default limit of open files for tasks: can containerd grant the limit?"""
-    daemon = daemon_process.look(node.settings.containerd_address)
+    daemon = daemon_process.inspect(node.settings.containerd_address)
     configured = node.settings.default_ulimits.get("nofile")
     soft, hard = configured or daemon.task_open_files()
     text = f"tasks get {soft} (soft) and {hard} (hard)"
@@ -273,7 +273,7 @@ def _open_files(node: Node, root: Path) -> Iterator[Finding]:
     if hard > most:
         advice = f"set nofile in default_ulimit to {most} or less, or raise fs.nr_open"
         yield fail("open files", f"{text}; the kernel allows {most}: no task starts", advice)
-    elif not daemon.free and hard > daemon.open_files[1]:
+    elif not daemon.raises_limits and hard > daemon.open_files[1]:
         advice = "lower nofile in default_ulimit, or raise LimitNOFILE in containerd's unit"
         yield fail("open files", f"{text} and cannot grant more: no task starts", advice)
     elif configured is None and hard < daemon_process.OPEN_FILES[1]:

@@ -342,6 +342,11 @@ async def _converse(
                     case "progress":
                         if pace.due():
                             report(Progress.from_wire(frame).sentence())
+                    case "step":
+                        fields = {key: frame.get(key) for key in ("step", "elapsed_ms")}
+                        _log.debug(
+                            "pull step done", extra={"image": request.get("reference"), **fields}
+                        )
                     case "note":
                         report(str(frame.get("text", "")))
                     case "done":

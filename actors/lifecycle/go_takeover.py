@@ -32,7 +32,6 @@ FIFO_ROOT = Path("/run/containerd/fifo")
 _STREAMS = ("stdin", "stdout", "stderr")
 # In the task's directory: /etc/hosts, and resolv.conf where the group has a `dns` block.
 _NETWORK_FILES = ("local/etc_hosts", "resolv.conf")
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _log = logging.getLogger(__name__)
 
 
@@ -180,7 +179,9 @@ def _remove_network_files(task: TaskConfig) -> None:
 
 def _unlink(root: int, directory: str, name: str) -> None:
     with contextlib.suppress(OSError):
-        parent = syscalls.openat2(root, directory or ".", os.O_PATH | os.O_DIRECTORY, _BENEATH)
+        parent = syscalls.openat2(
+            root, directory or ".", os.O_PATH | os.O_DIRECTORY, syscalls.INSIDE
+        )
         try:
             os.unlink(name, dir_fd=parent)
         finally:

@@ -148,7 +148,7 @@ def gather(
         notes=(*missing, *files.notes),
         network=override(task, network),
         sysctl=_sysctl(options, network),
-        daemon=daemon_process.look(settings.containerd_address),
+        daemon=daemon_process.inspect(settings.containerd_address),
     )
 
 

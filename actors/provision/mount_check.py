@@ -22,7 +22,6 @@ from proto.errors import Code, DriverError, start_refused
 
 Document = dict[str, Any]
 
-_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +68,7 @@ class _Root:
         """Returns the device number of a character device in /dev; None for other files."""
         try:
             descriptor = syscalls.openat2(
-                self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, _PLAIN
+                self._root, f"dev/{name}", os.O_PATH | os.O_NOFOLLOW, syscalls.INSIDE
             )
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EXDEV}:
@@ -87,7 +86,9 @@ class _Root:
         for count in range(1, len(parts) + 1):
             path = "/".join(parts[:count])
             with contextlib.suppress(OSError):
-                descriptor = syscalls.openat2(self._root, path, os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+                descriptor = syscalls.openat2(
+                    self._root, path, os.O_PATH | os.O_NOFOLLOW, syscalls.INSIDE
+                )
                 try:
                     return f"/{path} -> {os.readlink('', dir_fd=descriptor)}"
                 except OSError:

@@ -31,7 +31,6 @@ from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError, start_refused
 from proto.exhaustion import advice, exhausted
 
-_OUTSIDE = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 # Directories that a task can see; `private` is Nomad's alone.
 _VISIBLE = ("local", "secrets", "tmp")
 SHARED = "alloc"
@@ -164,7 +163,7 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
         for name in above:
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, 0o755, dir_fd=here)
-            inner = syscalls.openat2(here, name, os.O_PATH | os.O_DIRECTORY, _OUTSIDE)
+            inner = syscalls.openat2(here, name, os.O_PATH | os.O_DIRECTORY, syscalls.INSIDE)
             os.close(here)
             here = inner
         with contextlib.suppress(FileExistsError):
@@ -204,7 +203,7 @@ def _open(source: Source) -> int:
             return os.open(source.path, os.O_PATH | os.O_CLOEXEC)
         root = os.open(source.root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return syscalls.openat2(root, source.path, os.O_PATH, _OUTSIDE)
+            return syscalls.openat2(root, source.path, os.O_PATH, syscalls.INSIDE)
         finally:
             os.close(root)
     except OSError as error:

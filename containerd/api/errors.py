@@ -1,7 +1,6 @@
 """Failed containerd calls as DriverErrors.
 
-This module is the only place that knows gRPC's errors of containerd, and the texts of containerd,
-its shims and its runtimes.
+No other module knows gRPC's errors of containerd, or the texts of containerd, shims and runtimes.
 """
 
 from __future__ import annotations

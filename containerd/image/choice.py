@@ -1,9 +1,8 @@
-"""Which manifest of an image this machine runs: one walk down from the image's root.
+"""Choice of the manifest that this machine runs: one walk down from the image's root.
 
-The walk is a generator that asks for documents, and for configs where no index tells the platform;
-it does no I/O. The puller answers it
-from a registry or an archive, `images.load` from containerd's content store; so all of them, and
-the preview of a spec, choose alike.
+The walk is a generator without I/O. It yields requests for documents, and for configs if no index
+states the platform. The puller answers from a registry or an archive, `oci_image.load_image` from
+containerd's content store. So puller, plugin and the preview of a spec choose alike.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from containerd.image.platforms import Platform
 from proto.errors import Code, DriverError
 
 _MAX_DEPTH = 8
-# All that is read for one image. Only entries that do not tell their platform cost more than one.
+# Documents that are read for one image. Only entries without a platform cost more than one read.
 _MAX_READS = 128
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What the walk asks for: a manifest or an index, or a config."""
+    """Request of the walk: for a manifest or an index, or for a config."""
 
     blob: Descriptor
     is_config: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """A manifest or an index as it is stored; blob has the media type that it has by itself."""
+class StoredDocument:
+    """A manifest or an index as stored; the media type of blob is the document's own."""
 
     blob: Descriptor
     body: bytes
@@ -40,12 +39,12 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chosen:
-    """One platform's image. path leads from the image's root to the manifest, both included.
+    """The chosen image. path leads from the image's root to the manifest, both included.
 
-    config is None where the choice did not depend on it.
+    config is None if the choice did not depend on the config.
     """
 
-    path: tuple[Document, ...]
+    path: tuple[StoredDocument, ...]
     manifest: Manifest
     config: ImageConfig | None = None
 
@@ -57,27 +56,32 @@ class _Candidate:
 
 
 Walk = Generator[Wanted, bytes, Chosen]
-"""Yields what it wants, is sent the bytes or thrown a DriverError, and returns its choice."""
+"""Yields requests, receives bytes by send or a DriverError by throw, and returns the choice."""
 
 
 def choose(root: Descriptor, name: str, machine: str = "") -> Walk:
-    """Chooses what this machine, or one of uname's `machine`, runs of an image.
+    """Chooses the manifest of an image for a machine.
 
-    A manifest alone is chosen whatever its platform is. What is NOT_FOUND is passed over where
-    the image has something else for this architecture.
+    A root that is a manifest is chosen whatever its platform is. A missing document is passed over
+    if the image has another manifest for the architecture.
+
+    Args:
+        root: the image's manifest or index.
+        name: the image, for errors.
+        machine: uname's machine; empty for the present machine.
 
     Raises:
-        DriverError: UNSUPPORTED, with the platforms that the image has; NOT_FOUND where what is
-            for this machine is missing; or CORRUPT.
+        DriverError: UNSUPPORTED, with the platforms of the image; NOT_FOUND if the machine's
+            manifest is missing; CORRUPT.
     """
     return _Walk(name, platforms.machine(machine)).run(root)
 
 
-def run(walk: Walk, read: Callable[[Wanted], bytes]) -> Chosen:
-    """Answers a walk by blocking reads.
+def answer(walk: Walk, read: Callable[[Wanted], bytes]) -> Chosen:
+    """Runs a walk with blocking reads.
 
     Raises:
-        DriverError: of the walk or of `read`.
+        DriverError: of the walk; the walk receives the errors of `read`.
     """
     try:
         wanted = next(walk)
@@ -99,7 +103,7 @@ class _Walk:
         self._machine = machine
         self._seen: set[str] = set()
         self._missing: list[DriverError] = []
-        # What is there for others, and what is no image.
+        # Platforms of other machines, and types of entries that are no images.
         self._others: set[str] = set()
         self._artifacts: list[str] = []
 
@@ -111,22 +115,22 @@ class _Walk:
             if artifact := manifests.artifact_type(document):
                 raise manifests.not_an_image(self._name, artifact)
             return self._image(path, document)
-        found = yield from self._best(path, document)
-        if found is None:
-            raise self._missing[0] if self._missing else self._nothing()
-        return found.chosen
+        best = yield from self._best(path, document)
+        if best is None:
+            raise self._missing[0] if self._missing else self._unsupported()
+        return best.chosen
 
     def _best(
-        self, path: tuple[Document, ...], index: Index
+        self, path: tuple[StoredDocument, ...], index: Index
     ) -> Generator[Wanted, bytes, _Candidate | None]:
-        """Returns the best of an index; of two that are as good the first, as containerd does."""
+        """Returns the best candidate of an index. Of equal candidates, the first."""
         ranked: list[tuple[int, Descriptor]] = []
-        untold: list[Descriptor] = []
+        unstated: list[Descriptor] = []
         for entry in index.entries:
             if not manifests.may_be_document(entry.media_type):
                 self._artifacts.append(entry.media_type)
             elif entry.platform is None:
-                untold.append(entry)
+                unstated.append(entry)
             elif (rank := self._machine.rank(entry.platform)) is not None:
                 ranked.append((rank, entry))
             else:
@@ -135,38 +139,38 @@ class _Walk:
         missing = len(self._missing)
         for rank, entry in ranked:
             if self._machine.is_native(rank):
-                found = yield from self._candidate(path, entry, rank)
-                if found is not None:
-                    return found
+                native = yield from self._candidate(path, entry, rank)
+                if native is not None:
+                    return native
         if len(self._missing) > missing:
-            return None  # a last resort is none for what only has to be fetched
-        found = None
-        for entry in untold:
-            found = _better(found, (yield from self._candidate(path, entry, None)))
+            return None  # a native manifest is only missing: no last resort in its place
+        best: _Candidate | None = None
+        for entry in unstated:
+            best = _better(best, (yield from self._candidate(path, entry, None)))
         for rank, entry in ranked:
-            if found is None or rank < found.rank:
-                found = _better(found, (yield from self._candidate(path, entry, rank)))
-        return found
+            if best is None or rank < best.rank:
+                best = _better(best, (yield from self._candidate(path, entry, rank)))
+        return best
 
     def _candidate(
-        self, path: tuple[Document, ...], entry: Descriptor, rank: int | None
+        self, path: tuple[StoredDocument, ...], entry: Descriptor, rank: int | None
     ) -> Generator[Wanted, bytes, _Candidate | None]:
-        """Returns what an entry leads to; None where it leads to nothing for this machine.
+        """Returns the candidate behind an entry; None if the entry has none for the machine.
 
         Args:
             path: the documents above the entry.
-            entry: of an index.
-            rank: of the platform that the entry tells; None where its config has to.
+            entry: an entry of an index.
+            rank: rank of the entry's platform; None if only the config states the platform.
         """
         if entry.digest in self._seen:
             return None
         self._seen.add(entry.digest)
-        self._bound(path, entry)
+        self._check_limits(path, entry)
         try:
             body = yield Wanted(blob=entry)
             if len(body) != entry.size:
-                why = f"{entry.digest} has {len(body)} bytes, and its index says {entry.size}"
-                raise manifests.damaged(self._name, why)
+                reason = f"{entry.digest} has {len(body)} bytes, its index states {entry.size}"
+                raise manifests.damaged(self._name, reason)
             document = manifests.read(body, entry.media_type, self._name)
             path = (*path, _stored(entry, document, body))
             if isinstance(document, Index):
@@ -190,56 +194,59 @@ class _Walk:
             return None
         return _Candidate(rank=rank, chosen=replace(chosen, config=config))
 
-    def _image(self, path: tuple[Document, ...], manifest: Manifest) -> Chosen:
+    def _image(self, path: tuple[StoredDocument, ...], manifest: Manifest) -> Chosen:
         if not manifest.layers:
             raise DriverError(
-                f"{self._name} has no layers, so there is nothing in it to run",
+                f"image {self._name} has no layers, so no program to run",
                 code=Code.UNSUPPORTED,
             )
         if manifest.config.size > CONFIG_LIMIT_BYTES:
-            raise DriverError(f"the config of {self._name} is too large", code=Code.CORRUPT)
+            raise DriverError(
+                f"the config of image {self._name} is too large",
+                code=Code.CORRUPT,
+            )
         return Chosen(path=path, manifest=manifest)
 
-    def _bound(self, path: tuple[Document, ...], entry: Descriptor) -> None:
+    def _check_limits(self, path: tuple[StoredDocument, ...], entry: Descriptor) -> None:
         if len(path) > _MAX_DEPTH:
             raise DriverError(
                 f"image {self._name} has indexes nested more than {_MAX_DEPTH} deep",
-                resolution="push it with an index that lists its manifests",
+                resolution="push the image with an index that lists the manifests",
                 code=Code.UNSUPPORTED,
             )
         if len(self._seen) > _MAX_READS:
             raise DriverError(
                 f"image {self._name} has more than {_MAX_READS} entries that may be for this"
                 " machine",
-                resolution="push it with an index that tells the platform of each entry",
+                resolution="push the image with an index that states the platform of each entry",
                 code=Code.UNSUPPORTED,
             )
         if entry.size > DOCUMENT_LIMIT_BYTES:
-            why = f"a manifest of {entry.size} bytes is larger than any"
-            raise manifests.damaged(self._name, why)
+            reason = f"a manifest of {entry.size} bytes is larger than {DOCUMENT_LIMIT_BYTES} bytes"
+            raise manifests.damaged(self._name, reason)
 
     def _note(self, platform: Platform) -> None:
-        # "unknown/unknown" is a statement about an image, and no image.
+        # "unknown/unknown" is an attestation, not an image.
         if platform.architecture != "unknown":
             self._others.add(str(platform) or "unnamed")
 
-    def _nothing(self) -> DriverError:
+    def _unsupported(self) -> DriverError:
         if self._artifacts and not self._others:
             return manifests.not_an_image(self._name, self._artifacts[0])
         return DriverError(
-            f"image {self._name} has nothing for {self._machine.name}",
-            details=f"it has {', '.join(sorted(self._others)) or 'no manifests'}"[:500],
+            f"image {self._name} has no manifest for {self._machine.name}",
+            details=f"platforms of the image: {', '.join(sorted(self._others)) or 'none'}"[:500],
             resolution="use an image built for this machine's architecture",
             code=Code.UNSUPPORTED,
         )
 
 
-def _stored(blob: Descriptor, document: Manifest | Index, body: bytes) -> Document:
+def _stored(blob: Descriptor, document: Manifest | Index, body: bytes) -> StoredDocument:
     stored = replace(blob, media_type=document.media_type, size=len(body))
-    return Document(blob=stored, body=body)
+    return StoredDocument(blob=stored, body=body)
 
 
-def _better(one: _Candidate | None, other: _Candidate | None) -> _Candidate | None:
-    if one is None or other is None:
-        return one or other
-    return other if other.rank < one.rank else one
+def _better(first: _Candidate | None, second: _Candidate | None) -> _Candidate | None:
+    if first is None or second is None:
+        return first or second
+    return second if second.rank < first.rank else first

@@ -1,4 +1,4 @@
-"""Media types of layers: what they say, and which layers this driver unpacks."""
+"""Media types of layers, and the layers that the driver can unpack."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LAYER = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerType:
-    """What a layer's media type says. compression is empty for none.
+    """Properties of a layer by its media type. compression is empty for an uncompressed layer.
 
-    A foreign layer is one that registries need not have.
+    Registries need not have a foreign layer.
     """
 
     compression: str
@@ -35,7 +35,7 @@ class LayerType:
 
 
 def layer_type(media_type: str) -> LayerType | None:
-    """Returns what a layer's type says; None for what is no layer of a root file system."""
+    """Reads a media type; None for a type that is no layer of a root file system."""
     matched = _LAYER.fullmatch(media_type)
     if matched is None:
         return None
@@ -48,43 +48,46 @@ def layer_type(media_type: str) -> LayerType | None:
 
 
 def check(layer: Descriptor, name: str) -> LayerType:
-    """Returns the type of a layer that can be unpacked.
+    """Returns the type of a layer; refuses layers of other types, encrypted layers, huge layers.
+
+    Args:
+        layer: the layer.
+        name: the image, for errors.
 
     Raises:
-        DriverError: UNSUPPORTED, or CORRUPT for one that no disk can hold.
+        DriverError: UNSUPPORTED, or CORRUPT for a size that no disk can hold.
     """
-    kind = layer_type(layer.media_type)
-    if kind is not None and kind.encrypted:
+    checked = layer_type(layer.media_type)
+    if checked is not None and checked.encrypted:
         raise DriverError(
-            f"{name} has encrypted layers, which this driver cannot decrypt",
+            f"image {name} has encrypted layers, which this driver cannot decrypt",
             details=f"{layer.media_type[:100]!r}",
             resolution="push the image without encryption",
             code=Code.UNSUPPORTED,
         )
-    if kind is None or kind.compression not in _COMPRESSIONS:
+    if checked is None or checked.compression not in _COMPRESSIONS:
         raise DriverError(
-            f"{name} has a layer that cannot be unpacked",
+            f"image {name} has a layer that cannot be unpacked",
             details=f"{layer.media_type[:100]!r}",
             resolution="build the image with layers in gzip, zstd or plain tar",
             code=Code.UNSUPPORTED,
         )
     if layer.size > _MAX_LAYER_BYTES:
         raise DriverError(
-            f"{name} has a layer that no disk can hold",
+            f"image {name} has a layer that no disk can hold",
             details=f"{layer.size} bytes"[:100],
             code=Code.CORRUPT,
         )
-    return kind
+    return checked
 
 
 def foreign_refusal(layer: Descriptor, name: str, error: DriverError) -> DriverError:
-    """Returns the refusal of a foreign layer that the image's source lacks."""
+    """Returns the error of a foreign layer that the image's source does not have."""
     where = "only at the URLs in its manifest" if layer.has_urls else "nowhere"
     return DriverError(
-        f"{name} has a foreign layer that is {where}",
+        f"image {name} has a foreign layer that is {where}",
         details=f"{layer.media_type[:100]!r} {layer.digest}: {error}"[:500],
         resolution="push the image with its foreign layers (docker's daemon.json:"
-        ' "allow-nondistributable-artifacts"), for this driver fetches from the image\'s registry'
-        " only",
+        ' "allow-nondistributable-artifacts"): this driver fetches from the image\'s registry only',
         code=Code.UNSUPPORTED,
     )

@@ -1,11 +1,13 @@
-"""Manifests and indexes: one reader for registries, archives and what containerd has.
+"""Manifests and indexes: one reader for registries, archives and containerd's content store.
 
-The document itself tells of which kind it is, and the media types that others gave it must agree.
-A document that another program could take for another kind is refused (CVE-2021-41190).
+The document's own keys decide between manifest and index. The media types of headers and
+descriptors must agree. A document that another program could read as the other kind is refused
+(CVE-2021-41190).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Callable
@@ -30,8 +32,8 @@ _ARTIFACT = "application/vnd.oci.artifact.manifest.v1+json"
 _SCHEMA_1 = re.compile(r"application/vnd\.docker\.distribution\.manifest\.v1\+(json|prettyjws)")
 _EMPTY = "application/vnd.oci.empty.v1+json"
 _CONFIG_TYPES = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
-# What servers and old tools write who do not know the type.
-_SAY_NOTHING = frozenset(
+# Types of servers and old tools that do not know the real type.
+_UNSPECIFIC = frozenset(
     {
         "",
         "application/json",
@@ -41,11 +43,11 @@ _SAY_NOTHING = frozenset(
         "text/plain",
     }
 )
-# Keys that only one kind has. Go's JSON reader takes them in any case of letters.
+# Keys that only one kind has. Go's JSON reader ignores the case of their letters.
 _INDEX, _MANIFEST = "index", "manifest"
 _KINDS = {"manifests": _INDEX, "layers": _MANIFEST, "config": _MANIFEST}
-_JUDGED = (*_KINDS, "mediaType", "fsLayers", "schemaVersion")
-_JUDGED_LOWER = {key.lower(): key for key in _JUDGED}
+_DECIDING_KEYS = (*_KINDS, "mediaType", "fsLayers", "schemaVersion")
+_KEYS_BY_LOWER_CASE = {key.lower(): key for key in _DECIDING_KEYS}
 _LAYER_WORD = re.compile(r"\.layer\.|\.rootfs\.")
 _ATTESTATION = "vnd.docker.reference.type"
 _UNKNOWN = Platform(os="unknown", architecture="unknown")
@@ -53,10 +55,10 @@ _UNKNOWN = Platform(os="unknown", architecture="unknown")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Descriptor:
-    """Names a blob of the image; size is in bytes.
+    """A reference to a blob of the image; size is in bytes.
 
-    platform is what an index says of an entry, None where it says nothing; os_features is True
-    where the entry wants more than Linux. has_urls is True where the blob may lie elsewhere.
+    platform is the platform that an index states for an entry; None if not stated. os_features is
+    True if the entry needs more than Linux. has_urls is True if the blob may be at other URLs.
     """
 
     media_type: str
@@ -69,7 +71,7 @@ class Descriptor:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """One platform's image: its config and its layers, lowest first."""
+    """Image of one platform: config, and layers with the lowest first."""
 
     media_type: str
     config: Descriptor
@@ -79,20 +81,20 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Index:
-    """Manifests and further indexes, in their order."""
+    """List of manifests and further indexes, in order."""
 
     media_type: str
     entries: tuple[Descriptor, ...]
 
 
 def clean_type(media_type: object) -> str:
-    """Returns a media type without its parameters, in the letters that the standards use."""
+    """Returns a media type without parameters, in lower case as in the standards."""
     return media_type.partition(";")[0].strip().lower() if isinstance(media_type, str) else ""
 
 
 def may_be_document(media_type: str) -> bool:
-    """Returns False where the type is that of something else than a manifest or an index."""
-    return media_type in _SAY_NOTHING or bool(_kind_of(media_type))
+    """Returns False for a media type that is neither a manifest's nor an index's."""
+    return media_type in _UNSPECIFIC or bool(_kind_of(media_type))
 
 
 def read(body: bytes, stated: str, name: str) -> Manifest | Index:
@@ -100,26 +102,28 @@ def read(body: bytes, stated: str, name: str) -> Manifest | Index:
 
     Args:
         body: the document.
-        stated: the media type that a header, a descriptor or containerd gives it; it may be empty.
+        stated: the media type by a header, a descriptor or containerd; may be empty.
         name: the image, for errors.
 
     Raises:
-        DriverError: CORRUPT for one that is damaged or ambiguous, UNSUPPORTED for one that is of
-            the old schema 1 or no image's.
+        DriverError: CORRUPT for a damaged or ambiguous document, UNSUPPORTED for the old schema 1
+            and for artifacts that are no image.
     """
-    fields = json_object(body, name, _once)
-    stated, said = clean_type(stated), clean_type(fields.get("mediaType"))
-    if fields.get("schemaVersion") == 1 or "fsLayers" in fields or _SCHEMA_1.fullmatch(said):
+    fields = json_object(body, name, _unique_keys)
+    stated, own = clean_type(stated), clean_type(fields.get("mediaType"))
+    if fields.get("schemaVersion") == 1 or "fsLayers" in fields or _SCHEMA_1.fullmatch(own):
         _refuse_schema_1(name)
-    if _ARTIFACT in {stated, said}:
+    if _ARTIFACT in {stated, own}:
         raise not_an_image(name, clean_type(fields.get("artifactType")) or _ARTIFACT)
     kind = _kind(fields, name)
-    for media_type in (stated, said):
+    for media_type in (stated, own):
         if _kind_of(media_type) not in {"", kind}:
-            raise _ambiguous(name, f"it is called {media_type[:100]} and is a document of {kind}s")
+            raise _ambiguous(
+                name, f"the media type is {media_type[:100]}, the keys are of kind {kind}"
+            )
     types = INDEX_TYPES if kind == _INDEX else MANIFEST_TYPES
     default = OCI_INDEX if kind == _INDEX else OCI_MANIFEST
-    media_type = next((one for one in (said, stated) if one in types), default)
+    media_type = next((entry for entry in (own, stated) if entry in types), default)
     if kind == _INDEX:
         entries = _objects(fields, "manifests", name, _MAX_ENTRIES)
         return Index(
@@ -132,7 +136,7 @@ def _manifest(fields: dict[str, Any], media_type: str, name: str) -> Manifest:
     layers = _objects(fields, "layers", name, _MAX_LAYERS)
     config = fields.get("config")
     if not isinstance(config, dict):
-        raise damaged(name, "its manifest has no config")
+        raise damaged(name, "the manifest has no config")
     return Manifest(
         media_type=media_type,
         config=descriptor(config, name),
@@ -143,20 +147,20 @@ def _manifest(fields: dict[str, Any], media_type: str, name: str) -> Manifest:
 
 def _kind(fields: dict[str, Any], name: str) -> str:
     for key in fields:
-        meant = _JUDGED_LOWER.get(key.lower(), key)
+        meant = _KEYS_BY_LOWER_CASE.get(key.lower(), key)
         if meant != key:
-            raise _ambiguous(name, f"it has {key[:100]!r}, which some programs take for {meant}")
+            raise _ambiguous(name, f"some programs read its key {key[:100]!r} as {meant}")
     has = [key for key in _KINDS if key in fields]
     kinds = {_KINDS[key] for key in has}
     if len(kinds) > 1:
-        raise _ambiguous(name, f"it has both {has[0]} and {has[1]}")
+        raise _ambiguous(name, f"the document has both {has[0]} and {has[1]}")
     if not kinds:
-        raise damaged(name, "it has neither layers nor manifests")
+        raise damaged(name, "the document has neither layers nor manifests")
     return kinds.pop()
 
 
 def _kind_of(media_type: str) -> str:
-    """Returns the kind that a media type names; empty where it names none."""
+    """Returns the kind of a media type; empty for a type of neither kind."""
     if media_type in INDEX_TYPES:
         return _INDEX
     return _MANIFEST if media_type in MANIFEST_TYPES else ""
@@ -165,11 +169,15 @@ def _kind_of(media_type: str) -> str:
 def descriptor(fields: dict[str, Any], name: str) -> Descriptor:
     """Reads one descriptor of a manifest or an index.
 
+    Args:
+        fields: the descriptor's JSON object.
+        name: the image, for errors.
+
     Raises:
-        DriverError: CORRUPT; it has no proper digest or size.
+        DriverError: CORRUPT; digest or size is missing or malformed.
     """
     digest, size = fields.get("digest"), fields.get("size")
-    # A bool is an int to Python, and to JSON's readers in other languages it is none.
+    # A bool is an int in Python, but not for JSON readers of other languages.
     if not isinstance(digest, str) or type(size) is not int or size < 0:
         raise damaged(name, "a descriptor has no digest or size")
     algorithm, _, value = digest.partition(":")
@@ -190,62 +198,67 @@ def descriptor(fields: dict[str, Any], name: str) -> Descriptor:
 def _platform(fields: dict[str, Any]) -> tuple[Platform | None, bool]:
     notes, stated = fields.get("annotations"), fields.get("platform")
     if isinstance(notes, dict) and _ATTESTATION in notes:
-        return _UNKNOWN, False  # buildkit's statement about another entry
+        return _UNKNOWN, False  # buildkit's attestation of another entry
     if not isinstance(stated, dict):
         return None, False
     platform = platforms.of(stated)
-    # An OS alone leaves the config to tell the rest, if it is this one.
+    # With Linux alone, the image's config decides.
     known = platform.architecture or platform.os != Platform().os
     return platform if known else None, bool(stated.get("os.features"))
 
 
 def artifact_type(manifest: Manifest) -> str:
-    """Returns the type of an artifact that is no image; empty for an image."""
+    """Returns the type of an artifact that is not an image; empty for an image."""
     config = manifest.config.media_type
-    strange = config not in _CONFIG_TYPES | _SAY_NOTHING
+    strange = config not in _CONFIG_TYPES | _UNSPECIFIC
     layers = [layer.media_type for layer in manifest.layers]
-    # An image's layers may be of a kind that is not known here, such as squashfs, or of none.
-    if not strange and (_SAY_NOTHING.issuperset(layers) or any(map(_LAYER_WORD.search, layers))):
+    # Layers of an image may have an unknown type, such as squashfs, or an unspecific type.
+    if not strange and (_UNSPECIFIC.issuperset(layers) or any(map(_LAYER_WORD.search, layers))):
         return ""
     types = (manifest.artifact_type, config if strange and config != _EMPTY else "", *layers)
-    return next((one for one in types if one), config)
+    return next((media_type for media_type in types if media_type), config)
 
 
 def not_an_image(name: str, artifact: str) -> DriverError:
-    """Returns the refusal of an artifact."""
+    """Returns the error of an artifact that is not an image."""
     return DriverError(
         f"{name} is not an image",
-        details=f"it is an artifact of type {artifact[:100]!r}",
-        resolution="set image to one with a root file system; charts, signatures and other"
+        details=f"an artifact of type {artifact[:100]!r}",
+        resolution="set image to an image with a root file system; charts, signatures and other"
         " artifacts have no program to run",
         code=Code.UNSUPPORTED,
     )
 
 
-class _TwiceError(Exception):
-    """A key stands twice in one object: readers differ in which one they take."""
+class _DuplicateKeyError(Exception):
+    """A key is twice in one object: some readers use the first value, others the last."""
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
         keys = [key for key, _ in pairs]
-        raise _TwiceError(next(key for key in keys if keys.count(key) > 1))
+        raise _DuplicateKeyError(next(key for key in keys if keys.count(key) > 1))
     return fields
 
 
 def json_object(
     body: bytes, name: str, hook: Callable[[list[tuple[str, Any]]], dict[str, Any]] = dict
 ) -> dict[str, Any]:
-    """Reads a JSON object, in UTF-8 as every other reader of images does.
+    """Reads a JSON object in UTF-8, the encoding of all readers of images.
+
+    Args:
+        body: the text.
+        name: the image, for errors.
+        hook: builds an object from its pairs.
 
     Raises:
         DriverError: CORRUPT.
     """
     try:
         fields = json.loads(body.decode(), object_pairs_hook=hook)
-    except _TwiceError as error:
-        raise _ambiguous(name, f"it has the key {str(error)[:100]!r} twice") from None
+    except _DuplicateKeyError as error:
+        raise _ambiguous(name, f"the key {str(error)[:100]!r} is twice in one object") from None
     except (ValueError, RecursionError) as error:
         raise damaged(name, f"not JSON: {type(error).__name__}") from None
     if not isinstance(fields, dict):
@@ -253,29 +266,34 @@ def json_object(
     return fields
 
 
-def damaged(name: str, why: str) -> DriverError:
-    """Returns the refusal of an image that nobody can read."""
+def damaged(name: str, reason: str) -> DriverError:
+    """Returns the error of an image that cannot be read."""
     return DriverError(
         f"image {name} is damaged",
-        details=why,
-        resolution="push it again, or pull it from another registry",
+        details=reason,
+        resolution="push the image again, or pull the image from another registry",
         code=Code.CORRUPT,
     )
+
+
+def sha256_of(body: bytes) -> str:
+    """Returns the digest of a blob: sha256:HEX."""
+    return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def _objects(fields: dict[str, Any], key: str, name: str, limit: int) -> list[dict[str, Any]]:
     value = fields.get(key)
     items = [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
     if len(items) > limit:
-        raise damaged(name, f"it has too many {key}: {len(items)}, more than {limit}")
+        raise damaged(name, f"too many {key}: {len(items)}, more than {limit}")
     return items
 
 
-def _ambiguous(name: str, why: str) -> DriverError:
+def _ambiguous(name: str, reason: str) -> DriverError:
     return DriverError(
         f"image {name} is ambiguous",
-        details=f"{why}, so that two programs may run two different images from it",
-        resolution="do not trust it; push it again with a current docker, podman or buildah",
+        details=f"{reason}, so that two programs may run two different images",
+        resolution="do not trust the image; push it again with a current docker, podman or buildah",
         code=Code.CORRUPT,
     )
 

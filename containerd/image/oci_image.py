@@ -1,9 +1,8 @@
-"""Images that containerd has, read from its content store."""
+"""Loading of an image from containerd's content store."""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from containerd.image.choice import Chosen, Wanted, choose
 from containerd.image.config import CONFIG_LIMIT_BYTES, parse_config
-from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor
+from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor, sha256_of
 from proto.errors import DriverError
 
 if TYPE_CHECKING:
@@ -33,10 +32,14 @@ class LoadedImage:
 
 
 async def load_image(content: Content, record: ImageRecord) -> LoadedImage:
-    """Reads manifest and config of an image for this machine; what is not there is passed over.
+    """Reads manifest and config of an image for this machine.
+
+    Args:
+        content: containerd's content store.
+        record: the image.
 
     Raises:
-        DriverError: NOT_FOUND when a blob is missing, or what `image_choice.choose` raises.
+        DriverError: NOT_FOUND for a missing blob, or an error of `choice.choose`.
     """
     root = Descriptor(media_type=record.media_type, digest=record.digest, size=record.size)
     walk = choose(root, record.name)
@@ -47,12 +50,14 @@ async def load_image(content: Content, record: ImageRecord) -> LoadedImage:
         except DriverError as error:
             step = _step(partial(walk.throw, error))
         else:
-            step = await _apart(len(body), partial(_step, partial(walk.send, body)))
+            step = await _in_thread_if_large(len(body), partial(_step, partial(walk.send, body)))
     config = step.config
     if config is None:
         body = await _read(content, Wanted(blob=step.manifest.config, is_config=True))
-        config = await _apart(len(body), partial(parse_config, body, record.name))
-    chain = await _apart(len(config.diff_ids) * _DIGEST_BYTES, partial(chain_id, config.diff_ids))
+        config = await _in_thread_if_large(len(body), partial(parse_config, body, record.name))
+    chain = await _in_thread_if_large(
+        len(config.diff_ids) * _DIGEST_BYTES, partial(chain_id, config.diff_ids)
+    )
     return LoadedImage(config=config, chain_id=chain)
 
 
@@ -64,8 +69,13 @@ def _step(go: Callable[[], Wanted]) -> Wanted | Chosen:
         return chosen
 
 
-async def _apart(size: int, work: Callable[[], T]) -> T:
-    """Does what an image sizes: in a thread, unless it is as small as those of usual images."""
+async def _in_thread_if_large(size: int, work: Callable[[], T]) -> T:
+    """Runs work that grows with an image: in a thread, unless the data has a usual size.
+
+    Args:
+        size: bytes of the data.
+        work: parses or hashes the data.
+    """
     return work() if size <= _SMALL_BYTES else await asyncio.to_thread(work)
 
 
@@ -75,11 +85,12 @@ async def _read(content: Content, wanted: Wanted) -> bytes:
 
 
 def chain_id(diff_ids: tuple[str, ...]) -> str:
-    """The name of the snapshot that has all these layers: OCI image-spec, config, ChainID."""
+    """Returns the name of the snapshot with all layers (OCI image-spec, config, ChainID).
+
+    Args:
+        diff_ids: digests of the uncompressed layers, lowest first.
+    """
     chain = ""
     for diff_id in diff_ids:
-        if not chain:
-            chain = diff_id
-        else:
-            chain = f"sha256:{hashlib.sha256(f'{chain} {diff_id}'.encode()).hexdigest()}"
+        chain = sha256_of(f"{chain} {diff_id}".encode()) if chain else diff_id
     return chain

@@ -1,8 +1,8 @@
-"""Platforms of images: which ones this machine runs, and which of them is the best.
+"""Platforms of images, and their order on this machine.
 
-The rules are those of containerd's own package `platforms`: names are normalised, 32-bit programs
-are the last resort, and an OS version or OS features say nothing on Linux. Beyond it, a variant of
-amd64 or arm64 is matched by what the CPU has.
+The rules are the rules of containerd's package `platforms`: names are normalised, 32-bit programs
+are the last resort, and OS version and OS features have no effect on Linux. In addition, a variant
+of amd64 or arm64 must match the features of the CPU.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _LINUX = "linux"
-# Other names of an architecture, uname's among them, and the variant that the name stands for.
+# Other names of an architecture, such as uname's: name and variant in images.
 _ALIASES: dict[str, tuple[str, str]] = {
     "x86_64": ("amd64", ""),
     "x86-64": ("amd64", ""),
@@ -34,19 +34,19 @@ _ALIASES: dict[str, tuple[str, str]] = {
     "armv5tejl": ("arm", "v5"),
     "loongarch64": ("loong64", ""),
 }
-# uname has one name for both orders of bytes, images have two.
+# uname has the same name for both byte orders, images have two names.
 _LITTLE = {"mips": "mipsle", "mips64": "mips64le"}
 _SYSTEMS = {"": _LINUX, "macos": "darwin"}
-# What an architecture without a variant means; these variants are not written.
+# Variant of an architecture without a variant; a normalised platform omits the variant.
 _BASE = {"amd64": "v1", "arm64": "v8"}
 
-# The psABI's levels: each has what the one before it has, and these flags of /proc/cpuinfo.
+# Levels of the psABI. Each level adds flags of /proc/cpuinfo to the level before.
 _AMD64_LEVELS: tuple[tuple[str, str], ...] = (
     ("v2", "cx16 lahf_lm popcnt sse4_1 sse4_2 ssse3"),
     ("v3", "abm avx avx2 bmi1 bmi2 f16c fma movbe xsave"),
     ("v4", "avx512bw avx512cd avx512dq avx512f avx512vl"),
 )
-# Arm's, by what each makes mandatory and the kernel shows.
+# Arm's levels, by the mandatory features that the kernel shows.
 _ARM64_LEVELS: tuple[tuple[str, str], ...] = (
     ("v8.1", "atomics asimdrdm crc32"),
     ("v8.2", "dcpop"),
@@ -56,14 +56,14 @@ _ARM64_LEVELS: tuple[tuple[str, str], ...] = (
     ("v8.6", "bf16 i8mm"),
     ("v8.7", "wfxt"),
 )
-# An Armv9 CPU has what the Armv8 of the same row has, and SVE2.
+# An Armv9 CPU has the features of the Armv8 level in the same row, and SVE2.
 _ARM64_NINTH = {"v8.5": "v9", "v8.6": "v9.1", "v8.7": "v9.2"}
 _SVE2 = "sve2"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Platform:
-    """Normalised; architecture is empty where an image does not tell it."""
+    """A normalised platform; architecture is empty if the image does not state the architecture."""
 
     os: str = _LINUX
     architecture: str = ""
@@ -75,32 +75,32 @@ class Platform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """What one machine runs, best first."""
+    """The platforms that a machine runs, best first."""
 
     runs: tuple[Platform, ...]
 
     @property
     def name(self) -> str:
-        """Returns the platform in the words of errors: without the CPU's level."""
+        """Platform without the CPU's level, for errors."""
         own = self.runs[0]
         return f"{own.os}/{own.architecture}" if own.architecture in _BASE else str(own)
 
     def rank(self, platform: Platform) -> int | None:
-        """Returns how good a platform is here, 0 the best; None where it does not run.
+        """Returns the rank of a platform, 0 for the best; None for a platform that does not run.
 
-        A platform without an architecture may run, and ranks behind all that are known to.
+        A platform without an architecture may run, and ranks behind all others.
         """
         if platform.os == _LINUX and not platform.architecture:
             return len(self.runs)
         return self.runs.index(platform) if platform in self.runs else None
 
     def is_native(self, rank: int) -> bool:
-        """Returns True where this rank is neither a last resort nor a guess."""
+        """Returns True for the rank of the machine's own architecture."""
         own = self.runs[0].architecture
         return rank < len(self.runs) and self.runs[rank].architecture == own
 
     def mismatch(self, platform: Platform) -> str:
-        """Returns a sentence that names both platforms; empty where the image runs here."""
+        """Returns a sentence with both platforms; empty if the machine runs the platform."""
         if self.rank(platform) is not None:
             return ""
         same = platform.architecture == self.runs[0].architecture
@@ -112,7 +112,7 @@ class Machine:
 
 
 def normalised(system: object, architecture: object, variant: object) -> Platform:
-    """Returns the platform that an image means by these words."""
+    """Returns the normalised platform of the names in an image."""
     os_name, arch, form = (_word(text) for text in (system, architecture, variant))
     if arch in _ALIASES:
         arch, implied = _ALIASES[arch]
@@ -128,19 +128,19 @@ def normalised(system: object, architecture: object, variant: object) -> Platfor
 
 
 def of(fields: Mapping[str, Any]) -> Platform:
-    """Returns the platform of an index entry's `platform`, or of an image's config."""
+    """Returns the platform of an image's config, or of the `platform` of an index's entry."""
     return normalised(fields.get("os"), fields.get("architecture"), fields.get("variant"))
 
 
 @cache
 def machine(name: str = "") -> Machine:
-    """Returns what this machine runs, or a machine of uname's `name` with the least of CPUs."""
+    """Returns this machine; for another name of uname, a machine with the smallest CPU."""
     own = os.uname().machine
     return machine_of(name or own, _flags() if name in {"", own} else frozenset())
 
 
 def machine_of(name: str, flags: frozenset[str]) -> Machine:
-    """Returns what a machine runs by uname's name of it and the flags of its CPU."""
+    """Returns the machine of uname's name and the CPU's flags."""
     if sys.byteorder == "little":
         name = _LITTLE.get(name, name)
     own = normalised(_LINUX, name, "")
@@ -161,13 +161,13 @@ def machine_of(name: str, flags: frozenset[str]) -> Machine:
 
 
 def _levels(levels: tuple[tuple[str, str], ...], flags: frozenset[str]) -> list[str]:
-    """Returns the levels that a CPU has, lowest first."""
-    found: list[str] = []
+    """Returns the levels of a CPU, lowest first."""
+    reached: list[str] = []
     for level, needed in levels:
         if not flags.issuperset(needed.split()):
             break
-        found.append(level)
-    return found
+        reached.append(level)
+    return reached
 
 
 def _all(architecture: str, variants: list[str]) -> list[Platform]:
@@ -183,7 +183,7 @@ def _word(text: object) -> str:
 
 
 def _flags() -> frozenset[str]:
-    """Returns the first CPU's flags; none where the kernel shows none."""
+    """Returns the flags of the first CPU; empty if the kernel shows none."""
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8", errors="replace") as lines:
             for line in lines:

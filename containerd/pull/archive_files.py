@@ -1,7 +1,7 @@
-"""The files of an image archive, wherever they lie: in a tar, a compressed tar or a directory.
+"""Files of an image archive: a tar, a compressed tar or a directory.
 
-The path is the job's, below a directory that its task can write to: no link is followed, and only
-a plain file or a directory is opened.
+A job names the path, below a directory that its task can write to. So no link is followed, and only
+regular files and directories are opened.
 """
 
 from __future__ import annotations
@@ -27,33 +27,36 @@ if TYPE_CHECKING:
     from containerd.pull.protocol import Archive
 
 CHUNK_BYTES = 256 * 1024
-_BENEATH = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS | syscalls.RESOLVE_NO_MAGICLINKS
 _GZIP, _BZIP2, _ZSTD, _XZ = b"\x1f\x8b", b"BZh", b"\x28\xb5\x2f\xfd", b"\xfd7zX"
-# Where artifacts land, as for Docker's driver; then the task directory itself.
+# Artifacts are in local/, as with Nomad's Docker driver; then the task directory itself.
 _PLACES = ("local/", "")
 
 
 class ArchiveFiles(Protocol):
-    """Files by name. Threads may share it."""
+    """Files by name. Threads may share an instance."""
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes, None where there is no such file."""
+        """Returns a file's size in bytes; None for a missing file."""
         ...
 
     def chunks(self, name: str) -> Iterator[bytes]:
-        """A file's content."""
+        """Yields a file's content."""
         ...
 
     def close(self) -> None:
-        """Lets the archive go."""
+        """Closes the archive."""
         ...
 
 
 def open_archive(archive: Archive, deadline: float) -> ArchiveFiles:
-    """Opens what the job named.
+    """Opens the archive that a job names.
+
+    Args:
+        archive: the path.
+        deadline: `time.monotonic()` at which reading fails.
 
     Raises:
-        DriverError: code INVALID where there is no such file, CORRUPT for one that is no archive.
+        DriverError: code INVALID for a missing file, CORRUPT for a file that is no archive.
     """
     descriptor = _open(archive)
     mode = os.fstat(descriptor).st_mode
@@ -68,20 +71,20 @@ def open_archive(archive: Archive, deadline: float) -> ArchiveFiles:
 
 
 def read(files: ArchiveFiles, name: str, limit_bytes: int) -> bytes:
-    """A small file whole.
+    """Returns a small file.
 
     Raises:
-        DriverError: code CORRUPT where it is missing or too large.
+        DriverError: code CORRUPT; the file is missing or larger than limit_bytes.
     """
     size = files.size(name)
     if size is None:
-        raise refused(f"it has no {name[:128]!r}")
+        raise refused(f"no {name[:128]!r} in the archive")
     if size > limit_bytes:
         raise refused(f"{name[:128]!r} is larger than {limit_bytes} bytes")
     body = bytearray()
     for chunk in files.chunks(name):
         body += chunk
-        if len(body) > limit_bytes:  # it has grown meanwhile
+        if len(body) > limit_bytes:  # the file has grown meanwhile
             raise refused(f"{name[:128]!r} is larger than {limit_bytes} bytes")
     return bytes(body)
 
@@ -91,49 +94,49 @@ def _open(archive: Archive) -> int:
     try:
         for place in _PLACES:
             try:
-                return syscalls.open_plain(root, f"{place}{archive.path}", _BENEATH)
+                return syscalls.open_plain(root, f"{place}{archive.path}", syscalls.INSIDE)
             except (FileNotFoundError, NotADirectoryError):
                 continue
     except OSError as error:
         outside = error.errno in {errno.EXDEV, errno.ELOOP}
         raise DriverError(
             f"load: {archive.path[:200]!r} cannot be opened",
-            details="it leads out of the task's directory, or over a link"
+            details="the path leads out of the task's directory, or over a link"
             if outside
             else error.strerror or "",
-            resolution="name a plain file in the task's local directory" if outside else "",
+            resolution="name a regular file in the task's local directory" if outside else "",
             code=Code.INVALID,
         ) from error
     finally:
         os.close(root)
     raise DriverError(
-        f"load: there is no {archive.path[:200]!r} in the task's directory",
-        resolution="bring it along with an artifact block; paths start at local/",
+        f"load: no {archive.path[:200]!r} in the task's directory",
+        resolution="download the archive with an artifact block; paths start at local/",
         code=Code.INVALID,
     )
 
 
 class _Tar:
-    """A tar, plain or compressed as a whole."""
+    """A tar, or a compressed tar."""
 
     def __init__(self, file: Any, deadline: float) -> None:
         self._deadline = deadline
         magic = os.pread(file.fileno(), 4, 0)
         self._plain = not magic.startswith((_GZIP, _BZIP2, _ZSTD))
-        # A compressed stream has one position, and going back costs a whole decompression.
-        self._one_at_a_time = threading.Lock()
+        # A compressed stream has one position; a seek back decompresses again from the start.
+        self._position_lock = threading.Lock()
         self._opened = file
         self._file: Any = file
         try:
             self._file = _uncompressed(file, magic)
-            with _readable():
+            with _stream_errors():
                 self._index = TarIndex(self._file, self._tick)
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Lets the archive go."""
+        """Closes the archive."""
         self._file.close()
         self._opened.close()
 
@@ -144,17 +147,17 @@ class _Tar:
     def chunks(self, name: str) -> Iterator[bytes]:
         member = self._index.find(name)
         if member is None:
-            raise refused(f"it has no {name[:128]!r}")
+            raise refused(f"no {name[:128]!r} in the archive")
         left, offset = member.size, member.offset
-        lock = contextlib.nullcontext() if self._plain else self._one_at_a_time
-        with lock, _readable():
+        lock = contextlib.nullcontext() if self._plain else self._position_lock
+        with lock, _stream_errors():
             if not self._plain:
                 self._file.seek(offset)
             while left:
                 self._tick()
                 data = self._read(offset, min(left, CHUNK_BYTES))
                 if not data:
-                    raise refused("it ends in the middle")
+                    raise refused("the archive is cut off")
                 left -= len(data)
                 offset += len(data)
                 yield data
@@ -166,18 +169,18 @@ class _Tar:
         return data
 
     def _tick(self) -> None:
-        _in_time(self._deadline)
+        _check_deadline(self._deadline)
 
 
 class _Directory:
-    """A directory, as `skopeo copy … oci:DIR` writes it."""
+    """A directory, such as `skopeo copy … oci:DIR` writes."""
 
     def __init__(self, descriptor: int, deadline: float) -> None:
         self._descriptor = descriptor
         self._deadline = deadline
 
     def close(self) -> None:
-        """Lets the archive go."""
+        """Closes the archive."""
         os.close(self._descriptor)
 
     def size(self, name: str) -> int | None:
@@ -189,30 +192,30 @@ class _Directory:
 
     def chunks(self, name: str) -> Iterator[bytes]:
         with self._opened(name) as file:
-            # Not what is written to it meanwhile.
+            # Bytes that are appended meanwhile are not read.
             left = os.fstat(file.fileno()).st_size
             while data := file.read(min(left, CHUNK_BYTES)):
-                _in_time(self._deadline)
+                _check_deadline(self._deadline)
                 left -= len(data)
                 yield data
 
     def _opened(self, name: str) -> BinaryIO:
         try:
-            descriptor = syscalls.open_plain(self._descriptor, name, _BENEATH)
+            descriptor = syscalls.open_plain(self._descriptor, name, syscalls.INSIDE)
         except (FileNotFoundError, NotADirectoryError):
             raise
         except OSError as error:
             raise refused(f"{name[:128]!r} is a link, or cannot be read") from error
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise refused(f"{name[:128]!r} is no plain file")
+            raise refused(f"{name[:128]!r} is no regular file")
         return os.fdopen(descriptor, "rb")
 
 
-def _in_time(deadline: float) -> None:
+def _check_deadline(deadline: float) -> None:
     if time.monotonic() >= deadline:
         raise DriverError(
-            "the image archive was not read in time",
+            "reading the image archive took too long",
             resolution="raise image_pull_timeout",
             recoverable=True,
             code=Code.TIMEOUT,
@@ -220,12 +223,12 @@ def _in_time(deadline: float) -> None:
 
 
 @contextlib.contextmanager
-def _readable() -> Generator[None]:
-    """Returns what a damaged compressed stream raises, in words."""
+def _stream_errors() -> Generator[None]:
+    """Replaces the errors of a damaged compressed stream by a DriverError."""
     try:
         yield
     except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise refused(f"it cannot be read: {type(error).__name__}") from error
+        raise refused(f"the archive cannot be read: {type(error).__name__}") from error
 
 
 def _uncompressed(file: BinaryIO, magic: bytes) -> Any:
@@ -236,7 +239,7 @@ def _uncompressed(file: BinaryIO, magic: bytes) -> Any:
     if magic.startswith(_ZSTD):
         return _zstd(file)
     if magic.startswith(_XZ):
-        # Its header names the memory that reading it takes, up to gigabytes.
+        # The header of xz sets the memory of the reader, up to gigabytes.
         raise DriverError(
             "the image archive is compressed with xz, which this driver does not read",
             resolution="compress it with gzip",

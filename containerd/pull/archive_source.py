@@ -1,9 +1,10 @@
-"""An image in an archive, made to look like OCI's.
+"""Source of an image from an archive, in the form of an OCI image.
 
-Read are OCI's layout (skopeo, buildah, podman, buildkit, umoci, newer `docker save`), what
-`docker save` writes, and the directory of skopeo's `dir:`. containerd checks every blob's digest
-when it is stored, so an archive brings what it says or nothing; it is a job's own, and what it
-brings gets a name of its own (`puller.loaded_name`).
+Three formats are read: OCI's layout (skopeo, buildah, podman, buildkit, umoci, newer
+`docker save`), the format of older `docker save`, and the directory of skopeo's `dir:`. containerd
+checks the digest of every blob that is written, so an archive cannot bring other content than its
+manifests name. An archive belongs to a job, so its image gets a name of its own
+(`pull.loaded_name`).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from containerd import reference
 from containerd.image import manifests
 from containerd.image.config import CONFIG_LIMIT_BYTES, parse_config
-from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor
+from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor, sha256_of
 from containerd.pull.archive_files import ArchiveFiles, open_archive, read
 from containerd.pull.tar_index import refused
 from containerd.registry.client import verify
@@ -30,15 +31,20 @@ if TYPE_CHECKING:
 _FULL_NAME, _REF_NAME = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 _SUFFIXES = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
 _IN_IT = "in the archive"
-# No image is built for more; the config of each is held in memory.
+# No image is built for more platforms. Memory holds the config of each.
 _MAX_PLATFORMS = 64
 
 
 def open_source(archive: Archive, name: Reference, deadline: float) -> ArchiveSource:
-    """Opens the image of this name in an archive, or the only image that it has.
+    """Opens the image of a name in an archive, or the only image of the archive.
+
+    Args:
+        archive: the path.
+        name: the image.
+        deadline: `time.monotonic()` at which reading fails.
 
     Raises:
-        DriverError: there is no archive, or none that has the image.
+        DriverError: the archive is missing or damaged, or does not have the image.
     """
     files = open_archive(archive, deadline)
     try:
@@ -50,28 +56,31 @@ def open_source(archive: Archive, name: Reference, deadline: float) -> ArchiveSo
 
 @dataclass(slots=True)
 class _Contents:
-    """What an archive has of one image.
+    """Blobs of one image in an archive.
 
-    root is the digest of its manifest or index, root_type what the archive calls it; made are the
-    blobs that are no files, places the file names of those that do not lie where digests say.
+    Attributes:
+        root: digest of the image's manifest or index.
+        root_type: media type of root by the archive; may be empty.
+        built: blobs that are not files of the archive but were built from its files.
+        paths: file names of blobs whose file name is not the digest.
     """
 
     root: str
     root_type: str = ""
-    made: dict[str, bytes] = field(default_factory=dict)
-    places: dict[str, str] = field(default_factory=dict)
+    built: dict[str, bytes] = field(default_factory=dict)
+    paths: dict[str, str] = field(default_factory=dict)
 
-    def make(self, document: dict[str, Any]) -> tuple[str, int]:
-        """Adds a document, and returns its digest and its size."""
+    def build(self, document: dict[str, Any]) -> tuple[str, int]:
+        """Adds a document, and returns the digest and the size in bytes."""
         body = json.dumps(document, separators=(",", ":")).encode()
-        digest = _digest(body)
-        self.made[digest] = body
+        digest = sha256_of(body)
+        self.built[digest] = body
         return digest, len(body)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Entry:
-    """One image of an archive: what it is called, and what the archive says of it."""
+    """An image in an archive's list: names, fields, and the descriptor of OCI's layout."""
 
     names: tuple[str, ...]
     fields: dict[str, Any]
@@ -79,64 +88,68 @@ class _Entry:
 
     @property
     def identity(self) -> str:
-        """Returns what entries of one and the same image share."""
+        """Text that all entries of the same image share."""
         return self.blob.digest if self.blob else str(self.fields.get("Config"))
 
 
 class ArchiveSource:
-    """See `image_source.ImageSource`; blobs are files of the archive, or made up here."""
+    """An `ImageSource` of the files in an archive, and of documents built from the files."""
 
     def __init__(self, files: ArchiveFiles, contents: _Contents) -> None:
         self._files = files
         self._contents = contents
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """See `ImageSource`; a tag was chosen already."""
+        """See `ImageSource.manifest`. Any tag means the image that `open_source` has chosen."""
         digest = selector if ":" in selector else self._contents.root
-        body = self._contents.made.get(digest)
+        body = self._contents.built.get(digest)
         if body is None:
-            body = read(self._files, self._place(digest), DOCUMENT_LIMIT_BYTES)
+            body = read(self._files, self._path(digest), DOCUMENT_LIMIT_BYTES)
             verify(body, digest, "archive")
         return body, self._contents.root_type if digest == self._contents.root else ""
 
-    def tries(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
-        """See `ImageSource`; a file of another size than the manifest says is not read at all."""
-        made = self._contents.made.get(digest)
-        if made is not None:
-            return [lambda: iter([made])]
-        place = self._place(digest)
-        if (found := self._files.size(place)) != size:
-            raise refused(f"the blob {digest} has {found} bytes, and its manifest says {size}")
-        return [lambda: self._files.chunks(place)]
+    def attempts(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
+        """See `ImageSource.attempts`.
+
+        Raises:
+            DriverError: code CORRUPT; the file has another size than the manifest states.
+        """
+        built = self._contents.built.get(digest)
+        if built is not None:
+            return [lambda: iter([built])]
+        path = self._path(digest)
+        if (actual := self._files.size(path)) != size:
+            raise refused(f"the blob {digest} has {actual} bytes, but its manifest states {size}")
+        return [lambda: self._files.chunks(path)]
 
     def close(self) -> None:
-        """Lets the archive go."""
+        """Closes the archive."""
         self._files.close()
 
-    def again(self, error: DriverError) -> bool:  # noqa: ARG002
-        """See `ImageSource`."""
+    def retries(self, error: DriverError) -> bool:  # noqa: ARG002
+        """See `ImageSource.retries`. A second read of a file makes no sense."""
         return False
 
     def failure(self, errors: Sequence[DriverError]) -> DriverError:
-        """See `ImageSource`."""
+        """See `ImageSource.failure`."""
         if errors[-1].code is not Code.CORRUPT:
             return errors[-1]
-        return refused(f"a blob is not what its digest says: {errors[-1].details}")
+        return refused(f"a blob does not match its digest: {errors[-1].details}")
 
-    def _place(self, digest: str) -> str:
-        """Returns a blob's file name.
+    def _path(self, digest: str) -> str:
+        """Returns the file name of a blob.
 
         Raises:
             DriverError: code NOT_FOUND.
         """
-        if place := self._contents.places.get(digest):
-            return place
-        for place in _places(digest):
-            if self._files.size(place) is not None:
-                return place
+        if path := self._contents.paths.get(digest):
+            return path
+        for path in _paths(digest):
+            if self._files.size(path) is not None:
+                return path
         raise DriverError(
             f"the image archive has no blob {digest}",
-            resolution="save the image again, with all that this machine's platform needs",
+            resolution="save the image again, with all blobs of this machine's platform",
             code=Code.NOT_FOUND,
         )
 
@@ -144,14 +157,14 @@ class ArchiveSource:
 def _contents(files: ArchiveFiles, name: Reference) -> _Contents:
     saved_fields = _document(files, "manifest.json")
     if isinstance(saved_fields, dict):
-        # skopeo's `dir:`; blobs lie beside it by their digests.
+        # skopeo's `dir:`; blobs are files beside the manifest, named by their digests.
         body = read(files, "manifest.json", DOCUMENT_LIMIT_BYTES)
-        return _Contents(_digest(body), made={_digest(body): body})
+        return _Contents(sha256_of(body), built={sha256_of(body): body})
     layout_fields = _document(files, "index.json")
     if layout_fields is None and saved_fields is None:
         raise refused(
-            "it has neither index.json nor manifest.json; `docker export` and a build's"
-            " type=tar write files and no image"
+            "neither index.json nor manifest.json in the archive; `docker export` and a build with"
+            " type=tar write files, but no image"
         )
     if name.digest:
         return _Contents(name.digest)
@@ -163,32 +176,34 @@ def _contents(files: ArchiveFiles, name: Reference) -> _Contents:
             raise
         listed = []
     if saved:
-        # Some releases of docker write an index.json that is poorer than manifest.json beside it.
-        listed = [entry for entry in listed if _is_there(files, entry)]
-    # Of the same image under several names one entry is enough.
+        # Some releases of docker write an index.json with less than manifest.json.
+        listed = [entry for entry in listed if _has_file(files, entry)]
+    # One entry is enough for an image with several names.
     chosen = [*{entry.identity: entry for entry in _choose(name, listed, saved)}.values()]
     if len(chosen) > _MAX_PLATFORMS:
-        raise refused(f"it has {len(chosen)} images of one name, more than {_MAX_PLATFORMS}")
+        raise refused(
+            f"{len(chosen)} images have the same name; more than {_MAX_PLATFORMS} are not read"
+        )
     return _of_layout(chosen) if chosen[0].blob else _of_docker(files, chosen)
 
 
 def _listed(fields: object) -> list[_Entry]:
-    """Returns the images of OCI's layout, without signatures and statements about them."""
+    """Returns the images of OCI's layout, without signatures and attestations."""
     entries = fields.get("manifests") if isinstance(fields, dict) else None
-    found: list[_Entry] = []
+    images: list[_Entry] = []
     for entry in entries if isinstance(entries, list) else ():
         if not isinstance(entry, dict) or entry.get("artifactType"):
             continue
         blob = manifests.descriptor(entry, _IN_IT)
-        statement = blob.platform is not None and blob.platform.architecture == "unknown"
-        if statement or not manifests.may_be_document(blob.media_type):
+        attestation = blob.platform is not None and blob.platform.architecture == "unknown"
+        if attestation or not manifests.may_be_document(blob.media_type):
             continue
         notes = entry.get("annotations")
         notes = notes if isinstance(notes, dict) else {}
-        # Beside a full name the other one is its tag only, which two images may share.
-        called = notes.get(_FULL_NAME) or notes.get(_REF_NAME)
-        found.append(_Entry(names=(str(called),) if called else (), fields=entry, blob=blob))
-    return found
+        # Beside a full name, the ref name is only a tag, which two images may share.
+        name = notes.get(_FULL_NAME) or notes.get(_REF_NAME)
+        images.append(_Entry(names=(str(name),) if name else (), fields=entry, blob=blob))
+    return images
 
 
 def _saved(fields: object) -> list[_Entry]:
@@ -202,29 +217,32 @@ def _saved(fields: object) -> list[_Entry]:
 
 
 def _choose(name: Reference, listed: list[_Entry], saved: list[_Entry]) -> list[_Entry]:
-    """Returns the entries of this name, else those of the only image.
+    """Returns the entries of the name, else the entries of the only image.
 
-    Several are one image for several platforms, of which `image_choice` takes this machine's.
+    Several entries are one image for several platforms. `image.choice` chooses a platform later.
+
+    Raises:
+        DriverError: code INVALID; the archive has several images, and none has the name.
     """
     pools = (listed, saved)
     for same in (_is_name, _is_local_name, _is_tag):
         for pool in pools:
-            if named := [entry for entry in pool if any(same(name, one) for one in entry.names)]:
+            if named := [entry for entry in pool if any(same(name, text) for text in entry.names)]:
                 return named
     if any(pools) and all(_is_one_image(pool) for pool in pools):
         return listed or saved
     count = max(len({entry.identity for entry in pool}) for pool in pools)
     names = sorted({text for pool in pools for entry in pool for text in entry.names})
     raise DriverError(
-        f"the image archive has {count} images, and none of them is {name}",
-        details=f"it has {', '.join(names) or 'none by a name'}"[:500],
-        resolution="set image to the name of the one to run",
+        f"the image archive has {count} images, and none is {name}",
+        details=f"names in the archive: {', '.join(names) or 'none'}"[:500],
+        resolution="set image to one of these names",
         code=Code.INVALID,
     )
 
 
 def _is_one_image(pool: list[_Entry]) -> bool:
-    """Returns True for entries of one image, or of one for several platforms."""
+    """Returns True for entries of one image, for one platform or several."""
     if len({entry.identity for entry in pool}) <= 1:
         return True
     names = {entry.names for entry in pool}
@@ -233,7 +251,7 @@ def _is_one_image(pool: list[_Entry]) -> bool:
 
 
 def _is_name(name: Reference, text: str) -> bool:
-    """Returns True for the whole name, in any form."""
+    """Returns True for the complete name, in any form."""
     try:
         return str(reference.parse(text)) == str(name)
     except DriverError:
@@ -241,12 +259,12 @@ def _is_name(name: Reference, text: str) -> bool:
 
 
 def _is_local_name(name: Reference, text: str) -> bool:
-    """Returns True for the name of what podman and buildah built, which no registry has."""
+    """Returns True for the name of a local build of podman or buildah, which no registry has."""
     return text.startswith("localhost/") and _is_name(name, text.removeprefix("localhost/"))
 
 
 def _is_tag(name: Reference, text: str) -> bool:
-    """Returns True for a bare tag, as skopeo, buildah and umoci write it."""
+    """Returns True for a bare tag, such as skopeo, buildah and umoci write."""
     return text == name.tag
 
 
@@ -258,39 +276,39 @@ def _of_layout(entries: list[_Entry]) -> _Contents:
 
 def _of_docker(files: ArchiveFiles, entries: list[_Entry]) -> _Contents:
     contents = _Contents("")
-    made = [_saved_image(files, entry, contents) for entry in entries]
-    if len({one["digest"] for one in made}) > 1:
-        return _index_of(made, contents)
-    contents.root, contents.root_type = made[0]["digest"], manifests.OCI_MANIFEST
+    saved = [_saved_image(files, entry, contents) for entry in entries]
+    if len({image["digest"] for image in saved}) > 1:
+        return _index_of(saved, contents)
+    contents.root, contents.root_type = saved[0]["digest"], manifests.OCI_MANIFEST
     return contents
 
 
 def _index_of(entries: list[dict[str, Any]], contents: _Contents) -> _Contents:
-    """Has an index of these entries for its root: of two for one platform the last one counts."""
+    """Adds an index of the entries as the root. Of two entries for a platform the last counts."""
     kept = ("mediaType", "digest", "size", "platform")
     listed = [{key: entry[key] for key in kept if key in entry} for entry in reversed(entries)]
     document = {"schemaVersion": 2, "mediaType": manifests.OCI_INDEX, "manifests": listed}
-    contents.root, _ = contents.make(document)
+    contents.root, _ = contents.build(document)
     contents.root_type = manifests.OCI_INDEX
     return contents
 
 
 def _saved_image(files: ArchiveFiles, entry: _Entry, contents: _Contents) -> dict[str, Any]:
-    """Returns the descriptor of a manifest for one image of docker's manifest.json."""
+    """Builds a manifest for an image of docker's manifest.json, and returns the descriptor."""
     config = read(files, str(entry.fields.get("Config") or "no config"), CONFIG_LIMIT_BYTES)
     layers = _strings(entry.fields.get("Layers"))
     diff_ids = parse_config(config, _IN_IT).diff_ids
     if len(layers) != len(diff_ids):
-        raise refused(f"its config has {len(diff_ids)} layers, its manifest {len(layers)}")
-    contents.made[_digest(config)] = config
+        raise refused(f"the config has {len(diff_ids)} layers, manifest.json has {len(layers)}")
+    contents.built[sha256_of(config)] = config
     pairs = zip(layers, diff_ids, strict=True)
-    digest, size = contents.make(
+    digest, size = contents.build(
         {
             "schemaVersion": 2,
             "mediaType": manifests.OCI_MANIFEST,
             "config": {
                 "mediaType": manifests.OCI_CONFIG,
-                "digest": _digest(config),
+                "digest": sha256_of(config),
                 "size": len(config),
             },
             "layers": [_saved_layer(files, entry, *pair, contents) for pair in pairs],
@@ -308,14 +326,17 @@ def _saved_layer(
         source = sources.get(diff_id) if isinstance(sources, dict) else None
         if isinstance(source, dict):
             return source  # a foreign layer, which docker does not save
-        raise refused(f"it has no {layer[:128]!r}")
+        raise refused(f"no {layer[:128]!r} in the archive")
     suffix, digest = _compression(files, layer, diff_id)
-    contents.places[digest] = layer
+    contents.paths[digest] = layer
     return {"mediaType": f"{manifests.OCI_LAYER}{suffix}", "digest": digest, "size": size}
 
 
 def _compression(files: ArchiveFiles, name: str, diff_id: str) -> tuple[str, str]:
-    """(compression, digest): an uncompressed layer's digest is the diff id, which is checked."""
+    """Returns a layer's suffix of the media type, and its digest.
+
+    The digest of an uncompressed layer is the diff id, which containerd checks.
+    """
     chunks = files.chunks(name)
     first = next(chunks, b"")
     suffix = _SUFFIXES.get(first[:2], "")
@@ -327,24 +348,20 @@ def _compression(files: ArchiveFiles, name: str, diff_id: str) -> tuple[str, str
     return suffix, f"sha256:{hashed.hexdigest()}"
 
 
-def _is_there(files: ArchiveFiles, entry: _Entry) -> bool:
+def _has_file(files: ArchiveFiles, entry: _Entry) -> bool:
     return entry.blob is not None and any(
-        files.size(place) is not None for place in _places(entry.blob.digest)
+        files.size(path) is not None for path in _paths(entry.blob.digest)
     )
 
 
-def _places(digest: str) -> tuple[str, ...]:
-    """Returns where a blob may lie: in OCI's layout, and in skopeo's directory."""
+def _paths(digest: str) -> tuple[str, ...]:
+    """Returns possible file names of a blob, in OCI's layout and in skopeo's directory."""
     algorithm, _, value = digest.partition(":")
     return f"blobs/{algorithm}/{value}", value, f"{value}.manifest.json"
 
 
-def _digest(body: bytes) -> str:
-    return f"sha256:{hashlib.sha256(body).hexdigest()}"
-
-
 def _document(files: ArchiveFiles, name: str) -> Any:
-    """Returns a JSON file of the archive; None where there is none, or it is blank."""
+    """Returns the content of a JSON file of the archive; None for a missing or blank file."""
     if files.size(name) is None:
         return None
     body = read(files, name, DOCUMENT_LIMIT_BYTES)

@@ -1,4 +1,4 @@
-"""Writing blobs into containerd's content store, which checks size and digest itself."""
+"""Writing of blobs into containerd's content store, which checks size and digest itself."""
 
 from __future__ import annotations
 
@@ -15,18 +15,25 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from containerd.image.manifests import Descriptor
 
-_CALL_S = 30.0
 _STAT, _WRITE, _COMMIT = content_pb2.STAT, content_pb2.WRITE, content_pb2.COMMIT
 
 
 class ContentStore:
-    """The content store as the puller needs it. Threads may share it."""
+    """containerd's content store, under the lease of the calls. Threads may share an instance."""
 
     def __init__(self, calls: SyncCalls) -> None:
         self._calls = calls
 
     def read(self, digest: str, limit_bytes: int) -> bytes:
-        """A small blob whole."""
+        """Returns a small blob.
+
+        Args:
+            digest: the blob.
+            limit_bytes: bytes of a larger blob that are read.
+
+        Raises:
+            DriverError: NOT_FOUND, or another failure of containerd.
+        """
         request = content_pb2.ReadContentRequest(digest=digest, size=limit_bytes)
         parts = self._calls.stream(methods.CONTENT_READ, request, f"read blob {digest}")
         return b"".join(part.data for part in parts)
@@ -38,21 +45,26 @@ class ContentStore:
         labels: dict[str, str],
         progress: Callable[[int], None],
     ) -> None:
-        """Streams a blob in and commits it; takes nothing from `chunks` when it is there already.
+        """Writes a blob, and protects the blob by the lease, even if the blob exists already.
 
-        Asking to write is also what puts a blob that is there under the lease. The ingest has a
-        name of its own, so nothing that an earlier pull left half-written is ever continued; it
-        is aborted when this one fails.
+        The ingest has a unique name, so that no half-written blob of an earlier pull is continued.
+        A failure aborts the ingest.
+
+        Args:
+            blob: digest and size that the content must have.
+            chunks: the content; not read if the blob exists.
+            labels: labels of a new blob.
+            progress: called with the number of bytes of each written chunk.
 
         Raises:
-            DriverError: CORRUPT when size or digest do not hold, or whatever `chunks` raises.
+            DriverError: CORRUPT for a wrong size or digest, or the error that `chunks` raises.
         """
         name = f"nomad-driver-containerd-{blob.digest}-{secrets.token_hex(8)}"
         try:
             self._stream(name, blob, chunks, labels, progress)
         except DriverError as error:
             if error.code is Code.ALREADY_EXISTS:
-                return  # from an earlier pull, or another writer was faster
+                return  # written by an earlier pull or by a faster writer
             self._abort(name)
             raise
         except BaseException:
@@ -67,25 +79,25 @@ class ContentStore:
         labels: dict[str, str],
         progress: Callable[[int], None],
     ) -> None:
-        what = f"store blob {blob.digest}"
-        # One request at a time, the next after its answer: the wire holds one chunk, not a layer.
+        action = f"store blob {blob.digest}"
+        # Each request waits for the previous answer, so that memory holds one chunk, not a layer.
         outbox: queue.SimpleQueue[content_pb2.WriteContentRequest | None] = queue.SimpleQueue()
         answers = self._calls.stream(
-            methods.CONTENT_WRITE, iter(outbox.get, None), what, many_requests=True
+            methods.CONTENT_WRITE, iter(outbox.get, None), action, many_requests=True
         )
 
-        def ask(request: content_pb2.WriteContentRequest) -> int:
+        def send(request: content_pb2.WriteContentRequest) -> int:
             outbox.put(request)
             answer = next(answers, None)
             if answer is None:
                 raise DriverError(
-                    f"containerd cannot {what}", recoverable=True, code=Code.UNAVAILABLE
+                    f"containerd cannot {action}", recoverable=True, code=Code.UNAVAILABLE
                 )
             return int(answer.offset)
 
         try:
-            # Not 0 where another of containerd's namespaces has the blob: then it is shared whole.
-            offset = ask(
+            # Not 0 if another namespace of containerd has the blob: containerd then shares it.
+            offset = send(
                 content_pb2.WriteContentRequest(
                     action=_STAT, ref=name, total=blob.size, expected=blob.digest
                 )
@@ -93,7 +105,7 @@ class ContentStore:
             for chunk in chunks if offset == 0 else ():
                 if offset + len(chunk) > blob.size:
                     raise _too_long(blob)
-                ask(
+                send(
                     content_pb2.WriteContentRequest(
                         action=_WRITE, ref=name, total=blob.size, offset=offset, data=chunk
                     )
@@ -101,7 +113,7 @@ class ContentStore:
                 offset += len(chunk)
                 progress(len(chunk))
             try:
-                ask(
+                send(
                     content_pb2.WriteContentRequest(
                         action=_COMMIT,
                         ref=name,
@@ -122,14 +134,14 @@ class ContentStore:
     def _abort(self, name: str) -> None:
         request = content_pb2.AbortRequest(ref=name)
         try:
-            self._calls(methods.CONTENT_ABORT, request, "abort a download", _CALL_S)
+            self._calls(methods.CONTENT_ABORT, request, "abort a download")
         except DriverError:
-            return  # containerd drops ingests that no lease holds
+            return  # containerd drops the ingest at the end of the lease
 
 
 def _too_long(blob: Descriptor) -> DriverError:
     return DriverError(
-        f"blob {blob.digest} is longer than its manifest says",
+        f"blob {blob.digest} is larger than its manifest says",
         details=f"more than {blob.size} bytes",
         resolution="push or save the image again",
         code=Code.CORRUPT,
@@ -140,12 +152,12 @@ def _wrong_content(blob: Descriptor, error: DriverError) -> DriverError:
     return DriverError(
         f"the registry sent other content than {blob.digest}",
         details=error.details,
-        resolution="do not trust this registry or what lies between; else push the image again",
+        resolution="push the image again; if the error stays, distrust the registry and proxies",
         code=Code.CORRUPT,
     )
 
 
 def chunks_of(body: bytes, size: int = 256 * 1024) -> Iterator[bytes]:
-    """A body in pieces that fit a message."""
+    """Yields a body in pieces that fit into a message."""
     for start in range(0, len(body), size):
         yield body[start : start + size]

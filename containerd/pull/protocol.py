@@ -1,4 +1,4 @@
-"""What the plugin and the puller process say to each other: one request, then events."""
+"""Frames between the plugin and the puller process: one request, then events."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VERSION = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Archive:
-    """An image in a file or a directory: path is relative to root, and follows no link."""
+    """An image in a file or a directory. path is relative to root; no part may be a link."""
 
     root: str
     path: str
@@ -26,12 +26,22 @@ class Archive:
 class PullRequest:
     """One pull.
 
-    reference is normalised; address is containerd's socket; lease keeps what the pull makes;
-    platform is uname's machine, empty for this one; timeout_s is for the whole pull, silence_s for
-    how long nothing may come. endpoints are asked in order, none means the registry itself. archive
-    replaces the registry. proxies are variables of the environment and may have passwords. present
-    is the digest that the image has here. waits is False where a registry that is busy is not to be
-    waited for.
+    Attributes:
+        reference: normalised name of the image.
+        address: containerd's socket.
+        namespace: containerd's namespace.
+        snapshotter: name of the snapshotter that unpacks the layers.
+        lease: id of an existing lease, which protects all objects of the pull.
+        platform: uname's machine; empty for the present machine.
+        timeout_s: time limit of the whole pull.
+        silence_s: time for which a registry or containerd may send nothing.
+        labels: labels of the new image record.
+        credentials: credentials of registries, each with its host.
+        endpoints: hosts in order; empty for the registry alone.
+        archive: replaces the registry.
+        proxies: proxy variables of the environment; may contain passwords.
+        present: digest of the image in containerd; the registry is only asked for its digest then.
+        waits: False fails the pull at once when a registry is busy.
     """
 
     reference: str
@@ -51,7 +61,7 @@ class PullRequest:
     waits: bool = True
 
     def to_wire(self) -> Frame:
-        """The frame that is written to the puller's stdin."""
+        """Returns the frame for the puller's stdin."""
         return {
             "v": VERSION,
             **asdict(self),
@@ -75,14 +85,14 @@ class PullRequest:
             return cls(**fields)
         except (KeyError, TypeError) as error:
             raise DriverError(
-                "the puller got a request that it cannot read",
+                "the puller cannot read its request",
                 details=str(error),
                 code=Code.CORRUPT,
             ) from error
 
 
 def _endpoint(fields: dict[str, Any]) -> Endpoint:
-    """The wire has one kind of list; the dataclass is hashable."""
+    """Returns an endpoint with tuples instead of lists: the frame has lists only."""
     whole: dict[str, Any] = dict(fields)
     whole["ca"] = tuple(fields["ca"])
     for name in ("client", "headers"):
@@ -92,7 +102,7 @@ def _endpoint(fields: dict[str, Any]) -> Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """How far a pull is; bytes are compressed ones, total 0 while it is not known."""
+    """Progress of a pull. Bytes are compressed bytes; total_bytes is 0 while unknown."""
 
     phase: str
     done_bytes: int = 0
@@ -102,16 +112,16 @@ class Progress:
     waiting: str = ""
 
     def to_wire(self) -> Frame:
-        """The event."""
+        """Returns the frame of the event."""
         return {"event": "progress", **{name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def from_wire(cls, frame: Mapping[str, Any]) -> Progress:
-        """Reads the event."""
+        """Reads the frame of the event."""
         return cls(**{name: frame[name] for name in cls.__slots__ if name in frame})
 
     def sentence(self) -> str:
-        """For a person."""
+        """Returns the progress as text of a task event."""
         text = f"{self.phase.capitalize()} image"
         if self.total_bytes:
             text += f": {self.done_bytes / 1e6:.1f} of {self.total_bytes / 1e6:.1f} MB"
@@ -124,9 +134,11 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PullResult:
-    """What was pulled; size is the sum of the compressed blobs, in bytes.
+    """Result of a pull. size is the sum of the compressed blobs, in bytes.
 
-    unchanged: nothing was, the registry has what is here.
+    unchanged is True if the registry has the present image; then nothing was pulled. The plugin
+    does not read config_digest. The field stays, because a plugin of an earlier release reads all
+    fields, and an upgrade replaces this program under a running plugin.
     """
 
     name: str
@@ -137,10 +149,10 @@ class PullResult:
     unchanged: bool = False
 
     def to_wire(self) -> Frame:
-        """The event."""
+        """Returns the frame of the event."""
         return {"event": "done", **{name: getattr(self, name) for name in self.__slots__}}
 
     @classmethod
     def from_wire(cls, frame: Mapping[str, Any]) -> PullResult:
-        """Reads the event."""
+        """Reads the frame of the event."""
         return cls(**{name: frame[name] for name in cls.__slots__})

@@ -1,4 +1,4 @@
-"""What a puller tells while it works, on stdout: progress now and then, notes in any case."""
+"""Events of a working puller on stdout: progress, notes and finished steps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _stdout_lock = threading.Lock()
 
 
 def emit(frame: frames.Frame) -> None:
-    """Writes one event whole."""
+    """Writes one whole event."""
     data = memoryview(frames.encode(frame))
     with _stdout_lock:
         while data:
@@ -26,41 +26,49 @@ def emit(frame: frames.Frame) -> None:
 
 
 class Reporter:
-    """Writes events to stdout, progress at most five times a second. Threads may share it."""
+    """Writer of events to stdout. Threads may share an instance."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0.0
+        self._step_since = time.monotonic()
         self._phase = "resolving"
         self._done_bytes = self._total_bytes = self._layers_done = self._layers_total = 0
 
     def expect(self, layers: tuple[Descriptor, ...]) -> None:
-        """The layers that are going to be fetched."""
+        """Sets the layers whose download begins."""
         self._phase = "downloading"
         self._total_bytes = sum(layer.size for layer in layers)
         self._layers_total = len(layers)
 
-    def got(self, count: int) -> None:
-        """So many bytes more."""
+    def received(self, count: int) -> None:
+        """Counts received bytes; a negative count takes back the bytes of a failed attempt."""
         with self._lock:
             self._done_bytes += count
             self._report()
 
     def unpacked(self) -> None:
-        """One layer more is in place."""
+        """Counts one more unpacked layer."""
         with self._lock:
             self._phase = "unpacking"
             self._layers_done += 1
             self._report()
 
-    def waits(self, waiting: str) -> None:
-        """Nothing comes."""
+    def waiting(self, text: str) -> None:
+        """Writes a progress event with the text of a wait, at most five times a second."""
         with self._lock:
-            self._report(waiting)
+            self._report(text)
 
     def note(self, text: str) -> None:
-        """Something that the task's events are to have in any case."""
+        """Writes a text that must become a task event, at once."""
         emit({"event": "note", "text": text})
+
+    def step(self, name: str) -> None:
+        """Reports the end of a step, with the time since the end of the previous step."""
+        now = time.monotonic()
+        elapsed_ms = round((now - self._step_since) * 1000)
+        self._step_since = now
+        emit({"event": "step", "step": name, "elapsed_ms": elapsed_ms})
 
     def _report(self, waiting: str = "") -> None:
         if time.monotonic() >= self._next:

@@ -1,4 +1,4 @@
-"""Where a pull takes an image's blobs from: a registry with its mirrors, or an archive."""
+"""Sources of an image's blobs: a registry with its mirrors, or an archive."""
 
 from __future__ import annotations
 
@@ -19,43 +19,52 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What another place may do better.
+# Failures that another host, or a later round, may not have.
 _ELSEWHERE = frozenset({Code.CORRUPT, Code.UNAVAILABLE, Code.DENIED, Code.NOT_FOUND, Code.TIMEOUT})
-# So many bytes are worth the next request at once; fewer wait for their turn.
+# After so many bytes the same host is asked again at once; with fewer the next host has its turn.
 _PROGRESS_BYTES = 16 * 1024
 
 
 class ImageSource(Protocol):
-    """Manifests whole and blobs as streams. Threads may share it."""
+    """Source of manifests and blobs. Threads may share an instance."""
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """A manifest or index by tag or digest, verified, and what the source calls its type."""
+        """Returns a verified manifest or index, and the media type that the source states.
+
+        Args:
+            selector: a tag or a digest.
+        """
         ...
 
-    def tries(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
-        """Ways to get a blob, to be taken in turn; what comes is not verified."""
+    def attempts(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
+        """Returns attempts to read a blob, in order. The bytes are not verified.
+
+        Args:
+            digest: the blob.
+            size: bytes of the blob.
+        """
         ...
 
-    def again(self, error: DriverError) -> bool:
-        """Returns whether the next way is worth taking after this failure."""
+    def retries(self, error: DriverError) -> bool:
+        """Returns True if the next attempt makes sense after the failure of an attempt."""
         ...
 
     def failure(self, errors: Sequence[DriverError]) -> DriverError:
-        """Returns what all ways' failures, in order, come to."""
+        """Returns the error for the failures of all attempts."""
         ...
 
 
 class RegistrySource:
-    """A registry, and before it its mirrors in the operator's order.
+    """A registry and its mirrors, in the operator's order.
 
-    Each is asked in its turn; when none helps and time may, all are asked again after a pause.
+    All hosts are asked in order. If a pause may help, all hosts are asked again after a pause.
 
     Args:
         reference: the image.
-        endpoints: where to ask; empty stands for the registry itself.
-        credentials: each goes only to the host that it is for.
+        endpoints: the hosts; empty for the registry alone.
+        credentials: credentials, each for its own host only.
         access: the pull's time limits and proxies.
-        patience: whether and how long to wait for a registry.
+        patience: pauses between the rounds.
     """
 
     def __init__(
@@ -69,21 +78,21 @@ class RegistrySource:
         chosen = endpoints or (endpoint_of(reference.registry),)
         self._name = str(reference)
         self._patience = patience
-        self._places = [
+        self._hosts = [
             Registry(reference, _for(endpoint, credentials), access, endpoint)
             for endpoint in chosen
         ]
 
     def digest(self, selector: str) -> str:
-        """The digest of a manifest or index, or nothing where it takes a GET to know.
+        """Returns the digest of a manifest or index; empty if only a GET can answer.
 
         Raises:
-            DriverError: no place can be asked.
+            DriverError: no host answers.
         """
 
-        def ask(place: Registry) -> str:
+        def ask(host: Registry) -> str:
             try:
-                return place.digest(selector)
+                return host.digest(selector)
             except DriverError as error:
                 if error.code in {Code.DENIED, Code.NOT_FOUND}:
                     return ""
@@ -92,29 +101,29 @@ class RegistrySource:
         return self._first(self._resolving(selector), ask)
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """See `ImageSource`; by digest a place that cannot resolve names will do.
+        """See `ImageSource.manifest`. By digest, hosts that cannot resolve tags are asked too.
 
         Raises:
-            DriverError: no place has it; each is named.
+            DriverError: no host has the manifest; the details name each host.
         """
-        return self._first(self._resolving(selector), lambda place: place.manifest(selector))
+        return self._first(self._resolving(selector), lambda host: host.manifest(selector))
 
     def _resolving(self, selector: str) -> list[Registry]:
         by_digest = ":" in selector
         return [
-            place
-            for place in self._places
-            if (place.endpoint.pull if by_digest else place.endpoint.resolve)
+            host
+            for host in self._hosts
+            if (host.endpoint.pull if by_digest else host.endpoint.resolve)
         ]
 
-    def _first(self, places: Sequence[Registry], ask: Callable[[Registry], T]) -> T:
-        """The first answer of a place, in as many rounds as make sense."""
+    def _first(self, hosts: Sequence[Registry], ask: Callable[[Registry], T]) -> T:
+        """Returns the first answer of a host; asks in rounds while `patience` allows."""
         rounds = self._patience.rounds()
         while True:
             errors: list[DriverError] = []
-            for place in places:
+            for host in hosts:
                 try:
-                    return ask(place)
+                    return ask(host)
                 except DriverError as error:
                     errors.append(error)
                     if error.code not in _ELSEWHERE:
@@ -122,37 +131,37 @@ class RegistrySource:
             if not rounds.wait(errors):
                 raise self.failure(errors)
 
-    def tries(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
-        """See `ImageSource`; each way begins with another place, a registry alone is asked twice.
+    def attempts(self, digest: str, size: int) -> Sequence[Callable[[], Iterator[bytes]]]:
+        """See `ImageSource.attempts`. Each attempt begins with another host; a sole host has two.
 
-        A way goes on where it broke, and at another place where this one has nothing more.
+        An attempt continues after a broken answer, at the same host or at the next host.
         """
-        places = [place for place in self._places if place.endpoint.pull]
+        hosts = [host for host in self._hosts if host.endpoint.pull]
 
-        def way(first: int) -> Callable[[], Iterator[bytes]]:
-            return lambda: self._whole([*places[first:], *places[:first]], digest, size)
+        def attempt(first: int) -> Callable[[], Iterator[bytes]]:
+            return lambda: self._blob([*hosts[first:], *hosts[:first]], digest, size)
 
-        ways = [way(first) for first in range(len(places))]
-        return ways * 2 if len(ways) == 1 else ways
+        attempts = [attempt(first) for first in range(len(hosts))]
+        return attempts * 2 if len(attempts) == 1 else attempts
 
-    def _whole(self, places: Sequence[Registry], digest: str, size: int) -> Iterator[bytes]:
-        """A blob's bytes in order, from as many answers as it takes.
+    def _blob(self, hosts: Sequence[Registry], digest: str, size: int) -> Iterator[bytes]:
+        """Yields a blob's bytes in order, from one or more answers.
 
         Raises:
-            DriverError: while iterating; no place has the rest within the pull's time.
+            DriverError: while iterating; no host has the rest within the pull's time.
         """
         rounds = self._patience.rounds()
         got = 0
         while True:
             errors: list[DriverError] = []
-            for place in places:
+            for host in hosts:
                 error: DriverError | None = None
                 before = -_PROGRESS_BYTES
-                # The same place again, at once, as long as it sends something each time.
+                # The same host is asked again at once while each answer brings enough bytes.
                 while error is None or got - before >= _PROGRESS_BYTES:
                     before, error = got, None
                     try:
-                        for chunk in place.blob(digest, size, got):
+                        for chunk in host.blob(digest, size, got):
                             got += len(chunk)
                             yield chunk
                     except DriverError as failed:
@@ -171,37 +180,34 @@ class RegistrySource:
             if not rounds.wait(errors):
                 raise self.failure(errors)
 
-    def again(self, error: DriverError) -> bool:
-        """See `ImageSource`: a place that lied is passed over, all else has been tried."""
+    def retries(self, error: DriverError) -> bool:
+        """See `ImageSource.retries`. After wrong content, another host may have the blob.
+
+        All other failures come after all hosts were asked.
+        """
         return error.code is Code.CORRUPT
 
     def failure(self, errors: Sequence[DriverError]) -> DriverError:
-        """See `ImageSource`. The last place is the registry itself, so its word counts."""
+        """See `ImageSource.failure`. The last host is the registry itself, so its error counts."""
         if not errors:
             return DriverError(
-                f"{self._name} cannot be read from anywhere",
-                details="no host of its registry hosts file has the capability for it",
+                f"no host can serve {self._name}",
+                details="no host in the registry's hosts file has the capability",
                 resolution='add "pull" and "resolve" to the capabilities of a host',
                 code=Code.INVALID,
             )
         last = errors[-1]
-        told = dict.fromkeys(f"{error.brief}: {error.details}" for error in errors)
-        if len(told) == 1:
+        texts = dict.fromkeys(f"{error.brief}: {error.details}" for error in errors)
+        if len(texts) == 1:
             return last
-        return DriverError(
-            last.brief,
-            details="; ".join(told)[:2000],
-            resolution=last.resolution,
-            recoverable=last.recoverable,
-            code=last.code,
-        )
+        return last.replaced(details="; ".join(texts)[:2000])
 
 
 def _for(endpoint: Endpoint, credentials: Sequence[Credentials]) -> Credentials | None:
-    """Those of the very place: another path of the same host may be another team's."""
-    for one in credentials:
-        if namespace_of(one.server_address) == namespace_of(endpoint.place):
-            found = credentials_for(endpoint.host, one) if one.server_address else None
-            if found is not None:
-                return found
+    """Returns the credentials of an endpoint: another path of a host may belong to another team."""
+    for entry in credentials:
+        if namespace_of(entry.server_address) == namespace_of(endpoint.place):
+            matching = credentials_for(endpoint.host, entry) if entry.server_address else None
+            if matching is not None:
+                return matching
     return None

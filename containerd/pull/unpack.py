@@ -1,4 +1,4 @@
-"""From layers in the content store to committed snapshots, each checked against the config."""
+"""Unpacking of layers into committed snapshots, each checked against the image's config."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from containerd.api import methods
-from containerd.image import oci_image
+from containerd.image.oci_image import chain_id
 from containerd.pull.calls import SyncCalls
 from proto.containerd import content_pb2, diff_pb2, snapshots_pb2, types_pb2
 from proto.errors import Code, DriverError
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
 
     from containerd.image.manifests import Descriptor
 
-_CALL_S = 30.0
 _DIFF_ID = re.compile(r"sha256:[0-9a-f]{64}")
-# Applying a layer is as long as its files are many; the pull's own time limit bounds it.
+# A layer of many files takes long. The time limit of the pull ends earlier in practice.
 _APPLY_S = 3600.0
-# For this type containerd of every release looks at the bytes for the compression. It does not
-# know each type of each tool, and tools write types that do not fit.
+# For this media type every release of containerd detects the compression by the bytes. containerd
+# does not know the types of all tools, and some tools write types that do not match the bytes.
 _ANY_COMPRESSION = "application/vnd.docker.image.rootfs.diff.tar"
 
 
@@ -41,37 +40,37 @@ class Unpacker:
         diff_ids: tuple[str, ...],
         ready: Callable[[int], None],
     ) -> str:
-        """Unpacks what is not there yet and returns the chain id.
+        """Unpacks the missing layers, and returns the chain id of the topmost layer.
 
         Args:
-            layers: the compressed layers.
-            diff_ids: what they must be, uncompressed.
-            ready: called with each layer's index; returns when its blob is in the store.
+            layers: the compressed layers, lowest first.
+            diff_ids: digests of the uncompressed layers, by the image's config.
+            ready: called with each layer's index; returns when the layer's blob is complete.
 
         Raises:
-            DriverError: CORRUPT when a layer is not what the config says.
+            DriverError: CORRUPT for a layer that differs from the config; errors of `ready`.
         """
         if len(layers) != len(diff_ids):
             raise DriverError(
-                "the image's config and manifest do not fit",
-                details=f"{len(diff_ids)} diff ids, {len(layers)} layers",
+                "image config and manifest do not match",
+                details=f"the config has {len(diff_ids)} layers, the manifest {len(layers)}",
                 code=Code.CORRUPT,
             )
         for diff_id in diff_ids:
-            # Snapshots are looked up by it: nothing else that has a name may be meant.
+            # A snapshot is looked up by this text, which must not be the name of another snapshot.
             if not _DIFF_ID.fullmatch(diff_id):
                 raise DriverError(
-                    "the image's config has a diff id that is no digest",
+                    "the image's config has an invalid layer digest",
                     details=repr(diff_id[:100]),
                     code=Code.CORRUPT,
                 )
         parent = ""
         for index, layer in enumerate(layers):
-            chain = oci_image.chain_id(diff_ids[: index + 1])
+            chain = chain_id(diff_ids[: index + 1])
             ready(index)
             if not self._exists(chain):
                 self._apply(layer, diff_ids[index], parent, chain)
-                # Of this very blob it has been seen; others trust the label.
+                # Other clients trust this label, so only a blob that was unpacked here gets it.
                 label_blob(
                     self._calls, layer.digest, {"containerd.io/uncompressed": diff_ids[index]}
                 )
@@ -81,7 +80,7 @@ class Unpacker:
     def _exists(self, chain: str) -> bool:
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self._snapshotter, key=chain)
         try:
-            self._calls(methods.SNAPSHOT_STAT, request, f"look up layer {chain}", _CALL_S)
+            self._calls(methods.SNAPSHOT_STAT, request, f"look up layer {chain}")
         except DriverError as error:
             if error.code is Code.NOT_FOUND:
                 return False
@@ -93,9 +92,7 @@ class Unpacker:
         prepare = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=self._snapshotter, key=key, parent=parent
         )
-        mounts = self._calls(
-            methods.SNAPSHOT_PREPARE, prepare, f"prepare layer {chain}", _CALL_S
-        ).mounts
+        mounts = self._calls(methods.SNAPSHOT_PREPARE, prepare, f"prepare layer {chain}").mounts
         try:
             request = diff_pb2.ApplyRequest(
                 diff=types_pb2.Descriptor(
@@ -103,8 +100,8 @@ class Unpacker:
                 ),
                 mounts=mounts,
             )
-            what = f"unpack layer {layer.digest}"
-            applied = self._calls(methods.DIFF_APPLY, request, what, _APPLY_S).applied
+            action = f"unpack layer {layer.digest}"
+            applied = self._calls(methods.DIFF_APPLY, request, action, _APPLY_S).applied
             _check(layer, applied.digest, diff_id)
             self._commit(chain, key)
         except DriverError:
@@ -118,7 +115,7 @@ class Unpacker:
         try:
             self._calls(methods.SNAPSHOT_COMMIT, request, f"keep layer {chain}", _APPLY_S)
         except DriverError as error:
-            # Another pull was faster; its layer is as good.
+            # Another pull was faster, and has the same layer.
             if error.code is not Code.ALREADY_EXISTS:
                 raise
             self._remove(key)
@@ -126,25 +123,25 @@ class Unpacker:
     def _remove(self, key: str) -> None:
         request = snapshots_pb2.RemoveSnapshotRequest(snapshotter=self._snapshotter, key=key)
         try:
-            self._calls(methods.SNAPSHOT_REMOVE, request, f"remove snapshot {key}", _CALL_S)
+            self._calls(methods.SNAPSHOT_REMOVE, request, f"remove snapshot {key}")
         except DriverError:
-            return  # the lease's end lets containerd collect it
+            return  # containerd collects the snapshot after the end of the lease
 
 
 def _check(layer: Descriptor, applied: str, diff_id: str) -> None:
     if applied != diff_id:
         raise DriverError(
-            f"layer {layer.digest} is not what the image's config says",
-            details=f"it unpacks to {applied}, not {diff_id}",
+            f"layer {layer.digest} does not match the image's config",
+            details=f"the unpacked layer is {applied}, not {diff_id}",
             resolution="push the image again",
             code=Code.CORRUPT,
         )
 
 
 def label_blob(calls: SyncCalls, digest: str, labels: dict[str, str]) -> None:
-    """Sets labels of a blob; the others stay."""
+    """Sets labels of a blob, and keeps all other labels."""
     request = content_pb2.UpdateRequest(
         info=content_pb2.Info(digest=digest, labels=labels),
         update_mask=FieldMask(paths=[f"labels.{name}" for name in labels]),
     )
-    calls(methods.CONTENT_UPDATE, request, f"label blob {digest}", _CALL_S)
+    calls(methods.CONTENT_UPDATE, request, f"label blob {digest}")

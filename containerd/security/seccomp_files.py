@@ -14,7 +14,7 @@ import stat
 
 from containerd.security.seccomp import Profile
 from containerd.security.seccomp_json import MalformedProfileError, parse
-from containerd.syscalls import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, open_plain
+from containerd.syscalls import INSIDE, open_plain
 from proto.errors import Code, DriverError
 
 LIMIT_BYTES = 1024 * 1024
@@ -67,7 +67,7 @@ def read(directory: str, written: str) -> bytes:
             "the operator of this node makes that directory and puts profiles there",
         ) from None
     try:
-        descriptor = open_plain(root, relative, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS)
+        descriptor = open_plain(root, relative, INSIDE)
     except OSError as error:
         if error.errno == errno.EXDEV:
             raise _outside(directory, written) from None

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from containerd.api.records import Mount
 
 T = TypeVar("T")
-_PLAIN = syscalls.RESOLVE_BENEATH | syscalls.RESOLVE_NO_SYMLINKS
 _REMEMBERED = 64
 _REMEMBERED_CHARACTERS = 16 * 1024
 _known: OrderedDict[str, dict[str, Entry]] = OrderedDict()
@@ -106,7 +105,9 @@ def entry(directory: int, path: str) -> Entry:
         OSError: a name before the last is a link, or the file system does not answer.
     """
     try:
-        found = syscalls.openat2(directory, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, _PLAIN)
+        found = syscalls.openat2(
+            directory, path.lstrip("/"), os.O_PATH | os.O_NOFOLLOW, syscalls.INSIDE
+        )
     except (FileNotFoundError, NotADirectoryError):
         return ABSENT
     try:

@@ -91,7 +91,7 @@ def test_a_layer_that_is_not_its_digest_is_refused(store: Images) -> None:
     (store.task_directory / "local/img.tar").write_bytes(tar_of(files.items()))
     with pytest.raises(DriverError, match="archive is refused") as caught:
         store.get("mine:1", load="img.tar")
-    assert "a blob is not what its digest says" in caught.value.details
+    assert "a blob does not match its digest" in caught.value.details
     assert caught.value.code is Code.CORRUPT
 
 
@@ -110,7 +110,7 @@ def test_a_config_that_is_not_its_layers_is_refused(store: Images) -> None:
     manifest["layers"].reverse()
     swapped = images.Image(json.dumps(manifest).encode(), image.media_type, image.blobs)
     (store.task_directory / "local/img.tar").write_bytes(tar_of(layout_files({"": swapped})))
-    with pytest.raises(DriverError, match="is not what the image's config says"):
+    with pytest.raises(DriverError, match="does not match the image's config"):
         store.get("mine:1", load="img.tar")
 
 
@@ -236,7 +236,7 @@ def test_of_two_images_that_share_a_tag_the_named_one_is_taken(store: Images) ->
     files = layout_of(*entries, of=[*built.values()])
     for name in built:
         assert loaded(store, files, f"{name}:1").config.cmd == (name,)
-    with pytest.raises(DriverError, match="has 2 images, and none of them is") as caught:
+    with pytest.raises(DriverError, match="has 2 images, and none is") as caught:
         loaded(store, files, "three:1")
     assert "docker.io/library/one:1, docker.io/library/two:1" in caught.value.details
 
@@ -361,7 +361,7 @@ def test_w8_a_file_that_is_longer_than_its_manifest_says_is_refused_at_once(
     with pytest.raises(DriverError, match="archive is refused") as caught:
         store.get("mine:1", load="img")
     assert not caught.value.recoverable
-    assert "bytes, and its manifest says" in str(caught.value) or "64 GiB" in str(caught.value)
+    assert "bytes, but its manifest states" in str(caught.value) or "64 GiB" in str(caught.value)
     assert stored(containerd) - before < 64 * 1024 * 1024
     assert "nomad-driver" not in containerd.ctr("content", "active")
 
@@ -411,7 +411,7 @@ async def test_a_task_runs_from_an_archive_in_its_local_directory(driver: Driver
 async def test_a_start_without_its_archive_says_so_and_leaves_nothing(driver: Driver) -> None:
     async with launched(driver) as session:
         for load, words in (
-            ("none.tar", "there is no 'none.tar' in the task's directory"),
+            ("none.tar", "load: no 'none.tar' in the task's directory"),
             ("../../x.tar", "is not a path beneath the task's directory"),
             ("/etc/shadow", "is not a path beneath the task's directory"),
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -225,9 +226,9 @@ def _last_event(request: protocol.PullRequest) -> frames.Frame:
 def test_an_image_for_other_machines_says_which(store: Images, registry: Registry) -> None:
     image = images.build([images.layer({"x": b"s390x"})], architecture="s390x")
     images.push(registry.host, "foreign", "1", images.index({"s390x": image}))
-    with pytest.raises(DriverError, match="has nothing for linux/") as caught:
+    with pytest.raises(DriverError, match="has no manifest for linux/") as caught:
         store.get(f"{registry.host}/foreign:1")
-    assert "it has linux/s390x" in caught.value.details
+    assert "platforms of the image: linux/s390x" in caught.value.details
     assert not caught.value.recoverable
 
 
@@ -261,3 +262,16 @@ def test_an_unknown_snapshotter_is_an_error_that_names_those_there_are(
         assert {"native", "overlayfs"} <= set(caught.value.details[len("it has ") :].split(", "))
         assert caught.value.code is Code.INVALID
         assert made.events == []
+
+
+def test_a_pull_logs_its_steps(
+    store: Images, registry: Registry, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "actors.images.store")
+    image = images.build([images.layer({"x": b"steps"})])
+    images.push(registry.host, "steps", "1", image)
+    store.get(f"{registry.host}/steps:1")
+    lines = [vars(record) for record in caplog.records if record.message == "pull step done"]
+    assert [line["step"] for line in lines] == ["choose", "unpack", "name"]
+    assert {line["image"] for line in lines} == {f"{registry.host}/steps:1"}
+    assert all(type(line["elapsed_ms"]) is int for line in lines)

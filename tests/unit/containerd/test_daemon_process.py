@@ -15,23 +15,23 @@ def test_the_process_behind_a_socket_is_looked_at(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
-        found = daemon_process.look(path)
+        found = daemon_process.inspect(path)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     known = tuple((1 << 64) - 1 if one == resource.RLIM_INFINITY else one for one in limits)
     assert found.open_files == known
 
 
 def test_a_socket_with_nobody_behind_it_is_a_usual_containerds(tmp_path: Path) -> None:
-    assert daemon_process.look(str(tmp_path / "none")) == USUAL
+    assert daemon_process.inspect(str(tmp_path / "none")) == USUAL
     (tmp_path / "file").touch()
-    assert daemon_process.look(str(tmp_path / "file")) == USUAL
-    assert daemon_process.look("/x" * 200) == USUAL
+    assert daemon_process.inspect(str(tmp_path / "file")) == USUAL
+    assert daemon_process.inspect("/x" * 200) == USUAL
 
 
 def test_a_task_gets_what_newer_units_give_but_no_more_than_containerd_may_give() -> None:
     huge = (1_000_000_000, 1_000_000_000)
     for free in (True, False):
-        assert DaemonProcess(open_files=huge, free=free).task_open_files() == OPEN_FILES
-    small = DaemonProcess(open_files=(512, 512), free=False)
+        assert DaemonProcess(open_files=huge, raises_limits=free).task_open_files() == OPEN_FILES
+    small = DaemonProcess(open_files=(512, 512), raises_limits=False)
     assert small.task_open_files() == (512, 512)
-    assert DaemonProcess(open_files=(512, 512), free=True).task_open_files() == OPEN_FILES
+    assert DaemonProcess(open_files=(512, 512), raises_limits=True).task_open_files() == OPEN_FILES

@@ -159,8 +159,8 @@ async def test_the_open_files_of_tasks_are_told(
     words: str,
 ) -> None:
     (machine / "proc/sys/fs/nr_open").write_text("1048576\n")
-    daemon = DaemonProcess(open_files=own, free=free)
-    monkeypatch.setattr(daemon_process, "look", lambda _: daemon)
+    daemon = DaemonProcess(open_files=own, raises_limits=free)
+    monkeypatch.setattr(daemon_process, "inspect", lambda _: daemon)
     [about] = (await findings(node(tmp_path, default_ulimits=given), machine))["open files"]
     assert about.verdict is verdict
     assert words in about.text

@@ -70,7 +70,7 @@ class Store:
             return self.bodies[wanted.blob.digest]
 
         blob = Descriptor(media_type=root["mediaType"], digest=root["digest"], size=root["size"])
-        return choice.run(choice.choose(blob, "demo", machine), read)
+        return choice.answer(choice.choose(blob, "demo", machine), read)
 
     def cmd(self, root: dict[str, Any], machine: str = "x86_64") -> str:
         """The command of what is chosen."""
@@ -120,9 +120,9 @@ def test_the_config_tells_the_platform_that_an_entry_does_not(store: Store, said
     entries = [store.image(name, name, platform=said) for name in ("arm64", "amd64", "s390x")]
     assert store.cmd(store.index(*entries)) == "amd64"
     assert store.cmd(store.index(*entries), "aarch64") == "arm64"
-    with pytest.raises(DriverError, match="has nothing for linux/riscv64") as caught:
+    with pytest.raises(DriverError, match="has no manifest for linux/riscv64") as caught:
         store.choose(store.index(*entries), OTHER)
-    assert caught.value.details == "it has linux/amd64, linux/arm64, linux/s390x"
+    assert caught.value.details == "platforms of the image: linux/amd64, linux/arm64, linux/s390x"
 
 
 def test_an_entry_that_tells_its_platform_costs_no_look_at_the_others(store: Store) -> None:
@@ -178,7 +178,7 @@ def test_an_index_that_repeats_itself_is_read_once(store: Store) -> None:
     entry = store.index(store.image("other", "arm64"))
     for _ in range(5):
         entry = store.index(*[entry] * 20)
-    with pytest.raises(DriverError, match="has nothing for linux/amd64"):
+    with pytest.raises(DriverError, match="has no manifest for linux/amd64"):
         store.choose(entry)
     assert len(store.reads) == len(set(store.reads))
 
@@ -229,7 +229,7 @@ def test_a_statement_about_an_image_is_never_chosen(store: Store) -> None:
         store.put("application/vnd.in-toto+json", {}),
         store.put("application/vnd.cncf.helm.config.v1+json", {}, platform=platform("amd64")),
     ):
-        with pytest.raises(DriverError, match=r"has nothing for linux/amd64|is not an image"):
+        with pytest.raises(DriverError, match=r"has no manifest for linux/amd64|is not an image"):
             store.choose(store.index(statement))
         assert store.cmd(store.index(statement, store.image("mine"))) == "mine"
 
@@ -240,9 +240,9 @@ def test_an_index_of_artifacts_is_no_image(store: Store) -> None:
         with pytest.raises(DriverError, match="demo is not an image") as caught:
             store.choose(store.index(entry, store.image("evil", **ATTESTATION)))
         assert told in caught.value.details
-        with pytest.raises(DriverError, match="has nothing for") as caught:
+        with pytest.raises(DriverError, match="has no manifest for") as caught:
             store.choose(store.index(entry, store.image("arm", "arm64")))
-        assert caught.value.details == "it has linux/arm64"
+        assert caught.value.details == "platforms of the image: linux/arm64"
 
 
 def test_what_is_missing_is_passed_over_where_something_else_runs(store: Store) -> None:
@@ -264,7 +264,7 @@ def test_an_entry_that_is_not_what_its_index_says_is_refused(store: Store) -> No
         ({**image, "mediaType": INDEX}, "is ambiguous"),
         ({**index, "mediaType": MANIFEST}, "is ambiguous"),
         ({**image, "size": image["size"] - 1}, "is damaged"),
-        ({**image, "size": manifests.DOCUMENT_LIMIT_BYTES + 1}, "larger than any"),
+        ({**image, "size": manifests.DOCUMENT_LIMIT_BYTES + 1}, "larger than"),
     ):
         for said in ({}, {"platform": platform("amd64")}):
             with pytest.raises(DriverError, match=words):
@@ -277,17 +277,17 @@ def test_an_image_without_layers_and_an_artifact_are_refused(store: Store) -> No
     config = store.put(CONFIG, {"rootfs": {"diff_ids": []}})
     with pytest.raises(DriverError, match="has no layers"):
         store.choose(store.put(MANIFEST, {"config": config, "layers": []}))
-    with pytest.raises(DriverError, match="is not an image: it is an artifact of type"):
+    with pytest.raises(DriverError, match="is not an image: an artifact of type"):
         store.choose(store.artifact())
 
 
 def test_platforms_in_no_language_are_told_all_the_same(store: Store) -> None:
     """The sentence has to pass from the puller to the plugin."""
     root = store.index(store.image("x", platform={"os": "linux", "architecture": "\ud800"}))
-    with pytest.raises(DriverError, match="has nothing for linux/") as caught:
+    with pytest.raises(DriverError, match="has no manifest for linux/") as caught:
         store.choose(root)
     (frame,) = frames.Decoder().feed(frames.encode(caught.value.to_wire()))
-    assert frame["details"] == "it has linux/?"
+    assert frame["details"] == "platforms of the image: linux/?"
 
 
 _SAID = st.fixed_dictionaries(
@@ -317,4 +317,4 @@ def test_any_index_leads_to_an_image_for_this_machine_or_a_refusal(
         refusal = str(error)
     else:
         assert str(store.config(chosen).platform).startswith("linux")
-    assert not refusal or "has nothing for linux/amd64" in refusal
+    assert not refusal or "has no manifest for linux/amd64" in refusal

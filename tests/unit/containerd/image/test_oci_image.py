@@ -40,7 +40,7 @@ def document(**fields: Any) -> bytes:
 @pytest.mark.parametrize("text", ["a\0b", "\ud800"])
 def test_text_that_no_wire_carries_makes_the_image_damaged(key: str, text: str) -> None:
     value = [text] if key in {"Env", "Cmd", "Entrypoint"} else text
-    with pytest.raises(DriverError, match="has a NUL byte, or is no Unicode") as caught:
+    with pytest.raises(DriverError, match="has a NUL byte, or is not Unicode") as caught:
         image_config.parse_config(config(**{key: value}), "demo")
     assert caught.value.code is Code.CORRUPT
 
@@ -48,7 +48,7 @@ def test_text_that_no_wire_carries_makes_the_image_damaged(key: str, text: str) 
 @pytest.mark.parametrize(("key", "others"), [("layers", {"config": BLOB}), ("manifests", {})])
 def test_more_entries_than_any_image_has_are_refused(key: str, others: dict[str, Any]) -> None:
     body = document(**{key: [BLOB] * 10_000}, **others)
-    with pytest.raises(DriverError, match=f"is damaged: it has too many {key}"):
+    with pytest.raises(DriverError, match=f"is damaged: too many {key}"):
         manifests.read(body, "", "demo")
 
 
@@ -136,7 +136,7 @@ def test_schema_1_is_refused_by_its_own_name(stated: str, fields: dict[str, Any]
     ],
 )
 def test_a_key_that_stands_twice_is_ambiguous(body: bytes) -> None:
-    with pytest.raises(DriverError, match=r"is ambiguous: it has the key '\w+' twice"):
+    with pytest.raises(DriverError, match=r"is ambiguous: the key '\w+' is twice"):
         manifests.read(body, "", "demo")
 
 
@@ -217,7 +217,7 @@ def test_an_artifact_is_told_from_an_image(
 def test_the_artifact_manifest_that_never_became_a_standard_is_no_image() -> None:
     kind = "application/vnd.oci.artifact.manifest.v1+json"
     body = document(mediaType=kind, artifactType="application/x-sbom", blobs=[BLOB])
-    with pytest.raises(DriverError, match="demo is not an image: it is an artifact") as caught:
+    with pytest.raises(DriverError, match="demo is not an image: an artifact") as caught:
         manifests.read(body, kind, "demo")
     assert "application/x-sbom" in caught.value.details
 

@@ -83,7 +83,7 @@ def blobs(source: ArchiveSource) -> list[bytes]:
     """Every layer, after its manifest and config were found right."""
     manifest = manifest_of(source)
     wanted = (manifest.config, *manifest.layers)
-    found = [b"".join(source.tries(blob.digest, blob.size)[0]()) for blob in wanted]
+    found = [b"".join(source.attempts(blob.digest, blob.size)[0]()) for blob in wanted]
     assert [digest_of(one) for one in found] == [blob.digest for blob in wanted]
     assert [len(one) for one in found] == [blob.size for blob in wanted]
     return found[1:]
@@ -152,7 +152,7 @@ def test_the_image_of_the_jobs_name_is_taken(tmp_path: Path) -> None:
     put(tmp_path, tar_of(layout_files({"demo:1": one, "registry.example/other:2": two})))
     assert opened(tmp_path).manifest("1")[0] == one.body
     assert opened(tmp_path, name="registry.example/other:2").manifest("2")[0] == two.body
-    error = refused(lambda: opened(tmp_path, name="third:3"), "has 2 images, and none of them is")
+    error = refused(lambda: opened(tmp_path, name="third:3"), "has 2 images, and none is")
     assert "demo:1, registry.example/other:2" in error.details
     assert opened(tmp_path, name=f"any@{two.digest}").manifest(two.digest)[0] == two.body
 
@@ -163,13 +163,15 @@ def test_the_image_of_the_jobs_name_is_taken_from_dockers_form(tmp_path: Path) -
     files: list[File] = [*one.items(), *two.items(), ("manifest.json", json.dumps(listed).encode())]
     put(tmp_path, tar_of(files))
     assert blobs(opened(tmp_path, name="b:1")) == [LAYERS[1]]
-    refused(lambda: opened(tmp_path, name="c:1"), "has 2 images, and none of them is")
+    refused(lambda: opened(tmp_path, name="c:1"), "has 2 images, and none is")
 
 
 def test_images_of_one_name_are_bounded(tmp_path: Path) -> None:
     """The config of each would be held in memory."""
     files = merged(*(docker_files([layer({"n": b"%d" % n})], ["a:1"]) for n in range(65)))
-    refused(lambda: opened(put(tmp_path, tar_of(files)), name="a:1"), "65 images of one name")
+    refused(
+        lambda: opened(put(tmp_path, tar_of(files)), name="a:1"), "65 images have the same name"
+    )
     same = merged(*[docker_files(LAYERS, ["a:1"])] * 65)
     assert blobs(opened(put(tmp_path, tar_of(same)), name="a:1")) == [*LAYERS]
 
@@ -225,18 +227,18 @@ def device(name: str, kind: bytes) -> tarfile.TarInfo:
 @pytest.mark.parametrize(
     ("info", "words"),
     [
-        (tarfile.TarInfo("../../etc/cron.d/x"), "leads out of it"),
-        (tarfile.TarInfo("/etc/cron.d/x"), "leads out of it"),
-        (tarfile.TarInfo("a/../../x"), "leads out of it"),
-        (tarfile.TarInfo("a/../x"), "leads out of it"),
-        (link("x", "/etc/shadow"), "leads out of it"),
-        (link("x", "../../etc/shadow"), "leads out of it"),
-        (link("x", "../etc/shadow", tarfile.LNKTYPE), "leads out of it"),
-        (link("x", "/etc/shadow", tarfile.LNKTYPE), "leads out of it"),
-        (device("x", tarfile.CHRTYPE), "is no plain file"),
-        (device("x", tarfile.BLKTYPE), "is no plain file"),
-        (device("x", tarfile.FIFOTYPE), "is no plain file"),
-        (device("x", tarfile.GNUTYPE_SPARSE), "is no plain file"),
+        (tarfile.TarInfo("../../etc/cron.d/x"), "leads out of the archive"),
+        (tarfile.TarInfo("/etc/cron.d/x"), "leads out of the archive"),
+        (tarfile.TarInfo("a/../../x"), "leads out of the archive"),
+        (tarfile.TarInfo("a/../x"), "leads out of the archive"),
+        (link("x", "/etc/shadow"), "leads out of the archive"),
+        (link("x", "../../etc/shadow"), "leads out of the archive"),
+        (link("x", "../etc/shadow", tarfile.LNKTYPE), "leads out of the archive"),
+        (link("x", "/etc/shadow", tarfile.LNKTYPE), "leads out of the archive"),
+        (device("x", tarfile.CHRTYPE), "is no regular file"),
+        (device("x", tarfile.BLKTYPE), "is no regular file"),
+        (device("x", tarfile.FIFOTYPE), "is no regular file"),
+        (device("x", tarfile.GNUTYPE_SPARSE), "is no regular file"),
     ],
 )
 def test_a_member_that_leads_elsewhere_makes_the_archive_refused(
@@ -254,7 +256,7 @@ def test_a_link_as_manifest_or_layer_leads_to_a_member_or_nowhere(tmp_path: Path
     body = tar_of(files.items())
     for target in ("none", "l", "manifest.json/x"):
         broken = with_member(body, link("l", target))
-        refused(partial(opened, put(tmp_path, broken)), "leads to no file in it")
+        refused(partial(opened, put(tmp_path, broken)), "leads to no file of the archive")
 
 
 @pytest.mark.parametrize(
@@ -272,7 +274,7 @@ def test_a_header_that_would_fill_the_memory_is_refused(tmp_path: Path, kind: by
     info = device("x", kind)
     info.size = 8 * 1024**3
     body = with_member(tar_of([]), info, first=True)
-    refused(lambda: opened(put(tmp_path, body)), "larger than any tool writes it")
+    refused(lambda: opened(put(tmp_path, body)), "larger than the headers of all known tools")
 
 
 def test_members_without_end_are_refused(tmp_path: Path) -> None:
@@ -301,7 +303,7 @@ def test_w9_headers_without_a_member_are_counted(tmp_path: Path, kind: bytes) ->
     """Each would be read, and what it says kept."""
     body = extra(records(2500), kind) * 100
     packed = gzip.compress(body + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT), 1)
-    refused(lambda: opened(put(tmp_path, packed)), "a member in it has over 8 headers")
+    refused(lambda: opened(put(tmp_path, packed)), "a member has over 8 headers")
 
 
 def test_w9_what_nobody_reads_of_a_header_is_not_kept(tmp_path: Path) -> None:
@@ -321,7 +323,7 @@ def test_w9_what_nobody_reads_of_a_header_is_not_kept(tmp_path: Path) -> None:
 def test_directories_without_end_are_refused(tmp_path: Path) -> None:
     header = device("d", tarfile.DIRTYPE).tobuf(tarfile.GNU_FORMAT)
     packed = gzip.compress(header * 300_000, 1)
-    refused(lambda: opened(put(tmp_path, packed)), "it has over 65536 members")
+    refused(lambda: opened(put(tmp_path, packed)), "has over 65536 members")
 
 
 @pytest.mark.parametrize(
@@ -329,7 +331,7 @@ def test_directories_without_end_are_refused(tmp_path: Path) -> None:
 )
 def test_a_pax_header_that_cannot_be_read_is_refused(tmp_path: Path, body: bytes) -> None:
     packed = extra(body) + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT) + bytes(1024)
-    refused(lambda: opened(put(tmp_path, packed)), "a header in it cannot be read")
+    refused(lambda: opened(put(tmp_path, packed)), "a header cannot be read")
 
 
 def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
@@ -341,12 +343,12 @@ def test_names_that_would_fill_the_memory_are_refused(tmp_path: Path) -> None:
         return long.tobuf(tarfile.GNU_FORMAT) + name + padding + tarfile.TarInfo("x").tobuf()
 
     body = b"".join(member(number) for number in range(300))
-    refused(lambda: opened(put(tmp_path, gzip.compress(body, 1))), "longer than 16 MiB together")
+    refused(lambda: opened(put(tmp_path, gzip.compress(body, 1))), "are longer than 16 MiB")
 
 
 def test_a_bomb_in_gzip_ends_with_the_pulls_time(tmp_path: Path) -> None:
     body = tar_of(docker_files(LAYERS))
-    with pytest.raises(DriverError, match="was not read in time") as caught:
+    with pytest.raises(DriverError, match="took too long") as caught:
         opened(put(tmp_path, gzip.compress(body)), wait_s=0)
     assert caught.value.code is Code.TIMEOUT
 
@@ -366,23 +368,23 @@ def test_a_document_that_is_too_large_is_refused(tmp_path: Path, name: str) -> N
         ([("manifest.json", b"[]")], "has 0 images"),
         ([("index.json", b"null")], "neither index.json nor manifest.json"),
         ([("manifest.json", b"[5]")], "has 0 images"),
-        ([("manifest.json", b"[{}]")], "it has no 'no config'"),
-        ([("manifest.json", b'[{"Config": "c"}]')], "it has no 'c'"),
+        ([("manifest.json", b"[{}]")], "no 'no config' in the archive"),
+        ([("manifest.json", b'[{"Config": "c"}]')], "no 'c' in the archive"),
         ([("manifest.json", b'[{"Config": "c"}]'), ("c", b"{}")], "no rootfs"),
-        ([("manifest.json", b'[{"Config": "../../etc/shadow"}]')], "it has no"),
+        ([("manifest.json", b'[{"Config": "../../etc/shadow"}]')], "no '../../etc/shadow' in"),
         (
             [
                 ("manifest.json", b'[{"Config": "c", "Layers": ["l"]}]'),
                 ("c", b'{"rootfs": {"diff_ids": []}}'),
             ],
-            "its config has 0 layers, its manifest 1",
+            "the config has 0 layers, manifest.json has 1",
         ),
         (
             [
                 ("manifest.json", b'[{"Config": "c", "Layers": ["/etc/shadow"]}]'),
                 ("c", b'{"rootfs": {"diff_ids": ["sha256:0"]}}'),
             ],
-            "it has no '/etc/shadow'",
+            "no '/etc/shadow' in the archive",
         ),
         ([("oci-layout", b"{}"), ("index.json", b"[]")], "has 0 images"),
         ([("oci-layout", b"{}"), ("index.json", b'{"manifests": [{}]}')], "no digest or size"),
@@ -413,7 +415,7 @@ def test_any_damage_is_a_refusal_and_nothing_else(noise: bytes, at: int) -> None
 
 def test_a_cut_or_damaged_gzip_is_refused(tmp_path: Path) -> None:
     packed = gzip.compress(tar_of(docker_files(LAYERS)))
-    refused(lambda: opened(put(tmp_path, packed[:-40])), "it cannot be read")
+    refused(lambda: opened(put(tmp_path, packed[:-40])), "archive cannot be read")
     refused(lambda: opened(put(tmp_path, packed[:20] + b"xxxx" + packed[24:])), "refused")
 
 
@@ -465,7 +467,7 @@ def test_a_fifo_or_a_missing_file_is_no_archive(tmp_path: Path) -> None:
     (tmp_path / "local").mkdir()
     os.mkfifo(tmp_path / "local/pipe")
     refused(lambda: opened(tmp_path, "pipe"), "is neither a file nor a directory")
-    error = refused(lambda: opened(tmp_path, "none.tar"), "there is no 'none.tar'")
+    error = refused(lambda: opened(tmp_path, "none.tar"), "load: no 'none.tar'")
     assert error.code is Code.INVALID
 
 
@@ -478,7 +480,7 @@ def test_links_and_fifos_in_a_layout_directory_are_refused(tmp_path: Path) -> No
     refused(lambda: opened(tmp_path, "image"), "is a link, or cannot be read")
     (root / "index.json").unlink()
     os.mkfifo(root / "index.json")
-    refused(lambda: opened(tmp_path, "image"), "is no plain file")
+    refused(lambda: opened(tmp_path, "image"), "is no regular file")
 
 
 def test_a_device_as_an_archive_is_not_opened(tmp_path: Path) -> None:
@@ -490,4 +492,4 @@ def test_a_device_as_an_archive_is_not_opened(tmp_path: Path) -> None:
     write_directory(root, layout_files({"": build(LAYERS)}))
     (root / "index.json").unlink()
     tripwire(root / "index.json")
-    refused(lambda: opened(tmp_path, "image"), "is no plain file")
+    refused(lambda: opened(tmp_path, "image"), "is no regular file")
