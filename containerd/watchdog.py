@@ -21,7 +21,7 @@ _REPORT_S = 3.0
 
 
 @dataclass(slots=True)
-class Wait:
+class BlockingOperation:
     """A blocking operation of one thread. See `waiting` for the fields.
 
     since is the time of the operation's begin, checked the time of the last successful `is_alive`;
@@ -42,7 +42,7 @@ class Wait:
 # All operations that block now, by the identity of their object. The dictionary is global because
 # a puller process makes one pull and has one watchdog, while sockets and containerd calls of every
 # depth register: no function in between has to pass a watchdog on.
-_waits: dict[int, Wait] = {}
+_operations: dict[int, BlockingOperation] = {}
 
 
 @contextlib.contextmanager
@@ -61,12 +61,12 @@ def waiting(
         is_alive: asked at each limit whether the peer still works; True grants one more limit.
             Without it, the first limit ends the pull.
     """
-    wait = Wait(brief, waiting_for, resolution, is_alive)
-    _waits[id(wait)] = wait
+    operation = BlockingOperation(brief, waiting_for, resolution, is_alive)
+    _operations[id(operation)] = operation
     try:
         yield
     finally:
-        del _waits[id(wait)]
+        del _operations[id(operation)]
 
 
 class Watchdog(threading.Thread):
@@ -103,7 +103,7 @@ class Watchdog(threading.Thread):
 
     def check(self, now: float) -> DriverError | None:
         """Returns the reason to end the pull; None if the pull may go on."""
-        waits = sorted(_waits.copy().values(), key=lambda wait: wait.since)
+        waits = sorted(_operations.copy().values(), key=lambda wait: wait.since)
         if now >= self._deadline:
             return self._late(waits, now)
         for wait in waits:
@@ -116,7 +116,7 @@ class Watchdog(threading.Thread):
             self._report(_text(waits[0], now))
         return None
 
-    def _stalled(self, wait: Wait, now: float) -> DriverError:
+    def _stalled(self, wait: BlockingOperation, now: float) -> DriverError:
         return DriverError(
             wait.brief,
             details=f"{wait.waiting_for}: nothing came for {now - wait.since:.0f} s",
@@ -125,7 +125,7 @@ class Watchdog(threading.Thread):
             code=Code.TIMEOUT,
         )
 
-    def _late(self, waits: list[Wait], now: float) -> DriverError:
+    def _late(self, waits: list[BlockingOperation], now: float) -> DriverError:
         last = f", waiting for {_text(waits[0], now)}" if waits else ""
         return DriverError(
             f"the pull did not end within {self._timeout_s:g} s{last}",
@@ -135,5 +135,5 @@ class Watchdog(threading.Thread):
         )
 
 
-def _text(wait: Wait, now: float) -> str:
+def _text(wait: BlockingOperation, now: float) -> str:
     return f"{wait.waiting_for} for {now - wait.since:.0f} s"

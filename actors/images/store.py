@@ -343,10 +343,11 @@ async def _converse(
                         if pace.due():
                             report(Progress.from_wire(frame).sentence())
                     case "step":
-                        fields = {key: frame.get(key) for key in ("step", "elapsed_ms")}
-                        _log.debug(
-                            "pull step done", extra={"image": request.get("reference"), **fields}
-                        )
+                        keys = {
+                            "image": request.get("reference"),
+                            "elapsed_ms": frame.get("elapsed_ms"),
+                        }
+                        _log.debug("pull: %s", frame.get("step"), extra=keys)
                     case "note":
                         report(str(frame.get("text", "")))
                     case "done":

@@ -39,8 +39,9 @@ from actors.processes import worker_link
 from actors.provision import mount_check, oom_score
 from actors.provision.pinned_sources import PinnedSources
 from containerd.api.records import ContainerRecord, Streams
+from containerd.documents import Document
 from containerd.spec import root_links
-from containerd.spec.build import Document, build_and_encode
+from containerd.spec.build import build_and_encode
 from containerd.spec.users import ResolvedUser, remembered, resolve
 from proto.errors import Code, DriverError
 from workers import protocol

@@ -12,10 +12,11 @@ from actors.blocking import file_servers
 from actors.images.messages import ImageReady
 from actors.lifecycle import mount_targets, plan, preparation
 from actors.model import identifiers
+from containerd.documents import Document
 from containerd.image import platforms
 from containerd.image.config import ImageConfig
 from containerd.image.oci_image import LoadedImage, load_image
-from containerd.spec.build import Document, build_spec
+from containerd.spec.build import build_spec
 from containerd.spec.users import Accounts, ResolvedUser, lookup, resolve
 from proto.errors import Code, DriverError
 

@@ -13,14 +13,12 @@ import logging
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 from containerd import syscalls
+from containerd.documents import Document
 from containerd.spec import final_mounts
 from containerd.spec.final_mounts import Fault
 from proto.errors import Code, DriverError, start_refused
-
-Document = dict[str, Any]
 
 _log = logging.getLogger(__name__)
 

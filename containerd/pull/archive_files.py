@@ -242,7 +242,7 @@ def _uncompressed(file: BinaryIO, magic: bytes) -> Any:
         # The header of xz sets the memory of the reader, up to gigabytes.
         raise DriverError(
             "the image archive is compressed with xz, which this driver does not read",
-            resolution="compress it with gzip",
+            resolution="compress the archive with gzip",
             code=Code.UNSUPPORTED,
         )
     return file
@@ -254,7 +254,7 @@ def _zstd(file: BinaryIO) -> Any:
     except ImportError:
         raise DriverError(
             "the image archive is compressed with zstd, which this Python cannot read",
-            resolution="compress it with gzip, or use Python 3.14",
+            resolution="compress the archive with gzip, or use Python 3.14",
             code=Code.UNSUPPORTED,
         ) from None
     return module.ZstdFile(file)

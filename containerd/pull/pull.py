@@ -58,19 +58,19 @@ class Pull:
             # An archive is a job's own: no other job may get its image by the registry's name.
             self._image = loaded_name(self._name, root.digest)
         self._check_layers(manifest)
-        self._reporter.step("choose")
+        self._reporter.step("image chosen")
         self._reporter.expect(manifest.layers)
         # A choice that depended on the config has fetched the config.
         config = chosen.config or parse_config(self._config(manifest.config), str(self._name))
         chain = self._layers(manifest, config.diff_ids)
-        self._reporter.step("unpack")
+        self._reporter.step("layers unpacked")
         self._keep_manifest(chosen.path[-1], manifest)
         for parent, child in reversed(list(pairwise(chosen.path))):
             self._keep_index(parent, child.blob)
         snapshot_label = f"containerd.io/gc.ref.snapshot.{self._request.snapshotter}"
         label_blob(self._calls, manifest.config.digest, {snapshot_label: chain})
         self._name_image(root)
-        self._reporter.step("name")
+        self._reporter.step("image named")
         size = manifest.config.size + sum(layer.size for layer in manifest.layers)
         return PullResult(
             name=self._image,

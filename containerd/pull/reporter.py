@@ -31,7 +31,7 @@ class Reporter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0.0
-        self._step_since = time.monotonic()
+        self._began = time.monotonic()
         self._phase = "resolving"
         self._done_bytes = self._total_bytes = self._layers_done = self._layers_total = 0
 
@@ -64,10 +64,12 @@ class Reporter:
         emit({"event": "note", "text": text})
 
     def step(self, name: str) -> None:
-        """Reports the end of a step, with the time since the end of the previous step."""
-        now = time.monotonic()
-        elapsed_ms = round((now - self._step_since) * 1000)
-        self._step_since = now
+        """Reports a finished step, with the time since the begin of the pull, for the log.
+
+        Args:
+            name: a statement, such as "image chosen".
+        """
+        elapsed_ms = round((time.monotonic() - self._began) * 1000)
         emit({"event": "step", "step": name, "elapsed_ms": elapsed_ms})
 
     def _report(self, waiting: str = "") -> None:

@@ -173,7 +173,7 @@ def refused(reason: str) -> DriverError:
     return DriverError(
         "the image archive is refused",
         details=reason,
-        resolution="write it with docker save, podman save, skopeo or buildah",
+        resolution="write the archive with docker save, podman save, skopeo or buildah",
         code=Code.CORRUPT,
     )
 

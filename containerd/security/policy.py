@@ -14,14 +14,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from containerd.documents import Document
 from containerd.security import capabilities, seccomp, seccomp_files
 from containerd.security.seccomp import Profile
 from containerd.security.seccomp_default import DEFAULT_PROFILE
 from proto.errors import Code, DriverError
-
-Document = dict[str, Any]
 
 # They tell of the host or of other tasks, or act on the host's hardware.
 MASKED_PATHS = (

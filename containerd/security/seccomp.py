@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any
 
-Document = dict[str, Any]
+from containerd.documents import Document
+
 Version = tuple[int, int]
 
 ALLOW = "SCMP_ACT_ALLOW"

@@ -13,8 +13,9 @@ import json
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from containerd.documents import Document
 from containerd.security.policy import Security
 from containerd.spec import devices, resources
 from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, rootfs_propagation
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from containerd.spec.mounts import MountPoint
     from containerd.spec.users import ResolvedUser
 
-Document = dict[str, Any]
 
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

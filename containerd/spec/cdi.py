@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from containerd.documents import Document
 from containerd.spec import devices
 from containerd.spec.devices import DeviceNode
 from containerd.spec.mounts import MountPoint, clean_target, invalid
-
-Document = dict[str, Any]
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _HOOKS = (

@@ -10,12 +10,10 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
+from containerd.documents import Document
 from containerd.spec.final_mounts import NODES
 from containerd.spec.mounts import Reach, invalid, is_reserved
-
-Document = dict[str, Any]
 
 _PERMISSIONS = "rwm"
 _MAX_NODES = 4096

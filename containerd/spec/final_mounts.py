@@ -12,9 +12,8 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-Document = dict[str, Any]
+from containerd.documents import Document
 
 # What the runtime makes in its /dev, by major and minor number. OCI lists them.
 NODES: Mapping[str, tuple[int, int]] = {

@@ -12,11 +12,9 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
+from containerd.documents import Document
 from proto.errors import Code, DriverError
-
-Document = dict[str, Any]
 
 TYPES = ("bind", "volume", "tmpfs")
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024

@@ -7,9 +7,9 @@ from typing import Any
 
 from plugin.host.job.hcl_job import merged, shown
 from plugin.host.job.keys import Keys
+from plugin.host.job.text import Block
 from plugin.options.readers import parse_duration_s
 
-Block = dict[str, Any]
 _MAX_LABEL_BYTES = 128
 
 

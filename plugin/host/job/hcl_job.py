@@ -14,10 +14,8 @@ from typing import Any
 
 from plugin import environment
 from plugin.host.job import hcl_text
-from plugin.host.job.text import too_deep
+from plugin.host.job.text import Block, too_deep
 from proto.errors import Code, DriverError
-
-Block = dict[str, Any]
 
 _MARKS = frozenset({"__is_block__", "__comments__", "__inline_comments__"})
 _TEMPLATE = re.compile(r"\$\$\{|%%\{|%\{|\$\{((?:[^{}\"]|\"[^\"]*\")*)\}?")

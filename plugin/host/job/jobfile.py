@@ -14,9 +14,10 @@ from typing import Any
 from plugin.host.job import hcl_job, json_job, template_path
 from plugin.host.job import text as job_text
 from plugin.host.job import volumes as job_volumes
-from plugin.host.job.block_reader import Block, BlockReader, labelled, texts
+from plugin.host.job.block_reader import BlockReader, labelled, texts
 from plugin.host.job.keys import FILE, GROUP, JOB, RESOURCES, TASK, TEMPLATE
 from plugin.host.job.network import GroupNetwork, read
+from plugin.host.job.text import Block
 from plugin.host.job.volumes import Volume, VolumeMount
 from proto.errors import Code, DriverError
 

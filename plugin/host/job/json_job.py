@@ -10,10 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from plugin.host.job.text import too_deep
+from plugin.host.job.text import Block, too_deep
 from proto.errors import Code, DriverError
-
-Block = dict[str, Any]
 
 _JOB = {
     "ID": "id",

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.model.nomad import DnsConfig
-from plugin.host.job.block_reader import Block, BlockReader, labelled
+from plugin.host.job.block_reader import BlockReader, labelled
 from plugin.host.job.hcl_job import merged
 from plugin.host.job.keys import DNS, NETWORK, PORT
+from plugin.host.job.text import Block
 
 MODES = ("host", "bridge", "none")
 _MAX_PORT = 65535

@@ -12,6 +12,9 @@ from typing import Any
 
 from proto.errors import Code, DriverError
 
+Block = dict[str, Any]
+"""A block of a job: keys, and the values or blocks below them."""
+
 MAX_DEPTH = 64
 """Levels of blocks, lists and objects. Nomad's deepest job has under 20."""
 _MAX_CHARACTERS = 4 << 20

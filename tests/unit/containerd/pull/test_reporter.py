@@ -18,18 +18,18 @@ def events(capfdbinary: pytest.CaptureFixture[bytes]) -> list[frames.Frame]:
     return list(frames.Decoder().feed(capfdbinary.readouterr().out))
 
 
-def test_a_step_tells_its_time_since_the_step_before(
+def test_a_step_has_the_time_since_the_begin_of_the_pull(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = iter([10.0, 10.25, 12.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(times))
     report = reporter.Reporter()
-    report.step("choose")
-    report.step("unpack")
+    report.step("image chosen")
+    report.step("layers unpacked")
     monkeypatch.undo()
     assert [(e["event"], e["step"], e["elapsed_ms"]) for e in events(capfdbinary)] == [
-        ("step", "choose", 250),
-        ("step", "unpack", 1750),
+        ("step", "image chosen", 250),
+        ("step", "layers unpacked", 2000),
     ]
 
 
