@@ -1,4 +1,4 @@
-"""The concurrent part of the plugin process: one Supervisor, one TaskActor per task, and helpers.
+"""Concurrent part of the plugin process: a Supervisor, a TaskActor for each task, and functions.
 
 Requests come down from `plugin` through `gateway.Gateway`; events go up as messages.
 """

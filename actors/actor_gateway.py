@@ -1,4 +1,4 @@
-"""The gateway over real actors: the only implementation in product code."""
+"""ActorGateway: the implementation of the gateway with actors. Creates and connects the actors."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from actors.messages import (
 )
 from actors.model import cpu_topology
 from actors.model.cpu_topology import NodeSpeed
+from actors.model.log_keys import task_keys
 from actors.model.node import this_node
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.orphans import sweeper
-from actors.orphans.sweeper import Sweeping
+from actors.orphans.sweeper import Sweeper
 from actors.processes import worker_link
 from actors.processes.launcher_link import LauncherLink
 from actors.supervisor import Supervisor
@@ -57,19 +58,19 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings, TaskOptions
 
 T = TypeVar("T")
-# How long a recovery waits for what ran out: after its failure Nomad destroys the task.
+# A recovery waits so long for exhausted resources: Nomad destroys a task after a failed recovery.
 _RECOVER_S, _RECOVER_AGAIN_S = 60.0, 1.0
 _STATS_RETRY_S = 0.5
-# go-plugin kills a plugin 2 s after its Shutdown.
-_SETTLE_S = 1.0
 _log = logging.getLogger(__name__)
 
 
 class ActorGateway(Gateway):
-    """Starts the actors when it is made and stops them in `shutdown`. Belongs to the event loop.
+    """Gateway over actors. The constructor starts the actors. Belongs to the event loop.
+
+    The actors end with the process: see `plugin.serve`.
 
     Args:
-        proxies: the variables of the process's environment that name proxies.
+        proxies: variables of the process's environment that name proxies.
     """
 
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
@@ -84,17 +85,20 @@ class ActorGateway(Gateway):
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
-        self._sweeping = Sweeping(self._supervisor)
+        self._sweeper = Sweeper(self._supervisor)
         self._maker = ""
 
     def _make_services(self, settings: DriverSettings) -> Services:
-        """Called on the supervisor's thread; what belongs to the loop is only constructed."""
+        """Creates the services of a configuration. Runs on the Supervisor's thread.
+
+        Objects of the event loop are only constructed here, and used on the loop later.
+        """
         node = this_node(settings, self._maker)
         collector = None
         if settings.image_gc and settings.enabled:
             collector = ImageCollector(node.containerd, settings.image_gc_delay_s)
-        for old in self._images:
-            tell(old, Retire())
+        for earlier in self._images:
+            tell(earlier, Retire())
         images = ImageActor.start(
             self._loop,
             ImageStore(node.containerd, settings, node.maker, self._proxies),
@@ -121,23 +125,27 @@ class ActorGateway(Gateway):
     async def configure(self, settings: DriverSettings) -> None:
         """See `Gateway`."""
         settings = cpu_topology.completed(settings)
-        self._maker = await self._sweeping.announce(settings, Path(settings.state_dir))
-        before, reply = self._services, Reply[None]()
+        self._maker = await self._sweeper.announce(settings, Path(settings.state_dir))
+        earlier, reply = self._services, Reply[None]()
         await self._ask(Configure(settings=settings, reply=reply), reply)
-        if (services := self._ready()) is not before:
+        if (services := self._ready()) is not earlier:
             await asyncio.to_thread(sweeper.release_mounts, services)
-            self._sweeping.begin(services)
+            self._sweeper.begin(services)
+            keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
+            _log.debug("driver configured", extra=keys)
+            keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
+            _log.debug("driver configured", extra=keys)
         self._configured.set()
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""
-        await self._sweeping.heard_from(task)
+        await self._sweeper.add_agent(task)
         reply: Reply[StartedTask] = Reply()
         return await self._ask(StartTask(task=task, options=options, reply=reply), reply)
 
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
         """See `Gateway`."""
-        await self._sweeping.heard_from(task)
+        await self._sweeper.add_agent(task)
         until = self._loop.time() + _RECOVER_S
         while True:
             reply: Reply[None] = Reply()
@@ -149,9 +157,8 @@ class ActorGateway(Gateway):
             except DriverError as error:
                 if error.code is not Code.EXHAUSTED or self._loop.time() > until:
                     raise
-                _log.warning(
-                    "recovery is tried again", extra={"task_id": task.id, "why": str(error)}
-                )
+                keys = {**task_keys(task), "reason": str(error)}
+                _log.warning("recovery of task failed, trying again", extra=keys)
                 await asyncio.sleep(_RECOVER_AGAIN_S)
             else:
                 return
@@ -169,7 +176,7 @@ class ActorGateway(Gateway):
                 task_id, Stop(timeout_s=timeout_s, signal=signal, reply=reply), reply
             )
         except DriverError as error:
-            # Nomad would try again for minutes; a task that is gone is stopped.
+            # Nomad would repeat the stop for minutes. A task without an actor counts as stopped.
             if error.code is not Code.NOT_FOUND:
                 raise
 
@@ -189,7 +196,7 @@ class ActorGateway(Gateway):
         await self._of_task(task_id, Signal(signal=signal, reply=reply), reply)
 
     async def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
-        """See `Gateway`. The worker samples only while this runs."""
+        """See `Gateway`. The worker takes samples only while the iterator is open."""
         settings = self._ready().settings
         node = NodeSpeed(total_mhz=settings.total_mhz, cores=settings.cores)
         tracker = UsageTracker(task_id, node)
@@ -201,7 +208,7 @@ class ActorGateway(Gateway):
                     async for sample in samples:
                         yield tracker.next(sample)
             except (OSError, DriverError) as error:
-                # The worker may be gone for a moment: its successor is asked next.
+                # The worker may have died: the next worker is asked after a pause.
                 if isinstance(error, DriverError) and error.code is Code.UNSUPPORTED:
                     raise
             await asyncio.sleep(min(interval_s, _STATS_RETRY_S))
@@ -219,33 +226,23 @@ class ActorGateway(Gateway):
     async def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
         """See `Gateway`."""
         await self._configured.wait()
-        async for look in fingerprint.watch(self._ready()):
-            yield look
+        async for state in fingerprint.watch(self._ready()):
+            yield state
 
     async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
         """See `Gateway`."""
         running = await self._running(task_id)
-        return await collect(task_id, running, command, timeout_s, self._exec_budget)
+        return await collect(running, command, timeout_s, self._exec_budget)
 
     async def exec_task_streaming(
         self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
     ) -> AsyncGenerator[ExecOutput, None]:
         """See `Gateway`."""
         running = await self._running(task_id)
-        session = stream(task_id, running, command, terminal=tty, inputs=inputs)
+        session = stream(running, command, terminal=tty, inputs=inputs)
         async with contextlib.aclosing(session):
             async for output in session:
                 yield output
-
-    async def shutdown(self) -> None:
-        """See `Gateway`."""
-        self._sweeping.stop()
-        await self._releases.settle(_SETTLE_S)
-        for ref in (self._supervisor, *self._images, self._events):
-            ref.stop(block=False)
-        if self._services is not None:
-            await self._services.containerd.close()
-        self._executor.shutdown(wait=False, cancel_futures=True)
 
     def _ready(self) -> Services:
         if self._services is None:

@@ -1,4 +1,4 @@
-"""EventActor: gives the events of all tasks to whoever subscribed."""
+"""EventActor: sends the events of all tasks to the subscribers."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Publish:
-    """Give an event to every subscriber."""
+    """Send an event to every subscriber."""
 
     event: TaskEvent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribe:
-    """From now on put events into `queue`, which belongs to `loop`."""
+    """Put all later events into `queue`, which belongs to `loop`."""
 
     queue: asyncio.Queue[TaskEvent]
     loop: asyncio.AbstractEventLoop
@@ -35,7 +35,7 @@ class Subscribe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsubscribe:
-    """Forget `queue`."""
+    """Put no more events into `queue`."""
 
     queue: asyncio.Queue[TaskEvent]
 
@@ -44,11 +44,11 @@ EventMessage = Publish | Subscribe | Unsubscribe
 
 
 class EventActor(pykka.ThreadingActor):
-    """Owns the list of subscribers. Blocks on nothing; stopped by the gateway's shutdown.
+    """Owner of the list of subscribers. The actor never blocks.
 
-    A subscriber that does not read loses the oldest events, never the newest, and never more
-    memory than QUEUE_LENGTH events. The first one also gets what came before it: an agent that has
-    a plugin again recovers its tasks at once, and listens to events when it gets to it.
+    A subscriber that does not read loses the oldest events; QUEUE_LENGTH events are kept. The first
+    subscriber also receives earlier events: after a restart of the plugin, an agent recovers tasks
+    first and subscribes to events later.
     """
 
     use_daemon_thread = True
@@ -60,13 +60,13 @@ class EventActor(pykka.ThreadingActor):
         self._early: deque[TaskEvent] | None = deque(maxlen=QUEUE_LENGTH)
 
     def on_receive(self, message: EventMessage) -> None:
-        """Handles one message; see `actors.messages`."""
+        """Handles one message."""
         match message:
             case Publish(event=event):
                 if self._early is not None:
                     self._early.append(event)
                 for queue, loop in self._subscribers.values():
-                    with contextlib.suppress(RuntimeError):  # that loop is closed
+                    with contextlib.suppress(RuntimeError):  # the loop is closed
                         loop.call_soon_threadsafe(_put, queue, event)
             case Subscribe(queue=queue, loop=loop):
                 self._subscribers[id(queue)] = (queue, loop)
@@ -82,5 +82,7 @@ class EventActor(pykka.ThreadingActor):
 def _put(queue: asyncio.Queue[TaskEvent], event: TaskEvent) -> None:
     if queue.full():
         lost = queue.get_nowait()
-        _log.warning("task event dropped: nobody reads them", extra={"task_id": lost.task_id})
+        _log.warning(
+            "task event dropped: the agent does not read events", extra={"task_id": lost.task_id}
+        )
     queue.put_nowait(event)

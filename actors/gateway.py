@@ -1,8 +1,8 @@
-"""Gateway: the only door between Nomad's RPC services and the actors.
+"""Gateway: the only interface between Nomad's RPC services and the actors.
 
-Every method is a coroutine or an async generator of the event loop and never blocks it. Failures
-are DriverError. An id that no actor knows is DriverError(NOT_FOUND) with Nomad's own text
-"task not found for given id", except where a method says otherwise.
+Every method is a coroutine or an async generator and never blocks the event loop. Failures are
+DriverError. An unknown task id is DriverError(NOT_FOUND) with Nomad's text "task not found for
+given id", unless the method's docstring differs.
 """
 
 from __future__ import annotations
@@ -28,70 +28,108 @@ from proto.errors import Code, DriverError
 
 
 class Gateway(ABC):
-    """The driver as its callers see it. Lives as long as the plugin process."""
+    """The driver, as RPC services use the driver. Lives as long as the plugin process."""
 
     @abstractmethod
     async def configure(self, settings: DriverSettings) -> None:
-        """Takes the driver's settings; may come several times and touches no task."""
+        """Applies the driver's settings. May be called several times, and changes no task."""
 
     @abstractmethod
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
-        """Starts the task and returns when its process runs. A failure has undone every step."""
+        """Starts a task, and returns when the process runs. After a failure every step is undone.
+
+        Raises:
+            DriverError: code ALREADY_EXISTS for the id of a present task; else the failed step.
+        """
 
     async def start_failed(self, task: TaskConfig, error: Exception) -> None:
-        """Ends the logs of a task whose start has failed, before Nomad hears of the failure.
+        """Ends the logs of a task after a failed start, before Nomad receives the failure.
 
-        The logs of a task that runs already go on.
+        If the start failed because the task already runs, the logs of the running task continue.
         """
         if not isinstance(error, DriverError) or error.code is not Code.ALREADY_EXISTS:
             await log_ends.end_readers(task)
 
     @abstractmethod
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
-        """Takes a task over from an earlier plugin. NOT_FOUND after cleaning what is left of it."""
+        """Takes over a task of an earlier plugin.
+
+        Args:
+            task: Nomad's description of the task.
+            version: version of the handle; 1 is the Go driver's.
+            driver_state: bytes of the handle.
+
+        Raises:
+            DriverError: code NOT_FOUND if the task is gone; the remains are removed then.
+        """
 
     @abstractmethod
     async def wait_task(self, task_id: str) -> ExitResult:
-        """Returns when the task has ended; at once if it has. Any number of callers."""
+        """Waits for the end of the task. Any number of callers may wait."""
 
     @abstractmethod
     async def stop_task(self, task_id: str, timeout_s: float, signal: str) -> None:
-        """Signals, waits, kills. Returns when the process has ended; an unknown task is fine."""
+        """Signals the task, waits, and sends SIGKILL. Returns when the process has ended.
+
+        Args:
+            task_id: Nomad's id. An unknown task counts as stopped.
+            timeout_s: seconds between the signal and SIGKILL.
+            signal: name or number of the signal; empty means the image's signal or SIGTERM.
+        """
 
     @abstractmethod
     async def destroy_task(self, task_id: str, *, force: bool) -> None:
-        """Removes container, snapshot, worker and state. An unknown id is removed by its name."""
+        """Removes container, snapshot, worker and state directory of a task.
+
+        Args:
+            task_id: Nomad's id. The container's name is built from an unknown id.
+            force: True also removes a running task.
+        """
 
     @abstractmethod
     async def inspect_task(self, task_id: str) -> TaskStatus:
-        """Returns what the driver knows of the task now."""
+        """Returns the present status of the task."""
 
     @abstractmethod
     def task_stats(self, task_id: str, interval_s: float) -> AsyncGenerator[TaskUsage, None]:
-        """Samples every interval until the task ends; the first one comes at once."""
+        """Yields the task's usage until the task ends; the first sample at once.
+
+        Args:
+            task_id: Nomad's id.
+            interval_s: seconds between two samples; the option stats_interval has precedence.
+        """
 
     @abstractmethod
     def task_events(self) -> AsyncGenerator[TaskEvent, None]:
-        """Events of all tasks from now on, for ever."""
+        """Yields the events of all tasks. Never ends."""
 
     @abstractmethod
     def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
-        """First one at once, then on change, for ever."""
+        """Yields a fingerprint at once, then after each change. Never ends."""
 
     @abstractmethod
     async def signal_task(self, task_id: str, signal: str) -> None:
-        """Sends a signal by name or number to the task's first process."""
+        """Sends a signal, by name or number, to the task's first process."""
 
     @abstractmethod
     async def exec_task(self, task_id: str, command: Sequence[str], timeout_s: float) -> ExecResult:
-        """Runs a command in the task and collects its output; kills it at the timeout."""
+        """Runs a command in the task and collects the end of the output.
+
+        Args:
+            task_id: Nomad's id.
+            command: the program and the arguments.
+            timeout_s: seconds until the command is killed; 0 is no limit.
+        """
 
     @abstractmethod
     def exec_task_streaming(
         self, task_id: str, command: Sequence[str], *, tty: bool, inputs: AsyncIterator[ExecInput]
     ) -> AsyncGenerator[ExecOutput, None]:
-        """Runs a command with its streams attached. Closing the iterator kills the command."""
+        """Runs a command with streams. Closing the iterator kills the command.
 
-    @abstractmethod
-    async def shutdown(self) -> None:
-        """Lets go of everything; tasks keep running."""
+        Args:
+            task_id: Nomad's id.
+            command: the program and the arguments.
+            tty: True gives the command a terminal.
+            inputs: the client's messages.
+        """

@@ -1,4 +1,4 @@
-"""Everything that actors say to each other. Verbs are requests, past participles are events."""
+"""Messages to the Supervisor. A verb names a request, a past participle names an event."""
 
 from __future__ import annotations
 
@@ -13,12 +13,9 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings, TaskOptions
 
 
-# --- to the Supervisor
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configure:
-    """New settings of the driver; tasks that run keep what they have."""
+    """Apply new settings of the driver. Running tasks keep the earlier settings."""
 
     settings: DriverSettings
     reply: Reply[None]
@@ -26,7 +23,7 @@ class Configure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTask:
-    """Make a TaskActor and start its task."""
+    """Create a TaskActor and start the task."""
 
     task: TaskConfig
     options: TaskOptions
@@ -35,7 +32,7 @@ class StartTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecoverTask:
-    """Make a TaskActor for a task that an earlier plugin started."""
+    """Create a TaskActor for a task that an earlier plugin started."""
 
     task: TaskConfig
     version: int
@@ -45,7 +42,7 @@ class RecoverTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForTask:
-    """Pass a request on to the task's actor; NOT_FOUND to its reply when there is none."""
+    """Send a request to the task's actor. Without an actor the request fails with NOT_FOUND."""
 
     task_id: str
     request: TaskRequest
@@ -53,7 +50,7 @@ class ForTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestroyUnknown:
-    """Destroy a task by its id: through its actor, or by name when no actor knows it."""
+    """Destroy a task by id: through the actor, or by the container's name without an actor."""
 
     task_id: str
     force: bool
@@ -62,14 +59,14 @@ class DestroyUnknown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """Tell the ids of the containers of all tasks that there are."""
+    """Answer with the ids of the containers of all tasks."""
 
     reply: Reply[frozenset[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """Let no start or recovery of this container begin; False where a task has it already."""
+    """Delay starts and recoveries of this container. False if a task has the container."""
 
     container: str
     reply: Reply[bool]
@@ -77,7 +74,7 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unclaim:
-    """The claim is over; what waited for it begins."""
+    """End the claim: the delayed starts and recoveries begin."""
 
     container: str
 
@@ -93,11 +90,3 @@ SupervisorMessage = (
     | Claim
     | Unclaim
 )
-
-# --- to a TaskActor
-
-
-# --- to the EventActor
-
-
-# --- to the ImageActor

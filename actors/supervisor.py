@@ -1,4 +1,4 @@
-"""Supervisor: knows every task of this plugin by Nomad's id, and of each only its actor."""
+"""Supervisor: the actor that maps Nomad's task ids to TaskActors."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from actors.messages import (
     Unclaim,
 )
 from actors.model import identifiers
+from actors.model.log_keys import keys_of_id, task_keys
 from actors.provision.log_ends import LogEnds
 from actors.task.actor import TaskActor
 from actors.task.messages import Begin, Destroy, Recover, TaskGone
@@ -43,16 +44,15 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings
 
 _log = logging.getLogger(__name__)
-# Of what an id may name that no actor knows: what stays is swept later.
+# Time limit for the removal of a task without an actor. A sweep removes the rest later.
 _UNKNOWN_AWAY_S = 10.0
 
 
 class Supervisor(pykka.ThreadingActor):
-    """Owns the map from task id to TaskActor and the services of the current configuration.
+    """Owner of the map from task id to TaskActor, and of the services of the configuration.
 
-    Blocks on nothing. Stopped by the gateway's shutdown, after which no task has an actor; the
-    tasks themselves go on. If it fails itself the process ends, Nomad starts a new one and
-    recovers every task: that is safer than a supervisor that limps on.
+    The actor never blocks. A failure of the Supervisor ends the process: Nomad starts a new plugin,
+    which recovers every task. A restart is safer than a damaged Supervisor.
     """
 
     use_daemon_thread = True
@@ -72,13 +72,8 @@ class Supervisor(pykka.ThreadingActor):
         traceback: TracebackType | None,  # noqa: ARG002
     ) -> None:
         """Ends the process, see the class."""
-        _log.critical("the supervisor failed, the plugin ends", exc_info=exception_value)
+        _log.critical("supervisor failed, ending the plugin", exc_info=exception_value)
         os._exit(70)
-
-    def on_stop(self) -> None:
-        """Stops every task's actor; the tasks go on."""
-        for ref in self._tasks.values():
-            ref.stop(block=False)
 
     def on_receive(self, message: SupervisorMessage) -> None:
         """Handles one message; see `actors.messages`."""
@@ -102,8 +97,8 @@ class Supervisor(pykka.ThreadingActor):
             case RecoverTask():
                 self._recover(message)
             case ForTask(task_id=task_id, request=request):
-                known = self._tasks.get(task_id)
-                if known is None or not tell(known, request):
+                actor = self._tasks.get(task_id)
+                if actor is None or not tell(actor, request):
                     request.reply.fail(not_found(task_id))
             case DestroyUnknown():
                 self._destroy(message)
@@ -111,7 +106,7 @@ class Supervisor(pykka.ThreadingActor):
                 if self._tasks.get(task_id) == ref:
                     del self._tasks[task_id]
                     del self._containers[task_id]
-                # Behind all requests that it was given: each of them is answered.
+                # The stop comes after all earlier requests, so the actor answers each request.
                 ref.stop(block=False)
             case Track(reply=reply):
                 reply.answer(self._tracked())
@@ -121,9 +116,9 @@ class Supervisor(pykka.ThreadingActor):
                     self._claimed[container] = []
                 reply.answer(free)
             case Unclaim(container=container):
-                for ref, begun in self._claimed.pop(container, []):
-                    if not tell(ref, begun) and isinstance(begun, Begin):
-                        begun.logs.close()
+                for ref, delayed in self._claimed.pop(container, []):
+                    if not tell(ref, delayed) and isinstance(delayed, Begin):
+                        delayed.logs.close()
             case _:
                 assert_never(message)
 
@@ -131,12 +126,17 @@ class Supervisor(pykka.ThreadingActor):
         return frozenset().union(*self._containers.values())
 
     def _begin(self, task: TaskConfig, ref: pykka.ActorRef[Any], message: Begin | Recover) -> None:
-        """Has an actor begin, once nobody removes what its container's id has left."""
+        """Sends the first message to an actor, but delays the message during a removal.
+
+        A sweep may be removing older objects with the same container id.
+        """
         for container in self._containers[task.id]:
             if container in self._claimed:
+                keys = {**task_keys(task), "container_id": container}
+                _log.debug("task waits for the removal of older objects", extra=keys)
                 self._claimed[container].append((ref, message))
                 if isinstance(message, Begin):
-                    # The removal ends the writers of the logs, which the task's start needs.
+                    # The removal ends the writers of the logs; the start needs open logs.
                     self._ready().executor.submit(message.logs.hold)
                 return
         tell(ref, message)
@@ -154,11 +154,11 @@ class Supervisor(pykka.ThreadingActor):
             ref = TaskActor.start(services, task, self.actor_ref, phase)
         except RuntimeError as error:  # the kernel refuses a thread
             raise exhausted(
-                f"the driver cannot look after task {task.id}", OSError(errno.EAGAIN, str(error))
+                f"cannot start an actor for task {task.id}", OSError(errno.EAGAIN, str(error))
             ) from error
         self._tasks[task.id] = ref
-        named = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
-        self._containers[task.id] = frozenset((named, *containers))
+        container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
+        self._containers[task.id] = frozenset((container, *containers))
         return ref
 
     def _recover(self, message: RecoverTask) -> None:
@@ -166,7 +166,7 @@ class Supervisor(pykka.ThreadingActor):
             message.reply.answer(None)
             return
         containers: list[str] = []
-        with contextlib.suppress(DriverError):  # the task's actor will say so
+        with contextlib.suppress(DriverError):  # the task's actor reports the same error
             containers.append(container_id(message.version, message.driver_state))
         ref = self._new(message.task, Phase.RECOVERING, *containers)
         recover = Recover(
@@ -178,23 +178,20 @@ class Supervisor(pykka.ThreadingActor):
         ref = self._tasks.get(message.task_id)
         if ref is not None and tell(ref, Destroy(force=message.force, reply=message.reply)):
             return
-        # After a failed RecoverTask Nomad destroys an id that no actor has: go by the name.
+        # After a failed RecoverTask Nomad destroys an id without an actor. The container's name is
+        # built from the id.
         services = self._ready()
         identifiers.split_task_id(message.task_id)
-        reply = message.reply
-
-        def done(_: None, error: BaseException | None) -> None:
-            reply.fail(error) if error is not None else reply.answer(None)
-
+        _log.debug("removing a task without an actor", extra=keys_of_id(message.task_id))
         retry = Retry(_UNKNOWN_AWAY_S)
         work = retry(lambda: go_takeover.remove_unknown(services, message.task_id))
-        spawn(services.loop, work, done)
+        spawn(services.loop, work, message.reply.settle)
 
     def _ready(self) -> Services:
         if self._services is None:
             raise DriverError(
                 "the driver is not configured yet",
-                details="SetConfig comes first",
+                details="Nomad must call SetConfig first",
                 code=Code.PRECONDITION,
             )
         return self._services

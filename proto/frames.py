@@ -39,6 +39,18 @@ def encode(frame: Frame) -> bytes:
     return _LENGTH.pack(len(body)) + body
 
 
+def socket_path(directory: int, name: str) -> str:
+    """Returns a short path of a unix socket in an open directory.
+
+    sun_path holds 108 bytes, and a state directory may have any length.
+
+    Args:
+        directory: descriptor of the directory; must be open during connect or bind.
+        name: name of the socket in the directory.
+    """
+    return f"/proc/self/fd/{directory}/{name}"
+
+
 class Decoder:
     """Collects bytes as they come and gives the frames that are whole.
 

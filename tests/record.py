@@ -29,6 +29,7 @@ from proto.frames import Frame
 from proto.release import RELEASE
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.gateways import shut_down
 from tests.support.vectors import DIRECTORY, DISK, FRAMES
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -148,7 +149,7 @@ class Recorder:
         try:
             yield gateway
         finally:
-            await gateway.shutdown()
+            await shut_down(gateway)
 
     async def _start(self, gateway: ActorGateway) -> tuple[Job, StartedTask]:
         job = self._driver.task()

@@ -214,7 +214,7 @@ def listen(directory: int, name: str) -> c_modules.socket:
     sock = c_modules.stream()
     try:
         unlink(directory, name)
-        sock.bind(f"/proc/self/fd/{directory}/{name}")
+        sock.bind(frames.socket_path(directory, name))
         os.chmod(name, 0o600, dir_fd=directory)
         sock.listen(_BACKLOG)
         sock.setblocking(False)

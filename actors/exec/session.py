@@ -23,7 +23,7 @@ from actors.exec.fifo import FifoReader, FifoWriter
 from actors.exec.remains import kill, open_started
 from actors.files import tree_removal
 from actors.lifecycle.retry import Retry, retry
-from actors.model.log_keys import elapsed_ms, keys_of_id
+from actors.model.log_keys import elapsed_ms
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.provision import oom_score
 from containerd.api import deadlines
@@ -54,15 +54,12 @@ class ExecSession:
     """A command inside a task. Belongs to the event loop. `close` removes every trace.
 
     Args:
-        task_id: Nomad's id of the task, for log lines.
         task: the task.
         terminal: True gives the command a terminal, and no stderr of its own.
         directory: working directory of the command; empty means the task's working directory.
     """
 
-    def __init__(
-        self, task_id: str, task: RunningTask, *, terminal: bool, directory: str = ""
-    ) -> None:
+    def __init__(self, task: RunningTask, *, terminal: bool, directory: str = "") -> None:
         self._services = task.services
         self._container = task.state.container_id
         self._task_pid = task.state.pid
@@ -77,7 +74,12 @@ class ExecSession:
         self._created = False
         self._exited = False
         self._begun = time.monotonic()
-        self._keys = keys_of_id(task_id) | {"container_id": self._container, "exec_id": self._id}
+        self._keys = {
+            "task_id": task.task_id,
+            "alloc_id": task.alloc_id,
+            "container_id": self._container,
+            "exec_id": self._id,
+        }
 
     async def open(self, command: Sequence[str], size: tuple[int, int] | None) -> None:
         """Starts the command.
@@ -287,7 +289,6 @@ def _in_root(lost: str, *, terminal: bool) -> ExecOutput:
 
 
 async def stream(
-    task_id: str,
     task: RunningTask,
     command: Sequence[str],
     *,
@@ -300,7 +301,6 @@ async def stream(
     output says so.
 
     Args:
-        task_id: Nomad's id of the task.
         task: the running task.
         command: the program and the arguments.
         terminal: True gives the command a terminal; stdout then contains stderr too.
@@ -313,7 +313,7 @@ async def stream(
         DriverError: the command cannot be run; code INVALID for a wrong command, NOT_FOUND if the
             container does not exist.
     """
-    session = ExecSession(task_id, task, terminal=terminal)
+    session = ExecSession(task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None
     try:
         first, rest = await _peek(inputs) if terminal else (None, inputs)
@@ -323,7 +323,7 @@ async def stream(
         except LostDirectoryError:
             lost = session.cwd
             await session.close()
-            session = ExecSession(task_id, task, terminal=terminal, directory="/")
+            session = ExecSession(task, terminal=terminal, directory="/")
             await session.open(command, size)
             yield _in_root(lost, terminal=terminal)
         feeder = asyncio.create_task(session.feed(rest))
@@ -338,7 +338,6 @@ async def stream(
 
 
 async def collect(
-    task_id: str,
     task: RunningTask,
     command: Sequence[str],
     timeout_s: float,
@@ -347,7 +346,6 @@ async def collect(
     """Runs a command in a task without stdin, and collects the end of the output.
 
     Args:
-        task_id: Nomad's id of the task.
         task: the running task.
         command: the program and the arguments.
         timeout_s: seconds until the command is killed; 0 is no limit.
@@ -360,7 +358,7 @@ async def collect(
     with budget.streams() as (stdout, stderr):
         try:
             async with asyncio.timeout(timeout_s or None):
-                session = stream(task_id, task, command, terminal=False, inputs=_closed_stdin())
+                session = stream(task, command, terminal=False, inputs=_closed_stdin())
                 async with contextlib.aclosing(session):
                     async for output in session:
                         ended = output.exit or ended
@@ -374,7 +372,7 @@ async def collect(
             ) from None
         result = ExecResult(stdout=stdout.take(), stderr=stderr.take(), exit=ended)
         if dropped := stdout.dropped + stderr.dropped:
-            keys = {**keys_of_id(task_id), "dropped_bytes": dropped}
+            keys = {"task_id": task.task_id, "alloc_id": task.alloc_id, "dropped_bytes": dropped}
             _log.info("output of a command cut to its end", extra=keys)
     return result
 

@@ -379,7 +379,7 @@ async def _check_worker(link: WorkerLink, failure: DriverError) -> None:
         raise DriverError(
             "the task's worker died during the start",
             details=str(failure),
-            resolution=f"start the task again. {worker_link.WHERE_THAT_REPEATS}",
+            resolution=f"start the task again. {worker_link.REPEATED_DEATHS_ADVICE}",
             recoverable=True,
             code=Code.UNAVAILABLE,
         ) from lost

@@ -1,1 +1,1 @@
-"""Objects without a live owner: found, judged, removed."""
+"""Search for objects without a live owner, and their removal."""

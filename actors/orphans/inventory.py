@@ -1,7 +1,7 @@
-"""What there is of tasks: in containerd, in the state directory, and which workers answer there.
+"""List of the driver's objects: in containerd, in the state directory, and among the processes.
 
-Only looks. A container counts by its labels and by its name together: a copy of the labels on a
-container of somebody's own makes it none of ours, and neither does a name alone.
+The functions change nothing. Labels and name together identify a container of the driver: a user's
+container with copied labels does not count, and a name alone does not count either.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from actors.model.ownership import (
     read_labels,
 )
 from actors.orphans import stray_workers
-from actors.orphans.judgement import Kind, Thing
+from actors.orphans.decision import Resource, ResourceKind
 from actors.processes import worker_link
 from containerd.api.records import Status
 from proto.errors import DriverError
@@ -45,55 +45,59 @@ _EXEC = "exec-*"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Books:
-    """Containers by id: all there are, and those that are the driver's."""
+class _Containers:
+    """Containers of the namespace by id: all containers, and the driver's containers."""
 
-    everybodys: frozenset[str]
-    ours: Mapping[str, ContainerRecord]
+    all_ids: frozenset[str]
+    of_driver: Mapping[str, ContainerRecord]
 
 
-async def take(node: Node, tracked: frozenset[str]) -> list[Thing]:
-    """Everything that looks like this driver's, but for the insides of tasks that are tracked.
+async def take(node: Node, tracked: frozenset[str]) -> list[Resource]:
+    """Lists all objects of the driver. An object of an existing container is not listed separately.
 
-    Of a container that is there, what belongs to it is not told apart.
+    Args:
+        node: containerd and the state directory.
+        tracked: containers of this process's tasks. Only dead exec sessions are listed for these.
 
     Raises:
-        DriverError: containerd cannot be asked; then nothing can be told of anything. Code DENIED;
-            another user can change the state directory.
+        DriverError: containerd does not answer, so no list is complete. Code DENIED: another user
+            can change the state directory.
     """
     await asyncio.to_thread(private_directory.check, str(node.state_dir))
-    books = await _books(node)
-    found = [
-        await container(node, record) for name, record in books.ours.items() if name not in tracked
+    containers = await _containers(node)
+    resources = [
+        await container(node, record)
+        for name, record in containers.of_driver.items()
+        if name not in tracked
     ]
-    found += await _snapshots(node, books)
-    found += await _leases(node, books)
+    resources += await _snapshots(node, containers)
+    resources += await _leases(node, containers)
     for directory in await asyncio.to_thread(_directories, node.state_dir / "tasks"):
         if directory.name in tracked:
-            found += await asyncio.to_thread(_dead_sessions, directory)
-        elif directory.name not in books.everybodys:
-            found += await _directory(node, directory)
-    found += await asyncio.to_thread(mounts, node)
-    lost = await asyncio.to_thread(stray_workers.find, node)
-    found += [worker for worker in lost if worker.container not in books.everybodys]
-    return found
+            resources += await asyncio.to_thread(_dead_sessions, directory)
+        elif directory.name not in containers.all_ids:
+            resources += await _directory(node, directory)
+    resources += await asyncio.to_thread(mounts, node)
+    strays = await asyncio.to_thread(stray_workers.find, node)
+    resources += [worker for worker in strays if worker.container not in containers.all_ids]
+    return resources
 
 
-async def container(node: Node, record: ContainerRecord) -> Thing:
-    """A container that is ours, as it is now.
+async def container(node: Node, record: ContainerRecord) -> Resource:
+    """Returns the present state of a container of the driver.
 
     Raises:
-        DriverError: containerd cannot be asked.
+        DriverError: containerd does not answer.
     """
     task = await node.containerd.tasks.get(record.id)
     running = task is not None and task.status is not Status.STOPPED
     directory = task_directory(node.state_dir, record.id)
-    return Thing(
-        kind=Kind.CONTAINER,
+    return Resource(
+        kind=ResourceKind.CONTAINER,
         name=record.id,
         container=record.id,
-        mark=read_labels(record.labels),
-        since=record.created_at_ns * _S,
+        owner=read_labels(record.labels),
+        created_at_s=record.created_at_ns * _S,
         running=running,
         watched=await _peers(directory) not in {None, 0},
         snapshotter=record.snapshotter,
@@ -101,94 +105,100 @@ async def container(node: Node, record: ContainerRecord) -> Thing:
     )
 
 
-def is_ours(node: Node, id: str, labels: Mapping[str, str]) -> bool:
-    """Returns whether labels and id say the same, as on a container that a start has made."""
+def _is_of_driver(node: Node, container_id: str, labels: Mapping[str, str]) -> bool:
+    """Returns True if labels and id name the same task, as on a container of a start."""
     alloc_id = labels.get(LABEL_ALLOC_ID, "")
     name = labels.get(LABEL_TASK_NAME, "")
     task_id = labels.get(LABEL_TASK_ID, "")
     return (
         bool(alloc_id and name)
         and task_id.startswith(f"{alloc_id}/{name}/")
-        and id == identifiers.container_id(alloc_id, name, cgroup_v2=node.cgroup_v2)
+        and container_id == identifiers.container_id(alloc_id, name, cgroup_v2=node.cgroup_v2)
     )
 
 
-async def _books(node: Node) -> _Books:
+async def _containers(node: Node) -> _Containers:
     records = await node.containerd.containers.list()
-    ours = {record.id: record for record in records if is_ours(node, record.id, record.labels)}
-    return _Books(everybodys=frozenset(record.id for record in records), ours=ours)
+    of_driver = {
+        record.id: record for record in records if _is_of_driver(node, record.id, record.labels)
+    }
+    return _Containers(all_ids=frozenset(record.id for record in records), of_driver=of_driver)
 
 
-async def _snapshots(node: Node, books: _Books) -> list[Thing]:
-    """Those without their container."""
-    found: list[Thing] = []
+async def _snapshots(node: Node, containers: _Containers) -> list[Resource]:
+    """Lists snapshots without a container."""
+    resources: list[Resource] = []
     for snapshotter in await node.containerd.snapshotters():
         for snapshot in await node.containerd.snapshots.list(snapshotter, _HAS_TASK_ID):
-            owner = snapshot.key.removesuffix(identifiers.snapshot_key(""))
-            if owner in books.everybodys or not is_ours(node, owner, snapshot.labels):
+            container_id = snapshot.key.removesuffix(identifiers.snapshot_key(""))
+            if container_id in containers.all_ids:
                 continue
-            thing = Thing(
-                kind=Kind.SNAPSHOT,
+            if not _is_of_driver(node, container_id, snapshot.labels):
+                continue
+            resource = Resource(
+                kind=ResourceKind.SNAPSHOT,
                 name=snapshot.key,
-                container=owner,
-                mark=read_labels(snapshot.labels),
-                since=snapshot.created_at_ns * _S,
+                container=container_id,
+                owner=read_labels(snapshot.labels),
+                created_at_s=snapshot.created_at_ns * _S,
                 snapshotter=snapshotter,
                 task_id=snapshot.labels.get(LABEL_TASK_ID, ""),
             )
-            found.append(thing)
-    return found
+            resources.append(resource)
+    return resources
 
 
-async def _leases(node: Node, books: _Books) -> list[Thing]:
-    """Those without their container, and those of pulls."""
-    found: list[Thing] = []
+async def _leases(node: Node, containers: _Containers) -> list[Resource]:
+    """Lists leases without a container, and leases of pulls."""
+    resources: list[Resource] = []
     for lease in await node.containerd.leases.list(_HAS_TASK_ID, _HAS_MAKER):
-        owner = lease.id.removeprefix(identifiers.lease_id(""))
-        # A task may be called "pull".
+        container_id = lease.id.removeprefix(identifiers.lease_id(""))
+        # A task may have the name "pull".
         named = lease.id.startswith(identifiers.PULL_LEASE)
         pull = named and LABEL_TASK_ID not in lease.labels
-        if owner in books.everybodys or not (pull or is_ours(node, owner, lease.labels)):
+        if container_id in containers.all_ids:
             continue
-        thing = Thing(
-            kind=Kind.LEASE,
+        if not (pull or _is_of_driver(node, container_id, lease.labels)):
+            continue
+        resource = Resource(
+            kind=ResourceKind.LEASE,
             name=lease.id,
-            container="" if pull else owner,
-            mark=read_labels(lease.labels),
-            since=lease.created_at_ns * _S,
+            container="" if pull else container_id,
+            owner=read_labels(lease.labels),
+            created_at_s=lease.created_at_ns * _S,
             task_id=lease.labels.get(LABEL_TASK_ID, ""),
         )
-        found.append(thing)
-    return found
+        resources.append(resource)
+    return resources
 
 
-async def _directory(node: Node, directory: Path) -> list[Thing]:
-    """A state directory without a container, or the worker that lives in it."""
-    made = await asyncio.to_thread(read_owner, node, directory)
-    if made is None:
+async def _directory(node: Node, directory: Path) -> list[Resource]:
+    """Lists a state directory without a container, or the worker in the directory."""
+    owner = await asyncio.to_thread(read_owner, node, directory)
+    if owner is None:
         return []
     peers = await _peers(directory)
-    thing = Thing(
-        kind=Kind.DIRECTORY,
+    resource = Resource(
+        kind=ResourceKind.DIRECTORY,
         name=str(directory),
         container=directory.name,
-        mark=made,
-        since=_changed(directory),
+        owner=owner,
+        created_at_s=_changed_at_s(directory),
     )
     if peers is not None:
-        thing = replace(thing, kind=Kind.WORKER, watched=peers > 0)
-    return [thing]
+        resource = replace(resource, kind=ResourceKind.WORKER, watched=peers > 0)
+    return [resource]
 
 
 async def _peers(directory: Path) -> int | None:
-    """How many others are connected to the worker; None where there is no worker.
+    """Returns the number of other connections to the worker; None without a worker.
 
-    A worker that does not say counts as one that somebody is connected to.
+    The number is 1 for a worker that does not report the number.
     """
     try:
         link = await worker_link.connect(directory)
     except OSError as error:
-        return 1 if advice(error) else None  # too many ask it, or we may ask nobody
+        return 1 if advice(error) else None  # a worker exists, but does not accept
     try:
         peers = (await link.request("hello")).get("peers")
     except DriverError:
@@ -198,15 +208,15 @@ async def _peers(directory: Path) -> int | None:
     return peers if isinstance(peers, int) else 1
 
 
-def _dead_sessions(directory: Path) -> list[Thing]:
-    """Exec sessions of a task whose plugin is gone: each holds a lock on its directory."""
+def _dead_sessions(directory: Path) -> list[Resource]:
+    """Lists exec sessions whose plugin has ended: a live session has a lock on the directory."""
     return [
-        Thing(
-            kind=Kind.EXEC,
+        Resource(
+            kind=ResourceKind.EXEC,
             name=session.name,
             container=directory.name,
-            mark=OwnerLabels(),
-            since=_changed(session),
+            owner=OwnerLabels(),
+            created_at_s=_changed_at_s(session),
         )
         for session in directory.glob(_EXEC)
         if not _is_locked(session)
@@ -227,36 +237,36 @@ def _is_locked(directory: Path) -> bool:
     return False
 
 
-def mounts(node: Node) -> list[Thing]:
-    """Sources of mounts that starts hold, or have held. Blocks."""
-    found: list[Thing] = []
+def mounts(node: Node) -> list[Resource]:
+    """Lists the pinned sources of mounts of present and earlier starts. Blocks."""
+    resources: list[Resource] = []
     for directory in _directories(pins_directory(node.state_dir, "x").parent):
         task = task_directory(node.state_dir, directory.name)
-        made = read_owner(node, task)
-        if made is not None:
-            thing = Thing(
-                kind=Kind.MOUNTS,
+        owner = read_owner(node, task)
+        if owner is not None:
+            resource = Resource(
+                kind=ResourceKind.MOUNTS,
                 name=str(directory),
                 container=directory.name,
-                mark=made,
-                since=_changed(directory),
+                owner=owner,
+                created_at_s=_changed_at_s(directory),
             )
-            found.append(thing)
-    return found
+            resources.append(resource)
+    return resources
 
 
 def _directories(parent: Path) -> list[Path]:
-    return sorted(_real(parent))
+    return sorted(_real_directories(parent))
 
 
-def _real(parent: Path) -> Iterator[Path]:
+def _real_directories(parent: Path) -> Iterator[Path]:
     with contextlib.suppress(OSError):
         for entry in os.scandir(parent):
             if entry.is_dir(follow_symlinks=False):
                 yield Path(entry.path)
 
 
-def _changed(path: Path) -> float:
+def _changed_at_s(path: Path) -> float:
     with contextlib.suppress(OSError):
         return path.lstat().st_mtime
     return 0.0

@@ -1,11 +1,11 @@
-"""Who lives among those that share a state directory: each holds a lock on a file of its own there.
+"""Plugins and runs that share a state directory. Each process has a file with a lock there.
 
-The kernel drops the lock with its process, however that ends; a pid could be another process by
-now, and tells nothing from within another pid namespace. The file's last whole line is what its
-owner says of itself; a line that was cut short by a kill does not count.
+The kernel drops the lock at the end of the process, for every kind of end. A pid in the file could
+belong to another process later, and has no meaning in another pid namespace. The last complete line
+of the file has the facts that the process publishes; a kill may leave an incomplete line.
 
-    live/plugin-<16 hex>   a plugin: what it makes in containerd carries this name
-    live/run-<16 hex>      a `containerd-driver run`: its tasks have this name for their node
+    live/plugin-<16 hex>   a plugin; objects of the plugin in containerd have a label with the name
+    live/run-<16 hex>      a `containerd-driver run`; the run's tasks have the name as node id
 """
 
 from __future__ import annotations
@@ -32,20 +32,31 @@ _MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """One file: its name, whether somebody holds it, and what its owner said last."""
+    """File of a plugin or run.
+
+    Attributes:
+        name: name of the file.
+        alive: True if the process lives.
+        since: seconds of the epoch of the last publication.
+        published: fields of the last publication; empty before the first publication.
+    """
 
     name: str
     alive: bool
     since: float
-    says: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Presence:
-    """This process among its peers, from its making until `leave`. Its methods block, not for long.
+    """File of this process, from the constructor until `withdraw`. The methods block briefly.
+
+    Args:
+        state_dir: the state directory.
+        kind: `PLUGIN` or `RUN` of `actors.model.ownership`, the begin of the name.
 
     Raises:
-        DriverError: code EXHAUSTED; the state directory does not take the file. Code DENIED;
-            another user can change the directory.
+        DriverError: code EXHAUSTED; the file cannot be created. Code DENIED; another user can
+            change the directory.
     """
 
     def __init__(self, state_dir: Path, kind: str) -> None:
@@ -54,12 +65,12 @@ class Presence:
         try:
             make_private(state_dir)
             make_private(self._path.parent)
-            self._file = _held(self._path)
+            self._file = _create(self._path)
         except OSError as error:
-            raise _no_place(self._path.parent, error) from error
+            raise _not_writable(self._path.parent, error) from error
 
-    def say(self, **fields: Any) -> None:
-        """Writes down what others are to know of this process.
+    def publish(self, **fields: Any) -> None:
+        """Publishes facts for other processes. The fields replace all earlier fields.
 
         Raises:
             DriverError: code EXHAUSTED.
@@ -69,38 +80,38 @@ class Presence:
         try:
             _write_all(self._file, f"{line}\n".encode())
         except OSError as error:
-            # What it said before stays its last word, also for what it says next.
+            # The earlier publication stays the last complete line.
             os.ftruncate(self._file, before)
-            raise _no_place(self._path, error) from error
+            raise _not_writable(self._path, error) from error
 
-    def leave(self) -> None:
-        """Removes the file: nothing of this process is left that others would have to know."""
+    def withdraw(self) -> None:
+        """Removes the file: this process leaves no object behind."""
         with contextlib.suppress(OSError):
             self._path.unlink()
         self.close()
 
     def close(self) -> None:
-        """Lets go of the file as a death would; what it says stays for others."""
+        """Closes the file and drops the lock, as a death does. The published facts stay."""
         os.close(self._file)
 
 
 def peers(state_dir: Path) -> tuple[Peer, ...]:
-    """All that have a file, dead or alive. Blocks, not for long.
+    """Lists the plugins and runs, live and dead. Blocks briefly.
 
     Raises:
         DriverError: code DENIED; another user can change the state directory.
     """
     try:
         private_directory.check(str(state_dir))
-        names = sorted(os.listdir(state_dir / DIRECTORY))  # noqa: PTH208 - names are wanted
+        names = sorted(os.listdir(state_dir / DIRECTORY))  # noqa: PTH208 - only names are needed
     except OSError:
         return ()
-    found = (_look(state_dir / DIRECTORY / name) for name in names)
-    return tuple(peer for peer in found if peer is not None)
+    entries = (_read(state_dir / DIRECTORY / name) for name in names)
+    return tuple(peer for peer in entries if peer is not None)
 
 
-def forget(state_dir: Path, name: str) -> bool:
-    """Removes the file of one that is dead; False where it lives. Gone is done."""
+def remove(state_dir: Path, name: str) -> bool:
+    """Removes a dead peer's file. False if the peer lives; True if the file is already gone."""
     path = state_dir / DIRECTORY / name
     if not os.path.lexists(path):
         return True
@@ -112,9 +123,12 @@ def forget(state_dir: Path, name: str) -> bool:
 
 @contextlib.contextmanager
 def seized(state_dir: Path, name: str) -> Generator[bool, None, None]:
-    """Keeps others from sweeping up after a dead one; False where it lives, or is swept already.
+    """Locks a dead peer's file inside the block, so that no other process cleans up for the peer.
 
-    Meanwhile it counts as alive for everybody else.
+    Other processes see a live peer meanwhile.
+
+    Yields:
+        False if the peer lives, or if another process has cleaned up.
     """
     try:
         file = os.open(state_dir / DIRECTORY / name, _FLAGS)
@@ -128,7 +142,7 @@ def seized(state_dir: Path, name: str) -> Generator[bool, None, None]:
 
 
 def _write_all(file: int, data: bytes) -> None:
-    """A disk that fills takes a part and says nothing of it."""
+    """Writes all data. A disk that becomes full takes a part and reports no error."""
     while data:
         data = data[os.write(file, data) :]
 
@@ -141,7 +155,7 @@ def _locked(file: int) -> bool:
     return os.fstat(file).st_nlink > 0
 
 
-def _look(path: Path) -> Peer | None:
+def _read(path: Path) -> Peer | None:
     try:
         file = os.open(path, _FLAGS)
     except OSError:
@@ -153,7 +167,7 @@ def _look(path: Path) -> Peer | None:
         except BlockingIOError:
             alive = True
         since = os.fstat(file).st_mtime
-        return Peer(name=path.name, alive=alive, since=since, says=_last(file))
+        return Peer(name=path.name, alive=alive, since=since, published=_last(file))
     except OSError:
         return None
     finally:
@@ -161,7 +175,7 @@ def _look(path: Path) -> Peer | None:
 
 
 def _last(file: int) -> Mapping[str, Any]:
-    """The last line that is whole and a JSON object."""
+    """Returns the last complete line that is a JSON object."""
     text = os.pread(file, _MAX_BYTES, max(0, os.fstat(file).st_size - _MAX_BYTES))
     for line in reversed(text.split(b"\n")[:-1]):
         with contextlib.suppress(ValueError):
@@ -171,8 +185,8 @@ def _last(file: int) -> Mapping[str, Any]:
     return {}
 
 
-def _held(path: Path) -> int:
-    """A new file, locked; made again where somebody took it for a dead one's in between."""
+def _create(path: Path) -> int:
+    """Creates and locks a file. Repeats if another process removed the file before the lock."""
     while True:
         file = os.open(path, _FLAGS | os.O_CREAT | os.O_APPEND, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -182,9 +196,9 @@ def _held(path: Path) -> int:
         os.close(file)
 
 
-def _no_place(place: Path, error: OSError) -> DriverError:
+def _not_writable(path: Path, error: OSError) -> DriverError:
     return DriverError(
-        f"cannot write to the driver's state directory: {place}",
+        f"cannot write to the driver's state directory: {path}",
         details=error.strerror or str(error),
         resolution=advice(error) or "run as root, or set state_dir in the plugin block",
         recoverable=bool(advice(error)),

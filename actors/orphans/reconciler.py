@@ -1,9 +1,9 @@
-"""Finds what no live task owns, and removes it when its time has come.
+"""Reconciler: finds objects without a live owner, and removes the objects after a grace time.
 
-    look (inventory) → judge (orphans) → wait for the time of grace → claim → look again → remove
+    list (inventory) → decide (decision) → wait for the grace time → claim → list again → remove
 
-What belongs to one container goes together: while one of its parts is needed, or too young, all
-stay. A claim keeps a start of the same task waiting until the removal is over.
+All objects of a container are removed together: while one object is needed or too young, all
+objects stay. A claim delays a start of the same task until the removal is over.
 """
 
 from __future__ import annotations
@@ -21,8 +21,17 @@ from typing import TYPE_CHECKING, Protocol
 from actors.files import tree_removal
 from actors.files.state_dir import pins_directory, task_directory
 from actors.lifecycle import teardown
+from actors.model.log_keys import elapsed_ms, keys_of_id
 from actors.orphans import inventory, peers, stray_workers
-from actors.orphans.judgement import Kind, Known, Sightings, Thing, Verdict, judge
+from actors.orphans.decision import (
+    Decision,
+    Facts,
+    FirstSeen,
+    OwnerState,
+    Resource,
+    ResourceKind,
+    decide,
+)
 from actors.provision import mount_sources
 from proto.errors import DriverError
 
@@ -33,19 +42,19 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 _SESSION_S = 5.0
-# These go by themselves, whatever becomes of the task.
-_ALONE = frozenset({Kind.MOUNTS, Kind.EXEC})
+# Objects of these kinds are removed alone, independent of other objects of the task.
+_ALONE = frozenset({ResourceKind.MOUNTS, ResourceKind.EXEC})
 
 
-class Register(Protocol):
-    """Who knows the tasks of this process."""
+class TaskRegister(Protocol):
+    """The tasks of this process."""
 
     async def tracked(self) -> frozenset[str]:
-        """Ids of the containers of all tasks that are looked after."""
+        """Returns the ids of the containers of all tasks."""
         ...
 
     async def claim(self, container: str) -> bool:
-        """Keeps starts of a container waiting; False, and nothing kept, where it is tracked."""
+        """Delays starts of a container until `release`. False without a claim if a task has it."""
         ...
 
     def release(self, container: str) -> None:
@@ -53,23 +62,23 @@ class Register(Protocol):
         ...
 
 
-class NobodysTasks(Register):
-    """Of a process that has none: a command's."""
+class NoTasks(TaskRegister):
+    """Register of a process without tasks: a command."""
 
     async def tracked(self) -> frozenset[str]:
-        """None."""
+        """Returns no id."""
         return frozenset()
 
-    async def claim(self, container: str) -> bool:  # noqa: ARG002 - see Register
-        """Always granted."""
+    async def claim(self, container: str) -> bool:  # noqa: ARG002 - see TaskRegister
+        """Grants every claim."""
         return True
 
     def release(self, container: str) -> None:
-        """Nothing to do."""
+        """Does nothing."""
 
 
 class Outcome(StrEnum):
-    """What became of a finding; the values are words for people."""
+    """Results for an object. People read the values."""
 
     KEPT = "kept"
     WAITS = "waits"
@@ -78,234 +87,272 @@ class Outcome(StrEnum):
     FAILED = "not removed"
 
 
-@dataclass(slots=True, kw_only=True)
-class Finding:
-    """One thing that is no live task's, why, and what became of it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SweepPolicy:
+    """Settings of sweeps.
 
-    thing: Thing
-    why: str
+    Attributes:
+        grace_s: seconds that an object must stay an orphan before the removal.
+        dry_run: True removes no object.
+        given_up: agents that will not come back, according to the operator.
+    """
+
+    grace_s: float
+    dry_run: bool = False
+    given_up: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True, kw_only=True)
+class SweepResult:
+    """An object without a live owner: reason and outcome. `error` is set for FAILED only."""
+
+    resource: Resource
+    reason: str
     certain: bool = False
     outcome: Outcome = Outcome.KEPT
     error: str = ""
 
 
 class Reconciler:
-    """Belongs to the event loop; one per configuration of the driver, or of a command.
+    """Sweeps of a plugin's configuration or of a command. Belongs to the event loop.
 
     Args:
-        node: which containerd and which state directory.
+        node: containerd and the state directory.
         register: the tasks of this process.
-        nodes: gives the nodes of Nomad that this process is of.
-        given_up: nodes that will not come back, as the operator says.
-        grace_s: how long something has to be an orphan.
-        dry_run: True removes nothing.
-        now: the clock that nobody sets, see `orphans.Sightings`.
+        policy: settings of the sweeps.
+        nodes: returns the names of the agents that have given tasks to this process.
+        now: the monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         node: Node,
-        register: Register,
+        register: TaskRegister,
+        policy: SweepPolicy,
         *,
         nodes: Callable[[], Iterable[str]] = tuple,
-        given_up: Iterable[str] = (),
-        grace_s: float,
-        dry_run: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._node = node
         self._register = register
+        self._policy = policy
         self._nodes = nodes
-        self._given_up = frozenset(given_up)
-        self._grace_s = grace_s
-        self._dry_run = dry_run
         self._now = now
-        self._sightings = Sightings(grace_s)
+        self._first_seen = FirstSeen(policy.grace_s)
 
     async def run(self, period_s: float) -> None:
-        """Sweeps for ever. Not at once: an agent needs its time to recover its tasks."""
-        await asyncio.sleep(max(period_s, self._grace_s))
+        """Sweeps for ever. The first sweep is delayed, because an agent recovers its tasks first.
+
+        Args:
+            period_s: seconds between two sweeps.
+        """
+        await asyncio.sleep(max(period_s, self._policy.grace_s))
         while True:
+            begun = time.monotonic()
             try:
-                await self.sweep()
+                results = await self.sweep()
             except DriverError as error:
-                _log.info("no look for orphans", extra={"why": str(error)})
-            except Exception:  # noqa: BLE001 - the next sweep may do better
-                _log.exception("the look for orphans failed")
+                _log.info("orphan sweep skipped", extra={"reason": str(error)})
+            except Exception:  # noqa: BLE001 - the next sweep may succeed
+                _log.exception("orphan sweep failed")
+            else:
+                keys = {"without_owner": len(results), "elapsed_ms": elapsed_ms(begun)}
+                _log.debug("orphan sweep completed", extra=keys)
             await asyncio.sleep(period_s)
 
-    async def sweep(self) -> list[Finding]:
-        """Looks, and removes what has been an orphan for its time of grace.
+    async def sweep(self) -> list[SweepResult]:
+        """Removes the objects that have been orphans for the grace time.
 
         Raises:
-            DriverError: containerd cannot be asked; nothing was removed.
+            DriverError: containerd does not answer; no object was removed.
         """
-        findings = await self.look()
-        orphans = [finding for finding in findings if finding.outcome is not Outcome.KEPT]
-        new = self._sightings.see((finding.thing for finding in orphans), self._now())
-        for finding in orphans:
-            if finding.thing in new:
-                _log.warning("orphan found", extra={**_told(finding), "dry_run": self._dry_run})
-        due = {finding.thing.key for finding in orphans if self._is_due(finding)}
-        await self._remove(findings, lambda finding: finding.thing.key in due)
-        return findings
+        results = await self.inspect()
+        orphans = [result for result in results if result.outcome is not Outcome.KEPT]
+        new = self._first_seen.update((result.resource for result in orphans), self._now())
+        for result in orphans:
+            if result.resource in new:
+                keys = {**_keys(result.resource), "reason": result.reason}
+                _log.warning("orphan found", extra={**keys, "dry_run": self._policy.dry_run})
+        due = {result.resource.key for result in orphans if self._is_due(result)}
+        await self._remove(results, lambda result: result.resource.key in due)
+        return results
 
-    async def sweep_once(self) -> list[Finding]:
-        """As `sweep`, for a process that does not stay: only things that are old enough go.
+    async def sweep_once(self) -> list[SweepResult]:
+        """Removes old orphans at once, for a process that ends: the object's age is the grace time.
 
         Raises:
-            DriverError: containerd cannot be asked; nothing was removed.
+            DriverError: containerd does not answer; no object was removed.
         """
-        findings = await self.look()
+        results = await self.inspect()
+        grace_s = self._policy.grace_s
         await self._remove(
-            findings, lambda finding: finding.certain or _age_s(finding.thing) >= self._grace_s
+            results, lambda result: result.certain or _age_s(result.resource) >= grace_s
         )
-        return findings
+        return results
 
-    async def look(self) -> list[Finding]:
-        """Returns what no live task owns, and what nobody can tell of.
+    async def inspect(self) -> list[SweepResult]:
+        """Returns the objects without a live owner: orphans, and objects of unknown owners.
 
         Raises:
-            DriverError: containerd cannot be asked.
+            DriverError: containerd does not answer.
         """
         before = await self._register.tracked()
-        things = await inventory.take(self._node, before)
-        # Asked again: what came while we looked is no orphan, and what went is on its way out.
+        resources = await inventory.take(self._node, before)
+        # Asked again: a task that came during the listing is no orphan, and a task that went is
+        # being removed.
         tracked = before | await self._register.tracked()
-        known = await asyncio.to_thread(self._known, tracked)
-        judged = [(thing, judge(thing, known)) for thing in things]
-        live = {_group(thing) for thing, said in judged if said.verdict is Verdict.LIVE}
-        found: list[Finding] = []
-        for thing, judgement in judged:
-            if _group(thing) in live:
-                continue
-            orphan = judgement.verdict is Verdict.ORPHAN
-            found.append(
-                Finding(
-                    thing=thing,
-                    why=judgement.why,
-                    certain=judgement.certain,
-                    outcome=Outcome.FOUND if orphan else Outcome.KEPT,
-                )
+        facts = await asyncio.to_thread(self._facts, tracked)
+        decisions = [(resource, decide(resource, facts)) for resource in resources]
+        for resource, decision in decisions:
+            _log_decision(resource, decision)
+        live = {_group(each) for each, decision in decisions if decision.state is OwnerState.LIVE}
+        return [
+            SweepResult(
+                resource=resource,
+                reason=decision.reason,
+                certain=decision.certain,
+                outcome=Outcome.FOUND if decision.state is OwnerState.ORPHAN else Outcome.KEPT,
             )
-        return found
+            for resource, decision in decisions
+            if _group(resource) not in live
+        ]
 
-    def _known(self, tracked: frozenset[str]) -> Known:
+    def _facts(self, tracked: frozenset[str]) -> Facts:
         state_dir = self._node.state_dir
-        return Known(
+        return Facts(
             state_dir=str(state_dir),
             maker=self._node.maker,
             tracked=tracked,
             nodes=frozenset(self._nodes()),
             alive=frozenset(peer.name for peer in peers.peers(state_dir) if peer.alive),
-            given_up=self._given_up,
+            given_up=self._policy.given_up,
         )
 
-    def _is_due(self, finding: Finding) -> bool:
-        return self._sightings.is_due(finding.thing, self._now(), time.time())
+    def _is_due(self, result: SweepResult) -> bool:
+        return self._first_seen.is_due(result.resource, self._now(), time.time())
 
-    async def _remove(self, findings: Sequence[Finding], is_due: Callable[[Finding], bool]) -> None:
-        """Removes container by container; one that fails does not stop the others."""
-        groups: dict[tuple[str, str], list[Finding]] = {}
-        for finding in findings:
-            groups.setdefault(_group(finding.thing), []).append(finding)
+    async def _remove(
+        self, results: Sequence[SweepResult], is_due: Callable[[SweepResult], bool]
+    ) -> None:
+        """Removes container by container. After a failure the other containers follow."""
+        groups: dict[tuple[str, str], list[SweepResult]] = {}
+        for result in results:
+            groups.setdefault(_group(result.resource), []).append(result)
         for group in groups.values():
-            if any(finding.outcome is Outcome.KEPT for finding in group):
+            if any(result.outcome is Outcome.KEPT for result in group):
                 continue
-            if not all(is_due(finding) for finding in group):
+            if not all(is_due(result) for result in group):
                 outcome, error = Outcome.WAITS, ""
-            elif self._dry_run:
+            elif self._policy.dry_run:
                 outcome, error = Outcome.FOUND, ""
             else:
-                outcome, error = await self._tried([finding.thing for finding in group])
-            for finding in group:
-                finding.outcome, finding.error = outcome, error
-                if outcome in {Outcome.REMOVED, Outcome.FAILED}:
-                    level = logging.WARNING if error else logging.INFO
-                    _log.log(level, "orphan %s", outcome, extra={**_told(finding), "error": error})
+                outcome, error = await self._attempt([result.resource for result in group])
+            for result in group:
+                result.outcome, result.error = outcome, error
+                self._log_outcome(result)
 
-    async def _tried(self, things: Sequence[Thing]) -> tuple[Outcome, str]:
+    def _log_outcome(self, result: SweepResult) -> None:
+        keys = {**_keys(result.resource), "reason": result.error or result.reason}
+        match result.outcome:
+            case Outcome.REMOVED:
+                _log.info("orphan removed", extra=keys)
+            case Outcome.FAILED:
+                _log.warning("orphan not removed", extra=keys)
+            case Outcome.WAITS:
+                _log.debug("orphan waits for its grace time, or is needed again", extra=keys)
+            case _:
+                _log.debug("orphan kept by a dry run", extra=keys)
+
+    async def _attempt(self, resources: Sequence[Resource]) -> tuple[Outcome, str]:
         try:
-            removed = await self._remove_all(things)
+            removed = await self._remove_all(resources)
         except (DriverError, OSError) as error:
             return Outcome.FAILED, str(error)
         return (Outcome.REMOVED, "") if removed else (Outcome.WAITS, "")
 
-    async def _remove_all(self, things: Sequence[Thing]) -> bool:
-        """Removes what belongs together; False where it is needed after all."""
-        thing = things[0]
-        match thing.kind:
-            case Kind.EXEC:
-                await self._remove_session(thing)
+    async def _remove_all(self, resources: Sequence[Resource]) -> bool:
+        """Removes the objects of a group; False if the objects are needed again."""
+        resource = resources[0]
+        match resource.kind:
+            case ResourceKind.EXEC:
+                await self._remove_session(resource)
                 return True
-            case Kind.LEASE if not thing.container:
-                await self._node.containerd.leases.delete(thing.name, collect=True)
+            case ResourceKind.LEASE if not resource.container:
+                await self._node.containerd.leases.delete(resource.name, collect=True)
                 return True
-        if not await self._register.claim(thing.container):
+        if not await self._register.claim(resource.container):
             return False
         try:
-            if thing.pid:
-                await asyncio.to_thread(stray_workers.end, self._node, thing)
+            if resource.pid:
+                await asyncio.to_thread(stray_workers.end, self._node, resource)
                 return True
-            if thing.kind is Kind.MOUNTS:
-                pins = pins_directory(self._node.state_dir, thing.container)
+            if resource.kind is ResourceKind.MOUNTS:
+                pins = pins_directory(self._node.state_dir, resource.container)
                 await asyncio.to_thread(mount_sources.release, pins)
                 return True
-            return await self._remove_task(things)
+            return await self._remove_task(resources)
         finally:
-            self._register.release(thing.container)
+            self._register.release(resource.container)
 
-    async def _remove_task(self, things: Sequence[Thing]) -> bool:
-        group = _group(things[0])
-        now = await inventory.take(self._node, await self._register.tracked())
-        if {thing for thing in now if _group(thing) == group} != set(things):
-            return False  # somebody else is at it
-        snapshotters = {thing.snapshotter for thing in things if thing.snapshotter}
+    async def _remove_task(self, resources: Sequence[Resource]) -> bool:
+        group = _group(resources[0])
+        present = await inventory.take(self._node, await self._register.tracked())
+        if {resource for resource in present if _group(resource) == group} != set(resources):
+            return False  # another process works on the same objects
+        snapshotters = {resource.snapshotter for resource in resources if resource.snapshotter}
         for snapshotter in snapshotters or {self._node.containerd.default_snapshotter}:
             await teardown.remove(
                 self._node,
-                things[0].container,
+                resources[0].container,
                 link=None,
                 reason="no task owns the container",
                 snapshotter=snapshotter,
             )
         return True
 
-    async def _remove_session(self, thing: Thing) -> None:
-        """Ends the command of an exec session that nobody reads any more."""
+    async def _remove_session(self, session: Resource) -> None:
+        """Ends the command of an exec session without a caller, and removes the session."""
         containerd = self._node.containerd
-        with contextlib.suppress(DriverError):  # it may have ended, or never have begun
+        with contextlib.suppress(DriverError):  # the command may have ended, or never started
             await containerd.tasks.kill(
-                thing.container, signal.SIGKILL, everyone=False, exec_id=thing.name
+                session.container, signal.SIGKILL, everyone=False, exec_id=session.name
             )
         with contextlib.suppress(DriverError, TimeoutError):
             async with asyncio.timeout(_SESSION_S):
-                await containerd.tasks.wait(thing.container, thing.name)
-        await containerd.tasks.delete_exec(thing.container, thing.name)
-        directory = self._session(thing)
-        await asyncio.to_thread(tree_removal.remove, directory)
+                await containerd.tasks.wait(session.container, session.name)
+        await containerd.tasks.delete_exec(session.container, session.name)
+        await asyncio.to_thread(tree_removal.remove, self._session_directory(session))
 
-    def _session(self, thing: Thing) -> Path:
-        return task_directory(self._node.state_dir, thing.container) / thing.name
-
-
-def _group(thing: Thing) -> tuple[str, str]:
-    """The same for all that goes together."""
-    alone = thing.kind in _ALONE or thing.pid or not thing.container
-    return thing.container, thing.name if alone else ""
+    def _session_directory(self, session: Resource) -> Path:
+        return task_directory(self._node.state_dir, session.container) / session.name
 
 
-def _told(finding: Finding) -> dict[str, object]:
-    thing = finding.thing
+def _group(resource: Resource) -> tuple[str, str]:
+    """Returns a key that is equal for objects that are removed together."""
+    alone = resource.kind in _ALONE or resource.pid or not resource.container
+    return resource.container, resource.name if alone else ""
+
+
+def _log_decision(resource: Resource, decision: Decision) -> None:
+    text = {
+        OwnerState.LIVE: "object has a live owner",
+        OwnerState.KEPT: "object has an unknown owner, kept",
+        OwnerState.ORPHAN: "object is an orphan",
+    }[decision.state]
+    _log.debug(text, extra={**_keys(resource), "reason": decision.reason})
+
+
+def _keys(resource: Resource) -> dict[str, object]:
+    created = time.gmtime(resource.created_at_s)
     return {
-        "kind": str(thing.kind),
-        "id": thing.name,
-        "task_id": thing.task_id,
-        "why": finding.why,
-        "running": thing.running,
-        "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(thing.since)),
+        **keys_of_id(resource.task_id),
+        "container_id": resource.container,
+        "kind": str(resource.kind),
+        "object": resource.name,
+        "running": resource.running,
+        "created_at": time.strftime("%Y-%m-%dT%H:%M:%SZ", created),
     }
 
 
-def _age_s(thing: Thing) -> float:
-    return time.time() - thing.since
+def _age_s(resource: Resource) -> float:
+    return time.time() - resource.created_at_s

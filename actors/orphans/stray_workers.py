@@ -1,7 +1,7 @@
-"""Workers whose state directory was removed under them: nobody can connect to them any more.
+"""Workers whose state directory was removed: no plugin can connect to such a worker any more.
 
-They are told by what they hold open, never by their name alone, and are ended through a descriptor
-of that very process.
+The search identifies a worker by the open directory, never by the process name alone. A descriptor
+of the process (pidfd) ends the worker.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.model.ownership import OwnerLabels
-from actors.orphans.judgement import Kind, Thing
+from actors.orphans.decision import Resource, ResourceKind
+from actors.processes.process_table import processes
 from workers import identity
 
 if TYPE_CHECKING:
@@ -25,60 +26,60 @@ _NAME = "cd-worker"
 _DELETED = " (deleted)"
 
 
-def find(node: Node) -> list[Thing]:
-    """Those of this state directory. Blocks, not for long."""
+def find(node: Node) -> list[Resource]:
+    """Lists the stray workers of this state directory. Blocks briefly."""
     tasks = os.path.realpath(node.state_dir / "tasks")
-    found: list[Thing] = []
+    resources: list[Resource] = []
     for process in _workers():
         container = _container(process, tasks)
         if container:
-            thing = Thing(
-                kind=Kind.WORKER,
+            resource = Resource(
+                kind=ResourceKind.WORKER,
                 name=f"pid {process.name}",
                 container=container,
-                mark=OwnerLabels(state_dir=str(node.state_dir)),
-                since=_born(int(process.name)),
+                owner=OwnerLabels(state_dir=str(node.state_dir)),
+                created_at_s=_started_at_s(int(process.name)),
                 pid=int(process.name),
             )
-            found.append(thing)
-    return found
+            resources.append(resource)
+    return resources
 
 
-def end(node: Node, thing: Thing) -> None:
-    """Ends one, if it still is what it was. Blocks, not for long."""
-    process = identity.identify(thing.pid)
+def end(node: Node, worker: Resource) -> None:
+    """Ends a stray worker if the process is still the same worker. Blocks briefly."""
+    process = identity.identify(worker.pid)
     descriptor = identity.open_pidfd(process) if process is not None else None
     if descriptor is None:
         return
     try:
-        # Looked at again while its number cannot pass to another.
-        if (thing.pid, thing.container) in {(one.pid, one.container) for one in find(node)}:
+        # Listed again while the pidfd is open: another process cannot get the number now.
+        strays = {(stray.pid, stray.container) for stray in find(node)}
+        if (worker.pid, worker.container) in strays:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     finally:
         os.close(descriptor)
 
 
 def _workers() -> Iterator[Path]:
-    for process in Path("/proc").iterdir():
-        if process.name.isdecimal():
-            with contextlib.suppress(OSError):
-                if (process / "comm").read_text().strip() == _NAME:
-                    yield process
+    for process in processes():
+        with contextlib.suppress(OSError):
+            if (process / "comm").read_text().strip() == _NAME:
+                yield process
 
 
 def _container(process: Path, tasks: str) -> str:
-    """The container whose state directory it holds open although it is gone; empty for none."""
+    """Returns the container whose removed state directory a worker holds open; may be empty."""
     with contextlib.suppress(OSError):
         for descriptor in (process / "fd").iterdir():
-            held = os.readlink(descriptor)  # noqa: PTH115 - a name, not a path that exists
-            parent, _, name = held.removesuffix(_DELETED).rpartition("/")
-            if held.endswith(_DELETED) and parent == tasks:
+            target = os.readlink(descriptor)  # noqa: PTH115 - the path may not exist
+            parent, _, name = target.removesuffix(_DELETED).rpartition("/")
+            if target.endswith(_DELETED) and parent == tasks:
                 return name
     return ""
 
 
-def _born(pid: int) -> float:
-    """Seconds of the epoch; now, for one that is gone meanwhile."""
+def _started_at_s(pid: int) -> float:
+    """Returns the start of a process in seconds of the epoch; the present for an ended process."""
     ticks = identity.start_ticks(pid)
     if ticks is None:
         return time.time()

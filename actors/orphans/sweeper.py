@@ -1,4 +1,4 @@
-"""The plugin's own sweeps: its name among its peers, and the reconciler of its configuration."""
+"""Sweeps of a plugin: the plugin's file among the peers, and a reconciler for the configuration."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from actors.messages import Claim, Track, Unclaim
 from actors.model.ownership import PLUGIN, RUN, owners
 from actors.orphans import inventory, peers
 from actors.orphans.peers import Presence
-from actors.orphans.reconciler import Reconciler, Register
+from actors.orphans.reconciler import Reconciler, SweepPolicy, TaskRegister
 from actors.provision import mount_sources
 from proto.errors import Code, DriverError
 from workers import private_directory
@@ -29,40 +29,40 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class SupervisorRegister(Register):
-    """The supervisor's map, asked by messages."""
+class SupervisorRegister(TaskRegister):
+    """The Supervisor's map of tasks, through messages."""
 
     def __init__(self, supervisor: pykka.ActorRef[Any]) -> None:
         self._supervisor = supervisor
 
     async def tracked(self) -> frozenset[str]:
-        """See `Register`."""
+        """See `TaskRegister`."""
         reply: Reply[frozenset[str]] = Reply()
-        self._tell(Track(reply=reply))
+        self._send(Track(reply=reply))
         return await reply.future
 
     async def claim(self, container: str) -> bool:
-        """See `Register`."""
+        """See `TaskRegister`."""
         reply: Reply[bool] = Reply()
-        self._tell(Claim(container=container, reply=reply))
+        self._send(Claim(container=container, reply=reply))
         try:
             return await reply.future
         except asyncio.CancelledError:
-            # Granted to nobody, it would hold up starts for ever.
+            # Without a release the claim would delay starts for ever.
             self.release(container)
             raise
 
     def release(self, container: str) -> None:
-        """See `Register`."""
+        """See `TaskRegister`."""
         tell(self._supervisor, Unclaim(container=container))
 
-    def _tell(self, message: Track | Claim) -> None:
+    def _send(self, message: Track | Claim) -> None:
         if not tell(self._supervisor, message):
             raise DriverError("the driver is shutting down", code=Code.UNAVAILABLE)
 
 
-class Sweeping:
-    """Belongs to the event loop. Its sweeps end with the process, or with `stop`."""
+class Sweeper:
+    """Sweeps of a plugin. Belongs to the event loop. The sweeps end with the process."""
 
     def __init__(self, supervisor: pykka.ActorRef[Any]) -> None:
         self._register = SupervisorRegister(supervisor)
@@ -71,72 +71,73 @@ class Sweeping:
         self._task: asyncio.Task[None] | None = None
 
     async def announce(self, settings: DriverSettings, state_dir: Path) -> str:
-        """This process's name in a state directory; empty where that takes no file."""
+        """Creates this process's file in a state directory.
+
+        Returns:
+            The name of the file; empty if the driver is disabled or the file cannot be created.
+        """
         if not settings.enabled:
             return ""
         if state_dir not in self._presences:
             try:
                 self._presences[state_dir] = await asyncio.to_thread(_arrive, state_dir)
             except DriverError as error:
-                _log.warning("orphans will not be looked for", extra={"why": str(error)})
+                _log.warning("orphan sweeps disabled", extra={"reason": str(error)})
                 return ""
-        await self._say(self._presences[state_dir])
+        await self._publish(self._presences[state_dir])
         return self._presences[state_dir].name
 
     def begin(self, node: Node) -> None:
-        """Sweeps by a configuration from now on, and by no earlier one."""
-        self.stop()
+        """Starts sweeps for a configuration, and ends the sweeps of an earlier configuration."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
         settings = node.settings
         if not node.maker or not settings.gc_dangling:
             return
         reconciler = Reconciler(
             node,
             self._register,
+            SweepPolicy(grace_s=settings.gc_dangling_grace_s, dry_run=settings.gc_dangling_dry_run),
             nodes=lambda: self._nodes,
-            grace_s=settings.gc_dangling_grace_s,
-            dry_run=settings.gc_dangling_dry_run,
         )
         self._task = asyncio.create_task(reconciler.run(settings.gc_dangling_period_s))
 
-    async def heard_from(self, task: TaskConfig) -> None:
-        """An agent has given this plugin a task: what else is of this agent can be judged."""
+    async def add_agent(self, task: TaskConfig) -> None:
+        """Adds the agent of a task: a sweep may now decide about all objects of the agent."""
         names = owners(task.node_id, task.alloc_dir)
         if self._nodes.issuperset(names) or task.node_id.startswith(RUN):
             return
         self._nodes.update(names)
-        for own in self._presences.values():
-            await self._say(own)
+        for presence in self._presences.values():
+            await self._publish(presence)
 
-    async def _say(self, own: Presence) -> None:
+    async def _publish(self, presence: Presence) -> None:
         try:
-            await asyncio.to_thread(own.say, nodes=sorted(self._nodes))
+            await asyncio.to_thread(presence.publish, nodes=sorted(self._nodes))
         except DriverError as error:
-            _log.warning("the state directory takes nothing", extra={"why": str(error)})
-
-    def stop(self) -> None:
-        """No more sweeps."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+            _log.warning("cannot write to the state directory", extra={"reason": str(error)})
 
 
 def _arrive(state_dir: Path) -> Presence:
-    """Takes a name, and forgets plugins that are dead."""
+    """Creates this plugin's file, and removes the files of dead plugins."""
     for peer in peers.peers(state_dir):
         if not peer.alive and peer.name.startswith(PLUGIN):
-            peers.forget(state_dir, peer.name)
+            peers.remove(state_dir, peer.name)
     return Presence(state_dir, PLUGIN)
 
 
 def release_mounts(node: Node) -> None:
-    """Removes the mounts that dead plugins held for a start; nobody will go on with it. Blocks."""
+    """Releases the pins of dead plugins: no process continues an interrupted start. Blocks."""
     try:
         private_directory.check(str(node.state_dir))
     except DriverError as error:
-        _log.warning("held mounts are not looked for", extra={"why": str(error)})
+        _log.warning("search for pinned mounts skipped", extra={"reason": str(error)})
         return
-    found = inventory.mounts(node)
+    resources = inventory.mounts(node)
     alive = {peer.name for peer in peers.peers(node.state_dir) if peer.alive}
-    for thing in found:
-        if thing.mark.maker not in alive:
-            mount_sources.release(pins_directory(node.state_dir, thing.container))
+    for resource in resources:
+        if resource.owner.maker not in alive:
+            keys = {"container_id": resource.container, "reason": "the creating plugin has ended"}
+            _log.debug("pinned mounts of an interrupted start released", extra=keys)
+            mount_sources.release(pins_directory(node.state_dir, resource.container))

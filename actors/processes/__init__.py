@@ -1,1 +1,1 @@
-"""The plugin's own child processes: puller and helpers, launcher, workers."""
+"""Child processes of the plugin, and connections to launcher and workers."""

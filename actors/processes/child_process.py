@@ -1,7 +1,8 @@
-"""The only place that starts child processes: launcher, puller, credential helpers, host's plugin.
+"""Start and end of child processes: launcher, puller, credential helpers, the dev host's plugin.
 
-The environment of a child is built from nothing. What outlives the plugin must not hold the
-plugin's stdout or stderr: go-plugin waits for the end of both before it notices a dead plugin.
+No other module starts child processes. The environment of a child is built from nothing. A child
+that outlives the plugin must not hold the plugin's stdout or stderr: go-plugin notices a dead
+plugin only at the end of both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Child = subprocess.Popen[bytes]
 _DEATH_S, _MOMENT_S = 5.0, 0.1
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Where the top-level packages lie: the checkout, or the package's private directory."""
+"""Directory of the top-level packages: the checkout, or the Debian package's private directory."""
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -40,19 +41,19 @@ def start(
     stderr: int = DEVNULL,
     new_session: bool = False,
 ) -> Child:
-    """Starts a child with all other descriptors closed. Never through a shell.
+    """Starts a child without a shell. The child inherits no other descriptor.
 
     Args:
-        argv: the program, an absolute path, and its arguments; no secrets, `ps` shows them.
-        env: the whole environment; BASE_ENVIRONMENT where not given.
-        stdin: a descriptor, PIPE or DEVNULL; likewise stdout and stderr.
-        stdout: see stdin.
-        stderr: see stdin.
-        new_session: True takes the child out of our session and process group.
+        argv: absolute path of the program, and the arguments. `ps` shows arguments: no secrets.
+        env: the whole environment; None is BASE_ENVIRONMENT.
+        stdin: a descriptor, PIPE or DEVNULL.
+        stdout: as `stdin`.
+        stderr: as `stdin`.
+        new_session: True gives the child a session and a process group of its own.
 
     Raises:
         OSError: the program cannot be started.
-        DriverError: code EXHAUSTED, for want of processes, descriptors or memory.
+        DriverError: code EXHAUSTED; no process, descriptor or memory is left.
     """
     try:
         return subprocess.Popen(
@@ -68,7 +69,7 @@ def start(
         if advice(error):
             program = next((word for word in argv if word.endswith(".py")), argv[0])
             name = program.rpartition("/")[2]
-            raise exhausted(f"no process can be made for {name}", error) from error
+            raise exhausted(f"cannot create a process for {name}", error) from error
         raise
 
 
@@ -81,11 +82,11 @@ async def started(
     stderr: int = DEVNULL,
     new_session: bool = False,
 ) -> Child:
-    """Starts a child in a thread, see `start`. A caller that is cancelled leaves no child behind.
+    """Starts a child in a thread, as `start` does. A cancelled caller leaves no child behind.
 
     Raises:
         OSError: the program cannot be started.
-        DriverError: code EXHAUSTED, for want of processes, descriptors or memory.
+        DriverError: code EXHAUSTED; no process, descriptor or memory is left.
     """
     begin = functools.partial(
         start,
@@ -114,10 +115,10 @@ def _discard(starting: asyncio.Future[Child]) -> None:
 
 
 def end_group(process: Child) -> int:
-    """Kills a child that has a session of its own, with all that it started, and reaps it.
+    """Kills a child with its own session and all processes of the session. Blocks briefly.
 
     Returns:
-        The exit status. Blocks, but not for long.
+        The exit status.
     """
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -125,10 +126,12 @@ def end_group(process: Child) -> int:
 
 
 def finish(process: Child, grace_s: float) -> int:
-    """Closes the child's stdin, waits, kills what has not ended after grace_s, and reaps it.
+    """Closes the child's stdin, waits for the end, and kills the child after `grace_s` seconds.
+
+    The function blocks: call the function in a thread.
 
     Returns:
-        The exit status, negative for a signal. Blocks: call it off the event loop.
+        The exit status, negative for a signal.
     """
     if process.stdin is not None:
         with contextlib.suppress(OSError):
@@ -141,7 +144,7 @@ def finish(process: Child, grace_s: float) -> int:
 
 
 def _killed(process: Child) -> int:
-    """The exit status of what was just killed; the signal's, where the kernel keeps it waiting."""
+    """Reaps a killed child. Returns -SIGKILL for a child that is stuck in the kernel."""
     try:
         return process.wait(_DEATH_S)
     except subprocess.TimeoutExpired:
@@ -149,7 +152,7 @@ def _killed(process: Child) -> int:
 
 
 def forsake(process: Child) -> None:
-    """Kills a child that nobody waits for any more; one that the kernel keeps ends by itself."""
+    """Kills a child whose result is not needed. A child that is stuck in the kernel ends later."""
     process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_MOMENT_S)
@@ -164,9 +167,9 @@ async def ended(process: Child) -> int:
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(process.pid)
     try:
-        over = asyncio.Event()
-        loop.add_reader(descriptor, over.set)
-        await over.wait()
+        event = asyncio.Event()
+        loop.add_reader(descriptor, event.set)
+        await event.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A launcher that nobody needs any more: one that a plugin started ends by itself after a while."""
+"""Search for an idle launcher. A launcher that a plugin started ends after some idle minutes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ _TEXT_BYTES = 4096
 
 
 def pid(state_dir: Path) -> int | None:
-    """The launcher that serves where nobody lives; None without one, and where systemd runs it."""
+    """Returns the process id of an idle launcher.
+
+    A launcher is idle if no plugin, run or task of its state directory lives.
+
+    Args:
+        state_dir: the state directory.
+
+    Returns:
+        None without an idle launcher, and for a launcher of systemd.
+    """
     try:
         directory = private_directory.opened(str(state_dir))
     except FileNotFoundError:
@@ -35,5 +44,5 @@ def _holder(directory: int) -> int | None:
         arguments = Path(f"/proc/{number}/cmdline").read_bytes().split(b"\0")
     except (OSError, ValueError):
         return None
-    lives = identity.start_ticks(number) == ticks
-    return number if lives and b"--notify" not in arguments else None
+    same = identity.start_ticks(number) == ticks
+    return number if same and b"--notify" not in arguments else None

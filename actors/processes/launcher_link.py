@@ -1,7 +1,7 @@
-"""The plugin's end of the launcher: finds it, starts it where nobody else does, has workers forked.
+"""Connection to the launcher: finds or starts the launcher, and requests workers.
 
-The connection on which a fork was asked for becomes the worker's first control connection, so a
-worker costs one connect, one frame and one fork.
+The connection of a fork request becomes the worker's first control connection. A new worker costs
+one connect, one frame and one fork.
 """
 
 from __future__ import annotations
@@ -24,65 +24,75 @@ from workers import protocol
 _START_TIMEOUT_S = 10.0
 _FORK_TIMEOUT_S = 10.0
 _POLL_S = 0.005
-_SAID_BYTES = 4096
+_STDERR_BYTES = 4096
 _HELLOS = 2
-"""A launcher may die over the first; where systemd listens, its successor hears the second."""
+"""A launcher may die on the first request; with systemd the next launcher gets the second."""
 _log = logging.getLogger(__name__)
 
 
 class LauncherLink:
-    """Belongs to the event loop. Holds no connection between forks: the launcher may restart."""
+    """Client of the launcher. Belongs to the event loop.
+
+    No connection stays open between forks: the launcher may restart.
+
+    Args:
+        state_dir: the state directory, with the launcher's socket.
+    """
 
     def __init__(self, state_dir: Path) -> None:
         self._state_dir = state_dir
         self._starting = asyncio.Lock()
 
     async def ensure(self) -> None:
-        """Has a launcher listen, of this release if that can be; returns at once when one does.
+        """Starts a launcher if no launcher listens. Replaces a launcher of another release.
 
         Raises:
-            DriverError: code UNAVAILABLE, with what the launcher's log says. Code DENIED; another
-                user can change the state directory, or listens there.
+            DriverError: code UNAVAILABLE, with the launcher's error. Code DENIED: another user can
+                change the state directory, or listens on the socket.
         """
         async with self._starting:
             await asyncio.to_thread(_make_private, self._state_dir)
             greeting = await self._hello()
             if greeting is not None and greeting.get("release") != RELEASE:
                 _log.info(
-                    "launcher of another release retires",
+                    "retiring the launcher of another release",
                     extra={"release": str(greeting.get("release"))},
                 )
                 with contextlib.suppress(OSError, DriverError):
                     await self._ask({"op": protocol.RETIRE, **protocol.STATED})
-                # Where systemd listens, this has it start the one on disk: that is the one to take.
+                # If systemd listens, this request starts the launcher of the installed release.
                 greeting = await self._hello()
             if greeting is None:
+                _log.debug("starting the launcher", extra={"state_dir": str(self._state_dir)})
                 await self._start()
 
     async def fork(self, spec: protocol.WorkerSpec) -> WorkerLink:
-        """A new worker, its log keepers open, listening in its task's state directory.
+        """Requests a new worker. The worker has opened the logs and listens when the call returns.
+
+        Args:
+            spec: names and paths of the task.
 
         Raises:
-            DriverError: why the worker could not be made.
+            DriverError: the worker could not be created, for the reason in the text.
         """
         try:
             return await self._fork(spec)
         except (OSError, DriverError) as error:
             if isinstance(error, OSError) and advice(error):
-                raise exhausted("the launcher of task workers cannot be asked", error) from error
-            # A launcher without a version in common retires: another is started.
+                raise exhausted("cannot connect to the worker launcher", error) from error
+            # A launcher without a common protocol version retires: a new launcher is started.
             if isinstance(error, DriverError) and error.code is not Code.UNSUPPORTED:
                 raise
             await self.ensure()
         try:
             return await self._fork(spec)
         except OSError as error:
-            raise self._away(str(error)) from error
+            raise self._unreachable(str(error)) from error
 
     async def _fork(self, spec: protocol.WorkerSpec) -> WorkerLink:
         reader, writer = await connect_unix(self._socket)
         link = WorkerLink(reader, writer)
-        # A worker without any connection, that was told nothing yet, ends by itself.
+        # A worker without a connection and without a task ends by itself.
         with link.dropped_on_failure():
             writer.write(
                 frames.encode({"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()})
@@ -95,19 +105,19 @@ class LauncherLink:
         return link
 
     async def _first(self, link: WorkerLink) -> frames.Frame:
-        """Returns the launcher's answer to a fork: the worker's first frame, or the refusal."""
+        """Returns the answer to a fork: the worker's first frame, or the refusal."""
         first: asyncio.Future[frames.Frame | None]
         first = asyncio.get_running_loop().create_future()
 
-        def heard(frame: frames.Frame | None) -> None:
+        def receive(frame: frames.Frame | None) -> None:
             if not first.done():
                 first.set_result(frame)
 
-        link.listen(heard)
+        link.listen(receive)
         try:
             frame = await asyncio.wait_for(first, _FORK_TIMEOUT_S)
         except TimeoutError:
-            raise self._away(f"no worker within {_FORK_TIMEOUT_S:g} s") from None
+            raise self._unreachable(f"no worker within {_FORK_TIMEOUT_S:g} s") from None
         link.hold()
         if frame is None:
             raise ConnectionResetError("the launcher closed the connection")
@@ -125,9 +135,7 @@ class LauncherLink:
                 continue
             except OSError as error:
                 if advice(error):
-                    raise exhausted(
-                        "the launcher of task workers cannot be asked", error
-                    ) from error
+                    raise exhausted("cannot connect to the worker launcher", error) from error
                 break
             except DriverError as error:
                 if error.code in {Code.EXHAUSTED, Code.DENIED}:
@@ -144,7 +152,7 @@ class LauncherLink:
                 for frame in decoder.feed(data):
                     return frame
         except TimeoutError as error:
-            raise self._away("it does not answer") from error
+            raise self._unreachable("no answer") from error
         finally:
             writer.close()
         raise ConnectionResetError("the launcher closed the connection")
@@ -164,38 +172,37 @@ class LauncherLink:
             await self._until_served(process)
 
     async def _until_served(self, process: child_process.Child) -> None:
-        """Its stderr is ours until it serves: what it dies of before may keep its log empty."""
+        """Waits until the launcher serves. Reads stderr: an early error is not in the log."""
         deadline = asyncio.get_running_loop().time() + _START_TIMEOUT_S
         while await self._hello() is None:
-            # It either detaches (exit 0) or stays; any other end is a failure.
+            # The launcher detaches (exit status 0) or stays; any other end is a failure.
             if process.poll() not in {None, 0}:
-                said = process.stderr.read(_SAID_BYTES) if process.stderr else b""
-                why = said.decode(errors="replace").strip().rpartition("launcher: ")[2]
-                raise self._away(f"it ended with status {process.returncode}: {why}")
+                data = process.stderr.read(_STDERR_BYTES) if process.stderr else b""
+                reason = data.decode(errors="replace").strip().rpartition("launcher: ")[2]
+                raise self._unreachable(f"exit status {process.returncode}: {reason}")
             if asyncio.get_running_loop().time() > deadline:
-                raise self._away(f"it does not listen after {_START_TIMEOUT_S:g} s")
+                raise self._unreachable(f"no socket after {_START_TIMEOUT_S:g} s")
             await asyncio.sleep(_POLL_S)
 
-    def _away(self, details: str) -> DriverError:
+    def _unreachable(self, details: str) -> DriverError:
         return DriverError(
-            "the launcher of task workers is not reachable",
+            "cannot reach the worker launcher",
             details=details,
             resolution=f"see {self._state_dir / protocol.LAUNCHER_LOG}, and dmesg: the kernel may"
-            " kill it for want of memory (MemoryMax of its unit)",
+            " have killed the launcher for lack of memory (MemoryMax of the launcher's unit)",
             recoverable=True,
             code=Code.UNAVAILABLE,
         )
 
 
 def _served(greeting: frames.Frame) -> frames.Frame:
-    """The greeting, where it is one and not why there is none.
+    """Returns a greeting.
 
     Raises:
-        DriverError: code EXHAUSTED.
+        DriverError: code EXHAUSTED; the launcher has refused the connection.
     """
-    why = greeting.get("error")
-    if greeting.get("event") == protocol.FAILED and isinstance(why, dict):
-        error = DriverError.from_wire(why)
+    if greeting.get("event") == protocol.FAILED:
+        error = DriverError.from_wire(greeting.get("error"))
         if error.code is Code.EXHAUSTED:
             raise error
     return greeting
@@ -206,7 +213,7 @@ def _make_private(directory: Path) -> None:
         make_private(directory)
     except OSError as error:
         raise DriverError(
-            f"cannot make the driver's state directory {directory}",
+            f"cannot create the driver's state directory {directory}",
             details=error.strerror or "",
             resolution=advice(error) or "run as root, or set state_dir in the plugin block",
             recoverable=bool(advice(error)),

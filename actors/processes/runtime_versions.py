@@ -1,4 +1,4 @@
-"""Versions of the runtimes' programs on this machine, asked of themselves once per file."""
+"""Versions of the runtimes' programs on this machine. Each program file is asked once."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from proto.errors import DriverError
 _ANSWER_S = 5.0
 _VERSION = re.compile(r"version v?(\d+)\.(\d+)")
 _NUMBERS = re.compile(r"(\d+)\.(\d+)")
-# The mount option rro: by each program, and by the kernel, whose mount_setattr(2) it is.
+# The first versions with the mount option rro: of each program, and of the kernel (for
+# mount_setattr(2)).
 _RRO_SINCE = {"runc": (1, 1), "crun": (1, 4)}
 _RRO_KERNEL = (5, 12)
 
 
 def takes_rro(runtime: Runtime) -> bool:
-    """Returns whether the runtime knows the mount option `rro` and the kernel can do it. Blocks."""
+    """Returns True if runtime and kernel support the mount option `rro`. Blocks."""
     return runtime.shows_mounts and not lacks_recursive_readonly(runtime)
 
 
 def lacks_recursive_readonly(runtime: Runtime) -> str:
-    """Why a read-only mount leaves file systems below it writable; empty where it does not. Blocks.
+    """Returns the reason why file systems below a read-only mount stay writable. Blocks.
 
-    gVisor keeps a whole mount read-only by itself.
+    Empty if these are read-only too. gVisor makes a whole mount read-only by itself.
     """
     if not runtime.shows_mounts:
         return ""
@@ -39,17 +40,17 @@ def lacks_recursive_readonly(runtime: Runtime) -> str:
     needed = _RRO_SINCE.get(name)
     path = runtimes.program(name)
     if needed is None or path is None:
-        return f"{name} is not known to do better"
-    found = version(path)
-    if found is None:
-        return f"{name} does not tell its version"
-    if found < needed:
-        return f"{name} {found[0]}.{found[1]} is older than {needed[0]}.{needed[1]}"
+        return f"{name} has no known support"
+    present = version(path)
+    if present is None:
+        return f"{name} does not print its version"
+    if present < needed:
+        return f"{name} {present[0]}.{present[1]} is older than {needed[0]}.{needed[1]}"
     return ""
 
 
 def version(program: Path) -> tuple[int, int] | None:
-    """The first two numbers of a program's version; None where it does not tell. Blocks."""
+    """Returns the first two numbers of a program's version; None without a version. Blocks."""
     try:
         return _asked(str(program), program.stat().st_mtime_ns)
     except (OSError, DriverError):
@@ -62,5 +63,5 @@ def _asked(path: str, _changed_at_ns: int) -> tuple[int, int] | None:
 
 
 def _numbers(pattern: re.Pattern[str], text: str) -> tuple[int, int] | None:
-    found = pattern.search(text)
-    return (int(found[1]), int(found[2])) if found else None
+    match = pattern.search(text)
+    return (int(match[1]), int(match[2])) if match else None

@@ -1,4 +1,4 @@
-"""Running a small program to its end: CNI plugins, and the one that makes namespaces."""
+"""Runs of small programs: CNI plugins, iptables, runtimes, the program for namespaces."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LIMIT_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a program ended, and what it wrote."""
+    """Exit status and output of a program that has ended."""
 
     status: int
     stdout: str
@@ -29,21 +29,28 @@ def run(
     env: Mapping[str, str] | None = None,
     timeout_s: float,
 ) -> Ended:
-    """Starts a program, gives it the question on stdin, and waits. Blocks.
+    """Runs a program to the end. Blocks.
 
-    It has a session of its own: Ctrl-C on the terminal must not cut short what has to be undone.
+    The program has a session of its own: Ctrl-C on the terminal must not interrupt a clean-up.
+
+    Args:
+        argv: absolute path of the program, and the arguments.
+        question: text for stdin.
+        env: the whole environment; None is `child_process.BASE_ENVIRONMENT`.
+        timeout_s: seconds until the program is killed.
 
     Raises:
-        DriverError: it does not start, or has not ended in time and was killed.
+        DriverError: code UNAVAILABLE if the program does not start; TIMEOUT if a signal, perhaps of
+            the timeout, ended the program.
     """
-    with _in_memory("asked") as asked, _in_memory("out") as out, _in_memory("err") as err:
-        asked.write(question.encode())
-        asked.seek(0)
+    with _in_memory("in") as stdin, _in_memory("out") as out, _in_memory("err") as err:
+        stdin.write(question.encode())
+        stdin.seek(0)
         try:
             child = child_process.start(
                 argv,
                 env=env,
-                stdin=asked.fileno(),
+                stdin=stdin.fileno(),
                 stdout=out.fileno(),
                 stderr=err.fileno(),
                 new_session=True,
@@ -53,7 +60,7 @@ def run(
                 f"{argv[0]} does not start: {error.strerror}", code=Code.UNAVAILABLE
             ) from error
         status = child_process.finish(child, timeout_s)
-        stdout, stderr = _written(out), _written(err)
+        stdout, stderr = _content(out), _content(err)
     if status < 0:
         raise DriverError(
             f"{argv[0]} did not end by itself",
@@ -64,10 +71,10 @@ def run(
 
 
 def _in_memory(name: str) -> IO[bytes]:
-    """A file on no disk: a full one must not keep a network from being removed."""
+    """Creates a file in memory: a full disk must not prevent the removal of a network."""
     return os.fdopen(os.memfd_create(name), "w+b")
 
 
-def _written(stream: IO[bytes]) -> str:
+def _content(stream: IO[bytes]) -> str:
     stream.seek(0)
     return stream.read(_LIMIT_BYTES).decode(errors="replace")

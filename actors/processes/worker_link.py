@@ -1,7 +1,7 @@
-"""The plugin's end of one control connection to a task's worker.
+"""Control connection of the plugin to a task's worker.
 
-Requests are answered in any order; events that come before somebody listens are kept, so that an
-exit between the start of a task and its actor's first look is not lost.
+The worker answers requests in any order. Events before the first `listen` are kept: an exit between
+the task's start and the actor's `listen` is not lost.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from proto import frames
 from proto.errors import Code, DriverError
 from workers import private_directory, protocol
 
-WHERE_THAT_REPEATS = (
-    "Where that repeats see dmesg: the kernel may kill them for want of memory (MemoryMax of the"
-    " launcher's unit)"
+REPEATED_DEATHS_ADVICE = (
+    "If workers die repeatedly, see dmesg: the kernel may kill workers for lack of memory"
+    " (MemoryMax of the launcher's unit)"
 )
 REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 65536
@@ -31,7 +31,10 @@ _pumps: set[asyncio.Task[None]] = set()
 
 
 class WorkerLink:
-    """One connection. Belongs to the event loop; made by `connect` or by the launcher's link."""
+    """A connection to a worker. Belongs to the event loop.
+
+    `connect` or `LauncherLink.fork` creates the connection.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -42,9 +45,9 @@ class WorkerLink:
         self._backlog: list[frames.Frame] = []
         self._listener: Callable[[frames.Frame | None], None] | None = None
         self.logs: dict[str, str] = {}
-        """For each log FIFO a path that no swap of the FIFO leads elsewhere."""
+        """Path of each log FIFO through the worker's descriptor: a swapped FIFO has no effect."""
         self.relays: list[str] = []
-        """Likewise for each FIFO that it carries on; an older release does not know how."""
+        """Such paths of the FIFOs that the worker relays; empty for an older release."""
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
         _pumps.add(self._pump)
@@ -53,10 +56,15 @@ class WorkerLink:
     async def request(
         self, op: str, timeout_s: float = REQUEST_TIMEOUT_S, **fields: object
     ) -> frames.Frame:
-        """Asks the worker and returns its answer.
+        """Sends a request, and returns the worker's answer.
+
+        Args:
+            op: name of the request.
+            timeout_s: seconds until the request fails.
+            fields: fields of the request.
 
         Raises:
-            DriverError: the worker's own, or UNAVAILABLE or TIMEOUT when it is gone or silent.
+            DriverError: the worker's error; UNAVAILABLE if the worker has ended; TIMEOUT.
         """
         if self.closed:
             raise _gone(op)
@@ -76,26 +84,25 @@ class WorkerLink:
         finally:
             self._pending.pop(number, None)
         if answer.get("ok") is not True:
-            error = answer.get("error")
-            raise DriverError.from_wire(error)
+            raise DriverError.from_wire(answer.get("error"))
         return answer
 
     def ready(self, frame: frames.Frame) -> None:
-        """Takes what the worker says of itself, just forked or asked by `hello`."""
+        """Stores the paths of the logs in a `ready` event or in an answer to `hello`."""
         logs = frame.get("logs")
         self.logs = dict(logs) if isinstance(logs, dict) else {}
         relays = frame.get("relays")
         self.relays = list(relays) if isinstance(relays, list) else []
 
     def log_path(self, path: str) -> str:
-        """By which path the shim opens a log FIFO: the one that this worker holds.
+        """Returns the path by which the shim opens a log FIFO: through the worker's descriptor.
 
-        At Nomad's own path a task of the group may have put something else since the worker's look.
+        Another task of the group may have replaced the file at Nomad's path since.
         """
         return self.logs.get(path, path)
 
     def listen(self, listener: Callable[[frames.Frame | None], None]) -> None:
-        """Gives events to `listener`, the kept ones first; None says that the link has ended."""
+        """Sends all events to `listener`, first the kept events; None at the end of the link."""
         self._listener = listener
         backlog, self._backlog = self._backlog, []
         for frame in backlog:
@@ -104,24 +111,24 @@ class WorkerLink:
             listener(None)
 
     def hold(self) -> None:
-        """Keeps events again until the next `listen`."""
+        """Keeps later events until the next `listen`."""
         self._listener = None
 
     def drop(self) -> None:
-        """Ends this connection without waiting for its end; the worker goes on."""
+        """Closes the connection without waiting. The worker continues."""
         self.closed = True
         self._pump.cancel()
         self._writer.close()
 
     async def close(self) -> None:
-        """Ends this connection only; the worker goes on."""
+        """Closes the connection. The worker continues."""
         self.drop()
         with contextlib.suppress(asyncio.CancelledError, OSError):
             await self._writer.wait_closed()
 
     @contextlib.contextmanager
     def dropped_on_failure(self) -> Generator[None, None, None]:
-        """Drops the connection when the block fails or is cancelled: the link has no owner yet."""
+        """Closes the connection if the block fails or is cancelled: the link has no owner yet."""
         try:
             yield
         except BaseException:
@@ -129,7 +136,7 @@ class WorkerLink:
             raise
 
     async def _read(self) -> None:
-        with contextlib.suppress(OSError, DriverError):  # a broken or babbling peer is a lost peer
+        with contextlib.suppress(OSError, DriverError):  # an invalid frame counts as a loss
             while data := await self._reader.read(_CHUNK_BYTES):
                 for frame in self._decoder.feed(data):
                     self._take(frame)
@@ -148,16 +155,16 @@ class WorkerLink:
             self._backlog.append(frame)
 
     def _refused(self, frame: frames.Frame) -> None:
-        """The worker cannot take this connection, and says why before it closes it."""
+        """Fails all requests with the reason why the worker refuses the connection."""
         error = frame.get("error")
         for future in self._pending.values():
             if not future.done():
                 future.set_exception(DriverError.from_wire(error))
 
     def _end(self, pump: asyncio.Task[None]) -> None:
-        """Closes the connection when the pump has ended, or was cancelled before its first step.
+        """Closes the connection after the end of the reading task.
 
-        The listener is told of a lost worker, and not of a connection that was closed here.
+        The listener receives None for a lost worker, but not after a local `drop`.
         """
         _pumps.discard(pump)
         self.closed = True
@@ -172,27 +179,28 @@ class WorkerLink:
 def _gone(op: str) -> DriverError:
     return DriverError(
         f"the task's worker went away before it answered {op}",
-        resolution=f"the driver makes a new one; try again. {WHERE_THAT_REPEATS}",
+        resolution=f"the driver starts a new worker; try again. {REPEATED_DEATHS_ADVICE}",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )
 
 
 async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """Connects to a unix socket below a directory of any length.
+    """Connects to a unix socket in a directory of any length.
 
-    sun_path holds 108 bytes; a descriptor of the directory makes the name short.
+    Args:
+        path: path of the socket.
 
     Raises:
-        OSError: nobody listens there.
-        DriverError: code DENIED; another user listens there.
+        OSError: no process listens on the socket.
+        DriverError: code DENIED; another user listens on the socket.
     """
     directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
             sock.setblocking(False)
-            sock.connect(f"/proc/self/fd/{directory}/{path.name}")
+            sock.connect(frames.socket_path(directory, path.name))
             _check_listener(sock, path)
             return await asyncio.open_unix_connection(sock=sock)
         except BaseException:
@@ -203,35 +211,42 @@ async def connect_unix(path: Path) -> tuple[asyncio.StreamReader, asyncio.Stream
 
 
 def _check_listener(sock: socket.socket, path: Path) -> None:
-    """Checks that whoever listens is root or who we are: systemd, a launcher or a worker."""
+    """Checks the user of the listening process: root, or the user of this process."""
     _, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     if not private_directory.trusts(uid):
         raise DriverError(
-            f"user {uid} listens at {path}, where the driver's own processes do",
-            resolution="see who runs there; set state_dir to a directory of root's alone",
+            f"user {uid} listens at {path}, a socket of the driver",
+            resolution="stop that user's process, or set state_dir to a directory of root only",
             code=Code.DENIED,
         )
 
 
 async def connect(directory: Path) -> WorkerLink:
-    """A link to the worker that looks after the task with this state directory.
+    """Connects to a task's worker.
+
+    Args:
+        directory: state directory of the task.
 
     Raises:
-        OSError: there is no worker.
-        DriverError: code DENIED; another user listens there.
+        OSError: the task has no worker.
+        DriverError: code DENIED; another user listens on the socket.
     """
     reader, writer = await connect_unix(directory / protocol.CONTROL_SOCKET)
     return WorkerLink(reader, writer)
 
 
 async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.Frame, None]:
-    """Readings of the task's cgroup, first one at once, until the worker or the task ends.
+    """Yields samples of the task's cgroup until worker or task ends; the first sample at once.
 
-    A connection of its own and no task beside the reader: fifty of these run every second.
+    Each stream has its own connection and no asyncio task: a node may have fifty streams.
+
+    Args:
+        directory: state directory of the task.
+        interval_s: seconds between two samples.
 
     Raises:
-        OSError: there is no worker.
-        DriverError: the worker refuses, or sends what is no frame.
+        OSError: the task has no worker.
+        DriverError: the worker refuses, or sends an invalid frame.
     """
     reader, writer = await connect_unix(directory / protocol.CONTROL_SOCKET)
     decoder = frames.Decoder()
@@ -246,7 +261,6 @@ async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.F
                     case protocol.EXIT:
                         return
                     case _ if frame.get("ok") is False:
-                        error = frame.get("error")
-                        raise DriverError.from_wire(error)
+                        raise DriverError.from_wire(frame.get("error"))
     finally:
         writer.close()

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings
 from actors.orphans import peers
-from actors.orphans.reconciler import NobodysTasks, Outcome, Reconciler
+from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy
 from actors.processes import idle_launcher
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser
@@ -108,11 +108,10 @@ async def _sweep(
 ) -> list[Row]:
     node = this_node(settings)
     await asyncio.to_thread(_check, node, given_up)
-    reconciler = Reconciler(
-        node, NobodysTasks(), given_up=given_up, grace_s=grace_s, dry_run=dry_run
-    )
+    policy = SweepPolicy(grace_s=grace_s, dry_run=dry_run, given_up=frozenset(given_up))
+    reconciler = Reconciler(node, NoTasks(), policy)
     try:
-        findings = await reconciler.sweep_once()
+        results = await reconciler.sweep_once()
         rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
     finally:
         await node.containerd.close()
@@ -121,19 +120,20 @@ async def _sweep(
             f"the worker launcher (pid {idle}) is idle: {node.state_dir} has no live plugin, run or"
             f" task; an idle launcher ends after {idle_launcher.MINUTES} minutes"
         )
-    for lost in set(given_up).difference(finding.thing.mark.owner for finding in findings):
+    for lost in set(given_up).difference(result.resource.owner.owner for result in results):
         console.report(f"--node {lost}: no object belongs to a node with this id")
-    return [*map(run_sweep.row, findings), *rows]
+    return [*map(run_sweep.row, results), *rows]
 
 
 def _check(node: Node, given_up: list[str]) -> None:
     """Raises DriverError if the plugin of a given-up node lives: the plugin knows its tasks."""
     for peer in peers.peers(node.state_dir):
-        nodes: list[str] = peer.says.get("nodes") or []
+        nodes: list[str] = peer.published.get("nodes") or []
+        pid = peer.published.get("pid")
         for lost in given_up if peer.alive else ():
             if lost in nodes:
                 raise DriverError(
-                    f"--node {lost}: a plugin of this node is running, pid {peer.says.get('pid')}",
+                    f"--node {lost}: a plugin of this node is running, pid {pid}",
                     resolution="the plugin removes orphans of its node, see gc.dangling_containers",
                     code=Code.PRECONDITION,
                 )

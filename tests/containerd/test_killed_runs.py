@@ -133,7 +133,7 @@ def test_the_next_run_sweeps_up_after_one_that_was_killed(runs: Runs, image: str
     assert [line for line in first.left() if first.alloc_ids[0] in line] == []
     assert first.alloc_ids[0] not in runs.allocations()
     notes = " ".join(note["text"] for note in second.said("note"))
-    assert "removed, its `containerd-driver run` is gone: container" in notes
+    assert "removed, the `containerd-driver run` is gone: container" in notes
     assert f"network {first.alloc_ids[0]}" in notes
     assert len(runs.peers()) == 1
     assert second.stop() == 137

@@ -235,11 +235,11 @@ async def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
     assert gc(driver).stdout == "nothing is left over\n"
     refused = gc(driver, "--node", NODE)
     assert refused.returncode == 1
-    assert f"--node {NODE}: a plugin of this node lives" in refused.stderr
+    assert f"--node {NODE}: a plugin of this node is running" in refused.stderr
 
     # The agent is away, for however long.
     driver.session.kill_plugin()
-    kept = [("container", "kept", f"node {NODE} may come back for it")]
+    kept = [("container", "kept", f"node {NODE} may come back for the task")]
     assert rows(gc(driver, "--json", "--grace", "0")) == kept
     assert rows(gc(driver, "--json", "--node", NODE, "--grace", "1h"))[0][1] == "waits"
     dry = gc(driver, "--json", "--node", NODE, "--grace", "0", "--dry-run")

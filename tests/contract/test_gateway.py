@@ -22,6 +22,7 @@ from proto.errors import Code, DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.fake_gateway import FakeGateway
+from tests.support.gateways import shut_down
 from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
@@ -54,7 +55,8 @@ class House:
         try:
             yield gateway
         finally:
-            await gateway.shutdown()
+            if isinstance(gateway, ActorGateway):
+                await shut_down(gateway)
 
     def job(self) -> Job:
         """A task's allocation, whose logs somebody reads."""

@@ -75,7 +75,7 @@ def test_gc_knows_one_that_has_nothing_to_do(launcher: LauncherProcess) -> None:
     assert idle_launcher.pid(launcher.state_dir) == launcher.process.pid
     living = Presence(launcher.state_dir, RUN)
     assert idle_launcher.pid(launcher.state_dir) is None
-    living.leave()
+    living.withdraw()
     launcher.process.send_signal(signal.SIGKILL)
     launcher.process.wait(END_S)
     assert idle_launcher.pid(launcher.state_dir) is None

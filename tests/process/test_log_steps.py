@@ -13,6 +13,7 @@ from actors.actor_gateway import ActorGateway
 from actors.model.settings import DriverSettings, TaskOptions
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.gateways import shut_down
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -44,7 +45,7 @@ async def a_gateway(
     try:
         yield gateway
     finally:
-        await gateway.shutdown()
+        await shut_down(gateway)
 
 
 def fields_of(caplog: pytest.LogCaptureFixture, room: str, job: Job) -> list[dict[str, object]]:

@@ -17,6 +17,7 @@ from actors.task.phases import Phase
 from proto.errors import DriverError
 from tests.support.driver import Driver
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.gateways import shut_down
 from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
@@ -74,4 +75,4 @@ async def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_
         assert not directory.exists()
         actor.stop()
         supervisor.stop()
-        await gateway.shutdown()
+        await shut_down(gateway)

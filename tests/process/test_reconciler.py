@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from actors.model.nomad import TaskConfig
 from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR, PLUGIN, RUN, OwnerLabels
 from actors.model.settings import DriverSettings
 from actors.orphans.peers import Presence
-from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
+from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy, SweepResult
 from containerd.api import methods
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
@@ -34,7 +35,7 @@ SNAPSHOTTER = "overlayfs"
 OLD_S = 3600
 
 
-class Tasks(NobodysTasks):
+class Tasks(NoTasks):
     """A register that a test fills."""
 
     def __init__(self) -> None:
@@ -74,8 +75,9 @@ class Place:
         self.reconciler = self.reconcile()
 
     def reconcile(self, **more: Any) -> Reconciler:
-        fields = {"nodes": lambda: [NODE], "grace_s": GRACE_S, "now": lambda: self.clock, **more}
-        return Reconciler(self.node, self.tasks, **fields)
+        nodes = more.pop("nodes", lambda: [NODE])
+        policy = SweepPolicy(grace_s=GRACE_S, **more)
+        return Reconciler(self.node, self.tasks, policy, nodes=nodes, now=lambda: self.clock)
 
     async def container(
         self, alloc: str, *, owner: str = NODE, maker: str = "plugin-dead", **labels: str
@@ -141,8 +143,8 @@ def age(path: Path) -> None:
     os.utime(path, (then, then))
 
 
-def told(findings: list[Finding]) -> dict[str, str]:
-    return {finding.thing.name: str(finding.outcome) for finding in findings}
+def told(results: list[SweepResult]) -> dict[str, str]:
+    return {result.resource.name: str(result.outcome) for result in results}
 
 
 @pytest.fixture
@@ -151,7 +153,7 @@ def place(runner: asyncio.Runner, tmp_path: Path) -> Iterator[Place]:
         place = Place(daemon, tmp_path)
         yield place
         runner.run(place.node.containerd.close())
-        place.own.leave()
+        place.own.withdraw()
 
 
 async def test_an_orphan_goes_with_all_that_belongs_to_it_once_its_time_is_over(
@@ -212,8 +214,8 @@ async def test_what_others_own_or_may_own_stays(place: Place) -> None:
     await place.after(0)
     assert await place.after(10 * GRACE_S) == dict.fromkeys(kept, "kept")
     assert place.left() == everything
-    other.leave()
-    run.leave()
+    other.withdraw()
+    run.withdraw()
     await place.after(1)
     removed = {"t-started-elsewhere": "removed", "t-of-a-run": "removed"}
     assert await place.after(GRACE_S) == {**dict.fromkeys(kept, "kept"), **removed}
@@ -343,7 +345,7 @@ async def test_nothing_goes_while_a_part_of_it_is_in_use(place: Place) -> None:
     assert await place.after(0) == {}
     assert await place.after(10 * GRACE_S) == {}
     assert f"{name}-snapshot" in place.left()
-    other.leave()
+    other.withdraw()
 
 
 async def test_what_a_start_has_taken_meanwhile_is_not_removed(place: Place) -> None:
@@ -365,7 +367,7 @@ async def test_the_lease_of_a_pull_goes_when_its_plugin_is_gone(place: Place) ->
     await place.after(0)
     dead, others = identifiers.pull_lease(3), identifiers.pull_lease(1)
     assert await place.after(GRACE_S) == {dead: "removed"}
-    other.leave()
+    other.withdraw()
     await place.after(0)
     assert await place.after(GRACE_S) == {others: "removed"}
     assert place.left() == {identifiers.pull_lease(2)}
@@ -378,7 +380,7 @@ async def test_a_command_removes_what_dead_runs_left_at_once_and_of_nodes_what_i
     run = await place.container("run", owner="run-dead")
     place.daemon.books.containers[run].created_at.GetCurrentTime()
     mine, gone = await place.container("mine"), await place.container("g", owner="node-2")
-    command = place.reconcile(nodes=list, given_up=["node-2"])
+    command = place.reconcile(nodes=list, given_up=frozenset({"node-2"}))
     assert told(await command.sweep_once()) == {run: "removed", mine: "kept", gone: "removed"}
     assert place.left() >= {mine}
     young = await place.container("y", owner="node-2")
@@ -389,8 +391,33 @@ async def test_a_command_removes_what_dead_runs_left_at_once_and_of_nodes_what_i
 async def test_every_finding_has_a_reason(place: Place) -> None:
     await place.container("a")
     await place.container("far", owner="node-2")
-    findings = await place.reconciler.look()
-    assert {(finding.outcome, bool(finding.why)) for finding in findings} == {
+    results = await place.reconciler.inspect()
+    assert {(result.outcome, bool(result.reason)) for result in results} == {
         (Outcome.FOUND, True),
         (Outcome.KEPT, True),
+    }
+
+
+async def test_every_decision_of_a_sweep_is_a_line_with_the_reason(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, logger="actors.orphans.reconciler")
+    mine, far = await place.container("a"), await place.container("b", owner="node-2")
+    assert await place.after(0.0) == {mine: "waits", far: "kept"}
+    assert await place.after(GRACE_S) == {mine: "removed", far: "kept"}
+    lines = [vars(record) for record in caplog.records]
+    owned, lost = "no task of Nomad owns the object", "node node-2 may come back for the task"
+    assert [(line["msg"], line["reason"]) for line in lines if line["container_id"] == mine] == [
+        ("object is an orphan", owned),
+        ("orphan found", owned),
+        ("orphan waits for its grace time, or is needed again", owned),
+        ("object is an orphan", owned),
+        ("orphan removed", owned),
+    ]
+    assert [(line["msg"], line["reason"]) for line in lines if line["container_id"] == far] == [
+        ("object has an unknown owner, kept", lost)
+    ] * 2
+    assert {(line["task_id"], line["alloc_id"]) for line in lines} == {
+        ("a/t/1", "a"),
+        ("b/t/1", "b"),
     }

@@ -27,6 +27,7 @@ from tests.support import vectors
 from tests.support.driver import Driver
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.fake_shim import FakeTask
+from tests.support.gateways import shut_down
 from tests.support.launcher import worker_pid
 from tests.support.needs import need_root_here
 from tests.support.scripted_worker import REQUESTS, ScriptedWorker
@@ -63,7 +64,7 @@ class House:
         try:
             yield gateway
         finally:
-            await gateway.shutdown()
+            await shut_down(gateway)
 
     def left(self, release: str) -> tuple[TaskConfig, bytes, Path]:
         """A task whose handle a plugin of that release has made in this boot, and its directory.

@@ -150,7 +150,7 @@ async def test_a_record_that_says_nothing_goes_and_one_that_nobody_understands_s
     place: Place,
 ) -> None:
     silent, strange = (Presence(place.node.state_dir, RUN) for _ in range(2))
-    strange.say(allocs=3)
+    strange.publish(allocs=3)
     assert await place.sweep() == []
     silent.close()
     strange.close()

@@ -19,6 +19,7 @@ from containerd.api import methods
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.gateways import shut_down
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -84,7 +85,7 @@ class Story:
         try:
             yield gateway
         finally:
-            await gateway.shutdown()
+            await shut_down(gateway)
 
     def messages(self) -> list[str]:
         """All lines since the last call of `steps`."""

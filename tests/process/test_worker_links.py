@@ -20,6 +20,7 @@ from actors.task import worker_replacement
 from proto import frames
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
+from tests.support.gateways import shut_down
 from tests.support.launcher import worker_pid
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
@@ -55,7 +56,7 @@ class House:
         try:
             yield gateway
         finally:
-            await gateway.shutdown()
+            await shut_down(gateway)
 
     async def start(self, gateway: ActorGateway) -> Job:
         """A task that runs."""

@@ -219,9 +219,6 @@ class FakeGateway(Gateway):
             self.closed.append("exec")
             _log.info("exec closed", extra={"pid": os.getpid(), "command": " ".join(command)})
 
-    async def shutdown(self) -> None:
-        """See `Gateway`."""
-
 
 async def _read_all(inputs: AsyncIterator[ExecInput]) -> None:
     async for _ in inputs:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 
+from proto import frames
 from workers import c_modules, procfs
 
 _DESCRIPTOR = 3
@@ -50,7 +51,7 @@ def _has_its_name(directory: int, name: str) -> bool:
     peer = c_modules.stream()
     try:
         peer.settimeout(_ANSWER_TIMEOUT_S)
-        peer.connect(f"/proc/self/fd/{directory}/{name}")
+        peer.connect(frames.socket_path(directory, name))
         credentials = peer.getsockopt(c_modules.SOL_SOCKET, c_modules.SO_PEERCRED, _UCRED.size)
     except OSError:
         return False

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from proto import frames
 from proto.errors import Code, DriverError
 from proto.exhaustion import advice
 from workers import c_modules
@@ -182,11 +183,11 @@ def _connect(address: str, container_id: str) -> c_modules.socket:
 
 
 def _connect_path(sock: c_modules.socket, path: str) -> None:
-    """sun_path holds 108 bytes; a descriptor of the directory makes any name short."""
+    """Connects to a socket in a directory of any depth, see `frames.socket_path`."""
     directory, _, name = path.rpartition("/")
     descriptor = os.open(directory or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        sock.connect(f"/proc/self/fd/{descriptor}/{name}")
+        sock.connect(frames.socket_path(descriptor, name))
     finally:
         os.close(descriptor)
 

@@ -119,17 +119,17 @@ class RunRecord:
 
     def _say(self) -> None:
         if self._presence is not None:
-            self._presence.say(**self._says, bridges=self._bridges)
+            self._presence.publish(**self._says, bridges=self._bridges)
 
     def end(self, *, clean: bool) -> None:
         """The run is over; what is not clean is left to a sweep."""
         if self._presence is not None:
-            self._presence.leave() if clean else self._presence.close()
+            self._presence.withdraw() if clean else self._presence.close()
 
 
 def read(peer: Peer) -> RunTrace | None:
     """Returns what a run said; None where this release does not understand it."""
-    says = peer.says
+    says = peer.published
     with contextlib.suppress(KeyError, TypeError, ValueError):
         address, namespace = says["place"]
         return RunTrace(

@@ -15,7 +15,7 @@ from actors.model.node import Node
 from actors.model.ownership import LABEL_OWNER, RUN
 from actors.orphans import peers
 from actors.orphans.peers import Peer
-from actors.orphans.reconciler import Finding, NobodysTasks, Outcome, Reconciler
+from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy, SweepResult
 from plugin.host.network import namespaces
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run.allocdir import AllocDir
@@ -35,16 +35,16 @@ class Row:
     error: str = ""
 
 
-def row(finding: Finding) -> Row:
+def row(result: SweepResult) -> Row:
     """A finding of the reconciler."""
-    thing = finding.thing
+    resource = result.resource
     return Row(
-        kind=str(thing.kind),
-        name=thing.name,
-        since=thing.since,
-        outcome=finding.outcome,
-        why=finding.why,
-        error=finding.error,
+        kind=str(resource.kind),
+        name=resource.name,
+        since=resource.created_at_s,
+        outcome=result.outcome,
+        why=result.reason,
+        error=result.error,
     )
 
 
@@ -62,13 +62,13 @@ async def before_a_run(node: Node, tell: Callable[[str], None]) -> None:
     names = {peer.name for peer in runs}
     try:
         # Without any time of grace, but for things that need none: those of dead runs.
-        reconciler = Reconciler(node, NobodysTasks(), grace_s=float("inf"))
-        findings = [
-            finding
-            for finding in await reconciler.sweep_once()
-            if finding.thing.mark.owner in names
+        reconciler = Reconciler(node, NoTasks(), SweepPolicy(grace_s=float("inf")))
+        results = [
+            result
+            for result in await reconciler.sweep_once()
+            if result.resource.owner.owner in names
         ]
-        rows = [*map(row, findings), *await networks_and_files(node, dry_run=False)]
+        rows = [*map(row, results), *await networks_and_files(node, dry_run=False)]
     except DriverError as error:
         tell(f"an earlier run was killed, and what it left stays for now: {error}")
         return
@@ -86,9 +86,9 @@ async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
     rows: list[Row] = []
     for peer in await asyncio.to_thread(dead, node):
         trace = read(peer)
-        if not peer.says:  # it was killed before it made anything
+        if not peer.published:  # it was killed before it made anything
             if not dry_run:
-                await asyncio.to_thread(peers.forget, node.state_dir, peer.name)
+                await asyncio.to_thread(peers.remove, node.state_dir, peer.name)
         elif trace is None:
             rows.append(_of_run(peer, Outcome.KEPT, "another release wrote its record"))
         elif hindrance := await _hindrance(node, trace, dry_run=dry_run):

@@ -52,7 +52,7 @@ def test_the_outputs_end_before_their_fifos_are_closed(monkeypatch: pytest.Monke
     async def story() -> None:
         monkeypatch.setattr(session, "ExecSession", Session)
         task: Any = None
-        outputs = session.stream("a/t/1", task, ["cat"], terminal=False, inputs=nothing())
+        outputs = session.stream(task, ["cat"], terminal=False, inputs=nothing())
         await anext(outputs)
         await outputs.aclose()
         assert ended == ["outputs", "session"]

@@ -43,7 +43,7 @@ def test_a_program_that_is_not_there_tells_nothing(tmp_path: Path) -> None:
     [
         ("echo runc version 1.0.3", "runc 1.0 is older than 1.1"),
         ("echo runc version 1.1.0", ""),
-        ("echo what", "runc does not tell its version"),
+        ("echo what", "runc does not print its version"),
     ],
 )
 def test_an_old_runtime_leaves_what_is_below_a_read_only_mount_writable(

@@ -89,7 +89,7 @@ def test_a_run_goes_without_a_record_where_there_is_no_place_for_it(tmp_path: Pa
     "says", [{}, {"pid": 1}, {"place": 3}, {"place": ["a"]}, {"place": ["a", "b"], "pid": "x"}]
 )
 def test_a_record_of_another_kind_is_not_understood(says: dict[str, Any]) -> None:
-    peer = Peer(name="run-1", alive=False, since=0.0, says=says)
+    peer = Peer(name="run-1", alive=False, since=0.0, published=says)
     assert run_record.read(peer) is None
 
 
