@@ -90,7 +90,7 @@ async def test_a_recovery_waits_for_what_ran_out_and_loses_no_task(
     await stage.session.fingerprint()
     with scarce(stage.session.pid):  # type: ignore[operator]
         recovering = asyncio.create_task(stage.session.recover(handle))
-        said = "recovery is tried again"
+        said = "recovery of task failed, trying again"
         await until(lambda: said in caplog.text or recovering.done(), 20, "nobody tries again")
     await recovering
     assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
