@@ -10,8 +10,8 @@ from typing import Any
 from actors.model.settings import DriverSettings
 from plugin import options
 from plugin.host.agent import hcl_config
-from plugin.host.job import hcl_job
-from plugin.host.job import text as job_text
+from plugin.host.job.hcl_job import merged, parse_hcl
+from plugin.host.job.text import read_text
 from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
@@ -88,7 +88,7 @@ def tree(file: Path) -> dict[str, Any]:
     Raises:
         DriverError: code INVALID, the file cannot be read or is not HCL.
     """
-    return hcl_job.parse(file.name, job_text.read(file), {})
+    return parse_hcl(file.name, read_text(file), {})
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def _from_file(file: Path) -> dict[str, Any]:
     blocks = tree(file)
     for block in blocks.get("plugin") or []:
         if isinstance(block, dict) and _PLUGIN in block:
-            return hcl_job.merged(block[_PLUGIN].get("config"))
+            return merged(block[_PLUGIN].get("config"))
     if "client" in blocks:
         return {}
     raise DriverError(f'{file}: has no block plugin "{_PLUGIN}"', code=Code.INVALID)

@@ -18,14 +18,14 @@ from actors.model.node import Node, this_node
 from plugin.cli import console, host_arguments, plugin_block
 from plugin.cli.parser import Parser
 from plugin.cli.screens import choose
-from plugin.host.agent.session import HostSession, default_program
+from plugin.host.agent.session import PluginSession, default_program
 from plugin.host.job import jobfile
 from plugin.host.run.job_runner import JobRunner, RunOptions
 from plugin.host.run.machine import HostOptions
 from plugin.host.run.record import RunRecord
 from plugin.host.run.screen import Screen
 from plugin.host.run.sweep import before_a_run
-from plugin.host.run.systemd import ServiceManager, find
+from plugin.host.run.systemd import ServiceManager, service_manager
 from plugin.host.run.task_runner import DRIVER_FAILED
 from plugin.process import raise_file_limit
 from plugin.texts import indented
@@ -65,7 +65,7 @@ def run(argv: list[str]) -> int:
         return console.WRONG_OPTIONS
     try:
         job = jobfile.load(arguments.job, options.variables)
-        service = find(job.task_count)
+        service = service_manager(job.task_count)
         if arguments.plugin is None:
             _need_root()
         screen = choose(as_json=arguments.json, prefix=job.task_count > 1)
@@ -135,7 +135,7 @@ async def _follow(
         keep=arguments.keep,
     )
     program = [str(arguments.plugin)] if arguments.plugin else default_program()
-    session = HostSession(program, options.config)
+    session = PluginSession(program, options.config)
     run_options = RunOptions(
         root=root, host=options.host, keep=arguments.keep, stats=arguments.stats
     )

@@ -12,7 +12,7 @@ from typing import Any
 from actors.model.nomad import ExitResult, PortMapping, TaskUsage
 from plugin.cli.output_stream import OutputStream
 from plugin.host.agent.log_reader import Lines
-from plugin.host.network.ports import inside
+from plugin.host.network.ports import container_port
 from plugin.host.run.screen import Screen, end_text, port_text, usage_text
 from plugin.texts import one_line
 
@@ -148,7 +148,7 @@ class JsonScreen:
             label=port.label,
             host_ip=port.host_ip,
             port=port.value,
-            to=inside(port),
+            to=container_port(port),
         )
 
     def ended(self, task: str, result: ExitResult, seconds: float) -> None:

@@ -1,1 +1,1 @@
-"""The embedded host: for one machine and one job, what a Nomad agent would do."""
+"""Dev host: runs one job on one machine, in place of a Nomad agent."""

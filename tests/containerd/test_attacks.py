@@ -314,7 +314,7 @@ def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     from plugin.host.agent import hclog
 
     lines: list[bytes] = []
-    parse: Callable[[bytes], Any] = hclog.parse
+    parse: Callable[[bytes], Any] = hclog.parse_line
 
     def keep(raw: bytes) -> Any:
         lines.append(raw)

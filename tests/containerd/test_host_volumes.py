@@ -93,6 +93,6 @@ def test_a_volume_that_this_machine_has_not_stops_the_job_first(
     job = job_file(tmp_path, "i", "true")
     done = run(driver, job, "--host-volume", f"s1={tmp_path}")
     assert done.returncode == 125
-    assert 'volume "rest": this machine has no host volume "s2"; there are s1' in done.stderr
+    assert 'volume "rest": this machine has no host volume "s2"; known: s1' in done.stderr
     assert "--host-volume s2=PATH" in done.stderr
     assert not driver.alloc_root.exists()

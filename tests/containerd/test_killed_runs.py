@@ -186,7 +186,7 @@ def test_what_is_of_another_network_is_left_to_who_is_there(runs: Runs, image: s
     with OwnNetwork() as elsewhere:
         mine, runs.network = runs.network, elsewhere
         assert runs.rows() == [("container", "removed"), ("run", "kept")]
-        assert "sweep from there" in runs.gc().stdout
+        assert "run gc in that namespace" in runs.gc().stdout
         runs.network = mine
     assert killed.left() != []
     assert runs.rows() == [("network", "removed"), ("allocation", "removed"), ("run", "removed")]

@@ -34,7 +34,7 @@ def test_a_new_namespace_has_loopback_alone_and_it_works() -> None:
 def test_a_name_that_is_taken_is_told() -> None:
     with (
         OwnNetwork() as network,
-        pytest.raises(DriverError, match=f"cannot make .*: {network.name}: File exists"),
+        pytest.raises(DriverError, match=f"cannot create .*: {network.name}: File exists"),
     ):
         namespaces.add([network.name])
 

@@ -166,5 +166,5 @@ async def test_a_containerd_that_is_away_stops_no_run(place: Place) -> None:
     await run_sweep.before_a_run(node, notes.append)
     await nowhere.close()
     (note,) = notes
-    assert "what it left stays for now: containerd does not answer" in note
+    assert "objects of a killed run stay for now: containerd does not answer" in note
     assert (place.root / "a/t").exists()

@@ -15,14 +15,14 @@ from actors.model.nomad import (
     TaskState,
     TaskStatus,
 )
-from plugin.host.agent import conversions
-from plugin.host.agent.session import HostSession
+from plugin.host.agent.conversions import read_exit, read_network
+from plugin.host.agent.session import PluginSession
 from proto.nomad import driver_pb2
 
 _EXEC = "/hashicorp.nomad.plugins.drivers.proto.Driver/ExecTaskStreaming"
 
 
-class AgentSession(HostSession):
+class AgentSession(PluginSession):
     """A session with all RPCs that an agent has."""
 
     def kill_plugin(self) -> None:
@@ -45,7 +45,7 @@ class AgentSession(HostSession):
         )
         answer = await self._ask("ExecTask", request)
         ended = driver_pb2.WaitTaskResponse(result=answer.result)
-        exit_ = conversions.exit_result(ended)
+        exit_ = read_exit(ended)
         return ExecResult(stdout=answer.stdout, stderr=answer.stderr, exit=exit_)
 
     async def exec_streaming(
@@ -93,7 +93,7 @@ def status(message: driver_pb2.InspectTaskResponse) -> TaskStatus:
             oom_killed=task.result.oom_killed,
         ),
         driver_attributes=dict(message.driver.attributes),
-        network=conversions.network_override(message.network_override),
+        network=read_network(message.network_override),
     )
 
 

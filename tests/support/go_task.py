@@ -12,7 +12,7 @@ from pathlib import Path
 import msgpack
 
 from actors.lifecycle.go_takeover import FIFO_ROOT
-from plugin.host.agent import conversions
+from plugin.host.agent.conversions import task_message
 from plugin.host.agent.session import Handle
 from proto.nomad import driver_pb2
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -90,7 +90,7 @@ class GoTask:
         config = self.job.config
         message = driver_pb2.TaskHandle(
             version=1,
-            config=conversions.task_config(config, b""),
+            config=task_message(config, b""),
             driver_state=go_handle(
                 self.container, config.stdout_path, config.stderr_path, _STARTED_AT_NS
             ),

@@ -1,1 +1,1 @@
-"""The agent's side of the plugin protocol: starts a plugin and calls it as Nomad does."""
+"""The agent's side of the plugin protocol: starts a plugin and calls the plugin as Nomad does."""

@@ -1,4 +1,4 @@
-"""Dataclasses into Nomad's messages and back: the agent's half of `plugin.rpc.conversions`."""
+"""Conversions of dataclasses into Nomad's messages and back: the counterpart of `plugin.rpc`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from actors.model import nomad
 from proto.nomad import base_pb2, driver_pb2
 
 _Memory = driver_pb2.MemoryUsage
-_Cpu = driver_pb2.CPUUsage
 
 
 def nomad_config(cpuinfo: Path = Path("/proc/cpuinfo")) -> base_pb2.NomadConfig:
-    """The node as an agent describes it since Nomad 1.7: its cores and their speed.
+    """Builds the description of the node that an agent sends since Nomad 1.7: cores and speed.
 
-    Where the kernel names no speed, as on arm64, the cores go without, and ticks are 0.
+    If the kernel states no speed, as on arm64, the cores have none, and ticks are 0.
     """
     try:
         text = cpuinfo.read_text()
     except OSError:
         text = ""
-    found: list[str] = re.findall(r"^cpu MHz\s*: ([\d.]+)", text, re.MULTILINE)
-    mhz = round(max(map(float, found), default=0))
+    speeds: list[str] = re.findall(r"^cpu MHz\s*: ([\d.]+)", text, re.MULTILINE)
+    mhz = round(max(map(float, speeds), default=0))
     cores = [
         base_pb2.ClientTopologyCore(core_id=number, guess_speed=mhz)
         for number in range(os.cpu_count() or 1)
@@ -33,46 +32,22 @@ def nomad_config(cpuinfo: Path = Path("/proc/cpuinfo")) -> base_pb2.NomadConfig:
     )
 
 
-def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
-    """A task as an agent sends it; `packed` is its driver config."""
-    resources = task.resources
+def task_message(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
+    """Builds the message for a task.
+
+    Args:
+        task: the task.
+        packed: msgpack of the driver config.
+    """
     message = driver_pb2.TaskConfig(
         id=task.id,
         name=task.name,
         msgpack_driver_config=packed,
         env=dict(task.env),
         device_env=dict(task.device_env),
-        resources=driver_pb2.Resources(
-            allocated_resources=driver_pb2.AllocatedTaskResources(
-                cpu=driver_pb2.AllocatedCpuResources(cpu_shares=resources.cpu_shares),
-                memory=driver_pb2.AllocatedMemoryResources(
-                    memory_mb=resources.memory_mb, memory_max_mb=resources.memory_max_mb
-                ),
-            ),
-            linux_resources=driver_pb2.LinuxResources(
-                cpu_shares=resources.cpu_shares,
-                memory_limit_bytes=resources.memory_limit_bytes,
-                PercentTicks=resources.percent_ticks,
-                cpuset_cpus=resources.cpuset_cpus,
-            ),
-        ),
-        mounts=[
-            driver_pb2.Mount(
-                task_path=m.task_path,
-                host_path=m.host_path,
-                readonly=m.readonly,
-                propagation_mode=m.propagation_mode,
-            )
-            for m in task.mounts
-        ],
-        devices=[
-            driver_pb2.Device(
-                task_path=d.task_path,
-                host_path=d.host_path,
-                cgroup_permissions=d.cgroup_permissions,
-            )
-            for d in task.devices
-        ],
+        resources=_resources(task.resources),
+        mounts=map(_mount, task.mounts),
+        devices=map(_device, task.devices),
         user=task.user,
         alloc_dir=task.alloc_dir,
         stdout_path=task.stdout_path,
@@ -85,10 +60,6 @@ def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
         node_name=task.node_name,
         node_id=task.node_id,
     )
-    message.resources.ports.extend(
-        driver_pb2.PortMapping(label=p.label, value=p.value, to=p.to, host_ip=p.host_ip)
-        for p in resources.ports
-    )
     if task.network is not None:
         message.network_isolation_spec.mode = driver_pb2.NetworkIsolationSpec.GROUP
         message.network_isolation_spec.path = task.network.path
@@ -100,8 +71,45 @@ def task_config(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig:
     return message
 
 
-def exit_result(answer: driver_pb2.WaitTaskResponse) -> nomad.ExitResult:
-    """WaitTask's answer."""
+def _resources(resources: nomad.Resources) -> driver_pb2.Resources:
+    allocated = driver_pb2.AllocatedTaskResources(
+        cpu=driver_pb2.AllocatedCpuResources(cpu_shares=resources.cpu_shares),
+        memory=driver_pb2.AllocatedMemoryResources(
+            memory_mb=resources.memory_mb, memory_max_mb=resources.memory_max_mb
+        ),
+    )
+    linux = driver_pb2.LinuxResources(
+        cpu_shares=resources.cpu_shares,
+        memory_limit_bytes=resources.memory_limit_bytes,
+        PercentTicks=resources.percent_ticks,
+        cpuset_cpus=resources.cpuset_cpus,
+    )
+    ports = [
+        driver_pb2.PortMapping(label=port.label, value=port.value, to=port.to, host_ip=port.host_ip)
+        for port in resources.ports
+    ]
+    return driver_pb2.Resources(allocated_resources=allocated, linux_resources=linux, ports=ports)
+
+
+def _mount(mount: nomad.MountConfig) -> driver_pb2.Mount:
+    return driver_pb2.Mount(
+        task_path=mount.task_path,
+        host_path=mount.host_path,
+        readonly=mount.readonly,
+        propagation_mode=mount.propagation_mode,
+    )
+
+
+def _device(device: nomad.DeviceConfig) -> driver_pb2.Device:
+    return driver_pb2.Device(
+        task_path=device.task_path,
+        host_path=device.host_path,
+        cgroup_permissions=device.cgroup_permissions,
+    )
+
+
+def read_exit(answer: driver_pb2.WaitTaskResponse) -> nomad.ExitResult:
+    """Reads the answer to WaitTask."""
     result = answer.result
     return nomad.ExitResult(
         exit_code=result.exit_code,
@@ -111,8 +119,8 @@ def exit_result(answer: driver_pb2.WaitTaskResponse) -> nomad.ExitResult:
     )
 
 
-def fingerprint(message: driver_pb2.FingerprintResponse) -> nomad.Fingerprint:
-    """A fingerprint."""
+def read_fingerprint(message: driver_pb2.FingerprintResponse) -> nomad.Fingerprint:
+    """Reads a message of Fingerprint."""
     attributes: dict[str, bool | int | float | str] = {}
     for name, value in message.attributes.items():
         kind = value.WhichOneof("value")
@@ -124,8 +132,8 @@ def fingerprint(message: driver_pb2.FingerprintResponse) -> nomad.Fingerprint:
     )
 
 
-def event(message: driver_pb2.DriverTaskEvent) -> nomad.TaskEvent:
-    """An event."""
+def read_event(message: driver_pb2.DriverTaskEvent) -> nomad.TaskEvent:
+    """Reads a message of TaskEvents."""
     return nomad.TaskEvent(
         task_id=message.task_id,
         alloc_id=message.alloc_id,
@@ -136,8 +144,8 @@ def event(message: driver_pb2.DriverTaskEvent) -> nomad.TaskEvent:
     )
 
 
-def network_override(message: driver_pb2.NetworkOverride) -> nomad.NetworkOverride | None:
-    """The task's own network; None where the driver reports none."""
+def read_network(message: driver_pb2.NetworkOverride) -> nomad.NetworkOverride | None:
+    """Reads the task's network; None if the driver reports none."""
     if not message.addr:
         return None
     return nomad.NetworkOverride(
@@ -147,14 +155,14 @@ def network_override(message: driver_pb2.NetworkOverride) -> nomad.NetworkOverri
     )
 
 
-def usage(message: driver_pb2.TaskStatsResponse) -> nomad.TaskUsage:
-    """A sample; what is not measured is None."""
+def read_usage(message: driver_pb2.TaskStatsResponse) -> nomad.TaskUsage:
+    """Reads a message of TaskStats; figures that were not measured are None."""
     stats = message.stats
     cpu, memory = stats.agg_resource_usage.cpu, stats.agg_resource_usage.memory
-    seen = set(memory.measured_fields)
+    measured = set(memory.measured_fields)
 
     def known(name: str, field: int) -> int | None:
-        return int(getattr(memory, name)) if field in seen else None
+        return int(getattr(memory, name)) if field in measured else None
 
     return nomad.TaskUsage(
         task_id=stats.id,

@@ -1,7 +1,7 @@
-"""A config block against the schema that the plugin serves, into the bytes that Nomad would send.
+"""Encoder of a config block, by the schema of the plugin, into the bytes that Nomad would send.
 
-Nomad decodes HCL with the schema and sends every key of it, nil where the job gives nothing
-(go-cty's msgpack form of the hcldec result).
+Nomad decodes HCL with the schema and sends every key of the schema; an absent key is nil (go-cty's
+msgpack form of the hcldec result).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _MAX_EXPONENT = 400
 
 
 def encode(spec: Spec, values: Mapping[str, Any]) -> bytes:
-    """The msgpack bytes of a block.
+    """Returns the msgpack bytes of a block.
 
     Raises:
-        DriverError: code INVALID, with every key that does not fit.
+        DriverError: code INVALID, with every unknown key and every wrong value.
     """
     problems: list[str] = []
     document = _object(spec.object, values, "", problems)
@@ -46,29 +46,31 @@ def _object(
     }
 
 
-def _value(spec: Spec, given: Any, path: str, problems: list[str]) -> Any:
+def _value(spec: Spec, value: Any, path: str, problems: list[str]) -> Any:
     match spec.WhichOneof("block"):
         case "Attr":
-            return _attribute(spec.Attr, given, path, problems)
+            return _attribute(spec.Attr, value, path, problems)
         case "default":
-            found = _value(spec.default.primary, given, path, problems)
-            # A literal is HCL text; what schemas use of it is JSON as well.
-            return json.loads(spec.default.default.literal.value) if found is None else found
+            converted = _value(spec.default.primary, value, path, problems)
+            if converted is not None:
+                return converted
+            # A literal is HCL text; the literals of schemas are valid JSON too.
+            return json.loads(spec.default.default.literal.value)
         case "literal":
             return json.loads(spec.literal.value)
         case "block_value":
-            return _block(spec.block_value, given, path, problems)
+            return _block(spec.block_value, value, path, problems)
         case "block_list" | "block_set" as kind:
-            return _block_list(getattr(spec, kind), given, path, problems)
+            return _block_list(getattr(spec, kind), value, path, problems)
         case "block_attrs":
-            return _block_attrs(spec.block_attrs, given, path, problems)
+            return _block_attrs(spec.block_attrs, value, path, problems)
         case kind:
-            problems.append(f"{path}: the schema has {kind}, which this host does not know")
+            problems.append(f"{path}: the schema has {kind}, which the dev host does not support")
             return None
 
 
-def _block(spec: hclspec_pb2.Block, given: Any, path: str, problems: list[str]) -> Any:
-    blocks = _blocks(given, path, problems)
+def _block(spec: hclspec_pb2.Block, value: Any, path: str, problems: list[str]) -> Any:
+    blocks = _blocks(value, path, problems)
     if len(blocks) > 1:
         problems.append(f"{path}: stands more than once")
     if not blocks:
@@ -79,9 +81,9 @@ def _block(spec: hclspec_pb2.Block, given: Any, path: str, problems: list[str]) 
 
 
 def _block_list(
-    spec: hclspec_pb2.BlockList | hclspec_pb2.BlockSet, given: Any, path: str, problems: list[str]
+    spec: hclspec_pb2.BlockList | hclspec_pb2.BlockSet, value: Any, path: str, problems: list[str]
 ) -> list[Any]:
-    blocks = _blocks(given, path, problems)
+    blocks = _blocks(value, path, problems)
     if len(blocks) < spec.min_items or 0 < spec.max_items < len(blocks):
         problems.append(
             f"{path}: stands {len(blocks)} times, not {spec.min_items} to {spec.max_items or 'any'}"
@@ -93,93 +95,93 @@ def _block_list(
 
 
 def _block_attrs(
-    spec: hclspec_pb2.BlockAttrs, given: Any, path: str, problems: list[str]
+    spec: hclspec_pb2.BlockAttrs, value: Any, path: str, problems: list[str]
 ) -> dict[str, Any] | None:
-    blocks = _blocks(given, path, problems)
+    blocks = _blocks(value, path, problems)
     if not blocks and spec.required:
         problems.append(f"{path}: is required")
     merged = {key: item for block in blocks for key, item in block.items()}
     single = hclspec_pb2.Attr(type=spec.type or "string")
-    found = {
+    attributes = {
         key: _attribute(single, item, f"{path}.{key}", problems) for key, item in merged.items()
     }
-    return found if blocks else None
+    return attributes if blocks else None
 
 
-def _blocks(given: Any, path: str, problems: list[str]) -> list[dict[str, Any]]:
-    items = given if isinstance(given, list) else [] if given is None else [given]
+def _blocks(value: Any, path: str, problems: list[str]) -> list[dict[str, Any]]:
+    items = value if isinstance(value, list) else [] if value is None else [value]
     blocks = [item for item in items if isinstance(item, dict)]
     if len(blocks) < len(items):
         problems.append(f"{path}: is a block, write {path} {{ … }}")
     return blocks
 
 
-def _attribute(attribute: hclspec_pb2.Attr, given: Any, path: str, problems: list[str]) -> Any:
-    if given is None:
+def _attribute(attribute: hclspec_pb2.Attr, value: Any, path: str, problems: list[str]) -> Any:
+    if value is None:
         if attribute.required:
             problems.append(f"{path}: is required")
         return None
     try:
-        return _convert(attribute.type, given)
+        return _convert(attribute.type, value)
     except (ValueError, TypeError, KeyError):
-        # Without the value: it may be a password in the wrong place.
-        problems.append(f"{path}: a {_kind(given)} is not a {attribute.type}")
+        # The problem does not show the value, which may be a misplaced password.
+        problems.append(f"{path}: a {_kind(value)} is not a {attribute.type}")
         return None
 
 
-def _kind(given: Any) -> str:
+def _kind(value: Any) -> str:
     names = {bool: "bool", int: "number", float: "number", str: "string", list: "list"}
-    return names.get(type(given), "block")
+    return names.get(type(value), "block")
 
 
-def _convert(kind: str, given: Any) -> Any:
+def _convert(kind: str, value: Any) -> Any:
     outer, _, inner = kind.strip().partition("(")
     match outer:
         case "string":
-            return _string(given)
+            return _string(value)
         case "bool":
-            return _bool(given)
+            return _bool(value)
         case "number":
-            return _number(given)
+            return _number(value)
         case "list" | "set":
-            # Nomad takes a block where a list of maps is wanted as a list of one.
-            items = given if isinstance(given, list) else [_mapping(given)]
+            # Nomad reads a block as a list with one map.
+            items = value if isinstance(value, list) else [_mapping(value)]
             return [_convert(inner[:-1], item) for item in items]
         case "map":
-            return {str(k): _convert(inner[:-1], item) for k, item in _mapping(given).items()}
-    return given
+            return {str(k): _convert(inner[:-1], item) for k, item in _mapping(value).items()}
+    return value
 
 
-def _mapping(given: Any) -> dict[Any, Any]:
-    if isinstance(given, list) and given and all(isinstance(item, dict) for item in given):
-        return {key: item for block in given for key, item in block.items()}
-    if not isinstance(given, dict):
+def _mapping(value: Any) -> dict[Any, Any]:
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {key: item for block in value for key, item in block.items()}
+    if not isinstance(value, dict):
         raise TypeError
-    return given
+    return value
 
 
-def _string(given: Any) -> str:
-    if isinstance(given, bool):
-        return "true" if given else "false"
-    if isinstance(given, float) and given.is_integer():
-        return str(int(given))
-    if isinstance(given, str | int | float):
-        return str(given)
+def _string(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, str | int | float):
+        return str(value)
     raise TypeError
 
 
-def _bool(given: Any) -> bool:
-    if isinstance(given, bool):
-        return given
-    return {"true": True, "false": False, "1": True, "0": False}[str(given)]
+def _bool(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False, "1": True, "0": False}[str(value)]
 
 
-def _number(given: Any) -> int | float | str:
-    """As go-cty packs it: what neither an int64 nor a float64 holds exactly goes as text."""
-    if isinstance(given, bool) or not isinstance(given, int | float | str):
+def _number(value: Any) -> int | float | str:
+    """Packs a number as go-cty does: as text if neither int64 nor float64 is exact."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError
     try:
-        exact = Decimal(str(given))
+        exact = Decimal(str(value))
     except ArithmeticError:
         raise ValueError from None
     if not exact.is_finite() or abs(exact.adjusted()) > _MAX_EXPONENT:

@@ -1,4 +1,4 @@
-"""Log lines of a plugin, read as a Nomad agent reads them."""
+"""Parser of a plugin's log lines, as in a Nomad agent."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _PREFIXES = {
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """One line; level is a number of the logging module."""
+    """A line; `level` is a level of the logging module."""
 
     level: int
     text: str
 
 
-def parse(line: bytes) -> LogLine:
-    """A line of the plugin's stderr: hclog's JSON, or whatever else was printed there."""
+def parse_line(line: bytes) -> LogLine:
+    """Parses a line of the plugin's stderr: hclog's JSON, or plain text."""
     plain = line.decode(errors="replace").rstrip()
     try:
         fields = json.loads(plain)

@@ -1,4 +1,4 @@
-"""A plugin's process as go-plugin's host keeps it: handshake, log, death, end."""
+"""Process of a plugin, as in go-plugin: handshake, log, death, end."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from typing import IO
 
 from actors.processes import child_process
 from plugin import environment
-from plugin.host.agent import hclog
+from plugin.host.agent.hclog import parse_line
 from plugin.host.agent.log_reader import Lines
 from proto.errors import Code, DriverError
 
 _START_S = 60.0
-_LAST_WORDS_S = 1.0
+_LOG_END_S = 1.0
 _MIN_FIELDS = 5
 _POLL_S = 0.01
 _log = logging.getLogger("plugin.host.plugin")
 
 
 class PluginProcess:
-    """One process, from its start until it is reaped.
+    """A process from its start until it is reaped.
 
     Args:
         program: the executable and its arguments.
@@ -35,10 +35,11 @@ class PluginProcess:
         self._tail: collections.deque[str] = collections.deque(maxlen=5)
 
     async def start(self) -> str:
-        """Starts it and returns the socket that it listens on.
+        """Starts the process and returns the path of the plugin's socket.
 
         Raises:
-            DriverError: code UNAVAILABLE, it is no plugin, or it says why it does not start.
+            DriverError: code UNAVAILABLE, with the end of the log: the process cannot be started,
+                or prints no handshake.
         """
         try:
             self._child = await child_process.started(
@@ -46,7 +47,7 @@ class PluginProcess:
                 env=environment.for_plugin_of_this_process(),
                 stdout=child_process.PIPE,
                 stderr=child_process.PIPE,
-                # A terminal's Ctrl-C and its end are for the host: it stops tasks through this one.
+                # The dev host gets Ctrl-C and the hang-up of the terminal: stops need the plugin.
                 new_session=True,
             )
         except OSError as error:
@@ -65,7 +66,7 @@ class PluginProcess:
         except asyncio.CancelledError:
             transport.close()
             raise
-        # The agent reads on and drops what comes; a full pipe would block a talkative plugin.
+        # An agent reads on and drops the data: a full pipe would block the plugin.
         self._pumps.append(asyncio.create_task(_drain(reader, transport)))
         fields = line.strip().split("|")
         if len(fields) < _MIN_FIELDS or fields[2] != "unix" or fields[4] != "grpc":
@@ -73,30 +74,33 @@ class PluginProcess:
         return fields[3]
 
     async def _no_plugin(self, line: str) -> DriverError:
-        said = line.strip() or "no handshake"
-        ended = await self.ends_within(_LAST_WORDS_S)
+        reason = line.strip() or "no handshake"
+        ended = await self.ends_within(_LOG_END_S)
         await self.finish(0)
         if ended and self._child is not None:
-            said = f"it ended with status {self._child.returncode}"
-        words = "; ".join([said, *self._tail])
+            reason = f"it ended with status {self._child.returncode}"
+        details = "; ".join([reason, *self._tail])
         return DriverError(
             f"{self._program[0]} did not start as a plugin",
-            details=words[:2000],
+            details=details[:2000],
             code=Code.UNAVAILABLE,
         )
 
     @property
     def pid(self) -> int:
-        """Its pid; 0 before the start."""
+        """The pid; 0 before the start."""
         return self._child.pid if self._child else 0
 
     @property
     def alive(self) -> bool:
-        """Returns whether it runs."""
+        """True while the process runs."""
         return self._child is not None and self._child.poll() is None
 
     async def ends_within(self, seconds: float) -> bool:
-        """Whether it has ended by then: a broken connection comes before the exit status."""
+        """Waits up to `seconds` for the end; returns True if the process has ended.
+
+        A caller with a broken connection waits, because the exit status follows later.
+        """
         deadline = asyncio.get_running_loop().time() + seconds
         while self.alive:
             if asyncio.get_running_loop().time() >= deadline:
@@ -105,17 +109,17 @@ class PluginProcess:
         return True
 
     def kill(self) -> None:
-        """SIGKILL, as an out-of-memory kill or a crash would end it."""
+        """Kills the process with SIGKILL, as an out-of-memory kill or a crash would."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
 
     async def finish(self, grace_s: float) -> None:
-        """Waits so long for its end, kills it otherwise, and reads its log to the end."""
+        """Waits `grace_s` seconds for the end, then kills; reads the log to its end."""
         if self._child is not None:
             await asyncio.to_thread(child_process.finish, self._child, grace_s)
         if self._pumps:
-            await asyncio.wait(self._pumps, timeout=_LAST_WORDS_S)
+            await asyncio.wait(self._pumps, timeout=_LOG_END_S)
         for pump in self._pumps:
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
@@ -133,7 +137,7 @@ class PluginProcess:
 
     def _logged(self, lines: list[bytes]) -> None:
         for raw in lines:
-            line = hclog.parse(raw)
+            line = parse_line(raw)
             self._tail.append(line.text)
             _log.log(line.level, "%s", line.text)
 

@@ -24,8 +24,16 @@ from actors.model.nomad import (
     TaskUsage,
 )
 from actors.processes import child_process
-from plugin.host.agent import conversions as wire
 from plugin.host.agent import hcl_config
+from plugin.host.agent.conversions import (
+    nomad_config,
+    read_event,
+    read_exit,
+    read_fingerprint,
+    read_network,
+    read_usage,
+    task_message,
+)
 from plugin.host.agent.plugin_calls import PluginCalls
 from plugin.host.agent.plugin_process import PluginProcess
 from proto.errors import Code, DriverError
@@ -61,7 +69,7 @@ class Handle:
     network: NetworkOverride | None = None
 
 
-class HostSession:
+class PluginSession:
     """One plugin process. `launch` may be called again after the death of the process.
 
     Args:
@@ -90,7 +98,7 @@ class HostSession:
         )
         request = base_pb2.SetConfigRequest(
             msgpack_config=hcl_config.encode(schema.spec, self._config),
-            nomad_config=wire.nomad_config(),
+            nomad_config=nomad_config(),
             plugin_api_version=_API_VERSION,
         )
         await self._calls.ask(f"{_BASE}/SetConfig", request, base_pb2.SetConfigResponse)
@@ -108,7 +116,7 @@ class HostSession:
         )
         if answer.type != base_pb2.DRIVER or _API_VERSION not in answer.plugin_api_versions:
             raise DriverError(
-                f"{self._program[0]} is a plugin, but no task driver of API {_API_VERSION}",
+                f"{self._program[0]} is a plugin, but not a task driver of API {_API_VERSION}",
                 code=Code.UNSUPPORTED,
             )
         return PluginInfo(name=answer.name, version=answer.plugin_version)
@@ -145,27 +153,51 @@ class HostSession:
     # --- tasks
 
     async def start(self, task: TaskConfig, config: Mapping[str, Any]) -> Handle:
-        """Starts a task; config is the job's config block, checked against the plugin's schema."""
+        """Starts a task.
+
+        Args:
+            task: the task.
+            config: values of the job's config block.
+
+        Raises:
+            DriverError: code INVALID, a value does not fit the schema; or the plugin's error.
+        """
         packed = hcl_config.encode(self._task_spec, config)
         return await self.start_packed(task, packed)
 
     async def start_packed(self, task: TaskConfig, packed: bytes) -> Handle:
-        """Starts a task whose driver config is encoded already."""
-        request = driver_pb2.StartTaskRequest(task=wire.task_config(task, packed))
+        """Starts a task with an encoded driver config.
+
+        Args:
+            task: the task.
+            packed: msgpack of the driver config.
+
+        Raises:
+            DriverError: the plugin's error.
+        """
+        request = driver_pb2.StartTaskRequest(task=task_message(task, packed))
         answer = await self._ask("StartTask", request)
-        network = wire.network_override(answer.network_override)
+        network = read_network(answer.network_override)
         return Handle(task_id=task.id, encoded=answer.handle.SerializeToString(), network=network)
 
     async def recover(self, handle: Handle) -> None:
-        """Recovers a task. As after an agent's restart, the handle carries no driver config."""
+        """Recovers a task. As after an agent's restart, the handle carries no driver config.
+
+        Raises:
+            DriverError: the plugin's error.
+        """
         message = driver_pb2.TaskHandle.FromString(handle.encoded)
         message.config.msgpack_driver_config = b""
         await self._ask("RecoverTask", driver_pb2.RecoverTaskRequest(handle=message))
 
     async def wait(self, task_id: str) -> ExitResult:
-        """Waits for the end of a task and returns the exit."""
+        """Waits for the end of a task and returns the exit.
+
+        Raises:
+            DriverError: code UNAVAILABLE or CANCELLED, the plugin died; or the plugin's error.
+        """
         answer = await self._ask("WaitTask", driver_pb2.WaitTaskRequest(task_id=task_id))
-        return wire.exit_result(answer)
+        return read_exit(answer)
 
     async def stop(self, task_id: str, timeout_s: float = 5.0, signal: str = "") -> None:
         """Stops a task.
@@ -173,7 +205,10 @@ class HostSession:
         Args:
             task_id: the id of the task.
             timeout_s: seconds from the signal to SIGKILL.
-            signal: the name of the signal; empty for the job's own.
+            signal: name of the signal; empty for the signal of the job or the image.
+
+        Raises:
+            DriverError: the plugin's error.
         """
         request = driver_pb2.StopTaskRequest(
             task_id=task_id, timeout=_duration(timeout_s), signal=signal
@@ -181,12 +216,24 @@ class HostSession:
         await self._ask("StopTask", request)
 
     async def destroy(self, task_id: str, *, force: bool = True) -> None:
-        """Removes a task and all its objects; with force also a task that runs."""
+        """Removes a task and all its objects; with `force` also a running task.
+
+        Raises:
+            DriverError: the plugin's error.
+        """
         request = driver_pb2.DestroyTaskRequest(task_id=task_id, force=force)
         await self._ask("DestroyTask", request)
 
     async def signal(self, task_id: str, signal: str) -> None:
-        """Sends a signal, given by name, to a task."""
+        """Sends a signal to a task.
+
+        Args:
+            task_id: the id of the task.
+            signal: name of the signal, such as SIGHUP.
+
+        Raises:
+            DriverError: the plugin's error.
+        """
         request = driver_pb2.SignalTaskRequest(task_id=task_id, signal=signal)
         await self._ask("SignalTask", request)
 
@@ -198,7 +245,7 @@ class HostSession:
         async for message in self._calls.stream(
             f"{_DRIVER}/TaskStats", request, driver_pb2.TaskStatsResponse
         ):
-            yield wire.usage(message)
+            yield read_usage(message)
 
     async def events(self) -> AsyncGenerator[TaskEvent, None]:
         """Yields the events of all tasks."""
@@ -206,7 +253,7 @@ class HostSession:
         async for message in self._calls.stream(
             f"{_DRIVER}/TaskEvents", request, driver_pb2.DriverTaskEvent
         ):
-            yield wire.event(message)
+            yield read_event(message)
 
     async def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
         """Yields the fingerprint of the node, then each change."""
@@ -214,12 +261,12 @@ class HostSession:
         async for message in self._calls.stream(
             f"{_DRIVER}/Fingerprint", request, driver_pb2.FingerprintResponse
         ):
-            yield wire.fingerprint(message)
+            yield read_fingerprint(message)
 
     async def fingerprint(self) -> Fingerprint:
         """Returns the first fingerprint."""
-        async with contextlib.aclosing(self.fingerprints()) as found:
-            return await anext(found)
+        async with contextlib.aclosing(self.fingerprints()) as stream:
+            return await anext(stream)
 
     # --- below
 

@@ -1,1 +1,1 @@
-"""Job files: HCL and JSON become task configurations."""
+"""Job files in HCL and JSON, read into task configurations."""

@@ -1,11 +1,11 @@
-"""Reading blocks of a job file: values checked, and every problem collected with its place."""
+"""Reader of blocks of a job file: checks values, and collects every problem with its place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from plugin.host.job.hcl_job import merged, shown
+from plugin.host.job.hcl_job import as_text, merged
 from plugin.host.job.keys import Keys
 from plugin.host.job.text import Block
 from plugin.options.readers import parse_duration_s
@@ -14,29 +14,46 @@ _MAX_LABEL_BYTES = 128
 
 
 class BlockReader:
-    """Collects what is wrong, and which keys are left to Nomad, over a whole file."""
+    """Reads the blocks of one file.
+
+    A block is the mapping of its keys to values, as `parse_hcl` returns it. In all methods `where`
+    is the place of the block in problems, for example `task "web"`, and `key` is a key of the
+    block. A wrong value is appended to `problems` as a sentence; a method then returns a harmless
+    value, and the caller goes on.
+
+    Attributes:
+        problems: a sentence for each problem of the file.
+        ignored: keys that only a Nomad agent obeys.
+    """
 
     def __init__(self) -> None:
         self.problems: list[str] = []
         self.ignored: set[str] = set()
 
     def sift(self, keys: Keys, where: str, block: Block) -> None:
-        """Looks at the keys of a block."""
+        """Checks the keys of a block: reports unknown and refused keys, notes ignored keys."""
         keys.sift(where, block, self.problems, self.ignored)
 
     def labels(self, kind: str, labels: Sequence[str]) -> None:
-        """Looks at the names of blocks of one kind, which become names of files and variables."""
+        """Checks the labels of blocks of one kind: labels become names of files and variables."""
         for label in dict.fromkeys(labels):
             where = f'{kind} "{label}"'
             if labels.count(label) > 1:
                 self.problems.append(f"{where}: stands more than once")
             if len(label.encode(errors="replace")) > _MAX_LABEL_BYTES:
-                self.problems.append(f"{where[:64]}…: its name has over {_MAX_LABEL_BYTES} bytes")
+                self.problems.append(f"{where[:64]}…: the name has over {_MAX_LABEL_BYTES} bytes")
             if not label.isprintable():
-                self.problems.append(f"{where}: its name has a character that cannot be printed")
+                self.problems.append(f"{where}: the name has an unprintable character")
 
     def block(self, where: str, block: Block, key: str, *, once: bool = False) -> Block:
-        """The body of a block without a label; of several that may stand there, all together."""
+        """Returns the body of an inner block without a label; several blocks are merged.
+
+        Args:
+            where: place of the outer block.
+            block: the outer block.
+            key: name of the inner block.
+            once: True reports a second block.
+        """
         blocks = block.get(key)
         items = blocks if isinstance(blocks, list) else [] if blocks is None else [blocks]
         if not all(isinstance(item, dict) for item in items):
@@ -48,7 +65,15 @@ class BlockReader:
     def number(
         self, where: str, block: Block, key: str, default: int, span: tuple[int, int]
     ) -> int:
-        """A whole number of that span."""
+        """Returns a whole number; reports a value outside of `span`.
+
+        Args:
+            where: place of the block.
+            block: the block.
+            key: key of the number.
+            default: result for an absent key.
+            span: least and greatest allowed number.
+        """
         value = block.get(key, default)
         try:
             number = int(str(value)) if not isinstance(value, bool) else span[0] - 1
@@ -59,7 +84,14 @@ class BlockReader:
         return number
 
     def duration(self, where: str, block: Block, key: str, default: float) -> float:
-        """Seconds of a duration such as "10s"."""
+        """Returns the seconds of a Go duration such as "10s"; reports another value.
+
+        Args:
+            where: place of the block.
+            block: the block.
+            key: key of the duration.
+            default: seconds for an absent or wrong value.
+        """
         if key not in block:
             return default
         try:
@@ -69,7 +101,7 @@ class BlockReader:
             return default
 
     def flag(self, where: str, block: Block, key: str) -> bool:
-        """True or false; false where it is not given."""
+        """Returns True or False; False for an absent key."""
         value = block.get(key)
         word = str(value).lower()
         if word not in {"true", "false", "none"}:
@@ -77,7 +109,7 @@ class BlockReader:
         return word == "true"
 
     def words(self, where: str, block: Block, key: str) -> tuple[str, ...]:
-        """A list of strings."""
+        """Returns a list of strings; empty for an absent key."""
         value = block.get(key) or []
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             self.problems.append(f"{where}: {key} is not a list of strings")
@@ -86,13 +118,13 @@ class BlockReader:
 
 
 def labelled(blocks: Any) -> Iterable[tuple[str, Block]]:
-    """(label, body) of blocks such as `task "web" {}`."""
+    """Yields (label, body) of blocks such as `task "web" {}`."""
     for block in blocks if isinstance(blocks, list) else []:
         for label, body in block.items() if isinstance(block, dict) else ():
             if isinstance(body, dict):
                 yield str(label), body
 
 
-def texts(block: Any) -> dict[str, str]:
-    """A map of strings, given as a block or as an attribute; null leaves a key out."""
-    return {key: shown(value) for key, value in merged(block).items() if value is not None}
+def string_map(block: Any) -> dict[str, str]:
+    """Returns a map of strings from a block or an attribute; a null drops its key."""
+    return {key: as_text(value) for key, value in merged(block).items() if value is not None}

@@ -1,9 +1,13 @@
-"""HCL source in a form that every release of python-hcl2 reads alike.
+"""HCL source without escapes, heredocs and comments, for python-hcl2.
 
-Releases 4 to 8 differ in what they make of escapes and heredocs; some lose a heredoc's last line
-end or turn the backslashes in it into control characters. So the parser gets to see neither: a
-heredoc becomes a string, and each character that would need an escape becomes one of a private
-plane of Unicode, which `restore` turns back afterwards. Line numbers stay as they are.
+python-hcl2 8.1 does not decode strings: an escape stays two characters, a heredoc keeps its
+markers. After parsing, an escaped `${` and a template would look the same. So `mask` decodes the
+source before parsing: a heredoc becomes a string, and each decoded special character becomes a
+character of a private plane of Unicode. `unmask` restores the characters after the evaluation of
+templates. Line numbers do not change.
+
+python-hcl2 also keeps the last of several equal attributes without an error, and a message about an
+unclosed string shows tokens of the grammar. `mask` reports both with the line.
 """
 
 from __future__ import annotations
@@ -26,20 +30,20 @@ _DOUBLED = ("$${", "%%{")
 _OPENED = ("${", "%{")
 
 
-def guard(text: str) -> str:
-    """The same source without comments, heredocs and escapes.
+def mask(text: str) -> str:
+    """Returns the source without comments, heredocs and escapes.
 
     Raises:
-        ValueError: a string or heredoc has no end, an escape is none, a name is given twice in one
-            block, or blocks are nested too deeply; says the line.
+        ValueError: names the line of an unclosed string or heredoc, of an unknown escape, of an
+            attribute that stands twice in a block, or of too many levels.
     """
     if any(_PLANE <= ord(character) < _PLANE + _MASKED for character in text):
-        raise ValueError("it has a character of the private plane U+10FF00 to U+10FF7F")
+        raise ValueError("a character of the private plane U+10FF00 to U+10FF7F is not allowed")
     return _Scanner(text).run()
 
 
-def restore(text: str) -> str:
-    """A string that came through the parser, with its own characters again."""
+def unmask(text: str) -> str:
+    """Restores the special characters of a masked string."""
     return text.translate(_BACK)
 
 
@@ -48,12 +52,12 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._out: list[str] = []
-        # The names that each open bracket has been given; the file's own come first.
+        # Names of attributes in each open bracket; the first set has the names of the file.
         self._names: list[set[str]] = [set()]
 
     def run(self) -> str:
         while self._at < len(self._text):
-            self._look()
+            self._note_bracket_or_attribute()
             comment = _COMMENT.match(self._text, self._at)
             heredoc = _HEREDOC.match(self._text, self._at)
             if comment:
@@ -67,36 +71,36 @@ class _Scanner:
                 self._copy(1)
         return "".join(self._out)
 
-    def _look(self) -> None:
-        """Notes a bracket, or an attribute at the beginning of a line."""
+    def _note_bracket_or_attribute(self) -> None:
+        """Counts brackets, and remembers an attribute at the beginning of a line."""
         here = self._text[self._at]
         if here in "{[(":
             self._names.append(set())
             if len(self._names) > MAX_DEPTH:
                 raise ValueError(
-                    f"line {self._line(self._at)}: it is nested deeper than {MAX_DEPTH} levels"
+                    f"line {self._line(self._at)}: nested deeper than {MAX_DEPTH} levels"
                 )
         elif here in "}])" and len(self._names) > 1:
             self._names.pop()
         elif self._at == 0 or self._text[self._at - 1] in "\n{":
-            given = _ATTRIBUTE.match(self._text, self._at)
-            if given and given[1] in self._names[-1]:
-                raise ValueError(f"line {self._line(self._at)}: {given[1]} is given twice")
-            if given:
-                self._names[-1].add(given[1])
+            attribute = _ATTRIBUTE.match(self._text, self._at)
+            if attribute and attribute[1] in self._names[-1]:
+                raise ValueError(f"line {self._line(self._at)}: {attribute[1]} is set twice")
+            if attribute:
+                self._names[-1].add(attribute[1])
 
     def _copy(self, count: int) -> None:
         self._out.append(self._text[self._at : self._at + count])
         self._at += count
 
     def _string(self) -> None:
-        """From one quote to the other."""
-        begun = self._at
+        """Copies a string with its quotes, and decodes its escapes."""
+        start = self._at
         self._copy(1)
         while True:
             here = self._text[self._at : self._at + 1]
             if here in {"", "\n"}:
-                raise ValueError(f"line {self._line(begun)}: the string has no closing quote")
+                raise ValueError(f"line {self._line(start)}: the string has no closing quote")
             if here == '"':
                 self._copy(1)
                 return
@@ -111,31 +115,31 @@ class _Scanner:
         if unicode:
             code = int(unicode[1] or unicode[2], 16)
             if code > sys.maxunicode or code in _HALVES:
-                raise ValueError(f"line {self._line(self._at)}: \\{unicode[0]} is no character")
-            self._out.append(_mask(chr(code)))
+                raise ValueError(f"line {self._line(self._at)}: \\{unicode[0]} is not a character")
+            self._out.append(_masked(chr(code)))
             self._at = unicode.end()
         elif letter in _ESCAPES:
-            self._out.append(_mask(_ESCAPES[letter]))
+            self._out.append(_masked(_ESCAPES[letter]))
             self._at += 2
         else:
             raise ValueError(
-                f"line {self._line(self._at)}: \\{letter} is no escape of HCL;"
-                " a backslash itself is written \\\\"
+                f"line {self._line(self._at)}: \\{letter} is not an escape of HCL;"
+                " write \\\\ for a backslash"
             )
 
     def _template(self) -> bool:
-        """Copies `${…}` whole, quotes in it and all; False where none begins."""
+        """Copies a template `${…}` with all inner quotes; returns False without a template."""
         if self._text.startswith(_DOUBLED, self._at):
             self._copy(3)
             return True
         if not self._text.startswith(_OPENED, self._at):
             return False
-        begun, depth = self._at, 1
+        start, depth = self._at, 1
         self._copy(2)
         while depth:
             here = self._text[self._at : self._at + 1]
             if not here:
-                raise ValueError(f"line {self._line(begun)}: ${{ has no closing brace")
+                raise ValueError(f"line {self._line(start)}: ${{ has no closing brace")
             if here == '"':
                 self._string()
                 continue
@@ -148,12 +152,12 @@ class _Scanner:
         end = closing.search(self._text, opening.end())
         if end is None:
             line = self._line(self._at)
-            raise ValueError(f"line {line}: the heredoc has no line with {opening[2]} alone")
+            raise ValueError(f"line {line}: the heredoc has no closing line {opening[2]}")
         body = self._text[opening.end() : end.start()]
         inner = _Scanner(_dedented(body) if opening[1] else body)
         while inner._at < len(inner._text):
             if not inner._template():
-                inner._out.append(_mask(inner._text[inner._at]))
+                inner._out.append(_masked(inner._text[inner._at]))
                 inner._at += 1
         self._out += ['"', *inner._out, '"', "\n" * (body.count("\n") + 1)]
         self._at = end.end()
@@ -162,7 +166,7 @@ class _Scanner:
         return self._text.count("\n", 0, position) + 1
 
 
-def _mask(character: str) -> str:
+def _masked(character: str) -> str:
     plain = character.isalnum() or character == " " or ord(character) >= _MASKED
     return character if plain else chr(_PLANE + ord(character))
 

@@ -1,6 +1,6 @@
-"""Reading a job file, HCL or JSON, into what the embedded host runs.
+"""Reader of a job file, HCL or JSON, for the dev host.
 
-Every problem of a file is reported at once, and before anything is started.
+All problems of a file are reported at once, before the first start.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from plugin.host.job import hcl_job, json_job, template_path
-from plugin.host.job import text as job_text
-from plugin.host.job import volumes as job_volumes
-from plugin.host.job.block_reader import BlockReader, labelled, texts
+from plugin.host.job import template_path
+from plugin.host.job.block_reader import BlockReader, labelled, string_map
+from plugin.host.job.hcl_job import parse_hcl
+from plugin.host.job.json_job import parse_json
 from plugin.host.job.keys import FILE, GROUP, JOB, RESOURCES, TASK, TEMPLATE
-from plugin.host.job.network import GroupNetwork, read
-from plugin.host.job.text import Block
-from plugin.host.job.volumes import Volume, VolumeMount
+from plugin.host.job.network import GroupNetwork, read_network
+from plugin.host.job.text import Block, check_tree, read_text
+from plugin.host.job.volumes import Volume, VolumeMount, read_mounts, read_volumes
 from proto.errors import Code, DriverError
 
 _DEFAULT_CPU_MHZ, _DEFAULT_MEMORY_MB = 100, 300
@@ -27,7 +27,7 @@ _MAX_COUNT = 1000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A file to write before the task starts."""
+    """A file that is written before the task starts; `permissions` is a mode."""
 
     data: str
     destination: str
@@ -36,7 +36,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobTask:
-    """One task. config is its driver's block with the values of the file."""
+    """A task; `config` is the driver's block with the values of the file."""
 
     name: str
     driver: str
@@ -55,7 +55,7 @@ class JobTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobGroup:
-    """A group; each of its `count` allocations runs every task."""
+    """A group; each of `count` allocations runs every task."""
 
     name: str
     count: int
@@ -67,7 +67,7 @@ class JobGroup:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job. ignored names what the embedded host leaves to Nomad."""
+    """A job; `ignored` names the keys that the dev host leaves to a Nomad agent."""
 
     id: str
     groups: tuple[JobGroup, ...]
@@ -80,33 +80,37 @@ class Job:
 
     @property
     def task_count(self) -> int:
-        """How many tasks run, over all allocations."""
+        """Number of tasks in all allocations."""
         return sum(group.count * len(group.tasks) for group in self.groups)
 
 
 def load(path: Path, variables: Mapping[str, str]) -> Job:
-    """Reads a job file; `-` is stdin. `variables` are the values of its HCL variables.
+    """Reads a job file.
+
+    Args:
+        path: the file; `-` is stdin.
+        variables: values of HCL variables by name.
 
     Raises:
-        DriverError: code INVALID; everything that is wrong, and where.
+        DriverError: code INVALID, with all problems and their places.
     """
     name = "standard input" if str(path) == "-" else path.name
-    return parse(name, job_text.read(path), variables)
+    return parse(name, read_text(path), variables)
 
 
 def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
     """Reads a job from its text.
 
     Raises:
-        DriverError: code INVALID; everything that is wrong, and where.
+        DriverError: code INVALID, with all problems and their places.
     """
     if text.lstrip().startswith("{"):
         if variables:
             raise DriverError(f"{name}: a job in JSON has no variables", code=Code.INVALID)
-        tree = json_job.parse(name, text)
+        tree = parse_json(name, text)
     else:
-        tree = hcl_job.parse(name, text, variables)
-    job_text.check(name, tree)
+        tree = parse_hcl(name, text, variables)
+    check_tree(name, tree)
     reader = _Reader()
     job = reader.job(tree)
     if reader.problems:
@@ -116,13 +120,13 @@ def parse(name: str, text: str, variables: Mapping[str, str]) -> Job:
 
 
 class _Reader(BlockReader):
-    """Turns blocks into dataclasses."""
+    """Reads blocks into dataclasses."""
 
     def job(self, tree: Block) -> Job:
         self.sift(FILE, "file", tree)
         jobs = list(labelled(tree.get("job")))
         if len(jobs) != 1:
-            self.problems.append(f"{len(jobs)} job blocks, one is wanted")
+            self.problems.append(f"the file has {len(jobs)} job blocks instead of one")
             return Job(id="", groups=())
         label, body = jobs[0]
         where = f'job "{label}"'
@@ -130,7 +134,7 @@ class _Reader(BlockReader):
         self.labels("job", [label])
         self.labels("group", [key for key, _ in labelled(body.get("group"))])
         groups = [self._group(key, block) for key, block in labelled(body.get("group"))]
-        # A task directly in the job is a group of its own.
+        # A task directly in the job becomes a group.
         groups += [
             self._group(key, {"task": [{key: block}]}) for key, block in labelled(body.get("task"))
         ]
@@ -144,14 +148,14 @@ class _Reader(BlockReader):
             region=str(body.get("region", "global")),
             datacenter=next(map(str, datacenters if isinstance(datacenters, list) else ()), "dc1"),
             namespace=str(body.get("namespace", "default")),
-            meta=texts(self.block(where, body, "meta")),
+            meta=string_map(self.block(where, body, "meta")),
             ignored=tuple(sorted(self.ignored)),
         )
 
     def _group(self, label: str, block: Block) -> JobGroup:
         where = f'group "{label}"'
         self.sift(GROUP, where, block)
-        volumes = job_volumes.read(self, where, block.get("volume"))
+        volumes = read_volumes(self, where, block.get("volume"))
         self.labels("task", [key for key, _ in labelled(block.get("task"))])
         tasks = tuple(self._task(key, body, volumes) for key, body in labelled(block.get("task")))
         if not tasks:
@@ -160,8 +164,8 @@ class _Reader(BlockReader):
             name=label,
             count=self.number(where, block, "count", 1, (0, _MAX_COUNT)),
             tasks=tasks,
-            meta=texts(self.block(where, block, "meta")),
-            network=read(self, where, block.get("network")),
+            meta=string_map(self.block(where, block, "meta")),
+            network=read_network(self, where, block.get("network")),
             volumes=volumes,
         )
 
@@ -169,7 +173,9 @@ class _Reader(BlockReader):
         where = f'task "{label}"'
         self.sift(TASK, where, block)
         if "/" in label or label in {"", ".", "..", "alloc"}:
-            self.problems.append(f"{where}: cannot be a directory, so not a task's name either")
+            self.problems.append(
+                f"{where}: invalid task name: '/', '.', '..' and 'alloc' are not allowed"
+            )
         resources = self.block(where, block, "resources", once=True)
         self.sift(RESOURCES, f"{where}: resources", resources)
         span = (0, 2**40)
@@ -177,8 +183,8 @@ class _Reader(BlockReader):
             name=label,
             driver=str(block.get("driver", "")),
             config=self.block(where, block, "config", once=True),
-            env=texts(self.block(where, block, "env")),
-            meta=texts(self.block(where, block, "meta")),
+            env=string_map(self.block(where, block, "env")),
+            meta=string_map(self.block(where, block, "meta")),
             user=str(block.get("user", "")),
             cpu_mhz=self.number(where, resources, "cpu", _DEFAULT_CPU_MHZ, span),
             memory_mb=self.number(where, resources, "memory", _DEFAULT_MEMORY_MB, span),
@@ -186,21 +192,21 @@ class _Reader(BlockReader):
             kill_timeout_s=self.duration(where, block, "kill_timeout", 5.0),
             kill_signal=str(block.get("kill_signal", "")),
             templates=self._templates(f"{where}: template", block.get("template")),
-            mounts=job_volumes.read_mounts(self, where, block.get("volume_mount"), volumes),
+            mounts=read_mounts(self, where, block.get("volume_mount"), volumes),
         )
 
     def _templates(self, where: str, blocks: Any) -> tuple[Template, ...]:
-        found: list[Template] = []
-        places: list[str] = []
+        templates: list[Template] = []
+        paths: list[str] = []
         for block in blocks if isinstance(blocks, list) else []:
             if isinstance(block, dict):
-                found.append(self._template(where, block))
-                places.append(template_path.normal(found[-1].destination))
-        for first, second in itertools.combinations(sorted(places), 2):
+                templates.append(self._template(where, block))
+                paths.append(template_path.below_alloc(templates[-1].destination))
+        for first, second in itertools.combinations(sorted(paths), 2):
             if second == first or second.startswith(f"{first}/"):
-                what = "given twice" if second == first else f"below another one, {first!r}"
-                self.problems.append(f"{where}: destination {second!r} is {what}")
-        return tuple(found)
+                reason = "set twice" if second == first else f"below the destination {first!r}"
+                self.problems.append(f"{where}: destination {second!r} is {reason}")
+        return tuple(templates)
 
     def _template(self, where: str, block: Block) -> Template:
         self.sift(TEMPLATE, where, block)
@@ -213,9 +219,9 @@ class _Reader(BlockReader):
             permissions = -1
         if not 0 <= permissions <= 0o777:  # noqa: PLR2004
             self.problems.append(f'{where}: perms {block["perms"]!r} are not like "644"')
-        destination = template_path.known(str(block.get("destination") or ""))
+        destination = template_path.with_homes(str(block.get("destination") or ""))
         wrong = template_path.problem(destination) if destination else ""
-        # Other references are known when the allocation is; they are looked at then.
+        # Other references have a value only in an allocation; AllocDir checks the path then.
         if wrong and "${" not in destination:
             self.problems.append(f"{where}: destination {destination[:64]!r} {wrong}")
         return Template(

@@ -1,7 +1,7 @@
-"""A job in Nomad's JSON, as the API takes it or `nomad job run -output` prints it.
+"""Job in Nomad's JSON, in the form of the API and of `nomad job run -output`.
 
-It becomes the tree that an HCL file gives. JSON jobs are full of Nomad's defaults, so only what
-has a value that the embedded host cannot follow is passed on to be refused.
+The result is the tree that an HCL file would have. A JSON job has a value for each of Nomad's
+defaults. So only keys with a value reach the tree, and only such a key can be refused.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ _TEMPLATE = {
 }
 
 
-def parse(name: str, text: str) -> Block:
-    """The job as `{"job": [{id: body}]}`.
+def parse_json(name: str, text: str) -> Block:
+    """Returns the job as `{"job": [{id: body}]}`.
 
     Raises:
-        DriverError: code INVALID, it is not a job in JSON.
+        DriverError: code INVALID, the text is not a job in JSON.
     """
     try:
-        document = json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        document = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse_constant)
     except RecursionError:
         raise too_deep(name) from None
     except ValueError as error:
@@ -83,7 +83,7 @@ def parse(name: str, text: str) -> Block:
     if not isinstance(body, dict) or not isinstance(body.get("TaskGroups"), list):
         raise DriverError(
             f"{name}: has no TaskGroups",
-            resolution="give a job in Nomad's JSON form, as `nomad job run -output` prints it",
+            resolution="use Nomad's JSON form of a job, as `nomad job run -output` prints",
             code=Code.INVALID,
         )
     job = _renamed(body, _JOB)
@@ -94,18 +94,18 @@ def parse(name: str, text: str) -> Block:
     return {"job": [{str(body.get("ID") or body.get("Name") or "job"): job}]}
 
 
-def _once(pairs: list[tuple[str, Any]]) -> Block:
-    """Returns an object. Readers differ in which of two equal keys they take."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
+def _unique(pairs: list[tuple[str, Any]]) -> Block:
+    """Returns an object; refuses equal keys, of which parsers choose differently."""
+    block = dict(pairs)
+    if len(block) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"the key {twice!r} is given twice in one object")
-    return found
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return block
 
 
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no number of JSON")
+def _refuse_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not a number in JSON")
 
 
 def _group(group: Block) -> Block:
@@ -158,7 +158,7 @@ def _task(task: Block) -> Block:
         block["resources"] = _renamed(resources, _RESOURCES)
     timeout = task.get("KillTimeout")
     if timeout:
-        # The API gives nanoseconds; people write "10s".
+        # The API has nanoseconds; a person writes "10s".
         block["kill_timeout"] = f"{timeout}ns" if isinstance(timeout, int) else timeout
     templates = [_renamed(item, _TEMPLATE) for item in _objects(task, "Templates")]
     if templates:
@@ -170,17 +170,17 @@ def _task(task: Block) -> Block:
 
 
 def _objects(block: Block, key: str) -> list[Block]:
-    """The objects of a list that may be missing.
+    """Returns the objects of a list; an absent list is empty.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: the value is not a list of objects.
     """
-    found = block.get(key) or []
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+    items = block.get(key) or []
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         raise ValueError(f"{key} is not a list of objects")
-    return found
+    return items
 
 
 def _renamed(source: Block, names: Mapping[str, str]) -> Block:
-    """The keys that have a value, under their HCL names."""
+    """Returns the keys with a value, under their HCL names."""
     return {hcl: source[key] for key, hcl in names.items() if source.get(key)}

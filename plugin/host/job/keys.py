@@ -1,4 +1,4 @@
-"""Which keys of a job file the embedded host acts on, leaves to Nomad, or cannot do without it."""
+"""Keys of a job file: obeyed by the dev host, left to a Nomad agent, or refused."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ def _words(text: str) -> frozenset[str]:
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of one kind of block. refused: leaving it out would change what the task does."""
+    """Keys of one kind of block.
+
+    Attributes:
+        used: the dev host obeys the key.
+        ignored: only a Nomad agent obeys the key; a note names the key.
+        silent: the key has no effect on a single machine.
+        refused: the task would do something else without the key; with the reason.
+    """
 
     used: frozenset[str]
     ignored: frozenset[str] = frozenset()
@@ -25,7 +32,7 @@ class Keys:
     def sift(
         self, where: str, block: Mapping[str, Any], problems: list[str], ignored: set[str]
     ) -> None:
-        """Adds to `problems` what cannot be done or is no key at all, and to `ignored`."""
+        """Adds refused and unknown keys to `problems`, and ignored keys to `ignored`."""
         for key in block:
             if key in self.used or key in self.silent:
                 continue
@@ -49,7 +56,7 @@ JOB = Keys(
     ),
     silent=_words("type priority all_at_once node_pool ui version_tag"),
     refused={
-        "parameterized": "is dispatched, which needs a Nomad server",
+        "parameterized": "needs a Nomad server, which dispatches the job",
         "vault": _NEEDS_NOMAD,
     },
 )
@@ -92,7 +99,7 @@ NETWORK = Keys(
     used=_words("mode port dns"),
     silent=_words("mbits"),
     refused={
-        "hostname": "is for drivers that make networks; set hostname in the task's config",
+        "hostname": "is for drivers that create networks; set hostname in the task's config",
         "cni": _NEEDS_NOMAD,
     },
 )
@@ -107,7 +114,7 @@ DNS = Keys(used=_words("servers searches options"))
 
 VOLUME = Keys(
     used=_words("type source read_only per_alloc"),
-    # These say how volumes of other kinds are claimed.
+    # These keys are about volumes of other types.
     silent=_words("access_mode attachment_mode sticky"),
     refused={"mount_options": _NEEDS_NOMAD},
 )

@@ -1,4 +1,4 @@
-"""The `network` block of a group."""
+"""`network` block of a group."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from plugin.host.job.text import Block
 MODES = ("host", "bridge", "none")
 _MAX_PORT = 65535
 SAME_AS_HOST = -1
-"""Nomad's word for a container port that is the same as the dynamic one of the host."""
+"""Nomad's value of `to` for a container port equal to the dynamic port of the host."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Port:
-    """One `port` block. static is 0 for a port that is chosen at the start; to is 0 if not set."""
+    """A `port` block; `static` is 0 for a dynamic port, `to` is 0 if not set."""
 
     label: str
     static: int = 0
@@ -28,15 +28,21 @@ class Port:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupNetwork:
-    """What a group asks for. dns None leaves names to the host's resolver."""
+    """Network of a group; with `dns` None a task uses the resolver of the host."""
 
     mode: str = "host"
     ports: tuple[Port, ...] = ()
     dns: DnsConfig | None = None
 
 
-def read(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
-    """The network of a group from its blocks; problems go to the reader."""
+def read_network(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
+    """Reads the network of a group.
+
+    Args:
+        reader: collects the problems.
+        where: place of the group in problems.
+        blocks: the bodies of the `network` blocks.
+    """
     where = f"{where}: network"
     if isinstance(blocks, list) and len(blocks) > 1:
         reader.problems.append(f"{where}: stands more than once")
@@ -45,7 +51,7 @@ def read(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
     mode = str(network.get("mode") or "host")
     if mode not in MODES:
         reader.problems.append(
-            f'{where}: mode "{mode}" needs a Nomad agent; here are {", ".join(MODES)}'
+            f'{where}: mode "{mode}" needs a Nomad agent; allowed here: {", ".join(MODES)}'
         )
     ports = tuple(_port(reader, where, *pair) for pair in labelled(network.get("port")))
     for label in {port.label for port in ports if sum(p.label == port.label for p in ports) > 1}:

@@ -1,4 +1,4 @@
-"""Where a template of the embedded host may write its file."""
+"""Destinations of templates: allowed paths, and references in paths."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ HOMES = {
     "NOMAD_SECRETS_DIR": "secrets",
     "NOMAD_ALLOC_DIR": "../alloc",
 }
-"""Where these lie, seen from the task's own directory on the host."""
+"""Directories by reference, relative to the task's directory on the host."""
 _ADVICE = 'write it like "local/app.conf"'
 
 
-def known(destination: str) -> str:
-    """Returns a destination with the references in it that mean the same in every allocation."""
+def with_homes(destination: str) -> str:
+    """Replaces the references of `HOMES`, which are the same in every allocation."""
     for name, home in HOMES.items():
         destination = destination.replace(f"${{{name}}}", home)
     return destination
 
 
-def normal(destination: str) -> str:
-    """Returns the place below the allocation, where `task` stands for the task's own directory."""
+def below_alloc(destination: str) -> str:
+    """Returns the path below the allocation; the task's directory has the name `task`."""
     return os.path.normpath(f"task/{destination.lstrip('/')}")
 
 
 def problem(destination: str) -> str:
-    """Returns why no file can be written there; empty where one can."""
-    place = normal(destination)
-    home, _, rest = place.partition("/")
-    parts = place.encode(errors="replace").split(b"/")
+    """Returns the reason against a destination; empty if a template may write there."""
+    path = below_alloc(destination)
+    home, _, rest = path.partition("/")
+    parts = path.encode(errors="replace").split(b"/")
     if "\0" in destination:
         return "has a NUL character"
     if home not in {"task", "alloc"} or not rest:
@@ -43,10 +43,10 @@ def problem(destination: str) -> str:
         return f"is longer than {_MAX_BYTES} bytes or deeper than {_MAX_LEVELS} levels"
     if max(map(len, parts)) > _MAX_NAME_BYTES:
         return f"has a name of more than {_MAX_NAME_BYTES} bytes"
-    if place in _DIRECTORIES or destination.endswith("/"):
+    if path in _DIRECTORIES or destination.endswith("/"):
         return f"is a directory: {_ADVICE}"
     if rest.partition("/")[0] == ".etc" and home == "task":
-        return f"is in the driver's own directory: {_ADVICE}"
-    if place.startswith("alloc/logs/.") and place.endswith(".fifo"):
+        return f"is in the directory of the driver: {_ADVICE}"
+    if path.startswith("alloc/logs/.") and path.endswith(".fifo"):
         return f"is a task's log: {_ADVICE}"
     return ""

@@ -1,6 +1,6 @@
-"""The text of a job file or of an agent's file, and what every string in it has to be.
+"""Text of a job file or an agent's file: limits of its size, its depth and its characters.
 
-Whoever wrote the file is not trusted to have written a small, flat or valid one.
+The author of a file is not trusted: a file may be huge, deeply nested or invalid.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ Block = dict[str, Any]
 MAX_DEPTH = 64
 """Levels of blocks, lists and objects. Nomad's deepest job has under 20."""
 _MAX_CHARACTERS = 4 << 20
-# A template's text is a file, which may have any byte.
+# The text of a template becomes a file, and a file may have any byte.
 _ANY_CHARACTER = "data"
 
 
-def read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Returns the text of a file; `-` is stdin.
 
     Raises:
-        DriverError: code INVALID; the file cannot be read, or is no text, or has no end.
+        DriverError: code INVALID, the file cannot be read, is not UTF-8, or is too large.
     """
     try:
         if str(path) == "-":
@@ -35,8 +35,8 @@ def read(path: Path) -> str:
             with path.open(encoding="utf-8") as file:
                 text = file.read(_MAX_CHARACTERS + 1)
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise DriverError(f"{path}: cannot be read: {why}", code=Code.INVALID) from error
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise DriverError(f"{path}: cannot be read: {reason}", code=Code.INVALID) from error
     if len(text) > _MAX_CHARACTERS:
         raise DriverError(
             f"{path}: is larger than {_MAX_CHARACTERS >> 20} MiB",
@@ -46,11 +46,15 @@ def read(path: Path) -> str:
     return text
 
 
-def check(name: str, tree: Any) -> None:
-    """Looks at every string and at the depth of what was read from a file.
+def check_tree(name: str, tree: Any) -> None:
+    """Checks the depth and every string of a parsed file.
+
+    Args:
+        name: name of the file in errors.
+        tree: dicts, lists and values of the file.
 
     Raises:
-        DriverError: code INVALID; the first thing that cannot be used, and where it stands.
+        DriverError: code INVALID, with the path of the first wrong string.
     """
     waiting: list[tuple[tuple[str, ...], Any]] = [((), tree)]
     while waiting:
@@ -65,10 +69,10 @@ def check(name: str, tree: Any) -> None:
 
 
 def too_deep(where: str) -> DriverError:
-    """Returns the refusal of what is nested too deeply."""
+    """Returns the error about too many levels."""
     return DriverError(
         f"{where}: is nested deeper than {MAX_DEPTH} levels",
-        resolution="no job needs that many: look for a bracket that is never closed",
+        resolution="no job needs so many levels: search for an unclosed bracket",
         code=Code.INVALID,
     )
 
@@ -78,10 +82,10 @@ def _below(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...],
         for key, item in value.items():
             here = (*path, str(key))
             yield here, item
-            # A key is a name: no file, so none of its characters is free.
+            # A key becomes a name, so a key has the limits of all strings but "data".
             yield (*here, "name"), str(key)
     elif isinstance(value, list):
-        # A list adds a level but no name: errors read like the blocks of the file.
+        # A list adds a level but no name: paths in errors have the names of blocks.
         for item in value:
             yield (*path, "") if isinstance(item, list) else path, item
 
@@ -92,5 +96,5 @@ def _wrong(text: str, *, any_character: bool) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        return f"has half a character (U+{ord(text[error.start]):04X}), which is no text"
+        return f"has half of a surrogate pair (U+{ord(text[error.start]):04X}), not a character"
     return ""

@@ -1,4 +1,4 @@
-"""The `volume` blocks of a group and the `volume_mount` blocks of its tasks."""
+"""`volume` blocks of a group and `volume_mount` blocks of its tasks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _PROPAGATION = ("private", "host-to-task", "bidirectional")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Volume:
-    """A host volume that a group asks for. per_alloc adds `[index]` to the source's name."""
+    """A host volume of a group; `per_alloc` adds `[index]` to the name of the source."""
 
     source: str
     read_only: bool = False
@@ -23,7 +23,7 @@ class Volume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeMount:
-    """Where a task wants a volume of its group."""
+    """Mount of a group's volume into a task: the dev host's form of a mount."""
 
     volume: str
     destination: str
@@ -31,8 +31,14 @@ class VolumeMount:
     propagation_mode: str = "private"
 
 
-def read(reader: BlockReader, where: str, blocks: Any) -> dict[str, Volume]:
-    """The volumes of a group by their names in it; problems go to the reader."""
+def read_volumes(reader: BlockReader, where: str, blocks: Any) -> dict[str, Volume]:
+    """Reads the volumes of a group, by name in the group.
+
+    Args:
+        reader: collects the problems.
+        where: place of the group in problems.
+        blocks: the `volume` blocks as `[{name: body}]`.
+    """
     volumes: dict[str, Volume] = {}
     for label, body in labelled(blocks):
         here = f'{where}: volume "{label}"'
@@ -53,7 +59,14 @@ def read(reader: BlockReader, where: str, blocks: Any) -> dict[str, Volume]:
 def read_mounts(
     reader: BlockReader, where: str, blocks: Any, volumes: Mapping[str, Volume]
 ) -> tuple[VolumeMount, ...]:
-    """The mounts of a task; each names a volume of the group."""
+    """Reads the mounts of a task.
+
+    Args:
+        reader: collects the problems.
+        where: place of the task in problems.
+        blocks: the bodies of the `volume_mount` blocks, a list; None for no block.
+        volumes: the volumes of the group, by name; each mount must name one of these.
+    """
     mounts: list[VolumeMount] = []
     for body in blocks if isinstance(blocks, list) else []:
         if not isinstance(body, dict):
@@ -63,8 +76,8 @@ def read_mounts(
         here = f'{where}: volume_mount "{name}"'
         reader.sift(VOLUME_MOUNT, here, body)
         if name not in volumes:
-            has = f"it has {', '.join(volumes)}" if volumes else "it has none"
-            reader.problems.append(f"{here}: the group has no such volume; {has}")
+            known = ", ".join(volumes) or "none"
+            reader.problems.append(f"{here}: the group has no such volume; known: {known}")
         destination = str(body.get("destination") or "")
         if not destination:
             reader.problems.append(f"{here}: destination is missing")

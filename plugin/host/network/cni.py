@@ -1,8 +1,9 @@
-"""Bridge networks by the CNI plugins, in the chain that a Nomad client uses.
+"""Bridge network built by CNI plugins, in the chain of a Nomad client.
 
-A plugin is a program: what to do in its environment, its configuration on stdin, a result or an
-error as JSON on stdout. Each gets the result of the one before it as prevResult; DEL goes through
-them backwards with the last result (CNI specification 0.4.0, which every plugin still speaks).
+A CNI plugin is a program. The environment has the command, stdin the configuration, and stdout
+gets a result or an error as JSON. ADD calls the plugins in order, each with the result of the
+previous plugin as prevResult. DEL calls the plugins in reverse order, with the last result (CNI
+specification 0.4.0, which every plugin supports).
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from actors.files import tree_removal
 from actors.model.nomad import PortMapping
 from actors.processes import child_process, short_program
 from plugin.host.network import iptables, namespaces
-from plugin.host.network.ports import inside
+from plugin.host.network.ports import container_port
 from proto.errors import Code, DriverError
 
 NETWORK = "containerd-driver"
 BRIDGE = "ctdriver0"
 SUBNET = "172.26.80.0/20"
-"""The one after Nomad's own, so that both may be on one machine."""
+"""The subnet after Nomad's subnet, so that a machine may have both networks."""
 INTERFACE = "eth0"
 STATE = Path("/run/nomad-driver-containerd/cni")
 
@@ -35,25 +36,25 @@ _VERSION = "0.4.0"
 _PLUGIN_S = 60.0
 _PROTOCOLS = ("tcp", "udp")
 _PROGRAMS = ("loopback", "bridge", "host-local", "firewall", "portmap")
-_ADVICE = "containerd-driver doctor tells what a bridge network needs"
+_ADVICE = "containerd-driver doctor checks the needs of a bridge network"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attached:
-    """The allocation's end of a bridge network."""
+    """Interface and IPv4 address of an allocation in the bridge network."""
 
     interface: str
     address: str
 
 
 class BridgeNetwork:
-    """The machine's bridge network of embedded hosts; all of them share it. Its methods block.
+    """Bridge network of this machine, shared by all dev hosts. All methods block.
 
     Args:
-        directories: where plugins are looked for, in order.
-        state: where host-local keeps its addresses; gone with the last allocation.
-        bridge: the bridge's name; gone with the last allocation too.
-        note: is given what `resume` needs, for an allocation, before it comes true.
+        directories: directories of the CNI plugins, in the order of the search.
+        state: directory of host-local's addresses; removed with the last allocation.
+        bridge: name of the bridge; also removed with the last allocation.
+        note: stores data for `resume`, by allocation, before a change.
     """
 
     def __init__(
@@ -71,20 +72,20 @@ class BridgeNetwork:
         self._note = note
 
     def check(self) -> None:
-        """Whether all programs are there.
+        """Checks for all needed programs.
 
         Raises:
-            DriverError: code UNSUPPORTED, with what to install.
+            DriverError: code UNSUPPORTED, a program is missing; with its package.
         """
         missing = [name for name in _PROGRAMS if self._find(name) is None]
         if missing:
             raise DriverError(
                 f'network mode "bridge": no CNI plugin {", ".join(missing)} in'
                 f" {' or '.join(self._directories)}",
-                resolution="apt-get install containernetworking-plugins, or give --cni-path",
+                resolution="apt-get install containernetworking-plugins, or set --cni-path",
                 code=Code.UNSUPPORTED,
             )
-        if iptables.find() is None:
+        if iptables.program() is None:
             raise DriverError(
                 'network mode "bridge": the CNI plugins need iptables',
                 resolution="apt-get install iptables",
@@ -92,46 +93,57 @@ class BridgeNetwork:
             )
 
     def add(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> Attached:
-        """Attaches a namespace. After a failure too, `delete` has to follow.
+        """Attaches a namespace; the caller must call `delete` later, also after a failure.
+
+        Args:
+            alloc_id: id of the allocation.
+            netns: path of the network namespace.
+            ports: published ports.
 
         Raises:
-            DriverError: which plugin said what.
+            DriverError: names the failed plugin and the reason.
         """
         with self._locked():
-            self._tell(alloc_id)
+            self._store(alloc_id)
             for plugin in self._chain():
                 config = self._config(plugin, alloc_id, ports)
                 self._results[alloc_id] = self._call("ADD", config, alloc_id, netns)
-                self._tell(alloc_id)
-            end = _attached(self._results[alloc_id])
+                self._store(alloc_id)
+            attached = _attached(self._results[alloc_id])
             if iptables.needed(ports):
-                self._allowed[alloc_id] = end.address
-                self._tell(alloc_id)
-                iptables.allow(alloc_id, end.address)
-        return end
+                self._allowed[alloc_id] = attached.address
+                self._store(alloc_id)
+                iptables.allow(alloc_id, attached.address)
+        return attached
 
     def resume(self, alloc_id: str, trace: Mapping[str, Any]) -> None:
-        """Takes over an allocation of a host that is gone, for `delete`."""
+        """Takes over an allocation of a killed dev host, for `delete`.
+
+        Args:
+            alloc_id: id of the allocation.
+            trace: the data that `note` got.
+        """
         if isinstance(trace.get("result"), dict):
             self._results[alloc_id] = trace["result"]
         if trace.get("allowed"):
             self._allowed[alloc_id] = str(trace["allowed"])
 
-    def _tell(self, alloc_id: str) -> None:
+    def _store(self, alloc_id: str) -> None:
         result, allowed = self._results.get(alloc_id), self._allowed.get(alloc_id, "")
         self._note(alloc_id, {"result": result, "allowed": allowed})
 
     def delete(self, alloc_id: str, netns: str, ports: Sequence[PortMapping]) -> list[DriverError]:
-        """Detaches a namespace; every plugin is asked, whatever the ones before it said.
+        """Detaches a namespace and returns all failures; a failure stops no later plugin.
 
-        One that is gone already is an empty name to them, as the specification allows. The bridge
-        plugin then leaves the masquerading, and with the namespace it takes missing chains for a
-        failure: so it is asked again without.
+        If the namespace is already gone, the plugins get an empty name, as the specification
+        allows. The bridge plugin then leaves its masquerading rules. With the namespace the bridge
+        plugin fails if chains are missing, and is called again without the namespace.
         """
-        there = namespaces.is_one(netns)
+        if not namespaces.is_mounted(netns):
+            netns = ""
         failures: list[DriverError] = []
 
-        def tried(work: Callable[..., object], *arguments: object) -> None:
+        def attempt(work: Callable[..., object], *arguments: object) -> None:
             try:
                 work(*arguments)
             except DriverError as error:
@@ -139,17 +151,17 @@ class BridgeNetwork:
 
         with self._locked():
             if alloc_id in self._allowed:
-                tried(iptables.forget, alloc_id, self._allowed.pop(alloc_id))
+                attempt(iptables.remove, alloc_id, self._allowed.pop(alloc_id))
             for plugin in reversed(self._chain()):
                 config = self._config(plugin, alloc_id, ports)
                 if plugin["type"] == "bridge":
-                    tried(self._leave_bridge, config, alloc_id, netns if there else "")
+                    attempt(self._leave_bridge, config, alloc_id, netns)
                 else:
-                    tried(self._call, "DEL", config, alloc_id, netns if there else "")
+                    attempt(self._call, "DEL", config, alloc_id, netns)
             self._results.pop(alloc_id, None)
             if not self._addresses():
                 tree_removal.remove(self._state)
-                tried(namespaces.remove_link, self._bridge)
+                attempt(namespaces.remove_link, self._bridge)
         return failures
 
     def _leave_bridge(self, config: dict[str, Any], alloc_id: str, netns: str) -> None:
@@ -158,10 +170,10 @@ class BridgeNetwork:
                 self._call("DEL", config, alloc_id, netns)
                 return
         self._call("DEL", config, alloc_id, "")
-        iptables.forget_masquerading(NETWORK, alloc_id)
+        iptables.remove_masquerading(NETWORK, alloc_id)
 
     def _chain(self) -> list[dict[str, Any]]:
-        """The plugins' configurations in their order."""
+        """Returns the configurations of the plugins in the order of ADD."""
         bridge = {
             "type": "bridge",
             "bridge": self._bridge,
@@ -197,7 +209,7 @@ class BridgeNetwork:
         name = str(config["type"])
         path = self._find(name)
         if path is None:
-            raise _failed(name, command, "it is not there any more")
+            raise _failed(name, command, "the program is missing")
         env = {
             **child_process.BASE_ENVIRONMENT,
             "CNI_COMMAND": command,
@@ -214,20 +226,23 @@ class BridgeNetwork:
         if ended.status != 0:
             raise _failed(name, command, _reason(answer, ended))
         if command == "ADD" and not isinstance(answer, dict):
-            raise _failed(name, command, "it gave no result")
+            raise _failed(name, command, "the plugin returned no result")
         return answer
 
     def _find(self, name: str) -> str | None:
         return shutil.which(name, path=":".join(self._directories))
 
     def _addresses(self) -> list[Path]:
-        """The files of host-local, one for each address in use."""
-        home = self._state / NETWORK
-        return [entry for entry in home.glob("*") if entry.name[:1].isdecimal()]
+        """Returns the files of host-local, a file for each used address."""
+        directory = self._state / NETWORK
+        return [entry for entry in directory.glob("*") if entry.name[:1].isdecimal()]
 
     @contextlib.contextmanager
     def _locked(self) -> Generator[None, None, None]:
-        """One host at a time: plugins race over the bridge, and the last to go removes it."""
+        """Locks the network against other dev hosts.
+
+        Plugins of two hosts would race, and the last allocation removes the bridge.
+        """
         while True:
             for directory in (self._state.parent, self._state):
                 directory.mkdir(mode=0o700, exist_ok=True)
@@ -242,7 +257,7 @@ class BridgeNetwork:
 
 
 def _is_at(descriptor: int, path: Path) -> bool:
-    """Whether it is still this path; another host may have removed it before we had the lock."""
+    """Returns False if another dev host removed the path before this process had the lock."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:
@@ -250,11 +265,11 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 
 def _mappings(ports: Sequence[PortMapping]) -> list[dict[str, Any]]:
-    """A port says nothing of its protocol; a Nomad client publishes it for both."""
+    """Returns mappings for both protocols, as in a Nomad client: a port names no protocol."""
     return [
         {
             "hostPort": port.value,
-            "containerPort": inside(port),
+            "containerPort": container_port(port),
             "protocol": protocol,
             "hostIP": port.host_ip,
         }
@@ -268,7 +283,7 @@ def _attached(result: dict[str, Any]) -> Attached:
         address = str(entry.get("address", "")).partition("/")[0]
         if address:
             return Attached(interface=INTERFACE, address=address)
-    raise _failed("bridge", "ADD", "it gave no address")
+    raise _failed("bridge", "ADD", "the plugin returned no address")
 
 
 def _reason(answer: Any, ended: short_program.Ended) -> str:

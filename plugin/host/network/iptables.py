@@ -1,12 +1,11 @@
-"""Rules of iptables beside the rules of the CNI plugins.
+"""Rules of iptables that the CNI plugins do not manage.
 
-Published ports pass a firewall that forwards nothing by itself, such as Docker's. CNI's firewall
-plugin lets answers and an allocation's own packets pass, but no new connection to the allocation;
-CNI-ADMIN is the plugin's chain for rules of others. Connections of this machine need no rule.
-
-The bridge plugin finds an allocation's masquerading rules by the address in the namespace alone.
-If the namespace is already gone, the plugin gets an empty name, its DEL succeeds and leaves the
-rules; the rules are removed here.
+- Published ports behind a firewall that forwards nothing by default, such as Docker's. CNI's
+  firewall plugin allows answers, and packets from an allocation, but no new connection to an
+  allocation. The plugin leaves the chain CNI-ADMIN to other rules. Connections from this machine
+  need no rule.
+- Masquerading of an allocation without a namespace. The bridge plugin finds its rules by the
+  address in the namespace. If the namespace is gone, DEL succeeds and leaves the rules.
 """
 
 from __future__ import annotations
@@ -25,40 +24,44 @@ _LIMIT_S = 30.0
 _LOCK_S = "10"
 
 
-def find() -> str | None:
-    """The path of iptables."""
+def program() -> str | None:
+    """Returns the path of iptables; None if iptables is not installed."""
     return shutil.which("iptables", path=child_process.BASE_ENVIRONMENT["PATH"])
 
 
 def needed(ports: Sequence[PortMapping]) -> bool:
-    """Returns whether other machines are to reach one of these."""
+    """Returns True if other machines may connect to one of the ports."""
     return any(not ipaddress.ip_address(port.host_ip).is_loopback for port in ports)
 
 
 def allow(alloc_id: str, address: str) -> None:
-    """Lets connections to published ports of an allocation through.
+    """Adds a rule that allows connections to published ports of an allocation.
+
+    Args:
+        alloc_id: id of the allocation, which becomes the comment of the rule.
+        address: IPv4 address of the allocation.
 
     Raises:
-        DriverError: iptables does not take the rule.
+        DriverError: iptables refuses the rule.
     """
     _iptables("-A", alloc_id, address)
 
 
-def forget(alloc_id: str, address: str) -> None:
-    """Takes the rule away; one that is not there is no failure.
+def remove(alloc_id: str, address: str) -> None:
+    """Removes the rule of `allow`, if it exists.
 
     Raises:
-        DriverError: iptables does not.
+        DriverError: iptables fails.
     """
     if short_program.run(_rule("-C", alloc_id, address), timeout_s=_LIMIT_S).status == 0:
         _iptables("-D", alloc_id, address)
 
 
-def forget_masquerading(network: str, alloc_id: str) -> None:
-    """Takes away an allocation's jump in POSTROUTING and the chain that it leads to, if any.
+def remove_masquerading(network: str, alloc_id: str) -> None:
+    """Removes an allocation's jump in POSTROUTING and the target chain, if these exist.
 
     Raises:
-        DriverError: iptables does not.
+        DriverError: iptables fails.
     """
     comment = f'name: "{network}" id: "{alloc_id}"'
     for line in _nat("-S", "POSTROUTING").splitlines():
@@ -70,7 +73,7 @@ def forget_masquerading(network: str, alloc_id: str) -> None:
 
 
 def _nat(*words: str) -> str:
-    argv = [find() or "iptables", "-w", _LOCK_S, "-t", "nat", *words]
+    argv = [program() or "iptables", "-w", _LOCK_S, "-t", "nat", *words]
     ended = short_program.run(argv, timeout_s=_LIMIT_S)
     if ended.status != 0:
         raise _refused(f"iptables -t nat {' '.join(words[:2])}", "the allocation's address", ended)
@@ -78,10 +81,10 @@ def _nat(*words: str) -> str:
 
 
 def _rule(action: str, alloc_id: str, address: str) -> list[str]:
-    # Only what was redirected to a port of the job, not all that is routed to its address.
+    # The rule allows redirected packets, not all packets that are routed to the address.
     redirected = ("-m", "conntrack", "--ctstate", "DNAT")
     rule = ("-d", f"{address}/32", *redirected, "-m", "comment", "--comment", alloc_id)
-    return [find() or "iptables", "-w", _LOCK_S, action, _CHAIN, *rule, "-j", "ACCEPT"]
+    return [program() or "iptables", "-w", _LOCK_S, action, _CHAIN, *rule, "-j", "ACCEPT"]
 
 
 def _iptables(action: str, alloc_id: str, address: str) -> None:
@@ -94,6 +97,6 @@ def _refused(command: str, what: str, ended: short_program.Ended) -> DriverError
     return DriverError(
         f"{command}: {what}",
         details=ended.stderr.strip()[-500:],
-        resolution="see what iptables-save says of this chain",
+        resolution="see the chain in the output of iptables-save",
         code=Code.INTERNAL,
     )

@@ -1,4 +1,4 @@
-"""Network namespaces of allocations, made and removed by `netns_program.py`. All calls block."""
+"""Network namespaces of allocations, by the program `netns_program.py`. All functions block."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ _LIMIT_S = 60.0
 
 
 def path(alloc_id: str) -> str:
-    """Returns where the namespace of an allocation is, as a Nomad client names it."""
+    """Returns the path of an allocation's namespace, as in a Nomad client."""
     return f"{DIRECTORY}/{alloc_id}"
 
 
-def is_one(place: str) -> bool:
-    """Whether a network namespace is mounted there: a plain file is what an unmount leaves."""
+def is_mounted(netns: str) -> bool:
+    """Returns True if the path is a network namespace; an unmount leaves a plain file."""
     with contextlib.suppress(OSError):
-        # All namespaces are of one file system, and of no other.
-        return os.stat(place).st_dev == os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116
+        # All namespaces are in one file system, which has no other files.
+        return os.stat(netns).st_dev == os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116
     return False
 
 
 def add(names: Sequence[str]) -> None:
-    """Makes namespaces with nothing in them but loopback, which is up.
+    """Creates namespaces with only the loopback interface, which is up.
 
     Raises:
-        DriverError: one could not be made; those before it are there.
+        DriverError: a namespace cannot be created; earlier namespaces stay.
     """
-    _run("add", names, "cannot make a network namespace")
+    _run("add", names, "cannot create a network namespace")
 
 
 def remove(names: Sequence[str]) -> None:
-    """Removes namespaces; one that is not there is no failure.
+    """Removes namespaces; a missing namespace is no failure.
 
     Raises:
-        DriverError: one could not be removed.
+        DriverError: a namespace cannot be removed.
     """
     _run("remove", names, "cannot remove a network namespace")
 
 
 def remove_link(name: str) -> None:
-    """Removes a network interface of the namespace that this process is in.
+    """Removes a network interface of this process's namespace; a missing one is no failure.
 
     Raises:
-        DriverError: it is there and could not be removed.
+        DriverError: the interface cannot be removed.
     """
     _run("remove-link", [name], f"cannot remove the network interface {name}")
 
@@ -63,6 +63,6 @@ def _run(action: str, names: Sequence[str], failed: str) -> None:
         raise DriverError(
             failed,
             details=ended.stderr.strip()[-500:],
-            resolution="it needs root, and a kernel with network namespaces",
+            resolution="network namespaces need root, and a kernel with network namespaces",
             code=Code.UNAVAILABLE,
         )

@@ -1,13 +1,13 @@
-"""Network namespaces with names: a small program of its own, and the only user of pyroute2.
+"""Program that creates and removes named network namespaces: the only user of pyroute2.
 
-pyroute2 makes a namespace in a fork, which a process with gRPC's threads must not do, and it costs
-32 MB: so the host starts this file, with nothing else loaded, when a job wants a namespace.
+pyroute2 forks to create a namespace, and a process with gRPC's threads must not fork. pyroute2 also
+costs 32 MB. So the dev host starts the file as a program for each job with namespaces.
 
-    python -I netns.py add NAME…          makes them below /var/run/netns, loopback up
-    python -I netns.py remove NAME…       removes them; one that is not there is no failure
-    python -I netns.py remove-link NAME   removes a network interface of this namespace
+    python -I netns_program.py add NAME…         creates namespaces in /var/run/netns, loopback up
+    python -I netns_program.py remove NAME…      removes namespaces; a missing one is no failure
+    python -I netns_program.py remove-link NAME  removes a network interface of this namespace
 
-Nothing of the product is imported here: this file runs by itself.
+The file imports no other module of the product.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _LOOPBACK_INDEX = 1
 
 
 def main(argv: list[str]) -> int:
-    """Does what the arguments say; a failure is one line on stderr and status 1."""
+    """Runs an action; writes a line to stderr for each failure and returns status 1."""
     try:
-        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - heavy, see above
+        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415 - 32 MB
     except ImportError:
         sys.stderr.write("the Python package pyroute2 is missing\n")
         return 1

@@ -1,1 +1,1 @@
-"""One run of a job: allocation directory, environment, tasks, and the record for a later sweep."""
+"""Run of a job: allocation directories, environment, tasks, and the record for a later sweep."""

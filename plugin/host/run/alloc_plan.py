@@ -1,4 +1,4 @@
-"""What a job comes to on this machine: its allocations and, for each task, what the driver gets."""
+"""Plan of a job on this machine: allocations, and the driver's input for each task."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from plugin.host.run.machine import HostVolume
 from proto.errors import Code, DriverError
 
 _MIB = 1024 * 1024
-_ISOLATED = 1  # the wire's number for a namespace of the whole group
+_ISOLATED = 1  # NetworkIsolationSpec.GROUP in Nomad's protocol: a namespace for the group
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlannedTask:
-    """One task of one allocation. options is its driver's block, references resolved."""
+    """A task of an allocation; `options` is the config block with replaced references."""
 
     label: str
     task: JobTask
@@ -44,7 +44,7 @@ class PlannedTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alloc:
-    """One allocation: its directory, its network and its tasks. netns is empty in mode "host"."""
+    """An allocation: directory, network and tasks; `netns` is empty in mode "host"."""
 
     id: str
     label: str
@@ -58,52 +58,54 @@ class Alloc:
 def allocations(
     job: Job, root: Path, ports: HostPorts, volumes: Mapping[str, HostVolume], node_id: str = ""
 ) -> list[Alloc]:
-    """Every allocation of a job, nothing made on disk yet; its ports are chosen.
+    """Plans all allocations of a job and chooses ports; creates no file.
 
-    node_id says whose the tasks are.
+    Args:
+        job: the job.
+        root: directory of the allocation directories.
+        ports: ports of this run.
+        volumes: host volumes of this machine, by name.
+        node_id: name of the run, which becomes the owner label of the tasks.
 
     Raises:
         DriverError: a port is not free, or this machine has no such volume.
     """
-    found: list[Alloc] = []
+    allocs: list[Alloc] = []
     speed = cpu_topology.measure()
     for group in job.groups:
         for index in range(group.count):
             alloc_id = str(uuid.uuid4())
             label = group.name if group.count == 1 else f"{group.name}[{index}]"
-            place = _Place(
-                id=alloc_id,
-                index=index,
+            chosen = ports.choose(f'group "{label}"', group.network)
+            shared = _Shared(
+                alloc=interpolation.AllocIdentity(id=alloc_id, index=index, ports=chosen),
                 directory=AllocDir(root, alloc_id),
                 netns="" if group.network.mode == "host" else namespaces.path(alloc_id),
-                ports=ports.choose(f'group "{label}"', group.network),
                 volumes=_sources(group, index, volumes),
                 node_id=node_id,
                 speed=speed,
             )
-            found.append(
+            allocs.append(
                 Alloc(
                     id=alloc_id,
                     label=label,
-                    directory=place.directory,
-                    tasks=tuple(_planned(job, group, task, place) for task in group.tasks),
+                    directory=shared.directory,
+                    tasks=tuple(_planned(job, group, task, shared) for task in group.tasks),
                     mode=group.network.mode,
-                    netns=place.netns,
-                    ports=place.ports,
+                    netns=shared.netns,
+                    ports=chosen,
                 )
             )
-    return found
+    return allocs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    """What the tasks of an allocation share."""
+class _Shared:
+    """Facts that all tasks of an allocation share."""
 
-    id: str
-    index: int
+    alloc: interpolation.AllocIdentity
     directory: AllocDir
     netns: str
-    ports: tuple[PortMapping, ...]
     volumes: Mapping[str, HostVolume]
     node_id: str
     speed: NodeSpeed
@@ -112,35 +114,35 @@ class _Place:
 def _sources(
     group: JobGroup, index: int, volumes: Mapping[str, HostVolume]
 ) -> dict[str, HostVolume]:
-    """The volumes of a group as this machine has them, by their names in the group."""
-    found: dict[str, HostVolume] = {}
+    """Returns the host volumes of a group, by name in the group."""
+    sources: dict[str, HostVolume] = {}
     for name, wanted in group.volumes.items():
         source = f"{wanted.source}[{index}]" if wanted.per_alloc else wanted.source
         if source not in volumes:
-            there = f"; there are {', '.join(sorted(volumes))}" if volumes else ""
+            known = f"; known: {', '.join(sorted(volumes))}" if volumes else ""
             raise DriverError(
                 f'group "{group.name}": volume "{name}": this machine has no host volume'
-                f' "{source}"{there}',
-                resolution=f"give --host-volume {source}=PATH",
+                f' "{source}"{known}',
+                resolution=f"set --host-volume {source}=PATH",
                 code=Code.INVALID,
             )
         volume = volumes[source]
-        found[name] = HostVolume(path=volume.path, read_only=volume.read_only or wanted.read_only)
-    return found
+        sources[name] = HostVolume(path=volume.path, read_only=volume.read_only or wanted.read_only)
+    return sources
 
 
 def build(alloc: Alloc) -> None:
-    """Makes the directories, FIFOs and templates of an allocation.
+    """Creates the directories, FIFOs and templates of an allocation.
 
     Raises:
-        DriverError: the file system does not take it, or a template cannot be rendered.
+        DriverError: a file cannot be created, or a template cannot be rendered.
     """
     alloc.directory.build([planned.task.name for planned in alloc.tasks])
     _render(alloc)
 
 
 def attached(alloc: Alloc, end: Attached) -> Alloc:
-    """The allocation once its namespace has an address, which its tasks may want to know.
+    """Returns the allocation with its address in the environment, options and templates of tasks.
 
     Raises:
         DriverError: a template cannot be written.
@@ -148,9 +150,9 @@ def attached(alloc: Alloc, end: Attached) -> Alloc:
     known = interpolation.addresses(alloc.ports, end)
     tasks = []
     for planned in alloc.tasks:
-        # What was not known before stands in the strings as it was written.
-        own = {key: interpolation.expand(text, known) for key, text in planned.config.env.items()}
-        config = replace(planned.config, env={**known, **own})
+        # References that had no value before are still in the strings.
+        env = {key: interpolation.expand(text, known) for key, text in planned.config.env.items()}
+        config = replace(planned.config, env={**known, **env})
         options = interpolation.expand(planned.options, known)
         tasks.append(replace(planned, config=config, options=options))
     ready = replace(alloc, tasks=tuple(tasks))
@@ -171,7 +173,7 @@ def _render(alloc: Alloc) -> None:
 
 
 def _label(job: Job, group: JobGroup, task: JobTask, index: int) -> str:
-    """As short as it can be told apart from the job's other tasks."""
+    """Returns the shortest label that differs from the labels of the job's other tasks."""
     words = [task.name]
     if group.count > 1:
         words[0] = f"{task.name}[{index}]"
@@ -180,39 +182,40 @@ def _label(job: Job, group: JobGroup, task: JobTask, index: int) -> str:
     return ".".join(words)
 
 
-def _planned(job: Job, group: JobGroup, task: JobTask, place: _Place) -> PlannedTask:
-    env = interpolation.environment(job, group, task, place.id, place.index, place.ports)
+def _planned(job: Job, group: JobGroup, task: JobTask, shared: _Shared) -> PlannedTask:
+    identity = shared.alloc
+    env = interpolation.environment(job, group, task, identity)
     known = {**interpolation.node(job), **env}
-    alloc = place.directory
+    alloc = shared.directory
     config = TaskConfig(
-        id=f"{place.id}/{task.name}/{uuid.uuid4().hex[:8]}",
+        id=f"{identity.id}/{task.name}/{uuid.uuid4().hex[:8]}",
         name=task.name,
-        alloc_id=place.id,
+        alloc_id=identity.id,
         job_id=job.id,
         job_name=job.name or job.id,
         task_group_name=group.name,
         namespace=job.namespace,
         node_name=known["node.unique.name"],
-        node_id=place.node_id,
+        node_id=shared.node_id,
         env=env,
         resources=Resources(
             cpu_shares=task.cpu_mhz,
             memory_mb=task.memory_mb,
             memory_max_mb=task.memory_max_mb,
-            percent_ticks=place.speed.share(task.cpu_mhz),
+            percent_ticks=shared.speed.share(task.cpu_mhz),
             memory_limit_bytes=max(task.memory_mb, task.memory_max_mb) * _MIB,
-            ports=place.ports,
+            ports=identity.ports,
         ),
-        mounts=_mounts(task, place.volumes, known),
+        mounts=_mounts(task, shared.volumes, known),
         user=interpolation.expand(task.user, known),
         alloc_dir=str(alloc.path),
         stdout_path=str(alloc.fifo(task.name, "stdout")),
         stderr_path=str(alloc.fifo(task.name, "stderr")),
-        network=NetworkIsolation(mode=_ISOLATED, path=place.netns) if place.netns else None,
+        network=NetworkIsolation(mode=_ISOLATED, path=shared.netns) if shared.netns else None,
         dns=_dns(group.network.dns, known),
     )
     return PlannedTask(
-        label=_label(job, group, task, place.index),
+        label=_label(job, group, task, identity.index),
         task=task,
         config=config,
         options=interpolation.expand(task.config, known),

@@ -1,4 +1,4 @@
-"""The directories and log FIFOs of one allocation, laid out as a Nomad client does."""
+"""Directories and log FIFOs of one allocation, in the layout of a Nomad client."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from actors.files import tree_removal
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Template
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice
+from proto.exhaustion import exhausted
 
 _STREAMS = ("stdout", "stderr")
-# A FIFO without a reader refuses at once, and a link is not followed.
+# open(2) fails at once for a FIFO without a reader, and for a symbolic link.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _TASK_DIRECTORIES = {"local": 0o777, "secrets": 0o777, "tmp": 0o1777, "private": 0o700}
 
@@ -24,25 +24,28 @@ _TASK_DIRECTORIES = {"local": 0o777, "secrets": 0o777, "tmp": 0o1777, "private":
 class AllocDir:
     """`<root>/<alloc id>` with the shared `alloc/` and, per task, local, secrets, tmp, private.
 
-    On a Nomad client secrets and private are small tmpfs. Here they are plain directories, so
-    what is in them reaches the disk; the allocation's own directory lets only root in, which
-    leaves the ones below open to whatever user a task runs as.
+    On a Nomad client secrets and private are small tmpfs. Here both are plain directories, so their
+    files reach the disk. Only root may enter the allocation's directory; the directories inside are
+    open to any user of a task.
     """
 
     def __init__(self, root: Path, alloc_id: str) -> None:
         self.path = root / alloc_id
 
     def build(self, tasks: Iterable[str]) -> None:
-        """Makes everything.
+        """Creates all directories and FIFOs.
+
+        Args:
+            tasks: names of the tasks.
 
         Raises:
-            DriverError: code DENIED, or EXHAUSTED where the disk is full.
+            DriverError: code EXHAUSTED, the disk is full; code DENIED for another error.
         """
         try:
             self._build(tasks)
         except OSError as error:
             where = error.filename or self.path
-            raise _refused(f"cannot make the allocation's directory {where}", error) from error
+            raise _refused(f"cannot create the allocation's directory {where}", error) from error
 
     def _build(self, tasks: Iterable[str]) -> None:
         self.path.mkdir(parents=True, mode=0o700)
@@ -58,14 +61,20 @@ class AllocDir:
                 os.mkfifo(self.fifo(task, stream), 0o600)
 
     def fifo(self, task: str, stream: str) -> Path:
-        """The FIFO of a task's `stdout` or `stderr`."""
+        """Returns the path of the FIFO of a task's `stdout` or `stderr`."""
         return self.path / "alloc" / "logs" / f".{task}.{stream}.fifo"
 
     def write(self, task: str, template: Template, destination: str, text: str) -> None:
-        """Writes a rendered template below the task's directory or the shared one.
+        """Writes a rendered template below the task's directory or the shared directory.
+
+        Args:
+            task: name of the task.
+            template: the template, for its mode.
+            destination: path with replaced references, relative to the task's directory.
+            text: the rendered text.
 
         Raises:
-            DriverError: code INVALID, its destination leaves both; else what `build` raises.
+            DriverError: code INVALID, the destination is not allowed; else as `build`.
         """
         wrong = template_path.problem(destination)
         if wrong:
@@ -78,7 +87,7 @@ class AllocDir:
             descriptor = os.open(target, _NEW_FILE, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                    raise FileExistsError(errno.EEXIST, "something else is there")
+                    raise FileExistsError(errno.EEXIST, "exists and is not a file")
                 file.write(text.encode(errors="replace"))
                 os.fchmod(descriptor, template.permissions)
         except OSError as error:
@@ -87,35 +96,34 @@ class AllocDir:
     def remove(self) -> str:
         """Removes the allocation's directory. Blocks.
 
-        Nothing is removed where something is mounted in the directory: a task that did not end
-        cleanly has left somebody else's files there.
+        If a file system is mounted in the directory, no file is removed: the mount of a task that
+        did not end cleanly has files outside of the allocation.
 
         Returns:
-            What stays, and why; empty where all is removed.
+            The remaining path and the reason; empty if the directory is removed.
         """
         home = os.fsencode(self.path.resolve())
         for line in Path("/proc/self/mountinfo").read_bytes().rstrip().split(b"\n"):
             target = _mount_point(line)
             if target == home or target.startswith(home + b"/"):
-                return f"{os.fsdecode(target)}: something is mounted there: unmount it"
+                return f"{os.fsdecode(target)}: a file system is mounted: unmount the path"
         return tree_removal.remove(self.path)
 
 
 def _mount_point(line: bytes) -> bytes:
-    """Returns the target of a line of mountinfo; proc(5) writes odd characters in octal."""
-    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), line.split(b" ")[4])
+    """Returns the target of a line of mountinfo; proc(5) has special characters in octal."""
+    return re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), line.split(b" ")[4])
 
 
 def _refused(brief: str, error: OSError) -> DriverError:
-    words = advice(error)
-    return DriverError(
-        brief,
-        details=str(error.strerror),
-        resolution=f"{words}; or choose another place with --alloc-dir".removeprefix("; or "),
-        code=Code.EXHAUSTED if words else Code.DENIED,
-    )
+    failure = exhausted(brief, error)
+    advice = "choose another directory with --alloc-dir"
+    if failure.code is Code.EXHAUSTED:
+        advice = f"{failure.resolution}; or {advice}"
+    code = Code.EXHAUSTED if failure.code is Code.EXHAUSTED else Code.DENIED
+    return failure.replaced(details=str(error.strerror), resolution=advice, code=code)
 
 
 def _make(directory: Path, mode: int) -> None:
     directory.mkdir(exist_ok=True)
-    directory.chmod(mode)  # mkdir's own mode is cut by the umask
+    directory.chmod(mode)  # the umask changes the mode of mkdir

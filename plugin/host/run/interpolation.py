@@ -1,4 +1,4 @@
-"""`${NOMAD_…}` and its kin in a job's strings, and the variables of a task's environment."""
+"""References such as `${NOMAD_…}` in a job's strings, and the environment of a task."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from actors.model.nomad import PortMapping
 from plugin.host.job import template_path
 from plugin.host.job.jobfile import Job, JobGroup, JobTask
 from plugin.host.network.cni import Attached
-from plugin.host.network.ports import inside
+from plugin.host.network.ports import container_port
 
 _REFERENCE = re.compile(
     r"""\$\{ \s* (?: env\[\s*"([^"]+)"\s*\] | ([A-Za-z_][\w.\-]*) ) \s* \}""", re.VERBOSE
@@ -21,8 +22,17 @@ _TEMPLATE_ENV = re.compile(r'\{\{-?\s*env\s+"([^"]+)"\s*-?\}\}')
 _NO_NAME = re.compile(r"[^A-Za-z0-9_]")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllocIdentity:
+    """Identity of an allocation; `index` counts the allocations of a group from 0."""
+
+    id: str
+    index: int
+    ports: tuple[PortMapping, ...] = ()
+
+
 def node(job: Job) -> dict[str, str]:
-    """Returns what `${node.…}` and `${attr.…}` give on this machine, as far as a job may care."""
+    """Returns the values of the usual references `${node.…}` and `${attr.…}` on this machine."""
     system = platform.uname()
     return {
         "node.datacenter": job.datacenter,
@@ -41,23 +51,26 @@ def node(job: Job) -> dict[str, str]:
     }
 
 
-def environment(
-    job: Job,
-    group: JobGroup,
-    task: JobTask,
-    alloc_id: str,
-    index: int,
-    ports: Sequence[PortMapping] = (),
-) -> dict[str, str]:
-    """Returns what Nomad puts into a task's environment, and over it the job's own `env`."""
+def environment(job: Job, group: JobGroup, task: JobTask, alloc: AllocIdentity) -> dict[str, str]:
+    """Returns the environment of a task, as Nomad builds it (client/taskenv/env.go).
+
+    The job's `env` wins over Nomad's variables. The addresses in a bridge network are missing, see
+    `addresses`.
+
+    Args:
+        job: the job.
+        group: the group of the task.
+        task: the task.
+        alloc: the allocation of the task.
+    """
     known = {
         "NOMAD_ALLOC_DIR": "/alloc",
         "NOMAD_TASK_DIR": "/local",
         "NOMAD_SECRETS_DIR": "/secrets",
-        "NOMAD_ALLOC_ID": alloc_id,
-        "NOMAD_SHORT_ALLOC_ID": alloc_id[:8],
-        "NOMAD_ALLOC_INDEX": str(index),
-        "NOMAD_ALLOC_NAME": f"{job.id}.{group.name}[{index}]",
+        "NOMAD_ALLOC_ID": alloc.id,
+        "NOMAD_SHORT_ALLOC_ID": alloc.id[:8],
+        "NOMAD_ALLOC_INDEX": str(alloc.index),
+        "NOMAD_ALLOC_NAME": f"{job.id}.{group.name}[{alloc.index}]",
         "NOMAD_TASK_NAME": task.name,
         "NOMAD_GROUP_NAME": group.name,
         "NOMAD_JOB_ID": job.id,
@@ -72,56 +85,52 @@ def environment(
         known["NOMAD_MEMORY_MAX_LIMIT"] = str(task.memory_max_mb)
     facts = {**node(job), **known}
     known |= _meta({**job.meta, **group.meta, **task.meta}, facts)
-    known |= _ports(ports)
+    known |= _ports(alloc.ports)
     facts |= known
-    own = {key: expand(value, facts) for key, value in task.env.items()}
-    return {**known, **own}
+    return {**known, **{key: expand(value, facts) for key, value in task.env.items()}}
 
 
 def _meta(meta: Mapping[str, str], facts: Mapping[str, str]) -> dict[str, str]:
-    """Each key of the meta blocks twice, as it is and in capitals, as Nomad does."""
-    found: dict[str, str] = {}
+    """Returns each key of the meta blocks twice, unchanged and in capitals, as in Nomad."""
+    variables: dict[str, str] = {}
     for key, value in meta.items():
         name = _NO_NAME.sub("_", key)
         text = expand(value, facts)
-        found |= {f"NOMAD_META_{name}": text, f"NOMAD_META_{name.upper()}": text}
-    return found
+        variables |= {f"NOMAD_META_{name}": text, f"NOMAD_META_{name.upper()}": text}
+    return variables
 
 
 def _ports(ports: Sequence[PortMapping]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    variables: dict[str, str] = {}
     for port in ports:
         name = _NO_NAME.sub("_", port.label)
-        found |= {
+        variables |= {
             f"NOMAD_IP_{name}": port.host_ip,
-            f"NOMAD_PORT_{name}": str(inside(port)),
+            f"NOMAD_PORT_{name}": str(container_port(port)),
             f"NOMAD_ADDR_{name}": f"{port.host_ip}:{port.value}",
             f"NOMAD_HOST_IP_{name}": port.host_ip,
             f"NOMAD_HOST_PORT_{name}": str(port.value),
             f"NOMAD_HOST_ADDR_{name}": f"{port.host_ip}:{port.value}",
-            f"NOMAD_ALLOC_PORT_{name}": str(inside(port)),
+            f"NOMAD_ALLOC_PORT_{name}": str(container_port(port)),
         }
-    return found
+    return variables
 
 
 def addresses(ports: Sequence[PortMapping], end: Attached) -> dict[str, str]:
-    """Returns what Nomad adds for each port once the allocation's network is made."""
-    found: dict[str, str] = {}
+    """Returns variables of each port for the allocation's address in the bridge network."""
+    variables: dict[str, str] = {}
     for port in ports:
         name = _NO_NAME.sub("_", port.label)
-        found |= {
+        variables |= {
             f"NOMAD_ALLOC_INTERFACE_{name}": end.interface,
             f"NOMAD_ALLOC_IP_{name}": end.address,
-            f"NOMAD_ALLOC_ADDR_{name}": f"{end.address}:{inside(port)}",
+            f"NOMAD_ALLOC_ADDR_{name}": f"{end.address}:{container_port(port)}",
         }
-    return found
+    return variables
 
 
 def expand(value: Any, known: Mapping[str, str]) -> Any:
-    """A value with the references in its strings replaced.
-
-    What is not known stays as it is, as with Nomad.
-    """
+    """Replaces the references in all strings of a value; unknown references stay, as in Nomad."""
     if isinstance(value, dict):
         return {key: expand(item, known) for key, item in value.items()}
     if isinstance(value, list):
@@ -132,16 +141,16 @@ def expand(value: Any, known: Mapping[str, str]) -> Any:
 
 
 def destination(text: str, known: Mapping[str, str]) -> str:
-    """A template's destination, relative to the task's directory of the host."""
-    found: str = expand(text, {**known, **template_path.HOMES})
-    return found.lstrip("/")
+    """Returns a template's destination, relative to the task's directory on the host."""
+    path: str = expand(text, {**known, **template_path.HOMES})
+    return path.lstrip("/")
 
 
 def render(template: str, known: Mapping[str, str]) -> str:
-    """A template with `{{ env "NAME" }}` filled in.
+    """Replaces `{{ env "NAME" }}` in a template.
 
     Raises:
-        ValueError: it uses a function that only a Nomad agent has.
+        ValueError: the template calls a function that only a Nomad agent has.
     """
     other = re.search(r"\{\{.*?\}\}", _TEMPLATE_ENV.sub("", template), re.DOTALL)
     if other:

@@ -1,4 +1,4 @@
-"""Ctrl-C and its kin: what each further one asks for."""
+"""Signals of a run: each Ctrl-C raises the stop level."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import signal
 from collections.abc import Callable
 from enum import IntEnum
 
-# A terminal that goes away must not leave containers behind any more than Ctrl-C.
+# A closed terminal must not leave containers behind, just as Ctrl-C must not.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Wish(IntEnum):
-    """What the user wants, more of it with every Ctrl-C."""
+class StopLevel(IntEnum):
+    """Level of the user's wish to stop; each Ctrl-C raises the level by one."""
 
     RUN = 0
     STOP = 1
@@ -21,37 +21,37 @@ class Wish(IntEnum):
 
 
 class Interrupts:
-    """Counts the signals of this process and wakes who waits for one.
+    """Counts the signals of this process, and wakes tasks that wait for a level.
 
     Args:
-        heard: is told of every new wish.
+        on_raise: called with every new level.
     """
 
-    def __init__(self, heard: Callable[[Wish], None]) -> None:
-        self.wish = Wish.RUN
-        self._heard = heard
-        self._events = {wish: asyncio.Event() for wish in Wish}
+    def __init__(self, on_raise: Callable[[StopLevel], None]) -> None:
+        self.level = StopLevel.RUN
+        self._on_raise = on_raise
+        self._events = {level: asyncio.Event() for level in StopLevel}
 
     def listen(self) -> None:
-        """Takes the signals over."""
+        """Installs the signal handlers."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
-            loop.add_signal_handler(number, self.more)
+            loop.add_signal_handler(number, self.raise_level)
 
     def ignore(self) -> None:
-        """Gives them back to the default handling."""
+        """Restores the default signal handlers."""
         loop = asyncio.get_running_loop()
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
 
-    def more(self) -> None:
-        """One signal came."""
-        if self.wish is Wish.LEAVE:
+    def raise_level(self) -> None:
+        """Raises the level, after a signal."""
+        if self.level is StopLevel.LEAVE:
             return
-        self.wish = Wish(self.wish + 1)
-        self._events[self.wish].set()
-        self._heard(self.wish)
+        self.level = StopLevel(self.level + 1)
+        self._events[self.level].set()
+        self._on_raise(self.level)
 
-    async def wanted(self, wish: Wish) -> None:
-        """Returns once the user wants that much."""
-        await self._events[wish].wait()
+    async def reached(self, level: StopLevel) -> None:
+        """Waits until the user has raised the level so far."""
+        await self._events[level].wait()

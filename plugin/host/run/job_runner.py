@@ -1,7 +1,7 @@
-"""Running a job: every allocation of every group, all tasks at once, until all have ended.
+"""Runner of a job: all tasks of all allocations at once, until all have ended.
 
-Whatever happens, started tasks are stopped and destroyed before the run returns. Only SIGKILL of
-the host leaves them running, as it would with an agent; the next run sweeps up then.
+Started tasks are stopped and destroyed in any case before the run returns. Only a SIGKILL of the
+dev host leaves tasks running, as with an agent; the next run removes these tasks.
 """
 
 from __future__ import annotations
@@ -12,32 +12,32 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.model.nomad import Health
-from plugin.host.agent.plugin_restart import PluginCare
-from plugin.host.agent.session import HostSession
+from plugin.host.agent.plugin_restart import PluginRestarter
+from plugin.host.agent.session import PluginSession
 from plugin.host.job.jobfile import Job
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.network.ports import HostPorts
 from plugin.host.run import alloc_plan
 from plugin.host.run.alloc_plan import Alloc
-from plugin.host.run.interrupts import Interrupts, Wish
+from plugin.host.run.interrupts import Interrupts, StopLevel
 from plugin.host.run.machine import HostOptions
 from plugin.host.run.networks import AllocNetworks
 from plugin.host.run.record import RunRecord
 from plugin.host.run.screen import Screen
 from plugin.host.run.systemd import ServiceManager
-from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRun
+from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRunner
 from proto.errors import Code, DriverError
 
 _HEALTH_S = 30.0
 _PAUSE_S = 0.1
 _ADVICE = (
-    "where there is none: apt-get install containerd runc;"
-    " another socket: --config containerd_address=PATH"
+    "without containerd: apt-get install containerd runc;"
+    " for another socket: --config containerd_address=PATH"
 )
-_WORDS = {
-    Wish.STOP: "stopping (Ctrl-C again kills)",
-    Wish.KILL: "killing (Ctrl-C again leaves everything as it is)",
-    Wish.LEAVE: "leaving",
+_NOTES = {
+    StopLevel.STOP: "stopping (Ctrl-C again kills)",
+    StopLevel.KILL: "killing (Ctrl-C again leaves everything as it is)",
+    StopLevel.LEAVE: "leaving",
 }
 
 
@@ -71,7 +71,7 @@ class JobRunner:
 
     def __init__(
         self,
-        session: HostSession,
+        session: PluginSession,
         screen: Screen,
         service: ServiceManager,
         record: RunRecord,
@@ -84,20 +84,20 @@ class JobRunner:
         self._record = record
         bridge = BridgeNetwork(options.host.cni_directories, note=record.bridged)
         self._networks = AllocNetworks(bridge, screen.error)
-        self._care = PluginCare(session, screen.note)
+        self._restarter = PluginRestarter(session, screen.note)
         self._held: set[Path] = set()
         self._service = service
         self._clean = True
-        self._interrupts = Interrupts(self._heard)
+        self._interrupts = Interrupts(self._note_stop)
 
     async def run(self, job: Job) -> int:
         """Runs the job and returns the exit status for the shell.
 
-        The task's own where there is one task; the first that is not 0 of several; 125 when
-        the driver failed.
+        The status is the exit code of the task, with several tasks the first code that is not 0,
+        and 125 if the driver failed.
 
         Raises:
-            DriverError: nothing was started.
+            DriverError: the run failed before the first start.
         """
         try:
             allocs = alloc_plan.allocations(
@@ -110,9 +110,9 @@ class JobRunner:
             self._ports.close()
             self._record.end(clean=self._clean and self._networks.clean and not self._held)
 
-    def _heard(self, wish: Wish) -> None:
-        self._screen.note(_WORDS[wish])
-        if wish is Wish.STOP:
+    def _note_stop(self, level: StopLevel) -> None:
+        self._screen.note(_NOTES[level])
+        if level is StopLevel.STOP:
             self._service.stopping()
 
     async def _from_plan_to_end(self, job: Job, allocs: list[Alloc]) -> int:
@@ -123,8 +123,8 @@ class JobRunner:
                 alloc_plan.build(alloc)
             if not await self._ready(job):
                 return INTERRUPTED
-            connected = await self._networks.set_up(allocs, lambda: bool(self._interrupts.wish))
-            if self._interrupts.wish:
+            connected = await self._networks.set_up(allocs, lambda: bool(self._interrupts.level))
+            if self._interrupts.level:
                 return INTERRUPTED
             self._show_ports(connected)
             return await self._all(connected)
@@ -138,15 +138,15 @@ class JobRunner:
 
     def _show_ports(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
-            # In mode "host" the driver gives its network to the tasks that ask for it.
+            # In mode "host" only tasks with `host_network` are in the network of the host.
             shared = any(task.options.get("host_network") for task in alloc.tasks)
             for port in alloc.ports if shared or alloc.mode == "bridge" else ():
                 self._screen.port(alloc.label if len(allocs) > 1 else "", port)
 
     async def _ready(self, job: Job) -> bool:
-        """Launches the plugin and looks at it; False when Ctrl-C came first."""
+        """Launches and checks the plugin; returns False if Ctrl-C came first."""
         ready = asyncio.create_task(self._check(job))
-        stop = asyncio.create_task(self._interrupts.wanted(Wish.STOP))
+        stop = asyncio.create_task(self._interrupts.reached(StopLevel.STOP))
         await asyncio.wait([ready, stop], return_when=asyncio.FIRST_COMPLETED)
         stop.cancel()
         if not ready.done():
@@ -157,22 +157,22 @@ class JobRunner:
         return True
 
     async def _check(self, job: Job) -> None:
-        """Whether it is the right plugin for every task, and healthy."""
+        """Checks the plugin: the driver of every task, and healthy."""
         await self._session.launch()
         name = self._session.info.name
         for task in (task for group in job.groups for task in group.tasks):
             if task.driver != name:
                 raise DriverError(
                     f'task "{task.name}": driver "{task.driver}" cannot be run here',
-                    resolution=f'this is driver = "{name}"',
+                    resolution=f'the dev host has driver = "{name}"',
                     code=Code.INVALID,
                 )
-        look = await asyncio.wait_for(self._session.fingerprint(), _HEALTH_S)
-        if look.health is not Health.HEALTHY:
+        fingerprint = await asyncio.wait_for(self._session.fingerprint(), _HEALTH_S)
+        if fingerprint.health is not Health.HEALTHY:
             raise DriverError(
                 "the driver is not healthy",
-                details=look.description,
-                resolution=_ADVICE if "containerd" in look.description else "",
+                details=fingerprint.description,
+                resolution=_ADVICE if "containerd" in fingerprint.description else "",
                 code=Code.UNAVAILABLE,
             )
 
@@ -180,8 +180,13 @@ class JobRunner:
         runs = [
             (
                 alloc,
-                TaskRun(
-                    task, self._session, self._care, self._screen, self._interrupts, self._service
+                TaskRunner(
+                    task,
+                    self._session,
+                    self._restarter,
+                    self._screen,
+                    self._interrupts,
+                    self._service,
                 ),
             )
             for alloc in allocs
@@ -193,24 +198,26 @@ class JobRunner:
         self._held = {alloc.directory.path for alloc, run in runs if not run.removed}
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
-                self._screen.error(f"a defect of the host: {outcome!r}")
+                self._screen.error(f"internal error: {outcome!r}")
         codes = [outcome if isinstance(outcome, int) else DRIVER_FAILED for outcome in outcomes]
         return next((code for code in codes if code), 0)
 
     async def _clean_up(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
-            # A container that could not be removed may still use its directory.
+            # A container that was not removed may still use its directory.
             if self._options.keep or alloc.directory.path in self._held:
                 continue
-            stays = await asyncio.to_thread(alloc.directory.remove)
-            if stays:
+            remaining = await asyncio.to_thread(alloc.directory.remove)
+            if remaining:
                 self._clean = False
-                self._screen.error(f"{alloc.label}: its directory is not wholly removed: {stays}")
+                self._screen.error(
+                    f"{alloc.label}: the directory is not wholly removed: {remaining}"
+                )
 
     async def _show_events(self, allocs: list[Alloc]) -> None:
         labels = {task.config.id: task.label for alloc in allocs for task in alloc.tasks}
         while True:
-            # A plugin that is not there yet, or just died, has no events to tell.
+            # The stream fails before the launch and after a death of the plugin.
             with contextlib.suppress(DriverError):
                 async for event in self._session.events():
                     label = labels.get(event.task_id)

@@ -1,4 +1,4 @@
-"""The machine as jobs of the dev host see it: host volumes, address, CNI directories."""
+"""This machine as seen by jobs of the dev host: host volumes, address, CNI directories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostVolume:
-    """A directory or file of the host that jobs may mount by a name."""
+    """A directory or file of this machine that jobs mount by a name."""
 
     path: str
     read_only: bool = False
@@ -20,7 +20,13 @@ class HostVolume:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HostOptions:
-    """This machine as the job sees it. address is where its ports are."""
+    """Parts of this machine for a job.
+
+    Attributes:
+        volumes: host volumes by name.
+        address: IPv4 address for the ports.
+        cni_directories: directories of CNI plugins, in the order of the search.
+    """
 
     volumes: Mapping[str, HostVolume]
     address: str = LOOPBACK

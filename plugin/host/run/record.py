@@ -1,7 +1,7 @@
-"""What a run makes outside of containerd, written down before it is made.
+"""Record of a run: objects outside of containerd, recorded before their creation.
 
-The host may be killed at any moment. Its record then has no owner any more, and the next run or
-`containerd-driver gc` removes what it names: `plugin.host.run.sweep`.
+The dev host may be killed at any moment. The record then has no live owner, and the next run or
+`containerd-driver gc` removes the recorded objects, see `plugin.host.run.sweep`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proto.errors import DriverError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllocTrace:
-    """One allocation as its run left it; netns is empty where it has none, bridge where that."""
+    """An allocation in a record; `netns` and `bridge` are empty without a namespace or a bridge."""
 
     id: str
     label: str
@@ -36,25 +36,25 @@ class AllocTrace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunTrace:
-    """What a run said last.
+    """The last record of a run.
 
     Attributes:
-        name: the run's.
-        pid: of its process, for people.
-        since: seconds of the epoch, of its last word.
-        place: containerd's address and namespace.
-        network: the network namespace in which it made its own ones.
-        cni: where its CNI plugins were.
-        root: where its allocations lie.
-        own_root: whether it made that directory itself.
-        keep: whether allocations are to stay.
-        allocs: its allocations.
+        name: name of the run.
+        pid: pid of the run's process, for people.
+        since: time of the last record, in seconds since the epoch.
+        containerd: containerd's address and namespace.
+        network: id of the network namespace in which the run created namespaces.
+        cni: directories of the CNI plugins.
+        root: directory of the allocation directories.
+        own_root: True if the run created the root.
+        keep: True if the allocation directories stay.
+        allocs: the allocations.
     """
 
     name: str
     pid: int
     since: float
-    place: tuple[str, str]
+    containerd: tuple[str, str]
     network: str
     cni: tuple[str, ...]
     root: Path
@@ -64,39 +64,41 @@ class RunTrace:
 
 
 class RunRecord:
-    """The record of this run. Where the state directory takes none, it runs without.
+    """The record of this run.
+
+    If the state directory cannot be written, the run goes on without a record.
 
     Args:
-        node: where the plugin makes the tasks; None where that is unknown, and there is no record.
-        tell: hears why there is no record.
-        says: fields of RunTrace.
+        node: the node of the tasks; with None, for an unknown node, the run has no record.
+        note: shows the reason for a missing record.
+        fields: fields of RunTrace.
     """
 
-    def __init__(self, node: Node | None, tell: Callable[[str], None], **says: object) -> None:
+    def __init__(self, node: Node | None, note: Callable[[str], None], **fields: object) -> None:
         self._presence: Presence | None = None
-        self._says = dict(says)
+        self._fields = dict(fields)
         self._bridges: dict[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
         if node is None:
             return
-        self._says |= {"place": place(node), "network": own_network()}
+        self._fields |= {"place": containerd_of(node), "network": own_network()}
         try:
             self._presence = Presence(node.state_dir, RUN)
         except DriverError as error:
-            tell(f"if this run is killed, nothing will sweep up after it: {error}")
+            note(f"the run has no record, and a kill would leave objects behind: {error}")
 
     @property
     def name(self) -> str:
-        """The run's name, which its tasks have for their node; empty without a record."""
+        """The name of the run, the node id of its tasks; empty without a record."""
         return self._presence.name if self._presence is not None else ""
 
     def begin(self, allocs: Sequence[Alloc]) -> None:
-        """Writes down what is about to be made.
+        """Records allocations before their creation.
 
         Raises:
             DriverError: the state directory is full.
         """
-        self._says["allocs"] = [
+        self._fields["allocs"] = [
             {
                 "id": alloc.id,
                 "label": alloc.label,
@@ -105,44 +107,44 @@ class RunRecord:
             }
             for alloc in allocs
         ]
-        self._say()
+        self._write()
 
     def bridged(self, alloc_id: str, trace: Mapping[str, Any]) -> None:
-        """How far an allocation is attached to the bridge; from any thread.
+        """Records the state of an allocation's attachment to the bridge; from any thread.
 
         Raises:
             DriverError: the state directory is full.
         """
         with self._lock:
             self._bridges[alloc_id] = trace
-            self._say()
+            self._write()
 
-    def _say(self) -> None:
+    def _write(self) -> None:
         if self._presence is not None:
-            self._presence.publish(**self._says, bridges=self._bridges)
+            self._presence.publish(**self._fields, bridges=self._bridges)
 
     def end(self, *, clean: bool) -> None:
-        """The run is over; what is not clean is left to a sweep."""
+        """Ends the record: removes the record of a clean run, leaves another record to a sweep."""
         if self._presence is not None:
             self._presence.withdraw() if clean else self._presence.close()
 
 
-def read(peer: Peer) -> RunTrace | None:
-    """Returns what a run said; None where this release does not understand it."""
-    says = peer.published
+def read_trace(peer: Peer) -> RunTrace | None:
+    """Returns the record of a run; None for a record in the form of another release."""
+    fields = peer.published
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        address, namespace = says["place"]
+        address, namespace = fields["place"]
         return RunTrace(
             name=peer.name,
-            pid=int(says["pid"]),
+            pid=int(fields["pid"]),
             since=peer.since,
-            place=(str(address), str(namespace)),
-            network=str(says["network"]),
-            cni=tuple(map(str, says["cni"])),
-            root=Path(says["root"]),
-            own_root=says["own_root"] is True,
-            keep=says["keep"] is True,
-            allocs=tuple(_alloc(entry, says["bridges"]) for entry in says["allocs"]),
+            containerd=(str(address), str(namespace)),
+            network=str(fields["network"]),
+            cni=tuple(map(str, fields["cni"])),
+            root=Path(fields["root"]),
+            own_root=fields["own_root"] is True,
+            keep=fields["keep"] is True,
+            allocs=tuple(_alloc(entry, fields["bridges"]) for entry in fields["allocs"]),
         )
     return None
 
@@ -157,12 +159,12 @@ def _alloc(entry: Mapping[str, Any], bridges: Mapping[str, Any]) -> AllocTrace:
     )
 
 
-def place(node: Node) -> tuple[str, str]:
-    """Which containers a run's are."""
+def containerd_of(node: Node) -> tuple[str, str]:
+    """Returns containerd's address and namespace."""
     return node.containerd.address, node.namespace
 
 
 def own_network() -> str:
-    """The network namespace that this process is in, as the kernel tells it apart."""
-    found = os.stat("/proc/self/ns/net")  # noqa: PTH116 - what the link leads to
-    return f"{found.st_dev}:{found.st_ino}"
+    """Returns the id of this process's network namespace, by device and inode."""
+    status = os.stat("/proc/self/ns/net")  # noqa: PTH116 - follows the link
+    return f"{status.st_dev}:{status.st_ino}"

@@ -6,7 +6,7 @@ import signal
 from typing import Protocol
 
 from actors.model.nomad import ExitResult, PortMapping, TaskUsage
-from plugin.host.network.ports import inside
+from plugin.host.network.ports import container_port
 
 
 class Screen(Protocol):
@@ -48,7 +48,7 @@ class Screen(Protocol):
 def port_text(alloc: str, port: PortMapping) -> str:
     """Describes the address of a port."""
     before = f"{alloc}: " if alloc else ""
-    after = f" -> {inside(port)}" if inside(port) != port.value else ""
+    after = f" -> {container_port(port)}" if container_port(port) != port.value else ""
     return f"{before}port {port.label}: {port.host_ip}:{port.value}{after}"
 
 

@@ -1,7 +1,7 @@
-"""Removing what runs left that were killed: their networks, their allocations, their record.
+"""Sweep after killed runs: removes networks, allocation directories and records.
 
-`actors.orphans.reconciler` first removes what they left in containerd and in the state directory:
-a task of a run that is still there needs its network and its files.
+`actors.orphans.reconciler` must first remove the run's objects in containerd and in the state
+directory: a task that still exists needs its network and its files.
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy,
 from plugin.host.network import namespaces
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run.allocdir import AllocDir
-from plugin.host.run.record import AllocTrace, RunTrace, own_network, place, read
+from plugin.host.run.record import AllocTrace, RunTrace, containerd_of, own_network, read_trace
 from proto.errors import DriverError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One thing that was found: what, since when (of the epoch), what became of it and why."""
+    """An object of a search, in the form of `gc --json`.
+
+    Attributes:
+        kind: kind of the object, such as "container".
+        name: name of the object.
+        since: seconds since the epoch.
+        outcome: result for the object.
+        why: reason of the outcome.
+        error: failure of the removal, if any.
+    """
 
     kind: str
     name: str
@@ -36,7 +45,7 @@ class Row:
 
 
 def row(result: SweepResult) -> Row:
-    """A finding of the reconciler."""
+    """Converts a result of the reconciler."""
     resource = result.resource
     return Row(
         kind=str(resource.kind),
@@ -49,19 +58,25 @@ def row(result: SweepResult) -> Row:
 
 
 def dead(node: Node) -> list[Peer]:
-    """Runs that are gone and left their record. Blocks, not for long."""
-    found = peers.peers(node.state_dir)
-    return [peer for peer in found if peer.name.startswith(RUN) and not peer.alive]
+    """Returns the records of killed runs. Reads small files."""
+    return [
+        peer for peer in peers.peers(node.state_dir) if peer.name.startswith(RUN) and not peer.alive
+    ]
 
 
-async def before_a_run(node: Node, tell: Callable[[str], None]) -> None:
-    """Sweeps up after runs that were killed, and tells what it did; a failure stops nothing."""
+async def before_a_run(node: Node, note: Callable[[str], None]) -> None:
+    """Removes the objects of killed runs; a failure does not stop the new run.
+
+    Args:
+        node: the node of the new run.
+        note: shows a line for each object, or the failure.
+    """
     runs = await asyncio.to_thread(dead, node)
     if not runs:
         return
     names = {peer.name for peer in runs}
     try:
-        # Without any time of grace, but for things that need none: those of dead runs.
+        # A grace period without end: only objects of dead runs, which need no grace, are removed.
         reconciler = Reconciler(node, NoTasks(), SweepPolicy(grace_s=float("inf")))
         results = [
             result
@@ -70,27 +85,31 @@ async def before_a_run(node: Node, tell: Callable[[str], None]) -> None:
         ]
         rows = [*map(row, results), *await networks_and_files(node, dry_run=False)]
     except DriverError as error:
-        tell(f"an earlier run was killed, and what it left stays for now: {error}")
+        note(f"objects of a killed run stay for now: {error}")
         return
-    for found in rows:
-        failed = f": {found.error}" if found.error else ""
-        tell(f"{found.outcome}, {found.why}: {found.kind} {found.name}{failed}")
+    for swept in rows:
+        failure = f": {swept.error}" if swept.error else ""
+        note(f"{swept.outcome}, {swept.why}: {swept.kind} {swept.name}{failure}")
 
 
 async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
-    """Returns what dead runs left outside of containerd.
+    """Removes the objects of dead runs outside of containerd, and returns a row for each.
+
+    Args:
+        node: the node; its state directory has the records.
+        dry_run: True only returns the rows.
 
     Raises:
-        DriverError: containerd cannot be asked for their tasks.
+        DriverError: containerd cannot list the tasks of the runs.
     """
     rows: list[Row] = []
     for peer in await asyncio.to_thread(dead, node):
-        trace = read(peer)
-        if not peer.published:  # it was killed before it made anything
+        trace = read_trace(peer)
+        if not peer.published:  # killed before its first object
             if not dry_run:
                 await asyncio.to_thread(peers.remove, node.state_dir, peer.name)
         elif trace is None:
-            rows.append(_of_run(peer, Outcome.KEPT, "another release wrote its record"))
+            rows.append(_of_run(peer, Outcome.KEPT, "the record is in the form of another release"))
         elif hindrance := await _hindrance(node, trace, dry_run=dry_run):
             rows.append(_of_run(peer, Outcome.KEPT, hindrance))
         elif dry_run:
@@ -101,33 +120,33 @@ async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
 
 
 async def _hindrance(node: Node, trace: RunTrace, *, dry_run: bool) -> str:
-    """Why nothing of a run can be removed here and now; empty where it can."""
-    if trace.place != place(node):
-        address, namespace = trace.place
+    """Returns the reason against the removal of a run's objects; empty if removal is possible."""
+    if trace.containerd != containerd_of(node):
+        address, namespace = trace.containerd
         return f"its tasks are in namespace {namespace} of containerd at {address}"
     if any(alloc.netns for alloc in trace.allocs) and trace.network != own_network():
-        return "its networks are in another network namespace: sweep from there"
+        return "its networks are in another network namespace: run gc in that namespace"
     tasks = await node.containerd.containers.list(f'labels."{LABEL_OWNER}"=="{trace.name}"')
     if tasks and not dry_run:
-        return f"tasks of it are still there: {', '.join(task.id for task in tasks)}"
+        return f"its tasks still exist: {', '.join(task.id for task in tasks)}"
     return ""
 
 
 def _remove(node: Node, peer: Peer, trace: RunTrace) -> list[Row]:
-    """Blocks, for programs that make and remove networks."""
-    with peers.seized(node.state_dir, peer.name) as ours:
-        if not ours:
-            return []  # somebody else is at it
+    """Removes networks, directories and the record of a run. Blocks during CNI programs."""
+    with peers.seized(node.state_dir, peer.name) as locked:
+        if not locked:
+            return []  # another process sweeps the run
         failures = dict(_undone(trace))
         rows = [_with(part, failures.get(part.name, "")) for part in _parts(trace, Outcome.REMOVED)]
         if any(failures.values()):
-            return [*rows, _of_run(peer, Outcome.KEPT, "what it left is not wholly removed")]
+            return [*rows, _of_run(peer, Outcome.KEPT, "its objects are not wholly removed")]
         (node.state_dir / peers.DIRECTORY / peer.name).unlink(missing_ok=True)
     return [*rows, _of_run(peer, Outcome.REMOVED, _gone(trace))]
 
 
 def _undone(trace: RunTrace) -> Iterator[tuple[str, str]]:
-    """Undoes part by part; gives the name of each, with what failed."""
+    """Removes each object; yields its name and the failure, which is empty after a success."""
     bridge = BridgeNetwork(trace.cni)
     for alloc in trace.allocs:
         if alloc.netns:

@@ -1,7 +1,7 @@
-"""What a run tells systemd, where a unit of `Type=notify` started it.
+"""Notifications of a run to systemd, for a unit of `Type=notify`.
 
-The unit is started once every task runs, its status line says how many do, and its stop is said
-before the tasks are stopped. Protocol: sd_notify(3), spoken by the sdnotify package.
+The unit becomes active when every task runs. The status line has the number of running tasks. The
+stop is reported before the tasks are stopped. The package sdnotify has the protocol, sd_notify(3).
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from plugin import environment
 
 
 class Notifier(Protocol):
-    """`sdnotify.SystemdNotifier`: one message, never an error."""
+    """Interface of `sdnotify.SystemdNotifier`, which never raises an error."""
 
     def notify(self, state: str) -> None:
-        """Sends lines of sd_notify's assignments."""
+        """Sends a message: lines of assignments, see sd_notify(3)."""
 
 
 class ServiceManager:
-    """Counts the tasks of one run.
+    """Counts the tasks of one run, and reports the counts to systemd.
 
     Args:
-        tasks: how many there are.
-        notifier: where it goes; None where nobody listens.
+        tasks: number of tasks.
+        notifier: sends messages; None without systemd.
     """
 
     def __init__(self, tasks: int, notifier: Notifier | None) -> None:
@@ -35,26 +35,30 @@ class ServiceManager:
         self._ended = 0
 
     def started(self) -> None:
-        """A task runs."""
+        """Reports a started task."""
         self._started += 1
-        self._say("READY=1" if self._started == self._tasks else "")
+        self._notify("READY=1" if self._started == self._tasks else "")
 
     def ended(self) -> None:
-        """A task that ran has ended."""
+        """Reports the end of a started task."""
         self._ended += 1
-        self._say()
+        self._notify()
 
     def stopping(self) -> None:
-        """The tasks are about to be stopped."""
-        self._say("STOPPING=1")
+        """Reports the coming stop of all tasks."""
+        self._notify("STOPPING=1")
 
-    def _say(self, word: str = "") -> None:
+    def _notify(self, word: str = "") -> None:
         if self._notifier is not None:
             status = f"STATUS={self._started - self._ended} of {self._tasks} tasks running"
             self._notifier.notify("\n".join(filter(None, (word, status))))
 
 
-def find(tasks: int) -> ServiceManager:
-    """systemd's, where it waits to hear from this process; else one that tells nobody."""
-    wanted = environment.variable("NOTIFY_SOCKET")
-    return ServiceManager(tasks, sdnotify.SystemdNotifier() if wanted else None)
+def service_manager(tasks: int) -> ServiceManager:
+    """Returns a service manager; without NOTIFY_SOCKET the service manager sends no message.
+
+    Args:
+        tasks: number of tasks of the run.
+    """
+    address = environment.variable("NOTIFY_SOCKET")
+    return ServiceManager(tasks, sdnotify.SystemdNotifier() if address else None)

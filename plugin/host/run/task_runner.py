@@ -1,4 +1,4 @@
-"""One task's life as the host sees it: start, logs, end, and always its removal."""
+"""Runner of one task of the dev host: start, logs, end, and always the removal."""
 
 from __future__ import annotations
 
@@ -10,31 +10,43 @@ from typing import Any
 
 from actors.model.nomad import ExitResult
 from plugin.host.agent.log_reader import LogReader
-from plugin.host.agent.plugin_restart import PluginCare
-from plugin.host.agent.session import Handle, HostSession
+from plugin.host.agent.plugin_restart import PluginRestarter
+from plugin.host.agent.session import Handle, PluginSession
 from plugin.host.run.alloc_plan import PlannedTask
-from plugin.host.run.interrupts import Interrupts, Wish
+from plugin.host.run.interrupts import Interrupts, StopLevel
 from plugin.host.run.screen import Screen
 from plugin.host.run.systemd import ServiceManager
 from proto.errors import DriverError
 
 DRIVER_FAILED = 125
 INTERRUPTED = 130
-"""What a shell gives for Ctrl-C: the task never ran, or nobody waited for its end."""
+"""A shell's exit status for Ctrl-C: the task never ran, or the run did not wait for its end."""
 _STREAMS = ("stdout", "stderr")
 _LOG_END_S = 5.0
 _FULL_S = 0.5
-_LAST_CHANCE_S = 2.0
+_DESTROY_S = 2.0
 
 
-class TaskRun:
-    """Runs one task. Its own failures are shown and become an exit status, never an exception."""
+class TaskRunner:
+    """Runs one task. Failures are shown and become an exit status, never an exception.
+
+    Args:
+        planned: the task.
+        session: the plugin.
+        restarter: repeats calls after a death of the plugin.
+        screen: shows logs and events.
+        interrupts: the stop level of the run.
+        service: reports start and end to systemd.
+
+    Attributes:
+        removed: True after the removal of the task.
+    """
 
     def __init__(
         self,
         planned: PlannedTask,
-        session: HostSession,
-        care: PluginCare,
+        session: PluginSession,
+        restarter: PluginRestarter,
         screen: Screen,
         interrupts: Interrupts,
         service: ServiceManager,
@@ -43,7 +55,7 @@ class TaskRun:
         self._id = planned.config.id
         self._label = planned.label
         self._session = session
-        self._care = care
+        self._restarter = restarter
         self._screen = screen
         self._interrupts = interrupts
         self._service = service
@@ -54,15 +66,19 @@ class TaskRun:
         self.removed = False
 
     async def run(self, *, stats: bool) -> int:
-        """Starts the task, follows it to its end, removes it; returns the exit status."""
+        """Starts the task, waits for its end, removes the task; returns the exit status.
+
+        Args:
+            stats: True shows a sample of the usage each second.
+        """
         self._open_logs()
         life = asyncio.create_task(self._life(stats=stats))
-        leaving = asyncio.create_task(self._interrupts.wanted(Wish.LEAVE))
+        leaving = asyncio.create_task(self._interrupts.reached(StopLevel.LEAVE))
         try:
             await asyncio.wait([life, leaving], return_when=asyncio.FIRST_COMPLETED)
             return await life if life.done() else INTERRUPTED
         except DriverError as error:
-            if self._handle is None and self._interrupts.wish:
+            if self._handle is None and self._interrupts.level:
                 self._screen.note(f"{self._label}: {error}")
                 return INTERRUPTED
             self._screen.error(f"{self._label}: {error}")
@@ -78,73 +94,73 @@ class TaskRun:
             self._logs.append(asyncio.create_task(self._show_log(reader, stream)))
 
     async def _show_log(self, reader: LogReader, stream: str) -> None:
-        # What the task says comes after the word that it has started.
+        # The line about the start comes before the log.
         await self._may_read.wait()
         try:
             async for data in reader.chunks():
                 self._screen.log(self._label, stream, data)
-                await self._room(stream)
+                await self._wait_for_room(stream)
         finally:
             self._screen.log_ended(self._label, stream)
 
-    async def _room(self, stream: str) -> None:
-        """Returns when output is taken; the FIFO keeps what comes meanwhile."""
+    async def _wait_for_room(self, stream: str) -> None:
+        """Waits until all output is written; the FIFO keeps further data meanwhile."""
         while True:
             if self._screen.has_room(stream):
                 return
             await asyncio.sleep(_FULL_S)
 
     async def _life(self, *, stats: bool) -> int:
-        begun = time.monotonic()
+        start = time.monotonic()
         helpers = [asyncio.create_task(self._stop_when_wanted())]
         try:
             config, options = self._planned.config, self._planned.options
-            self._handle = await self._care.insist(
+            self._handle = await self._restarter.call(
                 None, lambda: self._session.start(config, options)
             )
-            spent_ms = (time.monotonic() - begun) * 1000
-            self._screen.event(self._label, f"Started in {spent_ms:.0f} ms")
+            elapsed_ms = (time.monotonic() - start) * 1000
+            self._screen.event(self._label, f"Started in {elapsed_ms:.0f} ms")
             self._may_read.set()
             self._service.started()
-            if self._interrupts.wish:
-                # A stop that came before the driver knew the task has stopped nothing.
+            if self._interrupts.level:
+                # An earlier stop had no effect if the driver did not know the task yet.
                 helpers.append(asyncio.create_task(self._stop_when_wanted()))
             if stats:
                 helpers.append(asyncio.create_task(self._show_stats()))
-            result = await self._care.insist(self._handle, lambda: self._session.wait(self._id))
+            result = await self._restarter.call(self._handle, lambda: self._session.wait(self._id))
         finally:
             await _cancel(helpers)
         self._service.ended()
-        # What the task wrote last comes before the word that it has ended.
+        # The end of the log comes before the line about the end of the task.
         for reader in self._readers:
             reader.finish()
         await asyncio.wait(self._logs, timeout=_LOG_END_S)
         if not all(self._screen.has_room(stream) for stream in _STREAMS):
             self._screen.error(
-                f"{self._label}: what it wrote last is lost: there is no room for it"
+                f"{self._label}: the end of the log is lost: the output has no space left"
             )
-        self._screen.ended(self._label, result, time.monotonic() - begun)
-        return _status(result)
+        self._screen.ended(self._label, result, time.monotonic() - start)
+        return _exit_status(result)
 
     async def _stop_when_wanted(self) -> None:
-        """StopTask at the first Ctrl-C, also into a start; SIGKILL at the second."""
-        await self._interrupts.wanted(Wish.STOP)
+        """Calls StopTask at the first Ctrl-C, also during a start; sends SIGKILL at the second."""
+        await self._interrupts.reached(StopLevel.STOP)
         task = self._planned.task
         stop = asyncio.create_task(
-            self._tried(self._session.stop, task.kill_timeout_s, task.kill_signal)
+            self._attempt(self._session.stop, task.kill_timeout_s, task.kill_signal)
         )
-        kill = asyncio.create_task(self._interrupts.wanted(Wish.KILL))
+        kill = asyncio.create_task(self._interrupts.reached(StopLevel.KILL))
         try:
             await asyncio.wait([stop, kill], return_when=asyncio.FIRST_COMPLETED)
             if not stop.done() and self._handle is not None:
-                await self._tried(self._session.signal, "SIGKILL")
+                await self._attempt(self._session.signal, "SIGKILL")
             await stop
         finally:
             await _cancel([stop, kill])
 
-    async def _tried(self, call: Any, *arguments: Any) -> None:
+    async def _attempt(self, call: Any, *arguments: Any) -> None:
         try:
-            await self._care.insist(self._handle, lambda: call(self._id, *arguments))
+            await self._restarter.call(self._handle, lambda: call(self._id, *arguments))
         except DriverError as error:
             self._screen.error(f"{self._label}: not stopped: {error}")
 
@@ -153,17 +169,17 @@ class TaskRun:
             with contextlib.suppress(DriverError):
                 async for usage in self._session.stats(self._id, 1.0):
                     self._screen.stats(self._label, usage)
-            await asyncio.sleep(1.0)  # as Nomad does, also over the plugin's death
+            await asyncio.sleep(1.0)  # as Nomad does, also after the plugin's death
 
     async def _clean_up(self) -> None:
-        leaving = asyncio.create_task(self._interrupts.wanted(Wish.LEAVE))
+        leaving = asyncio.create_task(self._interrupts.reached(StopLevel.LEAVE))
         destroy = asyncio.create_task(self._destroy())
         await asyncio.wait([leaving, destroy], return_when=asyncio.FIRST_COMPLETED)
         if not destroy.done():
-            await asyncio.wait([destroy], timeout=_LAST_CHANCE_S)
+            await asyncio.wait([destroy], timeout=_DESTROY_S)
         if not destroy.done():
             self._screen.error(
-                f"{self._label}: not removed, the driver does not answer; its container has the"
+                f"{self._label}: not removed, the driver does not answer; the container has the"
                 f" label of allocation {self._planned.config.alloc_id}"
             )
         await _cancel([leaving, destroy, *self._logs])
@@ -171,9 +187,9 @@ class TaskRun:
             reader.close()
 
     async def _destroy(self) -> None:
-        # Also where the start failed: a plugin that died half-way may have left a container.
+        # A plugin that died during a start may have left a container.
         try:
-            await self._care.insist(
+            await self._restarter.call(
                 self._handle, lambda: self._session.destroy(self._id, force=True)
             )
         except DriverError as error:
@@ -188,8 +204,8 @@ async def _cancel(jobs: Sequence[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*jobs, return_exceptions=True)
 
 
-def _status(result: ExitResult) -> int:
-    """The shell's status: the task's code, 125 where the driver lost it."""
+def _exit_status(result: ExitResult) -> int:
+    """Returns the exit status for the shell: the task's exit code, 125 for a lost task."""
     if result.error:
         return DRIVER_FAILED
     return result.exit_code or (128 + result.signal if result.signal else 0)

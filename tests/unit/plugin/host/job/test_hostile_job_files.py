@@ -14,8 +14,8 @@ import pytest
 
 from plugin.host.agent import hcl_config, hclog
 from plugin.host.job import jobfile, template_path
-from plugin.host.job import text as job_text
 from plugin.host.job.jobfile import Template
+from plugin.host.job.text import read_text
 from plugin.host.run.allocdir import AllocDir
 from proto.errors import DriverError
 from proto.nomad import hclspec_pb2
@@ -50,7 +50,7 @@ def template(destination: str) -> dict[str, Any]:
         ("${NOMAD_ALLOC_DIR}/logs/.other.stderr.fifo", "is a task's log"),
         ("local/../../alloc/logs/.t.stdout.fifo", "is a task's log"),
         ("local/a\0b", "has a NUL character"),
-        ("local/\ud800", "has half a character"),
+        ("local/\ud800", "has half of a surrogate pair"),
         (f"local/{LEVELS}x", "deeper than 32 levels"),
         (f"local/{'x' * 256}", "a name of more than 255 bytes"),
         (f"local/{('é' * 100 + '/') * 8}x", "longer than 1024 bytes"),
@@ -61,7 +61,7 @@ def template(destination: str) -> dict[str, Any]:
         ("../../../etc/passwd", "leaves the task directory"),
         (".", "leaves the task directory"),
         ("../alloc", "leaves the task directory"),
-        (".etc/hosts", "the driver's own directory"),
+        (".etc/hosts", "the directory of the driver"),
     ],
 )
 def test_a_template_at_a_place_that_takes_no_file_is_refused(destination: str, words: str) -> None:
@@ -81,8 +81,8 @@ def test_templates_in_each_others_way_are_refused() -> None:
         templates = [{"EmbeddedTmpl": "x", "DestPath": path} for path in (first, second)]
         return refused(as_json(Templates=templates))
 
-    assert "'task/local/a/b' is below another one, 'task/local/a'" in two("local/a/b", "local/a")
-    assert "'task/local/a' is given twice" in two("local/a", "/local//a")
+    assert "'task/local/a/b' is below the destination 'task/local/a'" in two("local/a/b", "local/a")
+    assert "'task/local/a' is set twice" in two("local/a", "/local//a")
 
 
 @pytest.mark.parametrize("destination", ["${meta.x}", '${env["NOMAD_META_x"]}/y'])
@@ -149,8 +149,8 @@ def test_references_that_multiply_are_refused() -> None:
         (as_hcl("", more='task "t" { driver = "d" }'), 'task "t": stands more than once'),
         ('job "j" { group "g" { task "t" {} }\ngroup "g" { task "t" {} } }', 'group "g": stands'),
         (as_hcl("config {}\nconfig {}"), "config stands more than once"),
-        (as_hcl('user = "a"\n  user= "b"'), "user is given twice"),
-        ('{"ID": "a", "ID": "b", "TaskGroups": []}', "the key 'ID' is given twice"),
+        (as_hcl('user = "a"\n  user= "b"'), "user is set twice"),
+        ('{"ID": "a", "ID": "b", "TaskGroups": []}', "the key 'ID' stands twice"),
     ],
 )
 def test_a_name_that_is_given_twice_is_refused(text: str, words: str) -> None:
@@ -216,19 +216,19 @@ def test_a_number_without_bounds_is_no_number(value: object) -> None:
 
 def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="is larger than 4 MiB"):
-        job_text.read(Path("/dev/zero"))
+        read_text(Path("/dev/zero"))
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(DriverError, match="is larger than 4 MiB"):
-        job_text.read(large)
+        read_text(large)
     for path in (tmp_path, tmp_path / "none", Path("a\0b")):
         with pytest.raises(DriverError, match="cannot be read"):
-            job_text.read(path)
+            read_text(path)
 
 
 def test_a_deep_line_of_a_plugin_is_a_line_like_any_other() -> None:
-    assert hclog.parse(b"[" * 100_000).text.startswith("[[")
+    assert hclog.parse_line(b"[" * 100_000).text.startswith("[[")
 
 
 @pytest.mark.parametrize("command", ["run", "spec"])

@@ -176,14 +176,16 @@ def test_a_variable_of_the_environment_counts_below_the_command_line(
 
 
 def test_variables_without_a_value_and_values_without_a_variable_are_named() -> None:
-    assert 'variable "a" has no value (give --var a=…)' in refused('variable "a" {}')
-    assert 'has no variable "b" (it declares none)' in refused('job "j" {}', b="1")
-    assert 'has no variable "b" (it has: a)' in refused('variable "a" {default = 1}', b="1")
+    assert 'variable "a" has no value (set --var a=…)' in refused('variable "a" {}')
+    assert 'has no variable "b" (variables of the file: none)' in refused('job "j" {}', b="1")
+    assert 'has no variable "b" (variables of the file: a)' in refused(
+        'variable "a" {default = 1}', b="1"
+    )
 
 
 def test_locals_that_define_each_other_are_refused() -> None:
     text = 'locals {\n a = local.b\n b = local.a\n}\njob "j" {\n region = local.a\n}'
-    assert "local.a is defined by itself" in refused(text)
+    assert "local.a refers to itself" in refused(text)
 
 
 def test_references_that_wait_for_the_task_stay_as_they_are() -> None:
@@ -198,7 +200,7 @@ def test_a_doubled_dollar_is_for_the_shell() -> None:
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        ('"${HOME}"', "for the shell's own write $${HOME}"),
+        ('"${HOME}"', "for a variable of the shell write $${HOME}"),
         ('upper("a")', '${upper("a")} cannot be evaluated without Nomad'),
         ("1 > 2 ? 3 : 4", "cannot be evaluated without Nomad"),
         ('"%{ if true }x%{ endif }"', "only plain references"),
@@ -231,19 +233,19 @@ def test_what_nomad_alone_looks_after_is_ignored_by_name() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "0 job blocks, one is wanted"),
+        ("", "the file has 0 job blocks instead of one"),
         ('job "a" {}\njob "b" {}', "2 job blocks"),
         ('job "a" {}', 'job "a": has no group'),
         ('job "a" {\n group "g" {}\n}', 'group "g": has no task'),
         ('jobs "a" {}', 'no such key "jobs", did you mean "job"?'),
-        ('job "a" {\n x = \n}', "j.nomad:2: this is not HCL: x ="),
+        ('job "a" {\n x = \n}', "j.nomad:2: not HCL: x ="),
         ('job "a" {', "a closing brace is missing"),
         ('job "a {}', "line 1: the string has no closing quote"),
-        ('x = "\\q"', "line 1: \\q is no escape of HCL"),
-        ("\n\nx = <<EOH\n", "line 3: the heredoc has no line with EOH alone"),
+        ('x = "\\q"', "line 1: \\q is not an escape of HCL"),
+        ("\n\nx = <<EOH\n", "line 3: the heredoc has no closing line EOH"),
         ('x = "${a', "line 1: ${ has no closing brace"),
         ('job "a" {\n group "g" {\n count = -1\n task "t" {}\n}\n}', "count -1 is not a number"),
-        ('job "a" {\n task "../x" {}\n}', "cannot be a directory"),
+        ('job "a" {\n task "../x" {}\n}', "invalid task name"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, words: str) -> None:
@@ -254,7 +256,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(DriverError, match="none: cannot be read: No such file"):
         jobfile.load(tmp_path / "none", {})
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DriverError, match="it is not UTF-8 text"):
+    with pytest.raises(DriverError, match="not UTF-8 text"):
         jobfile.load(tmp_path / "binary", {})
 
 
@@ -365,7 +367,7 @@ def test_a_count_of_zero_is_zero() -> None:
         ),
         (
             '{"TaskGroups": [], "ParameterizedJob": {"Payload": "required"}}',
-            "parameterized is dispatched",
+            "parameterized needs a Nomad server",
         ),
     ],
 )
@@ -390,10 +392,10 @@ def test_every_example_is_a_job_for_this_driver(path: Path) -> None:
 
 def test_the_guard_keeps_line_numbers() -> None:
     text = 'a = <<EOH\nx\ny\nEOH\n/* c\n c */\nb = "\\n"\nhere'
-    assert hcl_text.guard(text).split("\n").index("here") == text.split("\n").index("here")
+    assert hcl_text.mask(text).split("\n").index("here") == text.split("\n").index("here")
 
 
 def test_what_the_guard_hides_comes_back() -> None:
-    guarded = hcl_text.guard(r'"a\"\\\n\u00e9${b["c"]}"')
+    guarded = hcl_text.mask(r'"a\"\\\n\u00e9${b["c"]}"')
     assert "\\" not in guarded
-    assert hcl_text.restore(guarded) == '"a"\\\né${b["c"]}"'
+    assert hcl_text.unmask(guarded) == '"a"\\\né${b["c"]}"'

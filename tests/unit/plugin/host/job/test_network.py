@@ -173,9 +173,17 @@ def test_nomads_json_gives_the_same_volumes() -> None:
 @pytest.mark.parametrize(
     ("group", "task", "words"),
     [
-        ('network { mode = "cni/x" }', "", 'mode "cni/x" needs a Nomad agent; here are host, b'),
+        (
+            'network { mode = "cni/x" }',
+            "",
+            'mode "cni/x" needs a Nomad agent; allowed here: host, b',
+        ),
         ("network {}\nnetwork {}", "", 'group "g": network: stands more than once'),
-        ('network { hostname = "x" }', "", "hostname is for drivers that make networks; set host"),
+        (
+            'network { hostname = "x" }',
+            "",
+            "hostname is for drivers that create networks; set host",
+        ),
         ('network {\n port "a" { too = 1 }\n}', "", 'port "a": no such key "too", did you mean'),
         ('network {\n port "a" { static = 65536 }\n}', "", 'port "a": static 65536 is not a numb'),
         ('network {\n port "a" { static = 0 }\n}', "", 'port "a": static 0 is not a number'),
@@ -189,11 +197,11 @@ def test_nomads_json_gives_the_same_volumes() -> None:
         ('volume "v" { type = "csi" }', "", 'volume "v": type "csi" needs a Nomad agent'),
         ('volume "v" { type = "host" }', "", 'volume "v": source is missing'),
         ('volume "v" { read_only = 3 }', "", "read_only 3 is neither true nor false"),
-        ("", 'volume_mount { volume = "v" }', '"v": the group has no such volume; it has none'),
+        ("", 'volume_mount { volume = "v" }', '"v": the group has no such volume; known: none'),
         (
             'volume "w" { source = "s" }',
             'volume_mount { volume = "v" }',
-            "no such volume; it has w",
+            "no such volume; known: w",
         ),
         ("", 'volume_mount { volume = "v" }', 'volume_mount "v": destination is missing'),
         ("", 'volume_mount { propagation_mode = "x" }', "'x' is none of private, host-to-task, "),

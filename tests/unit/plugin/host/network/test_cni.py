@@ -69,7 +69,7 @@ def test_a_namespace_that_is_gone_has_no_name_at_the_end(
     left: bool,
 ) -> None:
     forgotten: list[tuple[str, str]] = []
-    monkeypatch.setattr(iptables, "forget_masquerading", lambda *one: forgotten.append(one))
+    monkeypatch.setattr(iptables, "remove_masquerading", lambda *one: forgotten.append(one))
     network.add(ALLOC, NETNS, PORTS)
     gone = tmp_path / "gone"
     if left:
@@ -151,14 +151,14 @@ def test_a_plugin_without_a_result_has_failed(
     network: BridgeNetwork, scripted: ScriptedCni, out: str
 ) -> None:
     scripted.says({"bridge ADD": {"out": out, "status": 0}})
-    assert "bridge failed at ADD: it gave no result" in str(failed_add(network))
+    assert "bridge failed at ADD: the plugin returned no result" in str(failed_add(network))
 
 
 def test_a_result_without_an_address_is_a_failure(
     network: BridgeNetwork, scripted: ScriptedCni
 ) -> None:
     scripted.says({"portmap ADD": {"out": "{}", "status": 0}})
-    assert "it gave no address" in str(failed_add(network))
+    assert "the plugin returned no address" in str(failed_add(network))
 
 
 def test_a_plugin_that_a_signal_ended_is_named(

@@ -10,7 +10,7 @@ import pytest
 
 from actors.model.nomad import PortMapping
 from plugin.host.job.network import GroupNetwork, Port
-from plugin.host.network.ports import HostPorts, inside
+from plugin.host.network.ports import HostPorts, container_port
 from proto.errors import Code, DriverError
 
 HOME = "127.0.0.1"
@@ -61,9 +61,9 @@ def test_minus_one_is_the_chosen_port_itself(ports: HostPorts) -> None:
 
 
 def test_the_port_inside_is_the_hosts_where_nothing_else_is_said() -> None:
-    assert inside(PortMapping(label="a", value=5, to=0, host_ip="")) == 5
-    assert inside(PortMapping(label="a", value=5, to=-1, host_ip="")) == 5
-    assert inside(PortMapping(label="a", value=5, to=6, host_ip="")) == 6
+    assert container_port(PortMapping(label="a", value=5, to=0, host_ip="")) == 5
+    assert container_port(PortMapping(label="a", value=5, to=-1, host_ip="")) == 5
+    assert container_port(PortMapping(label="a", value=5, to=6, host_ip="")) == 6
 
 
 def test_a_published_port_is_nobody_elses_until_the_end(ports: HostPorts) -> None:
@@ -120,6 +120,6 @@ def test_ports_keep_the_order_of_the_job(ports: HostPorts) -> None:
 
 def test_an_address_of_another_machine_is_refused() -> None:
     with contextlib.closing(HostPorts("192.0.2.1")) as ports:
-        with pytest.raises(DriverError, match="cannot be taken: Cannot assign") as error:
+        with pytest.raises(DriverError, match="cannot be bound: Cannot assign") as error:
             ports.choose("g", network(Port(label="a")))
         assert "--host-ip" in error.value.resolution

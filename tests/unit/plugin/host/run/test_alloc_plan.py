@@ -12,7 +12,7 @@ from actors.model import cpu_topology
 from actors.model.cpu_topology import NodeSpeed
 from actors.model.nomad import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
 from plugin.cli import host_arguments
-from plugin.host.agent import conversions as wire
+from plugin.host.agent.conversions import task_message
 from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
 from plugin.host.job.network import GroupNetwork, Port
 from plugin.host.job.volumes import Volume, VolumeMount
@@ -146,7 +146,7 @@ def test_each_allocation_may_have_a_volume_of_its_own(tmp_path: Path) -> None:
 
 
 def test_a_volume_that_the_machine_has_not_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DriverError, match='volume "v": this machine has no host volume "s"; the'):
+    with pytest.raises(DriverError, match='volume "v": this machine has no host volume "s"; known'):
         allocs(tmp_path, None, {"x": DATA}, volumes={"v": Volume(source="s")})
 
 
@@ -163,7 +163,7 @@ def test_the_driver_hears_all_of_it_over_the_wire(tmp_path: Path) -> None:
         network=network,
         volumes={"v": Volume(source="s")},
     )
-    heard = read_task_config(wire.task_config(sent, b""))
+    heard = read_task_config(task_message(sent, b""))
     assert heard.resources.ports == sent.resources.ports
     assert heard.network == sent.network
     assert heard.dns == sent.dns
@@ -172,7 +172,7 @@ def test_the_driver_hears_all_of_it_over_the_wire(tmp_path: Path) -> None:
 
 def test_a_dns_block_that_is_empty_is_one_on_the_wire(tmp_path: Path) -> None:
     sent = config(tmp_path, network=GroupNetwork(dns=DnsConfig()))
-    assert read_task_config(wire.task_config(sent, b"")).dns == DnsConfig()
+    assert read_task_config(task_message(sent, b"")).dns == DnsConfig()
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,9 @@ def environment(**fields: object) -> dict[str, str]:
     task = JobTask(name="t", driver="d", config={}, **fields)  # type: ignore[arg-type]
     job = job_of(task)
     port = PortMapping(label="http-x", value=8080, to=80, host_ip="127.0.0.1")
-    return interpolation.environment(job, job.groups[0], task, ALLOC, 2, [port])
+    return interpolation.environment(
+        job, job.groups[0], task, interpolation.AllocIdentity(id=ALLOC, index=2, ports=(port,))
+    )
 
 
 def test_a_task_gets_nomads_variables() -> None:

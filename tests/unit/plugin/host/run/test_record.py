@@ -56,10 +56,10 @@ def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     own.end(clean=False)
     peer = only_peer(tmp_path)
     assert not peer.alive
-    trace = run_record.read(peer)
+    trace = run_record.read_trace(peer)
     assert trace is not None
     assert trace.name == own.name
-    assert trace.place == ("/nowhere/containerd.sock", "nomad")
+    assert trace.containerd == ("/nowhere/containerd.sock", "nomad")
     assert (trace.network, trace.cni) == (own_network(), ("/cni",))
     assert (trace.root, trace.own_root, trace.keep) == (tmp_path / "allocs", True, False)
     (found,) = trace.allocs
@@ -82,7 +82,7 @@ def test_a_run_goes_without_a_record_where_there_is_no_place_for_it(tmp_path: Pa
     own.bridged("a", {})
     own.end(clean=True)
     assert own.name == ""
-    assert "nothing will sweep up after it" in notes[0]
+    assert "the run has no record" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_run_goes_without_a_record_where_there_is_no_place_for_it(tmp_path: Pa
 )
 def test_a_record_of_another_kind_is_not_understood(says: dict[str, Any]) -> None:
     peer = Peer(name="run-1", alive=False, since=0.0, published=says)
-    assert run_record.read(peer) is None
+    assert run_record.read_trace(peer) is None
 
 
 def test_a_later_host_detaches_with_the_arguments_of_the_first(tmp_path: Path) -> None:
