@@ -130,7 +130,7 @@ async def _follow(
         node,
         screen.note,
         cni=options.host.cni_directories,
-        root=str(root),
+        root=root,
         own_root=arguments.alloc_dir is None,
         keep=arguments.keep,
     )

@@ -384,7 +384,7 @@ def test_the_plugins_last_words_explain_why_it_does_not_start(host: Host) -> Non
 def test_another_driver_is_refused_by_name(host: Host) -> None:
     status, _, err = host.run(host.task(Driver="docker"))
     assert status == 125
-    assert 'task "t": driver "docker" cannot be run here (the dev host has driver = "conta' in err
+    assert 'task "t": driver "docker" cannot be run here (set driver = "conta' in err
 
 
 def test_an_unknown_option_of_a_task_is_refused_by_the_served_schema(host: Host) -> None:

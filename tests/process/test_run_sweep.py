@@ -46,7 +46,7 @@ class Place:
             for name in names
         ]
         record = RunRecord(
-            node or self.node, print, cni=(), root=str(self.root), own_root=True, keep=keep
+            node or self.node, print, cni=(), root=self.root, own_root=True, keep=keep
         )
         record.begin(allocs)
         for alloc in allocs:

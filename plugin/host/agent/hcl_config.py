@@ -72,7 +72,7 @@ def _value(spec: Spec, value: Any, path: str, problems: list[str]) -> Any:
 def _block(spec: hclspec_pb2.Block, value: Any, path: str, problems: list[str]) -> Any:
     blocks = _blocks(value, path, problems)
     if len(blocks) > 1:
-        problems.append(f"{path}: stands more than once")
+        problems.append(f"{path}: appears more than once")
     if not blocks:
         if spec.required:
             problems.append(f"{path}: is required")
@@ -85,9 +85,8 @@ def _block_list(
 ) -> list[Any]:
     blocks = _blocks(value, path, problems)
     if len(blocks) < spec.min_items or 0 < spec.max_items < len(blocks):
-        problems.append(
-            f"{path}: stands {len(blocks)} times, not {spec.min_items} to {spec.max_items or 'any'}"
-        )
+        allowed = f"to {spec.max_items}" if spec.max_items else "or more"
+        problems.append(f"{path}: appears {len(blocks)} times, not {spec.min_items} {allowed}")
     return [
         _object(spec.nested.object, block, f"{path}[{index}].", problems)
         for index, block in enumerate(blocks)

@@ -39,7 +39,7 @@ class BlockReader:
         for label in dict.fromkeys(labels):
             where = f'{kind} "{label}"'
             if labels.count(label) > 1:
-                self.problems.append(f"{where}: stands more than once")
+                self.problems.append(f"{where}: appears more than once")
             if len(label.encode(errors="replace")) > _MAX_LABEL_BYTES:
                 self.problems.append(f"{where[:64]}…: the name has over {_MAX_LABEL_BYTES} bytes")
             if not label.isprintable():
@@ -59,7 +59,7 @@ class BlockReader:
         if not all(isinstance(item, dict) for item in items):
             self.problems.append(f"{where}: {key} is a block, write {key} {{ … }}")
         if once and len(items) > 1:
-            self.problems.append(f"{where}: {key} stands more than once")
+            self.problems.append(f"{where}: {key} appears more than once")
         return merged(blocks)
 
     def number(
@@ -80,7 +80,10 @@ class BlockReader:
         except ValueError:
             number = span[0] - 1
         if not span[0] <= number <= span[1]:
-            self.problems.append(f"{where}: {key} {value!r} is not a number of {span[0]} or more")
+            least, greatest = span
+            self.problems.append(
+                f"{where}: {key} {value!r} is not a whole number from {least} to {greatest}"
+            )
         return number
 
     def duration(self, where: str, block: Block, key: str, default: float) -> float:

@@ -35,7 +35,7 @@ def mask(text: str) -> str:
 
     Raises:
         ValueError: names the line of an unclosed string or heredoc, of an unknown escape, of an
-            attribute that stands twice in a block, or of too many levels.
+            attribute that appears twice in a block, or of too many levels.
     """
     if any(_PLANE <= ord(character) < _PLANE + _MASKED for character in text):
         raise ValueError("a character of the private plane U+10FF00 to U+10FF7F is not allowed")

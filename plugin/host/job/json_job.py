@@ -100,7 +100,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Block:
     if len(block) < len(pairs):
         names = [key for key, _ in pairs]
         twice = next(key for key in names if names.count(key) > 1)
-        raise ValueError(f"the key {twice!r} stands twice in one object")
+        raise ValueError(f"the key {twice!r} appears twice in one object")
     return block
 
 

@@ -45,7 +45,7 @@ def read_network(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
     """
     where = f"{where}: network"
     if isinstance(blocks, list) and len(blocks) > 1:
-        reader.problems.append(f"{where}: stands more than once")
+        reader.problems.append(f"{where}: appears more than once")
     network = merged(blocks)
     reader.sift(NETWORK, where, network)
     mode = str(network.get("mode") or "host")
@@ -55,7 +55,7 @@ def read_network(reader: BlockReader, where: str, blocks: Any) -> GroupNetwork:
         )
     ports = tuple(_port(reader, where, *pair) for pair in labelled(network.get("port")))
     for label in {port.label for port in ports if sum(p.label == port.label for p in ports) > 1}:
-        reader.problems.append(f'{where}: port "{label}" stands more than once')
+        reader.problems.append(f'{where}: port "{label}" appears more than once')
     if mode == "none" and ports:
         reader.problems.append(f'{where}: mode "none" has no ports')
     return GroupNetwork(mode=mode, ports=ports, dns=_dns(reader, where, network.get("dns")))

@@ -76,7 +76,8 @@ def _nat(*words: str) -> str:
     argv = [program() or "iptables", "-w", _LOCK_S, "-t", "nat", *words]
     ended = short_program.run(argv, timeout_s=_LIMIT_S)
     if ended.status != 0:
-        raise _refused(f"iptables -t nat {' '.join(words[:2])}", "the allocation's address", ended)
+        command = f"iptables -t nat {' '.join(words[:2])}"
+        raise _failed(f"cannot remove the masquerading of an allocation: {command} failed", ended)
     return ended.stdout
 
 
@@ -90,12 +91,13 @@ def _rule(action: str, alloc_id: str, address: str) -> list[str]:
 def _iptables(action: str, alloc_id: str, address: str) -> None:
     ended = short_program.run(_rule(action, alloc_id, address), timeout_s=_LIMIT_S)
     if ended.status != 0:
-        raise _refused(f"iptables {action} {_CHAIN}", "the published ports", ended)
+        command = f"iptables {action} {_CHAIN}"
+        raise _failed(f"cannot change the rules of published ports: {command} failed", ended)
 
 
-def _refused(command: str, what: str, ended: short_program.Ended) -> DriverError:
+def _failed(brief: str, ended: short_program.Ended) -> DriverError:
     return DriverError(
-        f"{command}: {what}",
+        brief,
         details=ended.stderr.strip()[-500:],
         resolution="see the chain in the output of iptables-save",
         code=Code.INTERNAL,

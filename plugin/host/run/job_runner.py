@@ -164,7 +164,7 @@ class JobRunner:
             if task.driver != name:
                 raise DriverError(
                     f'task "{task.name}": driver "{task.driver}" cannot be run here',
-                    resolution=f'the dev host has driver = "{name}"',
+                    resolution=f'set driver = "{name}"',
                     code=Code.INVALID,
                 )
         fingerprint = await asyncio.wait_for(self._session.fingerprint(), _HEALTH_S)

@@ -71,12 +71,29 @@ class RunRecord:
     Args:
         node: the node of the tasks; with None, for an unknown node, the run has no record.
         note: shows the reason for a missing record.
-        fields: fields of RunTrace.
+        cni: see RunTrace.
+        root: see RunTrace.
+        own_root: see RunTrace.
+        keep: see RunTrace.
     """
 
-    def __init__(self, node: Node | None, note: Callable[[str], None], **fields: object) -> None:
+    def __init__(
+        self,
+        node: Node | None,
+        note: Callable[[str], None],
+        *,
+        cni: Sequence[str],
+        root: Path,
+        own_root: bool,
+        keep: bool,
+    ) -> None:
         self._presence: Presence | None = None
-        self._fields = dict(fields)
+        self._fields: dict[str, object] = {
+            "cni": list(cni),
+            "root": str(root),
+            "own_root": own_root,
+            "keep": keep,
+        }
         self._bridges: dict[str, Mapping[str, Any]] = {}
         self._lock = threading.Lock()
         if node is None:

@@ -1,4 +1,4 @@
-"""Job files that somebody else wrote: refused where they are read, in a sentence."""
+"""Hostile job files: the reader refuses each with a sentence."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def template(destination: str) -> dict[str, Any]:
         (".etc/hosts", "the directory of the driver"),
     ],
 )
-def test_a_template_at_a_place_that_takes_no_file_is_refused(destination: str, words: str) -> None:
+def test_a_template_at_a_wrong_destination_is_refused(destination: str, words: str) -> None:
     assert words in refused(as_json(**template(destination)))
 
 
@@ -72,7 +72,7 @@ def test_a_template_at_a_place_that_takes_no_file_is_refused(destination: str, w
     "destination",
     ["local/a", "secrets/a.env", "x", "/local/a", "${NOMAD_ALLOC_DIR}/data/x", "../alloc/logs/x"],
 )
-def test_a_template_at_a_place_for_files_is_taken(destination: str) -> None:
+def test_a_template_at_a_good_destination_is_accepted(destination: str) -> None:
     jobfile.parse("j", as_json(**template(destination)), {})
 
 
@@ -86,7 +86,7 @@ def test_templates_in_each_others_way_are_refused() -> None:
 
 
 @pytest.mark.parametrize("destination", ["${meta.x}", '${env["NOMAD_META_x"]}/y'])
-def test_a_destination_that_is_known_late_is_looked_at_late(
+def test_a_destination_with_a_reference_is_checked_in_the_allocation(
     tmp_path: Path, destination: str
 ) -> None:
     job = jobfile.parse("j", as_json(**template(destination)), {})
@@ -99,7 +99,7 @@ def test_a_destination_that_is_known_late_is_looked_at_late(
             alloc.write("t", wanted, place, "text")
 
 
-def test_a_template_where_something_else_is_ends_at_once(tmp_path: Path) -> None:
+def test_a_template_never_replaces_a_link_a_fifo_or_a_directory(tmp_path: Path) -> None:
     alloc = AllocDir(tmp_path, "a")
     alloc.build(["t"])
     outside = tmp_path / "outside"
@@ -146,14 +146,17 @@ def test_references_that_multiply_are_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (as_hcl("", more='task "t" { driver = "d" }'), 'task "t": stands more than once'),
-        ('job "j" { group "g" { task "t" {} }\ngroup "g" { task "t" {} } }', 'group "g": stands'),
-        (as_hcl("config {}\nconfig {}"), "config stands more than once"),
+        (as_hcl("", more='task "t" { driver = "d" }'), 'task "t": appears more than once'),
+        (
+            'job "j" { group "g" { task "t" {} }\ngroup "g" { task "t" {} } }',
+            'group "g": appears more',
+        ),
+        (as_hcl("config {}\nconfig {}"), "config appears more than once"),
         (as_hcl('user = "a"\n  user= "b"'), "user is set twice"),
-        ('{"ID": "a", "ID": "b", "TaskGroups": []}', "the key 'ID' stands twice"),
+        ('{"ID": "a", "ID": "b", "TaskGroups": []}', "the key 'ID' appears twice"),
     ],
 )
-def test_a_name_that_is_given_twice_is_refused(text: str, words: str) -> None:
+def test_a_name_that_appears_twice_is_refused(text: str, words: str) -> None:
     assert words in refused(text)
 
 
@@ -176,7 +179,7 @@ def test_equal_names_in_different_blocks_are_no_mistake() -> None:
         {"Name": "a\nb"},
     ],
 )
-def test_what_no_task_can_have_is_refused_and_not_left_out(task: Mapping[str, Any]) -> None:
+def test_an_impossible_value_is_refused_and_not_ignored(task: Mapping[str, Any]) -> None:
     refused(as_json(**task))
 
 
@@ -193,7 +196,7 @@ def test_what_no_task_can_have_is_refused_and_not_left_out(task: Mapping[str, An
         '{"ID":"j","TaskGroups":[{"Name":"g","Count":1e999,"Tasks":[{"Name":"t"}]}]}',
     ],
 )
-def test_what_is_no_value_is_refused(text: str) -> None:
+def test_an_invalid_value_is_refused(text: str) -> None:
     refused(text)
 
 

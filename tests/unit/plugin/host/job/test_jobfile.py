@@ -1,4 +1,4 @@
-"""Job files, HCL and JSON: what is read, what is refused, and in which words."""
+"""Job files, HCL and JSON: values, refusals and the texts of the refusals."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[5] / "example"
 
 
 def job(body: str, **variables: str) -> Job:
-    """The job of one group and one task `t`, with `body` in the task."""
+    """Returns a job with one group and one task `t`; the task has `body`."""
     text = f'job "j" {{\n group "g" {{\n task "t" {{\n driver = "d"\n{body}\n}}\n}}\n}}\n'
     return jobfile.parse("j.nomad", text, variables)
 
@@ -106,7 +106,7 @@ def test_strings_lose_their_escapes_and_keep_their_quotes() -> None:
     assert env == {"A": 'x "q" \\ \n\té é # no // comment'}
 
 
-def test_a_string_of_quotes_alone_stays_one() -> None:
+def test_a_string_of_two_quotes_keeps_the_quotes() -> None:
     assert task(r'env { A = "\"\"" }').env == {"A": '""'}
 
 
@@ -120,7 +120,7 @@ def test_an_indented_heredoc_loses_the_margin_only() -> None:
     assert task(body).templates[0].data == "a\n  b\n"
 
 
-def test_comments_of_all_three_forms_are_none_of_the_job() -> None:
+def test_comments_of_all_three_forms_are_skipped() -> None:
     body = '# one "\n// two <<EOH\n/* three\n "four */\nuser = "u" # five'
     assert task(body).user == "u"
 
@@ -211,21 +211,21 @@ def test_expressions_that_only_nomad_evaluates_are_refused(value: str, words: st
     assert words in refused_task(f"user = {value}")
 
 
-def test_every_problem_of_a_job_is_told_at_once() -> None:
-    said = refused_task(
+def test_every_problem_of_a_job_is_reported_at_once() -> None:
+    problems = refused_task(
         'drivr = "d"\nkill_timeout = "soon"\nartifact {}\nresources { cpu = "much" }\n'
         'template { destination = "x" }\nleader = true'
     )
-    assert said == (
+    assert problems == (
         'j.nomad: task "t": no such key "drivr", did you mean "driver"?;'
         ' task "t": artifact needs a Nomad agent;'
-        " task \"t\": cpu 'much' is not a number of 0 or more;"
+        " task \"t\": cpu 'much' is not a whole number from 0 to 1099511627776;"
         ' task "t": kill_timeout: invalid duration "soon", write it like "30s", "5m" or "1h30m";'
         ' task "t": template: data is missing'
     )
 
 
-def test_what_nomad_alone_looks_after_is_ignored_by_name() -> None:
+def test_keys_that_only_nomad_obeys_are_ignored_by_name() -> None:
     read = job('restart { attempts = 1 }\nservice { name = "x" }\nlogs { max_files = 1 }')
     assert read.ignored == ("logs", "restart", "service")
 
@@ -244,7 +244,10 @@ def test_what_nomad_alone_looks_after_is_ignored_by_name() -> None:
         ('x = "\\q"', "line 1: \\q is not an escape of HCL"),
         ("\n\nx = <<EOH\n", "line 3: the heredoc has no closing line EOH"),
         ('x = "${a', "line 1: ${ has no closing brace"),
-        ('job "a" {\n group "g" {\n count = -1\n task "t" {}\n}\n}', "count -1 is not a number"),
+        (
+            'job "a" {\n group "g" {\n count = -1\n task "t" {}\n}\n}',
+            "count -1 is not a whole number from 0 to 1000",
+        ),
         ('job "a" {\n task "../x" {}\n}', "invalid task name"),
     ],
 )
@@ -375,7 +378,7 @@ def test_json_that_cannot_be_run_is_refused(document: str, words: str) -> None:
     assert words in refused(document)
 
 
-# --- the examples, and the guard before the parser
+# --- the examples, and the mask before the parser
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.nomad")), ids=lambda path: path.name)
@@ -384,18 +387,18 @@ def test_every_example_is_a_job_for_this_driver(path: Path) -> None:
     assert set(read.ignored) <= {"restart", "reschedule"}
     assert {t.driver for group in read.groups for t in group.tasks} == {"containerd-driver"}
     for group in read.groups:
-        for one in group.tasks:
-            # A public image for whoever has a network, or one of nobody's.
+        for entry in group.tasks:
+            # A public image, or an image of the reserved example domain.
             registries = ("docker.io/", "registry.example.com/")
-            assert one.config["image"].startswith(registries)
+            assert entry.config["image"].startswith(registries)
 
 
-def test_the_guard_keeps_line_numbers() -> None:
+def test_the_mask_keeps_line_numbers() -> None:
     text = 'a = <<EOH\nx\ny\nEOH\n/* c\n c */\nb = "\\n"\nhere'
     assert hcl_text.mask(text).split("\n").index("here") == text.split("\n").index("here")
 
 
-def test_what_the_guard_hides_comes_back() -> None:
-    guarded = hcl_text.mask(r'"a\"\\\n\u00e9${b["c"]}"')
-    assert "\\" not in guarded
-    assert hcl_text.unmask(guarded) == '"a"\\\né${b["c"]}"'
+def test_masked_characters_are_restored() -> None:
+    masked = hcl_text.mask(r'"a\"\\\n\u00e9${b["c"]}"')
+    assert "\\" not in masked
+    assert hcl_text.unmask(masked) == '"a"\\\né${b["c"]}"'

@@ -1,4 +1,4 @@
-"""The chain of CNI plugins: what each is asked, and what becomes of its failures."""
+"""The chain of CNI plugins: arguments and environment of each plugin, and failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from proto.errors import Code, DriverError
 from tests.support.scripted_cni import RESULT, ScriptedCni
 
 ALLOC = "0d4c3f5e"
-NETNS = "/proc/self/ns/net"  # as good as one of an allocation: no scripted plugin enters it
+NETNS = "/proc/self/ns/net"
+"""A namespace of an allocation; no scripted plugin enters a namespace."""
 PORTS = [
     PortMapping(label="http", value=25000, to=8080, host_ip="127.0.0.1"),
     PortMapping(label="same", value=25001, to=0, host_ip="127.0.0.1"),
@@ -68,15 +69,17 @@ def test_a_namespace_that_is_gone_has_no_name_at_the_end(
     monkeypatch: pytest.MonkeyPatch,
     left: bool,
 ) -> None:
-    forgotten: list[tuple[str, str]] = []
-    monkeypatch.setattr(iptables, "remove_masquerading", lambda *one: forgotten.append(one))
+    removed: list[tuple[str, str]] = []
+    monkeypatch.setattr(
+        iptables, "remove_masquerading", lambda *arguments: removed.append(arguments)
+    )
     network.add(ALLOC, NETNS, PORTS)
     gone = tmp_path / "gone"
     if left:
         gone.touch()
     assert network.delete(ALLOC, str(gone), PORTS) == []
     assert [env["CNI_NETNS"] for _, _, env, _ in scripted.calls()] == [NETNS] * 4 + [""] * 4
-    assert forgotten == [("containerd-driver", ALLOC)]
+    assert removed == [("containerd-driver", ALLOC)]
 
 
 def test_each_plugin_gets_the_result_before_it_and_the_last_one_at_the_end(
@@ -99,22 +102,22 @@ def test_a_port_is_published_for_both_protocols(
         for kind in ("tcp", "udp")
     ]
     for name, _, _, config in scripted.calls():
-        given = config.get("runtimeConfig")
-        assert given == ({"portMappings": wanted} if name == "portmap" else None)
+        arguments = config.get("runtimeConfig")
+        assert arguments == ({"portMappings": wanted} if name == "portmap" else None)
 
 
-def test_a_failure_names_the_plugin_and_what_it_said(
+def test_a_failure_names_the_plugin_and_the_reason(
     network: BridgeNetwork, scripted: ScriptedCni
 ) -> None:
-    said = {"cniVersion": "0.4.0", "code": 999, "msg": "no room", "details": "at all"}
-    scripted.says({"firewall ADD": {"out": json.dumps(said)}})
+    answer = {"cniVersion": "0.4.0", "code": 999, "msg": "no room", "details": "at all"}
+    scripted.says({"firewall ADD": {"out": json.dumps(answer)}})
     error = failed_add(network)
     assert "the CNI plugin firewall failed at ADD: no room: at all" in str(error)
     assert "containerd-driver doctor" in error.resolution
     assert scripted.order() == ADDS[:3]
 
 
-def test_what_a_failed_chain_made_is_undone_with_the_result_that_there_was(
+def test_a_failed_chain_is_undone_with_the_last_result(
     network: BridgeNetwork, scripted: ScriptedCni
 ) -> None:
     scripted.says({"portmap ADD": {"err": "broken\n"}})
@@ -133,7 +136,7 @@ def test_the_first_plugins_failure_leaves_no_result_and_is_undone_too(
     assert all("prevResult" not in config for _, _, _, config in scripted.calls())
 
 
-def test_all_plugins_are_asked_to_undo_whatever_one_of_them_says(
+def test_a_failure_of_one_plugin_stops_no_other_plugin_at_the_end(
     network: BridgeNetwork, scripted: ScriptedCni
 ) -> None:
     network.add(ALLOC, NETNS, PORTS)
@@ -173,7 +176,7 @@ def test_a_plugin_that_cannot_run_is_named(network: BridgeNetwork, scripted: Scr
     assert "bridge does not start: No such file" in str(failed_add(network))
 
 
-def test_missing_plugins_are_told_before_anything_starts(
+def test_missing_plugins_are_reported_before_the_start(
     network: BridgeNetwork, scripted: ScriptedCni
 ) -> None:
     for name in ("host-local", "portmap"):
@@ -220,7 +223,7 @@ def test_hosts_wait_for_each_other_even_when_one_removes_the_state(
         thread.join()
     assert failures == []
     asked = [(command, env["CNI_CONTAINERID"]) for _, command, env, _ in scripted.calls()]
-    # Nobody comes in between the four calls of another.
+    # No host calls a plugin between the four calls of another host.
     turns = [asked[start : start + 4] for start in range(0, len(asked), 4)]
     assert len(turns) == 2 * len(hosts)
     assert all(len(set(turn)) == 1 for turn in turns)

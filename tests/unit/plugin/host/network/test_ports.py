@@ -1,4 +1,4 @@
-"""Ports of the machine: which are chosen, which are refused, and how long they are kept."""
+"""Ports of the machine: choice, refusal and reservation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HOME = "127.0.0.1"
 
 @pytest.fixture
 def ports() -> Iterator[HostPorts]:
-    with contextlib.closing(HostPorts(HOME)) as made:
-        yield made
+    with contextlib.closing(HostPorts(HOME)) as created:
+        yield created
 
 
 @pytest.fixture
 def busy() -> Iterator[int]:
-    """A port that somebody listens on."""
+    """Yields a port with a listening socket."""
     with socket.create_server((HOME, 0)) as server:
         yield server.getsockname()[1]
 
@@ -42,17 +42,19 @@ def is_free(number: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> bool:
         return True
 
 
-def test_dynamic_ports_are_different_ones_of_nomads_range(ports: HostPorts) -> None:
+def test_dynamic_ports_differ_and_are_in_nomads_range(ports: HostPorts) -> None:
     wanted = network(*(Port(label=str(number)) for number in range(20)))
     values = [port.value for port in ports.choose("g", wanted)]
     assert len(set(values)) == 20
     assert all(20000 <= value <= 32000 for value in values)
 
 
-@pytest.mark.parametrize(("to", "told"), [(0, 0), (8080, 8080)])
-def test_a_dynamic_port_says_where_it_goes(ports: HostPorts, to: int, told: int) -> None:
+@pytest.mark.parametrize(("to", "expected"), [(0, 0), (8080, 8080)])
+def test_a_dynamic_port_has_the_port_of_the_container(
+    ports: HostPorts, to: int, expected: int
+) -> None:
     (port,) = ports.choose("g", network(Port(label="a", to=to)))
-    assert (port.label, port.to, port.host_ip) == ("a", told, HOME)
+    assert (port.label, port.to, port.host_ip) == ("a", expected, HOME)
 
 
 def test_minus_one_is_the_chosen_port_itself(ports: HostPorts) -> None:
@@ -60,13 +62,13 @@ def test_minus_one_is_the_chosen_port_itself(ports: HostPorts) -> None:
     assert port.to == port.value
 
 
-def test_the_port_inside_is_the_hosts_where_nothing_else_is_said() -> None:
+def test_the_container_port_is_the_hosts_unless_the_job_sets_another() -> None:
     assert container_port(PortMapping(label="a", value=5, to=0, host_ip="")) == 5
     assert container_port(PortMapping(label="a", value=5, to=-1, host_ip="")) == 5
     assert container_port(PortMapping(label="a", value=5, to=6, host_ip="")) == 6
 
 
-def test_a_published_port_is_nobody_elses_until_the_end(ports: HostPorts) -> None:
+def test_a_published_port_stays_bound_until_the_end(ports: HostPorts) -> None:
     (port,) = ports.choose("g", network(Port(label="a")))
     assert not is_free(port.value)
     assert not is_free(port.value, socket.SOCK_DGRAM)
@@ -87,16 +89,14 @@ def test_a_static_port_that_is_in_use_cannot_be_published(ports: HostPorts, busy
     assert f"sport = {busy}" in error.value.resolution
 
 
-def test_a_look_at_ports_holds_none_and_minds_nobody(busy: int) -> None:
+def test_a_preview_reserves_no_port_and_ignores_ports_in_use(busy: int) -> None:
     ports = HostPorts(HOME, hold=False)
     static, dynamic = ports.choose("g", network(Port(label="a", static=busy), Port(label="b")))
     assert static.value == busy
     assert is_free(dynamic.value)
 
 
-def test_of_the_hosts_network_a_static_port_is_the_tasks_own_matter(
-    ports: HostPorts, busy: int
-) -> None:
+def test_a_static_port_of_the_hosts_network_is_not_checked(ports: HostPorts, busy: int) -> None:
     (port,) = ports.choose("g", network(Port(label="a", static=busy), mode="host"))
     assert (port.value, port.to) == (busy, 0)
 

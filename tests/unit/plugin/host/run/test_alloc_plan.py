@@ -1,4 +1,4 @@
-"""What the tasks of an allocation get of its network, its ports and its volumes."""
+"""Network, ports and volumes of an allocation, as its tasks get them."""
 
 from __future__ import annotations
 
@@ -31,31 +31,32 @@ DATA = HostVolume(path="/srv/data")
 def allocs(
     root: Path,
     task: dict[str, Any] | None = None,
-    there: dict[str, HostVolume] | None = None,
+    volumes_of_host: dict[str, HostVolume] | None = None,
     **group: Any,
 ) -> list[Alloc]:
-    made = JobTask(**{"name": "t", "driver": "d", "config": {}, **(task or {})})
-    of_job = JobGroup(**{"name": "g", "count": 1, "tasks": (made,), **group})
+    job_task = JobTask(**{"name": "t", "driver": "d", "config": {}, **(task or {})})
+    job_group = JobGroup(**{"name": "g", "count": 1, "tasks": (job_task,), **group})
     ports = HostPorts("127.0.0.1")
     try:
-        return alloc_plan.allocations(Job(id="j", groups=(of_job,)), root, ports, there or {})
+        job = Job(id="j", groups=(job_group,))
+        return alloc_plan.allocations(job, root, ports, volumes_of_host or {})
     finally:
         ports.close()
 
 
-def config(root: Path, *given: Any, **group: Any) -> TaskConfig:
-    (alloc,) = allocs(root, *given, **group)
+def config(root: Path, *arguments: Any, **group: Any) -> TaskConfig:
+    (alloc,) = allocs(root, *arguments, **group)
     return alloc.tasks[0].config
 
 
 @pytest.mark.parametrize("mode", ["bridge", "none"])
 def test_a_group_with_a_network_of_its_own_has_one_namespace(tmp_path: Path, mode: str) -> None:
-    found = allocs(tmp_path, network=GroupNetwork(mode=mode), count=2)
-    for alloc in found:
+    planned = allocs(tmp_path, network=GroupNetwork(mode=mode), count=2)
+    for alloc in planned:
         assert alloc.netns == f"/var/run/netns/{alloc.id}"
         isolation = NetworkIsolation(mode=1, path=alloc.netns)
         assert [task.config.network for task in alloc.tasks] == [isolation]
-    assert len({alloc.netns for alloc in found}) == 2
+    assert len({alloc.netns for alloc in planned}) == 2
 
 
 def test_in_the_hosts_network_a_task_has_no_namespace(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_ports_reach_the_driver_and_the_environment(tmp_path: Path) -> None:
     assert task.options == {"args": ["8080"]}
 
 
-def test_what_the_bridge_gave_is_known_to_the_task_in_the_end(tmp_path: Path) -> None:
+def test_a_task_gets_the_address_of_the_bridge(tmp_path: Path) -> None:
     task = {
         "config": {"args": ["${NOMAD_ALLOC_ADDR_http}", "${NOMAD_TASK_NAME}", "${unknown}"]},
         "env": {"MINE": "${NOMAD_ALLOC_IP_http}", "NOMAD_ALLOC_INTERFACE_http": "own"},
@@ -93,11 +94,11 @@ def test_what_the_bridge_gave_is_known_to_the_task_in_the_end(tmp_path: Path) ->
     assert env["NOMAD_TASK_NAME"] == "t"
     address = alloc.directory.path / "t" / "local" / "address"
     assert address.read_text() == "172.26.80.9:8080"
-    # The same task, so that what is told of it later finds it.
+    # Calls after the start name the task by this id.
     assert planned.config.id == alloc.tasks[0].config.id
 
 
-def test_names_are_resolved_as_the_group_says(tmp_path: Path) -> None:
+def test_a_task_gets_the_resolver_of_its_group(tmp_path: Path) -> None:
     dns = DnsConfig(servers=("10.0.0.1",), searches=("${NOMAD_JOB_ID}.lan",), options=("ndots:1",))
     assert config(tmp_path).dns is None
     assert config(tmp_path, network=GroupNetwork(dns=dns)).dns == DnsConfig(
@@ -108,17 +109,17 @@ def test_names_are_resolved_as_the_group_says(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("host", "volume", "mount"), [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["host", "volume", "mount"]
 )
-def test_a_mount_is_read_only_where_anybody_says_so(
+def test_a_mount_is_read_only_if_host_volume_or_mount_is(
     tmp_path: Path, host: int, volume: int, mount: int
 ) -> None:
     def readonly(host: int, volume: int, mount: int) -> bool:
-        (made,) = config(
+        (bind,) = config(
             tmp_path,
             {"mounts": (VolumeMount(volume="v", destination="/v", read_only=bool(mount)),)},
             {"s": HostVolume(path="/srv", read_only=bool(host))},
             volumes={"v": Volume(source="s", read_only=bool(volume))},
         ).mounts
-        return made.readonly
+        return bind.readonly
 
     assert readonly(host, volume, mount)
     assert not readonly(0, 0, 0)
@@ -128,14 +129,14 @@ def test_each_allocation_may_have_a_volume_of_its_own(tmp_path: Path) -> None:
     mount = VolumeMount(
         volume="v", destination="/v/${NOMAD_TASK_NAME}", propagation_mode="host-to-task"
     )
-    found = allocs(
+    planned = allocs(
         tmp_path,
         {"mounts": (mount,)},
         {"s[0]": HostVolume(path="/a"), "s[1]": HostVolume(path="/b")},
         volumes={"v": Volume(source="s", per_alloc=True)},
         count=2,
     )
-    assert [alloc.tasks[0].config.mounts for alloc in found] == [
+    assert [alloc.tasks[0].config.mounts for alloc in planned] == [
         (
             MountConfig(
                 task_path="/v/t", host_path=path, readonly=False, propagation_mode="host-to-task"
@@ -205,8 +206,8 @@ def test_host_volumes_of_the_command_line_win_over_the_agents(tmp_path: Path) ->
         f'client {{\n host_volume "a" {{\n path = "{tmp_path}"\n read_only = true\n}}\n'
         f' host_volume "b" {{\n path = "{tmp_path}"\n}}\n}}\n'
     )
-    found = options("--host-volume", "b=/proc:ro", "--host-volume", "c=/", config_file=agent)
-    assert found.volumes == {
+    host = options("--host-volume", "b=/proc:ro", "--host-volume", "c=/", config_file=agent)
+    assert host.volumes == {
         "a": HostVolume(path=str(tmp_path), read_only=True),
         "b": HostVolume(path="/proc", read_only=True),
         "c": HostVolume(path="/"),

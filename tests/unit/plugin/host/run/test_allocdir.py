@@ -1,4 +1,4 @@
-"""The allocation's directories on a machine where something may be mounted in them."""
+"""Removal of an allocation's directory, also with a file system mounted inside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from plugin.host.run.allocdir import AllocDir
 ALLOC = "0d1b8f6e-1111-2222-3333-444455556666"
 
 
-def test_removing_takes_everything_away(tmp_path: Path) -> None:
+def test_a_removal_leaves_no_file(tmp_path: Path) -> None:
     alloc = AllocDir(tmp_path / "a b", ALLOC)
     alloc.build(["t"])
     assert alloc.remove() == ""
@@ -21,7 +21,7 @@ def test_removing_takes_everything_away(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounts need root")
-def test_nothing_is_removed_while_something_is_mounted_in_it(tmp_path: Path) -> None:
+def test_no_file_is_removed_while_a_file_system_is_mounted_inside(tmp_path: Path) -> None:
     alloc = AllocDir(tmp_path / "a b", ALLOC)
     alloc.build(["t"])
     precious = tmp_path / "precious"

@@ -1,4 +1,4 @@
-"""References in a job, the environment of a task, templates, and what a job comes to."""
+"""References in a job, environment of a task, templates, and plan of a job."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_task_gets_nomads_variables() -> None:
     }
 
 
-def test_without_a_memory_max_there_is_no_variable_of_it() -> None:
+def test_without_a_memory_max_the_variable_is_missing() -> None:
     assert "NOMAD_MEMORY_MAX_LIMIT" not in environment()
     assert "NOMAD_MEMORY_MAX_LIMIT" not in environment(memory_max_mb=-1)
 
@@ -93,7 +93,7 @@ def test_the_tasks_meta_wins_over_the_groups_and_the_jobs() -> None:
         ("${A", "${A"),
     ],
 )
-def test_references_are_replaced_where_they_are_known(text: str, becomes: str) -> None:
+def test_known_references_are_replaced(text: str, becomes: str) -> None:
     assert interpolation.expand(text, {"A": "1", "node.region": "eu"}) == becomes
 
 
@@ -105,7 +105,7 @@ def test_references_are_replaced_at_any_depth_and_other_values_stay() -> None:
     }
 
 
-def test_what_a_reference_gives_is_not_looked_at_again() -> None:
+def test_the_value_of_a_reference_is_not_expanded_again() -> None:
     assert interpolation.expand("${A}", {"A": "${B}", "B": "no"}) == "${B}"
 
 
@@ -150,8 +150,8 @@ def mode(path: Path) -> int:
 def test_an_allocation_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
     alloc = AllocDir(tmp_path, ALLOC)
     alloc.build(["t"])
-    found = {str(p.relative_to(alloc.path)): mode(p) for p in alloc.path.rglob("*")}
-    assert found == {
+    created = {str(p.relative_to(alloc.path)): mode(p) for p in alloc.path.rglob("*")}
+    assert created == {
         "alloc": 0o755,
         "alloc/logs": 0o777,
         "alloc/logs/.t.stdout.fifo": 0o600,
@@ -165,20 +165,20 @@ def test_an_allocation_is_laid_out_as_nomad_does(tmp_path: Path) -> None:
         "t/private": 0o700,
     }
     assert alloc.fifo("t", "stdout").is_fifo()
-    # The only door to it all is closed to everybody but root.
+    # Only root may enter the allocation's directory.
     assert mode(alloc.path) == 0o700
     alloc.remove()
     assert not alloc.path.exists()
 
 
-def test_a_place_that_takes_no_directory_is_named(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_created_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DriverError, match="--alloc-dir") as error:
         AllocDir(tmp_path / "file", ALLOC).build(["t"])
     assert error.value.code is Code.DENIED
 
 
-# --- what a job comes to
+# --- plan of a job
 
 
 def planned(task: JobTask, root: Path, count: int = 1) -> list[alloc_plan.Alloc]:

@@ -1,4 +1,4 @@
-"""What a run writes down, and what a later one makes of it."""
+"""Record of a run, and a later run that reads the record."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from actors.model.settings import DriverSettings
 from actors.orphans import peers
 from actors.orphans.peers import Peer
 from plugin.host.network.cni import BridgeNetwork
-from plugin.host.run import record as run_record
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.allocdir import AllocDir
-from plugin.host.run.record import RunRecord, own_network
+from plugin.host.run.record import RunRecord, own_network, read_trace
 from tests.support.scripted_cni import RESULT, ScriptedCni
 from tests.support.services import services
 
@@ -24,10 +23,10 @@ NETNS = "/var/run/netns/a"
 
 
 def record(state_dir: Path, notes: list[str] | None = None) -> RunRecord:
-    said = [] if notes is None else notes
+    shown = [] if notes is None else notes
     node = services(DriverSettings(state_dir=str(state_dir)))
     return RunRecord(
-        node, said.append, cni=("/cni",), root=str(state_dir / "allocs"), own_root=True, keep=False
+        node, shown.append, cni=("/cni",), root=state_dir / "allocs", own_root=True, keep=False
     )
 
 
@@ -48,49 +47,51 @@ def only_peer(state_dir: Path) -> Peer:
     return peer
 
 
-def test_what_was_written_is_read_again(tmp_path: Path) -> None:
-    own = record(tmp_path)
-    own.begin([alloc(tmp_path)])
-    own.bridged("a", {"result": None, "allowed": ""})
-    own.bridged("a", {"result": RESULT, "allowed": "192.0.2.7"})
-    own.end(clean=False)
+def test_a_written_record_is_read_again(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    run.begin([alloc(tmp_path)])
+    run.bridged("a", {"result": None, "allowed": ""})
+    run.bridged("a", {"result": RESULT, "allowed": "192.0.2.7"})
+    run.end(clean=False)
     peer = only_peer(tmp_path)
     assert not peer.alive
-    trace = run_record.read_trace(peer)
+    trace = read_trace(peer)
     assert trace is not None
-    assert trace.name == own.name
+    assert trace.name == run.name
     assert trace.containerd == ("/nowhere/containerd.sock", "nomad")
     assert (trace.network, trace.cni) == (own_network(), ("/cni",))
     assert (trace.root, trace.own_root, trace.keep) == (tmp_path / "allocs", True, False)
-    (found,) = trace.allocs
-    assert (found.id, found.label, found.netns, found.ports) == ("a", "g", NETNS, (PORT,))
-    assert found.bridge == {"result": RESULT, "allowed": "192.0.2.7"}
+    (read,) = trace.allocs
+    assert (read.id, read.label, read.netns, read.ports) == ("a", "g", NETNS, (PORT,))
+    assert read.bridge == {"result": RESULT, "allowed": "192.0.2.7"}
 
 
 def test_a_clean_end_leaves_no_record(tmp_path: Path) -> None:
-    own = record(tmp_path)
-    own.begin([alloc(tmp_path)])
-    own.end(clean=True)
+    run = record(tmp_path)
+    run.begin([alloc(tmp_path)])
+    run.end(clean=True)
     assert peers.peers(tmp_path) == ()
 
 
-def test_a_run_goes_without_a_record_where_there_is_no_place_for_it(tmp_path: Path) -> None:
+def test_a_run_goes_on_without_a_record_if_the_state_directory_is_not_writable(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "live").write_text("")
     notes: list[str] = []
-    own = record(tmp_path, notes)
-    own.begin([alloc(tmp_path)])
-    own.bridged("a", {})
-    own.end(clean=True)
-    assert own.name == ""
+    run = record(tmp_path, notes)
+    run.begin([alloc(tmp_path)])
+    run.bridged("a", {})
+    run.end(clean=True)
+    assert run.name == ""
     assert "the run has no record" in notes[0]
 
 
 @pytest.mark.parametrize(
-    "says", [{}, {"pid": 1}, {"place": 3}, {"place": ["a"]}, {"place": ["a", "b"], "pid": "x"}]
+    "fields", [{}, {"pid": 1}, {"place": 3}, {"place": ["a"]}, {"place": ["a", "b"], "pid": "x"}]
 )
-def test_a_record_of_another_kind_is_not_understood(says: dict[str, Any]) -> None:
-    peer = Peer(name="run-1", alive=False, since=0.0, published=says)
-    assert run_record.read_trace(peer) is None
+def test_a_record_in_another_form_is_not_read(fields: dict[str, Any]) -> None:
+    peer = Peer(name="run-1", alive=False, since=0.0, published=fields)
+    assert read_trace(peer) is None
 
 
 def test_a_later_host_detaches_with_the_arguments_of_the_first(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_later_host_detaches_with_the_arguments_of_the_first(tmp_path: Path) -
     assert [call[3]["prevResult"] for call in expected] == [RESULT] * 4
 
 
-def test_what_was_not_made_yet_is_noted_first(tmp_path: Path) -> None:
+def test_an_attachment_is_noted_before_the_first_change(tmp_path: Path) -> None:
     scripted = ScriptedCni(tmp_path)
     scripted.says({"bridge ADD": {}})
     notes: list[Any] = []
