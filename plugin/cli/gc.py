@@ -16,8 +16,7 @@ from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy
 from actors.processes import idle_launcher
 from plugin.cli import console, plugin_block
 from plugin.cli.parser import Parser
-from plugin.host.run import sweep as run_sweep
-from plugin.host.run.sweep import Row
+from plugin.host.run.sweep import Row, as_row, networks_and_files
 from plugin.options.readers import parse_duration_s
 from plugin.texts import one_line
 from proto.errors import Code, DriverError
@@ -112,7 +111,7 @@ async def _sweep(
     reconciler = Reconciler(node, NoTasks(), policy)
     try:
         results = await reconciler.sweep_once()
-        rows = await run_sweep.networks_and_files(node, dry_run=dry_run)
+        rows = await networks_and_files(node, dry_run=dry_run)
     finally:
         await node.containerd.close()
     if (idle := await asyncio.to_thread(idle_launcher.pid, node.state_dir)) is not None:
@@ -122,7 +121,7 @@ async def _sweep(
         )
     for lost in set(given_up).difference(result.resource.owner.owner for result in results):
         console.report(f"--node {lost}: no object belongs to a node with this id")
-    return [*map(run_sweep.row, results), *rows]
+    return [*map(as_row, results), *rows]
 
 
 def _check(node: Node, given_up: list[str]) -> None:

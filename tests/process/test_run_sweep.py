@@ -18,10 +18,10 @@ from actors.orphans import peers as presence
 from actors.orphans.peers import Presence
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord
-from plugin.host.run import sweep as run_sweep
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.allocdir import AllocDir
 from plugin.host.run.record import RunRecord
+from plugin.host.run.sweep import before_a_run, networks_and_files
 from tests.support.fake_containerd import FakeContainerd
 
 
@@ -66,7 +66,7 @@ class Place:
         await self.node.containerd.containers.create(record, "")
 
     async def sweep(self, *, dry_run: bool = False) -> list[tuple[str, str]]:
-        rows = await run_sweep.networks_and_files(self.node, dry_run=dry_run)
+        rows = await networks_and_files(self.node, dry_run=dry_run)
         assert all(row.why for row in rows)
         return [(row.kind, str(row.outcome)) for row in rows]
 
@@ -98,7 +98,7 @@ async def test_nothing_of_a_run_goes_while_a_task_of_it_is_there(place: Place) -
     assert (place.root / "a/t").exists()
     # The next run removes the task first.
     notes: list[str] = []
-    await run_sweep.before_a_run(place.node, notes.append)
+    await before_a_run(place.node, notes.append)
     assert [note.split(":")[-1].split()[0] for note in notes] == [
         "container",
         "allocation",
@@ -114,7 +114,7 @@ async def test_one_allocation_that_cannot_be_removed_is_one_row_and_the_rest_goe
     away = place.root / "away"
     (place.root / "b").rename(away)
     (place.root / "b").symlink_to(away)
-    rows = await run_sweep.networks_and_files(place.node, dry_run=False)
+    rows = await networks_and_files(place.node, dry_run=False)
     assert [str(row.outcome) for row in rows] == ["removed", "not removed", "removed", "kept"]
     assert str(place.root / "b") in rows[1].error
     assert (away / "t").exists()
@@ -163,7 +163,7 @@ async def test_a_containerd_that_is_away_stops_no_run(place: Place) -> None:
     nowhere = Containerd("/nowhere/containerd.sock", place.node.namespace)
     notes: list[str] = []
     node = dataclasses.replace(place.node, containerd=nowhere)
-    await run_sweep.before_a_run(node, notes.append)
+    await before_a_run(node, notes.append)
     await nowhere.close()
     (note,) = notes
     assert "objects of a killed run stay for now: containerd does not answer" in note

@@ -44,7 +44,7 @@ class Row:
     error: str = ""
 
 
-def row(result: SweepResult) -> Row:
+def as_row(result: SweepResult) -> Row:
     """Converts a result of the reconciler."""
     resource = result.resource
     return Row(
@@ -57,7 +57,7 @@ def row(result: SweepResult) -> Row:
     )
 
 
-def dead(node: Node) -> list[Peer]:
+def dead_runs(node: Node) -> list[Peer]:
     """Returns the records of killed runs. Reads small files."""
     return [
         peer for peer in peers.peers(node.state_dir) if peer.name.startswith(RUN) and not peer.alive
@@ -71,7 +71,7 @@ async def before_a_run(node: Node, note: Callable[[str], None]) -> None:
         node: the node of the new run.
         note: shows a line for each object, or the failure.
     """
-    runs = await asyncio.to_thread(dead, node)
+    runs = await asyncio.to_thread(dead_runs, node)
     if not runs:
         return
     names = {peer.name for peer in runs}
@@ -83,7 +83,7 @@ async def before_a_run(node: Node, note: Callable[[str], None]) -> None:
             for result in await reconciler.sweep_once()
             if result.resource.owner.owner in names
         ]
-        rows = [*map(row, results), *await networks_and_files(node, dry_run=False)]
+        rows = [*map(as_row, results), *await networks_and_files(node, dry_run=False)]
     except DriverError as error:
         note(f"objects of a killed run stay for now: {error}")
         return
@@ -103,7 +103,7 @@ async def networks_and_files(node: Node, *, dry_run: bool) -> list[Row]:
         DriverError: containerd cannot list the tasks of the runs.
     """
     rows: list[Row] = []
-    for peer in await asyncio.to_thread(dead, node):
+    for peer in await asyncio.to_thread(dead_runs, node):
         trace = read_trace(peer)
         if not peer.published:  # killed before its first object
             if not dry_run:
