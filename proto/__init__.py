@@ -1,6 +1,6 @@
-"""Wire definitions: what crosses a process border, written here.
+"""Definitions of all messages that cross a process border, written for this project.
 
-`nomad/` and `containerd/` hold .proto files and their generated stubs; `frames` and `errors` are
-the project's own wire between plugin, launcher, workers and puller. Importing this package, or
-`frames` and `errors`, never imports protobuf: the launcher and the workers use them.
+`nomad/` and `containerd/` hold .proto files and generated stubs. `frames` and `errors` define the
+messages between plugin, launcher, workers and puller. The launcher and the workers import this
+package, `frames` and `errors`, so none of these imports protobuf.
 """

@@ -1,4 +1,4 @@
-"""The one error class of the project and the form in which it crosses process borders."""
+"""The error class of the project, and the form of an error that crosses a process border."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 MAX_TEXT = 4096
-"""Characters of a text that crosses the border of a process."""
+"""Largest number of characters of a text that crosses a process border."""
 
 
 class Code(StrEnum):
-    """Stable codes: what kind of failure it is, for programs. Sentences are for people."""
+    """Stable codes that name the kind of a failure for programs. The sentences are for people."""
 
     INVALID = "invalid"  # bad input: the job, the driver config or a request must change
     NOT_FOUND = "not-found"
     ALREADY_EXISTS = "already-exists"
-    DENIED = "denied"  # credentials or a gate of the operator
-    UNAVAILABLE = "unavailable"  # a peer is away: containerd, registry, launcher, shim
+    DENIED = "denied"  # missing credentials, or an option that the operator has not allowed
+    UNAVAILABLE = "unavailable"  # containerd, registry, launcher or shim does not answer
     TIMEOUT = "timeout"
     CANCELLED = "cancelled"
-    PRECONDITION = "precondition"  # the thing is in the wrong state for the request
+    PRECONDITION = "precondition"  # the object is in the wrong state for the request
     EXHAUSTED = "exhausted"  # disk, descriptors, memory
-    CORRUPT = "corrupt"  # a digest, a frame or a record does not hold
+    CORRUPT = "corrupt"  # a wrong digest, a malformed frame or record
     UNSUPPORTED = "unsupported"
-    INTERNAL = "internal"  # a defect of ours
+    INTERNAL = "internal"  # a defect of the driver
 
 
 class DriverError(Exception):
-    """A failure in words that tell what to do.
+    """A failure, described for people, with advice for the reader.
 
     Args:
-        brief: what failed and where, one sentence; texts that users grep for start it.
-        details: what the failing part said, without secrets.
-        resolution: what the reader can do about it.
-        recoverable: True when trying the same again may work; Nomad then applies the
-            restart policy instead of failing the task for good.
+        brief: the failed action and its place, in one sentence; begins with the text for which
+            operators search.
+        details: text of the failing part, without secrets.
+        resolution: advice for the reader.
+        recoverable: True if the same action may work later; Nomad then applies the restart
+            policy instead of failing the task for good.
         code: stable kind of the failure.
     """
 
@@ -63,7 +64,7 @@ class DriverError(Exception):
         return text
 
     def to_wire(self) -> dict[str, object]:
-        """The msgpack-able form: a map of str to str or bool."""
+        """Returns the form for msgpack: a map of str to str or bool."""
         return {
             "brief": cut(self.brief),
             "details": cut(self.details),
@@ -74,10 +75,10 @@ class DriverError(Exception):
 
     @classmethod
     def from_wire(cls, fields: object) -> DriverError:
-        """Returns the error that `to_wire` described.
+        """Returns the error in a map that `to_wire` built.
 
-        Unknown codes of a newer peer become INTERNAL. Fields that are no map become an unnamed
-        failure: a peer sent them, and an answer without words is still a failure.
+        An unknown code of a newer peer becomes INTERNAL. A value other than a map becomes an
+        unnamed failure: a peer sent the value, and an answer without a text is still a failure.
         """
         known: Mapping[str, object] = fields if isinstance(fields, dict) else {}
         code = str(known.get("code", ""))
@@ -98,7 +99,7 @@ class DriverError(Exception):
         recoverable: bool | None = None,
         code: Code | None = None,
     ) -> DriverError:
-        """Returns a copy of this error with some of its fields replaced; None keeps a field."""
+        """Returns a copy of the error with some fields replaced; None keeps a field."""
         return DriverError(
             self.brief if brief is None else brief,
             details=self.details if details is None else details,
@@ -116,15 +117,15 @@ def start_refused(
     recoverable: bool = False,
     code: Code = Code.INVALID,
 ) -> DriverError:
-    """Builds the error of a start that the driver refuses or cannot make.
+    """Builds the error of a start that the driver refuses or cannot complete.
 
     Args:
-        text: what is wrong, with its value; the Go driver's prefix, for which operators search, is
-            put before it.
-        resolution: what the reader can change.
-        details: what the failing part said, without secrets.
-        recoverable: True when the same start may work later.
-        code: stable kind of the failure; INVALID, as most refusals are about the job.
+        text: the fault with its value. The function puts the Go driver's prefix in front: operators
+            search for the prefix.
+        resolution: advice for the reader.
+        details: text of the failing part, without secrets.
+        recoverable: True if the same start may work later.
+        code: stable kind of the failure; INVALID, because most refusals are about the job.
     """
     return DriverError(
         f"Error in creating container: {text}",
@@ -136,5 +137,5 @@ def start_refused(
 
 
 def cut(text: str, limit: int = MAX_TEXT) -> str:
-    """The beginning of a text: what a peer sends is neither sent on nor logged whole."""
+    """Returns the beginning of a text, because long texts of a peer are not sent on or logged."""
     return text if len(text) <= limit else f"{text[:limit]}…"

@@ -1,4 +1,4 @@
-"""What has run out when the kernel refuses, and what to do about it: the words, in one place."""
+"""Exhausted resources: advice for each errno, and the error that carries the advice."""
 
 from __future__ import annotations
 
@@ -17,18 +17,29 @@ _ADVICE = {
 
 
 def advice(error: OSError) -> str:
-    """Returns what to do where disk, descriptors, processes or memory ran out; else empty."""
+    """Returns advice if disk, descriptors, processes or memory are exhausted; else ""."""
     return _ADVICE.get(error.errno or 0, "")
 
 
-def exhausted(brief: str, error: OSError) -> DriverError:
-    """The failure of what ran out of something, or that the kernel refused for another reason."""
-    words = advice(error)
+def exhausted(
+    brief: str, error: OSError, *, resolution: str = "", code: Code = Code.INTERNAL
+) -> DriverError:
+    """Builds the error of a failed system call, most often for an exhausted resource.
+
+    Args:
+        brief: the failed action and its place.
+        error: the kernel's error.
+        resolution: advice if the errno names no exhausted resource.
+        code: code if the errno names no exhausted resource. EXHAUSTED counts as recoverable.
+    """
+    found = advice(error)
+    if found:
+        resolution, code = found, Code.EXHAUSTED
     where = f"{error.filename}: " if error.filename else ""
     return DriverError(
         brief,
         details=f"{where}{error.strerror or error}",
-        resolution=words,
-        recoverable=bool(words),
-        code=Code.EXHAUSTED if words else Code.INTERNAL,
+        resolution=resolution,
+        recoverable=code is Code.EXHAUSTED,
+        code=code,
     )

@@ -1,6 +1,6 @@
-"""Frames: how two of our processes talk. Four bytes of length, big-endian, then one msgpack map.
+"""Frames between two processes of the driver: four bytes of length, big-endian, and a msgpack map.
 
-Pure encoding and decoding; no socket in sight.
+This module encodes and decodes, and uses no socket.
 """
 
 from __future__ import annotations
@@ -19,16 +19,20 @@ Frame = dict[str, object]
 
 
 def pack(value: object) -> bytes:
-    """The msgpack bytes of a value, in the current form of the format (str8, bin).
+    """Returns the msgpack bytes of a value, in the current form of the format (str8, bin).
 
-    What is no Unicode, as JSON of strangers may have it, becomes a question mark.
+    A lone surrogate, which JSON from outside may contain, becomes a question mark.
     """
     packed: bytes | None = msgpack.packb(value, use_bin_type=True, unicode_errors="replace")
     return packed or b""
 
 
 def encode(frame: Frame) -> bytes:
-    """The bytes of one frame, length included."""
+    """Returns the bytes of a frame, with the length.
+
+    Raises:
+        DriverError: code INVALID, the frame is too large.
+    """
     body = pack(frame)
     if len(body) > MAX_FRAME_BYTES:
         raise DriverError(
@@ -52,17 +56,20 @@ def socket_path(directory: int, name: str) -> str:
 
 
 class Decoder:
-    """Collects bytes as they come and gives the frames that are whole.
+    """Collects received bytes and returns the complete frames.
 
-    Raises DriverError(CORRUPT) for a length over the limit or a body that is no msgpack map;
-    the connection is of no use after that.
+    After a DriverError no further frame of the connection can be read.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames completed by `data`, in order."""
+        """Yields the frames that `data` completes, in order.
+
+        Raises:
+            DriverError: code CORRUPT, a length is over the limit or a body is no msgpack map.
+        """
         self._buffer += data
         while len(self._buffer) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._buffer)

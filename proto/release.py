@@ -1,3 +1,3 @@
-"""The release of this driver; pyproject.toml agrees, a test compares."""
+"""Release number of the driver. A test compares the number with pyproject.toml."""
 
 RELEASE = "1.2.0"

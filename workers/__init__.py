@@ -1,4 +1,4 @@
-"""Processes of their own: the launcher and the task workers, and what they are made of.
+"""Launcher and task workers, which are processes of their own, and their parts.
 
-Nothing here imports grpc, protobuf, asyncio, ssl, pykka, psutil or pyroute2.
+No module here imports grpc, protobuf, asyncio, ssl, pykka, psutil or pyroute2.
 """

@@ -1,7 +1,7 @@
-"""Sockets and signals by the C half of their modules alone.
+"""Sockets and signals by the C half of the `socket` and `signal` modules alone.
 
-Python's own half of `socket` and `signal` turns every constant into an enumeration, and a worker
-would go through that at each accept.
+The Python half of both modules turns every constant into an enumeration, and each accept of a
+worker would run this code.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ __all__ = [
 
 
 def stream() -> socket:
-    """A new unix stream socket, not inherited by programs that are executed."""
+    """Creates a unix stream socket, which executed programs do not inherit."""
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
 
 
 def accept(listener: socket) -> socket:
-    """The next connection.
+    """Accepts the next connection.
 
     Raises:
-        OSError: there is none, or it is gone.
+        OSError: no connection waits, or the peer is gone.
     """
     descriptor, _ = listener._accept()  # type: ignore[attr-defined] # noqa: SLF001 - all it has
     return socket(fileno=descriptor)

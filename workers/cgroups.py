@@ -1,8 +1,8 @@
-"""Readings of one container's cgroup: files opened once, read with pread, a few µs each.
+"""Readings of a container's cgroup: files opened once, read with pread, a few µs each.
 
-A container is in one cgroup of version 2, or in one per controller of version 1; hybrid hosts have
-both and keep memory and cpu in version 1. Open files do not keep a cgroup from being removed: they
-fail with ENODEV from then on, and so read as unknown.
+A container is in a cgroup of version 2, or in a cgroup for each controller of version 1. Hybrid
+hosts have both, and keep memory and cpu in version 1. Open files do not prevent the removal of a
+cgroup: reads then fail with ENODEV, and the values are unknown.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ Table = dict[bytes, int]
 
 
 class Readings:
-    """The open files of one container's cgroup.
+    """The open files of a container's cgroup.
 
-    The count of kills is opened at once, so that it can be read when the container has ended; the
-    rest when the first sample is taken, for most tasks never.
+    The count of kills is opened at once, for a read after the end of the container. The other files
+    are opened for the first sample, for most tasks never.
 
     Args:
-        v2: whether `paths` names a cgroup of version 2.
-        paths: directory by controller; for version 2 one, under the name "".
+        v2: True if `paths` names a cgroup of version 2.
+        paths: directory by controller; version 2 has a single directory, under the name "".
     """
 
     def __init__(self, *, v2: bool, paths: Mapping[str, str]) -> None:
@@ -62,17 +62,17 @@ class Readings:
         self._files: dict[str, int] = {}
         self._complete = False
         self.oom_notice = -1
-        """Is ready for `oom_events` when there may be more kills; -1: the kernel does not tell."""
+        """Descriptor with `oom_events` after a possible kill; -1: the kernel gives no notice."""
         self.oom_events = PRIORITY if v2 else READ
         if v2:
             self._open("", _V2_KILLS)
             self.oom_notice = self._files.get(_V2_KILLS, -1)
         else:
             self._open("memory", _V1_KILLS)
-            self._ask_for_notices()
+            self._request_notices()
 
     def sample(self) -> Sample:
-        """One reading, now."""
+        """Reads the values now."""
         if not self._complete:
             self._complete = True
             for controller, names in ({"": _V2_FILES} if self.v2 else _V1_FILES).items():
@@ -81,18 +81,18 @@ class Readings:
         return self._sample_v2() if self.v2 else self._sample_v1()
 
     def oom_kills(self) -> int:
-        """Processes of this cgroup that the kernel killed for memory, 0 where it does not tell."""
+        """Returns how many processes the kernel killed for lack of memory; 0 if unknown."""
         table = self._table(_V2_KILLS if self.v2 else _V1_KILLS)
         return table.get(b"oom_kill", 0)
 
     def clear_notice(self) -> bool:
-        """Has the notice be of kills from now on; False where there will be none any more."""
+        """Resets the notice, for later kills; False if the cgroup is gone."""
         if not self.v2 and self.oom_notice >= 0:
             os.eventfd_read(self.oom_notice)
         return bool(self._read(_V2_KILLS if self.v2 else _V1_KILLS))
 
     def close(self) -> None:
-        """Gives the files back."""
+        """Closes the files."""
         self._complete = True
         if not self.v2 and self.oom_notice >= 0:
             os.close(self.oom_notice)
@@ -108,9 +108,9 @@ class Readings:
         try:
             self._files[name] = os.open(f"{directory}/{name}", os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return  # kernels differ in what they offer: that reading stays unknown
+            return  # not every kernel has every file: the value stays unknown
 
-    def _ask_for_notices(self) -> None:
+    def _request_notices(self) -> None:
         kills = self._files.get(_V1_KILLS)
         directory = self._paths.get("memory")
         if kills is None:
@@ -122,7 +122,7 @@ class Readings:
                 os.write(control, f"{notice} {kills}".encode())
             finally:
                 os.close(control)
-        except OSError:  # a read-only /sys, a kernel without them
+        except OSError:  # a read-only /sys, or a kernel without notices
             os.close(notice)
         else:
             self.oom_notice = notice
@@ -190,25 +190,25 @@ class Readings:
 
 
 def locate(pid: int) -> Readings:
-    """The readings of the cgroup that `pid` is in, where this host has its hierarchies mounted.
+    """Opens the readings of the cgroup of `pid`.
 
     Raises:
-        OSError: the process is gone, or /proc is not there.
+        OSError: the process is gone, or /proc is missing.
     """
     groups = _parse_cgroup(procfs.read(f"/proc/{pid}/cgroup"))
-    paths = _places(groups)
-    if not all(map(_is_there, paths.values())):
+    paths = _directories(groups)
+    if not all(map(_exists, paths.values())):
         _mounts.clear()
-        paths = _places(groups)
+        paths = _directories(groups)
     return Readings(v2="memory" not in paths and "cpuacct" not in paths, paths=paths)
 
 
 _mounts: dict[str, tuple[str, str]] = {}
-"""Where the hierarchies are mounted. Known since the rehearsal, so that no worker has to go through
-the host's mounts, of which there may be thousands."""
+"""Mounts of the hierarchies. The launcher's warm-up fills the table, so no worker has to read all
+mounts of the host, possibly thousands."""
 
 
-def _places(groups: Mapping[str, str]) -> dict[str, str]:
+def _directories(groups: Mapping[str, str]) -> dict[str, str]:
     if not _mounts:
         _mounts.update(_parse_mountinfo(procfs.read("/proc/self/mountinfo")))
     return {
@@ -218,7 +218,7 @@ def _places(groups: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _is_there(path: str) -> bool:
+def _exists(path: str) -> bool:
     try:
         os.stat(path)  # noqa: PTH116 - pathlib is not in the import set
     except OSError:
@@ -227,7 +227,7 @@ def _is_there(path: str) -> bool:
 
 
 def _parse_cgroup(text: str) -> dict[str, str]:
-    """Path by controller from /proc/PID/cgroup; the version 2 line has an empty controller."""
+    """Reads /proc/PID/cgroup: path by controller; the version 2 line has an empty controller."""
     groups: dict[str, str] = {}
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
@@ -237,8 +237,8 @@ def _parse_cgroup(text: str) -> dict[str, str]:
 
 
 def _parse_mountinfo(text: str) -> dict[str, tuple[str, str]]:
-    """(root within the hierarchy, mount point) by controller, "" for version 2."""
-    found: dict[str, tuple[str, str]] = {}
+    """Reads mountinfo: (root within the hierarchy, mount point) by controller, "" for version 2."""
+    mounts: dict[str, tuple[str, str]] = {}
     for line in text.splitlines():
         place, _, kind = line.partition(" - ")
         if not kind.startswith("cgroup"):
@@ -247,12 +247,12 @@ def _parse_mountinfo(text: str) -> dict[str, tuple[str, str]]:
         filesystem, _, options = kind.split(" ", 2)
         names = [""] if filesystem == "cgroup2" else options.split(",")
         for name in names:
-            found.setdefault(name, (root, point))
-    return found
+            mounts.setdefault(name, (root, point))
+    return mounts
 
 
 def _below(root: str, point: str, group: str) -> str:
-    """Where the host sees a cgroup: a bind mount of a hierarchy may show only a part of it."""
+    """Returns the path of a cgroup on the host: a bind mount may show a part of a hierarchy."""
     inner = group.removeprefix(root) if root != "/" else group
     return f"{point}/{inner.strip('/')}"
 

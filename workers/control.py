@@ -1,7 +1,7 @@
-"""Control connections: where the plugin, or several of them, asks a worker and hears its events.
+"""Control connections, by which plugins send requests to a worker and receive events.
 
-A connection is worth nothing to the task: it may end, babble or stop reading at any time, and that
-costs that connection only.
+The task does not depend on any connection. A peer that disconnects, sends nonsense or stops reading
+loses the own connection and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice
+from proto.exhaustion import advice, exhausted
 from workers import c_modules, protocol
 from workers.loop import READ, WRITE, would_block
 
@@ -27,22 +27,28 @@ if TYPE_CHECKING:
     Serve = Callable[["Connection", Frame], None]
 
 MAX_UNSENT_BYTES = 1 << 20
-"""A peer that lets more than this pile up does not read any more and is dropped."""
+"""Limit of unsent bytes. A peer beyond the limit has stopped reading and is disconnected."""
 
 MAX_CONNECTIONS = 64
 
-_BACKLOG = 512  # connect() does not wait when it is full, it fails with EAGAIN
+_BACKLOG = 512  # connect() to a full backlog does not wait, but fails with EAGAIN
 _CHUNK_BYTES = 4096
+_NO_MORE = "process {} of the driver can take no more connections"
 _UCRED = struct.Struct("3i")
 _STDIN, _STDOUT = 0, 1
-_HEAR_MS = 100
+_REQUEST_MS = 100
 
 
 class Connection:
-    """One peer. `serve` gets its frames in order and must not raise anything but DriverError.
+    """A connection to a peer.
 
-    A DriverError of `serve` means that the frame made no sense: the connection is closed.
-    `gone` is called with it once it is closed, whoever closed it.
+    Args:
+        loop: the worker's loop.
+        sock: the connected socket.
+        decoder: decoder of the connection, which may already hold bytes.
+        serve: called with each frame in order. May raise only DriverError, for an invalid frame:
+            the connection is then closed.
+        gone: called with the connection after the close by either side.
     """
 
     def __init__(
@@ -66,11 +72,11 @@ class Connection:
 
     @property
     def closed(self) -> bool:
-        """Returns whether the peer or we have ended it."""
+        """Returns whether either side has closed the connection."""
         return self._socket is None
 
     def send(self, frame: Frame) -> None:
-        """Sends, or keeps what the peer does not take now. Never blocks, never raises."""
+        """Sends a frame, and keeps bytes that the peer cannot take yet. Never blocks or raises."""
         if self._socket is None:
             return
         self._out += frames.encode(frame)
@@ -79,15 +85,15 @@ class Connection:
             self.close()
 
     def answer(self, request: Frame, fields: Frame | None = None) -> None:
-        """The good answer to a request."""
+        """Answers a request that succeeded."""
         self.send({"re": request["id"], "ok": True, **(fields or {})})
 
     def refuse(self, request: Frame, error: DriverError) -> None:
-        """The bad answer to a request."""
+        """Answers a request that failed."""
         self.send({"re": request["id"], "ok": False, "error": error.to_wire()})
 
     def take(self, requests: Iterable[Frame]) -> None:
-        """Serves frames that were decoded; closes at the first that makes no sense."""
+        """Serves decoded frames; closes the connection at the first invalid frame."""
         try:
             for frame in requests:
                 self._serve(self, frame)
@@ -97,7 +103,7 @@ class Connection:
             self.close()
 
     def close(self) -> None:
-        """Ends this connection; what was not sent is dropped."""
+        """Closes the connection; unsent bytes are dropped."""
         if self.stats_timer is not None:
             self.stats_timer.cancel()
             self.stats_timer = None
@@ -138,13 +144,13 @@ class Connection:
 
 
 class Listener:
-    """A listening unix socket and the connections made to it.
+    """A listening unix socket and the connections to the socket.
 
     Args:
-        loop: whose descriptors they are.
-        directory: descriptor of the directory that holds the socket, private to us.
-        name: of the socket in it; one that is there already is a dead predecessor's.
-        serve: gets the frames of every connection.
+        loop: the worker's loop.
+        directory: descriptor of the private directory that holds the socket.
+        name: name of the socket in the directory; an existing socket of a dead worker is replaced.
+        serve: called with the frames of every connection.
         alone: called when the last connection has closed.
     """
 
@@ -166,7 +172,7 @@ class Listener:
         loop.watch(self._socket.fileno(), READ, self._on_ready)
 
     def adopt(self, sock: c_modules.socket, decoder: Decoder) -> Connection:
-        """Serves a connection that was made elsewhere."""
+        """Serves a connection that was accepted elsewhere."""
         connection = Connection(self._loop, sock, decoder, self._serve, self._left)
         self._connections.append(connection)
         return connection
@@ -175,7 +181,7 @@ class Listener:
         self._connections.remove(connection)
         if self._alone is None or self._connections:
             return
-        self._on_ready(READ)  # one may have knocked already
+        self._on_ready(READ)  # the next connection may wait already
         if not self._connections:
             self._alone()
 
@@ -185,11 +191,11 @@ class Listener:
             connection.send(frame)
 
     def connections(self) -> tuple[Connection, ...]:
-        """Those that are open."""
+        """Returns the open connections."""
         return tuple(self._connections)
 
     def close(self) -> None:
-        """Takes no more connections; those that are there stay. The socket's name is freed."""
+        """Accepts no more connections and removes the socket's name. Open connections stay."""
         self._alone = None
         self._loop.forget(self._socket.fileno())
         self._socket.close()
@@ -206,10 +212,10 @@ class Listener:
 
 
 def listen(directory: int, name: str) -> c_modules.socket:
-    """A listening socket in a directory of any depth: sun_path holds only 108 bytes.
+    """Creates a listening socket in a directory of any depth.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the socket cannot be created.
     """
     sock = c_modules.stream()
     try:
@@ -225,9 +231,10 @@ def listen(directory: int, name: str) -> c_modules.socket:
 
 
 def accept(listener: c_modules.socket) -> c_modules.socket | None:
-    """The next connection, if its peer is root or who we are; None when there is none.
+    """Accepts the next connection; None without one, and for a peer of another user.
 
-    The directory's mode says the same; this holds if somebody loosens it.
+    The peer must be root or the user of this process. The directory's mode has the same effect;
+    the check also holds after a change of the mode.
     """
     try:
         sock = c_modules.accept(listener)
@@ -244,32 +251,37 @@ def accept(listener: c_modules.socket) -> c_modules.socket | None:
 
 
 def turn_away(listener: c_modules.socket, error: OSError) -> None:
-    """Tells whoever waits that there is no descriptor for it: left there, the loop would spin.
+    """Accepts the waiting connection and refuses the peer, because no descriptor is left.
 
-    Standard input, /dev/null, is given up for it, and is standard output's again: to open it could
-    fail. Where the whole machine has no open file left, nobody can be told; then it waits a moment.
+    A connection left waiting would keep the loop spinning. The function closes standard input,
+    /dev/null, to have a descriptor, and restores standard input from standard output: opening
+    /dev/null again could fail. If the whole machine has no open file left, no peer can be answered,
+    and the function waits a moment.
     """
     os.close(_STDIN)
     try:
-        refuse(c_modules.accept(listener), _short_of(error))
+        refuse(c_modules.accept(listener), _out_of_resources(error))
     except OSError as again:
         if advice(again) and not would_block(again):
-            time.sleep(_HEAR_MS / 1000)
+            time.sleep(_REQUEST_MS / 1000)
     finally:
         os.dup2(_STDOUT, _STDIN)
 
 
 def refuse(sock: c_modules.socket, error: DriverError) -> None:
-    """Tells a new peer why it is not served, when it has asked: before, its asking would fail."""
+    """Waits for the peer's first request, then answers with `error` and closes.
+
+    An earlier answer would make the peer's write fail.
+    """
     poll = select.poll()
     poll.register(sock, select.POLLIN)
-    poll.poll(_HEAR_MS)
-    say_failed(sock, error)
+    poll.poll(_REQUEST_MS)
+    send_failed(sock, error)
     sock.close()
 
 
-def say_failed(sock: c_modules.socket, error: DriverError) -> None:
-    """Tells a peer why it is not served; it may have gone."""
+def send_failed(sock: c_modules.socket, error: DriverError) -> None:
+    """Sends a peer the reason of a refusal; the peer may be gone."""
     try:
         sock.setblocking(False)
         sock.send(frames.encode({"ok": False, "event": protocol.FAILED, "error": error.to_wire()}))
@@ -277,27 +289,21 @@ def say_failed(sock: c_modules.socket, error: DriverError) -> None:
         return
 
 
-def _short_of(error: OSError) -> DriverError:
-    return DriverError(
-        f"process {os.getpid()} of the driver can take no more connections",
-        details=error.strerror or str(error),
-        resolution=advice(error),
-        recoverable=True,
-        code=Code.EXHAUSTED,
-    )
+def _out_of_resources(error: OSError) -> DriverError:
+    return exhausted(_NO_MORE.format(os.getpid()), error, code=Code.EXHAUSTED)
 
 
 def _crowded() -> DriverError:
     return DriverError(
-        f"process {os.getpid()} of the driver can take no more connections",
-        details=f"it has {MAX_CONNECTIONS}",
-        resolution="close some: who asks for stats or recovers a task has one",
+        _NO_MORE.format(os.getpid()),
+        details=f"{MAX_CONNECTIONS} connections are open",
+        resolution="close some: each stats request and each recovered task has a connection",
         recoverable=True,
         code=Code.EXHAUSTED,
     )
 
 
 def unlink(directory: int, name: str) -> None:
-    """Removes a name that may be gone already."""
+    """Removes a name, which may be gone already."""
     if os.access(name, os.F_OK, dir_fd=directory, follow_symlinks=False):
         os.unlink(name, dir_fd=directory)

@@ -1,8 +1,8 @@
-"""What a worker leaves on disk for the plugin and for its own successor: small versioned records.
+"""Exit record of a task: a small versioned file for the plugin and for a replacement worker.
 
-A record is there whole or not at all, and is on the disk when `write` returns: written beside its
-place, synced, renamed over it, and the directory synced. The room for it is taken when the worker
-begins, so a worker that begins has a place for its task's exit.
+A record exists whole or not at all, and is on the disk when `write` returns: the worker writes a
+file beside the record, syncs and renames the file, and syncs the directory. The worker reserves the
+file at the start of the worker, so every running worker can write the exit of the task.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 VERSION = 1
-"""Of the records. A new field is no new version: who does not know it passes it over."""
+"""Version of the records. A new field is no new version: older readers ignore the field."""
 
 _MAX_BYTES = 65536
-_ROOM_BYTES = 4096
+_RESERVED_BYTES = 4096
 
 
-class Place:
-    """Room for one record, taken before there is one.
+class ReservedFile:
+    """A file and a descriptor reserved for a record.
 
-    Neither a disk that fills meanwhile nor a lack of descriptors keeps the record away then.
+    So neither a full disk nor a lack of descriptors can lose an exit.
 
     Args:
         directory: descriptor of the directory.
-        name: of the record in it.
+        name: name of the record in the directory.
 
     Raises:
-        OSError: there is no room now.
+        OSError: no space or no descriptor is left.
     """
 
     def __init__(self, directory: int, name: str) -> None:
@@ -46,25 +46,24 @@ class Place:
         self._name = name
         self._file = os.open(f"{name}.new", _NEW_FILE, 0o600, dir_fd=directory)
         try:
-            os.posix_fallocate(self._file, 0, _ROOM_BYTES)
+            os.posix_fallocate(self._file, 0, _RESERVED_BYTES)
         except OSError:
             self.close()
             raise
 
     def write(self, fields: Mapping[str, object]) -> None:
-        """Puts the record in place, atomically and durably, and lets the room go.
+        """Writes the record, atomically and durably, and closes the reserved file.
 
         Raises:
-            DriverError: code EXHAUSTED; it may be tried again.
+            DriverError: code EXHAUSTED; the caller may try again.
         """
         try:
             self._write(frames.pack({"v": VERSION, **fields}))
         except OSError as error:
-            raise DriverError(
-                f"the record {self._name!r} cannot be written to the task's state directory",
-                details=str(error),
+            raise exhausted(
+                f"cannot write the record {self._name!r} to the task's state directory",
+                error,
                 resolution="free space in the driver's state_dir",
-                recoverable=True,
                 code=Code.EXHAUSTED,
             ) from error
         self.close()
@@ -72,7 +71,7 @@ class Place:
     def _write(self, body: bytes) -> None:
         new, directory = f"{self._name}.new", self._directory
         if not os.access(new, os.F_OK, dir_fd=directory, follow_symlinks=False):
-            # Somebody tidied up: what has no name cannot be renamed.
+            # The reserved file was deleted, and a file without a name cannot be renamed.
             self.close()
             self._file = os.open(new, _NEW_FILE, 0o600, dir_fd=directory)
         _write_all(self._file, body)
@@ -82,47 +81,51 @@ class Place:
         os.fsync(directory)
 
     def close(self) -> None:
-        """Gives the descriptor back."""
+        """Closes the descriptor."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
-def place_of_exit(directory: int) -> Place:
-    """Room for the task's exit in its state directory, given as a descriptor.
+def reserve_exit(directory: int) -> ReservedFile:
+    """Reserves the exit record's file in the task's state directory.
+
+    Args:
+        directory: descriptor of the task's state directory.
 
     Raises:
-        OSError: there is no room now.
+        OSError: no space or no descriptor is left.
     """
-    return Place(directory, protocol.EXIT_RECORD)
+    return ReservedFile(directory, protocol.EXIT_RECORD)
 
 
 def read_exit(directory: str) -> ExitRecord | None:
-    """The exit recorded in a task's state directory; None when there is none.
+    """Reads the exit recorded in a task's state directory; None without a record.
 
     Raises:
-        DriverError: code CORRUPT, there is one that cannot be read.
+        DriverError: as `read`; CORRUPT also for a missing field.
     """
     fields = read(directory, protocol.EXIT_RECORD)
     return None if fields is None else ExitRecord.from_wire(fields)
 
 
 def read(directory: str, name: str) -> dict[str, object] | None:
-    """A record's fields, without its version; None when there is no such record.
+    """Reads the fields of a record, without the version; None without a record.
 
     Raises:
-        DriverError: code CORRUPT, or UNSUPPORTED for a version of a newer release.
+        DriverError: code CORRUPT, a malformed record; UNSUPPORTED, the version of a newer release;
+            EXHAUSTED, no resources for the read are left.
     """
     path = f"{directory}/{name}"
-    if not os.access(path, os.F_OK):  # the rule; an exception would cost pages of every worker
+    if not os.access(path, os.F_OK):  # usual; an exception would cost pages of every worker
         return None
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except FileNotFoundError:
         return None
     except OSError as error:
-        if advice(error):  # it may be whole
-            raise exhausted(f"{path} cannot be read now", error) from error
+        if advice(error):  # the record may be fine
+            raise exhausted(f"cannot read {path} now", error) from error
         raise _corrupt(path, str(error)) from error
     try:
         fields = msgpack.unpackb(os.read(file, _MAX_BYTES), raw=False)
@@ -145,7 +148,7 @@ def read(directory: str, name: str) -> dict[str, object] | None:
     return fields
 
 
-# Not emptied: what an earlier worker of the task had reserved may be the last there is.
+# Not truncated: the space that an earlier worker of the task reserved may be the last space left.
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -157,8 +160,8 @@ def _write_all(file: int, body: bytes) -> None:
 
 def _corrupt(path: str, details: str) -> DriverError:
     return DriverError(
-        f"{path} cannot be read",
+        f"cannot read {path}",
         details=details,
-        resolution="remove the file; the task counts as lost",
+        resolution="remove the file; the task is then reported as lost",
         code=Code.CORRUPT,
     )

@@ -1,7 +1,7 @@
-"""Which process is meant: never a pid alone, the kernel hands pids out again.
+"""Identity of a process. A pid alone is not enough, because the kernel reuses pids.
 
-A pid, the time it started and the boot it started in name one process for ever. A signal goes
-through a pidfd that was opened while those three still agreed.
+Pid, start time and boot id together name a process for ever. A signal goes through a pidfd that was
+opened while all three still agreed.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _boot: list[str] = []
 
 
 class Identity(Record):
-    """One process of one boot.
+    """A process of a boot.
 
     Attributes:
-        pid: its number as this process's PID namespace sees it.
-        start_ticks: clock ticks between boot and its start.
+        pid: number of the process in the PID namespace of the caller.
+        start_ticks: clock ticks between the boot and the start of the process.
         boot_id: the kernel's random id of the boot.
     """
 
@@ -32,16 +32,16 @@ class Identity(Record):
 
 
 def boot_id() -> str:
-    """The running kernel's boot id, a UUID in text. Read once: no process sees two boots."""
+    """Returns the boot id of the running kernel, a UUID in text, and reads the id only once."""
     if not _boot:
         _boot.append(procfs.read("/proc/sys/kernel/random/boot_id").strip())
     return _boot[0]
 
 
 def start_ticks(pid: int) -> int | None:
-    """When `pid` started, in clock ticks since boot; None when there is no such process.
+    """Returns the start time of `pid` in clock ticks since boot; None without such a process.
 
-    The command in /proc/PID/stat may hold spaces and parentheses: fields count from its last ")".
+    The command in /proc/PID/stat may hold spaces and parentheses: fields count from the last ")".
     """
     try:
         stat = procfs.read(f"/proc/{pid}/stat")
@@ -51,18 +51,19 @@ def start_ticks(pid: int) -> int | None:
 
 
 def identify(pid: int) -> Identity | None:
-    """The identity of the process that has `pid` now; None when there is none."""
+    """Returns the identity of the process that has `pid` now; None without such a process."""
     ticks = start_ticks(pid)
     return None if ticks is None else Identity(pid=pid, start_ticks=ticks, boot_id=boot_id())
 
 
 def open_pidfd(process: Identity) -> int | None:
-    """A pidfd of exactly this process, or None when it is gone.
+    """Opens a pidfd of exactly this process; None if the process is gone.
 
-    The start time is read again after the open: from then on the descriptor cannot mean another.
+    The start time is read again after the open. From then on the descriptor can mean no other
+    process.
 
     Raises:
-        OSError: there is no descriptor left.
+        OSError: no descriptor is left.
     """
     try:
         descriptor = os.pidfd_open(process.pid)

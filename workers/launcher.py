@@ -1,16 +1,16 @@
-"""The launcher: a small process that is forked for every task, so that a worker costs about 1 MB.
+"""Launcher: a small process that forks a worker for every task, so that a worker costs about 1 MB.
 
-Run as `python -I launcher.py --state-dir DIR`, by the plugin or by a systemd unit. It holds what
-workers need, imported once and shared by all of them, and what it takes to speak to systemd: one
-thread, no timers, no gRPC, ever. It listens on `DIR/launcher.sock` until told to retire. Workers
-and tasks do not need it once they run.
+The plugin or a systemd unit runs `python -I launcher.py --state-dir DIR`. The launcher imports the
+modules of workers once, for all workers to share, and the module for messages to systemd. The
+launcher has one thread, no timers and no gRPC. The launcher listens on `DIR/launcher.sock` until
+the request `retire`. Running workers and tasks do not need the launcher.
 
-It forks for every connection and reads the request only in the child. So nobody who connects can
-hold it up or break it, and it writes to almost no memory between two forks: each page it writes is
-lost for sharing, a copy for itself and one left over in every worker forked before.
+The launcher forks for every connection, and only the child reads the request. So no peer can block
+or break the launcher, and the launcher writes to almost no memory between two forks. Each written
+page is no longer shared: the launcher gets a copy, and every earlier worker keeps a page alone.
 
-Where systemd does not run it, it ends when for some minutes nobody has lived who would need it. A
-child looks for that whenever nobody has connected for as long.
+Without systemd, the launcher ends after some minutes without a live plugin, run or task in the
+state directory. A child checks the state directory after each such time without a connection.
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ import sys
 # Python's isolated mode leaves this program's own directory out of the module path.
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))  # noqa: PTH100, PTH120
 
-# Before all else: what this leaves in memory is better in one piece than between what follows.
+# The first import: the memory that sdnotify leaves behind is then in one piece.
 from workers.launch.systemd import Notifier
 
 # isort: split
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice
+from proto.exhaustion import advice, exhausted
 from proto.release import RELEASE
 from workers import c_modules, control, liveness, private_directory, procfs, protocol
 from workers.launch import heap_layout, socket_activation, warm_up
 from workers.launch import lock as succession
 from workers.launch.child import FAILED, serve
+from workers.log import log, log_crash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,11 +52,11 @@ _USAGE = (
     " [--notify ADDRESS [--watchdog-us INTERVAL] [--listen-fds COUNT]]\n"
 )
 _IDLE_MS, _MOST_IDLE_MS = "150000", 86_400_000
-_IDLE_LOOKS = 2
+_IDLE_CHECKS = 2
 _STDERR = 2
 _DESCRIPTORS = (3, 1 << 20)
 _TIDY_BYTES = 100_000
-"""The C library tidies its heap when 64 KiB are freed at once, and maps apart from 128 KiB."""
+"""The C library tidies the heap when 64 KiB are freed at once, and maps 128 KiB or more apart."""
 
 
 class Launcher:
@@ -63,28 +64,32 @@ class Launcher:
 
     Args:
         directory: descriptor of the driver's state directory.
-        lock: descriptor that holds the lock of the only launcher there.
-        notifier: hears of each turn of the loop.
-        given: the socket that systemd listens on, where it does.
+        lock: descriptor with the lock of the launcher.
+        notifier: receives a sign of life at each turn of the loop.
+        inherited: systemd's listening socket, if the socket unit is active.
     """
 
     def __init__(
-        self, directory: int, lock: int, notifier: Notifier, given: c_modules.socket | None
+        self, directory: int, lock: int, notifier: Notifier, inherited: c_modules.socket | None
     ) -> None:
         self._directory = directory
         self._lock = lock
         self._notifier = notifier
         self._pid = os.getpid()
-        self._given = given is not None
-        self._listener = given or control.listen(directory, protocol.LAUNCHER_SOCKET)
+        self._is_inherited = inherited is not None
+        self._listener = inherited or control.listen(directory, protocol.LAUNCHER_SOCKET)
 
     def run(self, idle_ms: int) -> bool:
-        """Forks for every connection, until a child that was told to have us retire ends us.
+        """Forks for every connection, until a child with the request `retire` ends the launcher.
 
-        True: nobody has lived here for twice `idle_ms`, where that is not 0. False: somebody has
-        shut the socket down.
+        The child accepts the connection. The parent waits until the child has accepted or is dead:
+        both close the pipe.
 
-        The child accepts. Its parent waits for that, or for the child's death: it closes the pipe.
+        Args:
+            idle_ms: time without a connection until the next check for live users; 0: no checks.
+
+        Returns:
+            True if two checks in a row found no live user. False if the socket was shut down.
         """
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
@@ -96,7 +101,7 @@ class Launcher:
             ready = poll.poll(period_ms)
             if not ready and not idle_ms:
                 continue
-            if ready and ready[0][1] != select.POLLIN:  # somebody has shut it down
+            if ready and ready[0][1] != select.POLLIN:  # the socket was shut down
                 return False
             try:
                 accepted, accepting = pipe()
@@ -111,14 +116,14 @@ class Launcher:
                     self._refuse(_cannot_fork(error))
                 pid = -1
             if pid == 0:
-                close(accepted)  # there may be no other descriptor left for the connection
+                close(accepted)  # may be the only descriptor left for the connection
                 if ready:
                     self._serve_and_end(accepting)
-                self._look_and_end(accepting)
+                self._check_and_end(accepting)
             close(accepting)
             idle = idle + 1 if read(accepted, 1) else 0
             close(accepted)
-            if idle == _IDLE_LOOKS:
+            if idle == _IDLE_CHECKS:
                 return True
 
     def _refuse(self, error: DriverError) -> None:
@@ -127,9 +132,10 @@ class Launcher:
             control.refuse(sock, error)
 
     def _serve_and_end(self, accepting: int) -> NoReturn:
-        """The child's life. The launcher's frames and objects stay as they are, never used again.
+        """Serves the connection in the child, and ends the process.
 
-        To unwind them and to close them one by one would cost every worker 0.2 MB.
+        The launcher's frames and objects stay unused in the child. Unwinding and closing would cost
+        every worker 0.2 MB.
         """
         status = FAILED
         try:
@@ -137,21 +143,21 @@ class Launcher:
             os.close(accepting)
             if sock is not None:
                 status = serve(sock, self._answer, _DESCRIPTORS)
-        except BaseException as error:  # noqa: BLE001 - the log is the only one left to tell
-            procfs.say_crash(error)
+        except BaseException as error:  # noqa: BLE001 - nothing but the log is left
+            log_crash(error)
         finally:
             os._exit(status)
 
-    def _look_and_end(self, found: int) -> NoReturn:
-        """The life of a child that looks whether anybody lives here; it writes a byte if not."""
+    def _check_and_end(self, pipe: int) -> NoReturn:
+        """Writes a byte to the pipe if no user of the state directory is alive, and ends."""
         try:
-            if liveness.is_gone(self._directory):
-                os.write(found, b"0")
+            if liveness.is_unused(self._directory):
+                os.write(pipe, b"0")
         finally:
             os._exit(0)
 
     def _answer(self, request: Frame) -> Frame:
-        if request.get("op") == protocol.RETIRE:  # a successor of any version may ask for it
+        if request.get("op") == protocol.RETIRE:  # of a launcher of any version
             self._retire()
             return {"ok": True}
         protocol.agree(request)
@@ -161,17 +167,17 @@ class Launcher:
             case other:
                 raise DriverError(
                     f"the launcher does not know the request {other!r:.80}",
-                    resolution="the plugin is newer: restart the launcher; tasks go on meanwhile",
+                    resolution="the plugin is newer: restart the launcher; tasks are not affected",
                     code=Code.UNSUPPORTED,
                 )
 
     def _retire(self) -> None:
-        """A successor may start at once: the name and the lock are free, the parent ends.
+        """Frees the socket's name and the lock for the next launcher, and ends the parent.
 
-        The lock's descriptor is shared with the parent, and so is what is done to it. For systemd
-        this signal is a good end: it starts another one when somebody connects.
+        Parent and child share the open lock file, so the child can drop the lock. For systemd the
+        signal is a successful end: systemd starts the next launcher at the next connection.
         """
-        if not self._given:
+        if not self._is_inherited:
             control.unlink(self._directory, protocol.LAUNCHER_SOCKET)
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         if os.getppid() == self._pid:
@@ -179,11 +185,11 @@ class Launcher:
 
 
 def main(argv: list[str]) -> int:
-    """The launcher's life.
+    """Runs the launcher.
 
     Returns:
-        The exit status: 0 when another launcher serves, 1 when this one cannot, 2 for arguments
-        that make no sense.
+        The exit status: 0 if another launcher serves or no user is left; 1 if this launcher cannot
+        serve; 2 for invalid arguments.
     """
     options = dict(zip(argv[1::2], argv[2::2], strict=False))
     watchdog = options.get("--watchdog-us", "") or "0"  # empty in a unit without WatchdogSec
@@ -200,9 +206,9 @@ def main(argv: list[str]) -> int:
         return _launch(state_dir, notifier, listen_fds, idle_ms)
     except (OSError, DriverError) as error:
         resolution = advice(error) if isinstance(error, OSError) else ""
-        why = f"{error} ({resolution})" if resolution else str(error)
-        notifier.status(f"cannot serve in {state_dir}: {why}")
-        procfs.say(f"launcher: cannot serve in {state_dir}: {why}")
+        reason = f"{error} ({resolution})" if resolution else str(error)
+        notifier.status(f"cannot serve in {state_dir}: {reason}")
+        log(f"launcher: cannot serve in {state_dir}: {reason}")
         return _EXIT_FAILED
 
 
@@ -212,24 +218,24 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     lock = succession.lock(directory, notifier)
     if lock is None:
         _log_to(directory)
-        procfs.say(f"launcher: another one serves in {state_dir}; this one has nothing to do")
+        log(f"launcher: another launcher serves in {state_dir}; this launcher ends")
         return 0
     procfs.set_name(procfs.LAUNCHER)
     c_modules.signal(c_modules.SIGCHLD, c_modules.SIG_IGN)  # the kernel reaps the workers
-    c_modules.signal(c_modules.SIGTERM, c_modules.SIG_DFL)  # whatever who started this does with it
+    c_modules.signal(c_modules.SIGTERM, c_modules.SIG_DFL)  # whatever the parent set
     # For debugging: the stack goes to launcher.log. Workers inherit this handler and the log.
     faulthandler.register(c_modules.SIGUSR1, _STDERR)
-    used = heap_layout.calls_of(lambda: warm_up.rehearse(state_dir, 1))
+    used = heap_layout.calls_of(lambda: warm_up.run(state_dir, 1))
     kept = [heap_layout.fill_gaps(), heap_layout.gather_code(used)]
-    # Whoever started this has heard by now why it does not serve. Not later: what is made after the
-    # last rehearsal costs each worker pages.
+    # A failure before this line is on the parent's stderr. The log is not opened later, because
+    # objects created after the last warm-up cost each worker pages.
     _log_to(directory)
-    warm_up.rehearse(state_dir)
-    given = socket_activation.listener(listen_fds, directory, protocol.LAUNCHER_SOCKET)
-    launcher = Launcher(directory, lock, notifier, given)
-    notifier.ready(f"forks the workers of tasks; its log is {state_dir}/{protocol.LAUNCHER_LOG}")
-    # What is here now is shared with every worker as long as nobody writes to it, and a garbage
-    # collection writes to the header of every object.
+    warm_up.run(state_dir)
+    inherited = socket_activation.listener(listen_fds, directory, protocol.LAUNCHER_SOCKET)
+    launcher = Launcher(directory, lock, notifier, inherited)
+    notifier.ready(f"forks the workers of tasks; log: {state_dir}/{protocol.LAUNCHER_LOG}")
+    # Workers share all present objects as long as no process writes to the objects' pages, and a
+    # garbage collection writes to the header of every object.
     gc.collect()
     kept.append(heap_layout.fill_gaps())
     gc.disable()
@@ -239,25 +245,24 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     kept.clear()
     if not idle:
         raise DriverError(
-            f"its socket {protocol.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL
+            f"the socket {protocol.LAUNCHER_SOCKET} was shut down", code=Code.INTERNAL
         )
     control.unlink(directory, protocol.LAUNCHER_SOCKET)
-    procfs.say(f"launcher: ends, for no plugin, run or task lives in {state_dir} any more")
+    log(f"launcher: ends: no plugin, run or task is alive in {state_dir}")
     return 0
 
 
 def _cannot_fork(error: OSError) -> DriverError:
-    return DriverError(
+    return exhausted(
         "the launcher cannot fork a worker",
-        details=error.strerror or str(error),
-        resolution=advice(error) or "see the launcher's limits of processes and memory",
-        recoverable=True,
+        error,
+        resolution="see the launcher's limits of processes and memory",
         code=Code.EXHAUSTED,
     )
 
 
 def _detach() -> None:
-    """Keeps nothing of whoever started this: no working directory, no session, no output."""
+    """Leaves the working directory, the session and the standard output of the parent."""
     os.chdir("/")
     os.umask(0o077)
     procfs.new_session()
@@ -268,11 +273,11 @@ def _detach() -> None:
 
 
 def _log_to(directory: int) -> None:
-    """From here on stderr, the workers' too, is a file that nobody has to read for us to live."""
+    """Sends standard error of launcher and workers to the log file, which needs no reader."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-    log = os.open(protocol.LAUNCHER_LOG, flags, 0o600, dir_fd=directory)
-    os.dup2(log, 2)
-    os.close(log)
+    file = os.open(protocol.LAUNCHER_LOG, flags, 0o600, dir_fd=directory)
+    os.dup2(file, 2)
+    os.close(file)
 
 
 if __name__ == "__main__":

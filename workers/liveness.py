@@ -1,6 +1,7 @@
-"""Whether anybody lives who uses a state directory: plugins and runs, and workers of tasks.
+"""Check for live users of a state directory: plugins, runs, and workers of tasks.
 
-Each of them holds a lock on a file there, which the kernel drops with its process.
+Each of these processes holds a lock on a file in the directory, and the kernel drops the lock when
+the process ends.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ _FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def is_gone(directory: int) -> bool:
-    """Returns whether nobody lives there any more; False also where that cannot be told.
+def is_unused(directory: int) -> bool:
+    """Returns whether no user of the directory is alive; False also if the check fails.
 
     Args:
         directory: descriptor of the driver's state directory.
@@ -27,24 +28,24 @@ def is_gone(directory: int) -> bool:
         return False
 
 
-def _any(directory: int, place: str, name: str) -> bool:
-    """Returns whether a file in the place, or that name in a directory of it, is locked."""
+def _any(parent: int, folder: str, name: str) -> bool:
+    """Returns whether any file in the folder, or `name` in any directory there, is locked."""
     try:
-        at = os.open(place, _DIRECTORY, dir_fd=directory)
+        directory = os.open(folder, _DIRECTORY, dir_fd=parent)
     except FileNotFoundError:
         return False
     try:
-        for entry in os.listdir(at):  # noqa: PTH208 - pathlib takes no descriptor
-            if _is_locked(at, f"{entry}/{name}" if name else entry):
+        for entry in os.listdir(directory):  # noqa: PTH208 - pathlib takes no descriptor
+            if _is_locked(directory, f"{entry}/{name}" if name else entry):
                 return True
     finally:
-        os.close(at)
+        os.close(directory)
     return False
 
 
-def _is_locked(at: int, path: str) -> bool:
+def _is_locked(directory: int, path: str) -> bool:
     try:
-        file = os.open(path, _FILE, dir_fd=at)
+        file = os.open(path, _FILE, dir_fd=directory)
     except (FileNotFoundError, NotADirectoryError):
         return False
     try:

@@ -1,6 +1,6 @@
-"""The one thread of a worker: descriptors that are watched, and timers, which are rare.
+"""Event loop of a worker, which has one thread: watched descriptors, and a few timers.
 
-With no timer set the loop sleeps until a descriptor moves: an idle worker never wakes up.
+Without a timer the loop sleeps until a descriptor is ready: an idle worker never wakes up.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ PRIORITY = select.EPOLLPRI
 
 
 _EVENTS = 32
-"""Taken at once; the usual thousand would be memory of every worker for as long as it sleeps."""
+"""Most events of a poll. The usual thousand would take memory of every worker while it sleeps."""
 
 
 _LONGEST_S = 3600.0
-"""The kernel counts in milliseconds, to 24.8 days; then the timers are looked at anew."""
+"""Longest poll. The kernel counts milliseconds, up to 24.8 days; then the timers are read again."""
 
 
 class Timer:
-    """One call at one time. `cancel` before then, or any number of times."""
+    """A call at a given time. `cancel` may come before or after, any number of times."""
 
     def __init__(self, due_s: float, call: Callable[[], None]) -> None:
         self.due_s = due_s
@@ -36,7 +36,7 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Has the call not happen."""
+        """Prevents the call."""
         self.cancelled = True
 
 
@@ -50,7 +50,7 @@ class Loop:
         self._stopped = False
 
     def watch(self, descriptor: int, events: int, handler: Callable[[int], None]) -> None:
-        """Calls handler(events) whenever the descriptor is so. HUP and ERR are always told."""
+        """Calls handler(events) while the descriptor is ready. HUP and ERR are always reported."""
         known = self._watched.get(descriptor)
         if known is None:
             self._epoll.register(descriptor, events)
@@ -59,36 +59,36 @@ class Loop:
         self._watched[descriptor] = (events, handler)
 
     def forget(self, descriptor: int) -> None:
-        """Watches it no more; call it before the descriptor is closed. Unknown ones are fine."""
+        """Stops the watch. Must precede the close of the descriptor; -1 and strangers are fine."""
         if self._watched.pop(descriptor, None) is not None:
             self._epoll.unregister(descriptor)
 
     def later(self, seconds: float, call: Callable[[], None]) -> Timer:
-        """Calls once after so many seconds."""
+        """Calls `call` once after the given seconds."""
         timer = Timer(time.monotonic() + seconds, call)
         self._timers.append(timer)
         return timer
 
     def stop(self) -> None:
-        """Has `run` return after the handlers of this round."""
+        """Ends `run` after the handlers of this round."""
         self._stopped = True
 
     def run(self) -> None:
-        """Serves until `stop`."""
+        """Runs handlers and timers until `stop`."""
         while not self._stopped:
             try:
                 ready = self._epoll.poll(self._timeout_s(), _EVENTS)
             except InterruptedError:
                 continue
             for descriptor, events in ready:
-                # A handler of this round may have forgotten a later descriptor of it.
+                # An earlier handler of this round may have forgotten the descriptor.
                 watched = self._watched.get(descriptor)
                 if watched is not None:
                     watched[1](events)
             self._fire()
 
     def close(self) -> None:
-        """Gives the epoll descriptor back; what it watched stays open."""
+        """Closes the epoll descriptor; the watched descriptors stay open."""
         self._watched.clear()
         self._timers.clear()
         self._epoll.close()
@@ -114,5 +114,5 @@ class Loop:
 
 
 def would_block(error: OSError) -> bool:
-    """Whether a call on a descriptor that does not block has only to be made again later."""
+    """Returns whether a non-blocking call failed only because the descriptor is not ready."""
     return error.errno in {errno.EAGAIN, errno.EINTR}

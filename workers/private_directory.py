@@ -1,8 +1,8 @@
-"""The driver's state directory: a place that no other user can write to or exchange.
+"""Checks of the driver's state directory, which no other user may write to or exchange.
 
-Root's programs lock, listen and make files there by name. So each directory on the way is looked at
-before its entry is opened: an entry of a directory that another user can change is another user's.
-Plugin, launcher and commands all ask here.
+Root's programs take locks, listen and create files in the directory by name. Another user with
+write access to a directory on the way can exchange the next directory. So each directory on the way
+is checked before the next directory is opened. Plugin, launcher and commands use this module.
 """
 
 from __future__ import annotations
@@ -24,15 +24,19 @@ _EVERYBODY = ["0", "0", "4294967295"]
 
 
 def opened(path: str, *, make: bool = False) -> int:
-    """A descriptor of the directory, which is for its owner alone from now on.
+    """Opens the directory, checks all directories on the way, and sets the mode to 0700.
 
     Args:
-        path: of the directory. Links on the way count where only root or we can change them.
-        make: whether to make what is not there.
+        path: path of the directory. A link on the way is followed if only root or the user of this
+            process can change the link.
+        make: create missing directories.
+
+    Returns:
+        A descriptor of the directory.
 
     Raises:
-        DriverError: code DENIED; another user owns or can change the directory or one above it.
-        OSError: it is not there, or cannot be opened.
+        DriverError: code DENIED; another user owns or can change the directory or a parent.
+        OSError: the directory is missing, or cannot be opened.
     """
     at = os.open("/", _WALK)
     place, links = "/", 0
@@ -61,27 +65,27 @@ def opened(path: str, *, make: bool = False) -> int:
 
 
 def check(path: str) -> None:
-    """Checks that a directory is as `opened` wants it; one that is not there is nobody's.
+    """Checks a directory as `opened` does. A missing directory passes.
 
     Raises:
-        DriverError: code DENIED; or EXHAUSTED, the kernel has no descriptor for it.
+        DriverError: code DENIED; or EXHAUSTED, no descriptor is left.
     """
     try:
         os.close(opened(path))
     except FileNotFoundError:
         return
     except OSError as error:
-        brief = f"the driver's state directory {path} cannot be looked at"
+        brief = f"the driver's state directory {path} cannot be checked"
         raise exhausted(brief, error) from error
 
 
 def trusts(uid: int) -> bool:
-    """Returns whether what this user made or runs may be relied on: it is root's, or our own."""
+    """Returns whether the user is root or the user of this process."""
     return uid == 0 or uid == os.geteuid()
 
 
 def _parts(path: str) -> list[str]:
-    """Names on the way, the last one first."""
+    """Returns the names on the way, the last name first."""
     names = []
     for name in path.split("/"):
         if name not in {"", "."}:
@@ -108,23 +112,24 @@ def _entry(at: int, name: str, mode: int, *, make: bool) -> os.stat_result:
     return os.stat(name, dir_fd=at, follow_symlinks=False)
 
 
-def _writers(found: os.stat_result) -> int:
-    """The bits of the mode by which others than root and the owner may write there."""
-    bits = found.st_mode & _OTHERS
-    return bits & ~stat.S_IWGRP if found.st_gid == 0 else bits
+def _writers(status: os.stat_result) -> int:
+    """Returns the mode bits that let users other than root and the owner write there."""
+    bits = status.st_mode & _OTHERS
+    return bits & ~stat.S_IWGRP if status.st_gid == 0 else bits
 
 
-def _check(path: str, place: str, found: os.stat_result) -> None:
-    if not trusts(found.st_uid) and not _is_root_outside(found.st_uid):
-        raise _refused(path, f"{place} belongs to user {found.st_uid}")
-    if _writers(found) and not found.st_mode & stat.S_ISVTX:
+def _check(path: str, place: str, status: os.stat_result) -> None:
+    if not trusts(status.st_uid) and not _is_root_outside(status.st_uid):
+        raise _refused(path, f"{place} belongs to user {status.st_uid}")
+    if _writers(status) and not status.st_mode & stat.S_ISVTX:
         raise _refused(path, f"users other than root may write to {place}")
 
 
 def _is_root_outside(uid: int) -> bool:
-    """Whether this is how the machine's root looks from within a user namespace of somebody's own.
+    """Returns whether the id may be the machine's root, seen from inside a user namespace.
 
-    Other users look the same there, but whoever has such a namespace is not the machine's root.
+    Other users of the machine have the same id there. But a process in such a namespace does not
+    run as the machine's root.
     """
     return uid == _UNMAPPED and procfs.read("/proc/self/uid_map").split() != _EVERYBODY
 
@@ -132,18 +137,18 @@ def _is_root_outside(uid: int) -> bool:
 def _check_entry(
     path: str, place: str, name: str, above: os.stat_result, entry: os.stat_result
 ) -> None:
-    """In a sticky directory such as /tmp an entry is its owner's."""
+    """Refuses another user's entry of a sticky directory such as /tmp."""
     if _writers(above) and not trusts(entry.st_uid):
         raise _refused(path, f"{place.rstrip('/')}/{name} belongs to user {entry.st_uid}")
 
 
 def _make_private(path: str, place: str, at: int) -> None:
-    found = os.fstat(at)
-    if found.st_uid != os.geteuid():
-        raise _refused(path, f"{place} belongs to user {found.st_uid}")
-    if _writers(found):
+    status = os.fstat(at)
+    if status.st_uid != os.geteuid():
+        raise _refused(path, f"{place} belongs to user {status.st_uid}")
+    if _writers(status):
         raise _refused(path, f"users other than root may write to {place}")
-    if stat.S_IMODE(found.st_mode) != _PRIVATE:
+    if stat.S_IMODE(status.st_mode) != _PRIVATE:
         os.fchmod(at, _PRIVATE)
 
 
@@ -152,7 +157,7 @@ def _refused(path: str, why: str) -> DriverError:
         f"the driver's state directory {path} cannot be used: another user could put sockets and"
         " files there",
         details=why,
-        resolution="set state_dir to a directory that root alone can write to, below directories of"
-        " that kind; or remove the one that is there, or change its owner and mode",
+        resolution="set state_dir to a directory that only root can write to, below directories"
+        f" that only root can write to; or remove {path}, or change its owner and mode",
         code=Code.DENIED,
     )

@@ -1,34 +1,35 @@
-"""What the plugin, the launcher and the workers say to each other: names, records, versions.
+"""Protocol between plugin, launcher and workers: names, records, versions.
 
-The plugin's side and the workers' side both read it, so it stays inside the workers' small import
-set: dataclasses would pull in `inspect` and cost every launcher 1.5 MB, typing another 0.8 MB.
-`Record` is what is needed of them. A record ignores fields of a newer peer that it does not know.
+Both sides import this module, so the module needs no more than the small import set of workers:
+dataclasses would import `inspect` and cost every launcher 1.5 MB, typing another 0.8 MB. `Record`
+replaces both. A record ignores unknown fields, which a newer peer sent.
 
-An upgrade leaves workers of the release before, and a plugin may be an older one again, so both say
-which versions they speak. A new field, request or event is no new version: who does not know it
-passes it over, or refuses the request with UNSUPPORTED. `end` and `retire` are of every version.
+An upgrade leaves workers of the earlier release, and a downgrade leaves workers of the newer
+release, so both sides state the versions that they speak. A new field, request or event is no new
+version: a peer ignores an unknown field or event, and refuses an unknown request with UNSUPPORTED.
+Every version has `end` and `retire`.
 """
 
 from __future__ import annotations
 
 from proto.errors import Code, DriverError
 
-TYPE_CHECKING = False  # not from typing: see the module's docstring
+TYPE_CHECKING = False  # not from typing, see the module's docstring
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, ClassVar, Self, dataclass_transform
 else:
 
     def dataclass_transform(**_: object) -> Callable[[type], type]:
-        """Says nothing at run time; type checkers read the typing module's."""
+        """Does nothing at run time; type checkers read the function of the typing module."""
         return lambda cls: cls
 
 
 OLDEST, VERSION = 1, 1
-"""The versions that this release speaks, from and to."""
+"""Oldest and newest version that this release speaks."""
 
 STATED = {"v": OLDEST, "v_max": VERSION}
-"""Of every hello, fork and answer to them. Release 1.0.0 reads `v`, and speaks no other than 1."""
+"""Versions in every hello, fork and answer. Release 1.0.0 reads only `v`, and speaks only 1."""
 
 # Names below the driver's state directory.
 LAUNCHER_SOCKET = "launcher.sock"
@@ -49,8 +50,8 @@ KILL = "kill"
 STATS = "stats"
 END = "end"
 
-FAREWELL = "farewell"
-"""A field of END: the task is destroyed, and whoever still waits for the end of a log gets it."""
+RELEASE_READERS = "farewell"
+"""Field of END: the task is destroyed; readers that wait for the end of a log receive the end."""
 
 # Events.
 READY = "ready"
@@ -67,13 +68,13 @@ DROPPING = "dropping"
 BLOCKED = "blocked"
 
 LOG_BUFFER_BYTES = 16 << 20
-"""What a log FIFO may hold while nobody reads, where the plugin does not say."""
+"""Default size of a log FIFO whose reader has stopped."""
 
 MAX_INTERVAL_MS = 24 * 3600 * 1000
-"""The longest time between two samples."""
+"""Longest time between two samples."""
 
 LOST_CODE = 137
-"""Exit code of a task whose shim vanished without an answer: as if killed by SIGKILL."""
+"""Exit code of a task whose shim vanished without an answer: the code after SIGKILL."""
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
@@ -85,13 +86,13 @@ _TYPES: Mapping[str, tuple[type, ...]] = {
 
 
 def agree(peer: Mapping[str, object]) -> int:
-    """The newest version that this release and whoever sent a frame speak.
+    """Returns the newest version that both this release and the sender of a frame speak.
 
-    A frame that states no version goes with what its connection agreed on; `v` alone is the only
-    version of its sender.
+    A frame without a version follows the agreement of the connection. `v` without `v_max` is the
+    only version of the sender.
 
     Raises:
-        DriverError: code UNSUPPORTED, there is none.
+        DriverError: code UNSUPPORTED, no version is common.
     """
     oldest = peer.get("v", OLDEST)
     newest = peer.get("v_max", oldest if "v" in peer else VERSION)
@@ -100,14 +101,14 @@ def agree(peer: Mapping[str, object]) -> int:
     raise DriverError(
         "two processes of the driver have no version in common",
         details=f"one speaks {oldest!s:.20} to {newest!s:.20}, the other {OLDEST} to {VERSION}",
-        resolution="restart the launcher; tasks go on meanwhile",
+        resolution="restart the launcher; running tasks are not affected",
         code=Code.UNSUPPORTED,
     )
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
 class Record:
-    """A frozen set of named values that goes over the wire as a map.
+    """A frozen set of named values, sent as a map.
 
     Subclasses declare their fields as annotations, with a class attribute as the default.
     """
@@ -124,7 +125,7 @@ class Record:
         values = {**self._defaults, **fields}
         if values.keys() != self._kinds.keys():
             names = ", ".join(sorted(values.keys() ^ self._kinds.keys()))
-            raise TypeError(f"{type(self).__name__} lacks or does not know: {names}")
+            raise TypeError(f"{type(self).__name__} has missing or unknown fields: {names}")
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -141,15 +142,15 @@ class Record:
         return f"{type(self).__name__}({fields})"
 
     def to_wire(self) -> dict[str, object]:
-        """The msgpack-able form: a map of the field names to plain values."""
+        """Returns the form for msgpack: a map of the field names to plain values."""
         return dict(self.__dict__)
 
     @classmethod
     def from_wire(cls, fields: Mapping[str, object]) -> Self:
-        """The record in `fields`.
+        """Reads the record in `fields`.
 
         Raises:
-            DriverError: code CORRUPT, a field is missing or of another type.
+            DriverError: code CORRUPT, a field is missing or has another type.
         """
         values = dict(cls._defaults)
         for name, kinds in cls._kinds.items():
@@ -158,31 +159,31 @@ class Record:
             # Not isinstance: True would pass for a number.
             if name not in values or type(values[name]) not in kinds:
                 raise DriverError(
-                    f"a {cls.__name__} from another process of the driver does not hold",
+                    f"invalid {cls.__name__} message from another driver process",
                     details=f"{name} is not {cls.__annotations__[name]}",
-                    resolution="restart the driver; both ends must speak the same version",
+                    resolution="restart the driver; both processes must speak the same version",
                     code=Code.CORRUPT,
                 )
         return cls(**values)
 
 
 class WorkerSpec(Record):
-    """What the launcher needs to know to fork a task's worker.
+    """A request for a task's worker.
 
     Attributes:
         name: the container id.
-        dir: the task's state directory, absolute, 0700, made by the plugin.
-        stdout: path of the FIFO that takes the task's output; "" or /dev/null: no keeper.
-        stderr: likewise.
-        log_buffer_bytes: what each FIFO may hold while nobody reads it.
-        log_drops: whether the oldest of it is dropped then, or the task waits.
-        log_patience_ms: how long nobody has to read until that is taken for a stall.
-        stdout_source: path of the FIFO that the shim writes to where that is another; the worker
-            carries what comes on to `stdout`.
-        stderr_source: likewise.
-        holds_logs: whether the worker goes on for a while when its plugin dies before it has
-            named the shim, and holds the write ends of the logs: the start may be made again with
-            the same readers.
+        dir: the task's state directory: an absolute path, mode 0700, created by the plugin.
+        stdout: path of the FIFO for the task's output; "" or /dev/null: no keeper.
+        stderr: path of the FIFO for the task's error output; as `stdout`.
+        log_buffer_bytes: size limit of each FIFO while the reader has stopped.
+        log_drops: a full FIFO drops the oldest bytes; if False, the task waits.
+        log_patience_ms: a reader that has not read for this long counts as stopped.
+        stdout_source: path of the FIFO to which the shim writes, if other than `stdout`; the
+            worker relays the bytes to `stdout`.
+        stderr_source: as `stdout_source`, for `stderr`.
+        holds_logs: when the plugin dies before naming the shim, the worker stays for a while and
+            holds the write ends of the logs: the next attempt of the start may have the same
+            readers.
     """
 
     name: str
@@ -198,10 +199,10 @@ class WorkerSpec(Record):
 
 
 class ShimTarget(Record):
-    """What a worker is told to watch.
+    """A shim, and the container that a worker shall watch there.
 
     Attributes:
-        address: as containerd wrote it: unix://PATH, or the name of an abstract socket.
+        address: address in containerd's form: unix://PATH, or the name of an abstract socket.
         api: version of the shim's Task service, 2 or 3.
         namespace: containerd's namespace of the container.
         container_id: the container's id.
@@ -214,16 +215,16 @@ class ShimTarget(Record):
 
 
 class ExitRecord(Record):
-    """How a task ended.
+    """The end of a task.
 
     Attributes:
-        code: exit status; 128 plus the signal's number where a signal ended it.
-        at_ns: when, in ns since the epoch.
-        oom_kills: how many processes of the task the kernel killed for memory.
-        oom_killed: whether such a kill ended the task; None where the worker does not judge, which
-            is of an older release.
-        lost: True when the shim vanished without an answer; code is LOST_CODE then.
-        reason: a sentence where lost, else "".
+        code: exit status; 128 plus the signal number after a signal.
+        at_ns: time of the exit, in ns since the epoch.
+        oom_kills: number of the task's processes that the kernel killed for lack of memory.
+        oom_killed: True if such a kill ended the task; None from a worker of an older release,
+            which does not decide.
+        lost: True if the shim vanished without an answer; the code is LOST_CODE then.
+        reason: a sentence for a lost task, else "".
     """
 
     code: int
@@ -235,15 +236,16 @@ class ExitRecord(Record):
 
 
 class LogState(Record):
-    """How a log FIFO is read. Told when that changes, and again to whoever says hello.
+    """The state of a log FIFO, reported after a change and after the first hello of a connection.
 
     Attributes:
         stream: stdout or stderr.
-        state: READING again; STALLED: nobody reads; DROPPING, BLOCKED: and there is no more room.
+        state: READING: read again; STALLED: the reader has stopped; DROPPING, BLOCKED: the reader
+            has stopped and the FIFO is full.
         kept: bytes that wait for a reader.
-        dropped: bytes dropped since somebody read last and a plugin was told so.
-        limit: bytes of room that the kernel gives.
-        wanted: bytes of room that the plugin asked for.
+        dropped: bytes dropped since a plugin last received READING.
+        limit: largest size of the FIFO in bytes that the kernel allows.
+        wanted: size of the FIFO in bytes that the plugin asked for.
     """
 
     stream: str
@@ -255,10 +257,10 @@ class LogState(Record):
 
 
 class Sample(Record):
-    """One reading of a task's cgroup. Bytes and ns; None where the kernel does not tell.
+    """A reading of a task's cgroup, in bytes and ns; None for a value that the kernel lacks.
 
-    CPU times count from the creation of the cgroup. rss, cache and swap are parts of usage on v1.
-    t_ns is by the clock of the epoch, which may be set; m_ns by one that only goes on.
+    CPU times count from the creation of the cgroup. On v1, rss, cache and swap are parts of usage.
+    t_ns is the time since the epoch, by a clock that can be set; m_ns is monotonic.
     """
 
     t_ns: int

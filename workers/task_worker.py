@@ -1,8 +1,8 @@
-"""The process that looks after one task: it waits for the exit, keeps the logs, reads the cgroup.
+"""Worker of a task: waits for the exit, keeps the logs, and reads the cgroup.
 
-One thread, one epoll loop, no timer while nothing happens. Whoever asks, asks over a control
-connection (`control`); none of them is needed for the task to run on, log, and have its exit
-remembered. The worker ends when told `end`, and at nothing else.
+The worker has one thread, one epoll loop, and no timer while nothing happens. Plugins send requests
+over control connections (`control`). The task runs, the logs are kept and the exit is recorded
+without any connection. Only the request `end` ends the worker of a watched task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import time
 
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from workers import c_modules, control, exit_record, procfs, protocol
+from workers import c_modules, control, exit_record, protocol
+from workers.log import log
 from workers.logs.drain import Drain
 from workers.logs.keeper import Keeper
 from workers.logs.relay import Relay
@@ -41,14 +42,14 @@ _NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
-_NEXT_START_S, _HELD_S, _LOOK_S = 600.0, 1.0, 0.05
+_NEXT_START_S, _HELD_S, _CHECK_S = 600.0, 1.0, 0.05
 
 
 class Worker:
-    """Everything of one worker. Made whole or not at all.
+    """The parts of a worker, and the answers to requests.
 
     Raises:
-        DriverError: why this task cannot be looked after; ALREADY_EXISTS if it is already.
+        DriverError: the set-up failed; code ALREADY_EXISTS if the task has a worker.
     """
 
     _alone_until = 0.0
@@ -59,7 +60,7 @@ class Worker:
         self.identity = own_identity()
         self._directory = open_directory(spec.dir)
         self._lock = lock_task(self._directory, spec, self.identity)
-        self._place: exit_record.Place | None = None
+        self._reserved: exit_record.ReservedFile | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
         self._keepers: list[Keeper] = []
@@ -70,11 +71,11 @@ class Worker:
         try:
             self._exit = exit_record.read_exit(spec.dir)
             if self._exit is None:
-                self._place = exit_record.place_of_exit(self._directory)
+                self._reserved = exit_record.reserve_exit(self._directory)
             for path in dict.fromkeys((spec.stdout, spec.stderr)):
                 if path not in _NO_LOG:
                     keeper = Keeper(
-                        self.loop, path, spec, self._drain.look, self._log_reports.changed
+                        self.loop, path, spec, self._drain.check, self._log_reports.changed
                     )
                     self._keepers.append(keeper)
             self._relay(spec.stdout_source, spec.stdout)
@@ -83,14 +84,14 @@ class Worker:
                 self.loop, self._directory, protocol.CONTROL_SOCKET, self.serve, self._alone
             )
         except (DriverError, OSError):
-            # Whoever asked may try again as soon as it is told, before this process has ended.
+            # The plugin may try again after the answer, before this process has ended.
             fcntl.flock(self._lock, fcntl.LOCK_UN)
             raise
         if self._exit is not None:
             self._drain.begin()
 
     def hello(self) -> Frame:
-        """Returns who this is, how far its task is, and how many others are connected to it."""
+        """Returns identity and release, the progress of the task, and the number of other peers."""
         return {
             **protocol.STATED,
             "release": RELEASE,
@@ -99,7 +100,7 @@ class Worker:
             "exit": self._exit.to_wire() if self._exit else None,
             "drained": self._drained is not None,
             "logs": self.logs(),
-            "relays": list(map(Relay.held, self._relays)),
+            "relays": list(map(Relay.source_path, self._relays)),
             "peers": len(self.listener.connections()) - 1,
         }
 
@@ -107,8 +108,8 @@ class Worker:
         return self.listener.connections()
 
     def logs(self) -> dict[str, str]:
-        """For each log FIFO a path that a swap of the FIFO does not lead elsewhere."""
-        return dict(map(Keeper.held, self._keepers))
+        """Returns for each log FIFO a path in /proc that always opens the same FIFO."""
+        return dict(map(Keeper.paths, self._keepers))
 
     def _relay(self, source: str, path: str) -> None:
         if source:
@@ -116,10 +117,10 @@ class Worker:
             self._relays.append(Relay(self.loop, source, sink))
 
     def serve(self, connection: Connection, request: Frame) -> None:
-        """Answers one request.
+        """Answers a request.
 
         Raises:
-            DriverError: it is no request at all.
+            DriverError: the frame is no request.
         """
         if not isinstance(request.get("id"), int):
             raise DriverError("a request without an id", code=Code.CORRUPT)
@@ -129,13 +130,13 @@ class Worker:
             connection.refuse(request, error)
 
     def _dispatch(self, connection: Connection, request: Frame) -> None:
-        if request.get("op") != protocol.END:  # whoever cannot speak with a worker replaces it
+        if request.get("op") != protocol.END:  # every version can end a worker
             protocol.agree(request)
         match request.get("op"):
             case protocol.HELLO:
                 connection.answer(request, self.hello())
                 self._log_reports.greet(connection)
-                self._tell_oom()
+                self._report_oom()
             case protocol.WATCH:
                 self._serve_watch(connection, request)
             case protocol.KILL:
@@ -147,8 +148,8 @@ class Worker:
             case other:
                 raise DriverError(
                     f"the task's worker does not know the request {other!r:.80}",
-                    details=f"it is of release {RELEASE}",
-                    resolution="it is replaced when its task is started anew",
+                    details=f"the worker is of release {RELEASE}",
+                    resolution="the next start of the task has a worker of the new release",
                     code=Code.UNSUPPORTED,
                 )
 
@@ -158,7 +159,7 @@ class Worker:
         def seen(pid: int, status: str, error: DriverError | None) -> None:
             if error is None:
                 connection.answer(request, {"pid": pid, "status": status})
-                self._tell_end(connection)
+                self._report_end(connection)
                 return
             connection.refuse(request, error)
             self._give_up_watch()
@@ -169,14 +170,14 @@ class Worker:
             self._watch = Watch(self.loop, target, self._on_oom, self._on_exit)
             self._watch.begin(seen)
         elif self._watch.target.container_id == target.container_id:
-            self._watch.look(seen)
+            self._watch.ask_state(seen)
         else:
             raise precondition(
                 f"this worker watches container {self._watch.target.container_id} already"
             )
 
     def _give_up_watch(self) -> None:
-        """A watch that never saw its task is none; the next request may try anew."""
+        """Drops a watch that never saw the task; the next request may watch again."""
         if self._watch is not None and not self._watch.seen:
             self._watch.close()
             self._watch = None
@@ -184,11 +185,11 @@ class Worker:
     def _serve_kill(self, connection: Connection, request: Frame) -> None:
         number = request.get("signal")
         if type(number) is not int or not 0 < number <= _MAX_SIGNAL:
-            raise DriverError(f"{number!r:.20} is not a signal's number", code=Code.INVALID)
+            raise DriverError(f"{number!r:.20} is not a signal number", code=Code.INVALID)
         if self._exit is not None:
             raise DriverError("the task has ended already", code=Code.NOT_FOUND)
         if self._watch is None:
-            raise precondition("the task is not watched yet, so it cannot be signalled")
+            raise precondition("cannot signal the task: the worker does not watch the task yet")
 
         def done(error: DriverError | None) -> None:
             if error is None:
@@ -202,17 +203,17 @@ class Worker:
         interval_ms = request.get("interval_ms")
         if type(interval_ms) is not int or interval_ms < 0:
             raise DriverError(
-                f"{interval_ms!r:.20} is not an interval of samples",
+                f"{interval_ms!r:.20} is not a valid interval of samples",
                 resolution="give milliseconds, or 0 for no more samples",
                 code=Code.INVALID,
             )
         if interval_ms and self._watch is None and self._exit is None:
-            raise precondition("the task is not watched yet, so there is nothing to measure")
+            raise precondition("cannot sample the task: the worker does not watch the task yet")
         if connection.stats_timer is not None:
             connection.stats_timer.cancel()
             connection.stats_timer = None
         connection.answer(request)
-        self._tell_end(connection)
+        self._report_end(connection)
         if interval_ms and self._exit is None:
             bounded_ms = min(interval_ms, protocol.MAX_INTERVAL_MS)
             self._sample(connection, max(bounded_ms / 1000, _MIN_STATS_S))
@@ -227,15 +228,15 @@ class Worker:
             )
 
     def _serve_end(self, connection: Connection, request: Frame) -> None:
-        """Lets go of everything before the answer: a successor may be forked right after it."""
+        """Closes everything before the answer, because a new worker may be forked right after."""
         self._drain.cancel()
         if self._watch is not None:
             self._watch.close()
         for relay in self._relays:
             relay.close()
         for keeper in self._keepers:
-            if request.get(protocol.FAREWELL) is True and self._exit is not None:
-                keeper.nudge()
+            if request.get(protocol.RELEASE_READERS) is True and self._exit is not None:
+                keeper.wake()
             keeper.close()
         self.listener.close()
         fcntl.flock(self._lock, fcntl.LOCK_UN)
@@ -243,11 +244,11 @@ class Worker:
         self.loop.stop()
 
     def _alone(self) -> None:
-        """Ends a worker that nobody told what to watch before the last connection closed.
+        """Ends a worker without a watch after the close of the last connection.
 
-        Its plugin died in the middle of a start, and the next start of this task has a worker of
-        its own forked. A worker that holds the logs goes on until that start ends it: Nomad may
-        make the start again without a new reader.
+        The plugin died during a start, and the next start of the task forks another worker. A
+        worker that holds the logs stays until the next start ends the worker: Nomad may repeat the
+        start without a new reader.
         """
         if self._watch is not None or self._exit is not None:
             return
@@ -258,27 +259,27 @@ class Worker:
             self._hold_logs()
 
     def _hold_logs(self) -> None:
-        """Looks again and again: containerd may still be at work for a shim."""
-        held = [keeper.hold(wanted=self._watch is None) for keeper in self._keepers]
+        """Holds the write ends, and repeats: containerd may still be starting a shim."""
+        holds = [keeper.hold(wanted=self._watch is None) for keeper in self._keepers]
         if self._watch is None and time.monotonic() > self._alone_until:
             self._leave()
         elif self._watch is None:
-            self.loop.later(_HELD_S if all(held) else _LOOK_S, self._hold_logs)
+            self.loop.later(_HELD_S if all(holds) else _CHECK_S, self._hold_logs)
 
     def _leave(self) -> None:
         self.listener.close()
         self.loop.stop()
 
     def close(self) -> None:
-        """Gives back the descriptors that are left after `end`; a worker that exits need not."""
+        """Closes the descriptors that are open after `end`; an exiting worker needs no close."""
         for connection in self.listener.connections():
             connection.close()
-        if self._place is not None:
-            self._place.close()
+        if self._reserved is not None:
+            self._reserved.close()
         os.close(self._lock)
         os.close(self._directory)
 
-    def _tell_end(self, connection: Connection) -> None:
+    def _report_end(self, connection: Connection) -> None:
         if self._exit is not None:
             connection.send(_exit_event(self._exit))
         if self._drained is not None:
@@ -295,10 +296,10 @@ class Worker:
 
     def _on_oom(self, kills: int) -> None:
         self._oom_kills = kills
-        self._tell_oom()
+        self._report_oom()
 
-    def _tell_oom(self) -> None:
-        """Once to whoever knows of events; a plugin that was away hears of it by its hello."""
+    def _report_oom(self) -> None:
+        """Reports kills once to every plugin that knows events, or at the next hello."""
         kills = self._oom_kills
         if not kills:
             return
@@ -308,13 +309,16 @@ class Worker:
                 self._oom_kills = 0
 
     def _keep_exit(self, record: ExitRecord, again_s: float) -> None:
-        """Writes the exit record; what cannot be written now is tried again until the task goes."""
-        if self._place is None:
+        """Writes the exit record, and repeats after a failure until the task is destroyed."""
+        if self._reserved is None:
             return
         try:
-            self._place.write(record.to_wire())
+            self._reserved.write(record.to_wire())
         except DriverError as error:
-            procfs.say(f"worker: exit {record.code} is known to this process only yet: {error}")
+            log(
+                f"worker: container_id={self._spec.name} cannot write exit record"
+                f" (code {record.code}), will retry: {error}"
+            )
             longer_s = min(again_s * 2, _RECORD_AGAIN_MAX_S)
             self.loop.later(again_s, lambda: self._keep_exit(record, longer_s))
 
@@ -327,22 +331,26 @@ def run(
     spec: object,
     sock: c_modules.socket,
     decoder: Decoder,
-    made: Callable[[Worker], None] | None = None,
+    created: Callable[[Worker], None] | None = None,
 ) -> int:
-    """The life of a worker in a process just forked; `sock` is who asked for it.
+    """Runs a worker in a forked process.
 
-    `made` is called with the worker before it begins.
+    Args:
+        spec: spec of the worker, as received.
+        sock: connection to the plugin that sent the request.
+        decoder: decoder of the connection, with the bytes after the request.
+        created: called with the worker before the worker's loop runs.
 
     Returns:
-        The process's exit status: 0 after `end`, 1 when the task cannot be looked after.
+        The process's exit status: 0 after `end`, 1 after a failed set-up.
     """
     try:
         worker = Worker(parse_spec(spec))
     except (DriverError, OSError) as error:
-        control.say_failed(sock, as_driver_error(error, spec))
+        control.send_failed(sock, as_driver_error(error, spec))
         return 1
-    if made is not None:
-        made(worker)
+    if created is not None:
+        created(worker)
     connection = worker.listener.adopt(sock, decoder)
     connection.send({"event": protocol.READY, **worker.hello()})
     connection.knows_logs = True
@@ -360,10 +368,10 @@ def _drained_event(*, complete: bool) -> Frame:
 
 
 def _until_next(interval_s: float) -> float:
-    """Seconds to the next multiple of the interval on the clock that all workers share.
+    """Returns the seconds to the next multiple of the interval on the clock of all workers.
 
-    So the samples of all tasks come together, and the plugin wakes up once for all of them. The
-    second sample never comes sooner than half an interval after the first.
+    So the samples of all tasks come together, and the plugin wakes up once for all tasks. Two
+    samples are never closer than half an interval.
     """
     now_s = time.monotonic()
     wait_s = interval_s - now_s % interval_s

@@ -1,6 +1,6 @@
 """Set-up of a worker: spec, identity, the task's state directory, and the lock in the directory.
 
-A worker that cannot be set up sends the reason to the process that asked for the worker.
+A worker whose set-up fails sends the reason to the plugin.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import stat
 import time
 
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice
+from proto.exhaustion import exhausted
 from proto.release import RELEASE
 from workers import identity, protocol
 from workers.protocol import WorkerSpec
@@ -36,14 +36,14 @@ def own_identity() -> identity.Identity:
     Raises:
         DriverError: code UNSUPPORTED; /proc does not list this process.
     """
-    found = identity.identify(os.getpid())
-    if found is None:
+    this = identity.identify(os.getpid())
+    if this is None:
         raise DriverError(
             "the worker cannot read its own entry in /proc",
             resolution="mount /proc where the launcher runs",
             code=Code.UNSUPPORTED,
         )
-    return found
+    return this
 
 
 def open_directory(path: str) -> int:
@@ -56,12 +56,8 @@ def open_directory(path: str) -> int:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError as error:
-        raise DriverError(
-            f"the task's state directory {path!r} cannot be opened",
-            details=error.strerror or str(error),
-            resolution=advice(error),
-            recoverable=bool(advice(error)),
-            code=Code.EXHAUSTED if advice(error) else Code.PRECONDITION,
+        raise exhausted(
+            f"cannot open the task's state directory {path!r}", error, code=Code.PRECONDITION
         ) from error
     status = os.fstat(descriptor)
     if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
@@ -70,7 +66,7 @@ def open_directory(path: str) -> int:
     return descriptor
 
 
-def lock_task(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
+def lock_task(directory: int, spec: WorkerSpec, this: identity.Identity) -> int:
     """Takes the lock of the task's one worker, and writes the worker's identity into the lock file.
 
     The kernel drops the lock when the process ends.
@@ -78,7 +74,7 @@ def lock_task(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
     Args:
         directory: descriptor of the task's state directory.
         spec: spec of the worker.
-        own: identity of this process.
+        this: identity of this process.
 
     Returns:
         The descriptor that holds the lock.
@@ -96,7 +92,7 @@ def lock_task(directory: int, spec: WorkerSpec, own: identity.Identity) -> int:
             code=Code.ALREADY_EXISTS,
         )
     os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{own.pid} {own.start_ticks} {own.boot_id} {RELEASE}\n".encode())
+    os.write(descriptor, f"{this.pid} {this.start_ticks} {this.boot_id} {RELEASE}\n".encode())
     return descriptor
 
 
@@ -125,11 +121,10 @@ def as_driver_error(error: DriverError | OSError, spec: object) -> DriverError:
     """Returns the error of a failed set-up in the form that crosses process borders."""
     if isinstance(error, DriverError):
         return error
-    place = spec.get("dir") if isinstance(spec, dict) else ""
-    return DriverError(
-        f"the task's worker cannot be set up in {place}",
-        details=str(error),
-        resolution=advice(error) or "see that the driver's state_dir is writable",
-        recoverable=True,
+    path = spec.get("dir") if isinstance(spec, dict) else ""
+    return exhausted(
+        f"cannot set up the task's worker in {path}",
+        error,
+        resolution="check that the driver's state_dir is writable",
         code=Code.EXHAUSTED,
     )

@@ -212,7 +212,7 @@ async def end_worker(link: WorkerLink, *, release_readers: bool = False) -> None
             log gets the end. False where a start can follow, whose first line a reader may await.
     """
     try:
-        await link.request(protocol.END, **{protocol.FAREWELL: release_readers})
+        await link.request(protocol.END, **{protocol.RELEASE_READERS: release_readers})
     except DriverError as error:
         if error.code is not Code.UNAVAILABLE:
             _log.warning("cannot end a worker", extra={"reason": str(error)})

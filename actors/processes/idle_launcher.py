@@ -28,7 +28,7 @@ def pid(state_dir: Path) -> int | None:
         return None
     try:
         launcher = _holder(directory)
-        return launcher if launcher is not None and liveness.is_gone(directory) else None
+        return launcher if launcher is not None and liveness.is_unused(directory) else None
     finally:
         os.close(directory)
 

@@ -15,7 +15,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from proto.errors import DriverError
-from workers.logs.keeper import open_fifo
+from workers.logs.keeper import open_log
 
 if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
@@ -83,7 +83,7 @@ def _opened(task: TaskConfig, flags: int) -> list[int]:
     descriptors: list[int] = []
     for path in _paths(task):
         with contextlib.suppress(DriverError):  # no FIFO exists, or no process reads
-            descriptors.append(open_fifo(path, flags))
+            descriptors.append(open_log(path, flags))
     return descriptors
 
 

@@ -36,10 +36,10 @@ def impatient(launcher: LauncherProcess) -> subprocess.Popen[bytes]:
     return launcher.process
 
 
-def is_gone(place: Path) -> bool:
+def is_unused(place: Path) -> bool:
     directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        return liveness.is_gone(directory)
+        return liveness.is_unused(directory)
     finally:
         os.close(directory)
 
@@ -53,7 +53,7 @@ def test_it_ends_after_the_last_plugin_or_run(launcher: LauncherProcess, kind: s
     living.close()
     assert process.wait(END_S) == 0
     assert not (launcher.state_dir / protocol.LAUNCHER_SOCKET).exists()
-    assert "no plugin, run or task lives" in launcher.log.read_text()
+    assert "no plugin, run or task is alive" in launcher.log.read_text()
 
 
 def test_it_ends_after_the_last_worker(launcher: LauncherProcess) -> None:
@@ -65,7 +65,7 @@ def test_it_ends_after_the_last_worker(launcher: LauncherProcess) -> None:
     assert ready["event"] == protocol.READY
     living.close()
     with worker:
-        assert not is_gone(launcher.state_dir)
+        assert not is_unused(launcher.state_dir)
         assert process.poll() is None
         assert worker.ask("end")["ok"] is True
     assert process.wait(END_S) == 0
@@ -90,7 +90,7 @@ def test_one_that_systemd_runs_stays_and_is_none_of_gcs(
     before.wait(END_S)
     launcher.wait_ready()
     assert idle_launcher.pid(launcher.state_dir) is None
-    assert is_gone(launcher.state_dir)
+    assert is_unused(launcher.state_dir)
 
 
 def test_a_file_without_its_owner_is_nobody(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_file_without_its_owner_is_nobody(tmp_path: Path) -> None:
     (tmp_path / "live" / "plugin-1").touch()
     lock = tmp_path / "tasks" / "t" / protocol.WORKER_LOCK
     lock.touch()
-    assert is_gone(tmp_path)
+    assert is_unused(tmp_path)
     with lock.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        assert not is_gone(tmp_path)
-    assert is_gone(tmp_path)
+        assert not is_unused(tmp_path)
+    assert is_unused(tmp_path)

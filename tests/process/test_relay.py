@@ -14,7 +14,7 @@ from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
 from workers import protocol
 from workers.logs import pipe
-from workers.logs.relay import ROOM_BYTES
+from workers.logs.relay import CAPACITY_BYTES
 from workers.protocol import WorkerSpec
 from workers.shim import ttrpc
 
@@ -135,7 +135,7 @@ def test_while_nobody_reads_more_than_a_fifo_full_is_kept_and_the_task_goes_on(
     relayed: Make,
 ) -> None:
     """Each line that comes alone takes a page of Nomad's FIFO: the shim's has room for the rest."""
-    count = ROOM_BYTES // 12
+    count = CAPACITY_BYTES // 12
     made = relayed(LINES.format(count=count))
     worker = made.look_after()
     made.task.start()
@@ -161,7 +161,7 @@ def test_a_worker_with_a_full_fifo_sleeps(relayed: Make) -> None:
 
     wait_until(same_as_before, 20, "the worker does not come to rest")
     out = LogReader(made.stdout)
-    wait_until(lambda: len(out.data) > 4 * ROOM_BYTES, 20, "the log does not go on")
+    wait_until(lambda: len(out.data) > 4 * CAPACITY_BYTES, 20, "the log does not go on")
     worker.ask("kill", signal=int(signal.SIGKILL))
     worker.event("drained")
     finish(worker)
@@ -284,7 +284,7 @@ def test_a_source_that_is_no_fifo_gives_no_worker(
         assert first["event"] == "failed"
         error = first["error"]
         assert isinstance(error, dict)
-        assert "which the task's shim writes its log to, cannot be read" in str(error["brief"])
+        assert "to which the task's shim writes the log" in str(error["brief"])
     with made.look_after() as worker:
         assert worker.ask("end")["ok"] is True
 
@@ -303,7 +303,7 @@ def test_a_link_in_the_place_of_nomads_fifo_gets_nothing(
     peer, first = launcher.fork_with(made.spec())
     with peer:
         assert first["event"] == "failed"
-        assert "cannot be kept open" in str(first["error"])
+        assert "cannot keep the log FIFO" in str(first["error"])
     assert os.read(reader, 100) == b""
     os.close(reader)
 

@@ -277,7 +277,7 @@ def test_only_a_fifo_is_kept_as_a_log(
     assert code == "precondition"
     assert str(path) in text
     # It was not even opened.
-    assert ("No such file" if kind == "nothing" else "it is no FIFO") in text
+    assert ("No such file" if kind == "nothing" else "the file is not a FIFO") in text
     # Nothing is left that would stand in the way of a second try.
     finish(launcher.worker(name))
 
@@ -295,7 +295,7 @@ def test_no_directory_that_tasks_may_write_to_is_followed_as_a_link(
     with peer:
         code, text = error_of(first)
     assert code == "precondition"
-    assert "cannot be kept open: Not a directory" in text
+    assert "open: Not a directory" in text
 
 
 def test_a_worker_says_how_others_open_the_fifo_that_it_holds(
@@ -332,7 +332,7 @@ def test_a_recorded_exit_is_told_by_the_next_worker_which_waits_for_nothing(
 ) -> None:
     directory = os.open(launcher.task_dir(name), os.O_RDONLY)
     record = ExitRecord(code=9, at_ns=77, oom_kills=1)
-    exit_record.place_of_exit(directory).write(record.to_wire())
+    exit_record.reserve_exit(directory).write(record.to_wire())
     os.close(directory)
     worker = launcher.worker(name)
     hello = worker.ask("hello")

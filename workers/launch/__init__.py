@@ -1,1 +1,1 @@
-"""How the launcher starts, is replaced, and forks workers."""
+"""Start, replacement and memory of the launcher, and the first steps of its forked children."""

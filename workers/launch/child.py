@@ -1,6 +1,7 @@
-"""What a child of the launcher does with its connection: it answers, or becomes a task's worker.
+"""First steps of the launcher's forked child, which answers a request or becomes a task's worker.
 
-Apart from the launcher, as it is rehearsed: what runs for the first time costs each worker pages.
+The launcher's warm-up runs this module too: code that runs for the first time after the fork costs
+each worker pages.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from workers.task_worker import Worker
 
 FAILED = 1
-"""The exit status of a child that was asked nothing, or whose task cannot be looked after."""
+"""Exit status of a child without a request, or without a working set-up of the worker."""
 _REQUEST_TIMEOUT_S = 10.0
 _CHUNK_BYTES = 4096
 
@@ -30,16 +31,18 @@ def serve(
     sock: c_modules.socket,
     answer: Callable[[Frame], Frame],
     closes: tuple[int, int],
-    made: Callable[[Worker], None] | None = None,
+    created: Callable[[Worker], None] | None = None,
 ) -> int:
-    """Reads the first request and does what it asks; returns the process's exit status.
+    """Reads the first request, and answers or runs the worker.
 
     Args:
-        sock: becomes a worker's first control connection.
-        answer: what a request that is not for a worker gets.
-        closes: the first of the descriptors that a worker does not keep, and the first that it
-            does again.
-        made: called with the worker before it begins.
+        sock: the connection; becomes the first control connection of a worker.
+        answer: returns the answer to a request other than fork.
+        closes: first descriptor that a worker closes, and the descriptor after the last one.
+        created: called with the worker before the worker's loop runs.
+
+    Returns:
+        The exit status of the process.
     """
     decoder = frames.Decoder()
     try:
@@ -51,7 +54,7 @@ def serve(
             return 0
         protocol.agree(request)
     except DriverError as error:
-        control.say_failed(sock, error)
+        control.send_failed(sock, error)
         return 0
     first, end = closes
     os.closerange(first, sock.fileno())
@@ -59,11 +62,11 @@ def serve(
     gc.enable()
     procfs.new_session()
     procfs.set_name(procfs.WORKER)
-    return task_worker.run(request.get("spec"), sock, decoder, made)
+    return task_worker.run(request.get("spec"), sock, decoder, created)
 
 
 def _receive(sock: c_modules.socket, decoder: frames.Decoder) -> Frame | None:
-    """The first request, or None when nobody asks anything."""
+    """Receives the first request; None if the peer sends none in time."""
     sock.settimeout(_REQUEST_TIMEOUT_S)
     try:
         while data := sock.recv(_CHUNK_BYTES):
@@ -78,4 +81,4 @@ def _send(sock: c_modules.socket, frame: Frame) -> None:
     try:
         sock.sendall(frames.encode(frame))
     except OSError:
-        return  # who asked is gone
+        return  # the peer is gone

@@ -1,11 +1,16 @@
-"""Where the launcher's objects lie before the first fork, so that its workers copy few pages.
+"""Layout of the launcher's heap before the first fork, so that workers copy few pages.
 
-A worker that calls a function or makes an object writes to their pages, and each page written is a
-copy of its own. After a start the code of our functions lies all over Python's memory, between
-what the imports left and by sizes, and new objects go into the gaps in between. Put together, small
-code in one size, and with the gaps filled, the same work writes to fewer pages. What a worker calls
-lies apart from what it never does, and what it makes begins on pages that are written to anyhow.
-ARCHITECTURE.md has the figures.
+A worker that calls a function or creates an object writes to the object's page, and each written
+page becomes a private copy. After the imports the code of our functions is spread over Python's
+heap, and new objects go into the gaps between. This module gathers the code in one place, with all
+small code in one size, and fills the gaps. The code that workers call lies apart from other code,
+and new objects begin on pages that are written in any case. Then the same work writes fewer pages.
+
+Measured with 50 tasks, against a limit of 1.30 MB:
+
+    heap layout    memory of a worker (PSS)
+    with           1.25 MB
+    without        1.47 MB
 """
 
 from __future__ import annotations
@@ -20,47 +25,49 @@ else:
     FunctionType = type(lambda: None)
     CodeType = type((lambda: None).__code__)
 
-_ROOMS = ("proto", "workers", "__main__")
+_PACKAGES = ("proto", "workers", "__main__")
 _STEP, _LARGEST = 16, 512
-"""Sizes of CPython's allocator for small objects (Objects/obmalloc.c)."""
+"""Step and largest size of CPython's allocator for small objects (Objects/obmalloc.c)."""
 _BYTES_OVERHEAD, _SMALLEST_BYTES, _FLOAT = 33, 48, 32
 _POOL, _POOL_HEADER = 16 * 1024, 48
-"""It hands out blocks of one size from such a piece; its header is written to each time, so its
-first page, where the header is, is the best place for what a worker makes."""
+"""Sizes of a pool, from which the allocator gives blocks of one size, and of the pool's header.
+
+Each allocation writes to the header. So the first page, with the header, is the best place for the
+objects of a worker."""
 _INSTRUCTION = 2
-"""Bytes of an instruction of CPython's."""
+"""Bytes of a bytecode instruction of CPython."""
 _NEIGHBOURS = 3
-"""So many objects, each right behind the one before, from the header on: a pool that was empty."""
+"""A pool with this many objects in a row, directly behind the header, was empty."""
 _MOST = 4000
 
 
 def fill_gaps() -> list[object]:
-    """Objects in the gaps between small objects; as long as they are kept, the gaps are filled."""
+    """Fills the gaps between small objects with objects, and returns the objects to keep."""
     kept: list[object] = []
     for size in range(_STEP, _LARGEST + 1, _STEP):
         last = row = 0
         for number in range(_MOST):
-            made = _object(size, number)
-            kept.append(made)
-            if id(made) % _POOL == _POOL_HEADER:
+            created = _object(size, number)
+            kept.append(created)
+            if id(created) % _POOL == _POOL_HEADER:
                 row = 1
             else:
-                row = row + 1 if row and id(made) - last == size else 0
-            last = id(made)
+                row = row + 1 if row and id(created) - last == size else 0
+            last = id(created)
             if row == _NEIGHBOURS:
                 break
     return kept
 
 
 def _object(size: int, number: int) -> object:
-    """A new object that takes so many bytes and refers to nothing."""
+    """Creates an object of the given size, without references."""
     if size >= _SMALLEST_BYTES:
         return bytes(size - _BYTES_OVERHEAD)
     return float(number) if size == _FLOAT else object()
 
 
 def calls_of(work: Callable[[], None]) -> set[CodeType]:
-    """The code of all functions that run meanwhile."""
+    """Returns the code of all functions that run during `work`."""
     used: set[CodeType] = set()
 
     def called(frame: FrameType, _event: str, _argument: object) -> None:
@@ -75,9 +82,13 @@ def calls_of(work: Callable[[], None]) -> set[CodeType]:
 
 
 def gather_code(first: set[CodeType]) -> list[object]:
-    """Has our functions run copies of their code, made one after the other; returns the originals.
+    """Replaces the code of all our functions by copies, which lie one behind the other.
 
-    They are to be kept: their places would be the next gaps. Those of `first` come first.
+    Args:
+        first: the code that workers call; the copies of this code come first.
+
+    Returns:
+        The original code, to keep: the space of the originals would be the next gaps.
     """
     functions = list(_all_functions())
     used = [function for function in functions if function.__code__ in first]
@@ -90,13 +101,13 @@ def gather_code(first: set[CodeType]) -> list[object]:
 
 def _all_functions() -> Iterator[FunctionType]:
     for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _ROOMS:
+        if name.partition(".")[0] in _PACKAGES:
             for value in list(vars(module).values()):
                 yield from _functions(value, module.__name__)
 
 
 def _functions(value: object, module: str) -> Iterator[FunctionType]:
-    """The functions that a value of a module is made of, if they are the module's own."""
+    """Yields the functions in a value of a module, if the module defines the value."""
     if getattr(value, "__module__", module) != module:
         return
     if isinstance(value, FunctionType):
@@ -111,9 +122,9 @@ def _functions(value: object, module: str) -> Iterator[FunctionType]:
 
 
 def _copy(code: CodeType) -> CodeType:
-    """A copy; what is small is filled up, with instructions that nothing gets to.
+    """Copies code, and fills small code up with instructions that never run.
 
-    Small objects of one size lie together, apart from those of others: so they get one size.
+    The allocator keeps small objects of one size together. So all small code gets one size.
     """
     inner = tuple(_copy(c) if isinstance(c, CodeType) else c for c in code.co_consts)
     text = code.co_code

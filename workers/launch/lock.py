@@ -1,7 +1,8 @@
-"""Which launcher serves a state directory: the one that holds the lock there.
+"""Lock of the launcher: the launcher with the lock of a state directory serves the directory.
 
-A launcher that a plugin started leaves its place to nobody unasked. One that systemd runs ends it
-and takes its place: systemd then sees to it that there is one. Workers notice nothing of all this.
+A launcher of systemd ends the launcher that a plugin started, and takes the lock: systemd then
+restarts the launcher after a failure. Any other launcher leaves the present launcher alone. Workers
+are not affected.
 """
 
 from __future__ import annotations
@@ -22,28 +23,29 @@ _TEXT_BYTES = 4096
 
 
 def lock(directory: int, notifier: Notifier) -> int | None:
-    """A descriptor with the lock; None where another launcher has it and may keep it.
-
-    With systemd it waits for the lock; the unit says how long.
+    """Takes the lock. A launcher of systemd ends the holder and waits, as long as the unit allows.
 
     Args:
         directory: descriptor of the driver's state directory.
-        notifier: whether systemd runs this one, and where to say what it waits for.
+        notifier: tells whether systemd runs this launcher, and shows the wait as status.
+
+    Returns:
+        A descriptor with the lock; None if another launcher keeps the lock.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(protocol.LAUNCHER_LOCK, flags, 0o600, dir_fd=directory)
-    while not _taken(descriptor):
+    while not _try_lock(descriptor):
         if not notifier.wanted:
             os.close(descriptor)
             return None
-        notifier.status("waits for the end of the launcher that a plugin started")
+        notifier.status("waiting for the end of the launcher that a plugin started")
         _end_holder(descriptor)
         time.sleep(_POLL_S)
     _sign(descriptor)
     return descriptor
 
 
-def _taken(descriptor: int) -> bool:
+def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -52,21 +54,21 @@ def _taken(descriptor: int) -> bool:
 
 
 def _sign(descriptor: int) -> None:
-    """Who holds the lock: its socket may have lost its name to systemd's."""
-    own = identity.identify(os.getpid())
+    """Writes the holder's identity, because systemd's socket may have replaced the holder's."""
+    this = identity.identify(os.getpid())
     os.ftruncate(descriptor, 0)
-    if own is not None:
-        os.pwrite(descriptor, f"{own.pid} {own.start_ticks} {RELEASE}\n".encode(), 0)
+    if this is not None:
+        os.pwrite(descriptor, f"{this.pid} {this.start_ticks} {RELEASE}\n".encode(), 0)
 
 
 def _end_holder(descriptor: int) -> None:
-    """A launcher has nothing to put away, and one that hangs hears of this signal alone.
+    """Kills the holder. A launcher has nothing to clean up, and SIGKILL also ends a hung launcher.
 
-    It holds a lock, so it is of this boot, whatever id of it the unit's own /proc shows.
+    The holder of a lock belongs to the present boot, whatever boot id the unit's own /proc shows.
     """
     numbers = os.pread(descriptor, _TEXT_BYTES, 0).split()[:2]
     if len(numbers) < 2 or not all(number.isdigit() for number in numbers):  # noqa: PLR2004
-        return  # it has not signed yet
+        return  # the holder has not written the identity yet
     pid, ticks = map(int, numbers)
     holder = identity.Identity(pid=pid, start_ticks=ticks, boot_id=identity.boot_id())
     pidfd = identity.open_pidfd(holder)

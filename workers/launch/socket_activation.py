@@ -1,8 +1,8 @@
-"""The socket that systemd listens on for the launcher, where its socket unit is active.
+"""Socket of systemd for the launcher, if the socket unit is active.
 
-It stays open when a launcher ends, so that who connects meanwhile waits for the next one, which
-systemd starts then, instead of being refused. It is systemd's: no launcher shuts it down or takes
-its name away.
+The socket stays open after the end of a launcher. So systemd starts the next launcher for a new
+connection, and the peer waits instead of being refused. The socket belongs to systemd: no launcher
+shuts the socket down or removes the socket's name.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ import os
 import struct
 
 from proto import frames
-from workers import c_modules, procfs
+from workers import c_modules
+from workers.log import log
 
 _DESCRIPTOR = 3
-"""The first, and here the only one, of the sockets that systemd hands over."""
+"""First and only descriptor that systemd passes to the launcher."""
 
 _ANSWER_TIMEOUT_S = 10.0
 _UCRED = struct.Struct("3i")
 
 
 def listener(count: str, directory: int, name: str) -> c_modules.socket | None:
-    """Systemd's socket; None where there is none, or nobody can reach it any more.
+    """Returns systemd's socket; None without a socket, or if another socket has the name.
 
     Args:
-        count: how many sockets systemd hands over, as LISTEN_FDS says it.
+        count: number of sockets that systemd passes, the value of LISTEN_FDS.
         directory: descriptor of the driver's state directory.
-        name: of the socket in there.
+        name: name of the socket in the directory.
     """
     if count != "1":
         return None
     if not _has_its_name(directory, name):
         os.close(_DESCRIPTOR)
-        procfs.say(
-            f"launcher: {name} is not systemd's socket any more, this launcher makes its own;"
-            " to mend it: systemctl stop nomad-driver-containerd-launcher.service"
+        log(
+            f"launcher: {name} is not systemd's socket any more; the launcher creates a new socket."
+            " To restore systemd's socket: systemctl stop nomad-driver-containerd-launcher.service"
             " nomad-driver-containerd-launcher.socket, then start both"
         )
         return None
@@ -44,9 +45,9 @@ def listener(count: str, directory: int, name: str) -> c_modules.socket | None:
 
 
 def _has_its_name(directory: int, name: str) -> bool:
-    """Returns whether who connects to the name comes to the process that started this one: systemd.
+    """Returns whether the parent of this process, systemd, listens at the name.
 
-    A plugin that got no answer starts a launcher of its own, which takes the name.
+    A plugin without an answer starts another launcher, which replaces the socket at the name.
     """
     peer = c_modules.stream()
     try:

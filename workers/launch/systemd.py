@@ -1,6 +1,6 @@
-"""What the launcher tells systemd: that it serves, what it does, that its loop still turns.
+"""Messages of the launcher to systemd: start, status, and signs of life of the loop.
 
-Protocol: sd_notify(3), spoken by the sdnotify package.
+Protocol: sd_notify(3), by the sdnotify package.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _LONGEST_MS = 3_600_000
 
 
 class Notifier:
-    """Sends datagrams to systemd; nobody waits for it, and without an address nobody hears.
+    """Sends datagrams to systemd without waiting; sends nothing without an address.
 
     Args:
-        address: what a unit has as NOTIFY_SOCKET; "@" stands for an abstract socket's zero byte.
-        watchdog_us: within which systemd wants a sign of life; 0 where it wants none.
+        address: value of NOTIFY_SOCKET of a unit; "@" stands for the zero byte of an abstract
+            socket.
+        watchdog_us: largest time between two signs of life, in µs; 0 for no signs of life.
 
     Attributes:
-        wanted: whether systemd runs this.
-        period_ms: how often to call `alive` at least; None is never.
+        wanted: True if systemd runs this process.
+        period_ms: largest time between two calls of `alive`; None without a watchdog.
     """
 
     def __init__(self, address: str = "", watchdog_us: int = 0) -> None:
@@ -37,20 +38,20 @@ class Notifier:
         self._systemd: SystemdNotifier | None = None
 
     def status(self, line: str) -> None:
-        """The line that `systemctl status` shows."""
+        """Sets the line that `systemctl status` shows."""
         self._send(f"STATUS={line}")
 
     def ready(self, line: str) -> None:
-        """The unit has started, with its first status."""
+        """Reports the start of the unit, with a first status."""
         self._send(f"READY=1\nSTATUS={line}")
 
     def alive(self) -> None:
-        """A sign of life, where one is wanted."""
+        """Sends a sign of life, if systemd wants signs of life."""
         if self.period_ms is not None:
             self._send(WATCHDOG)
 
     def close(self) -> None:
-        """Lets the socket go; what is said later opens another."""
+        """Closes the socket; a later message opens another socket."""
         if self._systemd is not None and self._systemd.socket is not None:
             self._systemd.socket.close()
         self._systemd = None
@@ -58,15 +59,15 @@ class Notifier:
     def _send(self, text: str) -> None:
         if not self.wanted:
             return
-        # sdnotify sends Latin-1, and nothing of a text that is not: these are the bytes of UTF-8,
-        # and of a path's that are none.
+        # sdnotify encodes as Latin-1 and sends no other text. So each byte of the UTF-8 text, and
+        # each byte of a path that is not UTF-8, becomes a character of Latin-1.
         data = text.encode(errors="surrogateescape").decode("latin-1")
-        for known in (self._systemd, None):  # who listened before may have been replaced
+        for known in (self._systemd, None):  # the earlier receiver may have been replaced
             try:
                 self._systemd = known or _connect(self._address)
                 self._systemd.notify(data)
             except BlockingIOError:
-                return  # it does not read; the next sign of life comes in time
+                return  # systemd does not read now; the next sign of life comes in time
             except OSError:
                 self.close()
             else:
@@ -74,7 +75,7 @@ class Notifier:
 
 
 def _connect(address: str) -> SystemdNotifier:
-    """Names systemd in the environment as long as sdnotify looks there."""
+    """Connects; sets NOTIFY_SOCKET in the environment while sdnotify reads the variable."""
     os.environ[_ADDRESS] = address
     try:
         systemd = SystemdNotifier(debug=True)

@@ -1,9 +1,9 @@
-"""The launcher lives a task's whole life a few times before it forks the first worker.
+"""Warm-up of the launcher: the whole life of a task, a few times, before the first fork.
 
-Python 3.11 rewrites bytecode while it runs cold and fills caches on first use. Done after the fork,
-each of these writes costs a private page of every worker; done before, the pages stay shared:
-measured, a fifth of a worker's memory. It is a self-test besides: a launcher that listens can run
-workers.
+Python 3.11 rewrites cold bytecode while the bytecode runs, and fills caches on first use. After the
+fork, each write would cost every worker a private page; before the fork, the pages stay shared.
+Measured: a fifth of a worker's memory. The warm-up is also a self-test: a launcher that listens can
+run workers.
 """
 
 from __future__ import annotations
@@ -34,48 +34,48 @@ _WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
 _RUNNING = 2
 _LATE_S = 10.0
 _NO_DESCRIPTORS = (1 << 20, 1)
-"""A range that is empty on either side of a connection's; 0 as its end would be all of them."""
+"""A range without descriptors; an end of 0 would mean all descriptors."""
 
 
-def rehearse(state_dir: str, rounds: int = ROUNDS) -> None:
-    """Lives so many lives in a directory of its own below the driver's state directory.
+def run(state_dir: str, rounds: int = ROUNDS) -> None:
+    """Runs the life of a task `rounds` times, in a directory below the driver's state directory.
 
     Raises:
-        DriverError: a worker would not work here.
-        OSError: the directory cannot be made.
+        DriverError: workers do not work on this machine.
+        OSError: the directory cannot be created.
     """
-    place = f"{state_dir}/{DIRECTORY}"
-    _clear(place)
-    os.mkdir(place, 0o700)  # noqa: PTH102 - pathlib is not in the import set
+    path = f"{state_dir}/{DIRECTORY}"
+    _clear(path)
+    os.mkdir(path, 0o700)  # noqa: PTH102 - pathlib is not in the import set
     try:
-        os.mkfifo(f"{place}/{_FIFO}", 0o600)
+        os.mkfifo(f"{path}/{_FIFO}", 0o600)
         for _ in range(rounds):
-            _Life(place).run()
+            _Life(path).run()
     finally:
-        _clear(place)
+        _clear(path)
 
 
 class _Life:
-    """A worker, its plugin and its shim, all on the worker's loop."""
+    """A worker with a plugin and a shim, all on the worker's loop."""
 
-    def __init__(self, place: str) -> None:
-        self._place = place
+    def __init__(self, path: str) -> None:
+        self._path = path
         self._worker: Worker | None = None
         self._plugin, self._theirs = c_modules.socketpair()
         self._decoder = frames.Decoder()
-        self._directory = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._shims = control.listen(self._directory, _SHIM)
         self._shim: c_modules.socket | None = None
         self._ended = self._late = False
-        # Both ends of the task's log, as a shim holds them, and a reader's besides.
-        self._log = os.open(f"{place}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        # Both ends of the task's log, as the shim holds both, and the reader's end.
+        self._log = os.open(f"{path}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
-        """From the fork to the end."""
+        """Runs the life from the fork to the end."""
         spec = protocol.WorkerSpec(
             name=DIRECTORY,
-            dir=self._place,
-            stdout=f"{self._place}/{_FIFO}",
+            dir=self._path,
+            stdout=f"{self._path}/{_FIFO}",
             log_patience_ms=0,
         )
         fork: Frame = {"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()}
@@ -88,11 +88,11 @@ class _Life:
         finally:
             self._close()
         if not self._ended:
-            late = f"its rehearsal took more than {_LATE_S:g} s"
+            late = f"the warm-up took more than {_LATE_S:g} s"
             raise DriverError(
-                "a worker does not do its work on this host",
-                details=late if self._late else "its rehearsal came to no end",
-                resolution="report it with the launcher's log",
+                "workers do not work on this machine",
+                details=late if self._late else "the warm-up did not reach the end of the task",
+                resolution="report the failure with the launcher's log",
                 code=Code.INTERNAL,
             )
 
@@ -115,7 +115,7 @@ class _Life:
                 os.write(self._log, _LINE)
                 self._ask(
                     protocol.WATCH,
-                    address=f"unix://{self._place}/{_SHIM}",
+                    address=f"unix://{self._path}/{_SHIM}",
                     api=2,
                     namespace=DIRECTORY,
                     container_id=DIRECTORY,
@@ -131,7 +131,7 @@ class _Life:
                 raise DriverError.from_wire(error)
             case protocol.DRAINED:
                 self._ended = True
-                self._ask(protocol.END, **{protocol.FAREWELL: True})
+                self._ask(protocol.END, **{protocol.RELEASE_READERS: True})
 
     def _ask(self, op: str, **fields: object) -> None:
         numbers = {protocol.HELLO: 1, protocol.WATCH: 2, protocol.STATS: 3, protocol.END: 4}
@@ -143,7 +143,7 @@ class _Life:
             self._worker.loop.watch(self._shim.fileno(), READ, self._on_request)
 
     def _on_request(self, _: int) -> None:
-        """Wait and State have come together; only State is answered now."""
+        """Answers State, but not Wait, which comes in the same read."""
         if self._shim is not None and self._shim.recv(65536):
             self._respond(_STATE_STREAM, ttrpc.message({3: os.getpid(), 4: _RUNNING}))
         elif self._shim is not None and self._worker is not None:
@@ -170,16 +170,16 @@ class _Life:
         os.close(self._directory)
         control_names = (protocol.EXIT_RECORD, protocol.WORKER_LOCK, _SHIM)
         for name in control_names:
-            _remove(f"{self._place}/{name}")
+            _remove(f"{self._path}/{name}")
 
 
-def _clear(place: str) -> None:
-    """Also what a launcher that was killed left behind."""
-    if not os.path.isdir(place):  # noqa: PTH112
+def _clear(path: str) -> None:
+    """Removes the directory, also after a launcher that was killed."""
+    if not os.path.isdir(path):  # noqa: PTH112
         return
-    for name in os.listdir(place):  # noqa: PTH208
-        _remove(f"{place}/{name}")
-    os.rmdir(place)  # noqa: PTH106
+    for name in os.listdir(path):  # noqa: PTH208
+        _remove(f"{path}/{name}")
+    os.rmdir(path)  # noqa: PTH106
 
 
 def _remove(path: str) -> None:

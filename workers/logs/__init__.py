@@ -1,1 +1,1 @@
-"""A task's log FIFOs: kept open, buffered, relayed."""
+"""Log FIFOs of a task: kept open, buffered, relayed, reported."""

@@ -32,20 +32,20 @@ if TYPE_CHECKING:
 
 _GROWTH = 4
 _PART_DROPPED = 4
-# Pauses as parts of the patience: of its default of 10 s, 2 s from the first byte to the first look
-# and between looks while somebody reads, 1 s when nobody did, and so on.
-_LOOK, _AGAIN, _LATER, _SOON, _SHORTEST = 0.2, 0.1, 0.5, 0.025, 0.005
+# Pauses as parts of the grace time. With the default of 10 s: 2 s from the first byte to the first
+# check and between checks while the reader is active, 1 s after a check without a read, and so on.
+_CHECK, _AGAIN, _LATER, _SOON, _SHORTEST = 0.2, 0.1, 0.5, 0.025, 0.005
 
 
 class LogBuffer:
-    """Looks after the filling of one FIFO while its task runs.
+    """Watches the fill level of a FIFO while the task runs.
 
     Args:
         loop: the worker's loop.
-        descriptor: the FIFO's read end, kept open by the caller until after `stop`.
-        spec: how much it may hold, and what happens then.
+        descriptor: the FIFO's read end; the caller keeps the read end open until after `stop`.
+        spec: spec of the worker: size limit of the FIFO, and the choice for a full FIFO.
         on_event: the caller's handler of the descriptor, which calls `filled` for READ.
-        tell: called whenever `state` has changed.
+        report: called after each change of `state`.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LogBuffer:
         descriptor: int,
         spec: protocol.WorkerSpec,
         on_event: Callable[[int], None],
-        tell: Callable[[], None],
+        report: Callable[[], None],
     ) -> None:
         self.state = protocol.READING
         self.dropped = 0
@@ -63,13 +63,13 @@ class LogBuffer:
         self._loop = loop
         self._descriptor = descriptor
         self._on_event = on_event
-        self._tell = tell
+        self._report = report
         self._timer: Timer | None = None
         self._unread = 0
         self._full = False
-        self._touched_ns = (0, 0)
+        self._times_ns = (0, 0)
         self._still = 0.0
-        self._pause = _LOOK
+        self._pause = _CHECK
 
     @property
     def kept(self) -> int:
@@ -77,27 +77,27 @@ class LogBuffer:
         return pipe.unread(self._descriptor)
 
     def filled(self) -> None:
-        """The FIFO is not empty any more, or a worker before this one has left it so."""
+        """Starts the checks: the FIFO holds bytes, now or from the time of an earlier worker."""
         self._note()
         self._full = False
-        self._look_later()
+        self._check_later()
 
-    def make_room(self) -> None:
-        """The task has ended and nothing moves: what its shim still holds should fit."""
+    def make_space(self) -> None:
+        """Enlarges a full FIFO, so that a shim whose task has ended can write the rest."""
         if pipe.is_full(self._descriptor):
             self._grow()
 
     def stop(self) -> None:
-        """Looks no more."""
+        """Stops the checks."""
         if self._timer is not None:
             self._timer.cancel()
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         self._loop.watch(self._descriptor, HANG_UP, self._on_event)
         pause_s = self._pause * self._spec.log_patience_ms / 1000
-        self._timer = self._loop.later(pause_s, self._look)
+        self._timer = self._loop.later(pause_s, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         unread = self.kept
         if not unread:
             self._rest()
@@ -107,73 +107,73 @@ class LogBuffer:
             self._begin_anew()
         else:
             self._help(unread)
-        # In this order: what is written to a full FIFO after that is a sign of a reader.
+        # In this order: a write to the full FIFO after the note is a sign of a reader.
         self._full = pipe.is_full(self._descriptor)
         self._note()
-        self._look_later()
+        self._check_later()
 
     def _rest(self) -> None:
-        """All is read: small again, and no look until there is something."""
-        if pipe.room(self._descriptor) != pipe.USUAL_BYTES:
+        """Shrinks the empty FIFO to the usual size, and stops the checks until the next byte."""
+        if pipe.capacity(self._descriptor) != pipe.USUAL_BYTES:
             pipe.resize(self._descriptor, pipe.USUAL_BYTES)
         self.limit = self._spec.log_buffer_bytes
         self._begin_anew()
         self._loop.watch(self._descriptor, HANG_UP | READ, self._on_event)
 
     def _begin_anew(self) -> None:
-        self._still, self._pause = 0.0, _LOOK
-        self._say(protocol.READING)
+        self._still, self._pause = 0.0, _CHECK
+        self._set_state(protocol.READING)
         self.dropped = 0
 
     def _note(self) -> None:
-        """What the next look compares with; what we took ourselves was no reader."""
+        """Notes fill level and times for the next check, after the drops of the present check."""
         self._unread = self.kept
-        self._touched_ns = pipe.touched_ns(self._descriptor)
+        self._times_ns = pipe.times_ns(self._descriptor)
 
     def _was_read(self, unread: int) -> bool:
-        """Returns whether anybody has read since the last note."""
-        read_ns, written_ns = pipe.touched_ns(self._descriptor)
-        if unread < self._unread or read_ns != self._touched_ns[0]:
+        """Returns whether a reader has read since the last note."""
+        read_ns, written_ns = pipe.times_ns(self._descriptor)
+        if unread < self._unread or read_ns != self._times_ns[0]:
             return True
-        return self._full and written_ns != self._touched_ns[1]
+        return self._full and written_ns != self._times_ns[1]
 
     def _help(self, unread: int) -> None:
-        """Nothing was read since the last look."""
+        """Grows the FIFO or drops bytes, after a check without a read."""
         full = pipe.is_full(self._descriptor)
         stalled = self._still >= 1.0
-        known = self.state != protocol.READING and unread * 2 >= pipe.room(self._descriptor)
+        known = self.state != protocol.READING and unread * 2 >= pipe.capacity(self._descriptor)
         if (full or known) and self._grow():
             self._pause = _SOON
         elif full and stalled and self._spec.log_drops:
-            # Also at the last look, and nothing was written since, as it is where somebody reads.
+            # Full at the last check too, and not written since: an active reader makes space.
             if self._full:
                 self.dropped += pipe.discard(self._descriptor, max(1, unread // _PART_DROPPED))
-                self._say(protocol.DROPPING)
+                self._set_state(protocol.DROPPING)
                 self._pause = max(min(self._pause, _AGAIN) / 2, _SHORTEST)
         else:
             if full and stalled:
-                self._say(protocol.BLOCKED)
-            settled = stalled and unread == self._unread
-            self._pause = min(self._pause * 2, _LATER if settled else _AGAIN)
+                self._set_state(protocol.BLOCKED)
+            is_idle = stalled and unread == self._unread
+            self._pause = min(self._pause * 2, _LATER if is_idle else _AGAIN)
         if stalled and self.state == protocol.READING:
-            self._say(protocol.STALLED)
+            self._set_state(protocol.STALLED)
 
     def _grow(self) -> bool:
-        """More room, if there may be more."""
-        room = pipe.room(self._descriptor)
-        if room >= self.limit:
+        """Enlarges the FIFO; False if the limit is reached."""
+        capacity = pipe.capacity(self._descriptor)
+        if capacity >= self.limit:
             return False
-        wanted = min(room * _GROWTH, self.limit)
+        wanted = min(capacity * _GROWTH, self.limit)
         if pipe.resize(self._descriptor, wanted):
             return True
-        allowed = pipe.most_room()
-        if room < allowed < wanted and pipe.resize(self._descriptor, allowed):
+        allowed = pipe.largest_capacity()
+        if capacity < allowed < wanted and pipe.resize(self._descriptor, allowed):
             self.limit = allowed
             return True
-        self.limit = room
+        self.limit = capacity
         return False
 
-    def _say(self, state: str) -> None:
+    def _set_state(self, state: str) -> None:
         if state != self.state:
             self.state = state
-            self._tell()
+            self._report()

@@ -1,7 +1,7 @@
-"""After a task's end: until its logs are in the FIFOs for good, or it is plain that they get stuck.
+"""Wait after a task's end until the shim has written all logs to the FIFOs, or is stuck.
 
-containerd's Delete gives the shim two seconds to copy what is left and then drops the rest, so the
-plugin deletes only when told that the keepers have seen the shim close its ends.
+containerd's Delete gives the shim two seconds to copy the rest of the logs and then drops the rest.
+So the plugin deletes a task only after the report that the shim has closed all write ends.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from workers.logs.keeper import Keeper
     from workers.loop import Loop, Timer
 
-_LOOK_S = 0.25
+_CHECK_S = 0.25
 _STUCK_S = 2.0
 _LONGEST_S = 30.0
 
 
 class Drain:
-    """Watches the keepers of one task from its end on.
+    """Watches the keepers of a task from the end of the task on.
 
     Args:
         loop: the worker's loop.
-        keepers: of the task; none is fine.
-        done: called once, with whether all that the task wrote has been passed on.
+        keepers: keepers of the task; may be empty.
+        done: called once: with True if the shim has written the whole logs.
     """
 
     def __init__(self, loop: Loop, keepers: Sequence[Keeper], done: Callable[[bool], None]) -> None:
@@ -32,52 +32,52 @@ class Drain:
         self._keepers = keepers
         self._done = done
         self._timer: Timer | None = None
-        self._began = False
-        self._over = False
+        self._has_begun = False
+        self._is_over = False
         self._unread: list[int] = []
         self._still_s = 0.0
         self._total_s = 0.0
 
     def begin(self) -> None:
-        """The task has ended: `done` is called now or later."""
-        if self._began:
+        """Starts the wait at the end of the task; `done` is called now or later."""
+        if self._has_begun:
             return
-        self._began = True
+        self._has_begun = True
         for keeper in self._keepers:
-            keeper.nudge()
-        self.look()
-        if not self._over:
-            self._timer = self._loop.later(_LOOK_S, self._tick)
+            keeper.wake()
+        self.check()
+        if not self._is_over:
+            self._timer = self._loop.later(_CHECK_S, self._tick)
 
-    def look(self) -> None:
-        """A keeper saw its shim close."""
-        if self._began and all(keeper.hung_up for keeper in self._keepers):
+    def check(self) -> None:
+        """Ends the wait if the shim has closed all write ends."""
+        if self._has_begun and all(keeper.hung_up for keeper in self._keepers):
             self._finish(complete=True)
 
     def cancel(self) -> None:
-        """Nobody wants to know any more."""
-        self._over = True
+        """Ends the wait without a call of `done`."""
+        self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
 
     def _tick(self) -> None:
-        """Somebody who reads shows as a FIFO whose filling changes."""
+        """Ends the wait if no fill level has changed for a while; a reader changes the level."""
         unread = [keeper.unread() for keeper in self._keepers]
         if unread != self._unread:
             self._still_s = 0.0
         else:
-            self._still_s += _LOOK_S
+            self._still_s += _CHECK_S
             for keeper in self._keepers:
-                keeper.make_room()
-        self._total_s += _LOOK_S
+                keeper.make_space()
+        self._total_s += _CHECK_S
         self._unread = unread
         if self._still_s >= _STUCK_S or self._total_s >= _LONGEST_S:
             self._finish(complete=False)
         else:
-            self._timer = self._loop.later(_LOOK_S, self._tick)
+            self._timer = self._loop.later(_CHECK_S, self._tick)
 
     def _finish(self, *, complete: bool) -> None:
-        if self._over:
+        if self._is_over:
             return
         self.cancel()
         self._done(complete)

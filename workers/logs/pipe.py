@@ -20,13 +20,16 @@ from __future__ import annotations
 import fcntl
 import os
 import select
+import stat
 import struct
 import termios
 
+from proto.errors import Code, DriverError
+from proto.exhaustion import exhausted
 from workers import procfs
 
 USUAL_BYTES = 64 * 1024
-"""What Linux gives a new pipe. Measured, a larger one passes on no more bytes in a second."""
+"""Capacity of a new pipe of Linux. Measured: a larger pipe passes no more bytes in a second."""
 
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _MAX_SIZE = "/proc/sys/fs/pipe-max-size"
@@ -34,57 +37,110 @@ _INT = struct.Struct("i")
 _LONGEST_LINE = 16 * 1024
 
 
+def open_fifo(path: str, flags: int, *, brief: str, resolution: str) -> int:
+    """Opens a FIFO; any other file at the path is never opened.
+
+    A task may have put a link, a file or a device in the place of the FIFO, and root could open any
+    file. So no link is followed in the last three names of the path: for a log of Nomad's these are
+    the allocation's `alloc/logs` and the FIFO, all of which tasks of the group can replace.
+
+    Args:
+        path: path of the FIFO.
+        flags: flags of open().
+        brief: text of the error, with {} for the path.
+        resolution: advice of the error, if no resource is exhausted.
+
+    Raises:
+        DriverError: code PRECONDITION, no FIFO can be opened at the path; EXHAUSTED, no resources
+            for the open are left.
+    """
+    try:
+        named = _open_reference(path)
+        try:
+            if not stat.S_ISFIFO(os.fstat(named).st_mode):
+                raise DriverError(
+                    brief.format(path),
+                    details="the file is not a FIFO",
+                    resolution=resolution,
+                    code=Code.PRECONDITION,
+                )
+            return os.open(f"/proc/self/fd/{named}", flags | os.O_CLOEXEC)
+        finally:
+            os.close(named)
+    except OSError as error:
+        error.filename = None  # a name within the path, which `brief` has
+        raise exhausted(
+            brief.format(path), error, resolution=resolution, code=Code.PRECONDITION
+        ) from error
+
+
+def _open_reference(path: str) -> int:
+    base, *steps = path.rsplit("/", 3)
+    descriptor = os.open(base or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    for number, step in enumerate(steps, 1):
+        flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+        flags |= os.O_DIRECTORY if number < len(steps) else 0
+        above = descriptor
+        try:
+            descriptor = os.open(step, flags, dir_fd=above)
+        finally:
+            os.close(above)
+    return descriptor
+
+
 def unread(descriptor: int) -> int:
-    """Bytes in it that no reader has taken yet."""
+    """Returns the number of bytes in the FIFO that no reader has taken yet."""
     (count,) = _INT.unpack(fcntl.ioctl(descriptor, termios.FIONREAD, _INT.pack(0)))
     return int(count)
 
 
-def room(descriptor: int) -> int:
-    """How many bytes it holds at best."""
+def capacity(descriptor: int) -> int:
+    """Returns the largest number of bytes that the FIFO can hold."""
     return fcntl.fcntl(descriptor, _F_GETPIPE_SZ)
 
 
 def resize(descriptor: int, size: int) -> bool:
-    """Gives it so much room, or the next power of two above; False where the kernel refuses."""
+    """Sets the capacity, rounded up to a power of two; False if the kernel refuses."""
     try:
         fcntl.fcntl(descriptor, _F_SETPIPE_SZ, size)
-    except OSError:  # EBUSY: it holds more; EPERM: see above; ENOMEM
+    except OSError:  # EBUSY: the FIFO holds more; EPERM: see above; ENOMEM
         return False
     return True
 
 
-def most_room() -> int:
-    """What a process without CAP_SYS_RESOURCE may give a FIFO; 0 where /proc does not tell."""
+def largest_capacity() -> int:
+    """Returns the largest capacity that needs no CAP_SYS_RESOURCE; 0 if /proc does not tell."""
     try:
         return int(procfs.read(_MAX_SIZE))
     except (OSError, ValueError):
         return 0
 
 
-def name(descriptor: int) -> int:
-    """A descriptor that only names the FIFO that is open and holds neither end; -1 if none."""
+def reference(descriptor: int) -> int:
+    """Opens a reference (O_PATH) to the open FIFO, which holds neither end; -1 on failure."""
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_PATH | os.O_CLOEXEC)
-    except OSError:  # no /proc, no descriptors left
+    except OSError:  # no /proc, no descriptor left
         return -1
 
 
 def open_writer(descriptor: int) -> int:
-    """The write end of the very FIFO that is open, whatever lies at its path by now.
+    """Opens the write end of the open FIFO, whatever file now lies at the FIFO's path.
 
-    -1 if none: also where the descriptor only names it and nobody has it open for reading.
+    Returns:
+        The write end; -1 on failure, also if `descriptor` is a reference (see `reference`) and no
+        process has the read end open.
     """
     try:
         return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:  # no /proc, no descriptors left
+    except OSError:  # no /proc, no descriptor left
         return -1
 
 
 def has_writer(descriptor: int) -> bool:
-    """Returns whether somebody has the write end open, or has left something in it.
+    """Returns whether a process has the write end open, or has left bytes in the FIFO.
 
-    Takes what is written in this very moment: only for a task that was not started yet.
+    May take a byte that is being written: only for a task that has not started yet.
     """
     if unread(descriptor):
         return True
@@ -97,8 +153,7 @@ def has_writer(descriptor: int) -> bool:
 def is_full(descriptor: int) -> bool:
     """Returns whether a writer has to wait now.
 
-    Opens and closes the write end: only for a FIFO that holds something, whose writer has been
-    there already.
+    Opens and closes the write end: only for a FIFO with bytes in it, which had a writer before.
     """
     writer = open_writer(descriptor)
     if writer < 0:
@@ -111,31 +166,32 @@ def is_full(descriptor: int) -> bool:
         os.close(writer)
 
 
-def touched_ns(descriptor: int) -> tuple[int, int]:
-    """When somebody has read last, and written; see above for what that is worth."""
+def times_ns(descriptor: int) -> tuple[int, int]:
+    """Returns the time of the last read and of the last write; see the module's docstring."""
     status = os.fstat(descriptor)
     return status.st_atime_ns, status.st_mtime_ns
 
 
 def discard(descriptor: int, count: int) -> int:
-    """Takes so many bytes out of it and throws them away, and on to the end of the line.
+    """Drops `count` bytes from the FIFO, and the rest of the line, without copying.
 
-    Nothing is copied. Returns how many bytes there were.
+    Returns:
+        The number of dropped bytes.
     """
     try:
-        nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:  # no descriptor is left: the next look tries again
+        sink = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:  # no descriptor is left: the next check tries again
         return 0
-    gone = 0
+    dropped = 0
     try:
-        gone = os.splice(descriptor, nowhere, count, flags=os.SPLICE_F_NONBLOCK)
+        dropped = os.splice(descriptor, sink, count, flags=os.SPLICE_F_NONBLOCK)
         for _ in range(_LONGEST_LINE):
             byte = os.read(descriptor, 1)
-            gone += len(byte)
+            dropped += len(byte)
             if byte in {b"\n", b""}:
                 break
     except BlockingIOError:
-        pass  # a reader has come and taken the rest
+        pass  # a reader has taken the rest
     finally:
-        os.close(nowhere)
-    return gone
+        os.close(sink)
+    return dropped

@@ -1,19 +1,19 @@
-"""Carries a task's log from the FIFO that its shim writes to on to Nomad's.
+"""Relays a task's log from the shim's FIFO to Nomad's FIFO.
 
-Only for tasks that the Go driver started. It had the shim write to FIFOs of its own and copied in
-its plugin; when that is gone nobody reads them, and the task stops as soon as one is full.
+Only for tasks that the Go driver started. The Go driver gave the shim other FIFOs than Nomad's, and
+copied the logs in the plugin. Without the Go plugin no process reads the shim's FIFO, and the task
+stops as soon as the FIFO is full.
 
-splice moves pages from pipe to pipe inside the kernel: whoever is killed meanwhile, each byte is in
-one of the two, and none in both.
+splice() moves pages from pipe to pipe inside the kernel. So each byte is in exactly one pipe,
+whichever process is killed.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 
-from proto.errors import Code, DriverError
-from workers import procfs
+from proto.errors import DriverError
+from workers.log import log
 from workers.logs import pipe
 from workers.loop import HANG_UP, READ, WRITE, would_block
 
@@ -21,105 +21,90 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from workers.loop import Loop
 
-ROOM_BYTES = 1 << 20
-"""What the shim's FIFO holds while Nomad's is full.
+CAPACITY_BYTES = 1 << 20
+"""Capacity of the shim's FIFO while Nomad's FIFO is full.
 
-In Nomad's each line that came alone takes a page; in the shim's they lie close together.
+In Nomad's FIFO each line that arrived alone takes a page; the shim's FIFO packs the lines.
 """
 
 
 class Relay:
-    """Carries one log until the shim has closed its FIFO.
+    """Relays a log until the shim has closed the FIFO.
 
     Args:
         loop: the worker's loop.
-        source: the shim's FIFO, in a directory of root's.
-        sink: Nomad's, by a path that no swap of the FIFO leads elsewhere; or /dev/null.
+        source: path of the shim's FIFO, in a directory of root's.
+        sink: path in /proc that always opens the same FIFO of Nomad's; or /dev/null.
 
     Raises:
-        DriverError: there is no such source.
+        DriverError: see `pipe.open_fifo`.
         OSError: the sink cannot be opened.
     """
 
     def __init__(self, loop: Loop, source: str, sink: str) -> None:
         self._loop = loop
         self._path = source
-        self._waits = False
-        # A reader too: so it is never broken, and "full" is all that there is to wait for.
+        self._is_waiting = False
+        # Opened for reading too: so the pipe is never broken, and a write waits only for space.
         self._sink = os.open(sink, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._source = _open_fifo(source)
+            self._source = pipe.open_fifo(
+                source,
+                os.O_RDONLY | os.O_NONBLOCK,
+                brief="cannot read the FIFO {}, to which the task's shim writes the log",
+                resolution="let Nomad start the task again",
+            )
         except DriverError:
             os.close(self._sink)
             raise
-        # The kernel tells HUP only to a descriptor that was there before some writer: the shim may
-        # have closed, with its last lines still in the FIFO.
+        # The kernel reports HUP only to a descriptor that was open before some writer. The shim may
+        # have closed already, with the last lines still in the FIFO.
         writer = pipe.open_writer(self._source)
         if writer >= 0:
             os.close(writer)
         loop.watch(self._source, READ, self._move)
 
-    def held(self) -> str:
-        """A path by which others open the source that is open here; it keeps what is in there."""
+    def source_path(self) -> str:
+        """Returns a path in /proc that opens the source; the opener keeps the FIFO's bytes."""
         return f"/proc/{os.getpid()}/fd/{self._source}"
 
     def close(self) -> None:
-        """Carries no more; what is left in the source stays there."""
+        """Stops the relay; bytes in the source stay there."""
         if self._source >= 0:
             self._loop.forget(self._source)
             self._loop.forget(self._sink)
             os.close(self._source)
-            os.close(self._sink)  # the end of the log, for who reads it
+            os.close(self._sink)  # the end of file for the reader of the log
             self._source = self._sink = -1
 
     def _move(self, events: int) -> None:
         try:
-            moved = os.splice(self._source, self._sink, ROOM_BYTES, flags=os.SPLICE_F_NONBLOCK)
+            moved = os.splice(self._source, self._sink, CAPACITY_BYTES, flags=os.SPLICE_F_NONBLOCK)
         except OSError as error:
             if would_block(error):
-                self._await_room()
-                # To a full sink splice tells nothing of the end, and that would wake us for ever.
+                self._await_space()
+                # With a full sink splice reports no end, and HUP would keep the loop awake.
                 if events & HANG_UP and not pipe.unread(self._source):
                     self.close()
                 return
-            procfs.say(f"worker: {self._path} is not carried on any more: {error}")
+            log(f"worker: relay of log FIFO {self._path} failed: {error}")
             moved = 0
         if moved == 0:
             self.close()
 
-    def _await_room(self) -> None:
-        """The source is empty, or the sink is full and the source must not wake us up."""
+    def _await_space(self) -> None:
+        """Waits for space in a full sink, without events of the source."""
         if pipe.unread(self._source):
             self._loop.forget(self._source)
-            self._loop.watch(self._sink, WRITE, self._on_room)
-            if not self._waits:
-                pipe.resize(self._source, ROOM_BYTES)
-            self._waits = True
-        elif self._waits:
+            self._loop.watch(self._sink, WRITE, self._on_space)
+            if not self._is_waiting:
+                pipe.resize(self._source, CAPACITY_BYTES)
+            self._is_waiting = True
+        elif self._is_waiting:
             pipe.resize(self._source, pipe.USUAL_BYTES)
-            self._waits = False
+            self._is_waiting = False
 
-    def _on_room(self, _: int) -> None:
+    def _on_space(self, _: int) -> None:
         self._loop.forget(self._sink)
         self._loop.watch(self._source, READ, self._move)
         self._move(0)
-
-
-def _open_fifo(path: str) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise _unusable(path, error.strerror or str(error)) from error
-    if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise _unusable(path, "it is no FIFO")
-    return descriptor
-
-
-def _unusable(path: str, why: str) -> DriverError:
-    return DriverError(
-        f"the FIFO {path}, which the task's shim writes its log to, cannot be read",
-        details=why,
-        resolution="have Nomad start the task anew",
-        code=Code.PRECONDITION,
-    )

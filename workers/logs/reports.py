@@ -1,7 +1,7 @@
 """Log reports: the worker sends each change of a log's state once to each plugin that knows logs.
 
-A plugin knows logs once it has sent hello: a plugin of an earlier release is not sent log events
-before that. A change that no plugin could receive is kept for the next plugin.
+A plugin knows logs after sending hello: an earlier release must not receive log events before. The
+worker keeps a change without a receiver for the next plugin.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class LogReports:
         self._dropped_unreported: dict[str, int] = {}
 
     def changed(self, path: str, buffer: LogBuffer) -> None:
-        """Reports the new state of the log with this FIFO to every plugin that knows logs."""
+        """Reports the new state of the log with the FIFO `path` to every plugin that knows logs."""
         stream = "stdout" if path == self._spec.stdout else "stderr"
         state = LogState(
             stream=stream,

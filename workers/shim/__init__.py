@@ -1,1 +1,1 @@
-"""ttrpc to a container's shim: wait, state, kill."""
+"""Connection to the shim of a container by ttrpc: wait, state, kill."""

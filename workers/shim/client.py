@@ -1,7 +1,7 @@
-"""One connection to one containerd shim, on the worker's loop.
+"""Connection to a containerd shim, on the worker's loop.
 
-Only Wait, State and Kill go over it: everything that changes containerd's books goes through
-containerd. Wait stays outstanding for the life of the task and survives containerd's own death.
+The worker sends only Wait, State and Kill: every change of containerd's metadata goes through
+containerd. Wait stays outstanding for the life of the task, also across a restart of containerd.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 
 from proto import frames
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice
+from proto.exhaustion import advice, exhausted
 from workers import c_modules
 from workers.loop import READ, WRITE, would_block
 from workers.shim import ttrpc
@@ -34,13 +34,13 @@ class Shim:
 
     Args:
         loop: the worker's loop.
-        target: which shim, and which container of it.
-        on_lost: called once with why, when the shim or the connection is gone and `close` was
-            not called. Calls in flight are answered with UNAVAILABLE before it.
+        target: the shim and the container.
+        on_lost: called once with the reason when the shim or the connection is gone, unless
+            `close` was called. Open calls are answered with UNAVAILABLE before.
 
     Raises:
-        DriverError: UNAVAILABLE when nobody listens, EXHAUSTED when this process has no descriptor
-            for it, UNSUPPORTED for an unknown api.
+        DriverError: UNAVAILABLE, the shim does not accept; EXHAUSTED, no descriptor is left;
+            UNSUPPORTED, unknown api.
     """
 
     def __init__(self, loop: Loop, target: ShimTarget, on_lost: Callable[[str], None]) -> None:
@@ -66,11 +66,11 @@ class Shim:
 
     @property
     def connected(self) -> bool:
-        """Returns whether the shim can be asked."""
+        """True while the connection is open."""
         return self._socket is not None
 
     def wait(self, answer: Answer) -> None:
-        """Asks for the exit: answered when the task has ended, at once if it has already."""
+        """Asks for the exit. The answer comes at the end of the task; at once after the end."""
         self._call("Wait", ttrpc.wait_request(self._id), 0, answer)
 
     def state(self, answer: Answer) -> None:
@@ -78,18 +78,18 @@ class Shim:
         self._call("State", ttrpc.state_request(self._id), _CALL_TIMEOUT_NS, answer)
 
     def kill(self, signal: int, *, everyone: bool, answer: Answer) -> None:
-        """Has the runtime signal the first process, or all processes of the container."""
+        """Lets the runtime signal the first process, or all processes of the container."""
         payload = ttrpc.kill_request(self._id, signal, everyone=everyone)
         self._call("Kill", payload, _CALL_TIMEOUT_NS, answer)
 
     def close_when_idle(self) -> None:
-        """Closes as soon as no call is in flight; no more calls, please."""
+        """Closes after the answer to the last open call. No further call may follow."""
         self._closing = True
         if not self._answers:
             self.close()
 
     def close(self) -> None:
-        """Closes now; calls in flight are not answered."""
+        """Closes now; open calls are not answered."""
         if self._socket is not None:
             self._loop.forget(self._socket.fileno())
             self._socket.close()
@@ -98,7 +98,7 @@ class Shim:
 
     def _call(self, method: str, payload: bytes, timeout_ns: int, answer: Answer) -> None:
         if self._socket is None:
-            answer(b"", _gone(self._id, "its connection is closed"))
+            answer(b"", _gone(self._id, "the connection is closed"))
             return
         stream = self._next_stream
         self._next_stream += 2
@@ -119,7 +119,7 @@ class Shim:
                 self._lose(str(error))
             return
         if not data:
-            self._lose("it closed the connection")
+            self._lose("the shim closed the connection")
             return
         self._take(data)
 
@@ -144,30 +144,30 @@ class Shim:
                 del self._out[: self._socket.send(self._out)]
         except OSError as error:
             if not would_block(error):
-                # Not from inside a call: its caller would hear of the loss before it returns.
-                why = str(error)
-                self._loop.later(0, lambda: self._lose(why))
+                # Not inside a call: the loss would be reported before the call returns.
+                reason = str(error)
+                self._loop.later(0, lambda: self._lose(reason))
                 return
         events = READ | WRITE if self._out else READ
         self._loop.watch(self._socket.fileno(), events, self._on_ready)
 
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if self._socket is None:
             return
         answers = list(self._answers.values())
         self.close()
         for answer in answers:
-            answer(b"", _gone(self._id, why))
+            answer(b"", _gone(self._id, reason))
         if not self._closing:
-            self._on_lost(why)
+            self._on_lost(reason)
 
 
 def _connect(address: str, container_id: str) -> c_modules.socket:
-    """Does not block: connect() on a unix socket succeeds or fails at once."""
+    """Connects without blocking: connect() on a unix socket succeeds or fails at once."""
     try:
         sock = c_modules.stream()
     except OSError as error:
-        raise _short_of(container_id, error) from error
+        raise _out_of_resources(container_id, error) from error
     sock.setblocking(False)
     try:
         if address.startswith("unix://"):
@@ -177,7 +177,7 @@ def _connect(address: str, container_id: str) -> c_modules.socket:
     except OSError as error:
         sock.close()
         if advice(error):
-            raise _short_of(container_id, error) from error
+            raise _out_of_resources(container_id, error) from error
         raise _gone(container_id, f"{address}: {error.strerror or error}") from error
     return sock
 
@@ -192,21 +192,20 @@ def _connect_path(sock: c_modules.socket, path: str) -> None:
         os.close(descriptor)
 
 
-def _short_of(container_id: str, error: OSError) -> DriverError:
-    return DriverError(
-        f"the shim of container {container_id} cannot be asked",
-        details=error.strerror or str(error),
-        resolution=advice(error) or "see the limits of the task's worker",
-        recoverable=True,
+def _out_of_resources(container_id: str, error: OSError) -> DriverError:
+    return exhausted(
+        f"cannot connect to the shim of container {container_id}",
+        error,
+        resolution="see the limits of the task's worker",
         code=Code.EXHAUSTED,
     )
 
 
-def _gone(container_id: str, why: str) -> DriverError:
+def _gone(container_id: str, reason: str) -> DriverError:
     return DriverError(
         f"the shim of container {container_id} does not answer",
-        details=why,
-        resolution="if it was killed, the task is reported as lost",
+        details=reason,
+        resolution="if the shim was killed, the task is reported as lost",
         recoverable=True,
         code=Code.UNAVAILABLE,
     )

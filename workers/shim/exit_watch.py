@@ -1,4 +1,4 @@
-"""Watching one task at its shim: the outstanding Wait, and what holds when the shim is gone."""
+"""Watch of a task at the shim: the outstanding Wait, and the end of a task without a shim."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 import time
 
 from proto.errors import Code, DriverError
-from workers import c_modules, cgroups, identity, procfs
+from workers import c_modules, cgroups, identity
+from workers.log import log
 from workers.loop import READ
 from workers.oom import OomWatch
 from workers.protocol import LOST_CODE, ExitRecord, Sample
@@ -23,28 +24,28 @@ if TYPE_CHECKING:
     Seen = Callable[[int, str, DriverError | None], None]
 
 _ORPHAN_S = 5.0
-"""How long containerd gets to clean up after a dead shim before we kill the orphan ourselves."""
+"""Time that containerd gets to clean up after a dead shim, before the worker kills the orphan."""
 
 _KILLED_S = 5.0
 _KILLED_CODE = 128 + c_modules.SIGKILL
 _RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
-"""A shim's words for a runtime that could not do what it was run for."""
+"""Texts of a shim whose runtime could not be run."""
 _AGAIN_S = 1.0
 
 
 class Watch:
-    """One task from its first State to its exit.
+    """Watches a task from the first State to the exit.
 
     Args:
         loop: the worker's loop.
-        target: the shim.
-        on_oom: called with the number of the task's processes that the kernel has killed for want
+        target: the shim and the container.
+        on_oom: called with the number of the task's processes that the kernel has killed for lack
             of memory while the task goes on.
-        on_exit: called once. Nothing is reported before the shim has answered State once: until
-            then a failure is the answer of whoever asked for the watch.
+        on_exit: called once with the exit; never before the shim's first answer to State. An
+            earlier failure is the answer to the request for the watch.
 
     Raises:
-        DriverError: the shim cannot be reached.
+        DriverError: cannot connect to the shim.
     """
 
     def __init__(
@@ -70,18 +71,18 @@ class Watch:
         self._shim = Shim(loop, target, self._on_lost)
 
     def begin(self, seen: Seen) -> None:
-        """Has Wait stand at the shim, then tells pid and status, or why not."""
+        """Sends Wait and State; calls `seen` with pid and status, or with an error."""
         self._shim.wait(self._on_wait)
-        self.look(seen)
+        self.ask_state(seen)
 
-    def look(self, seen: Seen) -> None:
-        """Asks the shim for pid and status."""
+    def ask_state(self, seen: Seen) -> None:
+        """Asks the shim for pid and status; calls `seen` with the answer."""
         self._shim.state(lambda payload, error: self._on_state(payload, error, seen))
 
     def kill(
         self, number: int, *, everyone: bool, done: Callable[[DriverError | None], None]
     ) -> None:
-        """Has the shim's runtime signal the task: it alone knows for sure which processes."""
+        """Lets the runtime signal the task: only the runtime surely knows all processes."""
         self._killed |= number == c_modules.SIGKILL
 
         def answered(_: bytes, error: DriverError | None) -> None:
@@ -90,29 +91,32 @@ class Watch:
         self._shim.kill(number, everyone=everyone, answer=answered)
 
     def _signal(self, number: int, refused: DriverError) -> bool:
-        """Signals the first process where its runtime could not be run; whether that is done.
+        """Signals the first process if the runtime could not be run; False if not signalled.
 
-        Its bundle may be gone: containerd 1.4 removes those that it finds in no book. The first
-        process of gVisor is not the task's, so that it is only killed.
+        The bundle may be gone: containerd 1.4 removes bundles that the metadata does not have. With
+        gVisor the first process is not the task's, so other signals than SIGKILL are not sent.
         """
         runs_itself = any(words in refused.details for words in _RUNTIME_FAILED)
         if refused.code is not Code.INTERNAL or not (runs_itself or number == c_modules.SIGKILL):
             return False
         try:
             c_modules.pidfd_send_signal(self._pidfd, number)
-        except OSError:  # it has ended, or never had a pidfd
+        except OSError:  # the process has ended, or has no pidfd
             return False
-        procfs.say(f"worker: {self.target.container_id}: signalled without its runtime: {refused}")
+        log(
+            f"worker: container_id={self.target.container_id} signal {number} sent without the"
+            f" runtime: {refused}"
+        )
         return True
 
     def sample(self) -> Sample:
-        """A reading of the task's cgroup; unknown values where it could not be found."""
+        """Reads the task's cgroup; all values are unknown if the cgroup was not found."""
         if self._oom is not None:
             self._oom.sampled()
         return self.readings.sample() if self.readings else Sample(t_ns=time.time_ns())
 
     def close(self) -> None:
-        """Watches no more, and reports nothing any more."""
+        """Ends the watch; nothing is reported from now on."""
         self.ended = True
         self._shim.close()
         self._release()
@@ -127,8 +131,8 @@ class Watch:
             return
         try:
             pid, status = ttrpc.state_answer(payload)
-        except DriverError as nonsense:
-            seen(0, "", nonsense)
+        except DriverError as malformed:
+            seen(0, "", malformed)
             return
         self.seen = True
         self._tries = 0
@@ -137,10 +141,10 @@ class Watch:
         seen(pid, status, None)
 
     def _attach(self, pid: int) -> None:
-        """Opens what outlives the shim's word: a pidfd and the cgroup's files.
+        """Opens a pidfd and the cgroup's files, which stay valid without the shim.
 
-        The shim is the process's reaper and has just named its pid, so it is not another's yet.
-        Should it have ended in between, Wait answers and the pidfd is never used.
+        The shim reaps the process and has just named the pid, so no other process has the pid yet.
+        If the process has ended meanwhile, Wait answers and the pidfd is never used.
         """
         try:
             process = identity.identify(pid)
@@ -149,8 +153,9 @@ class Watch:
             self.readings = cgroups.locate(pid)
             self._oom = OomWatch(self._loop, self.readings, self._on_oom)
         except OSError as error:
-            procfs.say(
-                f"worker: {self.target.container_id}: no cgroup readings of pid {pid}: {error}"
+            log(
+                f"worker: container_id={self.target.container_id} no cgroup readings of pid {pid}:"
+                f" {error}"
             )
 
     def _on_wait(self, payload: bytes, error: DriverError | None) -> None:
@@ -162,27 +167,27 @@ class Watch:
             if self.seen:
                 self._lose(str(error))
 
-    def _on_lost(self, why: str) -> None:
-        """The shim may live and only the connection be gone: one that accepts again is alive."""
+    def _on_lost(self, reason: str) -> None:
+        """Connects again once, because the shim may be alive and only the connection lost."""
         if self.ended or not self.seen:
             return
         self._tries += 1
         if self._tries > 1:
-            self._lose(why)
+            self._lose(reason)
             return
-        self._connect_again(why)
+        self._connect_again(reason)
 
-    def _connect_again(self, why: str) -> None:
+    def _connect_again(self, reason: str) -> None:
         if self.ended:
             return
         try:
             self._shim = Shim(self._loop, self.target, self._on_lost)
         except DriverError as error:
-            if error.code is Code.EXHAUSTED:  # ours, which says nothing of the shim
-                self._timer = self._loop.later(_AGAIN_S, lambda: self._connect_again(why))
+            if error.code is Code.EXHAUSTED:  # of this worker; says nothing about the shim
+                self._timer = self._loop.later(_AGAIN_S, lambda: self._connect_again(reason))
             else:
                 self._timer = None
-                self._lose(error.details or why)
+                self._lose(error.details or reason)
             return
         self._timer = None
         self.begin(self._on_seen_again)
@@ -191,11 +196,11 @@ class Watch:
         if error is not None and not self.ended and self._shim.connected:
             self._lose(str(error))
 
-    def _lose(self, why: str) -> None:
-        """Without its shim the task is over, but "it has ended" must be true before it is said."""
+    def _lose(self, reason: str) -> None:
+        """Ends the watch of a task without a shim, after the end of the task's first process."""
         if self.ended or self._timer is not None:
             return
-        reason = f"the containerd shim of the task ended without telling its exit: {why}"
+        reason = f"the containerd shim of the task ended without reporting the exit: {reason}"
         if self._pidfd < 0:
             self._end_lost(reason)
             return
@@ -203,7 +208,7 @@ class Watch:
         self._timer = self._loop.later(_ORPHAN_S, lambda: self._kill_orphan(reason))
 
     def _kill_orphan(self, reason: str) -> None:
-        reason += "; its first process went on and was killed"
+        reason += "; the task's first process was still running and was killed"
         try:
             c_modules.pidfd_send_signal(self._pidfd, c_modules.SIGKILL)
         except ProcessLookupError:
@@ -211,7 +216,7 @@ class Watch:
             return
         self._loop.watch(self._pidfd, READ, lambda _: self._end_lost(reason))
         self._timer = self._loop.later(
-            _KILLED_S, lambda: self._end_lost(f"{reason}, but does not die")
+            _KILLED_S, lambda: self._end_lost(f"{reason}, but has not ended")
         )
 
     def _end_lost(self, reason: str) -> None:

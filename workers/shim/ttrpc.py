@@ -1,8 +1,14 @@
-"""ttrpc to a containerd shim, as bytes: frames, the two envelopes, and the messages in use.
+"""Encoding of ttrpc, the protocol of containerd's shims: frames, two envelopes, and messages.
 
-Pure encoding and decoding. A frame is ten bytes (length of the data, stream id, type, flags, all
-big-endian) and the data, a protobuf message. The messages are so small that writing them by hand
-costs less than importing protobuf: 6 MB in every launcher.
+This module uses no socket. Source: PROTOCOL.md and request.proto of github.com/containerd/ttrpc,
+and the Task service (api/runtime/task) of containerd.
+
+- A frame is a header of ten bytes and the data. The header holds the length of the data (4 bytes),
+  the stream id (4 bytes), the type and the flags (1 byte each), big-endian.
+- The data of a request or a response is a protobuf message, the envelope, which holds the message
+  of the call as bytes.
+
+Encoding the few small messages here costs less than importing protobuf: 6 MB in every launcher.
 """
 
 from __future__ import annotations
@@ -17,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_DATA_BYTES = 4 << 20
 STATUSES = ("unknown", "created", "running", "stopped", "paused", "pausing")
-"""containerd's task states by their numbers on the wire."""
+"""containerd's task states, by number in the message."""
 
 _HEADER = struct.Struct(">IIBB")
 _REQUEST, _RESPONSE = 1, 2
@@ -41,52 +47,72 @@ Fields = dict[int, int | bytes]
 
 
 def frame(stream: int, data: bytes) -> bytes:
-    """The frame that opens a unary call. Streams of a client are odd and count up."""
+    """Builds the frame that opens a unary call. Stream ids of a client are odd and increase."""
     return _HEADER.pack(len(data), stream, _REQUEST, 0) + data
 
 
 def request(service: str, method: str, payload: bytes, namespace: str, timeout_ns: int) -> bytes:
-    """The envelope of a call; timeout_ns 0 means none."""
+    """Builds the envelope of a call, the protobuf message `ttrpc.Request`.
+
+    Args:
+        service: full name of the service, such as containerd.task.v2.Task (field 1).
+        method: name of the method (field 2).
+        payload: encoded message of the call (field 3).
+        namespace: containerd's namespace; sent as the metadata pair `containerd-namespace-ttrpc`
+            (field 5).
+        timeout_ns: deadline of the call in ns (field 4); 0 for none.
+    """
     pair = message({1: "containerd-namespace-ttrpc", 2: namespace})
     return message({1: service, 2: method, 3: payload, 4: timeout_ns, 5: pair})
 
 
 def response(data: bytes) -> tuple[bytes, DriverError | None]:
-    """The payload in a response's envelope, or the failure that it tells."""
+    """Reads the envelope of a response, the protobuf message `ttrpc.Response`.
+
+    Returns:
+        The encoded message and None, or b"" and the error of the shim.
+
+    Raises:
+        DriverError: code CORRUPT, the data is no protobuf message.
+    """
     fields = parse(data)
     status = parse(octets(fields, 1))
     code = number(status, 1)
     if code == 0:
         return octets(fields, 2), None
-    said = octets(status, 2).decode(errors="replace")
-    error = DriverError("the shim refuses", details=said, code=_CODES.get(code, Code.INTERNAL))
+    text = octets(status, 2).decode(errors="replace")
+    error = DriverError("the shim refuses", details=text, code=_CODES.get(code, Code.INTERNAL))
     return b"", error
 
 
 class Decoder:
-    """Collects bytes as they come and gives (stream id, data) of the responses that are whole."""
+    """Collects received bytes and returns (stream id, data) of complete responses."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The responses completed by `data`. DriverError(CORRUPT) where it is no ttrpc."""
+        """Yields the responses that `data` completes.
+
+        Raises:
+            DriverError: code CORRUPT, a length is over the limit.
+        """
         self._buffer += data
         while len(self._buffer) >= _HEADER.size:
             length, stream, kind, _ = _HEADER.unpack_from(self._buffer)
             if length > MAX_DATA_BYTES:
-                raise _corrupt(f"a frame of {length} bytes")
+                raise _corrupt(f"a frame has {length} bytes")
             end = _HEADER.size + length
             if len(self._buffer) < end:
                 return
             body = bytes(self._buffer[_HEADER.size : end])
             del self._buffer[:end]
-            if kind == _RESPONSE:  # data frames belong to streams, which we never open
+            if kind == _RESPONSE:  # data frames belong to streams, which the driver never opens
                 yield stream, body
 
 
 def message(fields: dict[int, int | str | bytes]) -> bytes:
-    """A protobuf message of varints, strings, bytes; zero and empty are left out, as in proto3."""
+    """Encodes a protobuf message of varints, strings and bytes, without zero and empty fields."""
     out = bytearray()
     for tag, value in fields.items():
         if not value:
@@ -100,7 +126,11 @@ def message(fields: dict[int, int | str | bytes]) -> bytes:
 
 
 def parse(data: bytes) -> Fields:
-    """Field number to value; of a repeated field the last. DriverError(CORRUPT) if it is none."""
+    """Decodes a protobuf message: value by field number; the last value of a repeated field.
+
+    Raises:
+        DriverError: code CORRUPT, the data is no protobuf message.
+    """
     fields: Fields = {}
     at = 0
     while at < len(data):
@@ -116,50 +146,50 @@ def parse(data: bytes) -> Fields:
         else:
             raise _corrupt(f"wire type {kind}")
         if at + size > len(data):
-            raise _corrupt("a message cut short")
+            raise _corrupt("a message ends too early")
         fields[key >> 3] = data[at : at + size]
         at += size
     return fields
 
 
 def number(fields: Fields, tag: int) -> int:
-    """A varint field, 0 where it is absent or of another kind."""
+    """Returns a varint field; 0 if absent or of another kind."""
     value = fields.get(tag, 0)
     return value if isinstance(value, int) else 0
 
 
 def octets(fields: Fields, tag: int) -> bytes:
-    """A length-delimited field, empty where it is absent or of another kind."""
+    """Returns a length-delimited field; empty if absent or of another kind."""
     value = fields.get(tag, b"")
     return value if isinstance(value, bytes) else b""
 
 
 def wait_request(container_id: str) -> bytes:
-    """Of the container's first process, as are the others here."""
+    """Builds a WaitRequest for the container's first process."""
     return message({1: container_id})
 
 
 def wait_answer(payload: bytes) -> tuple[int, int]:
-    """Exit status, 128 + n after signal n, and the time in ns since the epoch, 0 if not told."""
+    """Reads a WaitResponse: exit status (128 + n after signal n), and ns since the epoch or 0."""
     fields = parse(payload)
     moment = parse(octets(fields, 2))
     return number(fields, 1), number(moment, 1) * 1_000_000_000 + number(moment, 2)
 
 
 def state_request(container_id: str) -> bytes:
-    """Asks for pid and status."""
+    """Builds a StateRequest for the container's first process."""
     return message({1: container_id})
 
 
 def state_answer(payload: bytes) -> tuple[int, str]:
-    """The pid on the host and one of STATUSES."""
+    """Reads a StateResponse: the pid on the host, and a status of STATUSES."""
     fields = parse(payload)
     status = number(fields, 4)
     return number(fields, 3), STATUSES[status] if status < len(STATUSES) else STATUSES[0]
 
 
 def kill_request(container_id: str, signal: int, *, everyone: bool) -> bytes:
-    """Signals the first process, or every process of the container."""
+    """Builds a KillRequest for the first process, or for every process of the container."""
     return message({1: container_id, 3: signal, 4: int(everyone)})
 
 
@@ -176,14 +206,14 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise _corrupt("a number cut short")
+            raise _corrupt("a number ends too early")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:  # noqa: PLR2004
             return value & 0xFFFFFFFFFFFFFFFF, at
-    raise _corrupt("a number of more than ten bytes")
+    raise _corrupt("a number has more than ten bytes")
 
 
-def _corrupt(what: str) -> DriverError:
-    return DriverError("the shim sent something that is not ttrpc", details=what, code=Code.CORRUPT)
+def _corrupt(details: str) -> DriverError:
+    return DriverError("the shim sent malformed ttrpc", details=details, code=Code.CORRUPT)

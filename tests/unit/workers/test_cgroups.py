@@ -77,7 +77,7 @@ def test_version_2_counts_cpu_in_microseconds_and_is_given_in_ns(tmp_path: Path)
     readings.close()
 
 
-def test_what_the_kernel_does_not_tell_is_unknown(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_unknown_value(tmp_path: Path) -> None:
     readings = cgroups.Readings(v2=True, paths={"": str(tmp_path)})
     sample = readings.sample()
     assert set(sample.to_wire().values()) == {sample.t_ns, sample.m_ns, None}
@@ -93,7 +93,7 @@ def test_readings_follow_the_files_without_opening_them_again(tmp_path: Path) ->
     readings.close()
 
 
-def test_files_are_given_back(tmp_path: Path) -> None:
+def test_files_are_closed(tmp_path: Path) -> None:
     before = open_files()
     readings = v1(tmp_path)
     assert open_files() == before + 1, "only the kills before a sample"

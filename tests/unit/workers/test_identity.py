@@ -20,7 +20,7 @@ def test_a_process_is_the_same_as_long_as_it_lives() -> None:
     assert identity.identify(os.getpid()) == identity.identify(os.getpid())
 
 
-def test_nobody_has_the_identity_of_a_process_that_is_gone() -> None:
+def test_a_process_that_is_gone_has_no_identity() -> None:
     process = subprocess.Popen(["true"])
     process.wait()
     assert identity.identify(process.pid) is None

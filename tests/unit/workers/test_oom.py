@@ -1,4 +1,4 @@
-"""When kills are counted and told: notices of the kernel, a clock that the test winds."""
+"""Count and report of OOM kills, with notices of the kernel and a clock of the test."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Clock(Loop):
         return timer
 
     def fire(self) -> float:
-        """Calls what is due next; how long it has waited."""
+        """Calls the next due timer, and returns the timer's pause."""
         self.due.sort(key=lambda entry: entry[0])
         seconds, timer = self.due.pop(0)
         if not timer.cancelled:
@@ -43,7 +43,7 @@ class Clock(Loop):
 
 
 class Cgroup:
-    """Readings of a cgroup: kills, and whether it is there."""
+    """Readings of a cgroup: kills, and whether the cgroup exists."""
 
     oom_events = READ
 
@@ -71,7 +71,7 @@ def watch(clock: Clock, cgroup: Cgroup) -> tuple[OomWatch, list[int]]:
     return OomWatch(clock, cast("Any", cgroup), told.append), told
 
 
-def test_kills_are_told_at_once_and_then_once_in_a_minute(clock: Clock) -> None:
+def test_kills_are_reported_at_once_and_then_once_in_a_minute(clock: Clock) -> None:
     cgroup = Cgroup()
     _, told = watch(clock, cgroup)
     for kills in (1, 2, 5):
@@ -94,7 +94,7 @@ def test_a_task_at_its_limit_wakes_its_worker_less_and_less(clock: Clock) -> Non
     assert told == []
 
 
-def test_a_kill_that_nobody_has_counted_is_new(clock: Clock) -> None:
+def test_a_kill_that_was_not_counted_is_new(clock: Clock) -> None:
     cgroup = Cgroup()
     cgroup.kills = 3
     watching, told = watch(clock, cgroup)
@@ -105,7 +105,7 @@ def test_a_kill_that_nobody_has_counted_is_new(clock: Clock) -> None:
     assert (watching.counted, told) == (4, [4])
 
 
-def test_without_notices_whoever_samples_has_kills_counted(clock: Clock) -> None:
+def test_without_notices_each_sample_counts_kills(clock: Clock) -> None:
     cgroup = Cgroup(notice=-1)
     watching, told = watch(clock, cgroup)
     cgroup.kills = 1
@@ -113,7 +113,7 @@ def test_without_notices_whoever_samples_has_kills_counted(clock: Clock) -> None
     assert (clock.watched, told) == ({}, [1])
 
 
-def test_a_cgroup_that_is_gone_is_watched_no_more(clock: Clock) -> None:
+def test_a_missing_cgroup_is_not_watched_any_more(clock: Clock) -> None:
     cgroup = Cgroup()
     watching, _ = watch(clock, cgroup)
     cgroup.there = False
@@ -123,7 +123,7 @@ def test_a_cgroup_that_is_gone_is_watched_no_more(clock: Clock) -> None:
     watching.close()
 
 
-def test_the_kernel_tells_a_change_of_a_file_of_version_2_once() -> None:
+def test_the_kernel_reports_a_change_of_a_file_of_version_2_once() -> None:
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     roots = [Path(words[1]) for words in mounts if words[2] == "cgroup2"]
     if not roots or not os.access(roots[0], os.W_OK) or os.geteuid():

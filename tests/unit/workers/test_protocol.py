@@ -1,4 +1,4 @@
-"""Records that cross between plugin, launcher and workers."""
+"""Records and versions of the protocol of plugin, launcher and workers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_record_survives_the_wire(code: int, at_ns: int, lost: bool, reason: s
     assert ExitRecord.from_wire(frame) == record
 
 
-def test_defaults_stand_in_for_what_is_not_said() -> None:
+def test_defaults_replace_missing_fields() -> None:
     record = ExitRecord.from_wire({"code": 1, "at_ns": 2})
     assert (record.oom_kills, record.lost, record.reason) == (0, False, "")
     assert Sample(t_ns=1).usage is None
@@ -55,7 +55,7 @@ def test_a_missing_or_wrong_field_is_refused_by_name(
     assert caught.value.code is Code.CORRUPT
 
 
-def test_fields_of_a_newer_peer_are_passed_over() -> None:
+def test_fields_of_a_newer_peer_are_ignored() -> None:
     assert WorkerSpec.from_wire({**SPEC, "colour": "red"}) == WorkerSpec.from_wire(SPEC)
 
 

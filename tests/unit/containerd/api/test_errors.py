@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-import os
 
 import grpc
 import pytest
 
 from containerd.api.errors import as_driver_error, driver_errors, exhaustion_advice
 from proto.errors import Code, DriverError
-from proto.exhaustion import advice, exhausted
 
 
 class Failed(grpc.RpcError):
@@ -31,32 +28,6 @@ class Failed(grpc.RpcError):
 def told(status: grpc.StatusCode, text: str) -> DriverError:
     """Returns the DriverError of a failed call."""
     return as_driver_error(Failed(status, text), "do it", "/run/c.sock")
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [
-        (errno.ENOSPC, "df -i"),
-        (errno.EMFILE, "LimitNOFILE"),
-        (errno.ENFILE, "fs.file-max"),
-        (errno.EAGAIN, "TasksMax"),
-        (errno.ENOMEM, "free memory"),
-    ],
-)
-def test_what_ran_out_is_named_with_its_place_and_may_be_there_again(
-    number: int, words: str
-) -> None:
-    error = exhausted("it cannot be done", OSError(number, os.strerror(number), "/some/place"))
-    assert error.code is Code.EXHAUSTED
-    assert error.recoverable
-    assert error.details == f"/some/place: {os.strerror(number)}"
-    assert words in error.resolution
-
-
-def test_another_failure_is_no_shortage() -> None:
-    error = PermissionError(errno.EPERM, "Operation not permitted")
-    assert advice(error) == ""
-    assert not exhausted("it cannot be done", error).recoverable
 
 
 @pytest.mark.parametrize(

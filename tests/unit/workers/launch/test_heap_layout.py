@@ -56,7 +56,7 @@ print(sum(step == 64 for step in steps))
 """
 
 
-def test_what_is_made_after_the_gaps_are_filled_lies_side_by_side() -> None:
+def test_objects_created_after_the_gaps_are_filled_lie_side_by_side() -> None:
     done = subprocess.run(
         [sys.executable, "-I", "-c", GAPS], check=True, capture_output=True, text=True
     )

@@ -1,4 +1,4 @@
-"""What a look at a FIFO makes of what happens while it looks."""
+"""Decisions of the log buffer, with a clock of the test and a FIFO of the kernel."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = protocol.WorkerSpec(
 
 @pytest.fixture
 def fifo(tmp_path: Path) -> Iterator[int]:
-    """Both ends of a FIFO, which never waits."""
+    """Opens both ends of a FIFO without blocking."""
     os.mkfifo(tmp_path / "log")
     descriptor = os.open(tmp_path / "log", os.O_RDWR | os.O_NONBLOCK)
     yield descriptor
@@ -36,13 +36,13 @@ def fill(fifo: int) -> None:
 
 
 def write_a_while(fifo: int) -> None:
-    """Until the kernel's clock of files has moved."""
+    """Waits until the kernel's clock of files has moved."""
     before = os.fstat(fifo).st_mtime_ns
     while os.fstat(fifo).st_mtime_ns == before:
         os.write(fifo, b".")
 
 
-def test_what_fills_the_room_that_a_look_has_made_is_no_sign_of_a_reader(
+def test_a_write_into_space_that_a_check_made_is_no_sign_of_a_reader(
     fifo: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = Loop()

@@ -89,13 +89,13 @@ def test_responses_are_found_however_the_bytes_arrive(bodies: list[bytes], step:
     assert found == [(2 * at + 1, body) for at, body in enumerate(bodies)]
 
 
-def test_frames_that_are_no_responses_are_passed_over() -> None:
+def test_frames_that_are_no_responses_are_ignored() -> None:
     decoder = ttrpc.Decoder()
     assert list(decoder.feed(framed(1, b"x", kind=3) + framed(3, b"y"))) == [(3, b"y")]
 
 
 def test_a_frame_over_the_limit_ends_the_connection() -> None:
-    with pytest.raises(DriverError, match="not ttrpc"):
+    with pytest.raises(DriverError, match="malformed ttrpc"):
         list(ttrpc.Decoder().feed(b"\xff" * 10))
 
 
