@@ -86,7 +86,7 @@ def test_each_outside_thing_has_one_home() -> None:
     assert broken == []
 
 
-def attributes(tree: ast.Module) -> Iterator[str]:
+def attributes(tree: ast.AST) -> Iterator[str]:
     """Dotted names such as os.environ that a module uses."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
@@ -222,6 +222,22 @@ def test_tests_do_not_sleep_and_hope() -> None:
         and str(path.relative_to(ROOT)) not in allowed
     ]
     assert sleepers == []
+
+
+def test_the_hook_of_conftest_runs_every_coroutine_of_a_test() -> None:
+    # The test of a loop's end needs a loop that has ended.
+    allowed = {"test_a_link_of_a_loop_that_ends_at_once_is_closed"}
+    by_hand = [
+        f"{path.relative_to(ROOT)}:{test.lineno} {test.name}"
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for test in ast.parse(path.read_text()).body
+        if isinstance(test, ast.FunctionDef)
+        and test.name.startswith("test_")
+        and test.name not in allowed
+        and any(isinstance(node, ast.AsyncFunctionDef) for node in ast.walk(test))
+        and {"asyncio.run", "stage.play"} & set(attributes(test))
+    ]
+    assert by_hand == []
 
 
 def test_nothing_binary_is_committed() -> None:

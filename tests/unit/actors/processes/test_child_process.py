@@ -15,7 +15,7 @@ from tests.support.waiting import until
 ANSWER_S = 10.0
 
 
-def test_a_start_that_is_cancelled_meanwhile_leaves_no_child_and_no_pipe(
+async def test_a_start_that_is_cancelled_meanwhile_leaves_no_child_and_no_pipe(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     begun, go = threading.Event(), threading.Event()
@@ -28,21 +28,18 @@ def test_a_start_that_is_cancelled_meanwhile_leaves_no_child_and_no_pipe(
         children.append(start(argv, **options))
         return children[0]
 
-    async def story() -> None:
-        monkeypatch.setattr(child_process, "start", slowly)
-        pipe = child_process.PIPE
-        starting = asyncio.create_task(
-            child_process.started(["/bin/sleep", "600"], stdin=pipe, stdout=pipe, stderr=pipe)
-        )
-        await until(begun.is_set, ANSWER_S)
-        starting.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await starting
-        go.set()
-        await until(lambda: children and children[0].poll() is not None, ANSWER_S, "it lives")
-        child = children[0]
-        assert all(pipe is not None and pipe.closed for pipe in (child.stdin, child.stdout))
-        assert child.stderr is not None
-        assert child.stderr.closed
-
-    asyncio.run(story())
+    monkeypatch.setattr(child_process, "start", slowly)
+    pipe = child_process.PIPE
+    starting = asyncio.create_task(
+        child_process.started(["/bin/sleep", "600"], stdin=pipe, stdout=pipe, stderr=pipe)
+    )
+    await until(begun.is_set, ANSWER_S)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    go.set()
+    await until(lambda: children and children[0].poll() is not None, ANSWER_S, "it lives")
+    child = children[0]
+    assert all(pipe is not None and pipe.closed for pipe in (child.stdin, child.stdout))
+    assert child.stderr is not None
+    assert child.stderr.closed
