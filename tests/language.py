@@ -35,7 +35,7 @@ NO_VERBS = listed(
     Milliseconds Objects Options Paragraphs Parents Paths Seconds Sockets Ways Words
     """
 )
-AFTER_NOUNS = listed("of that which who whose")
+AFTER_NOUNS = listed("of which who whose")
 # A document may have this many of PRONOUNS in a hundred words, docstrings this many.
 DOCUMENT_SHARE = 4.0
 DOCSTRING_SHARE = 5.0

@@ -66,6 +66,7 @@ REWRITTEN: tuple[str, ...] = (
     "plugin/options",
     "plugin/rpc",
     "proto/containerd",
+    "tests/support",
 )
 
 

@@ -1,1 +1,1 @@
-"""Real parts and fakes that the tests start."""
+"""Real programs and fakes that the tests start."""

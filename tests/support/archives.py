@@ -1,4 +1,4 @@
-"""Image archives made on the spot: as `docker save` and as OCI's layout write them."""
+"""Image archives as `docker save`, skopeo and OCI's layout write them, built in the test."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ File = tuple[str, bytes]
 
 
 def tar_of(files: Iterable[File], format: int = tarfile.PAX_FORMAT) -> bytes:
-    """A tar of plain files; a name may come twice."""
+    """Builds a tar of plain files; a name may occur twice."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=format) as tar:
         for name, body in files:
@@ -31,7 +31,7 @@ def docker_files(
     config: Mapping[str, Any] | None = None,
     architecture: str = "",
 ) -> list[File]:
-    """The files of `docker save` for one image; layers are uncompressed."""
+    """Returns the files of `docker save` for one image; layers are uncompressed."""
     document = json.dumps(
         {
             "architecture": architecture or host_architecture(),
@@ -51,7 +51,7 @@ def docker_files(
 
 
 def layout_files(images: Mapping[str, Image]) -> list[File]:
-    """The files of OCI's layout; keys are what the images are called, empty for no name."""
+    """Returns the files of OCI's layout; keys are the names of the images, empty for none."""
     files: list[File] = [("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
     entries = []
     for name, image in images.items():
@@ -71,7 +71,7 @@ def layout_files(images: Mapping[str, Image]) -> list[File]:
 
 
 def new_docker_files(layers: Sequence[bytes], name: str, cmd: str = "x") -> list[File]:
-    """The files of `docker save` since 25.0: OCI's layout with docker's manifest beside it."""
+    """Returns the files of `docker save` since 25.0: OCI's layout and docker's manifest."""
     (*_, (_, config), _) = docker_files(layers, config={"Cmd": [cmd]})
     bodies = {digest_of(body): body for body in (config, *layers)}
     described = [
@@ -96,7 +96,7 @@ def new_docker_files(layers: Sequence[bytes], name: str, cmd: str = "x") -> list
 
 
 def merged(*archives: Iterable[File]) -> list[File]:
-    """The files of several archives of docker in one, with one manifest.json."""
+    """Merges several docker archives into one with one manifest.json."""
     files: dict[str, bytes] = {}
     listed: list[Any] = []
     for archive in archives:
@@ -109,7 +109,7 @@ def merged(*archives: Iterable[File]) -> list[File]:
 
 
 def skopeo_directory(image: Image) -> list[File]:
-    """The files of `skopeo copy … dir:DIR` and `podman save --format docker-dir`."""
+    """Returns the files of `skopeo copy … dir:DIR` and `podman save --format docker-dir`."""
     blobs = [(digest[7:], body) for digest, body in image.blobs.items()]
     instances = [(f"{one[7:]}.manifest.json", body) for one, body in image.manifests.items()]
     version = ("version", b"Directory Transport Version: 1.1\n")
@@ -117,7 +117,7 @@ def skopeo_directory(image: Image) -> list[File]:
 
 
 def write_directory(root: Path, files: Iterable[File]) -> None:
-    """The files as a directory."""
+    """Writes the files into a directory."""
     for name, body in files:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)

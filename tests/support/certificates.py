@@ -1,4 +1,4 @@
-"""Certificates made on the spot with openssl: a CA, and what it signs."""
+"""Certificates that openssl creates for a test: an authority and the certificates under it."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ authorityKeyIdentifier = keyid
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """PEM files of a certificate and its key."""
+    """PEM files of a certificate and of its key."""
 
     file: Path
     key: Path
 
 
 def authority(directory: Path, name: str = "ca") -> Certificate:
-    """A CA that signs itself."""
+    """Creates an authority that signs itself."""
     return _make(directory, name, "ca", None)
 
 
 def signed(
     directory: Path, name: str, by: Certificate, names: str = "DNS:localhost, IP:127.0.0.1"
 ) -> Certificate:
-    """A certificate for servers and clients of these names."""
+    """Creates a certificate for servers and clients of these names."""
     return _make(directory, name, "leaf", by, names)
 
 

@@ -1,4 +1,4 @@
-"""What a real containerd keeps in one namespace, by its own API: `ctr` costs a process per list."""
+"""Objects of a real containerd in one namespace, by its API: `ctr` costs a process per list."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _ANSWER_S = 60.0
 
 
 class Books:
-    """`with Books(...) as books`: one connection for some questions.
+    """A connection to containerd; `with Books(...) as books` closes the connection at the end.
 
     Args:
         address: containerd's socket.
-        namespace: whose things are listed.
-        bundles: the directory where containerd has one of each task, longer than it has the task.
+        namespace: the namespace to list.
+        bundles: the directory of containerd's bundles, which outlive their tasks.
     """
 
     def __init__(self, address: str, namespace: str, bundles: Path) -> None:
@@ -42,21 +42,21 @@ class Books:
         self._calls.close()
 
     def containers(self) -> list[str]:
-        """Their ids."""
+        """Lists the ids of the containers."""
         request = containers_pb2.ListContainersRequest()
         return [one.id for one in self._ask(methods.CONTAINER_LIST, request).containers]
 
     def tasks(self) -> list[str]:
-        """Their containers' ids."""
+        """Lists the ids of the containers that have a task."""
         names = [entry.name for entry in self._bundles.iterdir()] if self._bundles.exists() else []
         return [name for name in names if self._has_task(name)]
 
     def leases(self) -> list[str]:
-        """Their ids."""
+        """Lists the ids of the leases."""
         return [one.id for one in self._ask(methods.LEASE_LIST, leases_pb2.ListRequest()).leases]
 
     def snapshots(self) -> list[str]:
-        """Keys of those that are no image's layer."""
+        """Lists the keys of the snapshots that are no layer of an image."""
         request = snapshots_pb2.ListSnapshotsRequest(snapshotter=_SNAPSHOTTER)
         found = self._calls.stream(methods.SNAPSHOT_LIST, request, "list snapshots")
         return [
@@ -67,7 +67,7 @@ class Books:
         ]
 
     def _has_task(self, container: str) -> bool:
-        """Whether it can tell of one: a task without its shim is in no list either."""
+        """Checks whether containerd has a task; its list omits a task without a shim."""
         with contextlib.suppress(DriverError):
             self._ask(methods.TASK_GET, tasks_pb2.GetRequest(container_id=container))
             return True

@@ -1,4 +1,4 @@
-"""A real containerd of the tests' own: own root, state, socket; ended by pid, nothing left over."""
+"""A real containerd for tests, with a root, a state directory and a socket of its own."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images",
 
 
 class ContainerdDaemon:
-    """`with ContainerdDaemon() as daemon`: `.address` is its socket, `.log` its log file."""
+    """A containerd of a `with` block: `.address` is the socket, `.log` the log file."""
 
     namespace = "nomad-test"
 
     def __init__(self, path: str = "") -> None:
-        """A daemon to start. path comes first where it looks for shims and runtimes."""
+        """Prepares a daemon; `path` comes first in its search for shims and runtimes."""
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
         self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
         self.address = str(self.base / "containerd.sock")
@@ -52,14 +52,14 @@ class ContainerdDaemon:
         self.use(bin_dir())
 
     def use(self, folder: Path | None) -> None:
-        """From the next start on: the containerd of this folder, or this machine's own."""
+        """Sets the folder of containerd for the next start; None means the machine's own."""
         self.binary = program("containerd", folder) or "containerd"
         self._ctr = program("ctr", folder) or "ctr"
         places = (self._first_in_path, str(folder or ""), os.environ["PATH"])
         self._path = ":".join(filter(None, places))
 
     def configure(self, text: str) -> None:
-        """From the next start on: more configuration; `{base}` in it is the daemon's directory."""
+        """Adds configuration for the next start; `{base}` is the daemon's directory."""
         self._config += text
 
     def __enter__(self) -> Self:
@@ -91,16 +91,16 @@ class ContainerdDaemon:
 
     @property
     def version(self) -> str:
-        """As the daemon's program tells it, such as 1.6.20."""
+        """The version that the daemon's program prints, such as 1.6.20."""
         said = subprocess.run([self.binary, "--version"], check=True, capture_output=True)
         return said.stdout.decode().split()[2]
 
     def tail(self) -> str:
-        """The end of the daemon's log."""
+        """Returns the end of the daemon's log."""
         return self.log.read_text(errors="replace")[-2000:]
 
     def ctr(self, *arguments: str, check: bool = True) -> str:
-        """What `ctr` prints in the tests' namespace."""
+        """Runs `ctr` in the tests' namespace and returns its output."""
         done = subprocess.run(
             [self._ctr, "-a", self.address, "-n", self.namespace, *arguments],
             check=False,
@@ -113,7 +113,7 @@ class ContainerdDaemon:
         return done.stdout
 
     def ask(self, work: Callable[[Containerd], Awaitable[T]]) -> T:
-        """What a coroutine makes of a client of this containerd."""
+        """Runs a coroutine with a client of the daemon and returns its result."""
 
         async def asked() -> T:
             client = Containerd(self.address, self.namespace)
@@ -125,7 +125,7 @@ class ContainerdDaemon:
         return asyncio.run(asked())
 
     def leftovers(self) -> list[str]:
-        """What is in the tests' namespace, but for images."""
+        """Lists all objects in the tests' namespace except images."""
         with self._books() as books:
             return [
                 *(f"container {name}" for name in books.containers()),
@@ -135,7 +135,7 @@ class ContainerdDaemon:
             ]
 
     def remove_all(self) -> None:
-        """Clears what a failed test left."""
+        """Removes the objects of a failed test."""
         with self._books() as books:
             for task in books.tasks():
                 self.ctr("tasks", "delete", "--force", task, check=False)
@@ -151,18 +151,18 @@ class ContainerdDaemon:
         return Books(self.address, self.namespace, bundles)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends the daemon only; shims and tasks stay."""
+        """Ends the daemon alone; shims and tasks go on."""
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(30)
             self.process = None
 
     def down(self) -> None:
-        """Has it killed; `start` comes back."""
+        """Kills the daemon; `start` starts a new process."""
         self.kill()
 
     def close(self) -> None:
-        """Ends shims that tests left, then the daemon, then its files."""
+        """Ends shims that tests left, then the daemon, and removes the files."""
         for pid in self.shim_pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -174,7 +174,7 @@ class ContainerdDaemon:
         shutil.rmtree(self.base, ignore_errors=True)
 
     def shim_pids(self) -> list[int]:
-        """Shims that serve this daemon."""
+        """Lists the pids of the daemon's shims."""
         found = []
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit():

@@ -33,22 +33,22 @@ _TIMEOUT_S = 600
 
 
 class FetchError(Exception):
-    """A containerd cannot be had; the text says why."""
+    """A containerd cannot be fetched; the text has the reason."""
 
 
 def bin_dir() -> Path | None:
-    """The folder whose containerd the tests are to run on; None: the one on PATH."""
+    """Returns the folder of the containerd under test, or None for the containerd on PATH."""
     given = os.environ.get("CONTAINERD_BIN_DIR", "")
     return Path(given) if given else None
 
 
 def program(name: str, folder: Path | None) -> str | None:
-    """The path of `containerd`, `ctr` or `runc`: the folder's, where that has one."""
+    """Finds `containerd`, `ctr` or `runc` in the folder, then on PATH."""
     return shutil.which(name, path=f"{folder}:{os.environ['PATH']}" if folder else None)
 
 
 def fetch(version: str) -> Path:
-    """The folder with the programs of a release, from the cache or from Debian's mirror.
+    """Returns the folder with the programs of a release, from the cache or from Debian's mirror.
 
     Raises:
         FetchError: apt or dpkg failed, or the suite has another release by now.
@@ -82,7 +82,7 @@ def _make(version: str, work: Path) -> Path:
 
 
 def _own_apt(work: Path, suites: tuple[str, ...]) -> list[str]:
-    """apt-get with lists and sources of its own: this machine's stay as they are."""
+    """Returns an apt-get command with its own lists and sources: the machine's stay unchanged."""
     (work / "state" / "lists" / "partial").mkdir(parents=True)
     (work / "cache" / "archives" / "partial").mkdir(parents=True)
     sources = work / "sources.list"

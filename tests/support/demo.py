@@ -1,4 +1,4 @@
-"""`./dev demo`: hello.nomad with everything it needs, all on this machine, nothing left behind."""
+"""`./dev demo`: runs hello.nomad with a registry and a containerd of its own, then removes both."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def say(text: str) -> None:
-    """A line about what is being set up."""
+    """Prints a line about the progress."""
     sys.stderr.write(f"demo: {text}\n")
 
 

@@ -1,4 +1,4 @@
-"""Device nodes that betray whoever opens them."""
+"""Device nodes that show whether a program opens them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NO_DRIVER = os.makedev(4000, 0)
 
 
 def tripwire(path: Path) -> Path:
-    """A device that no driver serves: to name it is fine, to open it fails with ENXIO."""
+    """Creates a device without a driver: a program may name the device; an open gives ENXIO."""
     if os.geteuid() != 0:
         pytest.skip("making device nodes needs root")
     os.mknod(path, stat.S_IFCHR | 0o600, _NO_DRIVER)

@@ -1,4 +1,4 @@
-"""A driver under test: a plugin process, its state directory, allocations, and a look for leaks."""
+"""A driver under test: a plugin process, a state directory, allocations, and a check for leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _numbers = itertools.count()
 
 @dataclass(slots=True)
 class Job:
-    """One task with its allocation; `out` and `err` collect what it logs."""
+    """One task with its allocation; `out` and `err` collect the task's output."""
 
     config: TaskConfig
     alloc: AllocDir
@@ -45,7 +45,7 @@ class Job:
 
     @property
     def container(self) -> str:
-        """The container's id on a cgroup v1 host and on a v2 host."""
+        """The container's id, which differs between cgroup v1 and v2."""
         if Path("/sys/fs/cgroup/cgroup.controllers").exists():
             return f"{self.config.alloc_id}.{self.config.name}.scope"
         return f"{self.config.name}-{self.config.alloc_id}"
@@ -72,7 +72,7 @@ async def _collect(fifo: Path, into: bytearray) -> None:
 
 
 class Driver:
-    """Owns what a test starts. `session` is the agent's side of the plugin."""
+    """Everything that a test starts. `session` is the agent's side of the plugin."""
 
     def __init__(
         self,
@@ -113,7 +113,7 @@ class Driver:
         network: NetworkIsolation | None = None,
         dns: DnsConfig | None = None,
     ) -> Job:
-        """A task in an allocation of its own, not started."""
+        """Creates a task in an allocation of its own, without a start."""
         alloc_id = alloc_id or str(uuid.uuid4())
         alloc = AllocDir(self.alloc_root, alloc_id)
         alloc.build([name])
@@ -137,7 +137,7 @@ class Driver:
         return Job(config, alloc)
 
     async def start(self, job: Job, image: str, script: str = "", **options: Any) -> Handle:
-        """Reads the task's logs and starts it, with a shell script for its command."""
+        """Reads the task's logs and starts the task, with a shell script for its command."""
         job.read_logs()
         chosen = {"image": image, **options}
         if script:
@@ -145,7 +145,7 @@ class Driver:
         return await self.session.start(job.config, chosen)
 
     async def output(self, image: str, script: str, job: Job | None = None, **options: Any) -> str:
-        """What a script prints in a task of its own, from start to destroy."""
+        """Runs a script in a task of its own, from start to destroy, and returns the output."""
         job = job or self.task()
         await self.start(job, image, script, **options)
         result = await self.session.wait(job.id)
@@ -154,7 +154,7 @@ class Driver:
         return job.out.decode()
 
     async def healthy(self) -> None:
-        """Returns when the plugin sees its containerd: gRPC looks again within a second."""
+        """Waits until the plugin reports a healthy containerd; gRPC reconnects within a second."""
         while (await self.session.fingerprint()).health is not Health.HEALTHY:
             await asyncio.sleep(0.05)
 
@@ -165,7 +165,7 @@ class Driver:
             await job.logs_end()
 
     def close(self) -> None:
-        """Ends the launcher, and what a failed test left, so that the next one is clean."""
+        """Ends the launcher and removes the objects of a failed test."""
         self.containerd.remove_all()
         for pid in worker_pids(self.state_dir):
             with contextlib.suppress(ProcessLookupError):
@@ -173,7 +173,7 @@ class Driver:
         end_launcher(self.state_dir)
 
     def leftovers(self) -> list[str]:
-        """What destroyed tasks have left in containerd, on disk and in the process table."""
+        """Lists the remains of destroyed tasks in containerd, on disk and in the process table."""
         left = self.containerd.leftovers()
         for directory in (self.state_dir / "tasks", self.state_dir / "mounts"):
             left += [
@@ -183,9 +183,10 @@ class Driver:
         return left
 
     def wait_clean(self) -> None:
-        """Waits until nothing is left.
+        """Waits until no remains are left.
 
-        The lease of a start goes a moment after its answer, and a worker a moment after its own.
+        Containerd drops a start's lease a moment after the answer. A worker ends a moment after its
+        own answer.
         """
         wait_until(lambda: not self._left(), 10, lambda: str(self._left()))
 
@@ -195,12 +196,12 @@ class Driver:
 
 
 def _root() -> list[str]:
-    """What makes anybody root over mounts of their own: the driver has to make some."""
+    """Returns the command prefix that makes a user root in a mount namespace of its own."""
     return [] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--mount", "--"]
 
 
 def children(pid: int | None) -> list[str]:
-    """Pids of a process's children, whichever of its threads started them."""
+    """Lists the pids of a process's children, whichever thread started them."""
     found: list[str] = []
     for thread in Path(f"/proc/{pid}/task").glob("*/children"):
         with contextlib.suppress(OSError):
@@ -214,7 +215,7 @@ def _lines_with(path: str, text: str) -> list[str]:
 
 @contextlib.asynccontextmanager
 async def launched(driver: Driver) -> AsyncIterator[AgentSession]:
-    """The plugin, launched and closed at the end; reads of logs are cancelled by the loop's end."""
+    """Launches the plugin for a `with` block and closes the plugin at its end."""
     await driver.session.launch()
     try:
         yield driver.session

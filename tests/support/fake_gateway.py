@@ -1,8 +1,9 @@
-"""A driver without containers: what the RPC tests put behind the services.
+"""A gateway without containers, behind the services in the RPC tests.
 
-A task's image says how it behaves: `fail-final`, `fail-recoverable` and `fail-unexpected` do not
-start; every other one runs until it is stopped. Exec runs nothing: `echo` gives back its words,
-`cat` its stdin, `forever` ends with its caller, `half` ends without an exit, `break` raises.
+The image of a task decides its behaviour: `fail-final`, `fail-recoverable` and `fail-unexpected`
+fail to start; all other tasks run until a stop. Exec starts no process: `echo` returns its
+arguments, `cat` its stdin, `forever` ends with its caller, `half` ends without an exit, `break`
+raises.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ STARTED_AT_NS = 1_700_000_000_123_456_789
 
 @dataclass
 class FakeTask:
-    """One task that runs nowhere."""
+    """A task without a process."""
 
     config: TaskConfig
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -48,7 +49,7 @@ class FakeTask:
 
 
 class FakeGateway(Gateway):
-    """Keeps tasks in a dict. `closed` names the streams whose generator was closed."""
+    """A gateway with its tasks in a dict. `closed` names the streams with a closed generator."""
 
     def __init__(self) -> None:
         self.settings: DriverSettings | None = None
@@ -157,7 +158,7 @@ class FakeGateway(Gateway):
             yield await self._events.get()
 
     async def fingerprints(self) -> AsyncGenerator[Fingerprint, None]:
-        """See `Gateway`. Ends by a defect after the first look, and then goes on."""
+        """See `Gateway`. The first generator ends by a defect, the next goes on."""
         attributes: dict[str, bool | int | float | str] = {
             "driver.fake": True,
             "count": 3,

@@ -1,7 +1,7 @@
-"""A shim without containerd: a process of its own that runs a script and speaks ttrpc.
+"""A shim without containerd: a process that runs a script and speaks ttrpc.
 
-It does to the FIFOs what the real one does: opens the write end, blocking, then a read end; closes
-them in that order when the script has ended. `FakeShim` and `FakeTask` are the tests' end of it.
+The shim treats the FIFOs like the real shim: it opens the write end, blocking, then a read end, and
+closes them in that order at the script's end. `FakeShim` and `FakeTask` are the tests' side.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _FIRST_LIFE = 'read -r _ && exec /bin/sh -c "$0" </dev/null'
 
 
 class FakeShim:
-    """A shim process with one task. Empty paths of logs stand for /dev/null.
+    """A shim process with one task. Empty log paths mean /dev/null.
 
-    orphan: the script goes on when the shim is killed. Creating it needs a reader, or a keeper, on
-    both FIFOs.
+    `orphan` lets the script outlive a killed shim. `create` needs a reader or a keeper on both
+    FIFOs.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class FakeShim:
         self._shim: subprocess.Popen[bytes] | None = None
 
     def create(self) -> ShimTarget:
-        """Starts the shim and the script's process, which waits."""
+        """Starts the shim and the script's process, which waits for `start`."""
         self._shim = subprocess.Popen(
             [
                 *(sys.executable, "-m", "tests.support.fake_shim", self.name),
@@ -72,10 +72,10 @@ class FakeShim:
         self.call("Start", ttrpc.message({1: self.name}))
 
     def call(self, method: str, payload: bytes) -> bytes:
-        """One call of the task API, answered.
+        """Sends one call of the task API and returns the answer.
 
         Raises:
-            DriverError: as the shim refuses.
+            DriverError: the shim refused the call.
         """
         decoder = ttrpc.Decoder()
         with socket.socket(socket.AF_UNIX) as client:
@@ -91,11 +91,11 @@ class FakeShim:
         raise DriverError("the fake shim closed the connection", code=Code.UNAVAILABLE)
 
     def refuse_kill(self, text: str) -> None:
-        """Has Kill fail from now on, as where its runtime cannot be run."""
+        """Makes each later Kill fail, as a runtime that cannot be started does."""
         _refusal(self._socket).write_text(text)
 
     def kill_shim(self) -> None:
-        """SIGKILL to the shim."""
+        """Sends SIGKILL to the shim."""
         assert self._shim is not None
         self._shim.kill()
 
@@ -111,7 +111,7 @@ class FakeShim:
 
 
 class FakeTask(FakeShim):
-    """A task with log FIFOs of its own, made in `logs`."""
+    """A task with log FIFOs of its own in the directory `logs`."""
 
     def __init__(self, name: str, script: str, logs: Path, *, orphan: bool = False) -> None:
         self.stdout = logs / f"{name}.stdout.fifo"
@@ -123,7 +123,7 @@ class FakeTask(FakeShim):
 
 
 def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
-    """Signals all of a task's processes: its first one leads a process group."""
+    """Signals all processes of a task: the first process leads a process group."""
     with contextlib.suppress(ProcessLookupError):
         if pid:
             os.killpg(pid, number)
@@ -138,7 +138,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: str) -> None:
-    """The shim's life: until it is killed, as its task may be asked about after its end."""
+    """Serves the task API until a kill: the plugin may ask about an ended task."""
     outputs = [os.open(path, os.O_WRONLY) for path in (stdout, stderr)]
     readers = [os.open(path, os.O_RDONLY) for path in (stdout, stderr)]
     tie = [] if orphan else ["setpriv", "--pdeathsig", "KILL", "--"]

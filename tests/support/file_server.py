@@ -1,8 +1,8 @@
 """A file server that can be made silent: a process that answers the kernel at /dev/fuse.
 
-It has directories of any name in its root, and nothing in these. `stop` stops the process, so that
-what is asked stays unread; `swallow` has it read and answer nothing, so that whoever asks cannot
-even be killed.
+The root has a directory of every name; these directories are empty. `stop` stops the process:
+requests stay unread. `swallow` makes the process read requests without an answer: their callers
+cannot even be killed.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ _READ_BYTES = 1 << 16
 
 
 class FileServer:
-    """Mounted at a directory from its making until `close`.
+    """A file system, mounted from the construction until `close`.
 
     Args:
-        point: where it is mounted.
-        avoids: the start of the name of programs that it never answers.
+        point: the mount point.
+        avoids: the start of the names of programs that get no answer.
     """
 
     def __init__(self, point: Path, avoids: str = "") -> None:
@@ -119,27 +119,27 @@ class FileServer:
         assert self._process.stdout.readline() == b"ready\n"
 
     def stop(self) -> None:
-        """Answers nothing and reads nothing any more."""
+        """Stops reading and answering."""
         self._process.send_signal(signal.SIGSTOP)
 
     def swallow(self) -> None:
-        """Answers nothing any more, and reads what is asked."""
+        """Stops answering, but goes on reading."""
         self._process.send_signal(signal.SIGUSR1)
         wait_until(self._is_waiting, 10, "the server does not take the signal")
 
     def holds(self) -> bool:
-        """Whether somebody waits for an answer; once for all who do."""
+        """Returns whether a request waits for an answer; counts all callers once."""
         assert self._process.stdout is not None
         os.set_blocking(self._process.stdout.fileno(), False)
         return b"held" in (self._process.stdout.read() or b"")
 
     def answer(self) -> None:
-        """Answers again, also what was asked meanwhile."""
+        """Answers again, also the requests that waited."""
         self._process.send_signal(signal.SIGUSR2)
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
-        """Unmounts and ends it: whoever still waits gets an error."""
+        """Unmounts the file system and ends the server: callers that wait get an error."""
         with contextlib.suppress(OSError):  # a test may have detached it
             syscalls.unmount(str(self.point))
         self._process.kill()

@@ -1,4 +1,4 @@
-"""What the Go driver leaves of a running task when its plugin goes, made without that driver."""
+"""A running task of the Go driver after its plugin's end, built without the Go driver."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _YEAR_1_S = 62135596800
 
 
 def go_handle(container: str, stdout: str, stderr: str, started_at_ns: int) -> bytes:
-    """The bytes that the Go driver hands to Nomad: its struct, in msgpack's form of before 2013."""
+    """Encodes a handle as the Go driver does: its struct in msgpack's form from before 2013."""
     seconds, nanoseconds = divmod(started_at_ns, 10**9)
     packed = msgpack.packb(
         {
@@ -40,16 +40,16 @@ def go_handle(container: str, stdout: str, stderr: str, started_at_ns: int) -> b
 
 
 class GoTask:
-    """A container as the Go driver makes it, and the handle that Nomad has of it.
+    """A container as the Go driver creates it, and Nomad's handle of the task.
 
-    Its plugin has gone: nobody reads its shim's FIFOs.
+    The Go driver's plugin is gone: the FIFOs of the shim have no reader.
 
     Args:
         daemon: the containerd.
-        chain_id: of the image in the namespace.
+        chain_id: the chain id of the image in the namespace.
         job: the task in Nomad's terms.
-        script: what the task runs.
-        scope: as release 0.9.4 does it on cgroup v2.
+        script: the script that the task runs.
+        scope: name the objects as release 0.9.4 does on cgroup v2.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class GoTask:
 
     @property
     def pid(self) -> int:
-        """Of the task's first process."""
+        """The pid of the task's first process."""
         return self._task.pid
 
     @property
@@ -86,7 +86,7 @@ class GoTask:
 
     @property
     def handle(self) -> Handle:
-        """What Nomad keeps."""
+        """The handle in Nomad's state store."""
         config = self.job.config
         message = driver_pb2.TaskHandle(
             version=1,
@@ -98,7 +98,7 @@ class GoTask:
         return Handle(task_id=config.id, encoded=message.SerializeToString())
 
     def create(self) -> None:
-        """Made, not started. Its plugin reads the FIFOs until the shim has opened them."""
+        """Creates the task; the plugin reads the FIFOs until the shim has opened both."""
         flags = os.O_RDONLY | os.O_NONBLOCK
         readers = [os.open(path, flags) for path in (self._task.stdout, self._task.stderr)]
         self._task.create()
@@ -106,28 +106,28 @@ class GoTask:
             os.close(reader)
 
     def start(self) -> None:
-        """Made and started."""
+        """Creates and starts the task."""
         self.create()
         self._task.start()
 
     def leftovers(self) -> list[str]:
-        """What is left in containerd and on the disk."""
+        """Lists the remains in containerd and on the disk."""
         left = self.daemon.leftovers()
         return left + [str(path) for path in (self.fifos, self.name_file) if path.exists()]
 
     def remove(self) -> None:
-        """Ends all of it."""
+        """Removes the task and its files."""
         self._task.remove()
         shutil.rmtree(self.fifos, ignore_errors=True)
 
 
 def go_namespace(daemon: ContainerdDaemon, *, scope: bool = False) -> ContainerdDaemon:
-    """The daemon, looked at in the Go driver's namespace."""
+    """Returns the daemon as seen from the Go driver's namespace."""
     view = copy.copy(daemon)
     view.namespace = "nomad.slice" if scope else "nomad"
     return view
 
 
 def go_image(daemon: ContainerdDaemon, directory: Path, *, scope: bool = False) -> str:
-    """Puts an image with busybox there; returns its chain id."""
+    """Imports an image with busybox and returns the image's chain id."""
     return import_image(go_namespace(daemon, scope=scope), directory)

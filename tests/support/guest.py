@@ -1,7 +1,7 @@
-"""A Debian guest with systemd as process 1, from a root that `./dev guest SUITE` made.
+"""A Debian guest with systemd as process 1, from a root of `./dev guest SUITE`.
 
-What a guest writes goes to an overlay and is gone with it. It has a network of its own, loopback
-alone: everything that the package needs was installed when the root was made.
+A guest writes to an overlay, which ends with the guest. Its network has loopback alone: the root
+already contains the dependencies of the package.
 """
 
 from __future__ import annotations
@@ -35,18 +35,18 @@ _REMOUNT = "for c in /sys/fs/cgroup/*/; do mount -o remount,bind,rw $c 2>/dev/nu
 
 
 def unified() -> bool:
-    """Whether this machine has cgroups of version 2 alone."""
+    """Returns whether the machine has cgroup v2 alone."""
     return Path("/sys/fs/cgroup/cgroup.controllers").exists()
 
 
 def root_of(suite: str) -> Path:
-    """Where `./dev guest` puts a suite's root."""
+    """Returns the directory where `./dev guest` puts a suite's root."""
     return ROOT / ".cache" / "guest" / suite
 
 
 @contextlib.contextmanager
 def overlay(suite: str) -> Iterator[Path]:
-    """A root to write to; what was written is thrown away."""
+    """Mounts a writable copy of a root for a `with` block, then discards the changes."""
     # Not pytest's directory: mounts in there count as left behind by the test that is over.
     work = Path(tempfile.mkdtemp(prefix="run-", dir=root_of(suite).parent))
     for name in ("root", "upper", "work"):
@@ -62,7 +62,7 @@ def overlay(suite: str) -> Iterator[Path]:
 
 
 def without_systemd(root: Path, script: str) -> subprocess.CompletedProcess[str]:
-    """A script's end in a container of its own, where nothing but it runs."""
+    """Runs a script in a container without other processes."""
     return subprocess.run(
         [*_nspawn(root), "--as-pid2", *_ENVIRONMENT, "sh", "-ec", f"{_REMOUNT}; {script}"],
         check=False,
@@ -75,10 +75,10 @@ def without_systemd(root: Path, script: str) -> subprocess.CompletedProcess[str]
 
 
 class Guest(GuestShell):
-    """One boot.
+    """One boot of a guest.
 
     Args:
-        root: of the guest, from `overlay`.
+        root: the root of the guest, from `overlay`.
     """
 
     def __init__(self, root: Path) -> None:
@@ -93,14 +93,14 @@ class Guest(GuestShell):
             raise
 
     def start(self, *words: str, out: Path | None = None) -> subprocess.Popen[bytes]:
-        """A command that goes on; what it prints is appended to `out`."""
+        """Starts a command and appends its output to `out`."""
         with (out or Path(os.devnull)).open("ab") as file:
             return subprocess.Popen(
                 self._enter(*words), stdin=subprocess.DEVNULL, stdout=file, stderr=file
             )
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command's end, whatever it is."""
+        """Runs a command to its end, whatever the exit status."""
         return subprocess.run(
             self._enter(*words),
             check=False,
@@ -112,7 +112,7 @@ class Guest(GuestShell):
         )
 
     def copy(self, source: Path, target: str) -> None:
-        """A file or directory into the guest."""
+        """Copies a file or directory into the guest."""
         place = self._root / target.lstrip("/")
         if source.is_dir():
             shutil.copytree(source, place, dirs_exist_ok=True)
@@ -121,7 +121,7 @@ class Guest(GuestShell):
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """Nothing in it runs meanwhile, but its clocks do: as on a machine that its host stops."""
+        """Freezes all processes of the guest for a `with` block; clocks go on."""
         stopped: list[int] = []
         try:
             # Who was just being forked shows in a later look: by then its parent stands still.
@@ -133,7 +133,7 @@ class Guest(GuestShell):
             _signal(stopped, signal.SIGCONT)
 
     def close(self) -> None:
-        """Ends the guest, whatever runs in it."""
+        """Ends the guest with all its processes."""
         leader = self._leader()
         if leader:
             os.kill(leader, 9)  # process 1 of its namespace takes the others along
@@ -182,7 +182,7 @@ def _nspawn(root: Path) -> list[str]:
 
 
 def _family(pid: int) -> list[int]:
-    """A process and all that descend from it."""
+    """Lists a process and all its descendants."""
     try:
         threads = list(Path(f"/proc/{pid}/task").iterdir())
         text = " ".join((thread / "children").read_text() for thread in threads)

@@ -1,4 +1,4 @@
-"""What a test says to a Debian guest, whatever kind of guest it is."""
+"""Commands in a Debian guest of any kind."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from tests.support.waiting import wait_until
 
 
 class GuestShell(ABC):
-    """Commands in a guest.
+    """A shell in a guest.
 
     Attributes:
-        patience_s: how long it may take until something is so.
+        patience_s: seconds that `wait` allows.
     """
 
     patience_s: float = 30
@@ -37,20 +37,20 @@ class GuestShell(ABC):
 
     @abstractmethod
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command's end, whatever it is."""
+        """Runs a command to its end, whatever the exit status."""
 
     def shell(self, script: str) -> str:
-        """What a script prints that must end well."""
+        """Runs a script that must succeed and returns its output."""
         done = self.run("sh", "-ec", script)
         assert done.returncode == 0, f"{script}: status {done.returncode}: {done.stdout}"
         return done.stdout.strip()
 
     def show(self, unit: str, field: str) -> str:
-        """One property of a unit."""
+        """Returns one property of a unit."""
         return self.shell(f"systemctl show -P {field} {unit}")
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        """Until it is so; a failure shows the end of the guest's journal."""
+        """Waits for a condition; a failure shows the end of the guest's journal."""
         wait_until(
             condition,
             self.patience_s,

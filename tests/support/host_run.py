@@ -1,4 +1,4 @@
-"""`containerd-driver run` of a job on real containers, in a network of the test's own."""
+"""`containerd-driver run` of a job on real containers, in a network of the test."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Run:
         self.alloc_ids: list[str] = []
 
     def start(self, groups: list[dict[str, Any]], *words: str) -> None:
-        """Starts a job of these groups."""
+        """Starts a job with these groups."""
         job = self._directory / "job.json"
         job.write_text(json.dumps({"ID": "j", "TaskGroups": groups}))
         self.start_file(job, *words)
 
     def start_file(self, job: Path, *words: str) -> None:
-        """Starts a job file. What it says goes to a file, so that it never blocks."""
+        """Starts a job file. The output goes to a file, so that the host never blocks."""
         daemon = self._driver.containerd
         with self._log().open("wb") as log:
             self.process = self.network.popen(
@@ -58,13 +58,13 @@ class Run:
         return self._directory / "log"
 
     def said(self, kind: str) -> list[dict[str, Any]]:
-        """What it has said of that kind."""
+        """Returns the records of one kind that the host has printed."""
         lines = self._log().read_text().splitlines()
         found = [json.loads(line) for line in lines if line.startswith("{")]
         return [line for line in found if line["kind"] == kind]
 
     def wait_said(self, kind: str, count: int = 1) -> list[dict[str, Any]]:
-        """What it has said of that kind, once there is so much."""
+        """Waits for `count` records of one kind and returns them."""
         wait_until(
             lambda: len(self.said(kind)) >= count or self.ended(),
             DEADLINE_S,
@@ -76,37 +76,37 @@ class Run:
         return found
 
     def note_allocations(self) -> None:
-        """Keeps the ids of the allocations that there are now, for `left`."""
+        """Stores the ids of the present allocations for `left`."""
         self.alloc_ids = [entry.name for entry in self._driver.alloc_root.glob("*")]
 
     def page(self, address: str, path: str) -> str:
-        """What a task's web server says, once it does."""
+        """Waits for an answer of a task's web server and returns the page."""
         return wait_until(
             lambda: self.network.fetch(address, path), DEADLINE_S, lambda: self._log().read_text()
         )
 
     def ended(self) -> bool:
-        """Whether it has."""
+        """Returns whether the host has ended."""
         assert self.process is not None
         return self.process.poll() is not None
 
     def stop(self) -> int:
-        """Ctrl-C, and the exit status."""
+        """Sends Ctrl-C and returns the exit status."""
         self.interrupt()
         return self.finish()
 
     def interrupt(self) -> None:
-        """Ctrl-C as a terminal sends it: to everything in its foreground."""
+        """Sends Ctrl-C as a terminal does: to all processes in its foreground."""
         assert self.process is not None
         os.killpg(self.process.pid, signal.SIGINT)
 
     def finish(self) -> int:
-        """The exit status, once it has ended."""
+        """Waits for the host's end and returns the exit status."""
         assert self.process is not None
         return self.process.wait(DEADLINE_S)
 
     def left(self) -> list[str]:
-        """What is left of the allocations' networks."""
+        """Lists the remains of the allocations' networks."""
         rules, links = self.network.rules(), self.network.links()
         left = [link for link in links if link == cni.BRIDGE or link.startswith("veth")]
         for alloc_id in self.alloc_ids:

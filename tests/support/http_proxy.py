@@ -18,12 +18,12 @@ Address = tuple[str, int]
 
 
 class HttpProxy:
-    """`with HttpProxy() as proxy`: `.host` is 127.0.0.1:PORT; `.asked` is each request's line.
+    """A proxy of a `with` block: `.host` is 127.0.0.1:PORT, `.asked` has each request's line.
 
     Args:
-        account: `user:password` that it asks for; empty lets everybody through.
-        routes: where a name and port really are, for names that no name server knows.
-        certificate: speak TLS with it.
+        account: the `user:password` that a client needs; empty accepts all clients.
+        routes: addresses of names and ports that no name server knows.
+        certificate: the certificate of a proxy that speaks TLS.
         refusal: the status line that answers every request.
     """
 

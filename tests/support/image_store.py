@@ -1,4 +1,4 @@
-"""The plugin's image side alone: real puller processes, a real containerd, no plugin process."""
+"""The plugin's image store alone: real puller processes, a real containerd, no plugin process."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.support.services import services
 
 
 class Images:
-    """Asks for images as starts do. `events` are what the tasks would be told.
+    """A store that serves images as to a start. `events` has the tasks' events.
 
     Args:
         daemon: a real containerd.
-        directory: where registry hosts files go, below hosts/, and tasks' directories.
+        directory: the parent of hosts/ (registries' hosts files) and of the tasks' directories.
         proxies: variables of the environment.
         settings: options of the driver.
     """
@@ -43,7 +43,7 @@ class Images:
 
     @property
     def task_directory(self) -> Path:
-        """Where `load` looks."""
+        """The task directory that `load` reads from."""
         return self._directory / "t"
 
     def hosts_file(self, registry: str, text: str) -> Path:
@@ -54,7 +54,7 @@ class Images:
         return path
 
     def get(self, image: str, **options: Any) -> ImageReady:
-        """The image by the driver's and the task's options."""
+        """Returns the image for the options of driver and task."""
 
         async def ensure(containerd: Containerd) -> ImageReady:
             store = ImageStore(containerd, self.settings, proxies=self._proxies)
@@ -66,5 +66,5 @@ class Images:
         return self._daemon.ask(ensure)
 
     def record(self, name: str) -> ImageRecord | None:
-        """What containerd has by this name."""
+        """Returns containerd's record of an image."""
         return self._daemon.ask(lambda containerd: containerd.images.get(name))

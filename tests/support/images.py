@@ -1,4 +1,4 @@
-"""Images made on the spot, without a network: busybox and a few files, pushed over plain HTTP."""
+"""Images built in the test without a network: busybox and a few files, pushed over plain HTTP."""
 
 from __future__ import annotations
 
@@ -67,19 +67,19 @@ _MACHINE_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def digest_of(body: bytes) -> str:
-    """sha256 of a blob, in the form of a descriptor."""
+    """Returns the sha256 of a blob in the form of a descriptor."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def host_architecture() -> str:
-    """This machine's architecture in the terms of OCI."""
+    """Returns the machine's architecture in OCI's terms."""
     machine = os.uname().machine
     return _MACHINE_ARCHITECTURES.get(machine, machine)
 
 
 @dataclass(slots=True)
 class Image:
-    """A built image: its manifest or index, and every blob it needs by digest."""
+    """A built image: the manifest or index, and all blobs by digest."""
 
     body: bytes
     media_type: str
@@ -88,7 +88,7 @@ class Image:
 
     @property
     def digest(self) -> str:
-        """Digest of the manifest or index."""
+        """The digest of the manifest or index."""
         return digest_of(self.body)
 
 
@@ -97,7 +97,7 @@ Entry = bytes | str | tuple[str, int] | None
 
 
 def layer(entries: Mapping[str, Entry]) -> bytes:
-    """An uncompressed layer. Keys are paths without a leading slash."""
+    """Builds an uncompressed layer. Keys are paths without a leading slash."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
         for path, entry in entries.items():
@@ -123,7 +123,7 @@ def layer(entries: Mapping[str, Entry]) -> bytes:
 
 
 def busybox_layer(extra: Mapping[str, Entry] | None = None) -> bytes:
-    """Busybox with its applets, /etc/passwd with user `bob` (1000, also in group adm), /tmp."""
+    """Builds a layer with busybox and its applets, /etc/passwd with user `bob` (1000), and /tmp."""
     entries: dict[str, Entry] = {"bin": None, "etc": None, "tmp": None, "root": None, "home": None}
     entries["bin/busybox"] = BUSYBOX.read_bytes()
     for applet in _APPLETS:
@@ -138,7 +138,7 @@ def busybox_layer(extra: Mapping[str, Entry] | None = None) -> bytes:
 
 
 def zstd(body: bytes) -> bytes:
-    """A zstd frame of raw blocks: no library that compresses is needed."""
+    """Packs bytes into a zstd frame of raw blocks, without a library that compresses."""
     frame = bytearray(b"\x28\xb5\x2f\xfd\0\x38")
     for begin in range(0, len(body), _BLOCK):
         block = body[begin : begin + _BLOCK]
@@ -153,7 +153,7 @@ def build(
     architecture: str = "",
     compression: str = "gzip",
 ) -> Image:
-    """An image of uncompressed layers; config has the keys of an OCI image's `config`."""
+    """Builds an image of uncompressed layers; config has the keys of an OCI image's `config`."""
     blobs: dict[str, bytes] = {}
     descriptors = []
     for body in layers:
@@ -185,7 +185,7 @@ def build(
 
 
 def index(images: Mapping[str, Image]) -> Image:
-    """An index of images by architecture."""
+    """Builds an index of images by architecture."""
     whole = Image(b"", INDEX)
     entries = []
     for architecture, image in images.items():

@@ -1,4 +1,4 @@
-"""Ending a launcher that a plugin under test has started."""
+"""The launcher and the workers of a plugin under test: pids, and the launcher's end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from workers import protocol
 
 
 def launcher_pid(state_dir: Path) -> int | None:
-    """The pid of the launcher that listens in a state directory; None when there is none."""
+    """Returns the pid of the launcher that listens in a state directory, or None."""
     return _peer(state_dir, protocol.LAUNCHER_SOCKET)
 
 
 def worker_pids(state_dir: Path) -> list[int]:
-    """Pids of the workers whose control sockets lie below a state directory."""
+    """Lists the pids of the workers whose control sockets lie below a state directory."""
     found = []
     tasks = state_dir / "tasks"
     for directory in tasks.iterdir() if tasks.exists() else ():
@@ -30,7 +30,7 @@ def worker_pids(state_dir: Path) -> list[int]:
 
 
 def worker_pid(directory: Path) -> int | None:
-    """The pid behind a task's control socket; None when nobody listens."""
+    """Returns the pid behind a task's control socket, or None without a listener."""
     return _peer(directory, protocol.CONTROL_SOCKET)
 
 
@@ -52,7 +52,7 @@ def _peer(directory: Path, name: str) -> int | None:
 
 
 def end_launcher(state_dir: Path) -> None:
-    """Ends it, if there is one, and waits until it has gone."""
+    """Ends the launcher of a state directory and waits for the end."""
     pid = launcher_pid(state_dir)
     if pid is None:
         return

@@ -1,4 +1,4 @@
-"""A reader of logs that is a process, as Nomad's logmon is: it can be stopped and killed."""
+"""A log reader in a process of its own, as Nomad's logmon is: a test can stop and kill it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ while block := os.read(fifo, size):
 
 
 class LogProcess:
-    """Reads a FIFO to its end and appends what it reads to a file."""
+    """A reader of a FIFO that appends the FIFO's bytes to a file."""
 
     def __init__(self, fifo: Path, file: Path, *, size: int = 32768, pause_s: float = 0.0) -> None:
         self._file = file
@@ -35,21 +35,21 @@ class LogProcess:
 
     @property
     def data(self) -> bytes:
-        """All that this reader and those before it have put into the file."""
+        """The bytes that this reader and its predecessors have written to the file."""
         return self._file.read_bytes() if self._file.exists() else b""
 
     def stop(self) -> None:
-        """SIGSTOP."""
+        """Sends SIGSTOP."""
         self.reads.wait(20)
         self._process.send_signal(signal.SIGSTOP)
         self._stopped()
 
     def go_on(self) -> None:
-        """SIGCONT."""
+        """Sends SIGCONT."""
         self._process.send_signal(signal.SIGCONT)
 
     def kill(self) -> None:
-        """SIGKILL, in a moment when it has nothing in hand that it has read and not written."""
+        """Sends SIGKILL at a moment when the file has all bytes that the reader has read."""
         self.stop()
         while self._unwritten() != self._in_hand:
             self.go_on()
@@ -57,12 +57,12 @@ class LogProcess:
         self.end()
 
     def end(self) -> None:
-        """SIGKILL, whatever it does; nothing if it has ended."""
+        """Sends SIGKILL at once; does nothing after the reader's end."""
         self._process.kill()
         self._process.wait(10)
 
     def finish(self) -> bytes:
-        """Everything up to the end of the log."""
+        """Returns all bytes up to the end of the log."""
         assert self._process.wait(20) == 0
         return self.data
 
@@ -80,7 +80,7 @@ class LogProcess:
         return True
 
     def _unwritten(self) -> int:
-        """Bytes read in its life, less those written."""
+        """Returns the number of bytes read but not written."""
         lines = Path(f"/proc/{self._process.pid}/io").read_text().splitlines()
         counts = dict(line.split(": ") for line in lines)
         return int(counts["rchar"]) - int(counts["wchar"])

@@ -1,7 +1,7 @@
-"""A Debian guest on an emulated machine: a kernel of its own, cgroups of version 2, and reboots.
+"""A Debian guest on an emulated machine, with a kernel of its own, cgroup v2 and reboots.
 
-Its root is one that `./dev guest SUITE-vm` made. Software emulation: a boot takes a minute or
-more. It has no network but loopback; commands go over its second serial line.
+The root comes from `./dev guest SUITE-vm`. The emulation is in software: a boot takes a minute or
+more. The network is loopback alone; commands use the second serial line.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ WantedBy=multi-user.target
 
 
 class Machine(GuestShell):
-    """One machine, from its first boot on.
+    """One machine, from the first boot on.
 
     Args:
-        root: what is on its disk at first; written to for the commands' sake.
+        root: the contents of the disk; the commands' server is added to the root.
         work: an empty directory for the disk and the console's log.
     """
 
@@ -74,18 +74,18 @@ class Machine(GuestShell):
             raise
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """A command's end, whatever it is."""
+        """Runs a command to its end, whatever the exit status."""
         answer = self._ask(words, COMMAND_S)
         assert answer is not None, f"no answer to {words}: {self._console()}"
         return subprocess.CompletedProcess(words, answer["status"], answer["said"], "")
 
     def boot_id(self) -> str:
-        """Of the boot that it is in; empty while it does not answer."""
+        """Returns the id of the present boot; empty while the machine does not answer."""
         answer = self._ask(("cat", "/proc/sys/kernel/random/boot_id"), 5.0)
         return str(answer["said"]).strip() if answer else ""
 
     def wait_for_boot(self, before: str) -> None:
-        """Until it is up, in another boot than that."""
+        """Waits until the machine answers in another boot than `before`."""
 
         def is_up() -> bool:
             assert self._process.poll() is None, f"qemu ended: {self._console()}"
@@ -98,13 +98,13 @@ class Machine(GuestShell):
         )
 
     def reboot(self, script: str) -> None:
-        """Has it boot again by a script, in peace or not."""
+        """Reboots the machine by a script, orderly or not."""
         before = self.boot_id()
         self._send(("sh", "-c", script))
         self.wait_for_boot(before)
 
     def close(self) -> None:
-        """Switches it off."""
+        """Switches the machine off."""
         self._line.close()
         self._process.kill()
         self._process.wait(END_S)

@@ -1,4 +1,4 @@
-"""Mounts that tests made: found and detached before anybody removes the directory around them."""
+"""Mounts of tests: found and detached before pytest removes the directory around them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from containerd import syscalls
 
 
 def detach_below(directory: Path) -> list[str]:
-    """Detaches every mount below a directory, the deepest first; returns what there was."""
+    """Detaches all mounts below a directory, the deepest first, and returns their paths."""
     base = f"{directory.resolve()}/"
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
     # mountinfo writes a space of a path as \040.

@@ -1,4 +1,4 @@
-"""What a test needs of the machine: missing means skip, or failure where REQUIRE names the tier."""
+"""Requirements of tests: an absent program skips a test, or fails a test of a tier in REQUIRE."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tests.support import containerd_versions
 
 
 def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
-    """Skips the test, or fails it when the environment's REQUIRE (a comma list) names `tier`.
+    """Skips the test, or fails the test if the environment's REQUIRE (a comma list) has `tier`.
 
     Args:
         tier: as in REQUIRE.
-        reason: what is missing, and what to do.
-        skip_as: the reason in a line, where `reason` is long.
+        reason: the absent program or right, and the remedy.
+        skip_as: the reason in one line, for a long `reason`.
     """
     if tier in os.environ.get("REQUIRE", "").split(","):
         pytest.fail(f"REQUIRE={tier}, but {reason}")
@@ -25,11 +25,11 @@ def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:
 
 
 def need_program(package: str, *names: str) -> str:
-    """The path of a program that not every distribution has; the test is skipped without it.
+    """Returns the path of a program that some distributions lack; without a path, skips the test.
 
     Args:
-        package: of Debian, which brings it.
-        names: of other programs that do as well as the one that is called as its package.
+        package: the Debian package of the program.
+        names: programs that serve as well as the program with the package's name.
     """
     path = f"{os.environ.get('PATH', os.defpath)}:/usr/libexec/podman"
     for name in (package, *names):
@@ -39,13 +39,13 @@ def need_program(package: str, *names: str) -> str:
 
 
 def need_root_here() -> None:
-    """Root, for code of the driver in the test's own process: it reads images in mounts."""
+    """Requires root, for driver code in the test's own process: the code reads mounted images."""
     if os.geteuid() != 0:
         missing("root", "not root: the driver's actors make mounts in this process")
 
 
 def need_containerd() -> None:
-    """Root, containerd, runc and ctr."""
+    """Requires root, containerd, runc and ctr."""
     if os.geteuid() != 0:
         missing("containerd", "not root: a real containerd needs it")
     folder = containerd_versions.bin_dir()

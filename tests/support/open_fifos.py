@@ -1,4 +1,4 @@
-"""Who has which end of a FIFO open."""
+"""The processes that have an end of a FIFO open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def holders(fifo: Path, mode: int, pids: Iterable[int] | None = None) -> set[int]:
-    """Processes that have the FIFO open in a mode of `os.O_ACCMODE`."""
+    """Lists the processes that have the FIFO open in a mode of `os.O_ACCMODE`."""
     return {pid for pid in (_all() if pids is None else pids) if _has(pid, fifo, mode)}
 
 
@@ -27,7 +27,7 @@ def _has(pid: int, fifo: Path, mode: int) -> bool:
 
 
 def _flags(pid: int, descriptor: str) -> int:
-    """An O_PATH descriptor, which opens no end, is read only by its flags."""
+    """Returns the flags of a descriptor: they alone mark O_PATH, which opens no end."""
     words = Path(f"/proc/{pid}/fdinfo/{descriptor}").read_text().split()
     flags = int(words[words.index("flags:") + 1], 8)
     return -1 if flags & os.O_PATH else flags

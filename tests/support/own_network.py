@@ -1,4 +1,4 @@
-"""A network namespace of a test's own: bridges, rules and ports in it are nobody else's."""
+"""A network namespace of a test, with bridges, rules and ports of the test alone."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ sys.stdout.write(direct.open(sys.argv[1], timeout=5).read().decode())
 
 
 class OwnNetwork:
-    """`with OwnNetwork() as network`: nothing but loopback, and gone at the end.
+    """A namespace of a `with` block: loopback alone at first, removed at the end.
 
-    Commands enter the network alone: `ip netns exec` would give them mounts of their own too, in
-    which they would make namespaces that containerd does not see.
+    Commands enter the network namespace alone. `ip netns exec` would also give commands a mount
+    namespace of their own; containerd would not see network namespaces that are made there.
     """
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class OwnNetwork:
         namespaces.remove([self.name])
 
     def inside(self, *command: str) -> list[str]:
-        """The command as it is run inside."""
+        """Returns the command that runs `command` inside."""
         return ["nsenter", f"--net={namespaces.path(self.name)}", *command]
 
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
@@ -60,11 +60,11 @@ class OwnNetwork:
         return subprocess.Popen(self.inside(*command), text=True, **options)
 
     def fetch(self, address: str, path: str = "/") -> str:
-        """What a web server says; empty where nobody answers."""
+        """Returns the page of a web server, or an empty text without an answer."""
         return self.run(sys.executable, "-I", "-c", _FETCH, f"http://{address}{path}").stdout
 
     def connect(self, address: tuple[str, int], timeout_s: float | None) -> socket.socket:
-        """A connection inside; a socket stays in the network in which it was made."""
+        """Connects inside; a socket stays in the network of its creation."""
 
         def inside() -> socket.socket:
             descriptor = os.open(namespaces.path(self.name), os.O_RDONLY | os.O_CLOEXEC)
@@ -77,7 +77,7 @@ class OwnNetwork:
         return syscalls.in_a_thread_of_its_own(inside)
 
     def http_handler(self) -> urllib.request.HTTPHandler:
-        """For urllib's openers: requests are made inside."""
+        """Returns a handler for urllib's openers that sends requests inside."""
         connect = self.connect
 
         class Connection(http.client.HTTPConnection):
@@ -91,12 +91,12 @@ class OwnNetwork:
         return Handler()
 
     def links(self) -> list[str]:
-        """Names of the network interfaces."""
+        """Lists the names of the network interfaces."""
         lines = self.run("busybox", "ip", "-o", "link").stdout.splitlines()
         return [line.split(": ")[1].partition("@")[0] for line in lines]
 
     def join(self, other: OwnNetwork, own: str, theirs: str) -> None:
-        """A cable to another network, with an address of 24 bits at each end."""
+        """Lays a cable to another network, with a /24 address at each end."""
         for words in (
             f"link add cable type veth peer name cable netns {other.name}",
             f"addr add {own}/24 dev cable",
@@ -107,10 +107,10 @@ class OwnNetwork:
         other.must("ip", "link", "set", "cable", "up")
 
     def must(self, *command: str) -> None:
-        """Runs a command inside that has to succeed."""
+        """Runs a command inside that must succeed."""
         done = self.run(*command)
         assert done.returncode == 0, (command, done.stderr)
 
     def rules(self) -> str:
-        """Every rule of iptables."""
+        """Returns all rules of iptables."""
         return self.run("iptables-save").stdout

@@ -1,4 +1,4 @@
-"""Calls of a plugin as the RPC tests make them, and what they expect of any answer."""
+"""Calls of a plugin in the RPC tests, and the checks of every answer."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ UNARIES = [
 
 @contextlib.contextmanager
 def unhurt(program: Path) -> Iterator[PluginProcess]:
-    """A running plugin, which at the end must still be one that nothing has hurt."""
+    """Runs a plugin for a `with` block and checks at the end that the plugin still works."""
     with PluginProcess(program) as process:
         yield process
         process.driver("Init")
@@ -44,39 +44,39 @@ def unhurt(program: Path) -> Iterator[PluginProcess]:
 
 
 def task_message(name: str, *, image: str = "busybox", **fields: Any) -> driver_pb2.TaskConfig:
-    """A task of the wire that the fake gateway starts."""
+    """Returns a protobuf task that the fake gateway starts."""
     fields.setdefault("msgpack_driver_config", msgpack.packb({"image": image}))
     return driver_pb2.TaskConfig(id=f"alloc/{name}/0123abcd", name=name, alloc_id="alloc", **fields)
 
 
 def started(plugin: PluginProcess, name: str) -> str:
-    """Starts a task and gives its id."""
+    """Starts a task and returns the task's id."""
     task = task_message(name)
     plugin.driver("StartTask", task=task)
     return task.id
 
 
 def failure_of(plugin: PluginProcess, method: str, **fields: Any) -> Any:
-    """The error of a call that must fail."""
+    """Makes a call that must fail and returns the error."""
     with pytest.raises(grpc.RpcError) as failed:
         plugin.driver(method, **fields)
     return failed.value
 
 
 def text_of(failed: pytest.ExceptionInfo[grpc.RpcError]) -> str:
-    """An error's words."""
+    """Returns the text of an error."""
     return failed.value.details() or ""
 
 
 def raw_call(plugin: PluginProcess, path: str, request: bytes) -> bytes:
-    """One call in bytes."""
+    """Sends one request in bytes and returns the answer in bytes."""
     channel: Any = plugin.channel
     answer: bytes = channel.unary_unary(path)(request, timeout=DEADLINE_S)
     return answer
 
 
 def answered_or_refused(plugin: PluginProcess, method: str, **fields: Any) -> None:
-    """An answer, or a refusal in words that is no defect of the plugin's."""
+    """Checks that a call gets an answer, or a refusal that reports no defect of the plugin."""
     request = getattr(driver_pb2, f"{method}Request")(**fields)
     call = plugin.unary_call(DRIVER, method).future(request, timeout=DEADLINE_S)
     # FAILED_PRECONDITION: it may work when tried again.

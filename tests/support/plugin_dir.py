@@ -1,4 +1,4 @@
-"""A plugin directory with this checkout's driver in it, as an agent wants it."""
+"""A plugin directory with the driver of this checkout, for an agent."""
 
 from __future__ import annotations
 

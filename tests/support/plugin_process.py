@@ -1,4 +1,4 @@
-"""A plugin started as go-plugin starts it, and its calls over its socket, without Nomad."""
+"""A plugin started as go-plugin starts a plugin, and calls over the plugin's socket."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 def make_fake_plugin(directory: Path) -> Path:
-    """An executable that serves the fake gateway."""
+    """Writes an executable that serves the fake gateway."""
     program = directory / "containerd-driver"
     program.write_text(_FAKE_SCRIPT.format(python=sys.executable, root=str(ROOT)))
     program.chmod(0o755)
@@ -87,7 +87,7 @@ class PluginProcess:
         self.close()
 
     def close(self) -> None:
-        """Ends the process, whatever it does."""
+        """Ends the process at once."""
         self.channel.close()
         with contextlib.suppress(ProcessLookupError):
             self.child.kill()
@@ -118,24 +118,24 @@ class PluginProcess:
             self._log.extend(iter(self.child.stderr.readline, b""))
 
     def log(self) -> list[dict[str, Any]]:
-        """What the plugin logged so far; every line must be one that an agent survives."""
+        """Returns the plugin's log so far; an agent must survive every line."""
         return [checked_hclog_line(line) for line in list(self._log)]
 
     def stderr_lines(self) -> list[str]:
-        """Returns all lines of stderr so far, also those that are no log records."""
+        """Returns all lines of stderr so far, including lines that are no log records."""
         return [line.decode() for line in list(self._log)]
 
     def rest_of_stdout(self) -> bytes:
-        """What came after the handshake, read to the end: the process must have ended."""
+        """Reads stdout after the handshake to the end: the process must have ended."""
         assert self.child.stdout is not None
         return self.child.stdout.read()
 
     def unary(self, service: str, method: str, request: Any, timeout_s: float = DEADLINE_S) -> Any:
-        """One call with one answer."""
+        """Makes one call with one answer."""
         return self.unary_call(service, method)(request, timeout=timeout_s)
 
     def unary_call(self, service: str, method: str) -> Any:
-        """The callable of one method."""
+        """Returns the callable of one method."""
         request, response = _types(service, method)
         return self.channel.unary_unary(
             f"/{service}/{method}",
@@ -144,12 +144,12 @@ class PluginProcess:
         )
 
     def driver(self, method: str, **fields: Any) -> Any:
-        """One unary call of the Driver service."""
+        """Makes one unary call of the Driver service."""
         request = getattr(driver_pb2, f"{method}Request")(**fields)
         return self.unary(DRIVER, method, request)
 
     def stream(self, method: str, **fields: Any) -> Any:
-        """A stream of answers of the Driver service."""
+        """Opens a stream of answers of the Driver service."""
         request = getattr(driver_pb2, f"{method}Request")
         response = "DriverTaskEvent" if method == "TaskEvents" else f"{method}Response"
         call = self.channel.unary_stream(
@@ -160,7 +160,7 @@ class PluginProcess:
         return call(request(**fields), timeout=DEADLINE_S)
 
     def execute(self, requests: Iterator[driver_pb2.ExecTaskStreamingRequest]) -> Any:
-        """An exec with its streams."""
+        """Opens an exec with its streams."""
         call = self.channel.stream_stream(
             f"/{DRIVER}/ExecTaskStreaming",
             request_serializer=driver_pb2.ExecTaskStreamingRequest.SerializeToString,
@@ -169,7 +169,7 @@ class PluginProcess:
         return call(requests, timeout=DEADLINE_S)
 
     def shut_down(self) -> float:
-        """go-plugin's Kill; gives the seconds until the process was gone."""
+        """Ends the plugin by go-plugin's Kill; returns the seconds until the process's end."""
         began = time.monotonic()
         self.unary(CONTROLLER, "Shutdown", goplugin_pb2.Empty())
         self.child.wait(DEADLINE_S)
@@ -186,7 +186,7 @@ def _types(service: str, method: str) -> tuple[Any, Any]:
 
 
 def checked_hclog_line(line: bytes | str) -> dict[str, Any]:
-    """The fields of a log line that go-plugin's parser takes as one record."""
+    """Returns the fields of a log line that go-plugin's parser accepts as one record."""
     assert len(line) < 64 * 1024
     fields: dict[str, Any] = json.loads(line, parse_constant=_no_constant)
     for key in ("@level", "@message", "@timestamp"):

@@ -1,4 +1,4 @@
-"""A server that answers in bytes: what no web server would send."""
+"""A server that answers in bytes, for answers that no web server sends."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Reply = Callable[[str], Iterable[bytes]]
 
 
 class RawServer:
-    """`with RawServer(reply) as server`: `.host` is 127.0.0.1:PORT.
+    """A server of a `with` block: `.host` is 127.0.0.1:PORT.
 
     Args:
-        reply: the bytes to send for a request's path; after them the connection is closed.
+        reply: returns the bytes for a request's path; the server then closes the connection.
     """
 
     def __init__(self, reply: Reply) -> None:
@@ -48,7 +48,7 @@ class RawServer:
             thread.join()
 
     def pause(self, seconds: float) -> None:
-        """Waits between two pieces, but not longer than the server lives."""
+        """Waits between two pieces, at most for the life of the server."""
         self._ended.wait(seconds)
 
     def _start(self, work: Callable[..., None], *arguments: object) -> None:

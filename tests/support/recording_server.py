@@ -1,4 +1,4 @@
-"""A web server that remembers every request and answers what the test says."""
+"""A web server that records every request; the test chooses the answers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What is sent back.
+    """The answer to a request.
 
-    With `cut` the connection breaks after so many bytes of the body, but first it hangs until
-    `hangs` is set.
+    With `cut` the connection breaks after so many bytes of the body; before the break the server
+    waits for `hangs`.
     """
 
     status: int = 404
@@ -36,12 +36,12 @@ class Answer:
 
 
 class RecordingServer:
-    """`with RecordingServer(answer) as server`: `.host` is 127.0.0.1:PORT, `.requests` the list.
+    """A server of a `with` block: `.host` is 127.0.0.1:PORT, `.requests` the list.
 
     Args:
-        answer: says what to send back.
-        address: where to listen.
-        port: 0 takes a free one.
+        answer: returns the answer to a request.
+        address: the address to listen on.
+        port: 0 takes a free port.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class RecordingServer:
         self.close()
 
     def close(self) -> None:
-        """Ends it; once more does no harm."""
+        """Ends the server; a second call does nothing."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._server.server_close()
             self._thread.join()
 
     def seen(self) -> str:
-        """Everything that was ever sent here, as text to search."""
+        """Returns all received bytes as text, to search in."""
         return "\n".join(f"{r.method} {r.path} {r.headers} {r.body!r}" for r in self.requests)

@@ -28,7 +28,7 @@ http:
 
 
 def free_port() -> int:
-    """A TCP port of loopback that nobody had a moment ago."""
+    """Returns a TCP port of loopback that was free a moment ago."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -36,14 +36,14 @@ def free_port() -> int:
 
 
 class Registry:
-    """`with Registry() as registry`: `.host` is 127.0.0.1:PORT.
+    """A registry of a `with` block: `.host` is 127.0.0.1:PORT.
 
     Args:
-        user: with a password, the only account; without, anybody may read and write.
+        user: the only account, with `password`; without an account all clients may read and write.
         password: see user.
         certificate: PEM files (certificate, key) for TLS.
-        port: 0 takes a free one.
-        client_ca: with TLS, whoever shows no certificate of this CA is turned away.
+        port: 0 takes a free port.
+        client_ca: with TLS, refuse clients without a certificate of this CA.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Registry:
         shutil.rmtree(self._base, ignore_errors=True)
 
     def start(self) -> None:
-        """Starts it and returns when it answers."""
+        """Starts the registry and returns at the first answer."""
         config = self._base / "config.yml"
         config.write_text(
             _CONFIG.format(
@@ -96,7 +96,7 @@ class Registry:
         wait_until(self._answers, 20, lambda: (self._base / "log").read_text()[-2000:])
 
     def stop(self) -> None:
-        """Ends it; its images stay until the context ends."""
+        """Ends the registry; the images stay until the context ends."""
         if self._process is not None:
             self._process.send_signal(signal.SIGTERM)
             try:
@@ -138,6 +138,6 @@ class Registry:
 
 
 def tuple_of(host: str) -> tuple[str, int]:
-    """(address, port) of `address:port`."""
+    """Splits `address:port` into address and port."""
     address, _, port = host.rpartition(":")
     return address, int(port)

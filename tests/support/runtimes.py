@@ -1,4 +1,4 @@
-"""Runtimes other than runc, made to work on the machines that tests run on."""
+"""Runtimes other than runc, wrapped so that they work on machines that run tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ exec {runsc} --network=none "$@"
 
 
 def wrap(directory: Path) -> None:
-    """Writes programs in the place of crun and runsc; containerd has to look there first."""
+    """Writes programs in the place of crun and runsc; containerd must search there first."""
     for name, script in (("crun", _CRUN), ("runsc", _RUNSC)):
         program = directory / name
         program.write_text(script.format(crun=shutil.which("crun"), runsc=shutil.which("runsc")))

@@ -1,7 +1,7 @@
-"""Taking away what processes live on: disk, descriptors, forks, memory. Given back at the end.
+"""Shortage for one process: no disk, descriptors, forks or memory. The end restores all of them.
 
-Each takes it from what it is told and from nobody else: a file system of the test's own, the limit
-of one process, a cgroup with one process in it.
+Each function limits its target alone: a file system of the test, the limit of one process, or a
+cgroup with one process.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class SmallDisk:
     """A file system of a few kilobytes, until `close`.
 
     Args:
-        directory: where it is mounted.
-        size: as tmpfs takes it.
-        inodes: how many files it holds.
+        directory: the mount point.
+        size: the size in tmpfs's form.
+        inodes: the greatest number of files.
 
     Attributes:
-        daemon: whose disk it is, where a test says so.
+        daemon: the daemon that uses the disk, in tests with several.
     """
 
     def __init__(self, directory: Path, size: str = "1m", inodes: int = 1000) -> None:
@@ -42,31 +42,31 @@ class SmallDisk:
 
     @classmethod
     def of(cls, directory: Path) -> Self:
-        """The one that is mounted there already."""
+        """Returns the disk that is mounted at a directory."""
         found = cls.__new__(cls)
         found.directory, found.daemon, found._ballast = directory, None, directory / "ballast"
         return found
 
     def free_bytes(self) -> int:
-        """What is left."""
+        """Returns the number of free bytes."""
         found = os.statvfs(self.directory)
         return found.f_bavail * found.f_bsize
 
     def fill(self) -> None:
-        """Takes every byte that is left."""
+        """Takes all free bytes."""
         with self._ballast.open("ab", buffering=0) as ballast, _until_full():
             while ballast.write(bytes(4096)):
                 pass
 
     def fill_inodes(self) -> None:
-        """Takes every file that is left."""
+        """Takes all free inodes."""
         self._ballast.mkdir(exist_ok=True)
         with _until_full():
             while True:
                 (self._ballast / secrets.token_hex(4)).touch()
 
     def free(self) -> None:
-        """Gives all of it back."""
+        """Frees the taken bytes and inodes."""
         if self._ballast.is_dir():
             for file in self._ballast.iterdir():
                 file.unlink()
@@ -74,7 +74,7 @@ class SmallDisk:
         self._ballast.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Unmounts it, whoever still has files open there."""
+        """Unmounts the disk, even with open files."""
         syscalls.unmount(str(self.directory))
 
 
@@ -89,7 +89,7 @@ def _until_full() -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_descriptors(pid: int, left: int = 0) -> Iterator[None]:
-    """A process that can open only so many files more."""
+    """Limits a process to `left` more open files for a `with` block."""
     used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
     free = (number for number in range(len(used) + left + 1) if number not in used)
     limit = [number for number, _ in zip(free, range(left + 1), strict=False)][-1]
@@ -103,7 +103,7 @@ def no_descriptors(pid: int, left: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def no_forks(pid: int, more: int = 0) -> Iterator[None]:
-    """A process that can make only so many processes or threads more."""
+    """Limits a process to `more` new processes or threads for a `with` block."""
     with _cgroup("pids", pid) as group:
         now = int((group / "pids.current").read_text())
         (group / "pids.max").write_text(str(now + more))
@@ -113,9 +113,9 @@ def no_forks(pid: int, more: int = 0) -> Iterator[None]:
 
 @contextlib.contextmanager
 def little_memory(pid: int, more_bytes: int) -> Iterator[Callable[[], int]]:
-    """A process that gets only so much memory more, together with all that it starts.
+    """Limits a process and its children to `more_bytes` more memory for a `with` block.
 
-    Gives what tells how many of them the kernel has killed for that.
+    Yields a function that returns the number of processes that the kernel killed for memory.
     """
     with _cgroup("memory", pid) as group:
         first = group / "memory.limit_in_bytes"  # of version 1
@@ -136,7 +136,7 @@ def little_memory(pid: int, more_bytes: int) -> Iterator[Callable[[], int]]:
 
 @contextlib.contextmanager
 def _cgroup(controller: str, pid: int) -> Iterator[Path]:
-    """A cgroup with one process in it, which goes back with all that it started."""
+    """Moves one process into a new cgroup for a `with` block, then back with all its children."""
     need_root_here()
     root = _root_of(controller)
     home = _cgroup_of(pid, root, controller)

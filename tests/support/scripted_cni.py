@@ -1,4 +1,4 @@
-"""A directory of CNI plugins that write down what they are asked, and fail where they are told."""
+"""CNI plugins that record their calls, and fail in the calls that a test chooses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if asked["CNI_COMMAND"] == "ADD":
 
 
 class ScriptedCni:
-    """Plugins below a directory that follow `says`."""
+    """A directory of CNI plugins that follow `says`."""
 
     def __init__(self, directory: Path) -> None:
         self._home = directory
@@ -52,17 +52,17 @@ class ScriptedCni:
         self.says({})
 
     def says(self, answers: Mapping[str, Any]) -> None:
-        """What plugins answer instead, by "NAME COMMAND"."""
+        """Sets the answers of plugins, by "NAME COMMAND"."""
         for key, answer in answers.items():
             self._answers[key] = {"out": "", "err": "", "status": 1, **answer}
         (self._home / "answers").write_text(json.dumps(self._answers))
 
     def calls(self) -> list[tuple[str, str, dict[str, str], dict[str, Any]]]:
-        """What they were asked: plugin, command, environment, configuration."""
+        """Lists all calls: plugin, command, environment, configuration."""
         journal = self._home / "journal"
         lines = journal.read_text().splitlines() if journal.exists() else []
         return [tuple(json.loads(line)) for line in lines]
 
     def order(self) -> list[str]:
-        """The plugins and commands of all calls, in their order."""
+        """Lists the plugins and commands of all calls, in their order."""
         return [f"{name} {command}" for name, command, _, _ in self.calls()]

@@ -1,8 +1,8 @@
-"""A plugin whose tasks follow a script, for tests of what a host does about them.
+"""A plugin whose tasks follow a script, for tests of the dev host's reactions.
 
-A task's `args` are its script, one step each: `out TEXT`, `err TEXT`, `exit N`, `signal N`,
-`lost`, `die` (the plugin, once), `wait`. Its image says how it starts and stops: `late` starts
-only to be stopped, `die-in-start` kills the plugin the first time, `refused` does not start,
+The `args` of a task are the script, one step each: `out TEXT`, `err TEXT`, `exit N`, `signal N`,
+`lost`, `die` (the plugin, once), `wait`. The image decides about start and stop: `late` starts
+only after a stop, `die-in-start` kills the plugin in the first start, `refused` does not start,
 `stubborn` follows SIGKILL alone, `sticky` cannot be destroyed. All calls go to `journal` in the
 state directory, which outlives the plugin.
 """
@@ -38,7 +38,7 @@ serve.run(ScriptedGateway)
 
 
 def make_scripted_plugin(directory: Path) -> Path:
-    """An executable that serves a `ScriptedGateway`."""
+    """Writes an executable that serves a `ScriptedGateway`."""
     program = directory / "containerd-driver"
     program.write_text(_SCRIPT.format(python=sys.executable, root=str(ROOT)))
     program.chmod(0o755)
@@ -46,7 +46,7 @@ def make_scripted_plugin(directory: Path) -> Path:
 
 
 class ScriptedGateway(FakeGateway):
-    """See the module."""
+    """The gateway of the scripted plugin."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class ScriptedGateway(FakeGateway):
             journal.write(" ".join(map(str, words)) + "\n")
 
     def _once(self, word: str) -> bool:
-        """True the first time, over the deaths of the plugin."""
+        """Returns True in the first call, also over deaths of the plugin."""
         if self._journal.exists() and word in self._journal.read_text().splitlines():
             return False
         self._note(word)
@@ -100,7 +100,7 @@ class ScriptedGateway(FakeGateway):
         return StartedTask(handle_version=HANDLE_VERSION, driver_state=state.encode())
 
     async def recover_task(self, task: TaskConfig, version: int, driver_state: bytes) -> None:
-        """See `Gateway`. Goes on behind the step in which the plugin died."""
+        """See `Gateway`. Continues after the step in which the plugin died."""
         assert version == HANDLE_VERSION
         self._note("recover", task.name)
         held = self.tasks.setdefault(task.id, FakeTask(task))

@@ -1,4 +1,4 @@
-"""A registry of one image that does what a test says: it cuts, throttles and lies."""
+"""A registry of one image that cuts, throttles and lies as a test chooses."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ Rule = Callable[[Request, Answer], Answer]
 
 
 class ScriptedRegistry(RecordingServer):
-    """`with ScriptedRegistry(image) as registry`: every name and tag is the image.
+    """A registry of a `with` block: every name and tag is the same image.
 
     Args:
-        image: what it serves, with ranges and digests as a good registry.
-        rule: gets each request and the honest answer, and returns what is sent.
-        address: where to listen.
-        port: 0 takes a free one.
+        image: the image, served with ranges and digests as a good registry does.
+        rule: receives each request and the honest answer, and returns the answer to send.
+        address: the address to listen on.
+        port: 0 takes a free port.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class ScriptedRegistry(RecordingServer):
         return Answer() if body is None else ranged(request.headers, body)
 
     def blobs(self, digest: str) -> list[Request]:
-        """The requests for one blob."""
+        """Lists the requests for one blob."""
         return [
             request
             for request in self.requests
@@ -51,7 +51,7 @@ class ScriptedRegistry(RecordingServer):
         ]
 
     def manifests(self, method: str = "GET") -> list[Request]:
-        """The requests for manifests."""
+        """Lists the requests for manifests."""
         return [
             request
             for request in self.requests
@@ -60,7 +60,7 @@ class ScriptedRegistry(RecordingServer):
 
 
 def ranged(headers: Mapping[str, str], body: bytes) -> Answer:
-    """A body, or from the byte on that a Range header names."""
+    """Returns a body, or the part from the first byte of a Range header on."""
     found = re.fullmatch(r"bytes=(\d+)-", headers.get("range", ""))
     if found is None:
         return Answer(200, {}, body)

@@ -1,4 +1,4 @@
-"""A worker of another release, played from what was recorded of a release's real ones."""
+"""A worker of another release, played from recorded frames of the release's real workers."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ REQUESTS = frozenset({protocol.HELLO, protocol.WATCH, protocol.KILL, protocol.ST
 
 
 class ScriptedWorker:
-    """Listens in a task's state directory; a signal ends its task.
+    """A worker that listens in a task's state directory; a signal ends the task.
 
     Args:
-        release: whose frames it plays.
+        release: the release of the frames.
         directory: the task's state directory.
-        knows: the requests that it does not refuse.
-        adds: fields in every frame of its own, in the place of those that are there.
+        knows: the requests that the worker does not refuse.
+        adds: fields for every frame of the worker; they replace recorded fields.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class ScriptedWorker:
                 await peer.wait_closed()
 
     def close(self) -> None:
-        """Hangs up, as a worker that ends."""
+        """Closes the connection, as a worker does at its end."""
         if self._server is not None:
             self._server.close()
         for peer in self._peers:
             peer.close()
 
     def ops(self) -> list[object]:
-        """What was asked of it, in order."""
+        """Lists the received requests, in order."""
         return [request["op"] for request in self.asked]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

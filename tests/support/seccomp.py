@@ -1,4 +1,4 @@
-"""A profile in Docker's form, and an evaluator of OCI documents that works as the kernel would."""
+"""A profile in Docker's form, and an evaluator of OCI documents that follows the kernel's rules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMPARE: dict[str, Callable[[int, int, int], bool]] = {
 
 
 def docker_profile() -> dict[str, Any]:
-    """Everything allowed but a few calls; each kind of condition is used once."""
+    """Returns a profile that allows all calls but a few; each kind of condition occurs once."""
     return {
         "defaultAction": "SCMP_ACT_ALLOW",
         "comment": "a profile of the tests",
@@ -69,9 +69,9 @@ def docker_profile() -> dict[str, Any]:
 
 
 def outcome(document: dict[str, Any], call: str, *arguments: int) -> tuple[str, int | None]:
-    """What the filter answers to a call: action and error number.
+    """Returns the filter's answer to a call: the action and the error number.
 
-    Of several rules with one action any may hold; rules with different actions must not meet.
+    Of several rules with one action any may match; rules with different actions must not meet.
     """
     given = (*arguments, 0, 0, 0, 0, 0, 0)
     found = {

@@ -1,4 +1,4 @@
-"""A registry that serves whatever documents a test makes, honest or not."""
+"""A registry that serves the documents of a test, valid or not."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tests.support.recording_server import Answer, RecordingServer, Request
 
 
 class Served:
-    """Documents and blobs by tag and digest; `with served.server() as server` has its host.
+    """Documents and blobs by tag and digest; `with served.server() as server` has the host.
 
-    Every layer is unlike any other test's, so that containerd cannot have it before.
+    Every layer differs from the layers of other tests: containerd cannot have the layer yet.
     """
 
     def __init__(self) -> None:
@@ -23,24 +23,24 @@ class Served:
         self.blobs: dict[str, bytes] = {}
 
     def server(self) -> RecordingServer:
-        """A server that is not started yet."""
+        """Returns a server that is not started yet."""
         return RecordingServer(self._answer)
 
     def blob(self, body: bytes, media_type: str, **more: Any) -> dict[str, Any]:
-        """Keeps a blob and returns its descriptor."""
+        """Stores a blob and returns its descriptor."""
         self.blobs[digest_of(body)] = body
         return {"mediaType": media_type, "digest": digest_of(body), "size": len(body), **more}
 
     def document(
         self, fields: dict[str, Any], media_type: str = "", tag: str = "", **more: Any
     ) -> dict[str, Any]:
-        """Keeps a document, by a tag too, and returns its descriptor for an index.
+        """Stores a document, also by a tag, and returns its descriptor for an index.
 
         Args:
             fields: the document.
-            media_type: Content-Type and type of the descriptor; without, what the document says.
-            tag: where given, another name of it.
-            more: of the descriptor.
+            media_type: Content-Type and the descriptor's type; by default the document's own.
+            tag: another name of the document.
+            more: further fields of the descriptor.
         """
         body = json.dumps(fields).encode()
         media_type = media_type or str(fields.get("mediaType", ""))
@@ -57,13 +57,13 @@ class Served:
         content: bytes = b"",
         **config: Any,
     ) -> dict[str, Any]:
-        """A manifest with a config and a layer; config is what its config has beside `config`.
+        """Stores a manifest with a config and a layer, and returns the descriptor.
 
         Args:
-            cmd: the image's command, for a test to know it by.
-            layers: descriptors; without, one layer in gzip.
-            content: the only layer's uncompressed tar.
-            config: such as architecture.
+            cmd: the image's command, by which a test recognises the image.
+            layers: descriptors; by default one layer in gzip.
+            content: the uncompressed tar of the only layer.
+            config: fields of the config beside `config`, such as architecture.
         """
         content = content or images.layer({"content": os.urandom(2000)})
         packed = gzip.compress(content, mtime=0)
@@ -84,7 +84,7 @@ class Served:
         }
 
     def index(self, *entries: dict[str, Any]) -> dict[str, Any]:
-        """An index."""
+        """Stores an index and returns its descriptor."""
         return {"schemaVersion": 2, "mediaType": images.INDEX, "manifests": list(entries)}
 
     def _answer(self, request: Request) -> Answer:

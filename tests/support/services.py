@@ -1,4 +1,4 @@
-"""The services of a plugin that talks to nobody, for what is pure."""
+"""The services of a plugin without peers, for tests of pure functions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from containerd.api.client import Containerd
 
 
 def services(settings: DriverSettings | None = None, *, cgroup_v2: bool = False) -> Services:
-    """Services whose containerd, launcher and actors must not be reached."""
+    """Returns services whose containerd, launcher and actors must not be reached."""
     chosen = settings or DriverSettings()
     return Services(
         settings=chosen,

@@ -1,4 +1,4 @@
-"""Tasks of a real containerd and its runc shim, made without the driver: what a worker watches."""
+"""Tasks of a real containerd and runc's shim, created without the driver, for workers to watch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IMAGE = "127.0.0.1:1/shim-tasks:1"
 
 
 def import_image(daemon: ContainerdDaemon, directory: Path) -> str:
-    """Puts a one-layer busybox image into containerd; returns its layer's chain id."""
+    """Imports a one-layer busybox image into containerd; returns the layer's chain id."""
     layer = images.busybox_layer()
     image = images.build([layer])
     entry = {
@@ -47,9 +47,9 @@ def import_image(daemon: ContainerdDaemon, directory: Path) -> str:
 
 
 class RealTask:
-    """One container with a script as its first process, its output in two FIFOs.
+    """One container with a script as the first process, and two FIFOs for the output.
 
-    `create` needs a reader, or a keeper, on both.
+    `create` needs a reader, or a keeper, on both FIFOs.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RealTask:
         os.mkfifo(self.stderr, 0o600)
 
     def create(self, memory_bytes: int = 0) -> ShimTarget:
-        """Has the task created, not started."""
+        """Creates the task without a start."""
         return self._daemon.ask(lambda client: self._create(client, memory_bytes))
 
     def start(self) -> None:
@@ -74,12 +74,12 @@ class RealTask:
         self._daemon.ask(lambda client: client.tasks.start(self.name))
 
     def kill_shim(self) -> None:
-        """SIGKILL to this task's shim."""
+        """Sends SIGKILL to the shim of the task."""
         stat = Path(f"/proc/{self.pid}/stat").read_text()
         os.kill(int(stat.rpartition(")")[2].split()[1]), signal.SIGKILL)
 
     def remove(self) -> None:
-        """Ends and deletes task, container and snapshot; what is gone already is fine."""
+        """Ends and deletes task, container and snapshot; absent objects are no error."""
         self._daemon.ctr("task", "rm", "-f", self.name, check=False)
         self._daemon.ctr("container", "rm", self.name, check=False)
         self._daemon.ctr("snapshot", "rm", f"{self.name}-snapshot", check=False)

@@ -1,4 +1,4 @@
-"""A plugin process on a fake containerd: where starts are made to fail."""
+"""A plugin process on a fake containerd, for starts that fail."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STEPS: dict[str, tuple[Method[Any, Any], str]] = {
 
 
 class Stage:
-    """`with Stage(directory) as stage`: the plugin runs; `play` runs coroutines on its one loop."""
+    """A running plugin of a `with` block. `runner` has the event loop of the plugin's session."""
 
     def __init__(self, directory: Path, gc: Mapping[str, Any] | None = None, **config: Any) -> None:
         self.containerd = FakeContainerd()
@@ -71,7 +71,7 @@ class Stage:
         return self.runner.run(story)
 
     def reset(self) -> None:
-        """Ends all faults; nothing may be left of the test's tasks, but allocations' files."""
+        """Ends all faults; checks that the test's tasks leave nothing except allocations' files."""
         self.containerd.faults.clear()
         self.containerd.tasks.address = ""
         self.play(self.back())
@@ -87,18 +87,18 @@ class Stage:
             shutil.rmtree(self.driver.alloc_root, ignore_errors=True)
 
     async def back(self) -> None:
-        """Has containerd be there, and the plugin know it."""
+        """Starts containerd and waits until the plugin reports a healthy containerd."""
         self.containerd.start()
         await self.driver.healthy()
 
     async def start(self, job: Job, script: str = SLEEPER, **options: Any) -> None:
-        """StartTask."""
+        """Starts a task with a shell script."""
         await self.driver.start(job, IMAGE, script, **options)
 
     async def refusal(
         self, starting: Coroutine[Any, Any, object] | asyncio.Task[Any]
     ) -> DriverError:
-        """The error of a start, which has left no files in any allocation."""
+        """Waits for a start's error and checks that no allocation has files of the start."""
         try:
             await starting
         except DriverError as error:
@@ -108,7 +108,7 @@ class Stage:
 
     @asynccontextmanager
     async def hanging(self, step: str, *, after: bool = False) -> AsyncIterator[asyncio.Task[None]]:
-        """A start that waits for an answer of containerd at this step; the fault ends with it."""
+        """Starts a task that waits for containerd's answer at a step; the end clears the fault."""
         job = self.driver.task()
         fault = self.containerd.hang(STEPS[step][0], after=after)
         starting = asyncio.create_task(self.start(job))
@@ -120,6 +120,6 @@ class Stage:
             self.containerd.faults.clear()
 
     def internal(self, step: str, *, after: bool = False) -> None:
-        """Has a step fail as containerd fails for reasons of its own."""
+        """Makes a step fail as containerd does for internal reasons."""
         text = "a disk full of sorrow: unknown"
         self.containerd.fail(STEPS[step][0], grpc.StatusCode.UNKNOWN, text, after=after)

@@ -1,4 +1,4 @@
-"""What the kernel still has of containers: cgroups, mounts, processes that name them."""
+"""Traces of containers in the kernel: cgroups, mounts, processes that name a container."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def traces(containers: Collection[str]) -> list[str]:
-    """Every trace of any of these containers, by their ids."""
+    """Lists the traces of the containers, by their ids."""
     left = [at for at, _, _ in os.walk("/sys/fs/cgroup") if _names(at, containers)]
     mounts = Path("/proc/mounts").read_text().splitlines()
     left += [line for line in mounts if _names(line, containers)]

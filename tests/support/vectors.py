@@ -1,8 +1,8 @@
-"""The frames of released versions, kept as `./dev vectors` recorded them from real processes.
+"""The frames of released versions, recorded by `./dev vectors` from real processes.
 
-`tests/vectors/<release>/frames.json` has, for each pair of processes and each frame that one sent
-to the other, its bytes in hex and what they read as. `disk.json` has what lay on disk or in Nomad's
-books. Neither is ever written again: processes of that release may still run.
+`tests/vectors/<release>/frames.json` has, for each pair of processes and each frame between them,
+the frame's bytes in hex and their meaning. `disk.json` has the files on disk and the handles in
+Nomad's state store. Neither file is ever written again: processes of that release may still run.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ FRAMES, DISK = "frames.json", "disk.json"
 
 @dataclass(frozen=True, slots=True)
 class Vector:
-    """One thing that a process of a release has written."""
+    """A frame or file that a process of a release has written."""
 
     name: str
     data: bytes
     reads: Any
 
     def frame(self) -> Frame:
-        """The frame in its bytes, as the product reads it."""
+        """Returns the frame in the bytes, as the product reads frames."""
         [frame] = frames.Decoder().feed(self.data)
         return frame
 
     def record(self) -> Any:
-        """The msgpack in its bytes."""
+        """Returns the msgpack document in the bytes."""
         return msgpack.unpackb(self.data, raw=False)
 
 
 def load(release: str, way: str) -> dict[str, Vector]:
-    """The frames that went one way, such as "plugin to worker", by their names."""
+    """Returns the frames of one direction, such as "plugin to worker", by their names."""
     ways = json.loads((DIRECTORY / release / FRAMES).read_text())
     return {
         name: Vector(name, bytes.fromhex(one["hex"]), one["reads"])
@@ -50,12 +50,12 @@ def load(release: str, way: str) -> dict[str, Vector]:
 
 
 def ways(release: str) -> list[str]:
-    """Who writes to whom."""
+    """Lists the directions: sender and receiver."""
     return list(json.loads((DIRECTORY / release / FRAMES).read_text()))
 
 
 def on_disk(release: str) -> dict[str, Vector]:
-    """What a release leaves on disk and in Nomad's books, by its name."""
+    """Returns the files and handles that a release leaves, by name."""
     things = json.loads((DIRECTORY / release / DISK).read_text())
     return {
         name: Vector(name, bytes.fromhex(one["hex"]), one["reads"]) for name, one in things.items()

@@ -1,4 +1,4 @@
-"""Killing what is around a task, and bringing back what does not come by itself."""
+"""Kills processes around a task, and starts those that do not come back by themselves."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ SINGLES_AND_PAIRS = [*SINGLES, *PAIRS]
 
 
 class Victims:
-    """Those around one task.
+    """The processes around one task.
 
-    The worker is known from now on: once it hangs, nobody can ask who it is. A launcher may be gone
-    already, as the plugin starts another when there is something to fork.
+    The constructor stores the worker's pid: a worker that hangs cannot be asked. The launcher may
+    be gone already: the plugin starts a launcher before the next fork.
     """
 
     def __init__(self, driver: Driver, job: Job) -> None:
@@ -32,7 +32,7 @@ class Victims:
         self.worker = worker_pid(driver.state_dir / "tasks" / job.container)
 
     def kill(self, *victims: str) -> None:
-        """Ends them in this order."""
+        """Kills the victims in this order."""
         for victim in victims:
             match victim:
                 case "plugin":
@@ -47,12 +47,12 @@ class Victims:
                     raise AssertionError(f"{other!r} cannot be killed")
 
     def hold_worker(self, *, held: bool) -> None:
-        """Stops the worker where it is, or lets it go on."""
+        """Stops the worker's process, or continues a stopped worker."""
         assert self.worker is not None
         os.kill(self.worker, signal.SIGSTOP if held else signal.SIGCONT)
 
     async def bring_back(self, *victims: str, handle: Handle | None) -> None:
-        """What an operator, systemd or Nomad would; a handle is recovered by the new plugin."""
+        """Acts as operator, systemd and Nomad do; the new plugin recovers the handle."""
         if CONTAINERD in victims:
             await asyncio.to_thread(self._driver.containerd.start)
         if PLUGIN in victims:
@@ -67,7 +67,7 @@ def _kill(pid: int | None) -> None:
 
 
 def runs(pid: int | None) -> bool:
-    """Whether a process is there and no zombie, which only its new parent can take away."""
+    """Returns whether a process exists and is no zombie, which only the new parent can reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

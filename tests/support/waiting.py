@@ -1,4 +1,4 @@
-"""Waiting on a condition with a deadline, instead of sleeping and hoping."""
+"""Waits for a condition with a deadline, in the place of sleep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def wait_until(
     timeout_s: float,
     message: str | Callable[[], str] = "condition",
 ) -> T:
-    """The first true value of `condition`; AssertionError with `message` at the deadline."""
+    """Returns the first true value of `condition`; raises AssertionError at the deadline."""
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while True:
@@ -35,7 +35,7 @@ async def until(
     timeout_s: float,
     message: str | Callable[[], str] = "condition",
 ) -> T:
-    """`wait_until` for coroutines."""
+    """Waits as `wait_until` does, in a coroutine."""
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()

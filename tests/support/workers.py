@@ -1,4 +1,4 @@
-"""A launcher and workers of a test's own, and the plugin's end of their sockets, synchronous."""
+"""A launcher and workers of a test, and synchronous sockets to both in the plugin's place."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER_S = 20.0
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process has gone, or is a zombie that nobody has reaped yet."""
+    """Returns whether a process is gone, or a zombie that waits for its parent."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -35,7 +35,7 @@ def has_ended(pid: int) -> bool:
 
 
 class Peer:
-    """One connection to a launcher or worker. Events that come before an answer are kept."""
+    """One connection to a launcher or worker. Events before an answer are kept."""
 
     def __init__(self, path: Path) -> None:
         self.events: list[Frame] = []
@@ -66,11 +66,11 @@ class Peer:
         self.socket.close()
 
     def send(self, frame: Frame) -> None:
-        """Sends a frame as it is."""
+        """Sends a frame unchanged."""
         self.socket.sendall(frames.encode(frame))
 
     def receive(self) -> Frame | None:
-        """The next frame; None at the end of the connection."""
+        """Returns the next frame, or None at the end of the connection."""
         while not self._frames:
             try:
                 data = self.socket.recv(65536)
@@ -82,7 +82,7 @@ class Peer:
         return self._frames.pop(0)
 
     def ask(self, op: str, **fields: object) -> Frame:
-        """The answer to a request, good or bad."""
+        """Sends a request and returns the answer, whether success or refusal."""
         self._number += 1
         self.send({"id": self._number, "op": op, **fields})
         while (frame := self.receive()) is not None:
@@ -92,7 +92,7 @@ class Peer:
         raise AssertionError(f"the worker closed the connection before it answered {op}")
 
     def event(self, name: str) -> Frame:
-        """The next event of that name; earlier ones of other names are dropped."""
+        """Returns the next event with a name and drops earlier events of other names."""
         while True:
             frame = self.events.pop(0) if self.events else self.receive()
             if frame is None:
@@ -106,7 +106,7 @@ class Peer:
 
 
 class LauncherProcess:
-    """A real launcher in a short directory of its own; ends it and all its workers."""
+    """A real launcher in a short directory of its own; `close` ends all its workers too."""
 
     def __init__(self, python: tuple[str, ...] = (), state_dir: Path | None = None) -> None:
         self.state_dir = state_dir or Path(tempfile.mkdtemp(prefix="cdw-"))
@@ -139,7 +139,7 @@ class LauncherProcess:
         subprocess.run(["rm", "-rf", str(self.state_dir)], check=True)
 
     def spawn(self, *options: str) -> subprocess.Popen[bytes]:
-        """One more launcher for the same directory."""
+        """Starts one more launcher for the same directory."""
         return subprocess.Popen(
             [*self._argv, *options],
             env={"PATH": "/usr/bin:/bin"},
@@ -149,15 +149,15 @@ class LauncherProcess:
         )
 
     def wait_ready(self) -> None:
-        """Returns when a launcher listens."""
+        """Waits until a launcher listens."""
         wait_until(self._listens, 20, self._tail)
 
     def connect(self) -> Peer:
-        """To the launcher."""
+        """Connects to the launcher."""
         return Peer(self.state_dir / protocol.LAUNCHER_SOCKET)
 
     def task_dir(self, name: str) -> Path:
-        """The state directory of a task, made if need be."""
+        """Returns the state directory of a task, created at the first call."""
         directory = self.state_dir / name
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
@@ -165,14 +165,14 @@ class LauncherProcess:
     def fork(
         self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: Any
     ) -> tuple[Peer, Frame]:
-        """A worker's first connection and its first frame, `ready` or `failed`."""
+        """Forks a worker; returns its first connection and frame, `ready` or `failed`."""
         spec = WorkerSpec(
             name=name, dir=str(self.task_dir(name)), stdout=str(stdout), stderr=str(stderr), **more
         )
         return self.fork_with(spec.to_wire())
 
     def fork_with(self, spec: Mapping[str, object]) -> tuple[Peer, Frame]:
-        """`fork` with any spec."""
+        """Forks a worker with any spec, see `fork`."""
         peer = self.connect()
         peer.send({"op": protocol.FORK, **protocol.STATED, "spec": dict(spec)})
         first = peer.receive()
@@ -182,17 +182,17 @@ class LauncherProcess:
     def worker(
         self, name: str, stdout: Path | str = "", stderr: Path | str = "", **more: Any
     ) -> Peer:
-        """The first connection of a worker that is ready; `more` of its spec."""
+        """Returns the first connection of a worker that is ready; `more` is for its spec."""
         peer, first = self.fork(name, stdout, stderr, **more)
         assert first.get("event") == protocol.READY, first
         return peer
 
     def control(self, name: str) -> Peer:
-        """One more connection to a worker."""
+        """Opens one more connection to a worker."""
         return Peer(self.state_dir / name / protocol.CONTROL_SOCKET)
 
     def worker_pids(self) -> list[int]:
-        """Processes forked by a launcher of this directory."""
+        """Lists the processes that a launcher of this directory has forked."""
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit() and int(entry.name) != self.process.pid:
@@ -214,7 +214,7 @@ class LauncherProcess:
 
 
 class LogReader:
-    """Nomad's logmon, as far as a FIFO can tell: opens, blocking, reads to EOF, stays open."""
+    """A reader that treats a FIFO as Nomad's logmon does: open, blocking, and read to EOF."""
 
     def __init__(self, path: Path) -> None:
         self.data = bytearray()
@@ -225,7 +225,7 @@ class LogReader:
         self._thread.start()
 
     def finish(self) -> bytes:
-        """Everything up to EOF."""
+        """Returns all bytes up to EOF."""
         assert self.eof.wait(ANSWER_S), f"no EOF after {len(self.data)} bytes"
         self._thread.join(ANSWER_S)
         return bytes(self.data)

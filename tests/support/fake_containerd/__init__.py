@@ -1,9 +1,10 @@
-"""A containerd without containers, for what a real one cannot be made to do on demand.
+"""A containerd without containers, for events that a real containerd does not produce on demand.
 
-`FakeContainerd` serves the API that `containerd.api.client` speaks on a socket of its own. It keeps
-its metadata in memory and runs tasks as processes of the tests' user behind `fake_shim`. It passes
-tests/contract/test_containerd.py, as the real one does. Unlike that one it collects only snapshots
-of containers as garbage, mounts nothing, and has no spec but the arguments of the process.
+`FakeContainerd` serves the API of `containerd.api.client` on a socket of its own. The fake keeps
+its metadata in memory and runs tasks as processes of the tests' user behind `fake_shim`. The fake
+passes tests/contract/test_containerd.py, as the real containerd does. Unlike the real containerd,
+the fake collects only snapshots of containers as garbage, mounts nothing, and reads only the
+arguments of the process from a spec.
 """
 
 from tests.support.fake_containerd.daemon import FakeContainerd

@@ -1,4 +1,4 @@
-"""What a fake containerd keeps, one `Books` per namespace, and the services that are only that."""
+"""The metadata of a fake containerd, one `Books` per namespace, and the services on metadata."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def serves(method: Method[Any, Any]) -> Callable[[F], F]:
-    """Marks the handler of a method; its `request` is annotated with the message's class."""
+    """Marks the handler of a method; the annotation of `request` is the message's class."""
 
     def mark(handler: F) -> F:
         handler.serves = method.path  # type: ignore[attr-defined]
@@ -45,36 +45,36 @@ def serves(method: Method[Any, Any]) -> Callable[[F], F]:
 
 
 def gone(what: str) -> Refused:
-    """In containerd's words."""
+    """Returns containerd's error for an absent object."""
     return Refused(grpc.StatusCode.NOT_FOUND, f"{what}: not found")
 
 
 def exists(what: str) -> Refused:
-    """In containerd's words."""
+    """Returns containerd's error for an object that exists already."""
     return Refused(grpc.StatusCode.ALREADY_EXISTS, f"{what}: already exists")
 
 
 def precondition(what: str) -> Refused:
-    """In containerd's words."""
+    """Returns containerd's error for an object in the wrong state."""
     return Refused(grpc.StatusCode.FAILED_PRECONDITION, f"{what}: failed precondition")
 
 
 @dataclass(slots=True)
 class Snapshot:
-    """A directory with all files of the snapshot: a copy of its parent's, and what came after."""
+    """A directory with all files of the snapshot: a copy of the parent, and later files."""
 
     info: snapshots_pb2.Info
     path: Path
 
     def mounts(self) -> list[types_pb2.Mount]:
-        """As the native snapshotter's."""
+        """Returns the mounts, as the native snapshotter does."""
         options = ["rbind", "rw" if self.info.kind == snapshots_pb2.ACTIVE else "ro"]
         return [types_pb2.Mount(type="bind", source=str(self.path), options=options)]
 
 
 @dataclass(slots=True)
 class Books:
-    """One namespace."""
+    """The metadata of one namespace."""
 
     name: str
     root: Path
@@ -163,7 +163,7 @@ class Books:
         return Empty()
 
     def write(self, request: content_pb2.WriteContentRequest) -> content_pb2.WriteContentResponse:
-        """One message of a Write stream."""
+        """Answers one message of a Write stream."""
         if request.expected in self.blobs:
             raise exists(f"content {request.expected}")
         ingest = self.ingests.setdefault(request.ref, bytearray())
@@ -234,7 +234,7 @@ class Books:
         return leases_pb2.ListResourcesResponse(resources=found)
 
     def hold(self, lease: str, key: tuple[str, str]) -> None:
-        """Puts a snapshot, or as a content a blob, under a lease."""
+        """Adds a snapshot, or a blob as content, to a lease."""
         if not lease:
             return
         if lease not in self.leases:
@@ -242,7 +242,7 @@ class Books:
         self.held.setdefault(lease, set()).add(key)
 
     def collect(self) -> None:
-        """Removes writable snapshots that no lease and no container refers to."""
+        """Removes writable snapshots that no lease and no container references."""
         kept = {key for keys in self.held.values() for key in keys}
         kept |= {(one.snapshotter, one.snapshot_key) for one in self.containers.values()}
         for key, snapshot in list(self.snapshots.items()):
@@ -254,7 +254,7 @@ class Books:
     def prepare(
         self, request: snapshots_pb2.PrepareSnapshotRequest, lease: str
     ) -> snapshots_pb2.PrepareSnapshotResponse:
-        """Of a writable snapshot, under a lease if there is one."""
+        """Creates a writable snapshot, under a lease if the lease exists."""
         key = self._key(request.snapshotter, request.key)
         if key in self.snapshots:
             raise exists(f'snapshot "{request.key}"')
@@ -374,7 +374,7 @@ class Books:
         return Empty()
 
     def container(self, id: str) -> containers_pb2.Container:
-        """The record of an id."""
+        """Returns the record of a container."""
         if id not in self.containers:
             raise gone(f'container "{id}" in namespace "{self.name}"')
         return self.containers[id]
@@ -400,7 +400,7 @@ def _matches(item: Any, filters: Any) -> bool:
 
 
 def _holds(labels: Any, key: str, value: str | None) -> bool:
-    """Whether a label is there, or is what a condition says; Go's quotes are JSON's here."""
+    """Checks whether a label exists, and has the value if given; Go's quotes are JSON's here."""
     if value is None or key not in labels:
         return key in labels
     return bool(labels[key] == (json.loads(value) if value.startswith('"') else value))

@@ -1,4 +1,4 @@
-"""FakeContainerd: the server, its socket and its faults. Runs in threads of the test's process."""
+"""FakeContainerd: the server, the socket and the faults, in threads of the test's process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PASSWD = "root:x:0:0:root:/root:/bin/sh\nbob:x:1000:1000:Bob:/home/bob:/bin/sh\n
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One call that came, with the time that its caller gave it; None: for ever."""
+    """One received call, with the time limit of the caller; None means no limit."""
 
     path: str
     deadline_s: float | None
@@ -47,10 +47,10 @@ class Call:
 
 
 class FakeContainerd:
-    """`with FakeContainerd() as daemon`: `.address` is its socket.
+    """A containerd of a `with` block: `.address` is the socket.
 
-    `down` ends every connection and call, as SIGKILL would; `start` comes back with the same
-    books, and the tasks have gone on.
+    `down` ends every connection and call, as SIGKILL would. `start` then serves the same metadata;
+    the tasks have gone on.
     """
 
     namespace = "nomad-test"
@@ -81,7 +81,7 @@ class FakeContainerd:
     # --- life
 
     def start(self) -> None:
-        """Listens; does nothing when it does already."""
+        """Listens; does nothing in a second call."""
         if self._server is not None:
             return
         pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="fake-containerd")
@@ -91,7 +91,7 @@ class FakeContainerd:
         self._server.start()
 
     def down(self) -> None:
-        """Answers nobody any more; a second time changes nothing."""
+        """Ends the server; does nothing in a second call."""
         server, self._server = self._server, None
         if server is not None:
             server.stop(0).wait()
@@ -124,23 +124,23 @@ class FakeContainerd:
         return self.faults.add(Fault(method.path, None, after=after, container=container))
 
     def silent(self) -> Fault:
-        """Takes all calls and answers none, as a process does that was stopped."""
+        """Accepts all calls and answers none, as a stopped process does."""
         return self.faults.add(Fault(EVERY_CALL, None))
 
     # --- books
 
     @property
     def books(self) -> Books:
-        """Of the tests' namespace."""
+        """The metadata of the tests' namespace."""
         return self.of(self.namespace)[0]
 
     @property
     def tasks(self) -> Tasks:
-        """Of the tests' namespace."""
+        """The tasks of the tests' namespace."""
         return self.of(self.namespace)[1]
 
     def of(self, namespace: str) -> tuple[Books, Tasks]:
-        """Books and tasks of a namespace, which comes to be when it is first used."""
+        """Returns metadata and tasks of a namespace, created at the first call."""
         with self._lock:
             if namespace not in self._namespaces:
                 books = Books(namespace, self.base / "snapshots" / namespace)
@@ -148,7 +148,7 @@ class FakeContainerd:
             return self._namespaces[namespace]
 
     def add_image(self, name: str, config: dict[str, Any] | None = None) -> str:
-        """A small image with users, unpacked for every snapshotter; returns its chain id."""
+        """Adds a small image with users, unpacked for each snapshotter; returns the chain id."""
         layer = images.layer({"etc": None, "tmp": None, "etc/passwd": (PASSWD, 0o644)})
         image = images.build([layer], config)
         chain = oci.chain_id((images.digest_of(layer),))
@@ -169,7 +169,7 @@ class FakeContainerd:
         return chain
 
     def leftovers(self) -> list[str]:
-        """What the driver has left, also what its client cannot see any more."""
+        """Lists the remains of the driver, including objects that no client sees."""
         books, tasks = self.books, self.tasks
         with self._lock:
             left = [f"container {name}" for name in books.containers]
@@ -182,7 +182,7 @@ class FakeContainerd:
             return left + [f"lease {name}" for name in books.leases]
 
     def remove_all(self) -> None:
-        """Clears what a failed test left."""
+        """Removes the objects of a failed test."""
         self.tasks.close()
         books = self.books
         for table in (books.containers, books.leases, books.held):
@@ -210,7 +210,7 @@ class FakeContainerd:
     # --- serving
 
     def answer(self, path: str, request: Any, context: grpc.ServicerContext) -> Any:
-        """Does what a call asks for, or what a fault makes of it."""
+        """Executes a call, or applies a fault to the call."""
         remaining = context.time_remaining()
         self.calls.append(Call(path, remaining, request))
         fault = self.faults.find(path, request)
@@ -241,7 +241,7 @@ class FakeContainerd:
 
 @dataclass(frozen=True, slots=True)
 class _Handler:
-    """A method of the API: who does it, and the class of its request."""
+    """A method of the API: the function, and the class of the request."""
 
     call: Callable[..., Any]
     request: Any
@@ -266,7 +266,7 @@ _REQUESTS = {path: one.request for path, one in {**_OWN, **_BOOKS, **_TASKS}.ite
 
 
 class _Services(grpc.GenericRpcHandler):  # type: ignore[type-arg]
-    """Every method that the fake knows; others are UNIMPLEMENTED."""
+    """Every method of the fake; other methods are UNIMPLEMENTED."""
 
     def __init__(self, daemon: FakeContainerd) -> None:
         self._daemon = daemon

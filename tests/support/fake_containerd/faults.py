@@ -1,4 +1,4 @@
-"""What goes wrong in a fake containerd, by order of the test."""
+"""The faults of a fake containerd, chosen by the test."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Refused(Exception):  # noqa: N818 - what a handler answers instead of a me
 
 @dataclass(slots=True, eq=False)
 class Fault:
-    """What happens to calls of one method from now on.
+    """The treatment of a method's calls from now on.
 
-    code None means that no answer comes until `release`. after: the work is done first, only its
-    answer is lost. container names the only container whose calls are meant, by part of its id.
+    `code` None delays the answer until `release`. With `after` containerd does the work, and only
+    the answer is lost. `container` limits the fault to one container, by a part of the id.
     """
 
     path: str
@@ -38,14 +38,14 @@ class Fault:
     released: threading.Event = field(default_factory=threading.Event)
 
     def release(self) -> None:
-        """Lets calls go on as if nothing had been."""
+        """Lets calls go on as without a fault."""
         self.released.set()
 
     def befall(self, context: grpc.ServicerContext) -> None:
-        """Holds a call up, or refuses it.
+        """Delays a call, or refuses the call.
 
         Raises:
-            Refused: by order, or because the caller has given up.
+            Refused: the fault refuses calls, or the caller has given up.
         """
         self.calls += 1
         if self.code is not None and not self.released.is_set():
@@ -61,28 +61,28 @@ class Fault:
 
 
 class Faults:
-    """The faults in force. A later one of the same method comes first."""
+    """The present faults. The latest fault of a method comes first."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> Fault:
-        """Puts a fault in force."""
+        """Adds a fault."""
         self._faults.insert(0, fault)
         return fault
 
     def spare(self, fault: Fault) -> None:
-        """No more calls meet this fault; those that hang go on hanging until its release."""
+        """Removes a fault for new calls; calls that wait go on waiting for its release."""
         self._faults.remove(fault)
 
     def clear(self) -> None:
-        """Ends all faults; calls that hang go on."""
+        """Ends all faults; calls that wait go on."""
         faults, self._faults = self._faults, []
         for fault in faults:
             fault.release()
 
     def find(self, path: str, request: Any) -> Fault | None:
-        """What befalls a call."""
+        """Returns the fault of a call, or None."""
         for fault in self._faults:
             if fault.path in {path, EVERY_CALL} and fault.container in str(request):
                 return fault

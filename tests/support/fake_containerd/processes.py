@@ -1,4 +1,4 @@
-"""Tasks and execs of a fake containerd: real processes, the first one behind a fake shim."""
+"""Tasks and execs of a fake containerd: real processes, the first of them behind a fake shim."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _STOPPED = task_types_pb2.STOPPED
 
 @dataclass(slots=True)
 class Exec:
-    """A further process of a task, a child of the fake. Its stdin ends with CloseIO and `pipe`."""
+    """A further process of a task, a child of the fake. CloseIO and `pipe` end its stdin."""
 
     request: tasks_pb2.ExecProcessRequest
     process: subprocess.Popen[bytes] | None = None
@@ -40,12 +40,12 @@ class Exec:
 
     @property
     def code(self) -> int:
-        """As a shim tells it."""
+        """The exit code in a shim's terms."""
         code = self.process.returncode if self.process else 0
         return 128 - code if code < 0 else code
 
     def start(self) -> int:
-        """Runs the command; its streams are the FIFOs of the request."""
+        """Runs the command with the FIFOs of the request as streams."""
         request = self.request
         if request.terminal:
             raise Refused(grpc.StatusCode.UNIMPLEMENTED, "the fake has no terminals")
@@ -74,7 +74,7 @@ class Exec:
         self.ended.set()
 
     def close_stdin(self) -> None:
-        """Drops the writing end that keeps the command's stdin from ending."""
+        """Closes the writing end that keeps the command's stdin open."""
         descriptor, self.stdin = self.stdin, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -82,7 +82,7 @@ class Exec:
 
 @dataclass(slots=True)
 class Task:
-    """A container's processes."""
+    """The processes of a container."""
 
     shim: FakeShim
     bundle: Path
@@ -90,7 +90,7 @@ class Task:
     execs: dict[str, Exec] = field(default_factory=dict)
 
     def state(self) -> task_types_pb2.Process:
-        """As the shim tells it; a shim that was killed has taken its task along."""
+        """Returns the shim's state of the task; a killed shim has ended its task."""
         process = task_types_pb2.Process(container_id=self.shim.name, id=self.shim.name)
         try:
             answer = self.shim.call("State", ttrpc.state_request(self.shim.name))
@@ -106,7 +106,7 @@ class Task:
         return process
 
     def remove(self) -> None:
-        """Ends all of it."""
+        """Ends all processes of the task."""
         for one in self.execs.values():
             if one.process is not None and not one.ended.is_set():
                 kill_group(one.process.pid)
@@ -116,7 +116,7 @@ class Task:
 
 
 class Tasks:
-    """The tasks service of one namespace. address: what bundles say in place of the shim's own."""
+    """The tasks service of one namespace. `address` replaces the shim's own address in bundles."""
 
     def __init__(self, books: Books, base: Path) -> None:
         self.address = ""

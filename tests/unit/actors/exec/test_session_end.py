@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
@@ -12,7 +11,9 @@ from actors.exec import session
 from actors.model.nomad import ExecInput, ExecOutput
 
 
-def test_the_outputs_end_before_their_fifos_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_outputs_end_before_their_fifos_are_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     ended: list[str] = []
     kept: list[object] = []
 
@@ -49,12 +50,9 @@ def test_the_outputs_end_before_their_fifos_are_closed(monkeypatch: pytest.Monke
     async def nothing() -> AsyncIterator[ExecInput]:
         yield ExecInput(stdin_close=True)
 
-    async def story() -> None:
-        monkeypatch.setattr(session, "ExecSession", Session)
-        task: Any = None
-        outputs = session.stream(task, ["cat"], terminal=False, inputs=nothing())
-        await anext(outputs)
-        await outputs.aclose()
-        assert ended == ["outputs", "session"]
-
-    asyncio.run(story())
+    monkeypatch.setattr(session, "ExecSession", Session)
+    task: Any = None
+    outputs = session.stream(task, ["cat"], terminal=False, inputs=nothing())
+    await anext(outputs)
+    await outputs.aclose()
+    assert ended == ["outputs", "session"]
