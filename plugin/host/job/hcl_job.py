@@ -117,7 +117,7 @@ def _without_marks(value: Any) -> Any:
 
 def _without_quotes(text: str) -> str:
     # Quotes inside of the string are masked: unmasked quotes are the parser's. The parser's option
-    # `strip_string_quotes` is no substitute: in 8.1.0 a template loses its inner quotes too.
+    # `strip_string_quotes` is no substitute: in 8.1.2 a template loses its inner quotes too.
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1] if quoted else text
 
