@@ -59,6 +59,8 @@ REWRITTEN: tuple[str, ...] = (
     "containerd/syscalls.py",
     "containerd/watchdog.py",
     "plugin",
+    "containerd/rootfs",
+    "containerd/spec",
     "plugin/cli",
     "plugin/host",
     "plugin/options",

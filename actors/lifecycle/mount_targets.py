@@ -69,7 +69,7 @@ def place(prepared: Preparation, image: tuple[Mount, ...] | None, chain_id: str)
     placed = root_links.with_links(
         image,
         chain_id,
-        lambda entry: targets.place(
+        lambda entry: targets.resolve(
             (*points, *nodes.values()), entry, entry_below, plain=_tops(parts.own)
         ),
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 from containerd import syscalls
 from containerd.documents import Document
 from containerd.spec import final_mounts
-from containerd.spec.final_mounts import Fault
+from containerd.spec.final_mounts import Difference
 from proto.errors import Code, DriverError, start_refused
 
 _log = logging.getLogger(__name__)
@@ -47,9 +47,9 @@ def check(pid: int, spec: Document) -> None:
     try:
         mounted = final_mounts.parse(os.fsdecode((process / "mountinfo").read_bytes()))
         directory = _Root(root)
-        fault = final_mounts.judge(spec, mounted, directory.node)
-        if fault is not None:
-            raise _refusal(fault, directory.link_in(fault.target))
+        difference = final_mounts.first_difference(spec, mounted, directory.node)
+        if difference is not None:
+            raise _refusal(difference, directory.link_in(difference.target))
     except OSError as error:
         raise _gone(error) from error
     finally:
@@ -96,9 +96,9 @@ class _Root:
         return ""
 
 
-def _refusal(fault: Fault, link: str) -> DriverError:
+def _refusal(difference: Difference, link: str) -> DriverError:
     return start_refused(
-        f"mounts: {fault.target[:256]!r}: {fault.why[:256]}",
+        f"mounts: {difference.target[:256]!r}: {difference.reason[:256]}",
         "mount at the real path, and use an image whose /dev, /proc, /sys, /alloc, /local and"
         " /secrets are directories",
         details=f"{link[:256]!r} is a link of the image, or of a directory that a task can write"

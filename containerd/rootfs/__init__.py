@@ -1,1 +1,1 @@
-"""Read access to the root file system of a snapshot, mounted where no task sees the mount."""
+"""Reads the root file system of a snapshot through a mount that no task sees."""

@@ -1,4 +1,7 @@
-"""A loop device over a file, for as long as somebody has it open or mounted: loop(4)."""
+"""Attaches a file to a loop device: loop(4).
+
+The kernel detaches the file when the device is neither open nor mounted any more.
+"""
 
 from __future__ import annotations
 
@@ -11,23 +14,23 @@ from collections.abc import Generator
 
 _CONTROL = "/dev/loop-control"
 _GET_FREE = 0x4C82
-# Linux 5.8: one call that takes the file, the flags and all.
+# From Linux 5.8: a single call sets the file and the flags.
 _CONFIGURE = 0x4C0A
 _READ_ONLY = 1
 _AUTOCLEAR = 4
-# struct loop_config: file, block size; struct loop_info64 up to its flags; its names and keys, and
-# what is reserved.
+# struct loop_config: file, block size, struct loop_info64 up to the flags; 176 bytes with the rest
+# of loop_info64 (names and keys); 64 reserved bytes.
 _CONFIG = struct.Struct("=II 5Q 4I 176x 64x")
-# Between the question for a free one and its use another process may take it.
+# Another process may take a free device before this process attaches the file.
 _TRIES = 64
 
 
 @contextlib.contextmanager
 def attached(path: str) -> Generator[str, None, None]:
-    """The path of a read-only loop device over the file; it goes with its last mount.
+    """Attaches a file read-only and yields the device's path. The last unmount detaches the file.
 
     Raises:
-        OSError: the kernel's answer.
+        OSError: the kernel refused a call.
     """
     file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:

@@ -1,8 +1,9 @@
-"""Mounts of a snapshot that refer to each other, as containerd's mount manager (2.2) takes them.
+"""Resolves mounts of a snapshot that refer to each other, as containerd's mount manager (2.2) does.
 
-A type such as `format/mkdir/overlay` says what is done before its last part is mounted, and
-`{{ mount 0 }}` in an option is where the first mount of the list lies. Here is what a look
-needs of that: no directory and no file system is made, for those are a writer's.
+A type such as `format/mkdir/overlay` names steps before the mount of its last part, `overlay`. In
+an option, `{{ mount 0 }}` stands for the mount point of the list's first mount. A reader needs the
+references only: the steps create directories and file systems for writers, so the steps are
+skipped.
 """
 
 from __future__ import annotations
@@ -19,27 +20,28 @@ _REFERENCE = re.compile(r"\{\{ *(mount|source|overlay) +([0-9]{1,4})(?: +([0-9]{
 _OF_WRITERS = ("upperdir=", "workdir=", "X-containerd.")
 
 
-def resolve(mounts: tuple[Mount, ...], place: Callable[[int], str]) -> list[tuple[Mount, str]]:
-    """Returns the mounts that are to be made, in their order, and where: "" is the root.
+def resolve(mounts: tuple[Mount, ...], path_of: Callable[[int], str]) -> list[tuple[Mount, str]]:
+    """Returns the mounts to make, in order, each with a mount point; "" means the root.
 
     Args:
-        mounts: as the snapshotter gave them.
-        place: names the mount point of the mount with a number in the list.
+        mounts: the snapshotter's list.
+        path_of: returns the mount point for the index of a mount in the list.
 
     Raises:
-        OSError: a reference leads to no mount before it.
+        OSError: a mount refers to itself or to a later mount.
     """
     if not any("/" in mount.type or _texts_refer(mount) for mount in mounts):
         return [(mount, "") for mount in mounts]
     last = len(mounts) - 1
-    found: list[tuple[Mount, str]] = []
+    resolved: list[tuple[Mount, str]] = []
     needed = {last}
     for number in range(last, -1, -1):
         if number in needed:
             reader = _for_a_reader(mounts[number])
             needed |= _referred(reader, number)
-            found.append((_filled(reader, mounts, place), "" if number == last else place(number)))
-    return found[::-1]
+            path = "" if number == last else path_of(number)
+            resolved.append((_filled(reader, mounts, path_of), path))
+    return resolved[::-1]
 
 
 def _texts(mount: Mount) -> tuple[str, ...]:
@@ -62,18 +64,18 @@ def _numbers(match: re.Match[str]) -> list[int]:
 
 def _referred(mount: Mount, number: int) -> set[int]:
     matches = [match for text in _texts(mount) for match in _REFERENCE.finditer(text)]
-    found = {one for match in matches if match[1] != "source" for one in _numbers(match)}
-    every = {one for match in matches for one in _numbers(match)}
-    if any(one >= number for one in every):
-        raise OSError(f"its mount {number} refers to one that is not before it")
-    return found
+    needed = {index for match in matches if match[1] != "source" for index in _numbers(match)}
+    every = {index for match in matches for index in _numbers(match)}
+    if any(index >= number for index in every):
+        raise OSError(f"mount {number} does not refer to an earlier mount")
+    return needed
 
 
-def _filled(mount: Mount, mounts: tuple[Mount, ...], place: Callable[[int], str]) -> Mount:
+def _filled(mount: Mount, mounts: tuple[Mount, ...], path_of: Callable[[int], str]) -> Mount:
     def text_of(match: re.Match[str]) -> str:
         if match[1] == "source":
             return mounts[int(match[2])].source
-        return ":".join(place(number) for number in _numbers(match))
+        return ":".join(path_of(number) for number in _numbers(match))
 
     source, *options = (_REFERENCE.sub(text_of, text) for text in _texts(mount))
     return dataclasses.replace(mount, source=source, options=tuple(options))

@@ -1,10 +1,13 @@
-"""The OCI runtime spec of a task: a pure function of its inputs.
+"""Builds the OCI runtime spec of a task: a pure function of `SpecInputs`.
 
-Starts from what containerd gives a plain Unix container and differs where that was a defect:
-no tmpfs on /run unless the root is read-only (it hides what images put there), a cgroup namespace
-of its own with a read-only /sys/fs/cgroup (so that a JVM sees its limits), swap off by default.
-The limit of open files and the OOM score are always written (`daemon_process` has their defaults):
-without them a task has the shim's, which are containerd's own, and made for a daemon.
+The spec starts from containerd's default for a Unix container and differs in three points:
+- /run is a tmpfs only if the root is read-only: a tmpfs hides the image's files in /run.
+- Each task has a private cgroup namespace with a read-only /sys/fs/cgroup, so a JVM sees the
+  task's limits.
+- Swap is off by default.
+
+The spec always has a limit of open files and an OOM score (defaults in `daemon_process`). Without
+them a task inherits the shim's values from containerd, and those values suit a daemon.
 """
 
 from __future__ import annotations
@@ -17,10 +20,10 @@ from typing import TYPE_CHECKING
 
 from containerd.documents import Document
 from containerd.security.policy import Security
-from containerd.spec import devices, resources
+from containerd.spec.devices import cgroup_rules, oci_nodes
 from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, rootfs_propagation
-from containerd.spec.resources import Limits
-from proto.errors import Code, DriverError
+from containerd.spec.resources import Limits, oci_resources
+from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
     from containerd.image.config import ImageConfig
@@ -28,29 +31,28 @@ if TYPE_CHECKING:
     from containerd.spec.mounts import MountPoint
     from containerd.spec.users import ResolvedUser
 
-
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATH = "/.init"
 _MAX_HOSTNAME = 63
-# What the kernel hands to a program at most: one string with its NUL (MAX_ARG_STRLEN), and all of
-# them with a pointer each (three quarters of _STK_LIM). Beyond, the runtime's execve fails when the
-# start is over, and the task ends with status 1 and no reason.
+# The kernel's limits for execve: a single string with its NUL (MAX_ARG_STRLEN), and all strings
+# with a pointer each (three quarters of _STK_LIM). Beyond the limits the runtime's execve fails
+# after the start has been reported, and the task ends with status 1 and no reason.
 _MAX_STRING_BYTES = 128 * 1024
 _MAX_STRINGS_BYTES = 6 * 1024 * 1024
 _POINTER_BYTES = 8
-# The stack has four times that, where nobody says otherwise: the kernel's _STK_LIM.
+# Default size of the stack, the kernel's _STK_LIM: four times what all strings may take.
 _STACK_BYTES = 8 * 1024 * 1024
 Rlimits = Mapping[str, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecInputs:
-    """All that a spec depends on. cgroup_path counts from the root of cgroups.
+    """All inputs of a spec. cgroup_path counts from the root of cgroups.
 
-    netns_path joins a network namespace; host_network keeps the host's; neither makes a new one.
-    rlimits are (soft, hard) by lower-case name. shm_size_bytes 0 is 64 MiB. init is the path of a
-    static program of the host that becomes process 1, or empty.
+    netns_path joins a network namespace, host_network keeps the host's; without both the task gets
+    a new namespace. rlimits are (soft, hard) by lower-case name. shm_size_bytes 0 means 64 MiB.
+    init is the path of a static program of the host which becomes process 1, or empty.
     """
 
     image_config: ImageConfig
@@ -82,10 +84,10 @@ class SpecInputs:
 
 
 def build_spec(inputs: SpecInputs) -> Document:
-    """The spec as a JSON document.
+    """Builds the spec as a JSON document.
 
     Raises:
-        DriverError: code INVALID; the message starts with the option that is wrong.
+        DriverError: code INVALID; the message starts with the name of the wrong option.
     """
     linux: Document = {
         "cgroupsPath": inputs.cgroup_path,
@@ -100,7 +102,7 @@ def build_spec(inputs: SpecInputs) -> Document:
         linux["seccomp"] = inputs.security.seccomp
     nodes = [node for node in inputs.devices if not covers(inputs.mounts, node.path)]
     if nodes:
-        linux["devices"] = devices.oci_nodes(nodes)
+        linux["devices"] = oci_nodes(nodes)
     propagation = rootfs_propagation(inputs.mounts)
     if propagation:
         linux["rootfsPropagation"] = propagation
@@ -115,13 +117,15 @@ def build_spec(inputs: SpecInputs) -> Document:
     if inputs.hooks:
         document["hooks"] = {when: list(hooks) for when, hooks in inputs.hooks.items()}
     if inputs.host_uts:
-        # runc would set the host's own name.
+        # With a hostname in the spec, runc would change the host's name.
         del document["hostname"]
     return document
 
 
 def build_and_encode(inputs: SpecInputs) -> tuple[Document, bytes]:
-    """The spec, and as containerd takes it. Job and image size it: call it in an executor.
+    """Builds the spec and its JSON for containerd.
+
+    The job and the image decide the size of the spec, so call `build_and_encode` in an executor.
 
     Raises:
         DriverError: see `build_spec`.
@@ -138,9 +142,14 @@ def encoded_for_exec(
     size: tuple[int, int] | None = None,
     cwd: str = "",
 ) -> tuple[Document, bytes]:
-    """The process of an exec, and as containerd takes it; for an executor as well.
+    """Builds the process of an exec and its JSON for containerd. Call it in an executor.
 
-    cwd takes the place of the task's working directory.
+    Args:
+        spec_json: the task's OCI spec.
+        command: program and arguments.
+        terminal: True for an exec with a terminal.
+        size: (height, width) of the terminal in characters.
+        cwd: working directory; empty for the task's own.
     """
     document = process_for_exec(json.loads(spec_json), command, terminal=terminal, size=size)
     if cwd:
@@ -151,10 +160,16 @@ def encoded_for_exec(
 def process_for_exec(
     spec: Document, command: list[str], *, terminal: bool, size: tuple[int, int] | None = None
 ) -> Document:
-    """The OCI process of a command run beside the task's own: same user, env, cwd and limits.
+    """Builds the OCI process of a command in a running task, with the task's user, env and limits.
 
-    The task may be of an earlier release, or of the Go driver. size is (height, width) of the
-    terminal, in characters; TERM is then the task's, or else xterm.
+    An earlier release or the Go driver may have created the task. With a terminal, TERM is the
+    task's own, or else xterm.
+
+    Args:
+        spec: the task's OCI spec.
+        command: program and arguments.
+        terminal: True for an exec with a terminal.
+        size: (height, width) of the terminal in characters.
     """
     process: Document = dict(spec["process"])
     process["args"] = command
@@ -174,32 +189,34 @@ def process_for_exec(
 
 
 def arguments(inputs: SpecInputs) -> list[str]:
-    """The command line: Docker's rules for entrypoint, command and args.
+    """Builds the command line by Docker's rules for entrypoint, command and args.
 
-    `command` replaces the image's CMD and keeps its ENTRYPOINT; `entrypoint` replaces both;
-    `args` follow, and alone replace CMD. An empty entrypoint counts as not given; one of nothing
-    but empty words, as `[""]`, clears the image's. Any other empty word is a word.
+    `command` replaces the image's CMD and keeps the ENTRYPOINT; `entrypoint` replaces both. `args`
+    follow; `args` alone replace CMD. An empty entrypoint counts as absent. An entrypoint of empty
+    words only, such as `[""]`, clears the image's. Any other empty word stays.
 
     Raises:
-        DriverError: code INVALID; both are set, or nothing says what to run.
+        DriverError: code INVALID; both `command` and `entrypoint` are set, or no program is named.
     """
     image = inputs.image_config
     if inputs.command and inputs.entrypoint:
-        raise _invalid("Both command and entrypoint are set. Only one of them needs to be set.")
-    images_own = _unless_blank(image.entrypoint)
+        raise start_refused(
+            "Both command and entrypoint are set. Only one of them needs to be set."
+        )
+    image_entrypoint = _unless_blank(image.entrypoint)
     if inputs.entrypoint:
         words = _unless_blank(inputs.entrypoint) + inputs.args
     elif inputs.command:
-        words = (*images_own, inputs.command, *inputs.args)
+        words = (*image_entrypoint, inputs.command, *inputs.args)
     elif inputs.args:
-        words = images_own + inputs.args
+        words = image_entrypoint + inputs.args
     else:
-        words = images_own + image.cmd
+        words = image_entrypoint + image.cmd
     if words and not words[0]:
-        raise _invalid("the first word of the command is empty: it has to name a program")
+        raise start_refused("the first word of the command is empty: it has to name a program")
     if not words:
         raise DriverError(
-            "the image names no command, and neither does the job",
+            "no command to run: neither the image nor the job has a command",
             resolution="set command, args or entrypoint",
             code=Code.INVALID,
         )
@@ -211,23 +228,27 @@ def _unless_blank(entrypoint: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def environment(inputs: SpecInputs) -> list[str]:
-    """Image's environment, then the job's over it; PATH, HOME and HOSTNAME in any case.
+    """Merges the image's environment and the job's; the job's values win.
+
+    PATH, HOME and HOSTNAME are always set, except HOSTNAME in the host's UTS namespace.
 
     Raises:
-        DriverError: code INVALID for a name or value that execve cannot carry.
+        DriverError: code INVALID; execve cannot carry a name or a value.
     """
     merged: dict[str, str] = {"PATH": DEFAULT_PATH}
     for entry in inputs.image_config.env:
         name, _, value = entry.partition("=")
-        if name:  # the runtime refuses a variable without one, and an image may have it
+        if name:  # an image may have a variable without a name, and the runtime refuses such
             merged[name] = value
     merged.setdefault("HOME", inputs.user.home or "/")
     if not inputs.host_uts:
-        # Images say with it where their server listens.
+        # Some images use HOSTNAME as the address that their server listens on.
         merged.setdefault("HOSTNAME", _hostname(inputs.hostname))
     for name, value in inputs.env.items():
         if not name or "=" in name or "\0" in name or "\0" in value:
-            raise _invalid(f"env: {name[:64]!r} is no name or has a NUL byte in its value")
+            raise start_refused(
+                f"env: {name[:64]!r} is not a variable name, or the value has a NUL byte"
+            )
         merged[name] = value
     return [f"{name}={value}" for name, value in merged.items()]
 
@@ -246,8 +267,9 @@ def _process(inputs: SpecInputs) -> Document:
         "user": user,
         "noNewPrivileges": security.no_new_privileges,
         "capabilities": _capability_sets(security.capabilities, inputs.user.uid),
-        # A runtime hands on what it has from containerd, whose unit spares it from the kernel's OOM
-        # killer: the agent would die before the task that ate the memory.
+        # A runtime inherits containerd's score and hands the score on, and containerd's unit
+        # protects containerd from the OOM killer: the kernel would kill the agent before the task
+        # which used up the memory.
         "oomScoreAdj": inputs.oom_score_adj,
     }
     if inputs.rlimits:
@@ -261,10 +283,10 @@ def _process(inputs: SpecInputs) -> Document:
 
 
 def _capability_sets(granted: Sequence[str], uid: int) -> Document:
-    """The sets of a process: of a user other than root only the bounding one, as with Docker.
+    """Returns the capability sets of a process; only the bounding set for users other than root.
 
-    So execve leaves them to every user but root. A runtime that takes the sets as they are written,
-    as gVisor does, would give them to any user.
+    Docker does the same. execve clears the other sets of such users, but a runtime which applies
+    the sets as written, such as gVisor, would give capabilities to any user.
     """
     kinds = ("bounding",) if uid else ("bounding", "effective", "permitted")
     return {kind: list(granted) for kind in kinds}
@@ -275,28 +297,27 @@ def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> Non
     for text, size in zip((*words, *variables), sizes, strict=True):
         if size > _MAX_STRING_BYTES:
             name, equals, _ = text.partition("=")
-            what = f"env: {name[:64]!r}" if equals and text in variables else "args: one of them"
-            raise _invalid(f"{what} has {size - 1} bytes; no program takes more than 128 KiB")
+            what = f"env: {name[:64]!r}" if equals and text in variables else "args: an argument"
+            raise start_refused(f"{what} has {size - 1} bytes; the kernel's limit is 128 KiB")
     together = sum(sizes) + _POINTER_BYTES * len(sizes)
     if together > _MAX_STRINGS_BYTES:
-        raise _invalid("env and args are more than 6 MiB together, which no program takes")
+        raise start_refused("env and args have more than 6 MiB together, the kernel's limit")
     stack = limits.get("stack", (_STACK_BYTES, 0))[0]
     if together > max(stack // 4, _MAX_STRING_BYTES):
-        raise DriverError(
-            f"Error in creating container: env and args are {together} bytes together, and have to"
-            f" fit into a quarter of the stack, which has {stack}",
-            resolution='raise the limit, as ulimit { stack = "33554432" }, or put them in a file',
-            code=Code.INVALID,
+        raise start_refused(
+            f"env and args have {together} bytes together, and must fit into a quarter of the"
+            f" stack of {stack} bytes",
+            'raise the limit, as ulimit { stack = "33554432" }, or write the values to a file',
         )
 
 
 def _cwd(inputs: SpecInputs) -> str:
     cwd = inputs.cwd or inputs.image_config.working_dir or "/"
-    # normpath keeps two slashes at the start, and to the kernel they are one.
+    # normpath keeps two slashes at the start; the kernel reads them as a single slash.
     clean = posixpath.normpath("/" + cwd.lstrip("/"))
-    # runc follows a working directory into its own leaked descriptors there: CVE-2024-21626.
+    # A working directory in /proc could lead runc into its own leaked descriptors: CVE-2024-21626.
     if not cwd.startswith("/") or "\0" in cwd or clean.split("/")[1] in {"proc", "sys"}:
-        raise _invalid(
+        raise start_refused(
             f"cwd: {cwd[:128]!r} is not an absolute path of the container outside /proc and /sys"
         )
     return clean
@@ -304,7 +325,9 @@ def _cwd(inputs: SpecInputs) -> str:
 
 def _hostname(name: str) -> str:
     if not 0 < len(name) <= _MAX_HOSTNAME or any(c.isspace() or not c.isprintable() for c in name):
-        raise _invalid(f"hostname: {name[:80]!r} has not 1 to {_MAX_HOSTNAME} printable characters")
+        raise start_refused(
+            f"hostname: {name[:80]!r} does not have 1 to {_MAX_HOSTNAME} printable characters"
+        )
     return name
 
 
@@ -321,24 +344,20 @@ def _namespaces(inputs: SpecInputs) -> list[Document]:
 
 
 def _resources(inputs: SpecInputs) -> Document:
-    allowed = devices.cgroup_rules(inputs.devices, everything=inputs.security.privileged)
-    return {"devices": allowed, **resources.document(inputs.limits)}
+    allowed = cgroup_rules(inputs.devices, everything=inputs.security.privileged)
+    return {"devices": allowed, **oci_resources(inputs.limits)}
 
 
 def _mounts(inputs: SpecInputs) -> list[Document]:
-    """The kernel's file systems, then the task's mounts, parents before children.
+    """Lists the kernel's file systems, then the task's mounts, parents before children.
 
-    A mount of the task takes the place of the kernel's there and below: with the host's /dev, its
-    terminals and shared memory are the host's too.
+    A mount of the task replaces the kernel's file systems at and below its target. For example,
+    a task with the host's /dev also has the host's terminals and shared memory.
     """
-    own = kernel_file_systems(
+    of_kernel = kernel_file_systems(
         shm_size_bytes=inputs.shm_size_bytes,
         privileged=inputs.security.privileged,
         host_ipc=inputs.host_ipc,
     )
-    kept = [point for point in own if not covers(inputs.mounts, point["destination"])]
+    kept = [point for point in of_kernel if not covers(inputs.mounts, point["destination"])]
     return kept + oci_mounts(inputs.mounts)
-
-
-def _invalid(text: str) -> DriverError:
-    return DriverError(f"Error in creating container: {text}", code=Code.INVALID)

@@ -1,8 +1,8 @@
-"""CDI, the Container Device Interface: what a vendor's spec files say a device needs.
+"""Reads CDI (Container Device Interface) files, in which vendors describe their devices.
 
-A file in one of the spec directories describes devices of one kind, `vendor.com/class`; a job names
-`vendor.com/class=device`. A later directory overrides an earlier one, device by device.
-Files are read at every start: vendors write them anew when hardware or a driver changes.
+A file in a spec directory describes devices of a kind such as `vendor.com/class`; a job names
+`vendor.com/class=device`. A later directory overrides earlier directories, device by device.
+Each start reads the files: vendors write new files when hardware or a driver changes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from containerd.documents import Document
-from containerd.spec import devices
-from containerd.spec.devices import DeviceNode
-from containerd.spec.mounts import MountPoint, clean_target, invalid
+from containerd.spec.devices import DeviceNode, host_nodes, unique
+from containerd.spec.mounts import MountPoint, clean_target
+from proto.errors import DriverError, start_refused
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _HOOKS = (
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Edits:
-    """What a task gets for its CDI devices. hooks are the OCI spec's, by their point in time."""
+    """Additions to a task's spec for the CDI devices; hooks are OCI hooks by the hook's name."""
 
     env: Mapping[str, str] = field(default_factory=dict)
     devices: tuple[DeviceNode, ...] = ()
@@ -49,39 +49,41 @@ class Edits:
 
 @dataclass(frozen=True, slots=True)
 class _Device:
-    """A device and the file that describes it; common is what all of the file's devices need."""
+    """A device in a CDI file; `common` has the edits for all devices of the file."""
 
     file: str
-    own: Document
+    edits: Document
     common: Document
 
 
 def edits(names: Iterable[str], directories: Iterable[str]) -> Edits:
-    """Returns what the named devices need, common parts of a file once. Reads the directories.
+    """Returns the edits for the named devices. Reads the directories.
+
+    The common edits of a file count once, however many devices of the file are named.
 
     Raises:
-        DriverError: code INVALID; a device is unknown, or what its file says cannot be done.
+        DriverError: code INVALID; a device is unknown, or the driver cannot apply the file.
     """
     wanted = tuple(dict.fromkeys(names))
     if not wanted:
         return Edits()
-    places = tuple(directories)
-    known, unread = _read(places)
-    made = _Merged()
+    searched = tuple(directories)
+    known, unread = _read(searched)
+    merged = _Merged()
     common_done: set[str] = set()
     for name in wanted:
         device = known.get(name)
         if device is None:
-            raise _unknown(name, known, unread, places)
+            raise _unknown(name, known, unread, searched)
         if device.file not in common_done:
             common_done.add(device.file)
-            made.add(device.common, device.file)
-        made.add(device.own, device.file)
-    return made.result()
+            merged.add(device.common, device.file)
+        merged.add(device.edits, device.file)
+    return merged.result()
 
 
 class _Merged:
-    """Collects edits of several devices."""
+    """The edits of several devices, merged."""
 
     def __init__(self) -> None:
         self._env: dict[str, str] = {}
@@ -91,16 +93,16 @@ class _Merged:
         self._gids: list[int] = []
 
     def add(self, edit: Document, file: str) -> None:
-        """Adds one containerEdits of a file."""
+        """Adds the containerEdits of a file or of a device."""
         try:
             self._add(edit, file)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _broken(file, f"{type(error).__name__}: {error}") from error
 
     def _add(self, edit: Document, file: str) -> None:
-        strange = sorted(key for key, value in edit.items() if value and key not in _KNOWN_EDITS)
-        if strange:
-            raise _broken(file, f"containerEdits.{strange[0]} is not supported")
+        unknown = sorted(key for key, value in edit.items() if value and key not in _KNOWN_EDITS)
+        if unknown:
+            raise _broken(file, f"containerEdits.{unknown[0]} is not supported")
         for entry in edit.get("env") or ():
             name, _, value = str(entry).partition("=")
             self._env[name] = value
@@ -114,25 +116,25 @@ class _Merged:
                 raise _broken(file, f"hook {when[:64]!r} is none of {', '.join(_HOOKS)}")
             entry = {key: hook[key] for key in ("path", "args", "env", "timeout") if hook.get(key)}
             if not str(hook["path"]).startswith("/"):
-                raise _broken(file, f"the path of its {when} hook is not absolute")
+                raise _broken(file, f"the path of a {when} hook is not absolute")
             if entry not in self._hooks.setdefault(when, []):
                 self._hooks[when].append(entry)
         for key in ("additionalGids", "additionalGIDs"):
             self._gids += [int(gid) for gid in edit.get(key) or () if int(gid) > 0]
 
     def result(self) -> Edits:
-        """All that was added."""
+        """Returns all edits that were added."""
         return Edits(
             env=self._env,
-            devices=devices.unique(self._devices),
+            devices=unique(self._devices),
             mounts=tuple(dict.fromkeys(self._mounts)),
-            hooks={when: tuple(found) for when, found in self._hooks.items()},
+            hooks={when: tuple(hooks) for when, hooks in self._hooks.items()},
             additional_gids=tuple(dict.fromkeys(self._gids)),
         )
 
 
 def _nodes(node: Document) -> list[DeviceNode]:
-    """A node of the file: the host's, with what the file says otherwise."""
+    """Converts a deviceNodes entry; values that the file lacks are the host's."""
     path = str(node["path"])
     permissions = str(node.get("permissions") or "rwm")
     if node.get("type") in {"c", "b", "u"} and node.get("major") is not None:
@@ -149,11 +151,11 @@ def _nodes(node: Document) -> list[DeviceNode]:
             )
         ]
     host = str(node.get("hostPath") or path)
-    return devices.host_nodes(host, path, permissions, what="devices (CDI)")
+    return host_nodes(host, path, permissions, what="devices (CDI)")
 
 
 def _mount(mount: Document) -> MountPoint:
-    """A mount of the file: the operator's word, so its options are not ours to choose."""
+    """Converts a mounts entry; keeps the options, because the file is the operator's."""
     options = [str(option) for option in mount.get("options") or ()]
     kind = str(mount.get("type") or "bind")
     if kind in {"bind", "none"}:
@@ -169,11 +171,11 @@ def _mount(mount: Document) -> MountPoint:
 
 
 def _read(directories: tuple[str, ...]) -> tuple[dict[str, _Device], list[str]]:
-    """All devices by name, and a sentence for each file that cannot be read."""
+    """Returns all devices by name, and a sentence for each unreadable file."""
     known: dict[str, _Device] = {}
     unread: list[str] = []
     for directory in directories:
-        here: dict[str, _Device] = {}
+        in_directory: dict[str, _Device] = {}
         try:
             files = sorted(os.listdir(directory))  # noqa: PTH208 - names only
         except OSError:
@@ -182,17 +184,17 @@ def _read(directories: tuple[str, ...]) -> tuple[dict[str, _Device], list[str]]:
             path = f"{directory}/{name}"
             if not name.startswith(".") and name.endswith((".json", ".yaml", ".yml")):
                 try:
-                    found = _devices_of(_document(path), path)
+                    described = _devices_of(_document(path), path)
                 except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                     unread.append(f"{path}: {error}")
-                    _log.warning("a CDI file is left out", extra={"file": path, "why": str(error)})
+                    _log.warning("CDI file skipped", extra={"path": path, "reason": str(error)})
                     continue
-                for device in here.keys() & found.keys():
-                    # Two files of one directory say different things: nobody knows which is right.
-                    unread.append(f"{device} is in {here[device].file} and in {path}")
-                    del here[device], found[device]
-                here |= found
-        known |= here
+                for device in in_directory.keys() & described.keys():
+                    # Two files of a directory contradict each other; the driver uses neither.
+                    unread.append(f"{device} is in {in_directory[device].file} and in {path}")
+                    del in_directory[device], described[device]
+                in_directory |= described
+        known |= in_directory
     return known, unread
 
 
@@ -200,7 +202,7 @@ def _yaml(data: bytes) -> Any:
     try:
         yaml = importlib.import_module("yaml")
     except ImportError:
-        raise ValueError("it is YAML, which needs Debian's python3-yaml") from None
+        raise ValueError("a YAML file needs Debian's python3-yaml") from None
     try:
         return yaml.safe_load(data)
     except yaml.YAMLError as error:
@@ -210,36 +212,38 @@ def _yaml(data: bytes) -> Any:
 def _document(path: str) -> Document:
     data = Path(path).read_bytes()
     if len(data) > _MAX_FILE_BYTES:
-        raise ValueError("it is too large")
+        raise ValueError("the file is too large")
     try:
-        found = json.loads(data) if path.endswith(".json") else _yaml(data)
+        document = json.loads(data) if path.endswith(".json") else _yaml(data)
     except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    if not isinstance(found, dict):
-        raise TypeError("it is no map")
-    return found
+        raise ValueError("the file is nested too deeply") from None
+    if not isinstance(document, dict):
+        raise TypeError("the file is no map")
+    return document
 
 
 def _devices_of(document: Document, path: str) -> dict[str, _Device]:
     kind = document["kind"]
     common = document.get("containerEdits") or {}
-    found: dict[str, _Device] = {}
+    described: dict[str, _Device] = {}
     for device in document.get("devices") or ():
-        own = device.get("containerEdits") or {}
-        found[f"{kind}={device['name']}"] = _Device(path, own, common)
-    return found
+        name = f"{kind}={device['name']}"
+        described[name] = _Device(path, device.get("containerEdits") or {}, common)
+    return described
 
 
 def _unknown(
-    name: str, known: Mapping[str, _Device], unread: list[str], places: tuple[str, ...]
-) -> Exception:
+    name: str, known: Mapping[str, _Device], unread: list[str], searched: tuple[str, ...]
+) -> DriverError:
     names = ", ".join(sorted(known)[:20]) or "none"
     problem = f"; left out: {'; '.join(unread[:5])}" if unread else ""
-    return invalid(
-        f"devices: no CDI device {name[:128]!r} in {' and '.join(places)}",
+    return start_refused(
+        f"devices: no CDI device {name[:128]!r} in {' and '.join(searched)}",
         f"known: {names}{problem}",
     )
 
 
-def _broken(file: str, why: str) -> Exception:
-    return invalid(f"devices: the CDI file {file} cannot be used: {why}", "ask its vendor")
+def _broken(file: str, reason: str) -> DriverError:
+    return start_refused(
+        f"devices: the CDI file {file} cannot be used: {reason}", "ask the device's vendor"
+    )

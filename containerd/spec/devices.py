@@ -1,7 +1,7 @@
-"""Devices of the host in a container: nodes as the host has them, and the cgroup's leave to use.
+"""Lists the host's devices for a container: the nodes, and the cgroup rules that allow them.
 
-What every container has anyway (null, zero, full, random, urandom, tty, pts, ptmx) the runtimes
-add themselves, nodes and cgroup rules both.
+Every runtime adds null, zero, full, random, urandom, tty, pts and ptmx to a container, with nodes
+and cgroup rules.
 """
 
 from __future__ import annotations
@@ -13,24 +13,25 @@ from dataclasses import dataclass
 
 from containerd.documents import Document
 from containerd.spec.final_mounts import NODES
-from containerd.spec.mounts import Reach, invalid, is_reserved
+from containerd.spec.mounts import Reach, is_reserved
+from proto.errors import start_refused
 
 _PERMISSIONS = "rwm"
 _MAX_NODES = 4096
 _MAX_DIRECTORIES = 10_000
-# Kept out of "all devices of the host": these are the container's own, or no devices at all.
+# Names in /dev that a privileged task does not get: the container's own, or no devices.
 _NOT_HOSTS = frozenset(
     {"pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev", "console", "ptmx", "tty"}
 )
 
 
-# Devices that the runtime makes or may replace, by name; given again, they change nothing.
+# Devices that the runtime creates or may replace, by name; a job may name them without effect.
 _RUNTIMES_OWN = {**NODES, "ptmx": (5, 2), "console": (5, 1)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceNode:
-    """A node at `path` in the container; kind is `c` or `b`, mode its permission bits."""
+    """A node at `path` in the container; kind is `c` or `b`, mode has the permission bits."""
 
     path: str
     kind: str
@@ -45,65 +46,69 @@ class DeviceNode:
 def host_nodes(
     host_path: str, container_path: str = "", permissions: str = "", *, what: str = "devices"
 ) -> list[DeviceNode]:
-    """The node at a path of the host, or all nodes below a directory. Links are followed.
+    """Returns the node at a path of the host, or all nodes below a directory. Follows links.
 
     Args:
-        host_path: absolute.
-        container_path: where it is in the container; empty is the same place.
-        permissions: some of r, w and m; empty is all.
-        what: the option, for errors.
+        host_path: absolute path of the host.
+        container_path: path in the container; empty for the same path.
+        permissions: some of r, w and m; empty for all three.
+        what: the option's name, for errors.
 
     Raises:
-        DriverError: code INVALID; there is no such device, or the other two are wrong.
+        DriverError: code INVALID; no device is at the path, or another argument is wrong.
     """
     wanted = permissions or _PERMISSIONS
     if set(wanted) - set(_PERMISSIONS) or len(set(wanted)) != len(wanted):
-        raise invalid(
+        raise start_refused(
             f"{what}: permissions {permissions[:16]!r} of {host_path[:128]!r} are not rwm"
         )
     target = _clean_path(container_path or host_path, what)
     if not host_path.startswith("/") or "\0" in host_path:
-        raise invalid(f"{what}: {host_path[:128]!r} is not an absolute path of the host")
+        raise start_refused(f"{what}: {host_path[:128]!r} is not an absolute path of the host")
     try:
-        found = os.stat(host_path)  # noqa: PTH116 - follows links, as /dev/disk/by-id is made of
-        if stat.S_ISDIR(found.st_mode):
+        status = os.stat(host_path)  # noqa: PTH116 - follows the links of /dev/disk/by-id
+        if stat.S_ISDIR(status.st_mode):
             nodes = list(_below(_device_directory(host_path, what), target, wanted))
         else:
-            nodes = [_node(found, host_path, target, wanted, what)]
+            nodes = [_node(status, host_path, target, wanted, what)]
     except OSError as error:
-        raise invalid(
+        raise start_refused(
             f"{what}: {host_path[:128]!r} cannot be used: {error.strerror}",
-            "name a device that this node has",
+            "name a device of this node",
         ) from error
     for node in nodes:
-        _check_place(node, what)
+        _check_path(node, what)
     if not nodes:
-        raise invalid(f"{what}: {host_path[:128]!r} has no device below it: not a device node")
+        raise start_refused(
+            f"{what}: {host_path[:128]!r} is a directory without devices: not a device node"
+        )
     if len(nodes) > _MAX_NODES:
-        raise invalid(f"{what}: {host_path[:128]!r} has more than {_MAX_NODES} devices below it")
+        raise start_refused(
+            f"{what}: {host_path[:128]!r} is a directory with more than {_MAX_NODES} devices"
+        )
     return nodes
 
 
 def every_host_node() -> list[DeviceNode]:
-    """All devices of the host, for a privileged task. One that vanishes meanwhile is left out."""
-    found: list[DeviceNode] = []
+    """Lists all devices of the host, for a privileged task. Skips a device that is just removed."""
+    nodes: list[DeviceNode] = []
     for name in sorted(os.listdir("/dev")):  # noqa: PTH208 - names only
         path = f"/dev/{name}"
         status = None if name in _NOT_HOSTS else _status(path)
         if status is not None and stat.S_ISDIR(status.st_mode):
-            found += _below(path, path, _PERMISSIONS)
+            nodes += _below(path, path, _PERMISSIONS)
         elif status is not None and _is_device(status):
-            found.append(_node(status, path, path, _PERMISSIONS, "devices"))
-    return found
+            nodes.append(_node(status, path, path, _PERMISSIONS, "devices"))
+    return nodes
 
 
 def unique(nodes: Iterable[DeviceNode]) -> tuple[DeviceNode, ...]:
-    """One node per place; the last one wins."""
+    """Keeps the last node of each path."""
     return tuple({node.path: node for node in nodes}.values())
 
 
 def oci_nodes(nodes: Iterable[DeviceNode]) -> list[Document]:
-    """The `linux.devices` of a spec."""
+    """Builds the `linux.devices` of a spec."""
     return [
         {
             "path": node.path,
@@ -119,9 +124,9 @@ def oci_nodes(nodes: Iterable[DeviceNode]) -> list[Document]:
 
 
 def cgroup_rules(nodes: Iterable[DeviceNode], *, everything: bool = False) -> list[Document]:
-    """The `linux.resources.devices` of a spec: nothing, and then the devices of this task.
+    """Builds the `linux.resources.devices` of a spec: denies everything, then allows the nodes.
 
-    With `everything` also those that appear later.
+    With `everything` the task may use all devices, also devices that appear later.
     """
     if everything:
         return [{"allow": True, "access": _PERMISSIONS}]
@@ -140,25 +145,27 @@ def cgroup_rules(nodes: Iterable[DeviceNode], *, everything: bool = False) -> li
 
 
 def _device_directory(path: str, what: str) -> str:
-    """The directory behind links; only /dev is searched, for "/" would be the whole disk."""
+    """Resolves the links of a directory. Refuses a directory outside /dev: "/" is a whole disk."""
     real = os.path.realpath(path)
     if not real.startswith("/dev/"):
-        raise invalid(f"{what}: {path[:128]!r} is a directory outside /dev: not a device node")
+        raise start_refused(
+            f"{what}: {path[:128]!r} is a directory outside /dev: not a device node"
+        )
     return real
 
 
 def _below(directory: str, target: str, permissions: str) -> Iterator[DeviceNode]:
-    """Gives the devices below a directory.
+    """Yields the devices below a directory.
 
-    /dev/shm and /dev/mqueue are below /dev too, and any user may nest directories there: so the
-    search has a stack of its own and a bounded number of directories.
+    Any user may nest directories in /dev/shm and /dev/mqueue. So the search does not recurse, and
+    reads a bounded number of directories.
     """
-    waiting, looked = [directory], 0
-    while waiting and looked < _MAX_DIRECTORIES:
-        base, looked = waiting.pop(), looked + 1
+    waiting, searched = [directory], 0
+    while waiting and searched < _MAX_DIRECTORIES:
+        base, searched = waiting.pop(), searched + 1
         try:
-            with os.scandir(base) as found:
-                entries = sorted(found, key=lambda item: item.name)
+            with os.scandir(base) as items:
+                entries = sorted(items, key=lambda item: item.name)
         except OSError:
             continue
         for entry in entries:
@@ -170,7 +177,7 @@ def _below(directory: str, target: str, permissions: str) -> Iterator[DeviceNode
 
 
 def _status(path: str) -> os.stat_result | None:
-    """The status of a name that was there a moment ago, no link followed; None where it is gone."""
+    """Returns the status of a listed name without following links; None if the name is gone."""
     try:
         return os.lstat(path)
     except OSError:
@@ -185,7 +192,7 @@ def _node(
     status: os.stat_result, host_path: str, target: str, permissions: str, what: str
 ) -> DeviceNode:
     if not _is_device(status):
-        raise invalid(f"{what}: {host_path[:128]!r}: not a device node")
+        raise start_refused(f"{what}: {host_path[:128]!r}: not a device node")
     return DeviceNode(
         path=target,
         kind="c" if stat.S_ISCHR(status.st_mode) else "b",
@@ -198,13 +205,16 @@ def _node(
     )
 
 
-def _check_place(node: DeviceNode, what: str) -> None:
-    """Refuses a place in /dev that the runtime makes: it opens /dev/null for a task without log."""
-    own = _RUNTIMES_OWN.get(node.path.removeprefix("/dev/"))
-    if own != (node.major, node.minor) and is_reserved(node.path, Reach.JOB):
-        raise invalid(
-            f"{what}: {node.path[:128]!r} is made by the runtime, and takes no other device",
-            "give the device another place in the container",
+def _check_path(node: DeviceNode, what: str) -> None:
+    """Refuses another device at a path of the runtime's own.
+
+    For example, the runtime opens /dev/null for a task without logs.
+    """
+    numbers = _RUNTIMES_OWN.get(node.path.removeprefix("/dev/"))
+    if numbers != (node.major, node.minor) and is_reserved(node.path, Reach.JOB):
+        raise start_refused(
+            f"{what}: {node.path[:128]!r} is made by the runtime, and cannot be another device",
+            "choose another path in the container for the device",
         )
 
 
@@ -212,5 +222,7 @@ def _clean_path(path: str, what: str) -> str:
     parts = [part for part in path.split("/") if part not in {"", "."}]
     wrong = not path.startswith("/") or not path.isprintable() or ".." in parts or not parts
     if wrong or parts[0] in {"proc", "sys"}:
-        raise invalid(f"{what}: {path[:128]!r} is no place for a device in the container")
+        raise start_refused(
+            f"{what}: {path[:128]!r} cannot be the path of a device in the container"
+        )
     return "/" + "/".join(parts)

@@ -1,9 +1,9 @@
-"""What a container's mounts must look like before its program starts, as a pure judgement.
+"""Compares a created container's mounts with its spec. Pure functions.
 
-The runtime follows links of the image and of directories that tasks write, inside the container:
-a mount may end up in the place of /dev, and what lies there is opened and replaced by the runtime
-with the host's own power. Nothing of the image has run when a task is created and not started, so
-the kernel's list of its mounts is compared with the spec then.
+The runtime follows links of the image, and links in directories that tasks can write. A link may
+lead a mount to /dev, and the runtime opens and replaces files in /dev with root's rights on the
+host. A created task has run no program of the image yet, so at that moment the driver compares the
+kernel's list of mounts with the spec.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from containerd.documents import Document
 
-# What the runtime makes in its /dev, by major and minor number. OCI lists them.
+# Nodes that the runtime creates in /dev, by major and minor number. The OCI spec lists them.
 NODES: Mapping[str, tuple[int, int]] = {
     "null": (1, 3),
     "zero": (1, 5),
@@ -24,33 +24,33 @@ NODES: Mapping[str, tuple[int, int]] = {
     "urandom": (1, 9),
     "tty": (5, 0),
 }
-_KERNEL_PLACES = ("/dev", "/proc", "/sys")
-# Where the kernel's list begins to name the file system, after any number of optional fields.
+_KERNEL_PATHS = ("/dev", "/proc", "/sys")
+# In a line of mountinfo the separator ends the optional fields; the file system's name follows.
 _SEPARATOR = " - "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mounted:
-    """A mount of a process; target counts from the process's root."""
+    """A mount in mountinfo; target counts from the process's root, kind is the file system."""
 
     target: str
     kind: str
 
 
 def parse(text: str) -> list[Mounted]:
-    """The mounts of a /proc/<pid>/mountinfo, in the kernel's order."""
-    found: list[Mounted] = []
-    # Only the end of a line parts two mounts: a name may have any other character in it.
+    """Parses a /proc/<pid>/mountinfo; keeps the kernel's order."""
+    mounts: list[Mounted] = []
+    # Only a line feed separates two mounts: a name may contain any other character.
     for line in text.split("\n"):
         if line:
             head, _, tail = line.partition(_SEPARATOR)
             target, kind = head.split(" ", 5)[4], tail.split(" ", 1)[0]
-            found.append(Mounted(target=_unescape(target), kind=kind))
-    return found
+            mounts.append(Mounted(target=_unescape(target), kind=kind))
+    return mounts
 
 
 def _unescape(text: str) -> str:
-    """Returns a name without the three octal digits for blanks, line ends and backslashes."""
+    """Decodes the kernel's octal escapes for blanks, line ends and backslashes."""
     if "\\" not in text:
         return text
     first, *rest = text.split("\\")
@@ -58,96 +58,100 @@ def _unescape(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """A difference. target is the mount of the spec that went wrong, or where a stray one is."""
+class Difference:
+    """A difference between the spec and the mounts. target is the path of the wrong mount."""
 
     target: str
-    why: str
+    reason: str
 
 
-def judge(
+def first_difference(
     spec: Document,
     mounted: list[Mounted],
     node: Callable[[str], int | None],
-) -> Fault | None:
-    """The first difference between a spec and what was mounted for it; None where all is right.
+) -> Difference | None:
+    """Returns the first difference between a spec and the created mounts; None without any.
 
     Args:
-        spec: the OCI document that the runtime was given, with targets that lead through no link.
+        spec: the runtime's OCI document; no link lies on the way to a target.
         mounted: the mounts of the created process.
-        node: the number of the character device of a name in /dev; None for anything else.
+        node: returns the number of a character device by its name in /dev; None for other files.
     """
-    own: dict[str, Document] = {point["destination"]: point for point in spec["mounts"]}
+    expected: dict[str, Document] = {point["destination"]: point for point in spec["mounts"]}
     counted = Counter(point.target for point in mounted)
     wanted = Counter(point["destination"] for point in spec["mounts"])
-    for target in own:
+    for target in expected:
         if not counted[target]:
-            return Fault(target=target, why="its mount went to another place")
+            return Difference(target=target, reason="the mount went to another path")
     return (
-        _of_kernel_places(own, mounted)
-        or _stray(spec, own, wanted, counted)
-        or _wrong_node(spec, own, node)
+        _wrong_kernel_mount(expected, mounted)
+        or _unexplained_mount(spec, expected, wanted, counted)
+        or _wrong_node(spec, expected, node)
     )
 
 
-def _of_kernel_places(own: Mapping[str, Document], mounted: list[Mounted]) -> Fault | None:
-    """The root and the kernel's places have one mount each, of the spec's kind."""
-    for place in ("/", *_KERNEL_PLACES):
-        kinds = [point.kind for point in mounted if point.target == place]
+def _wrong_kernel_mount(
+    expected: Mapping[str, Document], mounted: list[Mounted]
+) -> Difference | None:
+    """Checks the mounts at /, /dev, /proc and /sys: a single mount each, of the spec's type."""
+    for path in ("/", *_KERNEL_PATHS):
+        kinds = [point.kind for point in mounted if point.target == path]
         if len(kinds) != 1:
-            return Fault(target=place, why=f"{len(kinds)} mounts are there instead of one")
-        kind = own[place]["type"] if place in own else "bind"
+            return Difference(target=path, reason=f"{len(kinds)} mounts instead of one")
+        kind = expected[path]["type"] if path in expected else "bind"
         if kind not in {"bind", kinds[0]}:
-            return Fault(target=place, why=f"its file system is {kinds[0]} instead of {kind}")
+            return Difference(
+                target=path, reason=f"the file system is {kinds[0]} instead of {kind}"
+            )
     return None
 
 
-def _stray(
-    spec: Document, own: Mapping[str, Document], wanted: Counter[str], counted: Counter[str]
-) -> Fault | None:
-    """A mount below the kernel's places that neither the spec nor the runtime itself explains."""
+def _unexplained_mount(
+    spec: Document, expected: Mapping[str, Document], wanted: Counter[str], counted: Counter[str]
+) -> Difference | None:
+    """Finds a mount below /dev, /proc or /sys that is not the spec's and not the runtime's."""
     if spec.get("hooks"):
-        # Programs of CDI files, which the operator has put there, mount what they like.
+        # Hooks of the operator's CDI files may mount anything.
         return None
     linux = spec["linux"]
-    runtimes = {
+    of_runtime = {
         *linux.get("maskedPaths", ()),
         *linux.get("readonlyPaths", ()),
-        # A runtime that cannot make nodes binds the host's.
+        # A runtime without the right to create nodes binds the host's.
         *(f"/dev/{name}" for name in NODES),
         *(node["path"] for node in linux.get("devices", ())),
     }
     trees = (
-        *(target for target, point in own.items() if point["type"] in {"bind", "cgroup"}),
+        *(target for target, point in expected.items() if point["type"] in {"bind", "cgroup"}),
         *linux.get("readonlyPaths", ()),
     )
     below = tuple(f"{tree}/" for tree in trees)
-    inside = tuple(f"{place}/" for place in _KERNEL_PLACES)
+    inside = tuple(f"{path}/" for path in _KERNEL_PATHS)
     for target, count in counted.items():
         if (
             target.startswith(inside)
-            and count > wanted[target] + (target in runtimes)
+            and count > wanted[target] + (target in of_runtime)
             and not target.startswith(below)
         ):
-            return Fault(target=target, why="a mount is there that nobody has asked for")
+            return Difference(target=target, reason="the spec has no mount at this path")
     return None
 
 
 def _wrong_node(
-    spec: Document, own: Mapping[str, Document], node: Callable[[str], int | None]
-) -> Fault | None:
-    """The runtime's own nodes, where it makes any: not below a bind of the host's /dev.
+    spec: Document, expected: Mapping[str, Document], node: Callable[[str], int | None]
+) -> Difference | None:
+    """Checks the nodes in /dev, unless /dev is a bind of the host's: then the runtime makes none.
 
-    A privileged task has those of its host, which may have other numbers there.
+    A privileged task has the host's devices, and a device of the host may have another number.
     """
-    if own["/dev"]["type"] == "bind":
+    if expected["/dev"]["type"] == "bind":
         return None
-    given = {
+    numbers = {
         entry["path"]: (entry["major"], entry["minor"])
         for entry in spec["linux"].get("devices", ())
     }
     for name, number in NODES.items():
         path = f"/dev/{name}"
-        if node(name) != os.makedev(*given.get(path, number)) and path not in own:
-            return Fault(target=path, why="it is not the device of that name")
+        if node(name) != os.makedev(*numbers.get(path, number)) and path not in expected:
+            return Difference(target=path, reason="the file is not the device of that name")
     return None

@@ -1,7 +1,7 @@
-"""What is mounted in a container, as pure functions: options of a job in, OCI mounts out.
+"""Converts mount options of a job to mounts of the OCI spec. Pure functions.
 
-Parents come before children, so that nothing hides what was mounted below it earlier. Only binds
-and tmpfs are made for a job: the runtime would mount any other type with the host's own power.
+Parents come before children: a mount hides all mounts that exist below its target. A job gets only
+binds and tmpfs, because the runtime would mount any other type with root's rights on the host.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from containerd.documents import Document
-from proto.errors import Code, DriverError
+from proto.errors import DriverError, start_refused
 
 TYPES = ("bind", "volume", "tmpfs")
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024
 PROPAGATIONS = frozenset({"private", "rprivate", "slave", "rslave", "shared", "rshared"})
-# Nomad's words of a volume_mount, in its own job files and in its API.
+# Words of a volume_mount's propagation_mode in Nomad's job files and API.
 _NOMADS_PROPAGATION = {
     "": "rprivate",
     "private": "rprivate",
@@ -34,7 +34,7 @@ _FLAGS = frozenset(
     }
 )
 _BIND_FLAGS = _FLAGS | PROPAGATIONS | {"bind", "rbind"}
-# Hints for other systems; Docker on Linux takes and ignores them where they say nothing.
+# Hints for SELinux, volumes and macOS; Docker on Linux accepts and ignores them.
 _IGNORED = frozenset({"z", "Z", "nocopy", "consistent", "cached", "delegated"})
 _TMPFS_VALUES = {
     "size": re.compile(r"[1-9][0-9]{0,17}[kKmMgGtT%]?"),
@@ -43,7 +43,7 @@ _TMPFS_VALUES = {
     "gid": re.compile(r"[0-9]{1,10}"),
     "nr_inodes": re.compile(r"[1-9][0-9]{0,17}[kKmMgG]?"),
 }
-# What a runtime makes in /dev, beside /dev/shm, which a job may replace.
+# Names that a runtime creates in /dev, except /dev/shm, which a job may replace.
 _RUNTIMES_OWN = frozenset(
     {
         *("null", "zero", "full", "random", "urandom", "tty", "console", "ptmx", "pts", "mqueue"),
@@ -55,16 +55,16 @@ _PATH_MAX = 4096
 
 
 class Reach(enum.Enum):
-    """How far the targets of mounts reach into what a container is made of."""
+    """Reserved paths of the container that a mount's target may cover."""
 
-    JOB = "neither /dev itself nor what the runtime makes there, nor /sys"
-    SYS = "as JOB, and /sys"
-    DEV = "as SYS, and /dev itself"
-    ALL = "all but / and /proc"
+    JOB = "none: not /sys, not /dev and not the runtime's names in /dev"
+    SYS = "/sys"
+    DEV = "/sys and /dev"
+    ALL = "all except / and /proc"
 
 
 def is_reserved(target: str, reach: Reach) -> bool:
-    """Returns whether a clean target covers what the container itself needs there."""
+    """Returns True if a clean target covers a path that the container itself needs."""
     parts = target.strip("/").split("/")
     if parts[0] in {"", "proc"}:
         return True
@@ -77,9 +77,9 @@ def is_reserved(target: str, reach: Reach) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountPoint:
-    """A mount in the container; type is `bind` or `tmpfs`, source an absolute path of the host.
+    """A mount of the OCI spec; type is `bind` or `tmpfs`, source an absolute path of the host.
 
-    reach is where a link may lead its target.
+    reach limits the paths to which a link may lead the target.
     """
 
     target: str
@@ -90,16 +90,17 @@ class MountPoint:
 
     @property
     def readonly(self) -> bool:
-        """Returns whether the task may only read; the last word counts, as in mount(8)."""
+        """True if the task may only read; the last of `ro` and `rw` counts, as in mount(8)."""
         words = [option for option in self.options if option in {"ro", "rw"}]
         return words[-1:] == ["ro"]
 
 
 def reach_of_nomad(source: str, *, privileged: bool) -> Reach:
-    """How far a mount of Nomad's own goes: its CSI plugins have the host's /dev at /dev.
+    """Returns the reach of a mount that Nomad adds.
 
-    The job chooses the place of a volume, and what it holds: such a one is no /dev, unless the task
-    is privileged. There the runtime opens what it finds.
+    A CSI plugin's task gets the host's /dev at /dev. A volume may not be mounted at /dev: the job
+    chooses the volume's target and content, and the runtime opens files in /dev. Only a privileged
+    task may do so.
     """
     if privileged:
         return Reach.ALL
@@ -107,7 +108,7 @@ def reach_of_nomad(source: str, *, privileged: bool) -> Reach:
 
 
 def reach_of_job(point: MountPoint, *, privileged: bool) -> Reach:
-    """How far a mount of a job goes: to the host's own /sys for reading, as monitors have it."""
+    """Returns the reach of a job's mount; a monitor may mount the host's /sys read-only."""
     if privileged:
         return Reach.ALL
     source = "/" + posixpath.normpath(point.source).lstrip("/")
@@ -119,10 +120,10 @@ def reach_of_job(point: MountPoint, *, privileged: bool) -> Reach:
 def bind(
     source: str, target: str, *, readonly: bool = False, propagation: str = "rprivate"
 ) -> MountPoint:
-    """A bind with all that is mounted below its source.
+    """Builds a recursive bind.
 
     Raises:
-        DriverError: code INVALID; the target is no place for a mount.
+        DriverError: code INVALID; nothing can be mounted at the target.
     """
     return MountPoint(
         target=clean_target(target, "mount"),
@@ -134,14 +135,21 @@ def bind(
 def volume_mount(
     source: str, target: str, *, readonly: bool, propagation: str, privileged: bool = False
 ) -> MountPoint:
-    """A volume_mount of Nomad; propagation is one of its words.
+    """Builds the mount of Nomad's volume_mount.
+
+    Args:
+        source: absolute path of the host.
+        target: path in the container.
+        readonly: True for a mount that the task can only read.
+        propagation: Nomad's word, as `host-to-task`; empty for private.
+        privileged: True for a target at or below /dev and /sys.
 
     Raises:
-        DriverError: code INVALID; the target is no place for a mount, or the word is unknown.
+        DriverError: code INVALID; nothing can be mounted at the target, or the word is unknown.
     """
     mode = _NOMADS_PROPAGATION.get(propagation)
     if mode is None:
-        raise invalid(
+        raise start_refused(
             f"volume_mount: propagation_mode {propagation[:64]!r} is none of private, host-to-task"
             " and bidirectional"
         )
@@ -156,14 +164,15 @@ def volume_mount(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountOption:
-    """A mount as the job wrote it, unchecked: fstab options, or Docker's fields beside them.
+    """A mount in the job's config, unchecked: fstab options, and Docker's fields.
 
+    target: path in the container.
     type: bind, volume or tmpfs; a volume is a bind of the path in `source`.
-    source: a path of the node, or of the task; empty for a tmpfs.
+    source: a path of the node or of the task; empty for a tmpfs.
     options: as in fstab.
-    readonly, propagation: Docker's fields; they count after `options`.
-    tmpfs_size_bytes: 0 is no limit of its own.
-    tmpfs_mode: permission bits; None is the kernel's default.
+    readonly, propagation: Docker's fields; both win over `options`.
+    tmpfs_size_bytes: 0 means no limit of the mount's own.
+    tmpfs_mode: permission bits; None means the kernel's default.
     """
 
     target: str
@@ -177,11 +186,11 @@ class MountOption:
 
 
 def job_mount(mount: MountOption, *, privileged: bool = False) -> MountPoint:
-    """Builds the OCI mount of a mount in the job's config.
+    """Builds the OCI mount for a mount in the job's config.
 
     Args:
-        mount: as the job wrote it.
-        privileged: True lets the target be /dev, /sys or below them.
+        mount: the job's own text, unchecked.
+        privileged: True allows targets at or below /dev and /sys.
 
     Raises:
         DriverError: code INVALID; the message names the wrong option.
@@ -200,17 +209,19 @@ def job_mount(mount: MountOption, *, privileged: bool = False) -> MountPoint:
         point = MountPoint(target=where, source="tmpfs", type="tmpfs", options=tuple(words))
         return _with_reach(point, privileged=privileged)
     if mount.type not in TYPES:
-        raise invalid(
+        raise start_refused(
             f"mounts: type {mount.type[:64]!r} of {where} is not one of {', '.join(TYPES)}",
         )
     if not mount.source:
-        raise invalid(f"mounts: {where} has no source")
+        raise start_refused(f"mounts: {where} has no source")
     words = _bind_options(mount.options, where)
     if mount.readonly:
         words.append("ro")
     if mount.propagation:
         if mount.propagation not in PROPAGATIONS:
-            raise invalid(f"mounts: propagation {mount.propagation[:64]!r} of {where} is unknown")
+            raise start_refused(
+                f"mounts: propagation {mount.propagation[:64]!r} of {where} is unknown"
+            )
         words.append(mount.propagation)
     if PROPAGATIONS.isdisjoint(words):
         words.append("rprivate")
@@ -227,60 +238,67 @@ def _with_reach(point: MountPoint, *, privileged: bool) -> MountPoint:
 
 
 def clean_target(target: str, what: str, reach: Reach = Reach.JOB) -> str:
-    """The target without double slashes and dots.
+    """Removes double slashes and dots from a target, and checks the target.
+
+    Args:
+        target: path in the container.
+        what: the option's name, for errors.
+        reach: reserved paths that the target may cover.
 
     Raises:
-        DriverError: code INVALID; it is relative, climbs, or covers what a container is made of.
+        DriverError: code INVALID; the target is relative, has a `..`, or covers a reserved path.
     """
     if not target.startswith("/") or not target.isprintable() or len(target) > _PATH_MAX:
-        raise invalid(f"{what}: target {target[:128]!r} is not an absolute path of the container")
+        raise start_refused(
+            f"{what}: target {target[:128]!r} is not an absolute path of the container"
+        )
     parts = [part for part in target.split("/") if part not in {"", "."}]
     if ".." in parts:
-        raise invalid(f"{what}: target {target[:128]!r} has a '..' in it")
+        raise start_refused(f"{what}: target {target[:128]!r} contains '..'")
     clean = "/" + "/".join(parts)
     if is_reserved(clean, reach):
-        raise invalid(
+        raise start_refused(
             f"{what}: nothing can be mounted at {clean[:128]!r}: /, all of /proc and /sys, /dev and"
-            " what the runtime makes in it are the container's own",
-            "mount it elsewhere. A privileged task may mount at /dev and /sys, and every task may"
-            " mount the host's /sys there read-only",
+            " the runtime's names in /dev are the container's own",
+            "choose another target. A privileged task may mount at /dev and /sys, and every task"
+            " may mount the host's /sys at /sys read-only",
         )
     return clean
 
 
 def by_depth(points: Iterable[MountPoint]) -> list[MountPoint]:
-    """Parents before children; mounts of one depth keep their order."""
+    """Sorts mounts, parents before children; mounts of equal depth keep their order."""
     return sorted(points, key=lambda point: posixpath.normpath(point.target).count("/"))
 
 
 def oci_mounts(points: Iterable[MountPoint]) -> list[Document]:
-    """The mounts of a spec, in the order in which the runtime makes them."""
+    """Builds the `mounts` of a spec, in the order in which the runtime mounts."""
     return [_oci(p.target, p.type, p.source, p.options) for p in by_depth(points)]
 
 
 def is_readonly_tree(point: MountPoint) -> bool:
-    """Returns whether a mount is read-only, and shows what is mounted below its source."""
+    """Returns True for a read-only recursive bind."""
     return point.type == "bind" and point.readonly and "rbind" in point.options
 
 
 def wholly_readonly(point: MountPoint) -> MountPoint:
-    """A read-only tree whose other file systems are read-only too; by `ro` the uppermost only is.
+    """Makes all file systems of a read-only tree read-only; `ro` alone covers only the top.
 
-    The runtime has to know `rro`, and the source must be a directory: crun fails with a file.
+    The runtime must support `rro`, and the source must be a directory: crun fails with a file.
     """
     return dataclasses.replace(point, options=(*point.options, "rro"))
 
 
 def copies_up(point: MountPoint) -> bool:
-    """Whether a mount begins with a copy of what its target shows without it."""
+    """Returns True for a tmpfs that the runtime fills with a copy of the files at the target."""
     return point.type == "tmpfs" and "tmpcopyup" in point.options
 
 
 def rootfs_propagation(points: Iterable[MountPoint]) -> str:
-    """What the container's root must be for its mounts to see, or show, later ones; or empty.
+    """Returns the propagation of the container's root that the mounts need; empty for none.
 
-    The runtime makes every mount a slave of the host's unless told otherwise, and what a slave
-    shares does not reach the host.
+    By default the runtime makes every mount a private slave of the host's. Later mounts on the host
+    are not visible in the container then, and mounts of the container do not reach the host.
     """
     words = {option for point in points for option in point.options}
     if words & {"shared", "rshared"}:
@@ -289,7 +307,7 @@ def rootfs_propagation(points: Iterable[MountPoint]) -> str:
 
 
 def covers(points: Iterable[MountPoint], path: str) -> bool:
-    """Returns whether a path is the place of a mount or lies below one."""
+    """Returns True if a path is the target of a mount, or lies below a target."""
     return any(path == point.target or path.startswith(f"{point.target}/") for point in points)
 
 
@@ -299,13 +317,18 @@ def kernel_file_systems(
     privileged: bool = False,
     host_ipc: bool = False,
 ) -> list[Document]:
-    """Returns what every container has below /proc, /dev and /sys; a shm size of 0 is 64 MiB.
+    """Returns the mounts of /proc, /dev and /sys that every container has.
 
-    A privileged task may write to /sys and to its cgroup. With the host's IPC namespace, shared
-    memory is the host's; a mount of mqueue shows the queues of the namespace it is made in.
+    With the host's IPC namespace, /dev/shm is the host's. A mount of mqueue always shows the queues
+    of the mounting process's namespace.
+
+    Args:
+        shm_size_bytes: size of /dev/shm; 0 means 64 MiB.
+        privileged: True lets the task write to /sys and to the task's cgroup.
+        host_ipc: True for a task in the host's IPC namespace.
     """
     shm = "/dev/shm"  # noqa: S108
-    # Whole KiB, rounded up: a size of 0 would be no limit at all.
+    # Whole KiB, rounded up: the kernel reads size=0 as "no limit".
     shm_kib = (shm_size_bytes or DEFAULT_SHM_BYTES) + 1023 >> 10
     access = "rw" if privileged else "ro"
     return [
@@ -327,50 +350,45 @@ def kernel_file_systems(
 
 
 def run_directory() -> MountPoint:
-    """A /run that programs can write to."""
+    """Returns a tmpfs at /run, for a task with a read-only root."""
     options = ("nosuid", "mode=755", "size=65536k")
     return MountPoint(target="/run", type="tmpfs", source="tmpfs", options=options)
 
 
 def program(source: str, target: str) -> MountPoint:
-    """A program of the host's, for the task to run and not to change."""
+    """Returns a bind of a host's program that the task can run and cannot change."""
     return MountPoint(target=target, source=source, options=("bind", "ro", "nosuid", "nodev"))
 
 
-def invalid(text: str, resolution: str = "") -> DriverError:
-    """The error of a start whose job has a wrong mount or device."""
-    return DriverError(
-        f"Error in creating container: {text}", resolution=resolution, code=Code.INVALID
-    )
-
-
 def _bind_options(options: tuple[str, ...], where: str) -> list[str]:
-    found: list[str] = []
+    words: list[str] = []
     for option in options:
         if option in _IGNORED:
             continue
         if option not in _BIND_FLAGS:
-            raise _no_option(option, where, "a bind")
-        found.append(option)
-    return found
+            raise _unknown_option(option, where, "a bind")
+        words.append(option)
+    return words
 
 
 def _tmpfs_options(options: tuple[str, ...], where: str) -> list[str]:
-    found: list[str] = []
+    words: list[str] = []
     for option in options:
         name, equals, value = option.partition("=")
         pattern = _TMPFS_VALUES.get(name)
         if equals and pattern is not None and not pattern.fullmatch(value):
-            raise invalid(f"mounts: option {option[:64]!r} of {where} is no {name} of a tmpfs")
+            raise start_refused(
+                f"mounts: option {option[:64]!r} of {where} is no {name} of a tmpfs"
+            )
         if option not in _FLAGS and not (equals and pattern) and option != "tmpcopyup":
-            raise _no_option(option, where, "a tmpfs")
-        found.append(option)
-    return found
+            raise _unknown_option(option, where, "a tmpfs")
+        words.append(option)
+    return words
 
 
-def _no_option(option: str, where: str, what: str) -> DriverError:
+def _unknown_option(option: str, where: str, what: str) -> DriverError:
     allowed = _BIND_FLAGS if what == "a bind" else _FLAGS | {f"{name}=…" for name in _TMPFS_VALUES}
-    return invalid(
+    return start_refused(
         f"mounts: {option[:64]!r} of {where} is no option of {what}",
         f"use some of {', '.join(sorted(allowed))}",
     )

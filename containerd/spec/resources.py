@@ -1,19 +1,23 @@
-"""Limits of a task as the OCI spec writes them: memory, CPU, processes. Pure."""
+"""Converts a task's limits of memory, CPU and processes to the OCI spec's form. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-# cpu.shares of cgroup v1; runc turns them into the weight of v2.
+from containerd.documents import Document
+
+# Range of cpu.shares in cgroup v1; runc converts shares to cpu.weight of cgroup v2.
 MIN_SHARES, MAX_SHARES = 2, 262144
-# The kernel takes no smaller quota.
+# The kernel refuses a smaller quota.
 _MIN_QUOTA_US = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """0 and "" are "no limit". Sizes in bytes; cpu_quota_us per cpu_period_us; cpus as `0-2,5`."""
+    """Limits of a task; 0 and "" mean "no limit".
+
+    cpu_quota_us counts per cpu_period_us. cpus is a list such as `0-2,5`.
+    """
 
     memory_bytes: int = 0
     memory_reservation_bytes: int = 0
@@ -25,21 +29,34 @@ class Limits:
 
 
 def shares(mhz: int, total_mhz: int) -> int:
-    """A job's MHz as cpu.shares: as they are, but scaled on nodes that have more than fit."""
+    """Converts a job's MHz to cpu.shares.
+
+    A share is a MHz, except on nodes with more MHz than MAX_SHARES: those scale all values.
+
+    Args:
+        mhz: the job's cpu resource.
+        total_mhz: MHz of all cores of the node.
+    """
     if total_mhz > MAX_SHARES:
         mhz = mhz * MAX_SHARES // total_mhz
     return max(MIN_SHARES, min(MAX_SHARES, mhz))
 
 
 def quota_us(share_of_node: float, cores: int, period_us: int) -> int:
-    """CPU time per period of a task that may use this share (0 to 1) of all cores, and no more."""
+    """Returns the microseconds of CPU time that a task may use in each period.
+
+    Args:
+        share_of_node: the task's part of all cores, 0 to 1.
+        cores: cores of the node.
+        period_us: length of a period.
+    """
     return max(_MIN_QUOTA_US, round(share_of_node * cores * period_us))
 
 
-def document(limits: Limits) -> dict[str, Any]:
-    """The `linux.resources` of a spec, without devices."""
-    resources: dict[str, Any] = {}
-    cpu: dict[str, Any] = {}
+def oci_resources(limits: Limits) -> Document:
+    """Builds the `linux.resources` of a spec, without devices."""
+    resources: Document = {}
+    cpu: Document = {}
     if limits.cpu_shares > 0:
         cpu["shares"] = limits.cpu_shares
     if limits.cpu_quota_us > 0:
@@ -49,7 +66,7 @@ def document(limits: Limits) -> dict[str, Any]:
         cpu["cpus"] = limits.cpus
     if cpu:
         resources["cpu"] = cpu
-    memory: dict[str, Any] = {}
+    memory: Document = {}
     if limits.memory_bytes > 0:
         memory["limit"] = limits.memory_bytes
         # Memory and swap together: equal to the limit means no swap.

@@ -1,9 +1,9 @@
-"""Where the targets of mounts really are in a container, worked out before a runtime follows links.
+"""Resolves the targets of mounts before a runtime follows links. Pure functions.
 
-An image chooses its links, and so does each task that writes to a directory which is mounted. A
-target is therefore resolved here, name by name, in the container as it will be: the image's root
-with the mounts over it. The runtime is given the place at the end, on which no link lies, and the
-place is judged like a target that the job has written.
+An image contains links, and a task can create links in a mounted directory. So the driver resolves
+each target name by name, in the future container: the image's root with the mounts over the root.
+The runtime gets the resolved path, with no link on the way. The driver checks the resolved path
+like a target in the job's config.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ import posixpath
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from containerd.spec.mounts import MountPoint, by_depth, copies_up, covers, invalid, is_reserved
+from containerd.spec.mounts import MountPoint, by_depth, copies_up, covers, is_reserved
+from proto.errors import start_refused
 
-# As many as the kernel follows, and more rounds than mounts depend on each other in any job.
+# The kernel's own limit of links in a path.
 _MAX_LINKS = 40
+# More rounds than mounts of a real job depend on each other.
 _ROUNDS = 8
-# Each name is looked up, and its whole path with it: job and image choose how many there are.
+# The job and the image decide the number of names in a path, and each name costs a lookup of the
+# path up to the name.
 _MAX_NAMES = 128
-_KERNEL_PLACES = ("/dev", "/proc", "/sys")
+_KERNEL_PATHS = ("/dev", "/proc", "/sys")
 
 
 class Kind(enum.Enum):
-    """What a name of a root directory is, no link followed."""
+    """Type of a file, links not followed. Values continue "the image's '/x' …"."""
 
-    ABSENT = "is not there"
+    ABSENT = "does not exist"
     DIRECTORY = "is a directory"
     LINK = "is a link"
     OTHER = "is a file"
@@ -35,7 +38,7 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name: its kind, and for a link the text."""
+    """Type of a file, and a link's text."""
 
     kind: Kind
     text: str = ""
@@ -43,111 +46,122 @@ class Entry:
 
 ABSENT = Entry(Kind.ABSENT)
 DIRECTORY = Entry(Kind.DIRECTORY)
-Look = Callable[[str], Entry]
-LookBelow = Callable[[MountPoint, str], Entry]
+Inspect = Callable[[str], Entry]
+InspectBelow = Callable[[MountPoint, str], Entry]
 
 
-def place(
-    points: Sequence[MountPoint], look: Look, look_below: LookBelow, *, plain: Sequence[str] = ()
+def resolve(
+    points: Sequence[MountPoint],
+    inspect: Inspect,
+    inspect_below: InspectBelow,
+    *,
+    plain: Sequence[str] = (),
 ) -> list[MountPoint]:
-    """The mounts at the places that their targets lead to, in the order given.
+    """Returns the mounts with resolved targets, in the same order.
 
     Args:
-        points: with targets as written.
-        look: an absolute path of the image, all before the last name being no links.
-        look_below: the same for a path in what a bind shows, relative to it.
-        plain: targets that no link may lead to, beside /dev, /proc and /sys: the driver's own.
+        points: mounts with targets as Nomad and the job name them.
+        inspect: returns the entry at an absolute path of the image; only the last name may be a
+            link.
+        inspect_below: returns the entry at a path relative to a bind's source.
+        plain: more targets on the way to which no link may lie, beside /dev, /proc and /sys: the
+            driver's own.
 
     Raises:
-        DriverError: code INVALID; a link leads a mount to what the container is made of.
+        DriverError: code INVALID; a link leads a mount to a path that the container itself needs.
     """
-    for path in (*_KERNEL_PLACES, *plain):
-        _check_plain(path, look)
+    for path in (*_KERNEL_PATHS, *plain):
+        _check_plain(path, inspect)
     targets = [point.target for point in points]
     for _ in range(_ROUNDS):
-        found = _round(points, targets, look, look_below)
-        if found == targets:
+        resolved = _round(points, targets, inspect, inspect_below)
+        if resolved == targets:
             return [
                 dataclasses.replace(point, target=target)
                 for point, target in zip(points, targets, strict=True)
             ]
-        targets = found
-    raise invalid(
-        "mounts: their targets lead through each other by links, without end",
+        targets = resolved
+    raise start_refused(
+        "mounts: the targets lead through each other by links, without end",
         "name the real paths of the container",
     )
 
 
-def _check_plain(path: str, look: Look) -> None:
+def _check_plain(path: str, inspect: Inspect) -> None:
     for above in (*reversed(list(_above(path))), path):
-        entry = look(above)
+        entry = inspect(above)
         if entry.kind in {Kind.ABSENT, Kind.DIRECTORY}:
             continue
         link = f" to {entry.text[:128]!r}" if entry.kind is Kind.LINK else ""
-        raise invalid(
-            f"the image's {above[:128]!r} {entry.kind.value}{link}, and {path} of a container is"
-            " mounted by the driver",
-            "use an image with a directory there, or with nothing",
+        raise start_refused(
+            f"the image's {above[:128]!r} {entry.kind.value}{link}, and the driver mounts {path}"
+            " in every container",
+            f"use an image in which {above[:128]!r} is a directory or absent",
         )
 
 
 def _round(
-    points: Sequence[MountPoint], targets: list[str], look: Look, look_below: LookBelow
+    points: Sequence[MountPoint], targets: list[str], inspect: Inspect, inspect_below: InspectBelow
 ) -> list[str]:
-    """The places, with those of the last round for what is mounted before each."""
-    placed: dict[str, MountPoint] = {}
+    """Resolves each target once, over the mounts before the target.
+
+    The targets of the last round decide the order of the mounts.
+    """
+    mounted: dict[str, MountPoint] = {}
 
     def entry(path: str) -> Entry:
-        if path in placed or path in _KERNEL_PLACES:
+        if path in mounted or path in _KERNEL_PATHS:
             return DIRECTORY
         for above in _above(path):
-            if above in placed:
-                point = placed[above]
+            if above in mounted:
+                point = mounted[above]
                 if copies_up(point):
-                    continue  # the links of what lies under it are in it, too
+                    continue  # the copy has the links of the copied directory
                 if point.type != "bind":
                     return ABSENT
-                return look_below(point, path[len(above) + 1 :])
-            if above in _KERNEL_PLACES:
+                return inspect_below(point, path[len(above) + 1 :])
+            if above in _KERNEL_PATHS:
                 return ABSENT
-        return look(path)
+        return inspect(path)
 
-    found = list(targets)
+    resolved = list(targets)
     for number in sorted(range(len(points)), key=lambda index: targets[index].count("/")):
-        found[number] = _walk(points[number], entry)
-        placed[found[number]] = points[number]
-    return found
+        resolved[number] = _walk(points[number], entry)
+        mounted[resolved[number]] = points[number]
+    return resolved
 
 
-def _walk(point: MountPoint, entry: Look) -> str:
-    """The place of a mount: its target with all links followed, as the kernel does in a root."""
+def _walk(point: MountPoint, inspect: Inspect) -> str:
+    """Follows all links of a target as the kernel does in a root. Returns the resolved path."""
     names, here, links = _names(point.target), "", list[str]()
     steps = 0
     while names:
         steps += 1
         if steps > _MAX_NAMES:
-            raise invalid(
-                f"mounts: target {point.target[:128]!r} has more than {_MAX_NAMES} names, with"
-                " those of the links on the way"
+            raise start_refused(
+                f"mounts: target {point.target[:128]!r} has more than {_MAX_NAMES} names, counting"
+                " the names in links on the way"
             )
         name = names.pop(0)
         if name == "..":
             here = posixpath.dirname(here).rstrip("/")
             continue
-        found = entry(f"{here}/{name}")
-        if found.kind is not Kind.LINK:
+        entry = inspect(f"{here}/{name}")
+        if entry.kind is not Kind.LINK:
             here = f"{here}/{name}"
             continue
-        links.append(f"{here}/{name} -> {found.text}")
+        links.append(f"{here}/{name} -> {entry.text}")
         if len(links) > _MAX_LINKS:
-            raise invalid(f"mounts: target {point.target[:128]!r} leads through too many links")
-        names = _names(found.text) + names
-        if found.text.startswith("/"):
+            raise start_refused(
+                f"mounts: target {point.target[:128]!r} leads through too many links"
+            )
+        names = _names(entry.text) + names
+        if entry.text.startswith("/"):
             here = ""
     if links and is_reserved(here or "/", point.reach):
-        raise invalid(
+        raise start_refused(
             f"mounts: target {point.target[:128]!r} leads to {(here or '/')[:128]!r} by the link"
-            f" {links[0][:256]!r}, and that is the container's own",
+            f" {links[0][:256]!r}, and this path is the container's own",
             "name the real path as the target, or use an image without the link",
         )
     return here
@@ -158,32 +172,33 @@ def _names(path: str) -> list[str]:
 
 
 def _above(path: str) -> Iterator[str]:
-    """The directories above a path, the nearest first, without the root."""
+    """Yields the directories above a path, the nearest first, without the root."""
     while (path := posixpath.dirname(path)) not in {"/", ""}:
         yield path
 
 
 def check_copies(points: Sequence[MountPoint]) -> None:
-    """Refuses a tmpfs that is filled with a copy of what a bind shows.
+    """Refuses a tmpfs with a copy of a bind's content.
 
-    The runtime copies by paths of the host, before it has changed its root. A task that shares the
-    directory may put a link in the place of a file meanwhile: the copy would be of a host's file.
+    The runtime copies by paths of the host, before the runtime changes its root. A task that shares
+    the directory could replace a file by a link during the copy, and the runtime would copy a file
+    of the host.
 
     Raises:
-        DriverError: code INVALID; it names the target.
+        DriverError: code INVALID; the message names the target.
     """
     binds = [point for point in points if point.type == "bind"]
     for point in points:
         if copies_up(point) and covers(binds, point.target):
-            raise invalid(
+            raise start_refused(
                 f"mounts: tmpcopyup of {point.target[:128]!r} would copy a directory that tasks and"
-                " the host can change meanwhile",
+                " the host can change during the copy",
                 "leave tmpcopyup out, or use it for a directory of the image alone",
             )
 
 
 def nested(points: Sequence[MountPoint]) -> Iterator[tuple[MountPoint, MountPoint, str]]:
-    """Each mount whose place lies in a bind: the bind, the mount, and the path in the bind."""
+    """Yields each mount inside a bind: the bind, the mount, and the path relative to the bind."""
     at = {point.target: point for point in by_depth(points)}
     for point in by_depth(points):
         above = next((path for path in _above(point.target) if path in at), "")

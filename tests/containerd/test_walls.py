@@ -241,7 +241,7 @@ async def test_the_mounts_of_a_created_task_are_looked_at_too(
     try:
         async with launched(strict):
             said = await refusal(strict, strict.task(), busybox_image, mounts=[mount("/mark")])
-            assert "'/mark': its mount went to another place" in said
+            assert "'/mark': the mount went to another path" in said
     finally:
         wrapper.unlink()
 

@@ -11,13 +11,13 @@ import pytest
 from actors.lifecycle import cgroup
 from actors.model.nomad import Resources
 from actors.model.settings import DriverSettings, TaskOptions
-from containerd.spec import resources
+from containerd.spec.resources import Limits, oci_resources
 
 MIB = 1024 * 1024
 NODE = DriverSettings(total_mhz=8000, cores=4)
 
 
-def _limits(given: Resources, node: DriverSettings = NODE, **options: Any) -> resources.Limits:
+def _limits(given: Resources, node: DriverSettings = NODE, **options: Any) -> Limits:
     return cgroup.limits(given, TaskOptions(image="a", **options), node)
 
 
@@ -33,7 +33,7 @@ def test_memory_max_is_the_limit_and_memory_the_reservation(
     )
     made = _limits(given)
     assert (made.memory_bytes, made.memory_reservation_bytes) == (hard * MIB, soft * MIB)
-    document = resources.document(made).get("memory", {})
+    document = oci_resources(made).get("memory", {})
     assert document.get("swap") == document.get("limit") == (hard * MIB or None)
 
 
@@ -50,14 +50,14 @@ def test_a_hard_limit_is_the_tasks_share_of_all_cores() -> None:
     given = Resources(cpu_shares=2000, percent_ticks=0.25)
     assert _limits(given).cpu_quota_us == 0
     made = _limits(given, cpu_hard_limit=True, cpu_cfs_period_us=50_000)
-    assert resources.document(made)["cpu"] == {"shares": 2000, "quota": 50_000, "period": 50_000}
+    assert oci_resources(made)["cpu"] == {"shares": 2000, "quota": 50_000, "period": 50_000}
     tiny = _limits(Resources(percent_ticks=0.000001), cpu_hard_limit=True)
     assert tiny.cpu_quota_us == 1000
 
 
 def test_negative_pids_are_no_limit() -> None:
-    assert "pids" not in resources.document(_limits(Resources(), pids_limit=-1))
-    assert resources.document(_limits(Resources(), pids_limit=9))["pids"] == {"limit": 9}
+    assert "pids" not in oci_resources(_limits(Resources(), pids_limit=-1))
+    assert oci_resources(_limits(Resources(), pids_limit=9))["pids"] == {"limit": 9}
 
 
 def test_a_container_goes_into_the_cgroup_that_nomad_made_on_v2() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from containerd import syscalls
 from containerd.api.records import Mount
-from containerd.rootfs.view import look
+from containerd.rootfs.view import read_root
 from proto.errors import Code, DriverError
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -27,7 +27,7 @@ def names(mounts: tuple[Mount, ...]) -> set[str]:
             os.close(place)
 
     before = Path("/proc/self/mountinfo").read_text()
-    found = look(mounts, read)
+    found = read_root(mounts, read)
     assert Path("/proc/self/mountinfo").read_text() == before
     return found
 
@@ -86,7 +86,7 @@ def test_a_mount_with_a_target_lies_in_the_one_before(tmp_path: Path) -> None:
         Mount(type="bind", source=inner, options=("bind", "ro"), target="/sub"),
     )
     assert names(mounts) == {"sub"}
-    found = look(mounts, lambda root: os.stat("sub/file", dir_fd=root).st_size)
+    found = read_root(mounts, lambda root: os.stat("sub/file", dir_fd=root).st_size)
     assert found == len("file")
     assert not list((tmp_path / "root" / "sub").iterdir())
 
@@ -156,7 +156,7 @@ def test_mounts_that_refer_to_each_other_are_read_without_their_writers_parts(
     bind = Mount(type="format/bind", source="{{ mount 0 }}", options=("rbind",))
     assert names((lower[1], bind)) == {"of-layer"}
     wrong = Mount(type="format/bind", source="{{ mount 7 }}", options=("rbind",))
-    with pytest.raises(DriverError, match="refers to one that is not before it"):
+    with pytest.raises(DriverError, match="does not refer to an earlier mount"):
         names((lower[1], wrong))
 
 
@@ -165,13 +165,13 @@ def test_what_cannot_be_mounted_is_told_with_its_type(tmp_path: Path, kind: str)
     source = directory(tmp_path / "s")
     mount = Mount(type=kind, source=source, options=(f"lowerdir={source}/gone:{source}",))
     with pytest.raises(
-        DriverError, match=f"cannot be mounted for a look into it: type '{kind}'"
+        DriverError, match=f"cannot mount the image.s snapshot to read the image: type '{kind}'"
     ) as e:
-        look((mount,), lambda root: root)
+        read_root((mount,), lambda root: root)
     assert e.value.code is Code.UNSUPPORTED
 
 
 def test_the_readers_failure_is_the_callers(tmp_path: Path) -> None:
     mount = Mount(type="bind", source=str(tmp_path), options=("rbind",))
     with pytest.raises(FileNotFoundError):
-        look((mount,), lambda root: os.stat("nothing", dir_fd=root))
+        read_root((mount,), lambda root: os.stat("nothing", dir_fd=root))

@@ -39,7 +39,9 @@ def test_what_is_no_file_is_refused_and_no_descriptor_is_left(rootfs: Path, name
     before = len(list(Path("/proc/self/fd").iterdir()))
     for make in (Path.mkdir, os.mkfifo):
         make(path)
-        with pytest.raises(DriverError, match=f"the image's /etc/{name} is no file") as caught:
+        with pytest.raises(
+            DriverError, match=f"the image's /etc/{name} is not a regular file"
+        ) as caught:
             read(rootfs)
         assert caught.value.code is Code.INVALID
         path.rmdir() if path.is_dir() else path.unlink()
@@ -49,7 +51,7 @@ def test_what_is_no_file_is_refused_and_no_descriptor_is_left(rootfs: Path, name
 def test_a_device_of_an_image_is_looked_at_and_not_opened(rootfs: Path) -> None:
     """To open /dev/watchdog restarts the host; an image may have that device as its passwd."""
     tripwire(rootfs / "etc" / "passwd")
-    with pytest.raises(DriverError, match="the image's /etc/passwd is no file"):
+    with pytest.raises(DriverError, match="the image's /etc/passwd is not a regular file"):
         read(rootfs)
 
 

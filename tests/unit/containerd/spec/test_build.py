@@ -77,7 +77,7 @@ def test_a_string_that_no_program_takes_is_named_and_not_shown() -> None:
     text = refused(env={"SECRET_KEY": "hush" * 40_000})
     assert "env: 'SECRET_KEY' has 160011 bytes" in text
     assert "hush" not in text
-    assert "args: one of them has 131072 bytes" in refused(args=("x" * 128 * 1024,))
+    assert "args: an argument has 131072 bytes" in refused(args=("x" * 128 * 1024,))
     whole = "x" * (128 * 1024 - 1)
     assert process(args=(whole,))["args"] == [whole]
 
@@ -153,7 +153,7 @@ def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None
 
 def test_arguments_may_be_a_quarter_of_the_stack() -> None:
     words = ("x" * 100_000,) * 25
-    assert "a quarter of the stack, which has 8388608" in refused(args=words)
+    assert "a quarter of the stack of 8388608" in refused(args=words)
     many = ("x",) * 150_000
     assert len(process(args=many, entrypoint=("a",))["args"]) == 150_001
     larger = {"stack": (16 << 20, 16 << 20)}

@@ -124,7 +124,7 @@ def test_yaml_without_its_library_is_left_out_with_the_reason(
 ) -> None:
     spec(tmp_path / "etc", "acme.yaml", "kind: acme.com/gpu\ndevices: [{name: '0'}]\n")
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(DriverError, match="it is YAML, which needs Debian's python3-yaml"):
+    with pytest.raises(DriverError, match="a YAML file needs Debian's python3-yaml"):
         read(tmp_path, "acme.com/gpu=0")
 
 

@@ -54,12 +54,12 @@ def test_a_directory_means_every_device_below_it() -> None:
         ("/", "/dev/x", "", "outside /dev"),
         ("/dev/no-such", "", "", "'/dev/no-such' cannot be used: No such file"),
         ("dev/null", "/dev/x", "", "not an absolute path of the host"),
-        ("/dev/null", "/dev/../proc/x", "", "no place for a device"),
-        ("/dev/null", "/proc/x", "", "no place for a device"),
+        ("/dev/null", "/dev/../proc/x", "", "cannot be the path of a device"),
+        ("/dev/null", "/proc/x", "", "cannot be the path of a device"),
         ("/dev/zero", "/dev/null", "", "'/dev/null' is made by the runtime"),
         ("/dev/null", "/dev/pts/0", "", "'/dev/pts/0' is made by the runtime"),
         ("/dev/null", "/dev/ptmx", "", "is made by the runtime"),
-        ("/dev/null", "dev/x", "", "no place for a device"),
+        ("/dev/null", "dev/x", "", "cannot be the path of a device"),
         ("/dev/null", "", "rwx", "'rwx' of '/dev/null' are not rwm"),
         ("/dev/null", "", "rr", "are not rwm"),
     ],
@@ -74,7 +74,7 @@ def test_what_is_no_device_is_said_with_its_path(
 def test_a_directory_without_devices_is_told_as_that() -> None:
     with tempfile.TemporaryDirectory(dir="/dev/shm") as empty:
         Path(empty, "file").touch()
-        with pytest.raises(DriverError, match="has no device below it: not a device node"):
+        with pytest.raises(DriverError, match="is a directory without devices: not a device node"):
             devices.host_nodes(empty, "/dev/x")
 
 

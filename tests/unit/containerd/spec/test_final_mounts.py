@@ -47,8 +47,8 @@ def verdict(
     points: list[Mounted],
     node: Callable[[str], int | None] = node_of,
 ) -> str:
-    fault = final_mounts.judge(document, points, node)
-    return f"{fault.target}: {fault.why}" if fault else ""
+    difference = final_mounts.first_difference(document, points, node)
+    return f"{difference.target}: {difference.reason}" if difference else ""
 
 
 def test_what_was_asked_for_is_right() -> None:
@@ -60,29 +60,29 @@ def test_what_was_asked_for_is_right() -> None:
 @pytest.mark.parametrize("place", ["/x", "/dev", "/dev/null", "/dev/pts", "/sys/fs/cgroup"])
 def test_each_mount_of_the_spec_is_at_its_own_target(place: str) -> None:
     points = mounted(place, without="/local")
-    assert verdict(spec(), points) == "/local: its mount went to another place"
+    assert verdict(spec(), points) == "/local: the mount went to another path"
 
 
 @pytest.mark.parametrize("place", ["/", "/dev", "/proc", "/sys"])
 def test_each_place_of_the_kernels_has_one_mount(place: str) -> None:
-    assert verdict(spec(), mounted(place)) == f"{place}: 2 mounts are there instead of one"
+    assert verdict(spec(), mounted(place)) == f"{place}: 2 mounts instead of one"
     without = [point for point in mounted() if point.target != place]
     assert verdict(spec(), without) in {
-        f"{place}: 0 mounts are there instead of one",
-        f"{place}: its mount went to another place",
+        f"{place}: 0 mounts instead of one",
+        f"{place}: the mount went to another path",
     }
 
 
 def test_a_place_of_the_kernels_has_the_specs_file_system() -> None:
     points = [*mounted(without="/dev"), Mounted(target="/dev", kind="ext4")]
-    assert verdict(spec(), points) == "/dev: its file system is ext4 instead of tmpfs"
+    assert verdict(spec(), points) == "/dev: the file system is ext4 instead of tmpfs"
 
 
 @pytest.mark.parametrize(
     "place", ["/dev/x", "/dev/shm/x", "/dev/pts", "/proc/x", "/sys/x", "/proc/kcore"]
 )
 def test_no_mount_is_where_nobody_has_asked_for_it(place: str) -> None:
-    assert verdict(spec(), mounted(place)) == f"{place}: a mount is there that nobody has asked for"
+    assert verdict(spec(), mounted(place)) == f"{place}: the spec has no mount at this path"
     hooks = spec(hooks={"createRuntime": [{"path": "/bin/true"}]})
     assert verdict(hooks, mounted(place)) == ""
 
@@ -92,7 +92,8 @@ def test_each_node_is_the_device_of_its_name() -> None:
         return node_of("zero" if name == "full" else name)
 
     assert (
-        verdict(spec(), mounted(), node=swapped) == "/dev/full: it is not the device of that name"
+        verdict(spec(), mounted(), node=swapped)
+        == "/dev/full: the file is not the device of that name"
     )
     assert verdict(spec(), mounted(), node=lambda _: None).startswith("/dev/null")
     assert verdict(spec({"/dev": "bind"}), mounted(), node=lambda _: None) == ""

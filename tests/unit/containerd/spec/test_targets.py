@@ -32,15 +32,15 @@ def place(
     """Where each target ends up, by target; its value is bind or tmpfs. Links by path."""
     points = [MountPoint(target=target, type=kind, reach=reach) for target, kind in written.items()]
 
-    def look(path: str) -> Entry:
+    def inspect(path: str) -> Entry:
         text = (image or {}).get(path, "")
         return link(text) if text else ABSENT
 
-    def look_below(point: MountPoint, path: str) -> Entry:
+    def inspect_below(point: MountPoint, path: str) -> Entry:
         text = (below or {}).get(f"{point.target}/{path}", "")
         return link(text) if text else DIRECTORY
 
-    placed = targets.place(points, look, look_below, plain=plain)
+    placed = targets.resolve(points, inspect, inspect_below, plain=plain)
     return dict(zip(written, (point.target for point in placed), strict=True))
 
 
@@ -178,13 +178,13 @@ def test_a_copy_of_the_image_has_the_links_of_the_image() -> None:
     copy = MountPoint(target="/a", type="tmpfs", options=("tmpcopyup",))
     inner = MountPoint(target="/a/x")
 
-    def look(path: str) -> Entry:
+    def inspect(path: str) -> Entry:
         return link("/dev/shm/..") if path == "/a/x" else ABSENT
 
     with pytest.raises(DriverError, match="leads to '/dev' by the link '/a/x"):
-        targets.place([copy, inner], look, lambda _point, _path: DIRECTORY)
+        targets.resolve([copy, inner], inspect, lambda _point, _path: DIRECTORY)
     plain = dataclasses.replace(copy, options=())
-    placed = targets.place([plain, inner], look, lambda _point, _path: DIRECTORY)
+    placed = targets.resolve([plain, inner], inspect, lambda _point, _path: DIRECTORY)
     assert [point.target for point in placed] == ["/a", "/a/x"]
 
 

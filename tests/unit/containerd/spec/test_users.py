@@ -60,16 +60,16 @@ def test_more_groups_than_the_kernel_takes_are_refused() -> None:
 
 def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     """526 MB of texts stayed for ever."""
-    memory = users._Memory()
-    monkeypatch.setattr(users, "_memory", memory)
+    cache = users._Cache()
+    monkeypatch.setattr(users, "_cache", cache)
     huge = ResolvedUser(uid=1, gid=1, additional_gids=tuple(range(20_000)), home="\U0001f600" * 99)
     small = ResolvedUser(uid=1, gid=1)
     for number in range(100):
-        memory.keep((f"sha256:{number}", "bob", ("x" * 1000,) * 10), huge)
-        memory.keep((f"sha256:{number}", "", ()), small)
-    assert 1 < len(memory._found) < 10
-    assert memory.get(("sha256:99", "", ())) is small
-    assert memory._bytes == sum(users._size(*entry) for entry in memory._found.items())
+        cache.keep((f"sha256:{number}", "bob", ("x" * 1000,) * 10), huge)
+        cache.keep((f"sha256:{number}", "", ()), small)
+    assert 1 < len(cache._users) < 10
+    assert cache.get(("sha256:99", "", ())) is small
+    assert cache._bytes == sum(users._size(*entry) for entry in cache._users.items())
 
 
 @pytest.mark.parametrize(
