@@ -60,6 +60,7 @@ REWRITTEN: tuple[str, ...] = (
     "containerd/watchdog.py",
     "plugin",
     "containerd/rootfs",
+    "containerd/security",
     "containerd/spec",
     "plugin/cli",
     "plugin/host",

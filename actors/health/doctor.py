@@ -92,7 +92,7 @@ async def _containerd(node: Node) -> list[Finding]:
     findings = [ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
     holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
     if holes:
-        names = ", ".join(f"{hole.cve} ({hole.what})" for hole in holes)
+        names = ", ".join(f"{hole.cve} ({hole.effect})" for hole in holes)
         text = f"containerd {version.version} has known holes: {names}"
         findings.append(warn("holes", text, runtime_checks.HOLES_ADVICE))
     lacking = features.lacking(version.version)

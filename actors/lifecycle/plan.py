@@ -21,7 +21,7 @@ from actors.model.ownership import OwnerLabels
 from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
-from containerd.security.policy import Security, Wish
+from containerd.security.policy import Security, SecurityRequest
 from containerd.spec.build import SpecInputs
 from proto.errors import Code, DriverError, start_refused
 
@@ -160,9 +160,9 @@ def _check_sysctls(options: TaskOptions) -> None:
         raise start_refused(f"sysctl: {name} would change the host's own value with {shared}")
 
 
-def security_request(settings: DriverSettings, options: TaskOptions) -> Wish:
+def security_request(settings: DriverSettings, options: TaskOptions) -> SecurityRequest:
     """Returns the job's security options beside the operator's limits for them."""
-    return Wish(
+    return SecurityRequest(
         privileged=options.privileged,
         cap_add=options.cap_add,
         cap_drop=options.cap_drop,

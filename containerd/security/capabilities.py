@@ -1,7 +1,7 @@
-"""Capabilities of a task: names and numbers, and what the job's cap_add and cap_drop leave.
+"""Computes the capabilities of a task from the job's cap_add and cap_drop.
 
-They go to the bounding, effective and permitted sets. The inheritable and ambient sets stay empty:
-with them a process that is not root would keep capabilities over execve that nobody gave it.
+The result goes to the bounding, effective and permitted sets. The inheritable and ambient sets stay
+empty: with these sets a process of another user than root would keep capabilities over execve.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-from proto.errors import Code, DriverError
+from proto.errors import start_refused
 
-# A capability's number is its place here: `linux/capability.h`.
+# A capability's number is its index in NAMES: `linux/capability.h`.
 NAMES = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -56,7 +56,7 @@ NAMES = (
     "CAP_BPF",
     "CAP_CHECKPOINT_RESTORE",
 )
-# Docker's set, without which images that chown or bind low ports do not start.
+# Docker's set. Images that call chown or bind low ports do not start without it.
 DEFAULT = (
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
@@ -78,12 +78,12 @@ _PREFIX = "CAP_"
 
 
 def of_kernel(last: int) -> tuple[str, ...]:
-    """All that the kernel and this table know; `last` is /proc/sys/kernel/cap_last_cap."""
+    """Returns the kernel's capabilities; `last` is the number in /proc/sys/kernel/cap_last_cap."""
     return NAMES[: max(last, 0) + 1]
 
 
 def of_mask(mask: int) -> frozenset[str]:
-    """The names of a set such as CapEff in /proc/self/status."""
+    """Returns the names in a bit mask such as CapEff in /proc/self/status."""
     return frozenset(name for number, name in enumerate(NAMES) if mask >> number & 1)
 
 
@@ -93,16 +93,16 @@ def effective(status: str) -> frozenset[str]:
     return of_mask(int(match[1], 16) if match else 0)
 
 
-def mask_of(names: Iterable[str]) -> int:
-    """The reverse of `of_mask`."""
-    return sum(1 << NAMES.index(name) for name in set(names))
-
-
 def canonical(written: str, kernel: Collection[str], option: str) -> str:
-    """The name in capitals with its prefix, or `ALL`.
+    """Returns the name in capitals with the prefix CAP_, or `ALL`.
+
+    Args:
+        written: the job's text, in any case, with or without the prefix.
+        kernel: the kernel's capabilities.
+        option: cap_add or cap_drop, for errors.
 
     Raises:
-        DriverError: code INVALID; there is no such capability, or not in this kernel.
+        DriverError: code INVALID; the name is unknown, or the node's kernel lacks the capability.
     """
     name = written.strip().upper()
     if name in {ALL, _PREFIX + ALL}:
@@ -111,16 +111,16 @@ def canonical(written: str, kernel: Collection[str], option: str) -> str:
     if name in kernel:
         return name
     if name in NAMES:
-        raise _invalid(
-            f"{option}: the kernel of this node does not know {name}",
-            "take it away, or run the job on a node with a newer kernel",
+        raise start_refused(
+            f"{option}: the kernel of this node does not have {name}",
+            "remove the capability, or run the job on a node with a newer kernel",
         )
-    # Without the prefix that all have in common.
+    # Compared without the prefix, because a common prefix makes all names similar.
     known = [ALL, *(entry.removeprefix(_PREFIX) for entry in kernel)]
     close = difflib.get_close_matches(name.removeprefix(_PREFIX), known, n=1, cutoff=0.7)
-    raise _invalid(
+    raise start_refused(
         f"{option}: {written[:64]!r} is no capability",
-        f"did you mean {close[0]}?" if close else "capabilities(7) lists them",
+        f"did you mean {close[0]}?" if close else "capabilities(7) lists all names",
     )
 
 
@@ -132,31 +132,25 @@ def granted(
     everything: Collection[str],
     base: Collection[str] = DEFAULT,
 ) -> tuple[str, ...]:
-    """Returns what a task has, in the order of the numbers: `base` and `add`, without `drop`.
+    """Returns a task's capabilities in numeric order: `base` and `add`, without `drop`.
 
-    A name in both is dropped. `all` stands for what is not named: added, it brings `everything`;
-    dropped, it leaves only what `add` names, as with Docker.
+    A name in both `add` and `drop` is dropped. As with Docker, `all` stands for the names not
+    written: `all` in `add` adds `everything`, and `all` in `drop` leaves only the names in `add`.
 
     Args:
-        add: as the job wrote it.
-        drop: as the job wrote it.
-        kernel: all that the kernel knows.
-        everything: what `all` can add.
-        base: what a task has before.
+        add: the job's cap_add.
+        drop: the job's cap_drop.
+        kernel: the kernel's capabilities.
+        everything: the capabilities that `all` can add.
+        base: the task's capabilities before `add` and `drop`.
 
     Raises:
         DriverError: code INVALID; a name is unknown.
     """
     added = {canonical(name, kernel, "cap_add") for name in add}
     dropped = {canonical(name, kernel, "cap_drop") for name in drop}
-    found = set[str]()
+    names = set[str]()
     if ALL not in dropped:
-        found.update(base, everything if ALL in added else ())
-    found = (found | added) - dropped - {ALL}
-    return tuple(name for name in NAMES if name in found)
-
-
-def _invalid(text: str, resolution: str) -> DriverError:
-    return DriverError(
-        f"Error in creating container: {text}", resolution=resolution, code=Code.INVALID
-    )
+        names.update(base, everything if ALL in added else ())
+    names = (names | added) - dropped - {ALL}
+    return tuple(name for name in NAMES if name in names)

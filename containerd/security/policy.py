@@ -1,12 +1,12 @@
-"""What a task may do on its host: capabilities, seccomp, AppArmor, hidden paths; or privileged.
+"""Decides a task's rights on the host: capabilities, seccomp, AppArmor, hidden paths, privileged.
 
-`noNewPrivileges` is false, as with Docker and Podman unless somebody asks for it: true makes
-setuid bits and file capabilities void, and with them sudo, su and ping of most images. A program
-that gains by such a bit gains no more than the task's bounding set, and the seccomp filter stays
-in force: the runtime installs it while it still may, before the program starts.
+`noNewPrivileges` is false, the default of Docker and Podman too. True would disable setuid bits and
+file capabilities, and so break sudo, su and ping of most images. A setuid program gains at most the
+task's bounding set. The seccomp filter stays in force: the runtime installs the filter before the
+program starts, while the runtime still has the right to do so.
 
-Privileged gives what the driver itself has. An option beside it still counts: cap_drop takes from
-all capabilities, seccomp and apparmor_profile confine if the job asks for them.
+A privileged task has the driver's own capabilities. The other options still count: cap_drop removes
+capabilities, and seccomp and apparmor_profile confine the task if the job sets them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from containerd.documents import Document
 from containerd.security import capabilities, seccomp, seccomp_files
 from containerd.security.seccomp import Profile
 from containerd.security.seccomp_default import DEFAULT_PROFILE
-from proto.errors import Code, DriverError
+from proto.errors import Code, start_refused
 
-# They tell of the host or of other tasks, or act on the host's hardware.
+# Files that reveal the host or other tasks, or that control the host's hardware.
 MASKED_PATHS = (
     "/proc/acpi",
     "/proc/asound",
@@ -40,7 +40,7 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Security:
-    """What the spec of a task says about it. seccomp is OCI's document, None for no filter."""
+    """A task's rights, as the spec has them; seccomp is OCI's document, None for no filter."""
 
     capabilities: tuple[str, ...] = capabilities.DEFAULT
     no_new_privileges: bool = False
@@ -52,8 +52,8 @@ class Security:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What a job asks for, and what the operator allows."""
+class SecurityRequest:
+    """Options of a job, and the operator's limits (`allow_privileged`, `seccomp_profile_dir`)."""
 
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Wish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """What the kernel can do, and what this process may hand on. capabilities are by number."""
+    """Features of the kernel, and capabilities of this process. Tuples are in numeric order."""
 
     machine: str
     kernel_release: str
@@ -76,57 +76,58 @@ class Host:
     apparmor: bool
 
 
-def for_task(wish: Wish) -> Security:
-    """Decides for this machine. Blocks: it reads /proc, and the profile if the job names one.
+def for_task(request: SecurityRequest) -> Security:
+    """Decides a task's rights on this machine. Blocks: reads /proc, and a custom seccomp profile.
 
     Raises:
-        DriverError: code INVALID or DENIED; the job must change, or the operator's settings.
+        DriverError: code INVALID or DENIED; the job or the operator's settings must change.
     """
-    check(wish)
-    profile = DEFAULT_PROFILE if wish.seccomp else None
-    if wish.seccomp_profile:
-        profile = seccomp_files.load(wish.seccomp_profile_dir, wish.seccomp_profile)
-    return decide(wish, this_host(), profile)
+    check(request)
+    profile = DEFAULT_PROFILE if request.seccomp else None
+    if request.seccomp_profile:
+        profile = seccomp_files.load(request.seccomp_profile_dir, request.seccomp_profile)
+    return decide(request, this_host(), profile)
 
 
-def check(wish: Wish) -> None:
-    """What is wrong whatever the machine.
+def check(request: SecurityRequest) -> None:
+    """Checks the options that are wrong on every machine.
 
     Raises:
-        DriverError: code DENIED or INVALID.
+        DriverError: code DENIED; the operator forbids privileged tasks. Code INVALID; a profile is
+            set without seccomp.
     """
-    if wish.privileged and not wish.allow_privileged:
-        raise DriverError(
-            "Error in creating container: Running privileged jobs are not allowed. Set"
-            " allow_privileged to true in plugin config to allow running privileged jobs.",
+    if request.privileged and not request.allow_privileged:
+        raise start_refused(
+            "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
+            " to allow running privileged jobs.",
             code=Code.DENIED,
         )
-    if wish.seccomp_profile and not wish.seccomp:
-        raise DriverError(
-            "Error in creating container: seccomp must be set to true, if using a custom"
-            " seccomp_profile.",
-            code=Code.INVALID,
-        )
+    if request.seccomp_profile and not request.seccomp:
+        raise start_refused("seccomp must be set to true, if using a custom seccomp_profile.")
 
 
-def decide(wish: Wish, host: Host, profile: Profile | None) -> Security:
-    """The pure part of `for_task`; profile is the one to filter by, if any.
+def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Security:
+    """Decides a task's rights for a given host. Pure.
+
+    Args:
+        request: the job's options.
+        host: the machine.
+        profile: the profile of the seccomp filter; None for no filter.
 
     Raises:
-        DriverError: code INVALID; a capability is unknown, or there is no AppArmor.
+        DriverError: code INVALID; a capability is unknown, or the host has no AppArmor.
     """
     granted = capabilities.granted(
-        wish.cap_add,
-        wish.cap_drop,
-        base=_all_of(host) if wish.privileged else capabilities.DEFAULT,
+        request.cap_add,
+        request.cap_drop,
+        base=_all_of(host) if request.privileged else capabilities.DEFAULT,
         everything=_all_of(host),
         kernel=host.kernel_capabilities,
     )
-    if wish.apparmor_profile and not host.apparmor:
-        raise DriverError(
-            "Error in creating container: apparmor_profile: AppArmor is not enabled on this node",
-            resolution="take the option away, or constrain the job to nodes with AppArmor",
-            code=Code.INVALID,
+    if request.apparmor_profile and not host.apparmor:
+        raise start_refused(
+            "apparmor_profile: AppArmor is not enabled on this node",
+            "remove the option, or constrain the job to nodes with AppArmor",
         )
     document = None
     if profile is not None:
@@ -134,10 +135,10 @@ def decide(wish: Wish, host: Host, profile: Profile | None) -> Security:
     return Security(
         capabilities=granted,
         seccomp=document,
-        apparmor_profile=wish.apparmor_profile,
-        masked_paths=() if wish.privileged else MASKED_PATHS,
-        readonly_paths=() if wish.privileged else READONLY_PATHS,
-        privileged=wish.privileged,
+        apparmor_profile=request.apparmor_profile,
+        masked_paths=() if request.privileged else MASKED_PATHS,
+        readonly_paths=() if request.privileged else READONLY_PATHS,
+        privileged=request.privileged,
     )
 
 
@@ -146,7 +147,7 @@ def _all_of(host: Host) -> tuple[str, ...]:
 
 
 def this_host() -> Host:
-    """The machine and the process that this runs in."""
+    """Reads the kernel's features and the capabilities of this process."""
     names = os.uname()
     return Host(
         machine=names.machine,

@@ -1,8 +1,8 @@
-"""The seccomp filter of a task: a profile with conditions in, OCI's `linux.seccomp` out.
+"""Builds the seccomp filter of a task, OCI's `linux.seccomp`, from a profile with conditions.
 
-A profile says what holds for every machine: which rules need a capability, an architecture or a
-kernel. `build` keeps those that hold for one task. It takes the capabilities that the task will
-have: worked out any earlier, SYS_ADMIN would be granted and mount(2) still refused.
+A profile is valid for every machine: rules may depend on a capability, an architecture or a kernel
+version. `build` keeps the rules whose conditions hold for a task. `build` needs the task's final
+capabilities: otherwise a task with SYS_ADMIN could get a filter that refuses mount(2).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ALLOW = "SCMP_ACT_ALLOW"
 ERRNO = "SCMP_ACT_ERRNO"
 _WITH_NUMBER = frozenset({ERRNO, "SCMP_ACT_TRACE"})
 EPERM = 1
-# uname's machine → the name in conditions, and the system call tables that programs there use.
+# uname's machine → the name in conditions, and the system call tables of the machine's programs.
 _MACHINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "x86_64": ("amd64", ("X86_64", "X86", "X32")),
     "i386": ("x86", ("X86",)),
@@ -39,7 +39,7 @@ _RELEASE = re.compile(r"(\d{1,6})\.(\d{1,6})")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Argument:
-    """A comparison of one of the call's six arguments."""
+    """A comparison of a call's argument; index is 0 to 5."""
 
     index: int
     value: int
@@ -49,7 +49,10 @@ class Argument:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
-    """Empty parts say nothing. As `only_if` all capabilities count, as `unless` any of them."""
+    """A condition of a rule; empty fields match every task.
+
+    In `only_if` all capabilities are necessary; in `unless` any of the capabilities suffices.
+    """
 
     capabilities: tuple[str, ...] = ()
     architectures: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """What happens to calls of these names. errno is for ERRNO, and the message of TRACE."""
+    """An action for calls by name; errno is ERRNO's error number, or TRACE's message."""
 
     names: tuple[str, ...]
     action: str = ALLOW
@@ -70,10 +73,10 @@ class Rule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """Rules, and what happens to all other calls.
+    """Rules, and an action for all other calls.
 
-    architectures are the call tables for any machine, arch_map those by the machine's native one;
-    None for both leaves the choice to this module. All are names such as SCMP_ARCH_X86_64.
+    architectures lists call tables for every machine; arch_map lists call tables by the native
+    table. With None for both, this module chooses. Names are as SCMP_ARCH_X86_64.
     """
 
     default_action: str
@@ -89,13 +92,13 @@ class Profile:
 def build(
     profile: Profile, capabilities: Collection[str], machine: str, kernel_release: str
 ) -> Document:
-    """The document for one task.
+    """Builds the OCI document for a task.
 
     Args:
         profile: the rules.
-        capabilities: of the task's bounding set.
-        machine: as uname names it.
-        kernel_release: as uname names it; unreadable counts as new.
+        capabilities: the task's bounding set.
+        machine: uname's machine.
+        kernel_release: uname's release; an unknown form counts as new.
     """
     name, tables = _MACHINES.get(machine, (machine, ()))
     default = _number(profile.default_action, profile.default_errno)
@@ -106,7 +109,7 @@ def build(
             _oci(rule)
             for rule in profile.rules
             if _holds(rule, capabilities, name, _version(kernel_release))
-            # libseccomp refuses a rule that does what happens anyway.
+            # libseccomp refuses a rule with the default action.
             and (rule.action, _number(rule.action, rule.errno)) != (profile.default_action, default)
         ],
     }
@@ -127,16 +130,16 @@ def _number(action: str, errno: int | None) -> int | None:
 
 
 def _architectures(profile: Profile, tables: tuple[str, ...]) -> list[str]:
-    own = [_ARCH_PREFIX + table for table in tables]
+    of_machine = [_ARCH_PREFIX + table for table in tables]
     if profile.architectures is not None:
         return list(profile.architectures)
     if profile.arch_map is not None:
         for native, more in profile.arch_map:
-            if own and native == own[0]:
+            if of_machine and native == of_machine[0]:
                 return [native, *more]
-        # Nothing said about this machine: its native table only, which is what empty means.
+        # The profile does not name this machine. An empty list means the native table only.
         return []
-    return own
+    return of_machine
 
 
 def _holds(rule: Rule, capabilities: Collection[str], arch: str, kernel: Version | None) -> bool:
@@ -152,8 +155,8 @@ def _holds(rule: Rule, capabilities: Collection[str], arch: str, kernel: Version
 
 
 def _version(release: str) -> Version | None:
-    found = _RELEASE.match(release)
-    return (int(found[1]), int(found[2])) if found else None
+    match = _RELEASE.match(release)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _oci(rule: Rule) -> Document:

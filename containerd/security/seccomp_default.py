@@ -1,8 +1,7 @@
-"""The default profile: every call that is not listed is refused with EPERM.
+"""Holds the default seccomp profile: calls that are not listed fail with EPERM.
 
-It lets through what Docker and containerd let through, whose users found out what programs need.
-The names are sorted here by what they are for. Names that a libseccomp does not know yet are
-skipped by the runtimes.
+The profile allows the calls that Docker and containerd allow: years of use have shown the needs of
+programs. The names are sorted by purpose. Runtimes skip names unknown to their libseccomp.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ _BY_CAPABILITY = {
     "CAP_SYS_TTY_CONFIG": "vhangup",
 }
 _ADMIN = Condition(capabilities=("CAP_SYS_ADMIN",))
-# PER_LINUX, PER_LINUX32, UNAME26, both of these, and the question which one it is.
+# PER_LINUX, PER_LINUX32, UNAME26, PER_LINUX32 with UNAME26, and the query of the present value.
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _AF_ALG, _AF_VSOCK = 38, 40
 # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID and NEWNET.
@@ -121,10 +120,10 @@ def _compare(name: str, op: str, value: int, index: int = 0) -> Rule:
 
 
 def _threads_but_no_namespaces() -> tuple[Rule, ...]:
-    """clone(2) without new namespaces for those who must not make any.
+    """Allows clone(2) without new namespaces to tasks without SYS_ADMIN.
 
-    A filter cannot read the flags of clone3, which are in memory: ENOSYS makes C libraries fall
-    back to clone. On s390x the flags are clone's second argument.
+    A filter cannot read the flags of clone3, because the flags are in memory. ENOSYS makes C
+    libraries fall back to clone. On s390x the flags are clone's second argument.
     """
     argument = {
         index: (Argument(index=index, value=_NEW_NAMESPACES, op="SCMP_CMP_MASKED_EQ"),)
@@ -157,13 +156,13 @@ DEFAULT_PROFILE = Profile(
                 *(_FILES, _WAITING, _MEMORY, _PROCESSES, _THREADS, _SIGNALS, _TIME, _TALKING),
             )
         ),
-        # All families but two, each range a rule of its own: comparisons of one argument within
-        # one rule would be alternatives, and "not A or not B" is always true.
+        # All families except AF_ALG and AF_VSOCK. Each range is a separate rule: comparisons of an
+        # argument within a rule are alternatives, and "not A or not B" is always true.
         _compare("socket", "LT", _AF_ALG),
         _compare("socket", "EQ", _AF_ALG + 1),
         _compare("socket", "GT", _AF_VSOCK),
         *(_compare("personality", "EQ", persona) for persona in _PERSONALITIES),
-        # Before 4.8 a tracer could get past the filter.
+        # Before Linux 4.8 a tracer could bypass the filter.
         Rule(names=tuple(_TRACING.split()), only_if=Condition(min_kernel=(4, 8))),
         *(
             Rule(names=tuple(names.split()), only_if=Condition(architectures=architectures))

@@ -1,8 +1,9 @@
-"""Reads a seccomp profile: OCI's `linux.seccomp`, or the JSON of Docker and Podman with conditions.
+"""Parses a seccomp profile: OCI's `linux.seccomp`, or the JSON of Docker and Podman.
 
-The forms are told apart by nothing: one is the other with more keys. What is wrong is told by its
-place, never by its value: whoever names a file in a job must not learn what is in it. A key that
-is not known is an error, because a misspelled condition would leave its rule unconditional.
+The second form is the first with more keys, so the parser does not distinguish the forms. Errors
+name the position of a mistake, never a value: the author of a job must not learn the content of a
+file by naming the file. An unknown key is an error, because a misspelled condition would make a
+rule unconditional.
 """
 
 from __future__ import annotations
@@ -63,23 +64,23 @@ _COMMENTS = frozenset({"comment", "comments"})
 
 
 class MalformedProfileError(Exception):
-    """The place in the profile that is wrong, and what should be there."""
+    """A mistake in a profile: the position, and the expected form."""
 
-    def __init__(self, where: str, why: str) -> None:
-        super().__init__(f"{where} {why}")
+    def __init__(self, where: str, expected: str) -> None:
+        super().__init__(f"{where} {expected}")
 
 
 def parse(text: bytes) -> Profile:
-    """The profile that a file's content describes.
+    """Parses a file's content.
 
     Raises:
-        MalformedProfileError: it is none; the message has no part of the content.
+        MalformedProfileError: the text is no profile; the message has no part of the content.
     """
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
-        why = f"is not JSON: line {error.lineno}, column {error.colno}"
-        raise MalformedProfileError("the file", why) from None
+        position = f"line {error.lineno}, column {error.colno}"
+        raise MalformedProfileError("the file", f"is not JSON: {position}") from None
     except (ValueError, RecursionError):
         raise MalformedProfileError("the file", "is not JSON") from None
     profile = _object(document, "the file", _PROFILE_KEYS)
@@ -90,7 +91,7 @@ def parse(text: bytes) -> Profile:
         default_action=_word(profile.get("defaultAction"), _ACTIONS, "defaultAction"),
         default_errno=_errno(profile, "defaultErrno", "defaultErrnoRet", ""),
         rules=tuple(_list(profile.get("syscalls"), "syscalls", _rule)),
-        # OCI has none for "the native one", as Docker's form has an archMap for it.
+        # With archMap the native table decides; OCI's form has only the list.
         architectures=None
         if arch_map
         else tuple(_list(profile.get("architectures"), "architectures", _architecture)),
@@ -158,7 +159,7 @@ def _architecture(value: object, where: str) -> str:
 
 
 def _errno(entry: dict[str, Any], by_name: str, by_number: str, where: str) -> int | None:
-    """Podman writes a name, and beside it the number for older readers."""
+    """Reads an error number; Podman writes a name, and the number for older readers."""
     name = _text(entry.get(by_name), where + by_name)
     if name:
         if name not in _ERRNO_NUMBERS:
@@ -175,7 +176,7 @@ def _name(value: object, where: str) -> str:
 
 
 def _capability(value: object, where: str) -> str:
-    # A misspelled one in `excludes` would exclude nobody.
+    # A misspelled name in `excludes` would exclude no task.
     if not isinstance(value, str) or value not in NAMES:
         raise MalformedProfileError(where, "is not a capability such as CAP_SYS_ADMIN")
     return value

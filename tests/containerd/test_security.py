@@ -15,7 +15,7 @@ from containerd.spec.devices import every_host_node
 from proto.errors import DriverError
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
-from tests.support.seccomp import docker_profile
+from tests.support.seccomp import docker_profile, mask_of
 
 pytestmark = pytest.mark.containerd
 
@@ -72,7 +72,7 @@ def fields(text: str) -> dict[str, str]:
 
 def mask(*names: str) -> str:
     """A set as status files show it."""
-    return f"{capabilities.mask_of(names):016x}"
+    return f"{mask_of(names):016x}"
 
 
 async def test_a_plain_task_has_the_default_set_no_filter_and_working_setuid_bits(
@@ -271,18 +271,18 @@ async def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
     (profiles / "huge").touch()
     os.truncate(profiles / "huge", 1 << 40)
     attacks = {
-        "/etc/shadow": f"it is not below {profiles}",
-        "/dev/zero": f"it is not below {profiles}",
-        "/proc/self/environ": f"it is not below {profiles}",
-        str(outside): f"it is not below {profiles}",
-        "../shadow": f"it is not below {profiles}",
-        f"{profiles}/../shadow": f"it is not below {profiles}",
+        "/etc/shadow": f"the path is not below {profiles}",
+        "/dev/zero": f"the path is not below {profiles}",
+        "/proc/self/environ": f"the path is not below {profiles}",
+        str(outside): f"the path is not below {profiles}",
+        "../shadow": f"the path is not below {profiles}",
+        f"{profiles}/../shadow": f"the path is not below {profiles}",
         "link": "links are not followed",
         "up/shadow": "links are not followed",
-        "fifo": "it is not a regular file",
-        "zero": "it is not a regular file",
-        ".": "it is not a regular file",
-        "huge": "it is larger than 1 MiB",
+        "fifo": "the path is not a regular file",
+        "zero": "the path is not a regular file",
+        ".": "the path is not a regular file",
+        "huge": "the file is larger than 1 MiB",
         "none": "No such file or directory",
         "text": "decoding seccomp profile failed",
     }

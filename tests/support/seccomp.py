@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from containerd.security.capabilities import NAMES
 
 _COMPARE: dict[str, Callable[[int, int, int], bool]] = {
     "SCMP_CMP_NE": lambda given, value, _: given != value,
@@ -85,3 +87,8 @@ def outcome(document: dict[str, Any], call: str, *arguments: int) -> tuple[str, 
     }
     assert len(found) <= 1, (call, found)
     return found.pop() if found else (document["defaultAction"], document.get("defaultErrnoRet"))
+
+
+def mask_of(names: Iterable[str]) -> int:
+    """Returns capabilities as the kernel's bit mask."""
+    return sum(1 << NAMES.index(name) for name in set(names))

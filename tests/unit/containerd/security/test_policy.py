@@ -13,13 +13,13 @@ from actors.lifecycle import plan
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.image.config import ImageConfig
 from containerd.security import capabilities, policy
-from containerd.security.policy import Host, Security, Wish
+from containerd.security.policy import Host, Security, SecurityRequest
 from containerd.security.seccomp_default import DEFAULT_PROFILE
 from containerd.spec import build
 from containerd.spec.devices import DeviceNode
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
-from tests.support.seccomp import docker_profile, outcome
+from tests.support.seccomp import docker_profile, mask_of, outcome
 
 KERNEL = capabilities.of_kernel(40)
 HOST = Host(
@@ -32,8 +32,8 @@ HOST = Host(
 
 
 def decide(host: Host = HOST, **options: Any) -> Security:
-    wish = plan.security_request(DriverSettings(), TaskOptions(image="x", **options))
-    return policy.decide(wish, host, DEFAULT_PROFILE if wish.seccomp else None)
+    request = plan.security_request(DriverSettings(), TaskOptions(image="x", **options))
+    return policy.decide(request, host, DEFAULT_PROFILE if request.seccomp else None)
 
 
 def document(given: Security, **fields: Any) -> dict[str, Any]:
@@ -136,9 +136,9 @@ def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
 
 def test_privileged_is_refused_where_the_operator_says_so() -> None:
     settings = DriverSettings(allow_privileged=False)
-    wish = plan.security_request(settings, TaskOptions(image="x", privileged=True))
+    request = plan.security_request(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
-        policy.for_task(wish)
+        policy.for_task(request)
     assert caught.value.code is Code.DENIED
     assert (
         "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
@@ -147,16 +147,16 @@ def test_privileged_is_refused_where_the_operator_says_so() -> None:
 
 
 def test_a_profile_without_seccomp_is_refused() -> None:
-    wish = Wish(seccomp_profile="web.json", seccomp_profile_dir="/nowhere")
+    request = SecurityRequest(seccomp_profile="web.json", seccomp_profile_dir="/nowhere")
     text = "seccomp must be set to true, if using a custom seccomp_profile."
     with pytest.raises(DriverError, match=text):
-        policy.for_task(wish)
+        policy.for_task(request)
 
 
 def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> None:
     (tmp_path / "web.json").write_text(json.dumps(docker_profile()))
     made = policy.for_task(
-        Wish(
+        SecurityRequest(
             seccomp=True,
             seccomp_profile="web.json",
             seccomp_profile_dir=str(tmp_path),
@@ -176,4 +176,4 @@ def test_this_machine_is_described_by_its_own_proc() -> None:
     assert len(host.kernel_capabilities) == min(last + 1, len(capabilities.NAMES))
     status = Path("/proc/self/status").read_text()
     mask = int(status.split("CapEff:")[1].split()[0], 16)
-    assert capabilities.mask_of(host.own_capabilities) == mask & ((1 << 41) - 1)
+    assert mask_of(host.own_capabilities) == mask & ((1 << 41) - 1)

@@ -73,7 +73,7 @@ def test_a_path_that_leads_out_is_denied_and_says_nothing_about_its_end(
 ) -> None:
     error = refused(directory, written.format(directory))
     assert error.code is Code.DENIED
-    assert error.brief.endswith(f"it is not below {directory}")
+    assert error.brief.endswith(f"the path is not below {directory}")
 
 
 @pytest.mark.parametrize("target", ["../shadow", "/dev/zero", "web.json", "nothing", "/etc"])
@@ -88,14 +88,14 @@ def test_links_are_not_followed_wherever_they_lead(directory: Path, target: str)
 @pytest.mark.timeout(20)
 def test_a_fifo_is_refused_without_waiting_for_its_writer(directory: Path) -> None:
     os.mkfifo(directory / "fifo")
-    assert "it is not a regular file" in str(refused(directory, "fifo"))
+    assert "the path is not a regular file" in str(refused(directory, "fifo"))
 
 
 @pytest.mark.timeout(20)
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root makes device nodes")
 def test_an_endless_device_is_refused(directory: Path) -> None:
     os.mknod(directory / "zero", 0o20666, os.makedev(1, 5))
-    assert "it is not a regular file" in str(refused(directory, "zero"))
+    assert "the path is not a regular file" in str(refused(directory, "zero"))
 
 
 @pytest.mark.parametrize("written", ["team", ".", "team/", "{}/"])
