@@ -59,6 +59,7 @@ REWRITTEN: tuple[str, ...] = (
     "containerd/syscalls.py",
     "containerd/watchdog.py",
     "plugin",
+    "containerd/registry",
     "containerd/rootfs",
     "containerd/security",
     "containerd/spec",

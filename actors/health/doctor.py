@@ -238,7 +238,7 @@ def _registries(node: Node) -> Iterator[Finding]:
 def _proxies(variables: Mapping[str, str]) -> Iterator[Finding]:
     """Yields the proxies of this command's environment. The agent's environment may differ."""
     try:
-        sentences = list(Proxies(variables).told())
+        sentences = list(Proxies(variables).sentences())
     except DriverError as error:
         yield warn("proxy", f"{sentence(error)}: pulls fail", error.resolution)
         return

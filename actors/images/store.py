@@ -247,7 +247,7 @@ class ImageStore:
         name = reference.parse(request.name)
         registry = name.registry
         endpoints = await file_servers.run_probed(lambda: self._endpoints(registry))
-        hosts = [registry, *(endpoint.place for endpoint in endpoints)]
+        hosts = [registry, *(endpoint.address for endpoint in endpoints)]
         try:
             credentials = await self._credentials.find(
                 registry, hosts, request.auth, name.repository

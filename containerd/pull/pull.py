@@ -25,7 +25,7 @@ from containerd.pull.tar_index import check_total
 from containerd.pull.unpack import Unpacker, label_blob
 from containerd.registry.http_request import Access
 from containerd.registry.proxies import Proxies
-from containerd.registry.retries import Patience
+from containerd.registry.retries import Retries
 from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
 
@@ -239,8 +239,8 @@ def _source(
     if request.archive is None:
         proxies = Proxies(request.proxies)
         access = Access(deadline=deadline, silence_s=request.silence_s, proxies=proxies)
-        patience = Patience(deadline, note, waits=request.waits)
-        return RegistrySource(name, request.endpoints, request.credentials, access, patience)
+        retries = Retries(deadline, note, waits=request.waits)
+        return RegistrySource(name, request.endpoints, request.credentials, access, retries)
     from containerd.pull import archive_source  # noqa: PLC0415 - few pulls are from an archive
 
     return archive_source.open_source(request.archive, name, deadline)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from containerd.registry.credentials import Credentials
     from containerd.registry.hosts import Endpoint
     from containerd.registry.http_request import Access
-    from containerd.registry.retries import Patience
+    from containerd.registry.retries import Retries
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class RegistrySource:
         endpoints: the hosts; empty for the registry alone.
         credentials: credentials, each for its own host only.
         access: the pull's time limits and proxies.
-        patience: pauses between the rounds.
+        retries: pauses between the rounds.
     """
 
     def __init__(
@@ -73,11 +73,11 @@ class RegistrySource:
         endpoints: Sequence[Endpoint],
         credentials: Sequence[Credentials],
         access: Access,
-        patience: Patience,
+        retries: Retries,
     ) -> None:
         chosen = endpoints or (endpoint_of(reference.registry),)
         self._name = str(reference)
-        self._patience = patience
+        self._retries = retries
         self._hosts = [
             Registry(reference, _for(endpoint, credentials), access, endpoint)
             for endpoint in chosen
@@ -117,8 +117,8 @@ class RegistrySource:
         ]
 
     def _first(self, hosts: Sequence[Registry], ask: Callable[[Registry], T]) -> T:
-        """Returns the first answer of a host; asks in rounds while `patience` allows."""
-        rounds = self._patience.rounds()
+        """Returns the first answer of a host; asks in rounds while `retries` allows."""
+        rounds = self._retries.rounds()
         while True:
             errors: list[DriverError] = []
             for host in hosts:
@@ -150,7 +150,7 @@ class RegistrySource:
         Raises:
             DriverError: while iterating; no host has the rest within the pull's time.
         """
-        rounds = self._patience.rounds()
+        rounds = self._retries.rounds()
         got = 0
         while True:
             errors: list[DriverError] = []
@@ -206,7 +206,7 @@ class RegistrySource:
 def _for(endpoint: Endpoint, credentials: Sequence[Credentials]) -> Credentials | None:
     """Returns the credentials of an endpoint: another path of a host may belong to another team."""
     for entry in credentials:
-        if namespace_of(entry.server_address) == namespace_of(endpoint.place):
+        if namespace_of(entry.server_address) == namespace_of(endpoint.address):
             matching = credentials_for(endpoint.host, entry) if entry.server_address else None
             if matching is not None:
                 return matching

@@ -1,1 +1,1 @@
-"""Registries: hosts, TLS, authentication, manifests and blobs."""
+"""Reads manifests and blobs from registries: hosts, TLS, proxies, authentication, retries."""

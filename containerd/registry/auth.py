@@ -1,8 +1,8 @@
-"""Getting in: Basic and Bearer challenges of a registry, and to whom credentials may go.
+"""Answers Basic and Bearer challenges of a registry, and decides where credentials may go.
 
-Credentials go to the registry they were given for and to the token server that it names, over TLS
-or to this very machine, and nowhere else: an image name is the job author's, the password may be
-the operator's.
+Credentials go only to their own registry and to the token server that the registry names, over TLS
+or to this machine itself. The job's author chooses the image's name, and the password may be the
+operator's.
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
 from containerd.registry.credentials import credentials_for, host_of, namespace_of
-from containerd.registry.shown_text import message, shown
+from containerd.registry.errors import token_denied
+from containerd.registry.shown_text import shown
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from containerd.registry.credentials import Credentials
 
-# One piece of WWW-Authenticate: name="value", name=value, or the scheme that opens a challenge.
+# A piece of WWW-Authenticate: name="value", name=value, or the scheme at a challenge's beginning.
 _PIECE = re.compile(r'[\s,]*(?:([A-Za-z_-]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))|([A-Za-z0-9_-]+))')
 _MAX_TOKEN_BYTES = 64 * 1024
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, with or without a port, is this machine by its very name; never resolved."""
+    """Returns True for a name or address of this machine itself, with or without a port.
+
+    Does not resolve names: only `localhost` and loopback addresses count.
+    """
     try:
         name = urlsplit(f"//{host}").hostname or ""
         if name == "localhost":
@@ -38,52 +42,59 @@ def is_loopback(host: str) -> bool:
 
 
 def web_address(url: str) -> SplitResult | None:
-    """The parts of an http or https URL that every reader reads alike; None for another text."""
+    """Splits an http or https URL; None if the URL is malformed or parsers disagree about it."""
     try:
         parts = urlsplit(url)
     except ValueError:
         return None
-    # Control characters and backslashes are what one parser drops and another one splits at.
-    odd = "@" in parts.netloc or "\\" in parts.netloc or any(c < " " or c == "\x7f" for c in url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or odd:
+    # Some parsers drop control characters and backslashes, other parsers split at them.
+    ambiguous = (
+        "@" in parts.netloc or "\\" in parts.netloc or any(c < " " or c == "\x7f" for c in url)
+    )
+    if parts.scheme not in {"http", "https"} or not parts.hostname or ambiguous:
         return None
     return parts
 
 
-def same_place(url: str, other: str) -> bool:
-    """Returns whether two URLs are of one host and port; each scheme's own port is one and none."""
-    return _place(url) == _place(other)
+def same_server(url: str, other: str) -> bool:
+    """Returns True if two URLs have the same host and port; a scheme's default port counts as 0."""
+    return _server(url) == _server(other)
 
 
-def _place(url: str) -> tuple[str, int]:
+def _server(url: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         port = parts.port or 0
     except ValueError:
         return url, 0
-    own = {"http": 80, "https": 443}.get(parts.scheme)
-    return (parts.hostname or "").rstrip("."), 0 if port == own else port
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return (parts.hostname or "").rstrip("."), 0 if port == default else port
 
 
-def challenges(header: str) -> dict[str, dict[str, str]]:
-    """The parameters of each challenge in a WWW-Authenticate header, by lower-case scheme."""
-    found: dict[str, dict[str, str]] = {}
+def _challenges(header: str) -> dict[str, dict[str, str]]:
+    """Parses a WWW-Authenticate header: parameters of each challenge, by lower-case scheme."""
+    challenges: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
     end = 0
     while piece := _PIECE.match(header, end):
         end = piece.end()
         name, quoted, plain, scheme = piece.groups()
         if scheme:
-            current = found.setdefault(scheme.lower(), {})
+            current = challenges.setdefault(scheme.lower(), {})
         else:
             current.setdefault(name.lower(), quoted or plain or "")
-    return found
+    return challenges
 
 
 def is_for(address: str, host: str, repository: str) -> bool:
-    """Returns whether what an address names has a repository: the registry, or a namespace in it.
+    """Returns True if an address of a registry, or of a registry's namespace, has a repository.
 
-    A namespace ends at a slash or with the repository: team-a is no part of team-ab.
+    A namespace ends at a slash or with the repository: team-a does not contain team-ab.
+
+    Args:
+        address: a registry's address in any form, perhaps with a namespace.
+        host: the registry of the image.
+        repository: the repository of the image.
     """
     namespace = namespace_of(address)
     return host_of(address) == host and (
@@ -92,17 +103,23 @@ def is_for(address: str, host: str, repository: str) -> bool:
 
 
 class Fetch(Protocol):
-    """Fetches (status, body) of a token server; POSTs the form where there is one."""
+    """Function which fetches (status, body) from a token server; POSTs a form if given."""
 
     def __call__(
         self, url: str, headers: dict[str, str], limit_bytes: int, form: str = "", /
     ) -> tuple[int, bytes]:
-        """One request, without redirects."""
+        """Makes a request without following redirects."""
         ...
 
 
 class Authorizer:
-    """Makes the Authorization header for one registry. `get` fetches a token server's answer."""
+    """Source of a registry's Authorization header.
+
+    Args:
+        registry: the registry's name.
+        credentials: credentials of any registry; used only for their own registry.
+        get: fetches a token server's answer.
+    """
 
     def __init__(
         self,
@@ -116,29 +133,29 @@ class Authorizer:
         self.header: str = ""
 
     def secrets(self) -> tuple[str, ...]:
-        """Returns what must not be shown: the password in each form in which it is sent."""
-        mine = self._credentials
-        if mine is None:
+        """Returns texts to hide in errors: the password, in each form that is sent."""
+        own = self._credentials
+        if own is None:
             return ()
-        return mine.password, mine.identity_token, _basic(mine).partition(" ")[2]
+        return own.password, own.identity_token, _basic(own).partition(" ")[2]
 
     def answer(self, challenge: str, scope: str, *, sent: str, over_tls: bool) -> bool:
-        """Takes a WWW-Authenticate header; False when there is nothing (more) to try.
+        """Answers a challenge by a new `header`. Returns False if no other header is possible.
 
         Args:
-            challenge: the header; a token is preferred to the password itself.
-            scope: what to ask a token server for where the challenge names no scope.
-            sent: the Authorization that was refused; another thread may have a better one by now.
-            over_tls: whether the registry is spoken to over TLS.
+            challenge: the WWW-Authenticate header; a token is preferred to the password itself.
+            scope: the scope for the token server, if the challenge names none.
+            sent: the refused Authorization; another thread may have set a new header meanwhile.
+            over_tls: True if the connection to the registry uses TLS.
 
         Raises:
-            DriverError: the challenge asks for what must not be given.
+            DriverError: code DENIED; credentials would be sent to a wrong server or without TLS.
         """
-        offered = challenges(challenge)
+        offered = _challenges(challenge)
         if "bearer" in offered:
             self.header = f"Bearer {self._token(offered['bearer'], scope, over_tls=over_tls)}"
         elif "basic" in offered and self._credentials is not None and self._credentials.password:
-            self._only_in_private(over_tls=over_tls, to=self._registry)
+            self._check_private(over_tls=over_tls, to=self._registry)
             self.header = _basic(self._credentials)
         else:
             return False
@@ -149,11 +166,11 @@ class Authorizer:
         parts = web_address(realm)
         if parts is None:
             raise DriverError(
-                f"registry {self._registry} names a token server that is no URL",
+                f"registry {self._registry} names a token server without a valid URL",
                 details=repr(shown(realm)),
                 code=Code.DENIED,
             )
-        if parts.scheme == "http" and not self._plain_is_fine(parts, over_tls=over_tls):
+        if parts.scheme == "http" and not self._may_be_plain(parts, over_tls=over_tls):
             raise DriverError(
                 f"registry {self._registry} names a token server without TLS",
                 details=repr(shown(realm)),
@@ -164,10 +181,10 @@ class Authorizer:
         service = {"service": parameters["service"]} if "service" in parameters else {}
         credentials = self._credentials
         if credentials is not None:
-            # The token goes back to the registry, and is worth the password for a while.
-            self._only_in_private(over_tls=over_tls, to=self._registry)
+            # The token goes back to the registry, and gives the password's rights for a while.
+            self._check_private(over_tls=over_tls, to=self._registry)
         if credentials is not None and credentials.identity_token:
-            # Docker's and OAuth's refresh: the identity token goes in the body, never in a URL.
+            # Refresh as in Docker and OAuth: the identity token goes in the body, never in a URL.
             form = {
                 "grant_type": "refresh_token",
                 "refresh_token": credentials.identity_token,
@@ -180,33 +197,26 @@ class Authorizer:
         headers: dict[str, str] = {}
         if credentials is not None:
             headers["Authorization"] = _basic(credentials)
-        # As the distribution specification says: one parameter for each scope.
-        query = urlencode([*(("scope", one) for one in scopes), *service.items()])
+        # The distribution specification wants a parameter for each scope.
+        query = urlencode([*(("scope", name) for name in scopes), *service.items()])
         separator = "&" if parts.query else "?"
         status, body = self._get(f"{realm}{separator}{query}", headers, _MAX_TOKEN_BYTES)
         return self._read_token(status, body, parts.netloc)
 
-    def _plain_is_fine(self, realm: SplitResult, *, over_tls: bool) -> bool:
-        """Returns whether a token server may be asked in plain text.
+    def _may_be_plain(self, realm: SplitResult, *, over_tls: bool) -> bool:
+        """Returns True if the driver may ask a token server in plain text.
 
-        This machine's registries may point at each other. A registry that the operator made plain
-        may have one at its own address (Harbor without TLS), as long as no password is at stake.
+        Registries on this machine may name each other. A registry without TLS may name a token
+        server at the registry's own address (Harbor without TLS), if no password is sent.
         """
         if is_loopback(realm.netloc):
             return is_loopback(self._registry)
-        own = urlsplit(f"//{self._registry}").hostname == realm.hostname
-        return own and not over_tls and self._credentials is None
+        same_host = urlsplit(f"//{self._registry}").hostname == realm.hostname
+        return same_host and not over_tls and self._credentials is None
 
     def _read_token(self, status: int, body: bytes, server: str) -> str:
         if status in {401, 403}:
-            said = message(body)
-            raise DriverError(
-                "pull access denied, repository does not exist or may require authorization",
-                details=f"token server {server} of {self._registry} answered {status}"
-                f"{f': {said}' if said else ''}",
-                resolution="check the auth block and the image's name",
-                code=Code.DENIED,
-            )
+            raise token_denied(self._registry, server, status, body)
         try:
             fields = json.loads(body) if status == 200 else {}  # noqa: PLR2004
             token = fields.get("token") or fields.get("access_token")
@@ -215,17 +225,17 @@ class Authorizer:
         text = token if isinstance(token, str) else ""
         if not text or not text.isascii() or not text.isprintable() or " " in text:
             raise DriverError(
-                f"token server {server} of {self._registry} gave no token",
+                f"token server {server} of {self._registry} sent no token",
                 details=f"status {status}",
                 recoverable=status >= 500 or status == 429,  # noqa: PLR2004
                 code=Code.UNAVAILABLE,
             )
         return text
 
-    def _only_in_private(self, *, over_tls: bool, to: str) -> None:
+    def _check_private(self, *, over_tls: bool, to: str) -> None:
         if not over_tls and not is_loopback(to):
             raise DriverError(
-                f"registry {to} wants a password without TLS",
+                f"registry {to} asks for a password without TLS",
                 resolution="use https for the registry",
                 code=Code.DENIED,
             )

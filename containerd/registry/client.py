@@ -1,7 +1,7 @@
-"""Reading from a registry over HTTP: manifests whole, blobs as streams (OCI distribution, v2).
+"""Reads from a registry over HTTP: whole manifests, and blobs as streams (OCI distribution, v2).
 
-Redirects are followed here and not by the HTTP library: credentials stay with the registry, and
-nothing leads from TLS to plain text.
+This module follows redirects, not the HTTP library: credentials stay with the registry, and no
+redirect leads from TLS to plain text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from containerd.image import manifests
-from containerd.registry.auth import Authorizer, is_loopback, same_place, web_address
+from containerd.registry.auth import Authorizer, is_loopback, same_server, web_address
 from containerd.registry.errors import (
     denied,
     denied_elsewhere,
@@ -35,25 +35,26 @@ if TYPE_CHECKING:
     from containerd.registry.credentials import Credentials
 
 _MAX_REDIRECTS = 5
-# Anything, last: an old schema or an artifact is refused by its own name, not by the registry's.
+# `*/*` stands last: the registry sends an old schema or an artifact too, and the driver's own error
+# names the type.
 _ACCEPT = ", ".join([*sorted(manifests.INDEX_TYPES | manifests.MANIFEST_TYPES), "*/*"])
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PROXY_ACCOUNT = 407
 _OK, _PARTIAL, _UNAUTHORIZED, _NOT_FOUND, _NO_SUCH_RANGE = 200, 206, 401, 404, 416
-# What storage answers to a signed URL that is too old, or that its clock does not like.
+# A storage's answers to a signed URL that is too old, or signed by a clock that is wrong.
 _STALE = frozenset({400, 401, 403, 404, 410})
 _RANGE = re.compile(r"bytes (\d{1,19})-\d{1,19}/(\d{1,19}|\*)", re.IGNORECASE)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 
 
 class Registry:
-    """One repository of one registry, read from one place. Threads may share it.
+    """A repository of a registry, read at a single endpoint. Threads may share an instance.
 
     Args:
         reference: the image.
         credentials: user and password, or None.
         access: the pull's time limits and proxies.
-        endpoint: where to read; the registry itself where not given.
+        endpoint: the host to read from; None for the registry itself.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Registry:
         self._reference = reference
         self.endpoint = endpoint or endpoint_of(reference.registry)
         self._host = self.endpoint.host
-        # What errors call it, and what credentials are bound to.
+        # Name in errors, and the name that credentials must be for.
         self.name = "docker.io" if self._host == HUB_HOST else self._host
         self._http = Transport(self.name, self.endpoint, access)
         self._scope = f"repository:{reference.repository}:pull"
@@ -75,28 +76,34 @@ class Registry:
         self._scheme = self.endpoint.scheme
 
     def digest(self, selector: str) -> str:
-        """Returns the digest that a HEAD request tells, or nothing where it tells none.
+        """Returns the digest in the answer to a HEAD request; empty without a digest.
 
-        A HEAD does not count where a registry counts pulls.
+        Registries that limit pulls do not count HEAD requests.
+
+        Args:
+            selector: a tag or a digest.
 
         Raises:
-            DriverError: UNAVAILABLE or TIMEOUT.
+            DriverError: code UNAVAILABLE or TIMEOUT.
         """
         try:
             answer = self._open(f"manifests/{selector}", {"Accept": _ACCEPT}, method="HEAD")
         except Transient:
-            return ""  # something on the way may cut what it does not know; a GET tells
+            return ""  # a proxy may cut HEAD requests; the GET that follows decides
         answer.close()
         if answer.status in TRANSIENT and answer.status < 500:  # noqa: PLR2004
             raise self._refused(answer, f"manifest {selector}")
-        found = answer.header("Docker-Content-Digest").strip()
-        return found if answer.status == _OK and _DIGEST.fullmatch(found) else ""
+        digest = answer.header("Docker-Content-Digest").strip()
+        return digest if answer.status == _OK and _DIGEST.fullmatch(digest) else ""
 
     def manifest(self, selector: str) -> tuple[bytes, str]:
-        """A manifest or index and its Content-Type as sent; a digest selector is verified.
+        """Returns a manifest or index, and the Content-Type header. Verifies a digest selector.
+
+        Args:
+            selector: a tag or a digest.
 
         Raises:
-            DriverError: DENIED, NOT_FOUND, CORRUPT or UNAVAILABLE.
+            DriverError: code DENIED, NOT_FOUND, CORRUPT or UNAVAILABLE.
         """
         answer = self._open_fresh(f"manifests/{selector}", {"Accept": _ACCEPT})
         try:
@@ -113,12 +120,18 @@ class Registry:
         return body, media_type
 
     def blob(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]:
-        """The bytes of a blob from `start` to `size`; the digest is containerd's to check.
+        """Yields the bytes of a blob from `start` to `size`. containerd checks the digest.
+
+        Args:
+            digest: the blob.
+            size: bytes of the whole blob.
+            start: bytes that the caller already has.
 
         Raises:
-            DriverError: while iterating, after what came; CORRUPT for more or fewer bytes.
+            DriverError: while iterating, after the bytes that arrived. Code CORRUPT; the blob has
+                more or fewer bytes.
         """
-        answer, at = self._opened_at(f"blobs/{digest}", digest, size, start)
+        answer, at = self._open_blob(f"blobs/{digest}", digest, size, start)
         try:
             chunk, error, ended = bytearray(), None, False
             while not ended and error is None:
@@ -128,11 +141,11 @@ class Registry:
                     piece, error = b"", failed
                 else:
                     ended = not piece
-                # What a server repeats because it knows no ranges is not wanted.
+                # A server without ranges repeats the bytes before `start`: skipped.
                 chunk += piece[max(0, start - at) :]
                 at += len(piece)
                 if at > size:
-                    raise self._wrong_size(digest, f"more than the {size} bytes it should have")
+                    raise self._wrong_size(digest, f"more than the expected {size} bytes")
                 if chunk and (ended or error or len(chunk) >= CHUNK_BYTES):
                     yield bytes(chunk)
                     chunk.clear()
@@ -143,8 +156,8 @@ class Registry:
         if at != size:
             raise self._wrong_size(digest, f"{at} of {size} bytes", recoverable=True)
 
-    def _opened_at(self, path: str, digest: str, size: int, start: int) -> tuple[Answer, int]:
-        """An answer with a blob's bytes, and the byte that it begins with: `start` or 0."""
+    def _open_blob(self, path: str, digest: str, size: int, start: int) -> tuple[Answer, int]:
+        """Returns an answer with a blob's bytes, and the offset of the first byte: `start` or 0."""
         what = f"blob {digest}"
         if start:
             answer = self._open_fresh(path, {"Range": f"bytes={start}-"})
@@ -165,7 +178,7 @@ class Registry:
         return answer, 0
 
     def _open_fresh(self, path: str, headers: dict[str, str]) -> Answer:
-        """Opens, once more where the storage finds the registry's signed URL no good."""
+        """Opens a path, and once more if the storage refuses the registry's signed URL."""
         answer = self._open(path, headers)
         if answer.at_home or answer.status not in _STALE:
             return answer
@@ -180,11 +193,11 @@ class Registry:
         for _ in range(3):
             sent = self._auth.header
             answer = self._follow(url, headers, sent, method)
-            # Only the registry itself may ask for credentials, not what it redirects to.
+            # Only the registry itself may ask for credentials; the target of a redirect may not.
             if answer.status != _UNAUTHORIZED or not answer.at_home:
                 return answer
             challenge = answer.header("WWW-Authenticate")
-            body = b"" if method == "HEAD" else self._http.words(answer)
+            body = b"" if method == "HEAD" else self._http.error_body(answer)
             answer.close()
             tls = url.startswith("https:")
             if not self._auth.answer(challenge, self._scope, sent=sent, over_tls=tls):
@@ -193,10 +206,10 @@ class Registry:
         raise self._denied(_UNAUTHORIZED, body)
 
     def _follow(self, url: str, headers: dict[str, str], authorization: str, method: str) -> Answer:
-        """One request through redirects; Authorization goes to the registry's own host only."""
+        """Makes a request and follows redirects; Authorization goes only to the registry's host."""
         home = url
         for _ in range(_MAX_REDIRECTS + 1):
-            at_home = same_place(url, home)
+            at_home = same_server(url, home)
             sent = dict(headers)
             if at_home:
                 sent.update(self.endpoint.headers)
@@ -221,35 +234,36 @@ class Registry:
             target = location
         parts = web_address(target)
         if not location:
-            why = "to nowhere"
+            fault = "without a Location header"
         elif parts is None:
-            why = "to what is no URL"
+            fault = "to an invalid URL"
         elif parts.scheme == "http" and not self._stays_plain(url, parts):
-            why = "to plain text"
+            fault = "to plain text"
         else:
             return target
         raise DriverError(
-            f"registry {self.name} redirects {why}",
+            f"registry {self.name} redirects {fault}",
             details=repr(shown(target)),
             code=Code.DENIED,
         )
 
     def _stays_plain(self, url: str, target: SplitResult) -> bool:
-        """Whether a redirect to plain text gives nothing away: no TLS before, no place of its own.
+        """Returns True if the pull may follow a redirect to plain text: no TLS was used before.
 
-        This machine's own registries may point at each other. A registry that the operator made
-        plain may point at its storage, and neither at this machine nor at its cloud's metadata.
+        Registries on this machine may redirect to each other. A registry that the operator set to
+        plain HTTP may redirect to a storage, but not to this machine or to the cloud's metadata
+        address.
         """
         if urlsplit(url).scheme != "http":
             return False
-        if same_place(url, target.geturl()):
+        if same_server(url, target.geturl()):
             return True
         if is_loopback(target.netloc):
             return is_loopback(self._host)
         return self.endpoint.scheme == "http" and not _is_link_local(target.hostname or "")
 
     def _base(self) -> str:
-        """TLS everywhere; on this machine plain HTTP where TLS is not spoken."""
+        """Returns the URL up to the repository: https, or http for this machine without TLS."""
         if not self._scheme:
             self._scheme = "https"
             if is_loopback(self._host) and not self._http.speaks_tls():
@@ -258,17 +272,17 @@ class Registry:
 
     def _refused(self, answer: Answer, what: str) -> DriverError:
         error = self._refusal(answer, what)
-        # In a tunnel the registry itself has spoken; without TLS it may have been the proxy.
+        # Through a TLS tunnel only the registry can answer; without TLS the proxy may have.
         if answer.proxy is not None and answer.url.startswith("http:"):
             if answer.status == _PROXY_ACCOUNT:
                 return proxy_account(self.name, answer.url, answer.proxy)
-            words = f"asked through proxy {answer.proxy.url}"
-            error.details = f"{error.details}; {words}" if error.details else words
+            through = f"asked through proxy {answer.proxy.url}"
+            error.details = f"{error.details}; {through}" if error.details else through
         return error
 
     def _refusal(self, answer: Answer, what: str) -> DriverError:
         status, headers = answer.status, answer.raw.headers
-        body = self._http.words(answer)
+        body = self._http.error_body(answer)
         if answer.at_home and status == _NOT_FOUND and what.startswith("blob"):
             return incomplete(str(self._reference), self.name, what, body)
         if answer.at_home and status in {401, 403, 404}:
@@ -279,42 +293,47 @@ class Registry:
             return denied_elsewhere(str(self._reference), self.name, host)
         if not answer.at_home and status in _STALE:
             return storage_refused(self.name, answer.url, status, headers, body)
-        who = f"registry {self.name}"
+        server = f"registry {self.name}"
         if not answer.at_home:
-            who = f"the storage {urlsplit(answer.url).netloc} of {who}"
-        return refused(who, status, headers, body, what)
+            server = f"the storage {urlsplit(answer.url).netloc} of {server}"
+        return refused(server, status, headers, body, what)
 
     def _denied(self, status: int, body: bytes) -> DriverError:
         return denied(str(self._reference), self.name, status, body)
 
-    def _wrong_size(self, digest: str, why: str, *, recoverable: bool = False) -> DriverError:
+    def _wrong_size(self, digest: str, sizes: str, *, recoverable: bool = False) -> DriverError:
         return DriverError(
             f"registry {self.name} sent a wrong blob {digest}",
-            details=why,
+            details=sizes,
             recoverable=recoverable,
             code=Code.CORRUPT,
         )
 
 
 def verify(body: bytes, digest: str, registry: str) -> None:
-    """Checks that a body has the digest it was asked for by.
+    """Checks the digest of a body.
+
+    Args:
+        body: the content.
+        digest: the requested digest.
+        registry: the sender, for errors.
 
     Raises:
-        DriverError: code CORRUPT.
+        DriverError: code CORRUPT; the digests differ.
     """
     algorithm, _, wanted = digest.partition(":")
     if hashlib.new(algorithm, body).hexdigest() != wanted:
         raise DriverError(
             f"registry {registry} sent other content than {digest}",
-            resolution="do not trust this registry or what lies between",
+            resolution="do not trust this registry or the servers on the way",
             code=Code.CORRUPT,
         )
 
 
 def _begins_at(answer: Answer, start: int, size: int) -> bool:
-    """Returns whether a partial answer begins at the wanted byte of a blob of this size."""
-    found = _RANGE.fullmatch(answer.header("Content-Range").strip())
-    return found is not None and int(found[1]) == start and found[2] in {"*", str(size)}
+    """Returns True if a partial answer begins at `start`, for a blob of the given size."""
+    match = _RANGE.fullmatch(answer.header("Content-Range").strip())
+    return match is not None and int(match[1]) == start and match[2] in {"*", str(size)}
 
 
 def _is_link_local(host: str) -> bool:

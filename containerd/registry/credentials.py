@@ -1,4 +1,4 @@
-"""Credentials of a registry, and the registries that each of them may be sent to."""
+"""Holds credentials, and decides which registry may get which credentials."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """User and password, and the registry that they are for; empty: the image's own.
+    """User and password for a registry; an empty server_address means the image's registry.
 
-    identity_token is a registry's refresh token and stands for the password.
+    identity_token is a registry's refresh token, and replaces the password.
     """
 
     username: str
@@ -23,16 +23,16 @@ HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 
 
 def credentials_for(registry: str, credentials: Credentials | None) -> Credentials | None:
-    """The credentials, if they were given for this registry."""
+    """Returns the credentials if the registry may get them, else None."""
     if credentials is None or not credentials.server_address:
         return credentials
     return credentials if host_of(credentials.server_address) == host_of(registry) else None
 
 
 def host_of(address: str) -> str:
-    """The host and port that an address of any form names, in lower case; Docker Hub has one name.
+    """Returns host and port of an address in any form, in lower case; empty for other texts.
 
-    Empty for what is no address.
+    All names of Docker Hub become `docker.io`.
     """
     try:
         host = urlsplit(address if "//" in address else f"//{address}").netloc.lower()
@@ -42,9 +42,9 @@ def host_of(address: str) -> str:
 
 
 def namespace_of(address: str) -> str:
-    """Returns the namespace below a registry that an address of any form names, mostly none.
+    """Returns the namespace in an address of any form; empty for a whole registry.
 
-    A path of nothing but an API's version, as in https://index.docker.io/v1/, is none.
+    A path with only an API's version, as in https://index.docker.io/v1/, is no namespace.
     """
     bare = address.rpartition("//")[2]
     path = bare.partition("/")[2].strip("/")

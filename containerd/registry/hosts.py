@@ -1,9 +1,8 @@
-"""Where a registry's images are read from: containerd's registry hosts directory (certs.d).
+"""Reads containerd's registry hosts directory (certs.d): the endpoints of each registry.
 
 `<directory>/<host[:port]>/hosts.toml`, else `<directory>/_default/hosts.toml`, names mirrors, plain
-HTTP, certificates and headers. A directory without that file may hold Docker's `*.crt` (CA) and
-`*.cert` with `*.key` (client). What is written there is the operator's; a job only chooses the
-registry.
+HTTP, certificates and headers. A directory without hosts.toml may hold Docker's files: `*.crt` (CA)
+and `*.cert` with `*.key` (client). The operator writes the files; a job only chooses the registry.
 """
 
 from __future__ import annotations
@@ -29,11 +28,12 @@ _HOST_TEXT = re.compile(r"[A-Za-z0-9.\[\]:_-]+")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """One place to read from. An empty scheme: TLS, or on this machine what is spoken there.
+    """A server to read from: a registry or a mirror.
 
-    path is what stands before the repository's name. client is pairs of files, certificate and key;
-    the key is empty where one file has both. namespace is told to a mirror, which may serve several
-    registries.
+    scheme: empty means https; on this machine itself, http if the server does not answer to TLS.
+    path: the URL's path before the repository's name.
+    client: pairs of files, certificate and key; an empty key means that the file has both.
+    namespace: the registry's name for a mirror, because a mirror may serve several registries.
     """
 
     host: str
@@ -48,77 +48,81 @@ class Endpoint:
     namespace: str = ""
 
     @property
-    def place(self) -> str:
+    def address(self) -> str:
         """The host, and the path below which it has the registry's repositories, if any."""
         return f"{self.host}{self.path.removeprefix('/v2')}"
 
 
 def endpoint_of(registry: str) -> Endpoint:
-    """The registry itself."""
+    """Returns the registry itself as an endpoint."""
     return Endpoint(host=_served_at(registry))
 
 
 def load(directory: str, registry: str) -> tuple[Endpoint, ...]:
-    """Returns where to ask for a registry's images, in order; the registry itself is the last one.
+    """Returns the endpoints for a registry's images in order, the registry itself last.
+
+    Args:
+        directory: the driver's `registry_config_path`; empty for none.
+        registry: the registry's name in image references.
 
     Raises:
-        DriverError: code INVALID, with the file and every key in it that is not right.
+        DriverError: code INVALID; the message names the file and each wrong key.
     """
     for name in _names(registry) if directory else ():
-        found = Path(directory) / name
+        of_registry = Path(directory) / name
         try:
-            if not found.is_dir():
+            if not of_registry.is_dir():
                 continue
-            text = _read(found / _FILE)
+            text = _read(of_registry / _FILE)
             if text is None:
-                return (_with_docker_files(found, registry),)
+                return (_with_docker_files(of_registry, registry),)
         except OSError as error:
             raise DriverError(
-                f"the registry hosts directory {found} cannot be read",
+                f"the registry hosts directory {of_registry} cannot be read",
                 details=error.strerror or "",
                 code=Code.INVALID,
             ) from error
-        return parse(text, found / _FILE, registry)
+        return parse(text, of_registry / _FILE, registry)
     return (endpoint_of(registry),)
 
 
 def parse(text: str, file: Path, registry: str) -> tuple[Endpoint, ...]:
-    """The endpoints of one hosts.toml; relative certificate files lie beside it.
+    """Parses a hosts.toml. Relative names of certificate files count from the file's directory.
 
     Raises:
-        DriverError: as `load`.
+        DriverError: see `load`.
     """
     problems: list[str] = []
     try:
         fields = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        fields, problems = {}, [f"it is not TOML: {error}"]
-    reader = _Reader(file.parent, registry, problems)
+        fields, problems = {}, [f"not TOML: {error}"]
+    reader = _HostsReader(file.parent, registry, problems)
     hosts = fields.get("host", {})
     if not isinstance(hosts, dict):
         problems.append('host: is not a table, write [host."https://mirror.example"]')
         hosts = {}
-    found = [
+    endpoints = [
         reader.endpoint(address, of_host, f'host."{address[:100]}"')
         for address, of_host in hosts.items()
     ]
     server = fields.get("server") or _served_at(registry)
-    found.append(reader.endpoint(server, fields, "server"))
+    endpoints.append(reader.endpoint(server, fields, "server"))
     if problems:
         raise DriverError(
-            f"the registry hosts file {file} is not right: {'; '.join(problems[:8])}",
-            resolution="correct it; it is read at the next pull",
+            f"the registry hosts file {file} is wrong: {'; '.join(problems[:8])}",
+            resolution="correct the file; the next pull reads the file again",
             code=Code.INVALID,
         )
     kept: dict[tuple[str, str, str], Endpoint] = {}
-    for endpoint in found:
+    for endpoint in endpoints:
         if endpoint is not None:
             kept.setdefault((endpoint.scheme, endpoint.host, endpoint.path), endpoint)
     return tuple(kept.values())
 
 
-class _Reader:
-    """Reads one file's endpoints; what is wrong becomes a sentence in `problems`."""
+class _HostsReader:
+    """A reader of a file's endpoints; each mistake becomes a sentence in `problems`."""
 
     def __init__(self, directory: Path, registry: str, problems: list[str]) -> None:
         self._directory = directory
@@ -126,7 +130,7 @@ class _Reader:
         self._problems = problems
 
     def endpoint(self, address: object, fields: object, where: str) -> Endpoint | None:
-        """One host or the server; keys of the server stand at the top of the file."""
+        """Reads a host or the server; the server's keys stand at the top of the file."""
         top = where == "server"
         if not isinstance(fields, dict):
             self._problems.append(f"{where}: is not a table")
@@ -150,7 +154,7 @@ class _Reader:
         )
 
     def _address(self, value: object, where: str) -> tuple[str, str, str]:
-        """(scheme, host, path) of a URL, or of a bare host, whose scheme is found out."""
+        """Splits a URL into (scheme, host, path); a bare host has an empty scheme."""
         text = value if isinstance(value, str) else ""
         bare = _HOST_TEXT.fullmatch(text) is not None
         parts = web_address(f"https://{text}" if bare else text)
@@ -165,12 +169,12 @@ class _Reader:
     def _capabilities(self, value: object, where: str) -> tuple[str, ...]:
         if value is None:
             return _CAPABILITIES
-        given = value if isinstance(value, list) else [None]
-        for item in given:
+        items = value if isinstance(value, list) else [None]
+        for item in items:
             if item not in _CAPABILITIES:
                 shown = _shown(value if item is None else item)
                 self._problems.append(f"{where}: {shown} is not a list of pull, resolve and push")
-        return tuple(str(item) for item in given)
+        return tuple(str(item) for item in items)
 
     def _boolean(self, value: object, where: str) -> bool:
         if value is not None and not isinstance(value, bool):
@@ -178,24 +182,24 @@ class _Reader:
         return value is True
 
     def _files(self, value: object, where: str) -> list[str]:
-        found = [value] if isinstance(value, str) else value
-        if found is None:
+        items = [value] if isinstance(value, str) else value
+        if items is None:
             return []
-        if not isinstance(found, list) or not all(isinstance(item, str) and item for item in found):
+        if not isinstance(items, list) or not all(isinstance(item, str) and item for item in items):
             self._problems.append(f"{where}: {_shown(value)} is not a file or a list of files")
             return []
-        return [self._file(item, where) for item in found]
+        return [self._file(item, where) for item in items]
 
     def _file(self, name: str, where: str) -> str:
         path = self._directory / name
         if not path.is_file():
-            self._problems.append(f"{where}: there is no file {path}")
+            self._problems.append(f"{where}: file {path} does not exist")
         return str(path)
 
     def _pairs(self, value: object, where: str) -> list[tuple[str, str]]:
         if value is None:
             return []
-        found: list[tuple[str, str]] = []
+        pairs: list[tuple[str, str]] = []
         items: list[Any] = value if isinstance(value, list) else [value]
         for item in items:
             pair = [item] if isinstance(item, str) else item
@@ -206,8 +210,8 @@ class _Reader:
                 )
                 continue
             names = [self._file(name, where) if name else "" for name in pair]
-            found.append((names[0], names[1] if len(names) > 1 else ""))
-        return found
+            pairs.append((names[0], names[1] if len(names) > 1 else ""))
+        return pairs
 
     def _headers(self, value: object, where: str) -> list[tuple[str, str]]:
         if value is None:
@@ -215,19 +219,19 @@ class _Reader:
         if not isinstance(value, dict):
             self._problems.append(f"{where}: is not a table")
             return []
-        found: list[tuple[str, str]] = []
-        for name, given in value.items():
-            values = [given] if isinstance(given, str) else given
-            # The value may be a password: it is not shown.
+        headers: list[tuple[str, str]] = []
+        for name, text in value.items():
+            values = [text] if isinstance(text, str) else text
+            # The message does not show the value: a header may be a password.
             if not _HEADER_NAME.fullmatch(name) or not _header_values(values):
                 self._problems.append(f"{where}.{name[:64]}: is not a header with printable text")
                 continue
-            found.append((name, ", ".join(values)))
-        return found
+            headers.append((name, ", ".join(values)))
+        return headers
 
 
 def _is_pair(pair: Any) -> bool:
-    """One or two file names; the second may be empty."""
+    """Returns True for one or two file names; the second may be empty."""
     if not isinstance(pair, list) or len(pair) not in {1, 2}:
         return False
     return all(isinstance(name, str) for name in pair) and bool(pair[0])
@@ -240,7 +244,7 @@ def _header_values(values: Any) -> bool:
 
 
 def _names(registry: str) -> tuple[str, ...]:
-    """Directories that containerd looks for, the first that exists counts."""
+    """Returns the names of directories by containerd's rules; the first existing one counts."""
     host, colon, port = registry.rpartition(":")
     escaped = (f"{host}_{port}_",) if colon and port.isdecimal() else ()
     return (*escaped, registry, "_default")
@@ -263,7 +267,7 @@ def _read(path: Path) -> str | None:
 
 
 def _with_docker_files(directory: Path, registry: str) -> Endpoint:
-    """Docker's layout: `*.crt` are CAs, `NAME.cert` belongs to `NAME.key`."""
+    """Reads Docker's layout: `*.crt` are CAs, `NAME.cert` belongs to `NAME.key`."""
     pairs = [
         (str(path), str(path.with_suffix(".key")))
         for path in sorted(directory.glob("*.cert"))
@@ -274,7 +278,7 @@ def _with_docker_files(directory: Path, registry: str) -> Endpoint:
 
 
 def _served_at(registry: str) -> str:
-    """Docker Hub's name is not the host that serves it."""
+    """Returns a registry's host; Docker Hub's host differs from its name."""
     return HUB_HOST if registry == DEFAULT_REGISTRY or registry in HUB_NAMES else registry
 
 

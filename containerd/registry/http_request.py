@@ -1,4 +1,4 @@
-"""One HTTP request to a registry or to what it points at: proxies, TLS, time limits, one answer."""
+"""Makes HTTP requests to a registry and to its storage: proxies, TLS, time limits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from containerd.registry import shown_text
-from containerd.registry.auth import same_place
-from containerd.registry.errors import LOOK_AT_IT, away, late, reason, refused, silent
+from containerd.registry.auth import same_server
+from containerd.registry.errors import CHECK_REGISTRY, away, late, reason, refused, silent
 from containerd.registry.hosts import Endpoint
 from containerd.registry.proxies import Proxies, Proxy
 from containerd.registry.retries import TRANSIENT
+from containerd.registry.shown_text import shown
 from containerd.registry.tls import context, of_proxy
 from containerd.watchdog import waiting
 from proto.errors import Code, DriverError
 
 CHUNK_BYTES = 256 * 1024
-# What has to come within the time that nothing may come: a kilobyte a second is slow, less is none.
+# Data that must arrive within `silence_s`: a kilobyte a second is slow, less counts as silence.
 _PIECE_BYTES = 32 * 1024
 _CONNECT_S = 10.0
 _PROBE_S = 3.0
@@ -35,9 +35,10 @@ _GZIP = frozenset({"gzip", "x-gzip"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How one pull gets to its registries.
+    """Time limits and proxies of a pull.
 
-    deadline is a `time.monotonic()`; silence_s is how long each may send nothing.
+    deadline: a `time.monotonic()`.
+    silence_s: seconds after which a server that sends almost nothing fails.
     """
 
     deadline: float
@@ -46,7 +47,7 @@ class Access:
 
 
 class Answer:
-    """An answer whose body has not been read yet. at_home: the registry's own host gave it."""
+    """An answer with an unread body; `at_home` is True if the registry's own host sent it."""
 
     def __init__(self, raw: Any, url: str, proxy: Proxy | None) -> None:
         self.raw = raw
@@ -56,21 +57,21 @@ class Answer:
         self.at_home = True
 
     def header(self, name: str) -> str:
-        """Returns a header's text, or nothing."""
+        """Returns a header's text; empty for a missing header."""
         return str(self.raw.headers.get(name, ""))
 
     def close(self) -> None:
-        """Closes rather than drains: what is left may be endless."""
+        """Closes the connection without reading the rest, because the rest may be endless."""
         self.raw.close()
 
 
 class Transport:
-    """The connections of one place to read from. Threads may share it.
+    """The connections to an endpoint and its storage. Threads may share an instance.
 
     Args:
-        name: what errors call the registry.
-        endpoint: where it is.
-        access: how to get there.
+        name: the registry's name in errors.
+        endpoint: the server.
+        access: the pull's time limits and proxies.
     """
 
     def __init__(self, name: str, endpoint: Endpoint, access: Access) -> None:
@@ -83,16 +84,22 @@ class Transport:
         self._secrets: list[bytes] = []
 
     def hide(self, *secrets: str) -> None:
-        """Keeps texts out of all words of servers: a server may repeat what it was sent."""
+        """Removes texts from all later `error_body`: a server may repeat the request's secrets."""
         self._secrets += [secret.encode() for secret in secrets if secret]
 
     def request(
         self, url: str, headers: dict[str, str], *, method: str = "GET", form: str = ""
     ) -> Answer:
-        """Returns the head of one answer; redirects are the caller's.
+        """Makes a request, and returns the answer with an unread body. Follows no redirect.
+
+        Args:
+            url: an http or https URL.
+            headers: headers beside User-Agent.
+            method: the HTTP method.
+            form: a URL-encoded body; empty for none.
 
         Raises:
-            DriverError: UNAVAILABLE or TIMEOUT; INVALID for a proxy that cannot be used.
+            DriverError: code UNAVAILABLE or TIMEOUT; code INVALID for an unusable proxy.
         """
         left = self._access.deadline - time.monotonic()
         if left <= 0:
@@ -123,26 +130,26 @@ class Transport:
         return Answer(raw, url, proxy)
 
     def read(self, answer: Answer, most: int = _PIECE_BYTES) -> bytes:
-        """Returns the next piece of a body, empty at its end.
+        """Returns the next piece of a body; empty at the end.
 
         Raises:
-            DriverError: UNAVAILABLE or TIMEOUT.
+            DriverError: code UNAVAILABLE or TIMEOUT.
         """
         if time.monotonic() >= self._access.deadline:
             raise late(self._name)
         try:
             with self._waiting(answer.url):
                 data: bytes = answer.raw.read(most)
-        # ValueError: http.client, for a chunk of negative length.
+        # http.client raises ValueError for a chunk of negative length.
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise self._away(answer.url, error, answer.proxy) from error
         return data
 
     def read_limited(self, answer: Answer, limit_bytes: int) -> bytes:
-        """Returns a body whole, without the gzip that something on the way put around it.
+        """Returns a whole body; unpacks a gzip that a proxy added.
 
         Raises:
-            DriverError: as `read`; CORRUPT when it is longer.
+            DriverError: see `read`; code CORRUPT if the body is longer than the limit.
         """
         body = bytearray()
         while len(body) <= limit_bytes and (chunk := self.read(answer)):
@@ -158,8 +165,8 @@ class Transport:
             )
         return plain
 
-    def words(self, answer: Answer) -> bytes:
-        """Returns the beginning of an error's body, or nothing where it cannot be read."""
+    def error_body(self, answer: Answer) -> bytes:
+        """Returns the beginning of an error's body; empty if the body cannot be read."""
         try:
             body = self.read(answer, _ERROR_BYTES)
         except DriverError:
@@ -174,22 +181,22 @@ class Transport:
         """Returns status and body of a token server's answer.
 
         Raises:
-            DriverError: as `read_limited`; `Transient` where the server asks to come back later.
+            DriverError: see `read_limited`; `Transient` if the server asks to retry later.
         """
         answer = self.request(url, headers, method="POST" if form else "GET", form=form)
         try:
             if answer.status in TRANSIENT:
-                who = f"token server {urlsplit(url).netloc} of {self._name}"
-                body = self.words(answer)
-                raise refused(who, answer.status, answer.raw.headers, body, "a token")
+                server = f"token server {urlsplit(url).netloc} of {self._name}"
+                body = self.error_body(answer)
+                raise refused(server, answer.status, answer.raw.headers, body, "a token")
             if answer.status != 200:  # noqa: PLR2004
-                return answer.status, self.words(answer)
+                return answer.status, self.error_body(answer)
             return answer.status, self.read_limited(answer, limit_bytes)
         finally:
             answer.close()
 
     def speaks_tls(self) -> bool:
-        """Returns whether a handshake goes through, or fails for the certificate only."""
+        """Returns True if a TLS handshake succeeds, or fails only for the certificate."""
         parts = urlsplit(f"//{self._endpoint.host}")
         name = parts.hostname or ""
         tls = context(self._endpoint)
@@ -203,7 +210,7 @@ class Transport:
         except ssl.SSLCertVerificationError:
             return True
         except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
-            # Plain HTTP answers a handshake with words, or not at all.
+            # A server with plain HTTP answers a handshake with text, or closes the connection.
             return False
         except (OSError, ValueError) as error:
             self._no_tls = f"https://{self._endpoint.host}: {reason(error)}"
@@ -212,34 +219,34 @@ class Transport:
     def _pool(self, url: str, proxy: Proxy | None) -> urllib3.PoolManager:
         """Returns the connections for a URL and a proxy.
 
-        What the registry points at is checked with the registry's CAs, but neither skip_verify nor
-        the client's certificate is for it.
+        For the target of a redirect only the registry's CAs count: skip_verify and the client's
+        certificate are for the registry itself.
         """
-        home = same_place(url, f"{urlsplit(url).scheme}://{self._endpoint.host}")
-        found = self._pools.get((home, proxy))
-        if found is None:
+        home = same_server(url, f"{urlsplit(url).scheme}://{self._endpoint.host}")
+        pool = self._pools.get((home, proxy))
+        if pool is None:
             elsewhere = Endpoint(host=self._endpoint.host, ca=self._endpoint.ca)
             tls = context(self._endpoint if home else elsewhere)
-            found = self._pools.setdefault((home, proxy), _pool(tls, proxy))
-        return found
+            pool = self._pools.setdefault((home, proxy), _pool(tls, proxy))
+        return pool
 
     def _waiting(self, url: str) -> AbstractContextManager[None]:
-        brief = f"registry {self._name} does not answer, or sends next to nothing"
-        return waiting(brief, shown_text.shown(url), LOOK_AT_IT)
+        brief = f"registry {self._name} does not answer, or sends almost nothing"
+        return waiting(brief, shown(url), CHECK_REGISTRY)
 
     def _away(self, url: str, error: Exception, proxy: Proxy | None) -> DriverError:
         if time.monotonic() >= self._access.deadline:
             return late(self._name)
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             return silent(self._name, url, self._access.silence_s, proxy)
-        found = away(self._name, url, error, proxy, comes_back=self._answered)
+        failure = away(self._name, url, error, proxy, comes_back=self._answered)
         if self._no_tls and not self._answered:
-            found.details = f"{self._no_tls}; {found.details}"
-        return found
+            failure.details = f"{self._no_tls}; {failure.details}"
+        return failure
 
 
 def _pool(tls: ssl.SSLContext, proxy: Proxy | None) -> urllib3.PoolManager:
-    # urllib3 1.26 asks for both, whatever the context says.
+    # urllib3 1.26 needs cert_reqs too, whatever the context says.
     verify = "CERT_REQUIRED" if tls.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE"
     if proxy is None:
         return urllib3.PoolManager(ssl_context=tls, cert_reqs=verify, retries=False, maxsize=4)
@@ -257,7 +264,7 @@ def _pool(tls: ssl.SSLContext, proxy: Proxy | None) -> urllib3.PoolManager:
 
 
 def _unpacked(body: bytes, most: int) -> bytes:
-    """Returns what a body in gzip holds, at most so much; a body that is none as it is."""
+    """Unpacks a gzip body, up to `most` bytes; returns another body unchanged."""
     try:
         return zlib.decompressobj(16 + zlib.MAX_WBITS).decompress(body, most)
     except zlib.error:

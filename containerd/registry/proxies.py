@@ -1,7 +1,7 @@
-"""Which HTTP proxy a URL is asked through, by HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
+"""Chooses the HTTP proxy for a URL by HTTP_PROXY, HTTPS_PROXY and NO_PROXY.
 
-The variables mean what they mean to programs in Go, and so to containerd, Docker and the Go driver
-(golang.org/x/net/http/httpproxy). This machine itself is never asked through a proxy.
+The variables have the meaning of Go programs (golang.org/x/net/http/httpproxy), and so of
+containerd, Docker and the Go driver. No proxy is used for this machine itself.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proxy:
-    """One proxy: its URL without credentials, the header with them, the variable that names it."""
+    """A proxy: the URL without credentials, the header with them, the variable's name."""
 
     url: str
     variable: str
@@ -31,27 +31,27 @@ class Proxy:
 
 
 class Proxies:
-    """The proxies of one environment. A wrong value is an error of the URL that it is for.
+    """The proxies of an environment. A wrong value fails only the URLs that would use the proxy.
 
     Args:
-        variables: the environment, or these six of it.
+        variables: the environment, or the six variables of proxies.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
-        self._given = {
+        self._by_scheme = {
             "http": _first(variables, _HTTP),
             "https": _first(variables, _HTTPS),
         }
         self._exceptions = list(_exceptions(_first(variables, _NONE)[1]))
 
     def of(self, url: str) -> Proxy | None:
-        """Returns the proxy for an http or https URL, or None where the way is direct.
+        """Returns the proxy for an http or https URL; None for a direct connection.
 
         Raises:
-            DriverError: code INVALID; the variable names no proxy that can be used.
+            DriverError: code INVALID; the variable's value is no usable proxy.
         """
         parts = urlsplit(url)
-        variable, text = self._given.get(parts.scheme, ("", ""))
+        variable, text = self._by_scheme.get(parts.scheme, ("", ""))
         if not text or self._direct(parts):
             return None
         return _proxy(variable, text)
@@ -62,24 +62,24 @@ class Proxies:
         if host == "localhost" or (address is not None and address.is_loopback):
             return True
         port = parts.port or _PORTS[parts.scheme]
-        return any(one.covers(host, port, address) for one in self._exceptions)
+        return any(entry.covers(host, port, address) for entry in self._exceptions)
 
-    def told(self) -> Iterator[str]:
-        """Yields a sentence for each proxy that is set, without its password.
+    def sentences(self) -> Iterator[str]:
+        """Yields a sentence for each proxy in the environment, without the password.
 
         Raises:
-            DriverError: as `of`.
+            DriverError: see `of`.
         """
-        for scheme, (variable, text) in self._given.items():
+        for scheme, (variable, text) in self._by_scheme.items():
             if text:
                 proxy = _proxy(variable, text)
-                account = ", with a user of its own" if proxy.authorization else ""
+                account = ", with a user" if proxy.authorization else ""
                 yield f"{scheme} through {proxy.url}{account}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Exception:
-    """One entry of NO_PROXY: everything, a network, an address, or a domain. Port 0 is any."""
+    """An entry of NO_PROXY: everything, a network, an address, or a domain. Port 0 means any."""
 
     everything: bool = False
     network: ipaddress.IPv4Network | ipaddress.IPv6Network | None = None
@@ -89,7 +89,7 @@ class _Exception:
     port: int = 0
 
     def covers(self, host: str, port: int, address: _Address | None) -> bool:
-        """Returns whether a host, which may be an address, is asked directly."""
+        """Returns True if the driver asks a host directly; the host may be an address."""
         if self.everything:
             return True
         if self.network is not None:
@@ -111,7 +111,7 @@ def _exceptions(text: str) -> Iterator[_Exception]:
 
 
 def _exception(entry: str) -> Iterator[_Exception]:
-    """Yields what an entry means; an entry without a meaning is passed over, as in Go."""
+    """Parses an entry; yields nothing for a malformed entry, as in Go."""
     if "/" in entry:
         try:
             yield _Exception(network=ipaddress.ip_network(entry, strict=False))
@@ -145,13 +145,13 @@ def _ascii(name: str) -> str:
 
 
 def _address(host: str) -> _Address | None:
-    """Returns the address that a host is; an IPv4 address in the form of IPv6 counts as IPv4."""
+    """Parses an address; None for a name. An IPv4 address in IPv6 form counts as IPv4."""
     try:
-        found = ipaddress.ip_address(host)
+        address = ipaddress.ip_address(host)
     except ValueError:
         return None
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return mapped or found
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _first(variables: Mapping[str, str], names: tuple[str, str]) -> tuple[str, str]:
@@ -166,12 +166,11 @@ def _proxy(variable: str, text: str) -> Proxy:
             parts = urlsplit(f"http://{text}")
         host, port = parts.hostname or "", parts.port
     except ValueError:
-        raise _unusable(variable, "it is no URL") from None
-    odd = not host or not all(c.isprintable() and c not in " \\/" for c in host)
-    if odd:
-        raise _unusable(variable, "it is no URL")
+        raise _unusable(variable, "the value is no URL") from None
+    if not host or not all(c.isprintable() and c not in " \\/" for c in host):
+        raise _unusable(variable, "the value is no URL")
     if parts.scheme not in _PORTS:
-        raise _unusable(variable, f"the driver speaks to no {parts.scheme[:20]} proxy")
+        raise _unusable(variable, f"the driver does not support {parts.scheme[:20]} proxies")
     shown = f"[{host}]" if ":" in host else host
     authorization = ""
     if parts.username is not None:
@@ -181,12 +180,12 @@ def _proxy(variable: str, text: str) -> Proxy:
     return Proxy(url=url, variable=variable, authorization=authorization)
 
 
-def _unusable(variable: str, why: str) -> DriverError:
-    """The value is never shown: it may have a password."""
+def _unusable(variable: str, fault: str) -> DriverError:
+    """Builds the error for a wrong value; never shows the value, because of the password."""
     return DriverError(
-        f"the proxy that {variable} names cannot be used",
-        details=why,
-        resolution=f"set {variable} in the environment of the Nomad agent to"
-        " http://HOST:PORT or https://HOST:PORT, with % codes for odd characters of a password",
+        f"the proxy in {variable} cannot be used",
+        details=fault,
+        resolution=f"set {variable} in the environment of the Nomad agent to http://HOST:PORT or"
+        " https://HOST:PORT, with % codes for special characters of a password",
         code=Code.INVALID,
     )

@@ -1,4 +1,4 @@
-"""TLS of one registry endpoint: whom to trust, and which certificate to show."""
+"""Builds TLS contexts for registry endpoints and proxies."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ if TYPE_CHECKING:
 
 
 def context(endpoint: Endpoint) -> ssl.SSLContext:
-    """The system's CAs and the endpoint's own; nobody is checked where skip_verify says so.
+    """Builds a context with the system's CAs, the endpoint's CAs and client certificates.
+
+    With skip_verify the context checks no certificate.
 
     Raises:
         DriverError: code INVALID; a certificate or key file cannot be used.
     """
     tls = ssl.create_default_context()
-    # urllib3 compares the name itself then; 1.26 cannot connect to an address otherwise.
+    # With check_hostname False urllib3 compares the name itself. urllib3 1.26 cannot connect to an
+    # address otherwise.
     tls.check_hostname = False
     if endpoint.skip_verify:
         tls.verify_mode = ssl.CERT_NONE
@@ -29,7 +32,7 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
             raise _unusable(endpoint, file, "is no CA in PEM form", error) from error
     for certificate, key in endpoint.client:
         try:
-            # Without a password OpenSSL would ask for one at the terminal.
+            # Without the argument OpenSSL would ask for a password at the terminal.
             tls.load_cert_chain(certificate, key or None, password="")
         except (OSError, ssl.SSLError, ValueError) as error:
             what = f"is no client certificate for key {key or certificate}"
@@ -38,28 +41,28 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def of_proxy(host: str) -> ssl.SSLContext:
-    """Returns what checks an https:// proxy: the system's CAs and its name, or its address."""
-    tls = _OfOne(ssl.PROTOCOL_TLS_CLIENT)
+    """Builds a context for an https:// proxy: the system's CAs, and the proxy's name or address."""
+    tls = _SingleHostContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.host = host
     tls.load_default_certs()
     return tls
 
 
-class _OfOne(ssl.SSLContext):
-    """A context for one host: urllib3 1.26 gives no name for a host that is an address."""
+class _SingleHostContext(ssl.SSLContext):
+    """A context for a single host: urllib3 1.26 passes no name if the host is an address."""
 
     host = ""
 
     def wrap_socket(self, *arguments: Any, **options: Any) -> ssl.SSLSocket:
-        """See ssl.SSLContext."""
+        """See `ssl.SSLContext.wrap_socket`."""
         return super().wrap_socket(*arguments, **{**options, "server_hostname": self.host})
 
 
 def _unusable(endpoint: Endpoint, file: str, what: str, error: Exception) -> DriverError:
-    why = error.strerror if isinstance(error, OSError) else ""
+    text = error.strerror if isinstance(error, OSError) else ""
     return DriverError(
         f"{file} of registry host {endpoint.host} {what}",
-        details=str(getattr(error, "reason", "") or why or type(error).__name__),
+        details=str(getattr(error, "reason", "") or text or type(error).__name__),
         resolution="correct the registry hosts directory",
         code=Code.INVALID,
     )

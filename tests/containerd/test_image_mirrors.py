@@ -91,7 +91,7 @@ def test_a_certificate_for_another_host_is_not_trusted(
         store.hosts_file(registry.host, f'ca = "{ca.file}"')
         with pytest.raises(DriverError, match="cannot be read") as caught:
             store.get(f"{registry.host}/misnamed:1")
-    assert "its certificate is for another host" in caught.value.resolution
+    assert "the certificate is for another host" in caught.value.resolution
     assert not caught.value.recoverable
 
 
@@ -229,7 +229,7 @@ def test_a_registry_on_loopback_that_is_away_names_both_attempts(store: Images) 
     assert then.startswith(f"http://{host}/")
     # The words of the system, not urllib3's name for its connection.
     assert then.endswith(": Failed to establish a new connection: Connection refused")
-    assert caught.value.resolution == "look at the registry and the network"
+    assert caught.value.resolution == "check the registry and the network"
     assert caught.value.recoverable
 
 

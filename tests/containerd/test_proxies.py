@@ -210,7 +210,7 @@ def test_loopback_never_goes_through_a_proxy(containerd: ContainerdDaemon, tmp_p
     ("options", "words", "advice"),
     [
         ({"account": "user:right"}, "407", "correct the user and password of HTTPS_PROXY"),
-        ({"refusal": "403 Filtered"}, "403", "have the proxy allow the registry's host"),
+        ({"refusal": "403 Filtered"}, "403", "allow the registry's host in the proxy"),
     ],
 )
 def test_a_proxy_that_refuses_is_named_without_its_password_and_asked_once(
@@ -237,7 +237,7 @@ def test_a_proxy_that_refuses_is_named_without_its_password_and_asked_once(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"account": "user:right"}, "status 407, the proxy wants another user or password"),
+        ({"account": "user:right"}, "status 407, the proxy refuses the user or password"),
         ({"refusal": "403 Filtered"}, "asked through proxy http://"),
     ],
 )
@@ -264,7 +264,7 @@ def test_a_proxy_that_is_away_is_named(
     with pytest.raises(DriverError, match=f"through proxy http://{away}: ") as caught:
         store.get("r.example/x:1")
     assert "Connection refused" in caught.value.details
-    assert "which HTTPS_PROXY in the agent's environment names" in caught.value.resolution
+    assert "check the proxy in HTTPS_PROXY of the agent's environment" in caught.value.resolution
     assert caught.value.recoverable
 
 
@@ -284,10 +284,10 @@ def test_a_proxy_of_another_kind_is_refused_before_anything_is_asked(
     containerd: ContainerdDaemon, tmp_path: Path, ca: Certificate
 ) -> None:
     store = store_with(containerd, tmp_path, ca, HTTPS_PROXY="socks5://user:hush@127.0.0.1:1080")
-    with pytest.raises(DriverError, match="the proxy that HTTPS_PROXY names cannot") as caught:
+    with pytest.raises(DriverError, match="the proxy in HTTPS_PROXY cannot") as caught:
         store.get("r.example/x:1")
     assert caught.value.code is Code.INVALID
-    assert "the driver speaks to no socks5 proxy" in caught.value.details
+    assert "the driver does not support socks5 proxies" in caught.value.details
     assert "hush" not in str(caught.value)
 
 

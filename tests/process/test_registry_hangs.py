@@ -106,7 +106,7 @@ async def test_a_registry_that_sends_next_to_nothing_is_named_long_before_the_pu
     assert f"registry {server.host} does not answer" in str(error)
     path = f"blobs/{BIG}" if where == "layer" else "manifests/1"
     assert f"http://{server.host}/v2/x/y/{path}: nothing came for " in str(error)
-    assert "look at the registry and the network" in str(error)
+    assert "check the registry and the network" in str(error)
     assert stage.containerd.leftovers() == []
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd.registry.auth import Authorizer, challenges, is_loopback, web_address
+from containerd.registry.auth import Authorizer, _challenges, is_loopback, web_address
 from containerd.registry.credentials import Credentials, credentials_for
 from proto.errors import Code, DriverError
 
@@ -207,12 +207,12 @@ def test_a_foreign_registry_gets_neither_password_nor_a_try() -> None:
     ],
 )
 def test_challenges_are_told_apart(header: str, found: dict[str, dict[str, str]]) -> None:
-    assert challenges(header) == found
+    assert _challenges(header) == found
 
 
 @given(st.text())
 def test_any_challenge_is_read_to_its_end(header: str) -> None:
-    for scheme in challenges(header):
+    for scheme in _challenges(header):
         assert scheme == scheme.lower()
 
 
@@ -222,7 +222,7 @@ def test_basic_gets_the_password_over_tls_or_on_this_machine() -> None:
     assert answer("Basic realm=x", credentials=None) == ""
     error = refused(lambda: answer("Basic realm=x", over_tls=False))
     assert error.code is Code.DENIED
-    assert "wants a password without TLS" in str(error)
+    assert "asks for a password without TLS" in str(error)
 
 
 def test_a_token_is_preferred_to_the_password() -> None:
@@ -268,7 +268,7 @@ def test_a_token_for_a_password_is_not_sent_in_plain_text_to_another_machine() -
     challenge = 'Bearer realm="https://auth.example/t"'
     error = refused(lambda: answer(challenge, server=server, over_tls=False))
     assert error.code is Code.DENIED
-    assert "wants a password without TLS" in error.brief
+    assert "asks for a password without TLS" in error.brief
     assert server.asked == []
     assert answer(challenge, credentials=None, server=server, over_tls=False) == "Bearer abc"
     assert answer(challenge, registry="localhost:5000", server=server, over_tls=False)
@@ -340,7 +340,7 @@ def test_a_realm_that_is_no_url_is_not_asked(realm: str) -> None:
     server = TokenServer()
     error = refused(lambda: answer(f'Bearer realm="{realm}"', server=server))
     assert error.code is Code.DENIED
-    assert "names a token server that is no URL" in error.brief
+    assert "names a token server without a valid URL" in error.brief
     assert server.asked == []
 
 

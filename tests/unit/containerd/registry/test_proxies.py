@@ -146,18 +146,18 @@ def test_no_proxy_has_hosts_domains_ports_and_networks(
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("socks5://user:hush@proxy.example:1080", "the driver speaks to no socks5 proxy"),
-        ("ftp://proxy.example", "the driver speaks to no ftp proxy"),
-        ("http://user:hu#sh@proxy.example:3128", "it is no URL"),
-        ("http://proxy.example:hush", "it is no URL"),
-        ("http://[hush", "it is no URL"),
-        ("http://", "it is no URL"),
-        ("http://proxy hush:80", "it is no URL"),
+        ("socks5://user:hush@proxy.example:1080", "the driver does not support socks5 proxies"),
+        ("ftp://proxy.example", "the driver does not support ftp proxies"),
+        ("http://user:hu#sh@proxy.example:3128", "the value is no URL"),
+        ("http://proxy.example:hush", "the value is no URL"),
+        ("http://[hush", "the value is no URL"),
+        ("http://", "the value is no URL"),
+        ("http://proxy hush:80", "the value is no URL"),
     ],
 )
 def test_a_proxy_that_cannot_be_used_is_refused_by_its_variable(text: str, why: str) -> None:
     proxies = Proxies({"https_proxy": text})
-    with pytest.raises(DriverError, match="the proxy that https_proxy names cannot") as caught:
+    with pytest.raises(DriverError, match="the proxy in https_proxy cannot") as caught:
         proxies.of("https://r.example")
     assert caught.value.details == why
     assert caught.value.code is Code.INVALID
@@ -167,8 +167,8 @@ def test_a_proxy_that_cannot_be_used_is_refused_by_its_variable(text: str, why: 
 
 def test_what_is_told_has_no_password() -> None:
     account = "http://user:hush@proxy.example:3128"
-    told = list(Proxies({"HTTPS_PROXY": account, "http_proxy": PROXY}).told())
-    assert told == [f"http through {PROXY}", f"https through {PROXY}, with a user of its own"]
+    told = list(Proxies({"HTTPS_PROXY": account, "http_proxy": PROXY}).sentences())
+    assert told == [f"http through {PROXY}", f"https through {PROXY}, with a user"]
 
 
 @given(st.text(), st.text())

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from containerd.registry.retries import Patience, Transient, clock_lead, retry_after
+from containerd.registry.retries import Retries, Transient, clock_lead, retry_after
 from proto.errors import Code, DriverError
 
 DATE = "Sun, 06 Nov 1994 08:49:37 GMT"
@@ -29,12 +29,10 @@ def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return made
 
 
-def patience(
-    seconds: float = 1000, told: list[str] | None = None, *, waits: bool = True
-) -> Patience:
-    """What is patient for so long."""
+def retries(seconds: float = 1000, told: list[str] | None = None, *, waits: bool = True) -> Retries:
+    """Returns the retries of a pull with so many seconds left."""
     texts: list[str] = [] if told is None else told
-    return Patience(time.monotonic() + seconds, texts.append, waits=waits)
+    return Retries(time.monotonic() + seconds, texts.append, waits=waits)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +70,7 @@ def test_clocks_are_compared_where_there_is_a_date() -> None:
 
 
 def test_pauses_grow_and_end_and_begin_anew_when_something_came(paused: list[float]) -> None:
-    rounds = patience().rounds()
+    rounds = retries().rounds()
     while rounds.wait([transient()]):
         pass
     assert paused == [1, 2, 4, 8, 16]
@@ -82,30 +80,30 @@ def test_pauses_grow_and_end_and_begin_anew_when_something_came(paused: list[flo
 
 
 def test_what_a_registry_asks_for_is_waited_as_often_as_it_asks(paused: list[float]) -> None:
-    rounds = patience().rounds()
+    rounds = retries().rounds()
     for _ in range(20):
         assert rounds.wait([transient(30)])
     assert paused == [30] * 20
 
 
 def test_at_once_is_no_time(paused: list[float]) -> None:
-    rounds = patience().rounds()
+    rounds = retries().rounds()
     while rounds.wait([transient(0)]):
         pass
     assert paused == [1, 2, 4, 8, 16]
 
 
 def test_the_one_that_asks_for_least_decides(paused: list[float]) -> None:
-    assert patience().rounds().wait([transient(60), transient(5), transient()])
+    assert retries().rounds().wait([transient(60), transient(5), transient()])
     assert paused == [5]
 
 
 def test_no_wait_goes_beyond_the_pulls_time_and_that_is_told(paused: list[float]) -> None:
     error = transient(60)
-    assert not patience(10).rounds().wait([error])
-    assert error.details == "it asks to wait for 60 s"
-    assert not patience(0.5).rounds().wait([transient()])
-    assert not patience(waits=False).rounds().wait([transient()])
+    assert not retries(10).rounds().wait([error])
+    assert error.details == "the registry asks for a pause of 60 s"
+    assert not retries(0.5).rounds().wait([transient()])
+    assert not retries(waits=False).rounds().wait([transient()])
     assert paused == []
 
 
@@ -121,20 +119,20 @@ def test_no_wait_goes_beyond_the_pulls_time_and_that_is_told(paused: list[float]
 def test_what_time_does_not_heal_is_not_waited_for(
     paused: list[float], errors: list[DriverError]
 ) -> None:
-    assert not patience().rounds().wait(errors)
+    assert not retries().rounds().wait(errors)
     assert paused == []
 
 
 def test_a_registry_that_only_its_mirror_reaches_is_waited_for(paused: list[float]) -> None:
     away = DriverError("registry r cannot be read", recoverable=True, code=Code.UNAVAILABLE)
-    assert patience().rounds().wait([transient(), away])
+    assert retries().rounds().wait([transient(), away])
     assert paused == [1]
 
 
 @pytest.mark.usefixtures("paused")
 def test_waits_are_told_ever_more_rarely_and_once_for_all_layers() -> None:
     told: list[str] = []
-    shared = patience(told=told)
+    shared = retries(told=told)
     for digest in ("a", "b", "c"):
         shared.rounds().wait([transient(brief=f"registry r answered 429 for blob {digest}")])
     assert told == ["registry r answered 429 for blob a; the pull goes on in 1 s"]
