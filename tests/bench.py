@@ -23,7 +23,8 @@ from actors.model import identifiers
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord, Streams
 from containerd.image.oci_image import LoadedImage, load_image
-from containerd.spec import build, mounts
+from containerd.spec import mounts
+from containerd.spec.build import SpecInputs, build_spec
 from containerd.spec.resources import Limits
 from containerd.spec.users import ResolvedUser
 from tests.support import images
@@ -148,8 +149,8 @@ async def _raw_start(client: Containerd, image: LoadedImage, name: str, job: Job
     container = job.container
     job.read_logs()
     shared, own = job.alloc.path / "alloc", job.alloc.path / job.config.name
-    document = build.build_spec(
-        build.SpecInputs(
+    document = build_spec(
+        SpecInputs(
             image_config=image.config,
             command="/bin/sh",
             args=("-c", _SLEEPER),

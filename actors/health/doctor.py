@@ -21,7 +21,8 @@ from containerd import daemon_process
 from containerd.api import features
 from containerd.registry.hosts import load
 from containerd.registry.proxies import Proxies
-from containerd.security import capabilities, known_holes, policy
+from containerd.security import capabilities, known_holes
+from containerd.security.policy import apparmor_is_enabled
 from proto.errors import DriverError
 from workers import identity, protocol
 
@@ -166,7 +167,7 @@ def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
 
 
 def _apparmor(root: Path) -> Iterator[Finding]:
-    enabled = policy.apparmor_is_enabled(root)
+    enabled = apparmor_is_enabled(root)
     text = "available" if enabled else "not enabled; jobs with a profile do not start"
     yield ok("apparmor", text)
 

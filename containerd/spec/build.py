@@ -213,7 +213,7 @@ def arguments(inputs: SpecInputs) -> list[str]:
     else:
         words = image_entrypoint + image.cmd
     if words and not words[0]:
-        raise start_refused("the first word of the command is empty: it has to name a program")
+        raise start_refused("the first word of the command is empty: the word must name a program")
     if not words:
         raise DriverError(
             "no command to run: neither the image nor the job has a command",

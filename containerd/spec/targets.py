@@ -193,7 +193,7 @@ def check_copies(points: Sequence[MountPoint]) -> None:
             raise start_refused(
                 f"mounts: tmpcopyup of {point.target[:128]!r} would copy a directory that tasks and"
                 " the host can change during the copy",
-                "leave tmpcopyup out, or use it for a directory of the image alone",
+                "remove tmpcopyup, or mount the tmpfs over a directory of the image",
             )
 
 

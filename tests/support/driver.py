@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from actors.exec.fifo import FifoReader
 from actors.model.nomad import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
@@ -26,6 +26,15 @@ from tests.support.waiting import wait_until
 
 MIB = 1024 * 1024
 _numbers = itertools.count()
+
+
+class TaskFields(TypedDict, total=False):
+    """Fields of a `TaskConfig` that few tests set."""
+
+    user: str
+    node_id: str
+    network: NetworkIsolation | None
+    dns: DnsConfig | None
 
 
 @dataclass(slots=True)
@@ -106,12 +115,9 @@ class Driver:
         *,
         memory_mb: int = 64,
         resources: Resources | None = None,
-        user: str = "",
         env: Mapping[str, str] | None = None,
         alloc_id: str = "",
-        node_id: str = "",
-        network: NetworkIsolation | None = None,
-        dns: DnsConfig | None = None,
+        **fields: Unpack[TaskFields],
     ) -> Job:
         """Creates a task in an allocation of its own, without a start."""
         alloc_id = alloc_id or str(uuid.uuid4())
@@ -121,18 +127,15 @@ class Driver:
             id=f"{alloc_id}/{name}/{next(_numbers):08x}",
             name=name,
             alloc_id=alloc_id,
-            node_id=node_id,
             job_name="test",
             task_group_name="test",
             env={"NOMAD_ALLOC_ID": alloc_id, "NOMAD_TASK_NAME": name, **(env or {})},
             resources=resources
             or Resources(cpu_shares=100, memory_mb=memory_mb, memory_limit_bytes=memory_mb * MIB),
-            user=user,
             alloc_dir=str(alloc.path),
-            network=network,
-            dns=dns,
             stdout_path=str(alloc.fifo(name, "stdout")),
             stderr_path=str(alloc.fifo(name, "stderr")),
+            **fields,
         )
         return Job(config, alloc)
 

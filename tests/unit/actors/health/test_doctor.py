@@ -137,33 +137,33 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
 
 
 @pytest.mark.parametrize(
-    ("given", "own", "free", "verdict", "words"),
+    ("ulimits", "daemon", "finding"),
     [
-        ({}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft) and 524288 (hard)"),
-        ({}, (10**9, 10**9), False, Verdict.OK, "524288 (hard), containerd has 1000000000"),
-        ({}, (4096, 4096), True, Verdict.OK, "containerd has 4096"),
-        ({}, (4096, 4096), False, Verdict.WARN, "4096 (hard), containerd has 4096 and cannot"),
-        ({"nofile": (1, 4097)}, (4096, 4096), False, Verdict.FAIL, "cannot grant more: no task"),
-        ({"nofile": (1, 10**8)}, (1, 10**9), True, Verdict.FAIL, "the kernel allows 1048576: no"),
-        ({"core": (0, 0)}, (1024, 524288), True, Verdict.OK, "tasks get 1024 (soft)"),
+        ({}, (1024, 524288, True), (Verdict.OK, "tasks get 1024 (soft) and 524288 (hard)")),
+        ({}, (10**9, 10**9, False), (Verdict.OK, "524288 (hard), containerd has 1000000000")),
+        ({}, (4096, 4096, True), (Verdict.OK, "containerd has 4096")),
+        ({}, (4096, 4096, False), (Verdict.WARN, "4096 (hard), containerd has 4096 and cannot")),
+        ({"nofile": (1, 4097)}, (4096, 4096, False), (Verdict.FAIL, "cannot grant more: no task")),
+        ({"nofile": (1, 10**8)}, (1, 10**9, True), (Verdict.FAIL, "kernel allows 1048576: no")),
+        ({"core": (0, 0)}, (1024, 524288, True), (Verdict.OK, "tasks get 1024 (soft)")),
     ],
 )
 async def test_the_open_files_of_tasks_are_told(
     tmp_path: Path,
     machine: Path,
     monkeypatch: pytest.MonkeyPatch,
-    given: dict[str, tuple[int, int]],
-    own: tuple[int, int],
-    free: bool,
-    verdict: Verdict,
-    words: str,
+    ulimits: dict[str, tuple[int, int]],
+    daemon: tuple[int, int, bool],
+    finding: tuple[Verdict, str],
 ) -> None:
     (machine / "proc/sys/fs/nr_open").write_text("1048576\n")
-    daemon = DaemonProcess(open_files=own, raises_limits=free)
-    monkeypatch.setattr(daemon_process, "inspect", lambda _: daemon)
-    [about] = (await findings(node(tmp_path, default_ulimits=given), machine))["open files"]
+    soft, hard, raises = daemon
+    process = DaemonProcess(open_files=(soft, hard), raises_limits=raises)
+    monkeypatch.setattr(daemon_process, "inspect", lambda _: process)
+    [about] = (await findings(node(tmp_path, default_ulimits=ulimits), machine))["open files"]
+    verdict, text = finding
     assert about.verdict is verdict
-    assert words in about.text
+    assert text in about.text
     assert bool(about.advice) is (verdict is not Verdict.OK)
 
 

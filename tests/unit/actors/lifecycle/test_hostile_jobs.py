@@ -22,9 +22,9 @@ from actors.model.nomad import DeviceConfig, MountConfig, Resources, TaskConfig
 from actors.model.settings import DriverSettings
 from actors.provision import host_resources
 from containerd.image.config import ImageConfig
-from containerd.security import policy
-from containerd.spec import build, users
-from containerd.spec.users import Accounts
+from containerd.security.policy import for_task
+from containerd.spec.build import build_spec
+from containerd.spec.users import Accounts, lookup
 from plugin import options
 from plugin.options.table import Option
 from proto.errors import Code, DriverError
@@ -146,14 +146,14 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     chosen = options.task_options(msgpack.packb(config))
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)
-    policy.for_task(plan.security_request(node.settings, chosen))
+    for_task(plan.security_request(node.settings, chosen))
     pins = pins_directory(Path("/run/x"), made.container_id)
     parts = host_resources.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
-    user = users.lookup(task.user or image.user, accounts, chosen.group_add)
+    user = lookup(task.user or image.user, accounts, chosen.group_add)
     ready = ImageReady(name="x", digest="sha256:0", chain_id="sha256:0", config=image)
     prepared = plan.Preparation(node=node, task=task, options=chosen, plan=made, parts=parts)
     inputs = plan.spec_inputs(prepared, ready, user)
-    return made, build.build_spec(inputs)
+    return made, build_spec(inputs)
 
 
 def judge(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accounts) -> None:
@@ -200,22 +200,14 @@ def test_s19_any_image_is_started_or_refused(
 
 @slow
 @given(
-    name=TEXT,
-    user=TEXT,
+    texts=st.tuples(TEXT, TEXT, TEXT, TEXT),
     env=st.dictionaries(TEXT | st.sampled_from(["NOMAD_TASK_DIR", "NOMAD_ALLOC_DIR"]), TEXT),
-    source=TEXT,
-    target=TEXT,
     number=st.integers(-(2**63), 2**63 - 1),
 )
 def test_s25_any_task_of_nomad_is_started_or_refused(
-    alloc: Path,
-    name: str,
-    user: str,
-    env: dict[str, str],
-    source: str,
-    target: str,
-    number: int,
+    alloc: Path, texts: tuple[str, str, str, str], env: dict[str, str], number: int
 ) -> None:
+    name, user, source, target = texts
     task = TaskConfig(
         id=f"a/{name}/1",
         name=name,

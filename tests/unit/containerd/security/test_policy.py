@@ -12,10 +12,10 @@ import pytest
 from actors.lifecycle import plan
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.image.config import ImageConfig
-from containerd.security import capabilities, policy
-from containerd.security.policy import Host, Security, SecurityRequest
+from containerd.security import capabilities
+from containerd.security.policy import Host, Security, SecurityRequest, decide, for_task, this_host
 from containerd.security.seccomp_default import DEFAULT_PROFILE
-from containerd.spec import build
+from containerd.spec.build import SpecInputs, build_spec, process_for_exec
 from containerd.spec.devices import DeviceNode
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
@@ -31,14 +31,14 @@ HOST = Host(
 )
 
 
-def decide(host: Host = HOST, **options: Any) -> Security:
+def decided(host: Host = HOST, **options: Any) -> Security:
     request = plan.security_request(DriverSettings(), TaskOptions(image="x", **options))
-    return policy.decide(request, host, DEFAULT_PROFILE if request.seccomp else None)
+    return decide(request, host, DEFAULT_PROFILE if request.seccomp else None)
 
 
 def document(given: Security, **fields: Any) -> dict[str, Any]:
-    return build.build_spec(
-        build.SpecInputs(
+    return build_spec(
+        SpecInputs(
             image_config=ImageConfig(cmd=("sh",)),
             user=ResolvedUser(uid=0, gid=0),
             hostname="web",
@@ -54,19 +54,19 @@ def options_of(made: dict[str, Any], target: str) -> list[str]:
 
 
 def test_a_plain_task_has_the_default_capabilities_in_three_sets_only() -> None:
-    process = document(decide())["process"]
+    process = document(decided())["process"]
     assert set(process["capabilities"]) == {"bounding", "effective", "permitted"}
     for names in process["capabilities"].values():
         assert set(names) == set(capabilities.DEFAULT)
 
 
 def test_setuid_programs_work_with_and_without_a_filter() -> None:
-    assert document(decide())["process"]["noNewPrivileges"] is False
-    assert document(decide(seccomp=True))["process"]["noNewPrivileges"] is False
+    assert document(decided())["process"]["noNewPrivileges"] is False
+    assert document(decided(seccomp=True))["process"]["noNewPrivileges"] is False
 
 
 def test_a_plain_task_sees_no_secrets_of_the_host_and_has_no_filter() -> None:
-    made = document(decide())
+    made = document(decided())
     assert "/proc/kcore" in made["linux"]["maskedPaths"]
     assert "/proc/sys" in made["linux"]["readonlyPaths"]
     assert "seccomp" not in made["linux"]
@@ -76,11 +76,11 @@ def test_a_plain_task_sees_no_secrets_of_the_host_and_has_no_filter() -> None:
 
 
 def test_the_filter_follows_the_capabilities_that_the_task_will_have() -> None:
-    plain = document(decide(seccomp=True))["linux"]["seccomp"]
+    plain = document(decided(seccomp=True))["linux"]["seccomp"]
     assert outcome(plain, "mount")[0] == "SCMP_ACT_ERRNO"
-    admin = document(decide(seccomp=True, cap_add=("sys_admin",)))["linux"]["seccomp"]
+    admin = document(decided(seccomp=True, cap_add=("sys_admin",)))["linux"]["seccomp"]
     assert outcome(admin, "mount")[0] == "SCMP_ACT_ALLOW"
-    dropped = decide(seccomp=True, cap_add=("SYS_ADMIN",), cap_drop=("SYS_ADMIN", "SYS_CHROOT"))
+    dropped = decided(seccomp=True, cap_add=("SYS_ADMIN",), cap_drop=("SYS_ADMIN", "SYS_CHROOT"))
     assert dropped.seccomp is not None
     assert outcome(dropped.seccomp, "mount")[0] == "SCMP_ACT_ERRNO"
     assert outcome(dropped.seccomp, "chroot")[0] == "SCMP_ACT_ERRNO"
@@ -88,7 +88,7 @@ def test_the_filter_follows_the_capabilities_that_the_task_will_have() -> None:
 
 def test_a_privileged_task_has_all_and_nothing_is_hidden_from_it() -> None:
     node = DeviceNode(path="/dev/loop0", kind="b", major=7, minor=0)
-    made = document(decide(privileged=True), devices=(node,))
+    made = document(decided(privileged=True), devices=(node,))
     assert made["process"]["capabilities"]["bounding"] == list(KERNEL)
     assert made["process"]["noNewPrivileges"] is False
     assert made["linux"]["maskedPaths"] == made["linux"]["readonlyPaths"] == []
@@ -107,12 +107,12 @@ def test_a_privileged_task_has_no_more_than_kernel_and_driver_have() -> None:
         own_capabilities=frozenset(KERNEL) - {"CAP_SYS_MODULE"},
     )
     expected = set(capabilities.of_kernel(37)) - {"CAP_SYS_MODULE"}
-    assert set(decide(host, privileged=True).capabilities) == expected
-    assert set(decide(host, cap_add=("all",)).capabilities) == expected
+    assert set(decided(host, privileged=True).capabilities) == expected
+    assert set(decided(host, cap_add=("all",)).capabilities) == expected
 
 
 def test_options_beside_privileged_still_count() -> None:
-    made = decide(privileged=True, cap_drop=("SYS_MODULE",), seccomp=True, apparmor_profile="web")
+    made = decided(privileged=True, cap_drop=("SYS_MODULE",), seccomp=True, apparmor_profile="web")
     assert set(KERNEL) - set(made.capabilities) == {"CAP_SYS_MODULE"}
     assert made.seccomp is not None
     assert outcome(made.seccomp, "finit_module")[0] == "SCMP_ACT_ERRNO"
@@ -120,9 +120,9 @@ def test_options_beside_privileged_still_count() -> None:
 
 
 def test_an_apparmor_profile_is_passed_where_there_is_apparmor() -> None:
-    made = document(decide(apparmor_profile="docker-default"))
+    made = document(decided(apparmor_profile="docker-default"))
     assert made["process"]["apparmorProfile"] == "docker-default"
-    process = build.process_for_exec(made, ["sh"], terminal=False)
+    process = process_for_exec(made, ["sh"], terminal=False)
     assert process["apparmorProfile"] == "docker-default"
     assert process["capabilities"] == made["process"]["capabilities"]
 
@@ -130,7 +130,7 @@ def test_an_apparmor_profile_is_passed_where_there_is_apparmor() -> None:
 def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
     host = dataclasses.replace(HOST, apparmor=False)
     with pytest.raises(DriverError, match="AppArmor is not enabled on this node") as caught:
-        decide(host, apparmor_profile="docker-default")
+        decided(host, apparmor_profile="docker-default")
     assert caught.value.code is Code.INVALID
 
 
@@ -138,7 +138,7 @@ def test_privileged_is_refused_where_the_operator_says_so() -> None:
     settings = DriverSettings(allow_privileged=False)
     request = plan.security_request(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
-        policy.for_task(request)
+        for_task(request)
     assert caught.value.code is Code.DENIED
     assert (
         "Running privileged jobs are not allowed. Set allow_privileged to true in plugin config"
@@ -150,12 +150,12 @@ def test_a_profile_without_seccomp_is_refused() -> None:
     request = SecurityRequest(seccomp_profile="web.json", seccomp_profile_dir="/nowhere")
     text = "seccomp must be set to true, if using a custom seccomp_profile."
     with pytest.raises(DriverError, match=text):
-        policy.for_task(request)
+        for_task(request)
 
 
 def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> None:
     (tmp_path / "web.json").write_text(json.dumps(docker_profile()))
-    made = policy.for_task(
+    made = for_task(
         SecurityRequest(
             seccomp=True,
             seccomp_profile="web.json",
@@ -170,7 +170,7 @@ def test_a_custom_profile_takes_the_place_of_the_default_one(tmp_path: Path) -> 
 
 
 def test_this_machine_is_described_by_its_own_proc() -> None:
-    host = policy.this_host()
+    host = this_host()
     assert host.kernel_capabilities[:2] == ("CAP_CHOWN", "CAP_DAC_OVERRIDE")
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     assert len(host.kernel_capabilities) == min(last + 1, len(capabilities.NAMES))

@@ -9,21 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from containerd.image.config import ImageConfig
-from containerd.spec import build
+from containerd.spec.build import SpecInputs, build_spec, process_for_exec
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
 
 
 def process(image: ImageConfig | None = None, uid: int = 0, **options: Any) -> dict[str, Any]:
     """The process of a task."""
-    inputs = build.SpecInputs(
+    inputs = SpecInputs(
         image_config=image or ImageConfig(cmd=("/bin/true",)),
         user=ResolvedUser(uid=uid, gid=0),
         hostname="h",
         cgroup_path="/nomad/t",
         **options,
     )
-    found: dict[str, Any] = build.build_spec(inputs)["process"]
+    found: dict[str, Any] = build_spec(inputs)["process"]
     return found
 
 
@@ -137,17 +137,17 @@ def test_an_exec_in_a_task_of_an_earlier_release_has_the_rights_of_one_of_this()
     task: dict[str, Any] = {
         "process": {"user": {"uid": 1000, "gid": 0}, "capabilities": sets, "env": ["A=b"]}
     }
-    document = build.process_for_exec(task, ["sh"], terminal=False)
+    document = process_for_exec(task, ["sh"], terminal=False)
     assert document["capabilities"] == {"bounding": ["CAP_CHOWN"]}
     assert document["oomScoreAdj"] == 0
     task["process"]["user"]["uid"] = 0
-    assert build.process_for_exec(task, ["sh"], terminal=False)["capabilities"] == sets
+    assert process_for_exec(task, ["sh"], terminal=False)["capabilities"] == sets
 
 
 @pytest.mark.parametrize(("env", "term"), [([], "xterm"), (["TERM=vt100"], "vt100")])
 def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None:
     task = {"process": {"user": {"uid": 0}, "env": [*env, "TERMINAL=x"]}}
-    document = build.process_for_exec(task, ["sh"], terminal=True, size=(24, 80))
+    document = process_for_exec(task, ["sh"], terminal=True, size=(24, 80))
     assert [entry for entry in document["env"] if entry.startswith("TERM=")] == [f"TERM={term}"]
 
 
