@@ -133,7 +133,7 @@ async def test_devices_and_mounts_of_nomads_device_plugins_arrive(
         ("/etc/passwd", "not a device node"),
         ("/dev/no-such-device", "cannot be used: No such file"),
         ("/etc", "outside /dev: not a device node"),
-        ("/dev/null:/proc/x", "no place for a device"),
+        ("/dev/null:/proc/x", "cannot be the path of a device"),
         ("/dev/null:/dev/x:rwx", "rwm"),
         ("acme.com/gpu=0", "no CDI device 'acme.com/gpu=0'"),
     ],

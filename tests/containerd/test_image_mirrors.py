@@ -67,7 +67,7 @@ def test_a_registrys_own_ca_is_trusted_where_its_file_says_so(
     name = f"{tls_registry.host}/own-ca:1"
     with pytest.raises(DriverError, match="cannot be read") as caught:
         store.get(name)
-    assert "certificate is not trusted here" in caught.value.resolution
+    assert "does not trust the certificate" in caught.value.resolution
     assert not caught.value.recoverable
     store.hosts_file(tls_registry.host, f'ca = "{ca.file}"')
     assert store.get(name).digest == image.digest
