@@ -21,6 +21,8 @@ UNIT = f"{PACKAGE}-launcher.service"
 SOCKET = f"{PACKAGE}-launcher.socket"
 STATE = f"/run/{PACKAGE}"
 NEWER = f"{RELEASE}.99"
+EARLIER, EARLIER_COMMIT = "1.1.0", "a032d7766cdfe86b73352a998a27fb97d57c8ccd"
+"""A release whose modules lay in other folders, and its last commit."""
 
 
 def newer_package(package: Path, work: Path) -> Path:
@@ -50,6 +52,32 @@ def package() -> Path:
     )
     assert built.returncode == 0, f"{built.stdout}{built.stderr}"
     return ROOT / "dist" / f"{PACKAGE}_{RELEASE}_all.deb"
+
+
+@pytest.fixture(scope="session")
+def earlier_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The .deb of release EARLIER, built from the last commit of the release."""
+    assert package.is_file(), "the build of this release has checked the tools"
+    work = tmp_path_factory.mktemp("earlier")
+    source = work / PACKAGE
+    source.mkdir()
+    archive = subprocess.run(
+        ["git", "-C", str(ROOT), "archive", EARLIER_COMMIT], check=False, capture_output=True
+    )
+    if archive.returncode != 0:
+        missing("packaging", f"the history of this clone has no {EARLIER_COMMIT[:7]}")
+    subprocess.run(["tar", "-x", "-C", str(source)], input=archive.stdout, check=True)
+    shutil.copytree(source / "packaging" / "debian", source / "debian")
+    built = subprocess.run(
+        ["dpkg-buildpackage", "--no-sign", "--build=binary"],
+        cwd=source,
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=150,
+    )
+    assert built.returncode == 0, f"{built.stdout}{built.stderr}"
+    return work / f"{PACKAGE}_{EARLIER}_all.deb"
 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie", "sid"])

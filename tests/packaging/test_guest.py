@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proto.release import RELEASE
-from tests.packaging.conftest import NEWER, PACKAGE, STATE, UNIT, newer_package
+from tests.packaging.conftest import EARLIER, NEWER, PACKAGE, STATE, UNIT, newer_package
 from tests.packaging.local_task import Task
 from tests.support.guest import ROOT, Guest
 
@@ -71,6 +71,25 @@ def test_an_upgrade_leaves_running_tasks_alone(
     assert installed.show(UNIT, "MainPID") != launcher
     task.goes_on()
     assert task.has_its_worker()
+
+
+def test_an_upgrade_from_an_earlier_release_leaves_running_tasks_alone(
+    installed: Guest, earlier_package: Path, tmp_path: Path
+) -> None:
+    """The earlier release has its modules in other folders, some with the names of modules now."""
+    installed.copy(earlier_package, "/root/earlier.deb")
+    installed.shell("dpkg -i /root/earlier.deb")
+    assert installed.shell("containerd-driver --version") == f"containerd-driver v{EARLIER}"
+    task = Task(installed, tmp_path / "out")
+    installed.shell("dpkg -i /root/package.deb")
+    assert installed.shell("containerd-driver --version") == f"containerd-driver v{RELEASE}"
+    assert installed.show(UNIT, "ActiveState") == "active"
+    task.goes_on()
+    assert task.has_its_worker()
+    assert "stopped" in task.stop()
+    listed = installed.shell(f"find /usr/share/{PACKAGE} -name '*.py'").splitlines()
+    owned = installed.shell(f"dpkg -L {PACKAGE}").splitlines()
+    assert set(listed) <= set(owned), "files of the earlier release are left"
 
 
 def test_a_downgrade_leaves_running_tasks_alone(
