@@ -25,7 +25,6 @@ def now(share: float, questions: int, verbless: int) -> language.Figures:
 
 LIMITS = {
     "actors": now(10.2, 28, 175),
-    "containerd": now(5.4, 16, 97),
 }
 REWRITTEN: tuple[str, ...] = (
     "actors/__init__.py",
@@ -48,21 +47,8 @@ REWRITTEN: tuple[str, ...] = (
     "actors/model",
     "actors/provision",
     "actors/step_log.py",
-    "containerd/api",
-    "containerd/daemon_process.py",
-    "containerd/documents.py",
-    "containerd/image",
-    "containerd/pull",
-    "containerd/puller.py",
-    "containerd/reference.py",
-    "containerd/runtimes.py",
-    "containerd/syscalls.py",
-    "containerd/watchdog.py",
+    "containerd",
     "plugin",
-    "containerd/registry",
-    "containerd/rootfs",
-    "containerd/security",
-    "containerd/spec",
     "plugin/cli",
     "plugin/host",
     "plugin/options",
