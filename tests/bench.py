@@ -1,7 +1,7 @@
-"""`./dev bench`: what the driver costs, as ratios and shares within one run.
+"""`./dev bench`: the driver's costs, as ratios and shares within one run.
 
-Absolute times differ from machine to machine and from minute to minute; every figure here stands
-beside a limit that is a ratio to raw containerd calls of the same run, or a share of the machine.
+Absolute times differ between machines and minutes. Every figure stands beside a limit: a ratio to
+raw containerd calls of the same run, or a share of the machine.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _SLEEPER = 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured figure beside its limit, both in `unit`."""
+    """One measured figure beside the limit, both in `unit`."""
 
     name: str
     value: float
@@ -50,12 +50,12 @@ class Figure:
 
     @property
     def holds(self) -> bool:
-        """Whether the figure keeps its limit."""
+        """Returns whether the figure is within the limit."""
         return self.value <= self.limit
 
 
 async def starts(driver: Driver, image: str, rounds: int) -> list[Figure]:
-    """StartTask beside prepare + container + task create + task start, in turns."""
+    """Measures StartTask beside prepare, container, task create and task start, in turns."""
     raw, ours, stops = [], [], []
     client = Containerd(driver.containerd.address, driver.containerd.namespace)
     record = await client.images.get(image)
@@ -91,7 +91,7 @@ async def starts(driver: Driver, image: str, rounds: int) -> list[Figure]:
 
 
 async def layers(driver: Driver, host: str, rounds: int) -> list[Figure]:
-    """An image of many layers: its first start beside `ctr image pull`, and a start when cached."""
+    """Measures first and cached starts of an image of many layers beside `ctr image pull`."""
     daemon = driver.containerd
     assert isinstance(daemon, ContainerdDaemon)
     client = Containerd(daemon.address, daemon.namespace)
@@ -134,7 +134,7 @@ async def layers(driver: Driver, host: str, rounds: int) -> list[Figure]:
 
 
 def _layered(name: str) -> images.Image:
-    """Layers that no other image has, so that each of them is pulled and unpacked."""
+    """Builds an image without shared layers: a pull unpacks every layer."""
     files = [
         images.layer({f"l/{number}": f"{name} {number}".encode()}) for number in range(_LAYERS)
     ]
@@ -142,9 +142,9 @@ def _layered(name: str) -> images.Image:
 
 
 async def _raw_start(client: Containerd, image: LoadedImage, name: str, job: Job) -> float:
-    """Seconds for the four calls that any driver has to make for the same container.
+    """Returns the seconds of the four calls that any driver needs for the same container.
 
-    Its logs go into the allocation's FIFOs, and the allocation's directories are mounted.
+    The logs go into the allocation's FIFOs, and the allocation's directories are mounted.
     """
     container = job.container
     job.read_logs()
@@ -200,7 +200,7 @@ async def _raw_start(client: Containerd, image: LoadedImage, name: str, job: Job
 
 
 async def crowd(driver: Driver, image: str, count: int, seconds: float) -> list[Figure]:
-    """Memory and CPU of `count` tasks, first alone, then with everybody's stats watched."""
+    """Measures memory and CPU of `count` tasks, first alone, then with stats of all tasks."""
     jobs = [driver.task(f"t{number}") for number in range(count)]
     for batch in range(0, count, 5):
         await asyncio.gather(
@@ -249,7 +249,7 @@ async def _watching(driver: Driver, jobs: list[Job]) -> AsyncIterator[None]:
 
 
 async def handshakes(driver: Driver, rounds: int) -> list[Figure]:
-    """Plugin process to handshake, compiled files in place."""
+    """Measures the time from plugin process to handshake, with compiled files."""
     spent = []
     for number in range(rounds + 2):
         begun = time.perf_counter()
@@ -286,7 +286,7 @@ def _cpu_s(pid: int) -> float:
 async def measure(
     driver: Driver, image: str, host: str, arguments: argparse.Namespace
 ) -> list[Figure]:
-    """All figures, in the order in which they disturb each other least."""
+    """Measures all figures, in the order with the least mutual disturbance."""
     figures: list[Figure] = []
     figures += await handshakes(driver, arguments.rounds)
     async with launched(driver):
@@ -301,7 +301,7 @@ async def measure(
 
 
 def show(figures: list[Figure]) -> None:
-    """A table that lines up, with a bar for how much of the limit is used."""
+    """Prints a table with a bar for the used part of each limit."""
     width = max(len(figure.name) for figure in figures)
     for figure in figures:
         used = figure.value / figure.limit if figure.limit else float(figure.value > 0)
@@ -312,7 +312,7 @@ def show(figures: list[Figure]) -> None:
 
 
 def main() -> int:
-    """Measures and prints; the exit status is 1 when a limit does not hold."""
+    """Measures and prints; the exit status is 1 if a figure exceeds a limit."""
     parser = argparse.ArgumentParser(prog="./dev bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--tasks", type=int, default=50)

@@ -15,13 +15,13 @@ from tests.support.driver import Driver
 from tests.support.needs import need_containerd
 from tests.support.registry import Registry
 
-# A test that waits longer is cancelled and still cleans up; pytest-timeout would cut it off.
+# A cancelled test still cleans up; pytest-timeout would end the test without a cleanup.
 LONGEST_TEST_S = 150
 
 
 @pytest.fixture
 def runner() -> Iterator[asyncio.Runner]:
-    """Runs an async test, and what its fixtures do on the same event loop."""
+    """Runs an async test, and the async work of its fixtures on the same event loop."""
     with asyncio.Runner() as own:
         yield own
 
@@ -39,7 +39,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Pytest removes its directories as trees, and would remove what is mounted in them too."""
+    """Detaches mounts below pytest's directories before pytest empties the directories.
+
+    The test with such a mount fails.
+    """
     yield
     left = mounted.detach_below(tmp_path_factory.getbasetemp())
     assert left == [], f"the test left mounts, now detached: {left}"
@@ -47,7 +50,7 @@ def _no_mount_is_left(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 @pytest.fixture(scope="session")
 def containerd() -> Iterator[ContainerdDaemon]:
-    """A real containerd for the whole session."""
+    """Starts a real containerd for the whole session."""
     need_containerd()
     with ContainerdDaemon() as daemon:
         yield daemon
@@ -55,21 +58,21 @@ def containerd() -> Iterator[ContainerdDaemon]:
 
 @pytest.fixture(scope="session")
 def registry() -> Iterator[Registry]:
-    """A real registry on loopback, without a password."""
+    """Starts a real registry on loopback, without a password."""
     with Registry() as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def busybox_image(registry: Registry) -> str:
-    """A pushed image with busybox; it runs `id` when nothing else is said."""
+    """Pushes an image with busybox and the default command `id`."""
     image = images.build([images.busybox_layer()], {"Cmd": ["/bin/sh", "-c", "id"]})
     return images.push(registry.host, "busybox", "1", image)
 
 
 @pytest.fixture
 def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    """A driver of the test's own on the session's containerd; nothing may be left of its tasks."""
+    """Yields a driver on the session's containerd; checks that no task leaves an object."""
     made = Driver(containerd, tmp_path)
     yield made
     try:

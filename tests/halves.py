@@ -1,12 +1,11 @@
 """`./dev test`: all tests, as two pytest processes side by side.
 
-Most of a test's time is waiting, for daemons and for times of grace, so two halves together take
-little more than the longer one. The first half's words come as it says them, the second's when both
-have ended.
+A test mostly waits, for daemons and periods of grace. Two halves together therefore take little
+more time than the longer half. The first half prints at once, the second after the end of both.
 
-No test looks at what it did not make itself, such as all mounts or processes of the machine. What
-tests of both halves would share has to be in one: all embedded hosts keep the addresses of their
-bridge in one directory, so what makes bridges is in the first.
+No test checks objects of other tests, such as all mounts or processes of the machine. Tests that
+share objects are in one half: all embedded hosts keep the addresses of their bridge in one
+directory, so tests with bridges are in the first.
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 FIRST = ("tests/containerd", "tests/acceptance")
-"""The first half's; the second has all others, so that no test is in neither."""
+"""Tests of the first half; the second half has all other tests, so each test is in a half."""
 
 
 def commands() -> tuple[list[str], list[str]]:
-    """What is to be run."""
+    """Returns the two commands."""
     pytest = [sys.executable, "-m", "pytest"]
     return [*pytest, *FIRST], [*pytest, *(f"--ignore={place}" for place in FIRST)]
 
 
 def run(first: Sequence[str], second: Sequence[str]) -> int:
-    """Runs both to their ends and gives the first status that is not 0."""
+    """Runs both commands to their ends and returns the first status that is not 0."""
     with tempfile.TemporaryFile() as said:
         ahead = subprocess.Popen(first, cwd=ROOT)
         beside = subprocess.Popen(
             second, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
         )
-        # Ctrl-C reaches both by itself, and each ends what it has started.
+        # Ctrl-C reaches both processes, and each process ends its own children.
         signal.signal(signal.SIGINT, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: _interrupt(ahead, beside))
         statuses = ahead.wait(), beside.wait()

@@ -27,7 +27,7 @@ def listed(text: str) -> frozenset[str]:
 
 PRONOUNS = listed("it its this that what who whose one those nobody somebody whoever there")
 QUESTIONS = listed("What Who Whose Where Whether When How")
-# These words end like a verb in the third person and are something else.
+# Words with the ending of a verb in the third person which are no verbs.
 NO_VERBS = listed(
     """
     This Its Is Was As Us Always Perhaps Plus Across Towards Besides Sometimes Yes

@@ -1,7 +1,7 @@
-"""`./dev matrix [VERSIONS] [-- PYTEST ARGS]`: the containerd tier on each containerd, as one table.
+"""`./dev matrix [VERSIONS] [-- PYTEST ARGS]`: the containerd tier on each containerd, as a table.
 
-Each version is fetched (`tests.support.containerd_versions`) and the tests run on it one version
-after the other, in a pytest of its own. The end is 1 where a test failed.
+`tests.support.containerd_versions` fetches each version. The tests run on one version after the
+other, each in a pytest of its own. The exit status is 1 after a failed test.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TIER = ("-m", "containerd", "tests/contract", "tests/containerd")
 
 @dataclass(slots=True, kw_only=True)
 class Outcome:
-    """What pytest said of one version."""
+    """Pytest's result for one version."""
 
     version: str
     release: str
@@ -34,8 +34,8 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
     def add(self, report: Path) -> None:
-        """Counts the cases of a JUnit report."""
-        # A test that failed and whose fixture did too is there twice.
+        """Adds the cases of a JUnit report."""
+        # A failed test with a failed fixture is in the report twice.
         worst: dict[str, str] = {}
         for case in ET.parse(report).iter("testcase"):  # noqa: S314 - our own pytest's
             name = f"{case.get('classname')}::{case.get('name')}"
@@ -50,10 +50,10 @@ class Outcome:
 
 
 def run(version: str, arguments: Sequence[str]) -> Outcome:
-    """The tier on one containerd.
+    """Runs the tier on one containerd.
 
     Raises:
-        FetchError: there is no such containerd to be had.
+        FetchError: the containerd cannot be fetched.
     """
     folder = fetch(version)
     said = subprocess.run(
@@ -76,7 +76,7 @@ def run(version: str, arguments: Sequence[str]) -> Outcome:
 
 
 def table(outcomes: Iterable[Outcome]) -> str:
-    """The outcomes in columns, failures beneath."""
+    """Formats the outcomes in columns, failures beneath."""
     outcomes = list(outcomes)
     rows = [("containerd", "release", "passed", "failed", "skipped", "minutes")]
     rows += [
@@ -93,7 +93,7 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Runs the named versions, or all; after `--` stand arguments for pytest, not the tier's."""
+    """Runs the named versions, or all; arguments after `--` replace the tier's pytest arguments."""
     cut = words.index("--") if "--" in words else len(words)
     versions, arguments = words[:cut] or list(SUITES), words[cut + 1 :] or list(_TIER)
     strangers = [version for version in versions if version not in SUITES]

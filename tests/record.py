@@ -1,7 +1,7 @@
-"""`./dev vectors`: records what this release's processes say, for the tests of later ones.
+"""`./dev vectors`: records the frames of this release's processes, for tests of later releases.
 
-A gateway of the product runs on a real launcher, real workers and a fake containerd, and every
-frame between them is written down on its way. What was recorded of a release is not recorded again.
+A gateway of the product runs on a real launcher, real workers and a fake containerd; the tape
+records every frame between these processes. The frames of a release are recorded once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Entry = dict[str, Any]
 
 
 class Tape:
-    """All frames, by way and name. The first of a name is kept; `scene` is part of the name."""
+    """All frames, by direction and name: the first of each name. `scene` is part of the name."""
 
     def __init__(self) -> None:
         self.scene = ""
@@ -54,18 +54,18 @@ class Tape:
         self.ways.setdefault(way, {}).setdefault(f"{name}, {self.scene}", entry)
 
     async def connect(self, path: Path) -> tuple[Any, Any]:
-        """In the place of `connect_unix`."""
+        """Replaces `connect_unix`."""
         reader, writer = await connect_unix(path)
         self._writers.append(writer)
         tap = _Tap(self, path.name == protocol.LAUNCHER_SOCKET)
         return _Reader(reader, tap), _Writer(writer, tap)
 
     async def until(self, way: str, name: str) -> None:
-        """Waits for a frame of this scene."""
+        """Waits for a frame of the present scene."""
         await until(lambda: f"{name}, {self.scene}" in self.ways.get(way, {}), 20)
 
     async def close(self) -> None:
-        """Ends the connections that gateways have left to their process's end."""
+        """Ends the connections left open by gateways until the end of their process."""
         for writer in self._writers:
             writer.close()
         others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -73,7 +73,7 @@ class Tape:
 
 
 class _Tap:
-    """One connection: the launcher's until it says `ready`, then the worker's."""
+    """A connection: the launcher's until `ready`, then the worker's."""
 
     def __init__(self, tape: Tape, launcher: bool) -> None:
         self._tape = tape
@@ -118,7 +118,7 @@ class _Writer:
 
 
 class Recorder:
-    """The scenes. One task that ends by itself, one that loses its shim, and what is refused."""
+    """The scenes: a task with an end of its own, a task without its shim, and refused requests."""
 
     def __init__(self, launcher: LauncherProcess, containerd: FakeContainerd, place: Path) -> None:
         self.tape = Tape()
@@ -136,7 +136,7 @@ class Recorder:
         )
 
     async def run(self) -> None:
-        """All scenes, in order."""
+        """Plays all scenes, in order."""
         await self._life()
         await self._loss()
         await self._refusals()
@@ -244,7 +244,7 @@ async def _ask(link: WorkerLink, op: str, fields: Mapping[str, Any]) -> None:
 
 
 def record() -> tuple[Tape, dict[str, Entry]]:
-    """What this release's processes say, and what they leave on disk."""
+    """Returns the frames of the release's processes, and the files on disk."""
     with (
         LauncherProcess() as launcher,
         FakeContainerd() as containerd,
@@ -262,7 +262,7 @@ def record() -> tuple[Tape, dict[str, Entry]]:
 
 
 def main() -> int:
-    """Records this release, unless it is recorded."""
+    """Records the release, unless the record exists."""
     target = DIRECTORY / RELEASE
     if target.exists():
         sys.stderr.write(

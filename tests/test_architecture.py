@@ -37,7 +37,7 @@ def drawing() -> dict[str, list[list[str]]]:
 
 
 def content(room: str) -> set[str]:
-    """Returns the modules of a folder, and its folders with a slash."""
+    """Returns the modules of a folder and, with a slash, the folders."""
     found = set()
     for path in (ROOT / room).iterdir():
         if path.suffix == ".py" and path.stem != "__init__":
@@ -58,7 +58,7 @@ def box(room: str, module: str) -> str | None:
 
 @cache
 def imports(path: Path) -> tuple[str, ...]:
-    """Returns the dotted paths that a module imports, also in functions and for type checkers."""
+    """Returns the dotted paths of a module's imports, also in functions and for type checkers."""
     found: list[str] = []
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):

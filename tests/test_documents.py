@@ -1,4 +1,4 @@
-"""The documents are right: every link leads somewhere, and what they quote is in the program.
+"""The documents are right: every link leads to a target, and each quote is in the program.
 
 STYLE.md has the rules for the text itself; tests/test_language.py counts pronouns.
 """

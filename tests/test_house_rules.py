@@ -1,4 +1,4 @@
-"""The house's rules, each a test that names what broke it."""
+"""The house rules; each test names the places which break a rule."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "workers": {"workers", "proto"},
     "proto": {"proto"},
 }
-# Each of these is known in one module and nowhere else.
+# Each of these packages has a single home among the modules.
 ONE_HOME = {
     "subprocess": {"actors/processes/child_process.py"},
     "psutil": {"actors/provision/netns.py"},
@@ -48,7 +48,7 @@ MAX_FILES = 16
 
 @cache
 def sources() -> dict[str, ast.Module]:
-    """Every product module by its path, parsed."""
+    """Returns every product module, parsed, by path."""
     found = {}
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
@@ -58,7 +58,7 @@ def sources() -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.Module) -> Iterator[str]:
-    """Full names that a module imports, in functions and for type checkers too."""
+    """Yields the full names of a module's imports, also in functions and for type checkers."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -87,7 +87,7 @@ def test_each_outside_thing_has_one_home() -> None:
 
 
 def attributes(tree: ast.AST) -> Iterator[str]:
-    """Dotted names such as os.environ that a module uses."""
+    """Yields the dotted names of a module, such as os.environ."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             yield f"{node.value.id}.{node.attr}"
@@ -95,7 +95,7 @@ def attributes(tree: ast.AST) -> Iterator[str]:
 
 def test_the_environment_is_read_in_one_place() -> None:
     users = {path for path, tree in sources().items() if "os.environ" in attributes(tree)}
-    # The second sets for a moment what the sdnotify package looks for there.
+    # The second module sets a variable for a moment: the sdnotify package reads the environment.
     assert users == {"plugin/environment.py", "workers/launch/systemd.py"}
 
 
@@ -150,7 +150,10 @@ def test_no_dataclass_holds_a_protobuf_message() -> None:
 
 
 def test_nothing_recurses_into_a_tree_that_others_make() -> None:
-    """A task, an image or another user chooses the depth: `tree_removal.py` removes trees."""
+    """Forbids recursion: a task, an image or another user chooses the depth.
+
+    `tree_removal.py` removes trees.
+    """
     recursive = {"shutil.rmtree", "shutil.copytree", "os.walk", "os.fwalk"}
     broken = [path for path, tree in sources().items() if recursive & set(attributes(tree))]
     assert broken == []
@@ -185,7 +188,7 @@ def test_every_folder_says_in_a_sentence_what_it_holds() -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    """Imports for type checkers count: a circle of these is one for a reader."""
+    """Counts imports for type checkers too: readers follow such a circle as well."""
     modules = {path.removesuffix(".py").replace("/", "."): path for path in sources()}
     graph: dict[str, set[str]] = {}
     for module, path in modules.items():
@@ -225,7 +228,7 @@ def test_tests_do_not_sleep_and_hope() -> None:
 
 
 def test_the_hook_of_conftest_runs_every_coroutine_of_a_test() -> None:
-    # The test of a loop's end needs a loop that has ended.
+    # The test of a loop's end needs an ended loop.
     allowed = {"test_a_link_of_a_loop_that_ends_at_once_is_closed"}
     by_hand = [
         f"{path.relative_to(ROOT)}:{test.lineno} {test.name}"

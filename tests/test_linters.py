@@ -17,7 +17,7 @@ COMPLETION = ROOT / "packaging/debian/system/bash-completion/containerd-driver"
 
 
 def run(*command: str) -> None:
-    """Fails with what the tool printed."""
+    """Fails with the output of the tool."""
     tool = shutil.which(command[0], path=str(Path(sys.executable).parent))
     if tool is None:
         pytest.skip(f"{command[0]} is not installed: ./dev setup")

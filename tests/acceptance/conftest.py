@@ -1,4 +1,4 @@
-"""Fixtures of the acceptance tier: three hosts one after the other on one containerd."""
+"""Fixtures of the acceptance tier: three hosts, one after the other, on one containerd."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ KINDS = [
     pytest.param("go-host", marks=pytest.mark.nomad),
     pytest.param("agent", marks=pytest.mark.nomad),
 ]
-# The newest plugin host that is built, and the newest whole agent.
+# The newest plugin host among the built hosts, and the newest whole agent.
 PROGRAMS = {"go-host": "host-1.11.0", "agent": "agent"}
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Builds what the chosen tests need before any test's clock runs: minutes, the first time."""
+    """Builds the programs of the chosen tests before any test's clock: minutes, the first time."""
     if session.config.option.collectonly:
         return
     callspecs = [getattr(item, "callspec", None) for item in session.items]
@@ -46,7 +46,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A containerd for this tier, with the driver's own namespace, so that paths are a user's."""
+    """Starts a containerd with the driver's default namespace, so that paths are a user's."""
     need_containerd()
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
@@ -56,13 +56,13 @@ def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdD
 
 
 def driver_config(containerd: ContainerdDaemon) -> dict[str, str]:
-    """What every host's driver is told."""
+    """Returns the driver's config for every host."""
     return {"containerd_address": containerd.address, "stats_interval": "1s"}
 
 
 @pytest.fixture(scope="session")
 def agent_binary() -> Path:
-    """A `nomad`."""
+    """Returns the path of a `nomad`."""
     return built("agent")
 
 
@@ -88,7 +88,7 @@ def _shared_cluster(_kind: str, containerd: ContainerdDaemon) -> Iterator[Cluste
 
 @pytest.fixture
 def cluster(_shared_cluster: Cluster, containerd: ContainerdDaemon) -> Iterator[Cluster]:
-    """A host with the driver; what a test leaves running is purged, and nothing may stay."""
+    """Yields a host with the driver, purges a test's tasks and checks that nothing stays."""
     yield _shared_cluster
     _shared_cluster.clean()
     for listing in ("containers", "tasks"):
@@ -96,23 +96,23 @@ def cluster(_shared_cluster: Cluster, containerd: ContainerdDaemon) -> Iterator[
 
 
 def pushed(registry: Registry, name: str, image: images.Image) -> str:
-    """The reference of an image in the tests' registry."""
+    """Pushes an image to the tests' registry and returns the reference."""
     return images.push(registry.host, f"acceptance/{name}", "1", image)
 
 
 @pytest.fixture(scope="session")
 def redis_image(registry: Registry) -> str:
-    """What runs in the place of redis."""
+    """Pushes the stand-in for redis."""
     return pushed(registry, "redis", stand_ins.redis())
 
 
 @pytest.fixture(scope="session")
 def ubuntu_image(registry: Registry) -> str:
-    """What runs in the place of ubuntu."""
+    """Pushes the stand-in for ubuntu."""
     return pushed(registry, "ubuntu", stand_ins.ubuntu())
 
 
 @pytest.fixture(scope="session")
 def mosquitto_image(registry: Registry) -> str:
-    """What runs in the place of mosquitto."""
+    """Pushes the stand-in for mosquitto."""
     return pushed(registry, "mosquitto", stand_ins.mosquitto())

@@ -40,7 +40,7 @@ def run(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Run]:
 
 @pytest.fixture(scope="module")
 def runtimes_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A containerd that finds crun and runsc as they work on this machine."""
+    """Starts a containerd with crun and runsc, wrapped for the test machine."""
     need_containerd()
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
@@ -50,7 +50,7 @@ def runtimes_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Contai
 
 @pytest.fixture
 def runtimes_driver(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    """A driver on it; nothing of its tasks is left."""
+    """Yields a driver on `runtimes_daemon`; checks that no task leaves an object."""
     made = Driver(runtimes_daemon, tmp_path)
     try:
         yield made
@@ -61,7 +61,7 @@ def runtimes_driver(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterat
 
 @pytest.fixture
 def image(driver: Driver, busybox_image: str) -> str:
-    """Pulled before: the registry is not in the test's network."""
+    """Pulls an image before the test: the registry is not in the test's network."""
 
     async def pull() -> None:
         async with launched(driver):

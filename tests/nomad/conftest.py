@@ -22,20 +22,20 @@ HOSTS = ("1.5.17", "1.11.0")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Builds what the chosen tests need before any test's clock runs: minutes, the first time."""
+    """Builds the programs of the chosen tests before any test's clock: minutes, the first time."""
     if session.config.option.collectonly:
         return
     wanted = {fixture for item in session.items for fixture in getattr(item, "fixturenames", ())}
     programs = ["agent"] if "nomad_agent" in wanted else []
     programs += [f"host-{version}" for version in HOSTS if "host_binary" in wanted]
     for program in programs:
-        # The fixture that asks for it again says what is wrong.
+        # The fixture builds the program again and reports the error.
         with contextlib.suppress(BuildError):
             build(program)
 
 
 def built(name: str) -> Path:
-    """A Nomad program; without Go the test is skipped, or fails where REQUIRE has nomad."""
+    """Builds a Nomad program; without Go skips the test, or fails if REQUIRE has nomad."""
     try:
         return build(name)
     except BuildError as error:
@@ -43,14 +43,14 @@ def built(name: str) -> Path:
 
 
 def brief(name: str, reason: str) -> str:
-    """Pytest prints the reason of every skip: a compiler's pages would bury all else."""
+    """Shortens a skip's reason, which pytest prints: a compiler's pages would bury all else."""
     if "\n" not in reason:
         return reason
     return f"{name} cannot be built; python -m tests.nomad.build {name} says why"
 
 
 def plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
-    """The body of the agent's config block for the driver."""
+    """Returns the body of the agent's config block for the driver."""
     return f"""
         containerd_address = "{containerd.address}"
         containerd_namespace = "{containerd.namespace}"
@@ -61,8 +61,8 @@ def plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
 
 @pytest.fixture(scope="session")
 def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
-    """A whole agent with the driver, ready for jobs."""
-    # Short: sockets lie below it.
+    """Starts a whole agent with the driver, ready for jobs."""
+    # A short path: sockets are below the directory.
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
         state_dir = Path(folder)
         agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir)
@@ -73,7 +73,7 @@ def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
 
 @pytest.fixture
 def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
-    """The agent's API; the jobs a test leaves are purged after it."""
+    """Yields the agent's API and purges the jobs that the test leaves."""
     if nomad_agent.process is None:
         nomad_agent.start()
     yield nomad_agent.api
@@ -83,19 +83,19 @@ def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
 
 @pytest.fixture
 def work(busybox_image: str) -> Workload:
-    """A job of this test's own."""
+    """Returns a job of the test."""
     return Workload(busybox_image)
 
 
 @pytest.fixture(scope="module", params=HOSTS)
 def host_binary(request: pytest.FixtureRequest) -> Path:
-    """The plugin host of one Nomad version."""
+    """Builds the plugin host of one Nomad version."""
     return built(f"host-{request.param}")
 
 
 @pytest.fixture
 def make_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[Callable[[], GoHost]]:
-    """Makes hosts of the test's own; none is started."""
+    """Yields a function that creates hosts, not started, and closes them."""
     hosts: list[GoHost] = []
     with tempfile.TemporaryDirectory(prefix="cd-h-", dir="/run") as folder:
         state_dir = Path(folder)
@@ -119,6 +119,6 @@ def _shared_host(host_binary: Path, containerd: ContainerdDaemon) -> Iterator[Go
 
 @pytest.fixture
 def nomad_host(_shared_host: GoHost) -> Iterator[GoHost]:
-    """A host with its plugin launched, common to many tests; their tasks are ended after them."""
+    """Yields a host with a launched plugin for many tests, and ends each test's tasks."""
     yield _shared_host
     _shared_host.end_all()

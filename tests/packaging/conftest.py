@@ -26,7 +26,7 @@ EARLIER, EARLIER_COMMIT = "1.1.0", "a032d7766cdfe86b73352a998a27fb97d57c8ccd"
 
 
 def newer_package(package: Path, work: Path) -> Path:
-    """The same package as a later release."""
+    """Builds the same package as a later release."""
     tree = work / "tree"
     subprocess.run(["dpkg-deb", "-R", str(package), str(tree)], check=True)
     for name in ("DEBIAN/control", f"usr/share/{PACKAGE}/proto/release.py"):
@@ -41,7 +41,7 @@ def newer_package(package: Path, work: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def package() -> Path:
-    """The .deb, as `./dev deb` builds it."""
+    """Builds the .deb, as `./dev deb` does."""
     if os.geteuid() != 0:
         missing("packaging", "not root: a guest needs it")
     for program in ("systemd-nspawn", "nsenter", "dpkg-buildpackage", "dh", "dh_python3"):
@@ -82,7 +82,7 @@ def earlier_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture(scope="module", params=["bookworm", "trixie", "sid"])
 def root(request: pytest.FixtureRequest) -> Iterator[Path]:
-    """A root of each suite that was made, with the package in /root."""
+    """Yields a root of each suite that exists, with the package in /root."""
     suite = str(request.param)
     if not root_of(suite).is_dir():
         missing("packaging", f"there is no guest: ./dev guest {suite} makes it")
@@ -95,7 +95,7 @@ def root(request: pytest.FixtureRequest) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def guest(root: Path) -> Iterator[Guest]:
-    """A running guest."""
+    """Starts a guest."""
     release = (root / "etc" / "debian_version").read_text()
     if "sid" in release and not unified():
         missing("packaging", "systemd of sid boots on cgroups of version 2 only")
@@ -105,7 +105,7 @@ def guest(root: Path) -> Iterator[Guest]:
 
 @pytest.fixture
 def installed(guest: Guest) -> Guest:
-    """The guest with the package in it, and an image that a job may name."""
+    """Installs the package in the guest, and an image for jobs."""
     guest.shell("dpkg -i /root/package.deb")
     guest.shell("systemctl is-active nomad-driver-containerd-launcher containerd")
     guest.shell(
@@ -117,7 +117,7 @@ def installed(guest: Guest) -> Guest:
 
 @pytest.fixture
 def task(installed: Guest, tmp_path: Path) -> Iterator[Task]:
-    """One that runs; it is stopped in peace and leaves nothing."""
+    """Starts a task; stops the task in an orderly way and checks that nothing is left."""
     running = Task(installed, tmp_path / "out")
     yield running
     assert "stopped" in running.stop()

@@ -15,21 +15,21 @@ __all__ = ["pytest_runtest_teardown", "running", "stage"]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One plugin, launcher, state directory and containerd for the whole file."""
+    """Starts a plugin, launcher, state directory and containerd for the whole file."""
     with Stage(tmp_path_factory.mktemp("stage")) as stage:
         yield stage
 
 
 @pytest.fixture
 def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of a test's tasks."""
+    """Yields the file's stage and checks that the test's tasks leave nothing."""
     yield running
     running.reset()
 
 
 @pytest.fixture
 def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
-    """A stage's session is bound to the event loop of the stage, so its tests run there."""
+    """Yields the runner of the stage: the stage's session belongs to the runner's event loop."""
     if "stage" in request.fixturenames:
         yield request.getfixturevalue("stage").runner
     else:

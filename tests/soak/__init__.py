@@ -1,1 +1,1 @@
-"""`./dev soak`: many tasks live their lives while their plugin is killed again and again."""
+"""`./dev soak`: many tasks run while their plugin is killed again and again."""

@@ -1,9 +1,9 @@
 """`./dev soak`: tasks that start, log, are sampled, signalled, exec'ed, stopped and recovered.
 
-Their plugin is killed every few seconds meanwhile. At the end: what a process of each kind held in
-the first, the middle and the last third of its time, every exit code and every line accounted for,
-and a verdict. What counts is growth: of what a process wrote for itself alone (own), of file
-descriptors and of threads; containerd and shims stand beside ours and are not judged.
+Meanwhile the plugin is killed every few seconds. The report has the resources of each kind of
+process in the first, the middle and the last third of the run, all exit codes, all log lines, and a
+verdict. Growth decides: of memory that a process alone has written (own), of file descriptors and
+of threads. The report shows containerd and shims too, without a verdict.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _FAULTS_SHOWN = 20
 
 def soak(plan: Plan) -> Outcome:
     """Runs one soak on a containerd and a registry of its own."""
-    # Two FIFOs and a stream per task are open here.
+    # Each task needs two FIFOs and a stream in the soak's process.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with (
@@ -57,7 +57,7 @@ def _tell(text: str) -> None:
 
 
 def show(outcome: Outcome) -> None:
-    """The table and the verdict."""
+    """Prints the table and the verdict."""
     head = ("", "PSS MB start", "middle", "end", "own start", "middle", "end", "fds", "threads")
     rows = [[*head, "zombies", "judged"], *(_row(outcome, gauge) for gauge in outcome.gauges)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -78,7 +78,7 @@ def show(outcome: Outcome) -> None:
 
 
 def verdict(outcome: Outcome) -> str:
-    """The whole in a sentence."""
+    """Returns the outcome in a sentence."""
     if outcome.faults:
         return f"Failed: {len(outcome.faults)} faults. Again with --seed {outcome.plan.seed}."
     return "Passed: every line and exit came, nothing has grown, nothing is left."
@@ -98,7 +98,7 @@ def _row(outcome: Outcome, gauge: Gauge) -> list[str]:
 
 
 def as_json(outcome: Outcome) -> dict[str, Any]:
-    """The same for programs."""
+    """Returns the outcome for programs."""
     table = [
         {
             "kind": gauge.kind,
@@ -128,7 +128,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Soaks and prints; the exit status is 1 when there is a fault."""
+    """Soaks and prints; the exit status is 1 after a fault."""
     parser = argparse.ArgumentParser(prog="./dev soak", description=__doc__)
     usual = Plan(seed=random.SystemRandom().getrandbits(32))
     parser.add_argument("--tasks", type=int, default=usual.tasks, help="at the same time")

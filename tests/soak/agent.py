@@ -1,4 +1,4 @@
-"""The agent's part over deaths of its plugin: started anew, tasks recovered, calls made again."""
+"""The agent's part over deaths of its plugin: restart, recovery of tasks, repeated calls."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LOOK_S = 0.02
 
 
 class Agent:
-    """Keeps one plugin running, and has it killed.
+    """Keeps one plugin running, and kills the plugin at random.
 
     Args:
         session: the plugin.
-        chance: draws when it is killed.
+        chance: draws the moments of the kills.
         kill_every_s: the mean time between two kills.
     """
 
@@ -40,14 +40,14 @@ class Agent:
 
     @property
     def up(self) -> bool:
-        """Whether the plugin runs and has all its tasks back."""
+        """True while the plugin runs and has recovered all its tasks."""
         return self._up.is_set()
 
     async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` gives, made again on the next plugin when this one dies under it.
+        """Awaits `call`, again on the next plugin if the plugin dies meanwhile.
 
         Raises:
-            DriverError: what the call met while the plugin lived.
+            DriverError: the call failed on a living plugin.
         """
         while True:
             await self._up.wait()
@@ -64,14 +64,14 @@ class Agent:
             await asyncio.sleep(_LOOK_S)
 
     def storm(self, *, on: bool) -> None:
-        """Whether the plugin is killed from now on."""
+        """Starts or stops the kills."""
         if on:
             self._kills_now.set()
         else:
             self._kills_now.clear()
 
     async def kill_at_random(self) -> None:
-        """Kills the plugin, also while it starts or recovers; runs until cancelled."""
+        """Kills the plugin, also during its start or recovery; runs until cancelled."""
         while True:
             await self._kills_now.wait()
             await asyncio.sleep(self._kill_every_s * self._chance.uniform(0.1, 1.9))
@@ -82,7 +82,7 @@ class Agent:
                 self.session.kill_plugin()
 
     async def keep(self) -> None:
-        """Starts the plugin whenever there is none; runs until cancelled."""
+        """Starts the plugin whenever no plugin runs; runs until cancelled."""
         while True:
             if not self.session.alive:
                 self._up.clear()
@@ -93,7 +93,7 @@ class Agent:
             await asyncio.sleep(_LOOK_S)
 
     async def _revive(self) -> None:
-        """As Nomad does: a new process, and RecoverTask for all tasks at once."""
+        """Starts a new process and sends RecoverTask for all tasks at once, as Nomad does."""
         try:
             await self.session.launch()
             begun = time.monotonic()

@@ -1,4 +1,4 @@
-"""What processes hold, read from /proc, and whether it stayed as it was."""
+"""Resources of processes, read from /proc, and whether they have grown."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ OURS = (PLUGIN, LAUNCHER, WORKER)
 MB = 1024 * 1024
 _KIB = 1024
 
-# What the last third of a window may have more than the first: a share, and so much on top.
+# Allowed growth from the first third of a window to the last: a share, and a number of bytes.
 MAY_GROW = {PLUGIN: (0.03, 0.5 * MB), LAUNCHER: (0.03, 0.1 * MB), WORKER: (0.03, 0.02 * MB)}
 _LONG_S = 60.0
 _FIRST_TIMES = 0.3 * MB
-"""What a worker copies by all that it does for the first time while its log is read, see
-ARCHITECTURE.md: in a short window it may do some of that at the end."""
-# Calls and streams that are under way at that moment.
+"""Memory that a worker copies at the first use of its operations during the reading of its log, see
+ARCHITECTURE.md: in a short window some first uses come at the end."""
+# Calls and streams under way at the moment of a sample.
 MORE_FDS = {PLUGIN: 8, LAUNCHER: 0, WORKER: 2}
 MORE_THREADS = {PLUGIN: 4, LAUNCHER: 0, WORKER: 0}
 _FEWEST = 6
-"""Samples, two for each third: fewer say nothing."""
+"""Samples, two for each third: fewer samples show no growth."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One process at one moment; memory in bytes.
+    """A process at a single moment; memory in bytes.
 
-    `own` is what it wrote and shares with nobody. A leak shows there; its PSS also moves when a
-    process that it shares pages with comes or goes, or the kernel maps pages of a file around one.
+    `own` is the memory that the process alone has written: the measure of a leak. PSS also changes
+    when a process with shared pages starts or ends, or when the kernel maps a file's nearby pages.
     """
 
     pss: int
@@ -57,7 +57,7 @@ class Sample:
 
 
 def read(pid: int) -> Reading | None:
-    """What a process holds; None when it has gone."""
+    """Returns the resources of a process, or None after its end."""
     at = Path(f"/proc/{pid}")
     try:
         memory = (at / "smaps_rollup").read_text().splitlines()
@@ -66,7 +66,7 @@ def read(pid: int) -> Reading | None:
         fds = sum(1 for _ in (at / "fd").iterdir())
     except (OSError, IndexError):
         return None
-    # A process that ends has no memory any more, and its entry is there still.
+    # An ending process has lost the memory and still has an entry in /proc.
     if not kib.get("Rss"):
         return None
     return Reading(
@@ -79,7 +79,7 @@ def read(pid: int) -> Reading | None:
 
 
 def sample(pids: Mapping[str, Iterable[int]]) -> Sample:
-    """Everything that runs under these pids now."""
+    """Reads all processes under these pids."""
     found: dict[str, dict[int, Reading]] = {}
     zombies: dict[str, int] = {}
     for kind, every in pids.items():
@@ -91,7 +91,7 @@ def sample(pids: Mapping[str, Iterable[int]]) -> Sample:
 
 
 def workers_of(launcher: int) -> list[int]:
-    """Pids of the workers that a launcher has forked."""
+    """Lists the pids of the workers that a launcher has forked."""
     found = []
     for pid in children(launcher):
         with contextlib.suppress(OSError):
@@ -109,9 +109,9 @@ def _is_zombie(pid: str) -> bool:
 
 @dataclass(slots=True)
 class Gauge:
-    """The samples of one kind of process within one window, and what they say.
+    """The samples of one kind of process within one window.
 
-    Only processes are compared that were there from the first third to the last: new ones have
+    The comparison has only processes that live from the first third to the last: new processes have
     another age.
     """
 
@@ -120,12 +120,12 @@ class Gauge:
     faults: list[str] = field(default_factory=list)
 
     def thirds(self) -> tuple[list[Sample], list[Sample], list[Sample]]:
-        """The window's beginning, middle and end."""
+        """Returns the beginning, middle and end of the window."""
         third = len(self.samples) // 3
         return self.samples[:third], self.samples[third:-third], self.samples[-third:]
 
     def value(self, part: list[Sample], of: Callable[[Reading], float]) -> float:
-        """The median over a part's samples of the mean of the processes that stay."""
+        """Returns the median over a part's samples of the mean of the processes that stay."""
         stay = self.stay()
         each = [
             statistics.fmean(of(one.processes[self.kind][pid]) for pid in stay)
@@ -135,12 +135,12 @@ class Gauge:
         return statistics.median(each) if each else 0.0
 
     def stay(self) -> set[int]:
-        """Pids that are in every sample."""
+        """Returns the pids that are in every sample."""
         every = [set(one.processes.get(self.kind, {})) for one in self.samples]
         return set.intersection(*every) if every else set()
 
     def judge(self) -> None:
-        """Puts into `faults` what has grown."""
+        """Adds a fault for each value that has grown."""
         if len(self.samples) < _FEWEST:
             self.faults.append(f"{self.kind}: {len(self.samples)} samples are too few")
             return
@@ -152,8 +152,8 @@ class Gauge:
         allowed = before * share + more
         if self.kind == WORKER and self.samples[-1].at - self.samples[0].at < _LONG_S:
             allowed += _FIRST_TIMES
-        # A process copies each page that it shared once, when it first writes to it: only what goes
-        # on is a leak.
+        # A process copies each shared page once, at the first write: only continued growth is a
+        # leak.
         if after > before + allowed and after > between + allowed / 2:
             self.faults.append(
                 f"{self.kind}: memory grew from {before / MB:.2f} to {after / MB:.2f} MB"
@@ -169,9 +169,9 @@ class Gauge:
 
 
 def zombies(samples: Iterable[Sample]) -> dict[str, int]:
-    """The most zombies that any kind had in two samples one after the other.
+    """Returns the most zombies of any kind in two consecutive samples.
 
-    A child that has just ended is a zombie until its parent comes to it.
+    An ended child is a zombie until its parent reaps the child.
     """
     most: dict[str, int] = defaultdict(int)
     before: Mapping[str, int] = {}

@@ -1,7 +1,7 @@
-"""What a task of the soak logs, and whether all of it came: each line once and in order.
+"""The log of a soak's task, and the check that each line arrives once and in order.
 
-A line is `RUN NUMBER WORD`. RUN is drawn by the container as it starts, so a second copy of a task
-shows, and so does one that replaced the first.
+A line is `RUN NUMBER WORD`. The container draws RUN at its start, so the log shows a second copy of
+a task, and a copy that replaced the first.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ PULSE = "-"
 SIGNAL = "signal"
 END = "end"
 BURST = 5
-"""Lines that a task writes each second."""
+"""Lines of a task in each second."""
 
-# A trap may come between any two commands, so it only leaves a note.
+# A trap may run between any two commands, so a trap only sets a variable.
 _SCRIPT = """\
 read run < /proc/sys/kernel/random/uuid; i=0 signalled= told=
 say() { i=$((i+1)); echo "$run $i $1"; }
@@ -31,16 +31,16 @@ done
 
 
 def script(code: int) -> str:
-    """A shell script that logs until it gets SIGTERM or finds /local/stop; it exits with `code`."""
+    """Returns a shell script that logs until SIGTERM or /local/stop, then exits with `code`."""
     numbers = shlex.join(str(number) for number in range(BURST))
     return _SCRIPT.replace("CODE", str(code)).replace("LINES", numbers)
 
 
 class LogCheck:
-    """Takes a task's output as it comes; `faults` says what is wrong with it.
+    """A checker of a task's output; `faults` has the errors.
 
-    A start whose answer was lost is repeated, and the driver removes what the first had made: then
-    the log goes on with a new run, and the one before may lack its end.
+    The agent repeats a start whose answer was lost, and the driver removes the task of the first
+    start: the log then goes on with a new run, and the end of the run before may be absent.
     """
 
     def __init__(self) -> None:
@@ -53,16 +53,16 @@ class LogCheck:
         self._rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Takes what came through the FIFO."""
+        """Checks the next bytes of the FIFO."""
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             self._take(line.decode(errors="replace"))
 
     def finish(self, *, starts: int) -> None:
-        """The log is over.
+        """Checks the whole log at its end.
 
         Args:
-            starts: how often the task's start was asked for.
+            starts: the number of requested starts of the task.
         """
         if self._rest:
             self.faults.append(f"half a line: {self._rest[:80]!r}")

@@ -1,4 +1,4 @@
-"""The soak's course: tasks come, live under kills, live in peace, and end under kills."""
+"""The soak's course: tasks start, run under kills, run in peace, and end under kills."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _SETTLE_S = 2.0
 _TOUCHES_PER_S = 8.0
 _CHANGES_PER_S = 0.4
 _CHANGES_TAKE_S = 120
-"""Of few tasks so few are replaced that some are there from the first sample to the last."""
+"""Limits the replaced tasks of a small soak: some tasks run from the first sample to the last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How much: `seconds` is the time between the last start and the first end."""
+    """The size of a soak: `seconds` is the time between the last start and the first end."""
 
     tasks: int = 200
     seconds: float = 240
@@ -44,7 +44,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Outcome:
-    """What a soak found. It has passed when there is no fault."""
+    """The result of a soak, which has passed without a fault."""
 
     plan: Plan
     counts: Counts
@@ -60,10 +60,10 @@ class Story:
     """One soak on a driver's containerd.
 
     Args:
-        driver: not launched yet.
-        image: has busybox.
-        plan: how much.
-        tell: takes a line about how far it is.
+        driver: a driver, not launched yet.
+        image: an image with busybox.
+        plan: the size of the soak.
+        tell: takes a line about the progress.
     """
 
     def __init__(self, driver: Driver, image: str, plan: Plan, tell: Callable[[str], None]) -> None:
@@ -83,10 +83,10 @@ class Story:
         self._gate = asyncio.Semaphore(_STARTS_AT_ONCE)
 
     async def play(self) -> Outcome:
-        """Runs it to the end."""
+        """Runs the soak to its end."""
         async with self._running():
             await self._agent.insist(self._driver.session.fingerprint)
-            # A pull that is cut short keeps its lease for a while, and is another test's.
+            # An interrupted pull keeps a lease for a while; another test covers such pulls.
             await self._driver.output(self._image, "true")
             fresh = await self._reading()
             self._agent.storm(on=True)
@@ -125,7 +125,7 @@ class Story:
             assert ended == [], "the soak's own agent failed"
 
     async def _say(self, phase: str, work: Coroutine[Any, Any, None]) -> None:
-        """Has work done, and tells every few seconds how far it is."""
+        """Awaits the work and reports the progress every few seconds."""
         job = asyncio.create_task(work)
         begun = time.monotonic()
         try:
@@ -172,7 +172,7 @@ class Story:
                 raise outcome
 
     async def _often(self, per_s: float, what: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Begins `what` at random moments until cancelled; what has begun is waited for."""
+        """Starts `what` at random moments until cancelled, then waits for all that has started."""
         begun: list[asyncio.Task[None]] = []
         with contextlib.suppress(asyncio.CancelledError):
             while True:
@@ -227,14 +227,14 @@ class Story:
         return found
 
     async def _settled(self) -> None:
-        """The plugin has its tasks and their streams again: its descriptors become no more."""
+        """Waits until the plugin has its tasks and streams again: its descriptors stop growing."""
         before, now = -1, (await self._reading()).fds
         while now > before:
             await asyncio.sleep(_SETTLE_S)
             before, now = now, (await self._reading()).fds
 
     def _compare(self, fresh: Reading, after: Reading) -> None:
-        """Without tasks the plugin holds what it held before the first."""
+        """Checks that the plugin without tasks holds as much as before the first task."""
         for name, before, now, more in (
             ("threads", fresh.threads, after.threads, gauges.MORE_THREADS[gauges.PLUGIN]),
             ("fds", fresh.fds, after.fds, gauges.MORE_FDS[gauges.PLUGIN]),
@@ -245,7 +245,7 @@ class Story:
                 )
 
     def _one_of_each(self) -> None:
-        """Every task runs, once, and nothing else does."""
+        """Checks that every task runs, once, and no other process does."""
         daemon = self._driver.containerd
         assert isinstance(daemon, ContainerdDaemon)
         rows = [line.split() for line in daemon.ctr("tasks", "list").splitlines()[1:]]
@@ -265,12 +265,12 @@ class Story:
         return traces(self._containers)
 
     def faults(self) -> list[str]:
-        """What went wrong so far."""
+        """Lists the faults so far."""
         living = [fault for life in self._alive for fault in life.faults]
         return self._agent.faults + self._faults + living
 
     def _outcome(self, calm: int) -> Outcome:
-        """Workers and launcher are compared over both windows, the plugin where none kills it."""
+        """Compares workers and launcher over both windows, the plugin over the peaceful window."""
         known = [
             Gauge(kind, self._samples[calm:] if kind == gauges.PLUGIN else self._samples)
             for kind in gauges.KINDS

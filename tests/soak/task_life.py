@@ -1,4 +1,4 @@
-"""One task of the soak, from its start to its removal, whatever happens to its plugin meanwhile."""
+"""One task of the soak, from start to removal, over deaths of its plugin."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CODES = 120
 
 @dataclass(slots=True)
 class Counts:
-    """What all tasks of a soak did."""
+    """Sums over all tasks of a soak."""
 
     tasks: int = 0
     starts: int = 0
@@ -39,14 +39,14 @@ class Counts:
 
 
 class TaskLife:
-    """One task. What goes wrong with it is in `faults` when `end` has returned.
+    """One task. After `end`, `faults` has all errors of the task.
 
     Args:
-        agent: through which it is called.
-        driver: makes its allocation.
-        image: has busybox.
-        number: its own; its exit code comes from it.
-        counts: where it adds what it did.
+        agent: the agent that makes the calls.
+        driver: creates the allocation.
+        image: an image with busybox.
+        number: the number of the task, from which the exit code follows.
+        counts: the sums to add to.
     """
 
     def __init__(
@@ -71,14 +71,14 @@ class TaskLife:
 
     @property
     def job(self) -> Job:
-        """The task as the driver's tests know it."""
+        """The task in the form of the driver's tests."""
         return self._job
 
     async def begin(self) -> None:
-        """Starts it; returns when it logs.
+        """Starts the task and returns at the first log line.
 
         Raises:
-            DriverError: it does not start.
+            DriverError: the task does not start.
         """
         config = self._job.config
         for stream in ("stdout", "stderr"):
@@ -111,7 +111,7 @@ class TaskLife:
                 self._errors += data
 
     async def _watch_stats(self) -> None:
-        """As Nomad does: a stream for the task's life, and another after any end of it."""
+        """Reads stats for the task's life, and opens a new stream after an end, as Nomad does."""
         while True:
             with contextlib.suppress(DriverError):
                 async for usage in self._agent.session.stats(self._job.id, _STATS_S):
@@ -120,7 +120,7 @@ class TaskLife:
             await asyncio.sleep(_STATS_S)
 
     async def touch(self, chance: random.Random) -> None:
-        """One thing that a user or Nomad does with a running task; each must have its effect."""
+        """Makes one call of a user or of Nomad on a running task and checks the call's effect."""
         async with self._one_thing:
             if self._ending:
                 return
@@ -149,7 +149,7 @@ class TaskLife:
         await until(lambda: self._samples >= wanted, _LATE_S, "no sample comes")
 
     async def end(self, *, stop: bool) -> None:
-        """Has it end, by StopTask or by itself, and looks at its exit and its log."""
+        """Ends the task, by StopTask or by itself, and checks exit and log."""
         self._ending = True
         async with self._one_thing:
             await self._end(stop=stop)
@@ -174,7 +174,7 @@ class TaskLife:
             self.faults.append(f"{self._job.id} has no end: {error!r}")
 
     async def _remove(self) -> None:
-        # Nomad recovers no task that it has seen end.
+        # Nomad recovers no task whose end Nomad has seen.
         self._agent.handles.pop(self._job.id, None)
         try:
             await self._agent.insist(lambda: self._agent.session.destroy(self._job.id))

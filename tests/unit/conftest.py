@@ -1,4 +1,4 @@
-"""A test here that leaves an unclosed connection fails itself, and not a later test."""
+"""Makes a unit test fail if the test leaves an unclosed connection; no later test fails."""
 
 from tests.support.garbage import pytest_runtest_teardown
 

@@ -1,4 +1,4 @@
-"""Events before anybody listens, and after."""
+"""Events before the first subscriber, and after."""
 
 from __future__ import annotations
 

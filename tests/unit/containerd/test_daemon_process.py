@@ -1,4 +1,4 @@
-"""The limits of a process behind a socket, and what tasks make of them."""
+"""The limits of a process behind a socket, and the effects on tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Image references: completed as Docker does it, or refused with what is wrong."""
+"""Image references: completed as Docker does, or refused with the reason."""
 
 from __future__ import annotations
 

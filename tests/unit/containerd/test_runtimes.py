@@ -1,4 +1,4 @@
-"""Names of runtimes, and what of them a machine has."""
+"""Names of runtimes, and the runtimes of a machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""openat2 on real directories: the walk stays where it is told to."""
+"""openat2 on real directories: the walk stays below the given root."""
 
 from __future__ import annotations
 

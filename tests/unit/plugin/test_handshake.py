@@ -1,4 +1,4 @@
-"""Places of plugins that were killed are removed, those of living ones stay."""
+"""Directories of killed plugins are removed, and directories of living plugins stay."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from plugin.handshake import Rendezvous
 def rendezvous(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Rendezvous]:
-    """In a temporary directory of the test's own, short enough for a socket."""
+    """Creates a rendezvous in a temporary directory with a path short enough for a socket."""
     monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("p")))
     made = Rendezvous()
     yield made

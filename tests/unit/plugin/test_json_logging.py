@@ -1,4 +1,4 @@
-"""Log lines: whatever the record, one line of JSON that go-plugin's parser survives."""
+"""Log lines: each record becomes a line of JSON which go-plugin's parser survives."""
 
 from __future__ import annotations
 

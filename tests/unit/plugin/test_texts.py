@@ -1,4 +1,4 @@
-"""Text from strangers on its way to a terminal."""
+"""Text from strangers on the way to a terminal."""
 
 from __future__ import annotations
 

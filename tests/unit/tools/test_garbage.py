@@ -1,4 +1,4 @@
-"""What the collection at a test's end finds."""
+"""Findings of the garbage collection at a test's end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All tests in two halves: none is in neither, and both have their say."""
+"""All tests in two halves: each test is in a half, and both halves report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `./dev soak` would notice: a line lost or doubled, a second copy, growth, zombies."""
+"""Faults which `./dev soak` finds: lost or doubled lines, a second copy, growth, zombies."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.soak.log_check import LogCheck
 
 
 def faults_of(*lines: str, starts: int = 1) -> list[str]:
-    """What a log of these lines is blamed for."""
+    """Returns the faults of a log with these lines."""
     check = LogCheck()
     for line in lines:
         check.feed(f"{line}\n".encode())
@@ -60,7 +60,7 @@ def test_two_copies_that_write_by_turns_are_a_fault() -> None:
 
 
 def grown(kind: str, since: int = 6, step_s: float = 10.0, **more: float) -> list[str]:
-    """What a process is blamed for that has so much more from the sample `since` of nine on."""
+    """Returns the faults of a process with so much more from the sample `since` of nine on."""
     samples = []
     for step in range(9):
         late = step >= since

@@ -1,4 +1,4 @@
-"""Readings of cgroups of both versions, from directories that look like them."""
+"""Readings of cgroups of both versions, from directories of the same form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records on disk."""
+"""Exit records on disk."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_record_replaces_the_one_before_and_leaves_nothing_beside_it(
     directory: int, tmp_path: Path
 ) -> None:
     exit_record.reserve_exit(directory).write(ExitRecord(code=1, at_ns=1).to_wire())
-    (tmp_path / "exit").rename(tmp_path / "exit.new")  # of a worker that was killed half-way
+    (tmp_path / "exit").rename(tmp_path / "exit.new")  # left by a worker killed during a write
     exit_record.reserve_exit(directory).write(RECORD.to_wire())
     assert exit_record.read_exit(str(tmp_path)) == RECORD
     assert [path.name for path in tmp_path.iterdir()] == ["exit"]

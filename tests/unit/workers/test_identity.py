@@ -1,4 +1,4 @@
-"""Which process is meant."""
+"""The identity of a process: pid and start time."""
 
 from __future__ import annotations
 

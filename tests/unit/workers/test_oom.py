@@ -15,7 +15,7 @@ from workers.oom import OomWatch
 
 
 class Clock(Loop):
-    """A loop whose timers a test fires."""
+    """An event loop with timers fired by a test."""
 
     def __init__(self) -> None:
         super().__init__()

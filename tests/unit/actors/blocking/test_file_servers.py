@@ -1,4 +1,4 @@
-"""File servers that do not answer are found out by name, and cost no thread of the plugin."""
+"""Silent file servers: an error names the server, and no thread of the plugin stays blocked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def server(tmp_path: Path) -> Iterator[FileServer]:
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody waits long in here."""
+    """Shortens all waits on a file server."""
     monkeypatch.setattr(file_servers, "REPORT_AFTER_S", 0.1)
     monkeypatch.setattr(file_servers, "GIVE_UP_AFTER_S", 0.5)
 
@@ -50,13 +50,13 @@ async def refusal(work: Callable[[], object]) -> str:
 
 
 def threads() -> set[str]:
-    """What the kernel says of each thread of this process, where it waits without end."""
+    """Returns the status of each thread of the test process in uninterruptible sleep."""
     states = (path.read_text() for path in Path("/proc/self/task").glob("*/status"))
     return {text for text in states if "State:\tD" in text}
 
 
 async def test_mounts_with_odd_names_keep_no_look_from_its_work(tmp_path: Path) -> None:
-    """A user of the node may mount a file system of their own at a place of any name."""
+    """Mounts at a path with odd characters, as a user of the node may with FUSE."""
     odd = tmp_path / "a\r\x0b\x1c\x85\u2028b"
     odd.mkdir()
     with FileServer(odd) as server:
@@ -80,7 +80,7 @@ async def test_one_that_does_not_is_refused_by_name_and_holds_no_thread(
     assert threads() == set()
     (known,) = file_servers.silent()
     assert known.point == str(server.point)
-    # The next one does not wait, and no second child does.
+    # A further call does not wait, and starts no second child process.
     await asyncio.wait_for(refusal(look(server.point / "more")), 0.25)
     server.answer()
     await until(lambda: not file_servers.silent(), 10)
@@ -154,7 +154,7 @@ async def test_a_thread_that_stands_still_is_left_behind_by_name(
 
 
 def use_the_pool() -> None:
-    """Gives the running event loop the plugin's threads; the loop waits for them at its end."""
+    """Gives the running event loop the plugin's threads; the loop's end waits for the threads."""
     asyncio.get_running_loop().set_default_executor(Threads())
 
 

@@ -1,4 +1,4 @@
-"""What runtimes say of a command that they cannot run, and what its user reads."""
+"""Messages of runtimes about a command that cannot run, and the error for the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The end of an exec session whose client goes away."""
+"""The end of an exec session after the client has left."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ async def test_the_outputs_end_before_their_fifos_are_closed(
             pass
 
         async def open(self, *_: object) -> None:
-            """Nothing to open."""
+            """Does nothing."""
 
         async def feed(self, _: object) -> None:
-            """Nothing to feed."""
+            """Does nothing."""
 
         def outputs(self) -> AsyncGenerator[ExecOutput, None]:
-            """Outputs that somebody else refers to, too."""
+            """Returns outputs and keeps a second reference to the outputs."""
             kept.append(self._outputs())
             return kept[0]  # type: ignore[return-value]
 
@@ -44,7 +44,7 @@ async def test_the_outputs_end_before_their_fifos_are_closed(
                 ended.append("outputs")
 
         async def close(self) -> None:
-            """The FIFOs are closed."""
+            """Records the close of the FIFOs."""
             ended.append("session")
 
     async def nothing() -> AsyncIterator[ExecInput]:

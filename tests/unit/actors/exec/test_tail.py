@@ -1,4 +1,4 @@
-"""Of what a command prints its end is kept, in a budget that all commands share."""
+"""The tail of a command's output, within a budget shared by all commands."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from proto.errors import DriverError
 
 @pytest.fixture
 def alloc(tmp_path: Path) -> Path:
-    """An allocation with one task."""
+    """Creates an allocation with a single task."""
     (tmp_path / "a" / "web").mkdir(parents=True)
     return tmp_path / "a"
 
@@ -32,7 +32,7 @@ def test_files_are_written_for_every_reader_and_replaced(alloc: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_file_is_replaced_not_followed(alloc: Path) -> None:
-    """S11."""
+    """Covers S11: the Go driver wrote /local/etc_hosts as root at the next start."""
     precious = alloc / "precious"
     precious.write_text("as it was")
     (alloc / "web/.etc").mkdir(mode=0o755)
@@ -47,7 +47,7 @@ def test_a_link_in_the_place_of_a_file_is_replaced_not_followed(alloc: Path) -> 
 def test_a_link_in_the_place_of_a_directory_is_refused(
     alloc: Path, tmp_path: Path, what: str
 ) -> None:
-    """S11."""
+    """Covers S11, with a link in the place of a directory."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     if what == "the directory":

@@ -1,4 +1,4 @@
-"""Removing a tree in which a task has put what stops other removals."""
+"""Removal of a tree in which a task has put obstacles to other removals."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_a_mount_is_not_entered_and_the_rest_goes_on(tree: Path, tmp_path: Path)
     target.mkdir(parents=True)
     (tree / "file").touch()
     (tree / "other/x").mkdir(parents=True)
-    # The same file system: its number does not tell the mount apart.
+    # A bind mount of the same file system has the same device number.
     subprocess.run(["mount", "--bind", str(precious), str(target)], check=True)
     try:
         why = tree_removal.remove(tree)

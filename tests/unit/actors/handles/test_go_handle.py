@@ -1,4 +1,4 @@
-"""Handles of the Go driver, as it wrote them."""
+"""Handles of the Go driver, byte for byte."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FIELDS: dict[bytes, object] = msgpack.unpackb(WRITTEN, raw=True)
 
 
 def changed(**fields: object) -> bytes:
-    """The handle with other values; None leaves a field out."""
+    """Encodes the handle with other values; None leaves a field out."""
     values = FIELDS | {name.encode(): value for name, value in fields.items()}
     kept = {name: value for name, value in values.items() if value is not None}
     packed = msgpack.packb(kept, use_bin_type=False)

@@ -1,4 +1,4 @@
-"""A handle is believed where it names what this driver would have made for the task."""
+"""A handle is accepted if its names are the driver's names for the task."""
 
 from __future__ import annotations
 

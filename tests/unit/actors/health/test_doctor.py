@@ -1,4 +1,4 @@
-"""What the doctor says of machines that lack something."""
+"""Findings of the doctor on machines with a missing need."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def node(tmp_path: Path, *, cgroup_v2: bool = True, **settings: object) -> Node:
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Path:
-    """A machine of files where everything is well."""
+    """Creates the files of a machine without a fault."""
     root = tmp_path / "root"
     for path, text in (
         ("sys/fs/cgroup/cgroup.controllers", "cpuset cpu io memory pids\n"),
@@ -82,7 +82,7 @@ async def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
 ) -> None:
     found = await findings(node(tmp_path), machine)
     unwell = [f for many in found.values() for f in many if f.verdict is not Verdict.OK]
-    # What is installed where the tests run is not this machine of files.
+    # The test machine's own programs are not part of the machine of files.
     assert {f.subject for f in unwell} <= {
         *("containerd", "runtime", "init", "runc", "crun", "runsc", "holes")
     }
@@ -117,7 +117,7 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     made, pid = node(tmp_path), os.getpid()
     here = machine / "proc" / (str(pid) if launched else "self") / "status"
     here.parent.mkdir(exist_ok=True)
-    here.write_text("CapEff:\t00000000a80425fb\n")  # what a container has by default
+    here.write_text("CapEff:\t00000000a80425fb\n")  # the default of a container
     if launched:
         lock = f"{pid} {identity.start_ticks(pid)} 1.1.0\n"
         (made.state_dir / protocol.LAUNCHER_LOCK).write_text(lock)

@@ -1,4 +1,4 @@
-"""Runtimes that are installed and refuse every start are not offered; each is tried once."""
+"""Installed runtimes which refuse every start are not offered; each is tried once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOGS = """echo 'time="x" level=error msg="it \\"cannot\\" be"' >&2; exit 1\n"""
 
 
 class Machine:
-    """Programs in the place of the runtimes, which count how often they are asked."""
+    """Programs in the place of the runtimes, which count their runs."""
 
     def __init__(self, home: Path) -> None:
         self.home = home / "run"
@@ -88,7 +88,7 @@ def test_only_runtimes_that_work_are_offered(monkeypatch: pytest.MonkeyPatch) ->
     offered = runtime_programs.offered((works, refuses), "io.containerd.runc.v2")
     assert {"runc", "io.containerd.runc.v2", "kata"} <= set(offered)
     assert {"crun", "runsc", "io.containerd.runsc.v1"} & set(offered) == set()
-    # The operator's choice is shown whatever it does: doctor says what is wrong with it.
+    # The operator's choice is always offered: doctor reports the fault.
     assert "crun" in runtime_programs.offered((works, refuses), "crun")
 
 
@@ -102,7 +102,7 @@ async def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
         assert watch.programs() == ()
         await watch.pause(0.01)
         assert watch.programs() == ()
-        # A line for each run of the program, however many there are.
+        # Each run of the program reads a line; eight lines are enough for all runs.
         os.write(gate, b"\n" * 8)
         await watch.pause(60)
         assert [found.name for found in watch.programs()] == ["runc"]

@@ -1,4 +1,4 @@
-"""Pulls are shared by who may share them; what is held is not removed."""
+"""Sharing of pulls by equal requests; protection of images in use from removal."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ TASK = TaskIdentity(task_id="a/t/1", alloc_id="a", task_name="t")
 
 
 def ready(name: str) -> ImageReady:
-    """An image."""
+    """Builds an image."""
     return ImageReady(name=name, digest="sha256:0", chain_id="sha256:1", config=ImageConfig())
 
 
 def request(name: str, auth: Auth | None = None, archive: Archive | None = None) -> ImageRequest:
-    """A request that differs from another one by these only."""
+    """Builds a request; requests with equal arguments are equal."""
     return ImageRequest(
         written=name,
         name=name,
@@ -50,7 +50,7 @@ def request(name: str, auth: Auth | None = None, archive: Archive | None = None)
 
 
 class Store:
-    """Pulls that last until the test ends them."""
+    """A store whose pulls last until the test ends each pull."""
 
     def __init__(self) -> None:
         self.asked: list[ImageRequest] = []
@@ -71,7 +71,7 @@ class Store:
 
 
 class Collector:
-    """Finds the same images due at every sweep; a removal lasts until the test ends it."""
+    """Finds the same images due at every sweep; a removal lasts until the test ends the removal."""
 
     pause_s = 0.01
 
@@ -115,7 +115,7 @@ class Actor:
 
 @contextlib.asynccontextmanager
 async def running(store: Store, collector: Collector | None = None) -> AsyncGenerator[Actor, None]:
-    """An actor for a while."""
+    """Yields a running actor and stops the actor at the end."""
     actor = Actor(store, collector)
     try:
         yield actor
@@ -206,10 +206,10 @@ async def test_an_image_of_a_start_is_not_removed_until_the_start_has_ended() ->
     async with running(store, collector) as actor:
         reply = actor.ask(request("x"))
         await until(lambda: store.asked, 5)
-        await _sweeps(collector)  # while it is pulled
+        await _sweeps(collector)  # during the pull
         store.gate.set()
         await reply.future
-        await _sweeps(collector)  # while its container is made
+        await _sweeps(collector)  # during the creation of the container
         assert collector.removing == []
         assert {"x"} in collector.busy
         actor.leave(reply)
@@ -287,6 +287,6 @@ async def test_a_retired_actor_collects_nothing_more() -> None:
 
 
 async def _sweeps(collector: Collector) -> None:
-    """Two whole sweeps from now on."""
+    """Waits for two whole sweeps."""
     seen = collector.sweeps
     await until(lambda: collector.sweeps >= seen + 2, 5)

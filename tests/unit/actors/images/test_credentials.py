@@ -1,4 +1,4 @@
-"""Whose password a pull gets, for which host, and what helpers and config files may do."""
+"""The choice of a pull's password for each host, and the limits of helpers and config files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def find(
     repository: str = "team/app",
     proxies: dict[str, str] | None = None,
 ) -> dict[str, str]:
-    """User, or identity token, by host."""
+    """Returns the user, or the identity token, by host."""
     sources = CredentialSources(settings, proxies)
     found = await sources.find(registry, [registry, *mirrors], own, repository)
     return {one.server_address: one.identity_token or one.username for one in found}
@@ -43,7 +43,7 @@ async def find(
 
 @pytest.fixture
 def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A directory that is the first one where helpers are looked for."""
+    """Creates a directory which comes first in the search for helpers."""
     programs = tmp_path / "bin"
     programs.mkdir()
     path = f"{programs}:{child_process.BASE_ENVIRONMENT['PATH']}"
@@ -53,7 +53,7 @@ def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def helper(directory: Path, name: str, script: str) -> Path:
-    """A credential helper of this name."""
+    """Writes a credential helper with the given name."""
     program = directory / f"docker-credential-{name}"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -61,13 +61,13 @@ def helper(directory: Path, name: str, script: str) -> Path:
 
 
 def answering(user: str, secret: str = SECRET) -> str:
-    """A helper's script that knows every registry, and notes which one it was asked for."""
+    """Returns the script of a helper which knows every registry and records each requested name."""
     answer = json.dumps({"ServerURL": "x", "Username": user, "Secret": secret})
     return f"cat >> $0.asked; echo >> $0.asked; echo '{answer}'"
 
 
 def config(directory: Path, fields: object) -> str:
-    """A Docker config.json."""
+    """Writes a Docker config.json."""
     path = directory / "config.json"
     path.write_text(json.dumps(fields))
     return str(path)

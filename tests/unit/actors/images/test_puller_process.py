@@ -1,4 +1,4 @@
-"""A puller process that is gone before it was asked."""
+"""A puller process which dies before the first request."""
 
 from __future__ import annotations
 

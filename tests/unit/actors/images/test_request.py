@@ -1,4 +1,4 @@
-"""Which image a job asks for, when, and from where."""
+"""The image request of a job: name, time and source of the pull."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 
 
 def asked(options: TaskOptions, settings: DriverSettings | None = None) -> ImageRequest:
-    """What the options come to."""
+    """Returns the image request for the options."""
     return request.request(services(settings), TASK, options)
 
 

@@ -1,4 +1,4 @@
-"""What the plugin holds of the logs of a task that was taken over."""
+"""The plugin's hold on the logs of a task taken over from the Go driver."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from actors.lifecycle.go_takeover import HeldLogs
 
 @pytest.fixture
 def reader(tmp_path: Path) -> Iterator[int]:
-    """The read end of a FIFO, as a worker has it open."""
+    """Opens the read end of a FIFO, as a worker does."""
     os.mkfifo(tmp_path / "fifo")
     descriptor = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
     yield descriptor
@@ -23,7 +23,7 @@ def reader(tmp_path: Path) -> Iterator[int]:
 
 
 def link(reader: int) -> Any:
-    """Stands for a WorkerLink."""
+    """Returns a stand-in for a WorkerLink."""
     return SimpleNamespace(logs={"fifo": f"/proc/self/fd/{reader}"}, relays=[])
 
 

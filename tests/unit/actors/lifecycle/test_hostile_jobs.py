@@ -1,6 +1,6 @@
-"""Jobs of every kind, from their config's bytes to the runtime's document: started, or refused.
+"""Jobs of every kind, from the config's bytes to the runtime's document: started, or refused.
 
-No container is made: this is everything that the driver itself decides about a job.
+No container is created: the tests cover all decisions of the driver itself about a job.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ NUMBER = st.integers(-(2**63), 2**64 - 1) | st.floats() | st.sampled_from([0, 1,
 
 
 def values(option: Option) -> st.SearchStrategy[Any]:
-    """What a job may write for an option: mostly of the right kind, so that it gets far."""
+    """Draws a value for an option, mostly of the right type: later checks see such a value too."""
     if option.nested:
         block = st.fixed_dictionaries({}, optional={o.name: values(o) for o in option.nested})
         return st.lists(block, max_size=3) if option.repeated else block
@@ -114,7 +114,7 @@ def values(option: Option) -> st.SearchStrategy[Any]:
 
 IMAGE = next(option for option in options.TASK_OPTIONS if option.name == "image")
 OTHERS = [option for option in options.TASK_OPTIONS if option.name != "image"]
-# One or two hostile options at a time: with more, the first refusal hides the rest.
+# At most two hostile options at a time: with more, the first refusal hides the rest.
 CONFIGS = st.lists(st.sampled_from(OTHERS), max_size=2, unique=True).flatmap(
     lambda chosen: st.fixed_dictionaries(
         {"image": st.just("busybox") | TEXT, **{o.name: values(o) for o in chosen}}
@@ -133,7 +133,7 @@ PASSWD = st.just("root:x:0:0::/root:\n") | st.lists(TEXT, max_size=9).map(":".jo
 
 @pytest.fixture(scope="module")
 def alloc(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An allocation with the directories of the task `web`."""
+    """Creates an allocation with the directories of the task `web`."""
     base = tmp_path_factory.mktemp("allocs") / "a"
     for name in ("alloc/logs", "alloc/data", "web/local/x", "web/secrets"):
         (base / name).mkdir(parents=True)
@@ -142,7 +142,7 @@ def alloc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accounts) -> Any:
-    """What the runtime would be given."""
+    """Returns the plan and the runtime's document for a job."""
     chosen = options.task_options(msgpack.packb(config))
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)

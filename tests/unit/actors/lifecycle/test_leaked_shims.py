@@ -1,4 +1,4 @@
-"""A shim that containerd has forgotten is found by its arguments, ended, and waited for."""
+"""Shims forgotten by containerd are found by their arguments, killed, and waited for."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ ADDRESS, NAMESPACE, ID = "/nowhere/containerd.sock", "tests", "web-1"
 
 
 class Shims:
-    """Processes that look like shims, and their bundles."""
+    """Processes with the arguments of shims, and their bundles."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self, id: str = ID, *words: str, namespace: str = NAMESPACE) -> ShimLike:
-        """One for a container; words come last among its arguments."""
+        """Starts a process for a container; `words` are its last arguments."""
         bundle = self.directory / f"{id}{len(self.processes)}"
         bundle.mkdir()
         process = subprocess.Popen(
@@ -39,20 +39,20 @@ class Shims:
             stdin=subprocess.PIPE,
         )
         self.processes.append(process)
-        # Popen returns in the midst of exec: the arguments are there a moment later.
+        # Popen returns during exec: /proc shows the arguments a moment later.
         wait_until(Path(f"/proc/{process.pid}/cmdline").read_bytes, 10)
         return ShimLike(process, bundle)
 
 
 class ShimLike:
-    """One of them."""
+    """A process with the arguments of a shim."""
 
     def __init__(self, process: subprocess.Popen[bytes], bundle: Path) -> None:
         self.process = process
         self.bundle = bundle
 
     def runs(self) -> bool:
-        """Whether nobody has killed it."""
+        """Returns whether the process runs."""
         return self.process.poll() is None
 
 
@@ -66,7 +66,7 @@ def made(tmp_path: Path) -> Iterator[Shims]:
 
 
 async def end(made: Shims) -> None:
-    """Ends the forgotten shims of ID; where one dies, "containerd" removes its bundle."""
+    """Ends the forgotten shims of ID, and removes a dead shim's bundle as containerd does."""
     containerd = Containerd(ADDRESS, NAMESPACE)
     ending = asyncio.create_task(leaked_shims.end(containerd, ID))
     while not ending.done():

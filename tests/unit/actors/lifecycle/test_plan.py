@@ -1,4 +1,4 @@
-"""What a start will make, worked out before anything is made."""
+"""The plan of a start, complete before the driver creates an object."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Repeats of an attempt, and of steps while containerd is away."""
+"""Retries of an attempt, and of steps while containerd is away."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proto.errors import Code, DriverError
 
 
 def failing(times: int, code: Code) -> tuple[Callable[[], Awaitable[int]], list[int]]:
-    """An attempt that fails so many times, and a list with an entry for each call."""
+    """Returns an attempt with `times` failures, and a list with an entry for each call."""
     calls: list[int] = []
 
     async def attempt() -> int:

@@ -1,4 +1,4 @@
-"""The end of a worker whose fork may still be under way."""
+"""The end of a worker during its fork."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class _Link:
-    """A connection that keeps the requests."""
+    """A connection which keeps the requests."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []

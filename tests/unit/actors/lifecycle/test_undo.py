@@ -1,4 +1,4 @@
-"""The undo steps of a start: their order, and failures among them."""
+"""The undo steps of a start: their order, and failures among the steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class _Answering:
-    """A containerd that answers; the undo asks for nothing else."""
+    """A containerd which answers, as far as the undo asks."""
 
     async def answers(self) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""What is an orphan: every reason to let something be, and how long it takes."""
+"""The decision about orphans: every reason to keep an object, and the periods of grace."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_what_is_of_a_task_is_an_orphan_only_where_all_is_known(
 @pytest.mark.parametrize(
     ("found", "verdict"),
     [
-        # Of a task that lives: its maker is gone, or has begun it.
+        # Objects of a live task: the maker is dead, or has begun the task.
         (thing(ResourceKind.MOUNTS, container="tracked"), OwnerState.ORPHAN),
         (thing(ResourceKind.MOUNTS, container="tracked", maker="plugin-me"), OwnerState.LIVE),
         (thing(ResourceKind.MOUNTS, maker="plugin-other", owner="far"), OwnerState.LIVE),

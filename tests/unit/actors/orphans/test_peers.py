@@ -1,4 +1,4 @@
-"""Who lives: locks that go with their process."""
+"""Living and dead peers: a lock ends with its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Claims on containers: the supervisor grants each once, and to nobody who has gone."""
+"""Claims on containers: the supervisor grants each once, and never to a cancelled caller."""
 
 from __future__ import annotations
 

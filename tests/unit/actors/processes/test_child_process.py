@@ -1,4 +1,4 @@
-"""Child processes whose caller goes away."""
+"""Child processes after the end of their caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state directory is nobody else's, or it is refused by name before anything is done in it."""
+"""The state directory: another user's directory is refused by name before any use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOMEBODY = 12345
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A directory of root's, at a place without links."""
+    """Creates a directory of root's, at a path without links."""
     need_root_here()
     with tempfile.TemporaryDirectory(prefix="place-") as made:
         Path(made).chmod(0o755)
@@ -158,7 +158,7 @@ def test_nothing_is_looked_for_where_nothing_is(root: Path) -> None:
 
 
 def listener_of(owner: int, path: Path) -> socket.socket:
-    """Whoever calls listen(2) is the peer that the kernel names."""
+    """Listens as `owner`: the kernel names the caller of listen(2) as the peer."""
     sock = socket.socket(socket.AF_UNIX)
     sock.bind(str(path))
     os.seteuid(owner)

@@ -1,4 +1,4 @@
-"""What a runtime's program says of its version, and what follows for read-only mounts."""
+"""Versions printed by runtimes, and the consequences for read-only mounts."""
 
 from __future__ import annotations
 

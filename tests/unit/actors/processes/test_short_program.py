@@ -1,4 +1,4 @@
-"""Small programs run to their end."""
+"""Short programs run to their end."""
 
 from __future__ import annotations
 

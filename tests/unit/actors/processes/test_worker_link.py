@@ -1,4 +1,4 @@
-"""Connections to launcher and workers: each is closed, whatever becomes of its owner."""
+"""Connections to launcher and workers: each is closed, whatever becomes of the owner."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANSWER_S = 10.0
 
 @pytest.fixture
 def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """The driver's end of a connection, and its peer's."""
+    """Yields the driver's end of a connection, and the peer's end."""
     ours, theirs = socket.socketpair()
     yield ours, theirs
     ours.close()
@@ -35,7 +35,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 class Listener:
-    """Stands for a launcher or worker; without an answer it only listens."""
+    """A stand-in for a launcher or worker; without `answer` the listener only reads."""
 
     def __init__(self, answer: frames.Frame | None) -> None:
         self.asked = asyncio.Event()
@@ -43,7 +43,7 @@ class Listener:
         self._answer = answer
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection."""
+        """Serves a connection until its end."""
         while await reader.read(65536):
             self.asked.set()
             if self._answer is not None:
@@ -54,7 +54,7 @@ class Listener:
 
 @asynccontextmanager
 async def listening(path: Path, answer: frames.Frame | None = None) -> AsyncIterator[Listener]:
-    """Someone listens there; on leaving, the driver's end must have been closed."""
+    """Yields a listener, and checks at the end that the driver has closed its end."""
     listener = Listener(answer)
     async with await asyncio.start_unix_server(listener.serve, path):
         yield listener
@@ -69,7 +69,7 @@ async def test_a_link_without_an_owner_goes_on_until_its_peer_ends(
     async def forgotten() -> asyncio.BaseTransport:
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         WorkerLink(reader, writer)
-        await asyncio.sleep(0)  # it reads
+        await asyncio.sleep(0)  # the link's reader starts
         return writer.transport
 
     transport = await forgotten()

@@ -1,4 +1,4 @@
-"""What a task gets of its host, before anything is pulled or made."""
+"""A task's resources of the host, checked before a pull and before any creation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PINS = Path("/run/pins/c")
 
 @pytest.fixture
 def alloc(tmp_path: Path) -> Path:
-    """An allocation's directories as Nomad makes them."""
+    """Creates an allocation's directories as Nomad does."""
     base = tmp_path / "a"
     for name in ("alloc/logs", "alloc/data", "web/local/x", "web/secrets", "web/private"):
         (base / name).mkdir(parents=True)
@@ -35,7 +35,7 @@ def gather(alloc: Path, *mounts: MountOption, **more: Any) -> host_resources.Hos
 
 
 def held(parts: host_resources.HostParts) -> dict[str, str]:
-    """What each target shows, by its place in the allocation."""
+    """Returns the source of each target, as a path in the allocation."""
     by_pin = {f"{PINS}/{number}": source.path for number, source in enumerate(parts.pinned)}
     return {point.target: by_pin.get(point.source, point.source) for point in parts.mounts}
 

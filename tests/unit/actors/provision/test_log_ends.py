@@ -1,4 +1,4 @@
-"""The plugin's ends of a task's logs: held over a removal, shown to a failed start's readers."""
+"""The plugin's ends of a task's logs: open during a removal, open for a failed start's readers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.workers import LogReader
 
 @pytest.fixture
 def fifos(tmp_path: Path) -> list[Path]:
-    """A task's two FIFOs."""
+    """Creates a task's two FIFOs."""
     paths = [tmp_path / "alloc" / "logs" / name for name in ("out", "err")]
     paths[0].parent.mkdir(parents=True)
     for path in paths:
@@ -62,7 +62,7 @@ async def test_readers_that_wait_see_the_end_of_a_start_that_failed(fifos: list[
 
 async def test_a_reader_that_comes_a_moment_late_sees_the_end_too(fifos: list[Path]) -> None:
     ending = asyncio.create_task(end_readers(task(*fifos)))
-    # Both of its own ends are open: nobody reads yet.
+    # The plugin holds both ends open: no reader has come yet.
     await until(lambda: holders(fifos[1], os.O_RDWR, [os.getpid()]), 10, "nobody holds it")
     readers = [LogReader(path) for path in fifos]
     await asyncio.to_thread(readers[1].opened.wait, 10)

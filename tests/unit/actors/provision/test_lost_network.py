@@ -1,4 +1,4 @@
-"""When an allocation's namespace without an address is a fault, a sign of one, or right."""
+"""An allocation's namespace without an address: a fault, a sign of a fault, or correct."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GROUP = NetworkIsolation(mode=1, path="/var/run/netns/a")
 
 @pytest.fixture
 def alloc(tmp_path: Path) -> Path:
-    """An allocation's directory with one task's."""
+    """Creates an allocation's directory with a task's directory."""
     (tmp_path / "t").mkdir()
     return tmp_path
 

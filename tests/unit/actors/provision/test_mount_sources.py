@@ -1,4 +1,4 @@
-"""Sources of mounts: where they are, and that no link leads out."""
+"""Sources of mounts: their paths, and no way out of the allocation through a link."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ def test_the_log_directory_is_known_in_every_form() -> None:
 
 @pytest.fixture
 def alloc(tmp_path: Path) -> Path:
-    """An allocation with a task `web`, and links as a task would write them."""
+    """Creates an allocation with a task `web`, and links as a task may create."""
     base = tmp_path / "a"
     local = base / "web/local"
     local.mkdir(parents=True)
     (base / "web/private").mkdir()
     (local / "dir").mkdir()
     (local / "file").write_text("content")
-    # A decoy, never / itself: were the code wrong, the machine's files would be in a pin.
+    # A decoy, never / itself: faulty code would put the machine's files in a pin.
     (tmp_path / "outside" / "etc").mkdir(parents=True)
     (local / "root").symlink_to(tmp_path / "outside")
     (local / "up").symlink_to("../private")
@@ -163,7 +163,7 @@ def test_a_pin_keeps_what_was_found_and_goes_without_a_trace(alloc: Path, tmp_pa
     local = alloc / "web/local"
     mount_sources.pin(pins, sources)
     try:
-        # What a task can do now: put a link where the directory was.
+        # A task can now put a link in the directory's place.
         (local / "dir").rename(local / "old")
         (local / "dir").symlink_to(tmp_path / "outside")
         (local / "old" / "mine").touch()

@@ -1,4 +1,4 @@
-"""Reading routes; namespaces themselves are in the containerd tier."""
+"""Routes from the kernel's table; the containerd tier tests the namespaces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel parameters of a task's network: set once, and only where the kernel has them."""
+"""Kernel parameters of a task's network: set once, and only if the kernel has the parameter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BOTH = {PORTS: "0", PING: "0 2147483647"}
 
 @pytest.fixture
 def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A new network of the kernel's, as /proc/sys shows it."""
+    """Creates the parameters of a new network, as /proc/sys shows a network."""
     (tmp_path / "net/ipv4").mkdir(parents=True)
     (tmp_path / "net/ipv4/ip_unprivileged_port_start").write_text("1024\n")
     (tmp_path / "net/ipv4/ping_group_range").write_text("1\t0\n")
@@ -24,7 +24,7 @@ def parameters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The ids of this process's user namespace: all."""
+    """Creates an id map with all ids, as the initial user namespace has."""
     made = tmp_path / "gid_map"
     made.write_text("         0          0 4294967295\n")
     monkeypatch.setattr(network_sysctls, "_GID_MAP", made)

@@ -1,4 +1,4 @@
-"""Redirections of ports whose allocation is gone."""
+"""Port redirections of allocations which have ended."""
 
 from __future__ import annotations
 

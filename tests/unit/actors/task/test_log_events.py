@@ -1,4 +1,4 @@
-"""What a user reads of a log that nobody reads."""
+"""The task event about a log without a reader."""
 
 from __future__ import annotations
 

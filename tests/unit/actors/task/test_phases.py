@@ -11,7 +11,7 @@ from actors.task.phases import ALIVE, Event, Phase
 from proto.errors import Code, DriverError
 from tests import states
 
-# What each phase does not take; everything else leads on.
+# Events which each phase refuses; every other event leads to a phase.
 REFUSED = {
     Phase.STARTING: {Event.EXITED, Event.NOT_RECOVERED, Event.DESTROYED, Event.DESTROY_FAILED},
     Phase.RECOVERING: {Event.EXITED, Event.START_FAILED, Event.DESTROYED, Event.DESTROY_FAILED},

@@ -1,4 +1,4 @@
-"""Signals by name and number, of jobs, of operators and of images that nobody has checked."""
+"""Signals by name and number, from jobs, from operators and from unchecked images."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from proto.errors import Code
 
 
 class Stopped:
-    """A stop sequence whose signals and timers are lists."""
+    """A stop sequence with lists for signals and timers."""
 
     def __init__(self) -> None:
         self.signals: list[int] = []

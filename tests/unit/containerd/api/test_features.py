@@ -1,4 +1,4 @@
-"""What a containerd can do, by its version."""
+"""Features of a containerd, by version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a machine runs of an image: indexes of every shape, walked without any I/O."""
+"""The choice of a manifest for a machine: indexes of every shape, without I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.images import CONFIG, INDEX, LAYER, MANIFEST, digest_of
 
 
 class Store:
-    """Documents by digest. `reads` are the digests that were asked for."""
+    """Documents by digest. `reads` are the requested digests."""
 
     def __init__(self) -> None:
         self.bodies: dict[str, bytes] = {}
@@ -35,7 +35,7 @@ class Store:
     def image(
         self, cmd: str, architecture: str = "amd64", variant: str = "", **entry: Any
     ) -> dict[str, Any]:
-        """An image whose config has a platform; entry has what its descriptor says."""
+        """Adds an image whose config has a platform; `entry` has more fields of the descriptor."""
         config = {"os": "linux", "architecture": architecture, "variant": variant}
         rootfs = {"type": "layers", "diff_ids": [digest_of(cmd.encode())]}
         document = {**config, "config": {"Cmd": [cmd]}, "rootfs": rootfs}
@@ -45,23 +45,23 @@ class Store:
         return self.put(MANIFEST, manifest, **entry)
 
     def index(self, *entries: dict[str, Any], **entry: Any) -> dict[str, Any]:
-        """An index of these entries."""
+        """Adds an index of these entries."""
         document = {"schemaVersion": 2, "mediaType": INDEX, "manifests": list(entries)}
         return self.put(INDEX, document, **entry)
 
     def artifact(self, **entry: Any) -> dict[str, Any]:
-        """A signature."""
+        """Adds a signature."""
         layer = {"mediaType": "application/vnd.in-toto+json", "digest": digest_of(b""), "size": 0}
         config = self.put(CONFIG, {"rootfs": {}})
         return self.put(MANIFEST, {"config": config, "layers": [layer]}, **entry)
 
     def remove(self, entry: dict[str, Any]) -> dict[str, Any]:
-        """Loses what a descriptor names, and returns it."""
+        """Removes the document of a descriptor, and returns the descriptor."""
         self.bodies.pop(entry["digest"], None)
         return entry
 
     def choose(self, root: dict[str, Any], machine: str = "x86_64") -> Chosen:
-        """What a machine, with the least of CPUs unless it is this one, runs of an image."""
+        """Chooses an image for a machine; another machine than the test's has the least CPU."""
 
         def read(wanted: Wanted) -> bytes:
             self.reads.append(wanted.blob.digest)
@@ -73,11 +73,11 @@ class Store:
         return choice.answer(choice.choose(blob, "demo", machine), read)
 
     def cmd(self, root: dict[str, Any], machine: str = "x86_64") -> str:
-        """The command of what is chosen."""
+        """Returns the command of the chosen image."""
         return self.config(self.choose(root, machine)).cmd[0]
 
     def config(self, chosen: Chosen) -> ImageConfig:
-        """The config of what was chosen, whether or not the choice has read it."""
+        """Returns the config of the chosen image, also if the choice has not read the config."""
         body = self.bodies[chosen.manifest.config.digest]
         config = parse_config(body, "demo")
         assert chosen.config in (None, config)
@@ -85,12 +85,12 @@ class Store:
 
 
 def platform(architecture: str, variant: str = "", system: str = "linux", **more: Any) -> Any:
-    """What an entry says of its platform."""
+    """Builds the platform of an index entry."""
     return {"os": system, "architecture": architecture, "variant": variant, **more}
 
 
 ATTESTATION = {"platform": platform("unknown", system="unknown")}
-OTHER = "riscv64"  # another machine's name; a test's machine is x86_64 unless it says so
+OTHER = "riscv64"  # another machine's name; the default machine of a test is x86_64
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_an_index_of_artifacts_is_no_image(store: Store) -> None:
 
 
 def test_what_is_missing_is_passed_over_where_something_else_runs(store: Store) -> None:
-    """A mirror, an archive and containerd may have an index and not all of its manifests."""
+    """Removes manifests of an index, as a mirror, an archive or containerd may lack some."""
     gone = store.remove(store.image("gone", platform=platform("amd64")))
     there = store.image("there", platform=platform("amd64"))
     assert store.cmd(store.index(gone, there)) == "there"
@@ -282,7 +282,7 @@ def test_an_image_without_layers_and_an_artifact_are_refused(store: Store) -> No
 
 
 def test_platforms_in_no_language_are_told_all_the_same(store: Store) -> None:
-    """The sentence has to pass from the puller to the plugin."""
+    """Checks that a frame can carry the error from the puller to the plugin."""
     root = store.index(store.image("x", platform={"os": "linux", "architecture": "\ud800"}))
     with pytest.raises(DriverError, match="has no manifest for linux/") as caught:
         store.choose(root)

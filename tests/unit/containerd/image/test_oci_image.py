@@ -1,4 +1,4 @@
-"""Manifests and configs of strangers: read, or refused in words."""
+"""Manifests and configs from strangers: read, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_key_that_stands_twice_is_ambiguous(body: bytes) -> None:
 
 
 def test_a_document_is_utf_8_and_nothing_else() -> None:
-    """Go's reader takes no other encoding; Python's would guess."""
+    """Refuses other encodings: Go's reader takes only UTF-8, and Python's reader would guess."""
     body = document(manifests=[BLOB]).decode()
     for encoding in ("utf-16", "utf-32", "utf-8-sig"):
         with pytest.raises(DriverError, match="is damaged: not JSON"):
@@ -250,7 +250,7 @@ def _config(body: bytes) -> object:
 
 
 class _Content:
-    """A content store of blobs that are there at once."""
+    """A content store whose blobs need no wait."""
 
     def __init__(self, *blobs: bytes) -> None:
         self.blobs = {f"sha256:{hashlib.sha256(blob).hexdigest()}": blob for blob in blobs}
@@ -261,7 +261,7 @@ class _Content:
 
 
 async def test_w4_a_large_config_keeps_nobody_waiting() -> None:
-    """The loop goes round while it is parsed."""
+    """Checks that the event loop runs during the parsing."""
     big = config(Env=[f"A{number}=x" for number in range(100_000)])
     blobs = _Content(big)
     [digest] = blobs.blobs

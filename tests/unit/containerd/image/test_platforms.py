@@ -1,4 +1,4 @@
-"""Which platforms a machine runs: as containerd's matcher says, and by what the CPU has."""
+"""Platforms of a machine: by the rules of containerd's matcher, and by the CPU's features."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GRAVITON_4 = f"{NEOVERSE} flagm2 frint sb bf16 i8mm sve2"
         ("x86_64", V2, "amd64/v2 amd64 386"),
         ("x86_64", f"{V3} avx512f", "amd64/v3 amd64/v2 amd64 386"),
         ("x86_64", V4, "amd64/v4 amd64/v3 amd64/v2 amd64 386"),
-        # A level is not skipped, whatever a hypervisor shows.
+        # A CPU without a level's features has no higher level: hypervisors hide features.
         ("x86_64", V4.replace("movbe", ""), "amd64/v2 amd64 386"),
         ("i686", V4, "386"),
         ("aarch64", "fp asimd", "arm64 arm/v8 arm/v7 arm/v6 arm/v5"),

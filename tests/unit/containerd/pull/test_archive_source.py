@@ -1,4 +1,4 @@
-"""Image archives as a job may bring them: whole, damaged, and made to do harm."""
+"""Image archives of jobs: whole, damaged, and hostile."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ NAME = "docker.io/library/demo:1"
 def opened(
     directory: Path, path: str = "x.tar", name: str = NAME, wait_s: float = 60
 ) -> ArchiveSource:
-    """The source of an image in a task's directory; the fixture below closes it."""
+    """Opens an image in a task's directory; the fixture `close_archives` closes the source."""
     archive = Archive(root=str(directory), path=path)
     source = archive_source.open_source(archive, parse(name), time.monotonic() + wait_s)
     _open.append(source)
@@ -56,14 +56,14 @@ _open: list[ArchiveSource] = []
 
 @pytest.fixture(autouse=True)
 def close_archives() -> Iterator[None]:
-    """Every archive that a test opened."""
+    """Closes every archive of a test."""
     yield
     while _open:
         _open.pop().close()
 
 
 def put(directory: Path, body: bytes) -> Path:
-    """An archive in a task's local directory."""
+    """Writes an archive into a task's local directory."""
     local = directory / "local"
     local.mkdir(exist_ok=True)
     (local / "x.tar").write_bytes(body)
@@ -71,7 +71,7 @@ def put(directory: Path, body: bytes) -> Path:
 
 
 def manifest_of(source: ArchiveSource) -> manifests.Manifest:
-    """The manifest of an archive's only platform."""
+    """Returns the manifest of an archive's only platform."""
     body, kind = source.manifest("1")
     document = manifests.read(body, kind, "demo")
     assert isinstance(document, manifests.Manifest)
@@ -80,7 +80,7 @@ def manifest_of(source: ArchiveSource) -> manifests.Manifest:
 
 
 def blobs(source: ArchiveSource) -> list[bytes]:
-    """Every layer, after its manifest and config were found right."""
+    """Returns every layer, after a check of manifest and config."""
     manifest = manifest_of(source)
     wanted = (manifest.config, *manifest.layers)
     found = [b"".join(source.attempts(blob.digest, blob.size)[0]()) for blob in wanted]
@@ -90,7 +90,7 @@ def blobs(source: ArchiveSource) -> list[bytes]:
 
 
 def refused(call: Callable[[], object], words: str) -> DriverError:
-    """The error of a call."""
+    """Returns the error of a call."""
     with pytest.raises(DriverError, match=words) as caught:
         call()
     assert not caught.value.recoverable
@@ -137,7 +137,7 @@ def test_compressed_layers_of_a_docker_archive_keep_their_compression(tmp_path: 
 
 
 def test_a_layer_may_be_a_link_to_another_one(tmp_path: Path) -> None:
-    """Old versions of docker save write a layer that comes twice so."""
+    """Reads an archive of old versions of docker save, with a link for a repeated layer."""
     files = dict(docker_files((LAYERS[0], LAYERS[0])))
     document = json.loads(files["manifest.json"])
     first = document[0]["Layers"][0]
@@ -167,7 +167,7 @@ def test_the_image_of_the_jobs_name_is_taken_from_dockers_form(tmp_path: Path) -
 
 
 def test_images_of_one_name_are_bounded(tmp_path: Path) -> None:
-    """The config of each would be held in memory."""
+    """Bounds the number of configs in memory."""
     files = merged(*(docker_files([layer({"n": b"%d" % n})], ["a:1"]) for n in range(65)))
     refused(
         lambda: opened(put(tmp_path, tar_of(files)), name="a:1"), "65 images have the same name"
@@ -201,14 +201,14 @@ def test_a_manifest_that_is_not_its_digest_is_refused(tmp_path: Path) -> None:
 
 
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
-    """A link, hard or symbolic."""
+    """Builds a link, hard or symbolic."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
 
 
 def with_member(body: bytes, info: tarfile.TarInfo, *, first: bool = False) -> bytes:
-    """A tar with one member more; its body is missing."""
+    """Adds a member without its body to a tar."""
     header = info.tobuf(tarfile.GNU_FORMAT)
     return header + body if first else body[: -_end(body)] + header + bytes(1024)
 
@@ -218,7 +218,7 @@ def _end(body: bytes) -> int:
 
 
 def device(name: str, kind: bytes) -> tarfile.TarInfo:
-    """What is no file."""
+    """Builds a member of a kind which is no file."""
     info = tarfile.TarInfo(name)
     info.type = kind
     return info
@@ -286,28 +286,28 @@ def test_members_without_end_are_refused(tmp_path: Path) -> None:
 
 
 def extra(body: bytes, kind: bytes = tarfile.XHDTYPE) -> bytes:
-    """A header that completes the next one."""
+    """Builds a header which completes the next header."""
     info = device("x", kind)
     info.size = len(body)
     return info.tobuf(tarfile.GNU_FORMAT) + body + bytes(-len(body) % 512)
 
 
 def records(count: int) -> bytes:
-    """The body of a pax header: records that no two headers have."""
+    """Builds the body of a pax header, with unique records."""
     lines = (f"k{os.urandom(6).hex()}=v".encode() for _ in range(count))
     return b"".join(b"%d %s\n" % (len(line) + 4, line) for line in lines)
 
 
 @pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
 def test_w9_headers_without_a_member_are_counted(tmp_path: Path, kind: bytes) -> None:
-    """Each would be read, and what it says kept."""
+    """Bounds the headers: the reader would read each header and keep the fields."""
     body = extra(records(2500), kind) * 100
     packed = gzip.compress(body + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT), 1)
     refused(lambda: opened(put(tmp_path, packed)), "a member has over 8 headers")
 
 
 def test_w9_what_nobody_reads_of_a_header_is_not_kept(tmp_path: Path) -> None:
-    """A member with many records costs no more memory than one with few."""
+    """Checks that a member with many records costs no more memory than a member with few."""
     files = tar_of(docker_files(LAYERS))
     member = extra(records(2500)) + tarfile.TarInfo("x").tobuf(tarfile.GNU_FORMAT)
     put(tmp_path, gzip.compress(member * 200 + files, 1))
@@ -484,7 +484,7 @@ def test_links_and_fifos_in_a_layout_directory_are_refused(tmp_path: Path) -> No
 
 
 def test_a_device_as_an_archive_is_not_opened(tmp_path: Path) -> None:
-    """A task may make one in its local directory, and name it at its next start."""
+    """Refuses a device, which a task may create in the local directory for the next start."""
     (tmp_path / "local").mkdir()
     tripwire(tmp_path / "local/device")
     refused(lambda: opened(tmp_path, "device"), "is neither a file nor a directory")

@@ -1,4 +1,4 @@
-"""Challenges of a registry, and to whom a password goes."""
+"""Challenges of a registry, and the recipients of a password."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BASIC = f"Basic {base64.b64encode(b'alice:hush').decode()}"
 
 
 class TokenServer:
-    """Answers the same for every request and remembers each."""
+    """A token server with the same answer for every request, and a list of all requests."""
 
     def __init__(self, status: int = 200, body: bytes = b'{"token": "abc"}') -> None:
         self.asked: list[tuple[str, dict[str, str]]] = []
@@ -45,7 +45,7 @@ def answer(
     server: TokenServer | None = None,
     over_tls: bool = True,
 ) -> str:
-    """The Authorization that a challenge gets; empty when nothing is tried."""
+    """Returns the Authorization for a challenge; empty if the driver does not try."""
     authorizer = Authorizer(registry, credentials, server or TokenServer())
     if not authorizer.answer(challenge, SCOPE, sent="", over_tls=over_tls):
         return ""
@@ -53,7 +53,7 @@ def answer(
 
 
 def refused(call: Callable[[], object]) -> DriverError:
-    """The error of a call."""
+    """Returns the error of a call."""
     with pytest.raises(DriverError) as caught:
         call()
     assert PASSWORD not in str(caught.value)
@@ -168,7 +168,7 @@ def test_a_foreign_registry_gets_neither_password_nor_a_try() -> None:
     assert answer("Basic realm=x", registry="evil.example", credentials=bound) == ""
     bearer = 'Bearer realm="https://evil.example/token"'
     got = answer(bearer, registry="evil.example", credentials=bound, server=server)
-    assert got == "Bearer abc"  # a token for anybody
+    assert got == "Bearer abc"  # an anonymous token
     assert server.asked[0][1] == {}
 
 
@@ -240,7 +240,7 @@ def test_the_same_answer_is_not_tried_twice() -> None:
     authorizer = Authorizer("registry.example", ALICE, TokenServer())
     assert authorizer.answer("Basic realm=x", SCOPE, sent="", over_tls=True)
     assert not authorizer.answer("Basic realm=x", SCOPE, sent=authorizer.header, over_tls=True)
-    # A request that went out before another thread got in is worth another try.
+    # A request sent before another thread's token is worth another try.
     assert authorizer.answer("Basic realm=x", SCOPE, sent="", over_tls=True)
 
 

@@ -1,4 +1,4 @@
-"""What is told of a registry's failure, and which failures time may heal."""
+"""Texts for a registry's failures, and the failures worth a retry."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def test_nothing_that_a_server_sends_upsets_its_words(body: bytes, url: str) -> 
 
 
 def caused(error: Exception, cause: BaseException) -> Exception:
-    """An error of urllib3 with what it came of."""
+    """Returns an error of urllib3 with a cause."""
     error.__cause__ = cause
     return error
 
 
 def protocol(cause: Exception) -> Exception:
-    """A broken connection in urllib3's words."""
+    """Builds urllib3's error for a broken connection."""
     return caused(urllib3.exceptions.ProtocolError("Connection broken", cause), cause)
 
 
 def connecting(cause: Exception) -> Exception:
-    """A connection that was not made."""
+    """Builds urllib3's error for a failed connection."""
     new = urllib3.exceptions.NewConnectionError(None, f"Failed: {cause}")  # type: ignore[arg-type]
     return caused(new, cause)
 

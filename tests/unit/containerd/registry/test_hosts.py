@@ -1,4 +1,4 @@
-"""containerd's hosts.toml: what it says, and what is said about a wrong one."""
+"""containerd's hosts.toml: correct files, and errors for faulty files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from proto.errors import Code, DriverError
 
 
 def write(directory: Path, name: str, text: str) -> Path:
-    """A hosts.toml for a registry."""
+    """Writes a hosts.toml for a registry."""
     path = directory / name / "hosts.toml"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)

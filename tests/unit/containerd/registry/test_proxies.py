@@ -1,4 +1,4 @@
-"""Which proxy a URL is asked through, as programs in Go read the environment."""
+"""The proxy for a URL, by the rules of Go programs for the environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROXY = "http://proxy.example:3128"
 
 
 def way(url: str, **variables: str) -> str:
-    """The URL of the proxy that is used; empty for the direct way."""
+    """Returns the URL of the proxy; empty without a proxy."""
     found = Proxies(variables).of(url)
     return found.url if found else ""
 

@@ -1,4 +1,4 @@
-"""How long a pull waits for a registry, and how often it tells."""
+"""The length of a pull's waits for a registry, and the reports of the waits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LATER = "Sun, 06 Nov 1994 08:49:57 GMT"
 
 
 def transient(seconds: float | None = None, brief: str = "registry r answered 429") -> Transient:
-    """A failure that time may heal."""
+    """Builds a failure worth a retry."""
     error = Transient(brief, recoverable=True, code=Code.UNAVAILABLE)
     error.retry_after_s = seconds
     return error
@@ -22,7 +22,7 @@ def transient(seconds: float | None = None, brief: str = "registry r answered 42
 
 @pytest.fixture
 def paused(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The pauses that were made; none takes time."""
+    """Returns the list of all pauses; no pause takes time."""
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
     monkeypatch.setattr("secrets.randbelow", lambda _: 0)

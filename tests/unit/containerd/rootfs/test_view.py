@@ -1,4 +1,4 @@
-"""Snapshots as snapshotters hand them out, mounted for a look and gone after it."""
+"""Snapshots of every snapshotter, mounted for a view and unmounted after the view."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 
 
 def names(mounts: tuple[Mount, ...]) -> set[str]:
-    """What lies in the root."""
+    """Returns the names in the root."""
 
     def read(root: int) -> set[str]:
         place = syscalls.openat2(root, ".", os.O_RDONLY, syscalls.RESOLVE_IN_ROOT)
@@ -33,7 +33,7 @@ def names(mounts: tuple[Mount, ...]) -> set[str]:
 
 
 def directory(path: Path, *files: str) -> str:
-    """A directory with these files in it."""
+    """Creates a directory with these files."""
     path.mkdir(parents=True)
     for name in files:
         (path / name).write_text(name)
@@ -46,7 +46,7 @@ def overlay(*options: str, kind: str = "overlay") -> tuple[Mount, ...]:
 
 @pytest.fixture(scope="module")
 def layers(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """As many as the kernel takes, in a place with a long name; the uppermost first."""
+    """Creates as many layers as the kernel takes, at a long path; the uppermost first."""
     place = tmp_path_factory.mktemp("x" * 200)
     return [directory(place / str(number), f"f{number}") for number in range(500)]
 
@@ -93,7 +93,7 @@ def test_a_mount_with_a_target_lies_in_the_one_before(tmp_path: Path) -> None:
 
 @pytest.fixture
 def ext4(tmp_path: Path) -> Path:
-    """A file system in a file, with one file in it."""
+    """Creates an ext4 image with a single file."""
     content = directory(tmp_path / "content", "of-ext4")
     image = tmp_path / "fs.img"
     with image.open("wb") as file:
@@ -134,7 +134,7 @@ def test_a_block_device_is_free_for_the_task_after_the_look(ext4: Path, tmp_path
 def test_mounts_that_refer_to_each_other_are_read_without_their_writers_parts(
     ext4: Path, tmp_path: Path
 ) -> None:
-    """As the erofs snapshotter of containerd 2.2 and later gives them."""
+    """Reads mounts of the erofs snapshotter of containerd 2.2 and later."""
     layer = directory(tmp_path / "layer", "of-layer")
     options = (
         "X-containerd.mkdir.path={{ mount 0 }}/upper:0755",

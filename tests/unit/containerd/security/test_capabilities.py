@@ -1,4 +1,4 @@
-"""Capabilities: numbers, spellings, and what adds and drops leave."""
+"""Capabilities: numbers, spellings, and the result of adds and drops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which versions have which of the holes that are known by name."""
+"""Versions of containerd and the runtimes, and their known holes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_distribution_closes_holes_without_a_new_number(tmp_path: Path) -> Non
     with gzip.open(directory / "changelog.Debian.gz", "wb") as file:
         file.write(b"runc (1.1.5+ds1-1+deb12u1) bookworm\n  * CVE-2024-21626: leaked fds\n")
     assert names("runc", "1.1.5+ds1-1+deb12u1", tmp_path) == ["CVE-2024-45310", *NOVEMBER]
-    # What somebody has built and put in the package's place is not what its changelog is about.
+    # The package's changelog does not describe a self-built program in the package's place.
     assert "CVE-2024-21626" in names("runc", "1.1.5", tmp_path)
     (directory / "changelog.Debian.gz").write_bytes(b"no gzip")
     assert "CVE-2024-21626" in names("runc", "1.1.5+ds1-1+deb12u1", tmp_path)

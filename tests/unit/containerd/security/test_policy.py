@@ -1,4 +1,4 @@
-"""From a job's options to what its spec says about capabilities, filters and hidden paths."""
+"""From a job's options to the spec's capabilities, filters and hidden paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is left of a profile for one task, and what the default one lets through."""
+"""The filter of a task from a seccomp profile, and the calls of the default profile."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Custom profiles on a real disk: attacks by the name that a job gives, tried one by one."""
+"""Custom profiles on a real disk, with attacks by the profile's name in a job."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROFILE = json.dumps({"defaultAction": "SCMP_ACT_ALLOW"}).encode()
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A profile directory beside a file that nobody may read through it."""
+    """Creates a profile directory beside a file which no profile name may reach."""
     made = tmp_path / "profiles"
     (made / "team").mkdir(parents=True)
     (made / "web.json").write_bytes(PROFILE)

@@ -1,4 +1,4 @@
-"""Texts of seccomp profiles: both forms are read, and mistakes are named by their place."""
+"""Texts of seccomp profiles: both forms are read, and errors name the place of a mistake."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ ANYTHING = st.recursive(
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in a document."""
+    """Lists every path in a document."""
     found = [path]
     children: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else ()
     if isinstance(value, list):

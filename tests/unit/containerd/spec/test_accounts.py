@@ -1,4 +1,4 @@
-"""passwd and group of an image that was made to be read wrongly."""
+"""passwd and group of a hostile image."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def test_what_is_no_file_is_refused_and_no_descriptor_is_left(rootfs: Path, name
 
 
 def test_a_device_of_an_image_is_looked_at_and_not_opened(rootfs: Path) -> None:
-    """To open /dev/watchdog restarts the host; an image may have that device as its passwd."""
+    """Puts a device in the place of passwd: an open of /dev/watchdog restarts the host."""
     tripwire(rootfs / "etc" / "passwd")
     with pytest.raises(DriverError, match="the image's /etc/passwd is not a regular file"):
         read(rootfs)
 
 
 def test_a_file_that_is_too_long_ends_with_a_whole_line(rootfs: Path) -> None:
-    """Half a number is another user's or group's."""
+    """Cuts at a line's end, because half a number names another user or group."""
     line, limit = "x:x:1:1::/:/\n", 1024 * 1024
     lines = line * (limit // len(line))
     last = f"{'b' * (limit - len(lines) - 4)}:x:1000:\n"

@@ -1,4 +1,4 @@
-"""The OCI spec where a job or an image would have it say what must not be said."""
+"""The OCI spec for jobs and images with forbidden or odd values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from proto.errors import Code, DriverError
 
 
 def process(image: ImageConfig | None = None, uid: int = 0, **options: Any) -> dict[str, Any]:
-    """The process of a task."""
+    """Builds the spec and returns the process of a task."""
     inputs = SpecInputs(
         image_config=image or ImageConfig(cmd=("/bin/true",)),
         user=ResolvedUser(uid=uid, gid=0),

@@ -1,4 +1,4 @@
-"""What CDI files say, as edits of a container."""
+"""CDI files, as edits of a container."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices of the host as the runtime gets them."""
+"""Devices of the host, as the runtime gets the devices."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_a_privileged_task_gets_the_hosts_devices_but_no_terminal_of_it() -> Non
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="making device nodes needs root")
 def test_directories_that_a_user_nested_below_dev_end_no_start(tmp_path: Path) -> None:
-    """/dev/shm is open to every user."""
+    """Nests directories as every user can in /dev/shm."""
     deepest = tmp_path
     for _ in range(1500):
         deepest /= "d"

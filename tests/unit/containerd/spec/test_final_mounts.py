@@ -1,4 +1,4 @@
-"""The judgement over a created task's mounts."""
+"""The check of a created task's mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mounts of a job as the runtime gets them."""
+"""Mounts of a job, as the runtime gets the mounts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets of mounts in an image and in what is mounted over it, links followed or refused."""
+"""Targets of mounts in an image and in other mounts, with links followed or refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,15 @@ def place(
     reach: Reach = Reach.JOB,
     plain: tuple[str, ...] = (),
 ) -> dict[str, str]:
-    """Where each target ends up, by target; its value is bind or tmpfs. Links by path."""
+    """Returns the final path of each target.
+
+    Args:
+        written: kinds, bind or tmpfs, by target.
+        image: links of the image by path.
+        below: links inside mounts by path.
+        reach: the reach of all mounts.
+        plain: see `targets.place`.
+    """
     points = [MountPoint(target=target, type=kind, reach=reach) for target, kind in written.items()]
 
     def inspect(path: str) -> Entry:

@@ -1,4 +1,4 @@
-"""Users and groups as an image may have them: looked up, or refused in words."""
+"""Users and groups of an image: resolved, or refused with a sentence."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_numbers_are_compared_as_numbers_and_the_first_line_counts() -> None:
 
 @pytest.mark.timeout(20)
 def test_a_thousand_groups_are_looked_up_in_one_pass_over_the_file() -> None:
-    """A pass for each took 88 s."""
+    """Bounds the time: a pass for each group took 88 s."""
     lines = [f"g{number}:x:{number}:bob\n" for number in range(50_000)]
     more = tuple(f"g{number}" for number in range(49_000, 50_000))
     found = lookup("bob", Accounts(PASSWD, "".join(lines)), more)
@@ -59,7 +59,7 @@ def test_more_groups_than_the_kernel_takes_are_refused() -> None:
 
 
 def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """526 MB of texts stayed for ever."""
+    """Bounds the memory: without a limit 526 MB of texts stayed."""
     cache = users._Cache()
     monkeypatch.setattr(users, "_cache", cache)
     huge = ResolvedUser(uid=1, gid=1, additional_gids=tuple(range(20_000)), home="\U0001f600" * 99)
@@ -75,7 +75,7 @@ def test_what_is_remembered_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "user",
     [
-        "4294967295",  # -1: "do not change", and with it whatever the runtime is
+        "4294967295",  # -1 for setuid: "do not change"; the task would have the runtime's user
         "99999999999999999999",
         "9" * 5000,
         "-1",

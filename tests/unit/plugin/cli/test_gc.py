@@ -1,4 +1,4 @@
-"""What `containerd-driver gc` prints."""
+"""The output of `containerd-driver gc`."""
 
 from __future__ import annotations
 

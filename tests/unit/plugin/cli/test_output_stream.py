@@ -1,4 +1,4 @@
-"""stdout and stderr of a run, as files on a disk that is full."""
+"""stdout and stderr of a run, as files on a full disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WAITS = "error: {}: No space left on device: output waits for space"
 
 
 class Stream:
-    """A file that is called like an output."""
+    """A file with the name of an output."""
 
     def __init__(self, path: Path, name: str) -> None:
         self._file = path.open("ab")

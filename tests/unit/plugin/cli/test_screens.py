@@ -1,4 +1,4 @@
-"""Text that others wrote reaches a terminal as text; what a task writes stays as it is."""
+"""Foreign text on a terminal: made harmless in messages, unchanged in a task's output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PORT = PortMapping(label=EVIL, value=1, to=2, host_ip=EVIL)
 
 
 def quiet(shown: bytes) -> None:
-    """Nothing but text and our own line ends."""
+    """Checks that a text is printable, and that every line end is ours."""
     text = shown.decode()
     assert {c for c in text if not c.isprintable()} <= {"\n"}
     assert not any(line.startswith("error: everything") for line in text.splitlines())

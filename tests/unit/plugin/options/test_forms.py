@@ -1,4 +1,4 @@
-"""Values with a form of their own: what is read, and which words refuse the rest."""
+"""Values with a form of their own: accepted texts, and the errors for other texts."""
 
 from __future__ import annotations
 

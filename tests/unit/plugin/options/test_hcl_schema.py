@@ -1,4 +1,4 @@
-"""The schemas that Nomad checks HCL against."""
+"""The schemas by which Nomad checks HCL."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_an_option_without_a_default_is_a_plain_attribute() -> None:
 
 
 def test_a_default_wraps_an_attribute_that_carries_its_own_name() -> None:
-    # Nomad's decoder takes the name of an attribute in a default from nowhere else.
+    # Nomad's decoder takes an attribute's name in a default only from the attribute itself.
     spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["image_pull_timeout"]
     assert spec.WhichOneof("block") == "default"
     assert spec.default.primary.Attr.name == "image_pull_timeout"

@@ -1,4 +1,4 @@
-"""The option tables: what Nomad's msgpack becomes, and what is refused with which words."""
+"""The option tables: values from Nomad's msgpack, and the errors for wrong values."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_defaults_of_the_table_are_the_defaults_of_the_dataclasses() -> None:
 
 
 def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
-    # What one block or list gives to several settings.
+    # Settings which share a block or a list.
     several = {"auth_config", "auth_helper", "image_gc", "image_gc_delay_s"}
     several |= {"log_buffer_bytes", "log_drops"}
     of_the_node = {"total_mhz", "cores"}

@@ -1,4 +1,4 @@
-"""What SetConfig takes from the agent beside the plugin block, and the one release."""
+"""SetConfig: the agent's values beside the plugin block, and the single home of the release."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Between protobuf and dataclasses: total in both directions, and no answer half-filled."""
+"""Conversions between protobuf and dataclasses: total both ways, no answer half-filled."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from proto.nomad import driver_pb2 as wire
 
 _INT64 = st.integers(-(2**63), 2**63 - 1)
 _INT32 = st.integers(-(2**31), 2**31 - 1)
-# Python's own strings may hold what protobuf cannot: half of a surrogate pair.
+# Python's strings may have half of a surrogate pair; protobuf's cannot.
 _ANY_TEXT = st.text(st.characters(exclude_categories=[]), max_size=20)
 _TEXT = st.text(max_size=20)
 _RESULTS = st.builds(

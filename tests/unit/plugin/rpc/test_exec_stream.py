@@ -1,4 +1,4 @@
-"""The wire side of an exec: its opening, its heartbeats, its end."""
+"""The wire side of an exec: opening, heartbeats, end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors as gRPC statuses: texts, codes, details, and what must not reach a header."""
+"""Errors as gRPC statuses: texts, codes, details, and bytes which no header may have."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _AbortedError(Exception):
 
 
 class _Context:
-    """What a handler sees of a call; `abort` raises, as gRPC's own does."""
+    """A handler's context of a call; `abort` raises, as gRPC's own context does."""
 
     def __init__(self) -> None:
         self.code: grpc.StatusCode | None = None

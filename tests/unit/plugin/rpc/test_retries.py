@@ -1,4 +1,4 @@
-"""Calls that are retried until they answer, and streams that open again."""
+"""Calls retried until an answer, and streams opened again."""
 
 from __future__ import annotations
 

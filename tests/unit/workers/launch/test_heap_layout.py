@@ -1,4 +1,4 @@
-"""The layout of the launcher's memory: functions do what they did, gaps are filled."""
+"""The layout of the launcher's memory: functions work as before, and gaps are filled."""
 
 from __future__ import annotations
 

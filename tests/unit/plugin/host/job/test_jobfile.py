@@ -16,7 +16,7 @@ EXAMPLES = Path(__file__).resolve().parents[5] / "example"
 
 
 def job(body: str, **variables: str) -> Job:
-    """Returns a job with one group and one task `t`; the task has `body`."""
+    """Returns a job with a single group and the task `t`; the task has `body`."""
     text = f'job "j" {{\n group "g" {{\n task "t" {{\n driver = "d"\n{body}\n}}\n}}\n}}\n'
     return jobfile.parse("j.nomad", text, variables)
 

@@ -1,4 +1,4 @@
-"""Network, ports and volumes of an allocation, as its tasks get them."""
+"""Network, ports and volumes of an allocation, as the tasks get the parts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Record of a run, and a later run that reads the record."""
+"""Record of a run, and a later run which reads the record."""
 
 from __future__ import annotations
 
