@@ -1,4 +1,4 @@
-"""A whole Nomad agent as the host: `nomad job run`, its API, and its command line for exec."""
+"""A whole Nomad agent as the host: `nomad job run`, the API, and the command line for exec."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ from tests.support.own_network import OwnNetwork
 from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
-# What Nomad's bridge mode does, as a network of CNI's: Nomad's own asks for kernel modules by name,
-# which kernels with all built in do not tell.
+# Nomad's bridge mode as a CNI network. Nomad's own bridge asks for kernel modules by name, and a
+# kernel with built-in modules does not list the names.
 BRIDGE = "bridged"
 _CNI: Json = {
     "cniVersion": "0.4.0",
@@ -113,7 +113,7 @@ class AgentCluster(Cluster):
     def start(self, job: str, **variables: str) -> Task:
         """See `Cluster`."""
         body = read(self._binary, job, variables)
-        # A purged job is remembered with its allocations for a while.
+        # Nomad remembers a purged job with the allocations for a while.
         body["ID"] = f"{body['ID']}-{uuid.uuid4().hex[:8]}"
         for group in body["TaskGroups"]:
             for network in group.get("Networks") or ():
@@ -148,7 +148,7 @@ class AgentCluster(Cluster):
         """Ends these tasks' jobs, and has servers and client forget them."""
         for task in tasks:
             self.tasks.remove(task)
-            with contextlib.suppress(ApiError):  # an earlier collection has taken it already
+            with contextlib.suppress(ApiError):  # an earlier collection has removed the job
                 self.api.stop_and_wait(task.job["ID"])
         if tasks:
             self.api.collect_garbage()
@@ -162,7 +162,7 @@ class AgentCluster(Cluster):
 
 
 def read(binary: Path, job: str, variables: Mapping[str, str]) -> Json:
-    """A job file as `nomad job run` reads it, for the API."""
+    """Parses a job file as `nomad job run` does, for the API."""
     words = [word for name, value in variables.items() for word in ("-var", f"{name}={value}")]
     done = subprocess.run(
         [str(binary), "job", "run", "-output", *words, str(example(job))],
@@ -178,17 +178,17 @@ def read(binary: Path, job: str, variables: Mapping[str, str]) -> Json:
 
 
 def environment(api: NomadApi) -> dict[str, str]:
-    """Of the `nomad` command: nothing of the tests' own gets in."""
+    """Builds the environment of the `nomad` command, without the tests' own variables."""
     return {"NOMAD_ADDR": api.address, "PATH": os.defpath, "HOME": "/nonexistent"}
 
 
 def hcl(config: Mapping[str, Any]) -> str:
-    """The body of a config block."""
+    """Formats the body of a config block."""
     return "\n".join(f"{name} = {json.dumps(value)}" for name, value in config.items())
 
 
 class AgentTask(Task):
-    """The first task of a job's one allocation."""
+    """The first task of the only allocation of a job."""
 
     def __init__(self, cluster: AgentCluster, job: Json, alloc: str) -> None:
         super().__init__(job["TaskGroups"][0]["Tasks"][0]["Name"], alloc)
@@ -288,7 +288,7 @@ class AgentTask(Task):
 
 
 class PtyTerminal(Terminal):
-    """A program on a terminal of this machine, as a user's shell has it."""
+    """A program on a terminal of this machine, like a user's shell."""
 
     def __init__(self, command: list[str], env: Mapping[str, str], rows: int, columns: int) -> None:
         self._out = bytearray()
@@ -302,7 +302,7 @@ class PtyTerminal(Terminal):
         self._reader.start()
 
     def _read(self) -> None:
-        # Linux says EIO once nobody has the other end open.
+        # Linux returns EIO once no process has the other end open.
         with contextlib.suppress(OSError):
             while data := os.read(self._master, 4096):
                 self._out += data

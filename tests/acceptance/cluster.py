@@ -1,7 +1,7 @@
-"""What an acceptance test asks of whoever runs its job: a task's life, whichever host drives it.
+"""Interface of an acceptance test to the host of a job: a task's life, under each kind of host.
 
-Three hosts: the embedded one of `containerd-driver run`, Nomad's own client code without the rest
-of Nomad, and a whole Nomad agent. A test names a job of `example/`, and looks at one task of it.
+Three hosts exist: the embedded host of `containerd-driver run`, Nomad's own client code without the
+rest of Nomad, and a whole Nomad agent. A test names a job of `example/` and observes a task.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PATIENCE_S = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """A command that was run in a task's container. Of a terminal all output is stdout."""
+    """A finished command in a task's container. Output of a terminal is all in stdout."""
 
     code: int
     out: str
@@ -36,7 +36,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class End:
-    """How a task ended."""
+    """The end of a task."""
 
     exit_code: int
     oom_killed: bool
@@ -44,7 +44,7 @@ class End:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One sample of a task's stats. percent: 100 is one core busy all the time."""
+    """A sample of a task's stats. percent: 100 is one core, fully busy."""
 
     at_ns: int
     rss: int
@@ -58,11 +58,11 @@ class Sample:
 
 
 class Terminal(abc.ABC):
-    """A command on a terminal of its own, as `nomad alloc exec -it` gives it."""
+    """A command on a terminal, like `nomad alloc exec -it`."""
 
     @abc.abstractmethod
     def type(self, text: str) -> None:
-        """Types it."""
+        """Types the text."""
 
     @abc.abstractmethod
     def resize(self, rows: int, columns: int) -> None:
@@ -70,14 +70,14 @@ class Terminal(abc.ABC):
 
     @abc.abstractmethod
     def output(self) -> str:
-        """All that came so far."""
+        """Returns all output so far."""
 
     @abc.abstractmethod
     def exit_code(self) -> int:
         """Waits for the command's end."""
 
     def expect(self, text: str) -> None:
-        """Until the text came."""
+        """Waits until the text came."""
         wait_until(
             lambda: text in self.output(), PATIENCE_S, lambda: f"{text!r} in {self.output()!r}"
         )
@@ -108,19 +108,19 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def alloc_dir(self) -> Path:
-        """The allocation's directory on the host, with `alloc/` in it."""
+        """Path of the allocation's directory on the host, which contains `alloc/`."""
 
     @abc.abstractmethod
     def story(self) -> str:
-        """What the user is told of the task: events and failures."""
+        """Returns the messages to the user about the task: events and failures."""
 
     @abc.abstractmethod
     def log(self, stream: str = "stdout") -> str:
-        """What the task has written so far."""
+        """Returns the log of the task so far."""
 
     @abc.abstractmethod
     def exec(self, *argv: str, stdin: str = "") -> Done:
-        """Runs a command in the container, its streams passed on."""
+        """Runs a command in the container and passes the command's streams on."""
 
     @abc.abstractmethod
     def script(self, *argv: str) -> Done:
@@ -136,7 +136,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def stop(self) -> None:
-        """Stops the task as its job says, and returns when it has ended."""
+        """Stops the task with the job's settings, and returns after the end."""
 
     @abc.abstractmethod
     def end(self, timeout_s: float = PATIENCE_S) -> End:
@@ -144,20 +144,20 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def samples(self, count: int) -> list[Sample]:
-        """So many samples of its stats, one after the other; the first may have no percents."""
+        """Returns the given number of consecutive stats samples; the first may lack percents."""
 
     @abc.abstractmethod
     def purge(self) -> None:
-        """Ends the task if it runs, and has everything of it removed."""
+        """Ends a running task, and removes everything of the task."""
 
     def shell(self, script: str) -> str:
-        """What a shell script prints in the container; it has to succeed."""
+        """Returns the output of a shell script in the container; the script has to succeed."""
         done = self.exec("/bin/sh", "-c", script)
         assert done.code == 0, f"{script}: {done}"
         return done.out
 
     def wait_log(self, text: str, stream: str = "stdout") -> str:
-        """Until the log has the text; the log."""
+        """Waits until the log has the text, and returns the log."""
         wait_until(
             lambda: text in self.log(stream),
             PATIENCE_S,
@@ -166,7 +166,7 @@ class Task(abc.ABC):
         return self.log(stream)
 
     def wait_running(self) -> None:
-        """Until it runs."""
+        """Waits until the task runs."""
 
         def runs() -> bool:
             assert self.state != "dead", self.story()
@@ -175,16 +175,16 @@ class Task(abc.ABC):
         wait_until(runs, 60, self.story)
 
     def failure(self) -> str:
-        """What the user is told once the task is dead."""
+        """Returns the messages to the user once the task is dead."""
         wait_until(lambda: self.state == "dead", PATIENCE_S, self.story)
         return self.story()
 
 
 class Cluster(abc.ABC):
-    """A host with the driver on it.
+    """A host with the driver.
 
     Attributes:
-        base: a directory of the host's own, short since sockets lie below it. In it are the
+        base: directory of the host, with a short path since sockets lie below. Contains the
             driver's state, the host volume "s1" and the profiles that jobs may name.
     """
 
@@ -194,50 +194,50 @@ class Cluster(abc.ABC):
             (self.base / name).mkdir()
 
     def own_config(self) -> dict[str, str]:
-        """What of the driver's config is this host's."""
+        """Returns the part of the driver's config that belongs to the host."""
         return {
             "state_dir": str(self.base / "state"),
             "seccomp_profile_dir": str(self.base / PROFILES),
         }
 
     def remove_base(self) -> None:
-        """The last step of `close`: nothing may be mounted in it any more."""
+        """Removes the base directory, without mounts by now, as the last step of `close`."""
         left = mounted.detach_below(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
         assert left == [], f"mounts were left: {left}"
 
     @abc.abstractmethod
     def start(self, job: str, **variables: str) -> Task:
-        """Takes up a job of `example/`; its task may not run yet, or may have failed."""
+        """Starts a job of `example/`; the task may not run yet, or may have failed."""
 
     @abc.abstractmethod
     def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """SIGKILL to the host and the plugin, as far as there are two; both come back.
+        """Kills host and plugin with SIGKILL; both come back.
 
         Args:
-            meanwhile: is called while neither is there.
+            meanwhile: function to call while neither process exists.
         """
 
     @abc.abstractmethod
     def restart(self, **config: Any) -> None:
-        """Ends all and starts another host, with that much more in the driver's config."""
+        """Ends all and starts another host, with additions to the driver's config."""
 
     @abc.abstractmethod
     def clean(self) -> None:
-        """Purges the tasks that a test has left."""
+        """Purges the tasks left by a test."""
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Ends the host and what belongs to it."""
+        """Ends the host and everything that belongs to the host."""
 
     def run(self, job: str, **variables: str) -> Task:
-        """As `start`, and its task runs."""
+        """Starts a job as `start` does, and waits until the task runs."""
         task = self.start(job, **variables)
         task.wait_running()
         return task
 
     def failure(self, job: str, **variables: str) -> str:
-        """What the user is told of a job whose task cannot be started; it is purged."""
+        """Returns the messages to the user about a failed start, and purges the job."""
         task = self.start(job, **variables)
         story = task.failure()
         task.purge()
@@ -245,5 +245,5 @@ class Cluster(abc.ABC):
 
 
 def example(name: str) -> Path:
-    """The path of a job file."""
+    """Returns the path of a job file."""
     return EXAMPLES / f"{name}.nomad"

@@ -1,4 +1,4 @@
-"""The embedded host: its plan of a job, its session with the plugin, and its care of both."""
+"""The embedded host: plan of a job, session with the plugin, and supervision of both."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Loop:
         self._thread.start()
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float = 90) -> T:
-        """What a coroutine gives."""
+        """Returns the result of a coroutine."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
 
     def close(self) -> None:
@@ -68,7 +68,7 @@ async def _cancelled(tasks: Sequence[asyncio.Task[Any]]) -> None:
 
 
 def planned(job: str, variables: Mapping[str, str], base: Path) -> PlannedTask:
-    """The first task of a job as the embedded host plans it, its directories made."""
+    """Plans the first task of a job with the embedded host, and makes the task's directories."""
     read = jobfile.load(example(job), variables)
     volumes = {"s1": HostVolume(path=str(base / VOLUME))}
     alloc = alloc_plan.allocations(read, base / "allocs", HostPorts("127.0.0.1"), volumes)[0]
@@ -114,7 +114,7 @@ class EmbeddedCluster(Cluster):
         return task
 
     def crash(self, meanwhile: Callable[[], None] = lambda: None) -> None:
-        """See `Cluster`. The host is this process: the plugin dies alone."""
+        """See `Cluster.crash`. The host is this process: only the plugin dies."""
         self.loop.call(_cancelled([task.wait for task in self.tasks if task.wait is not None]))
         pid = self.session.pid
         self.session.kill_plugin()
@@ -152,7 +152,7 @@ class EmbeddedCluster(Cluster):
 
 
 class EmbeddedTask(Task):
-    """A task of the embedded host. `told` are its events and failures."""
+    """A task of the embedded host. `told` are the task's events and failures."""
 
     def __init__(self, cluster: EmbeddedCluster, planned: PlannedTask) -> None:
         super().__init__(planned.task.name, planned.config.alloc_id)
@@ -169,7 +169,7 @@ class EmbeddedTask(Task):
         self.wait: asyncio.Task[None] | None = None
 
     async def begin(self) -> None:
-        """Opens the logs, starts the task and waits for its end beside."""
+        """Opens the logs, starts the task and waits in the background for the end."""
         for stream, into in self._logs.items():
             reader = LogReader(self.planned.alloc.fifo(self.name, stream))
             self._readers.append(reader)
@@ -186,7 +186,7 @@ class EmbeddedTask(Task):
         self.wait = asyncio.create_task(self._wait())
 
     async def recover(self) -> None:
-        """RecoverTask by a new plugin."""
+        """Recovers the task in a new plugin with RecoverTask."""
         if self._handle is not None and self._result is None:
             await self._cluster.session.recover(self._handle)
             self.wait = asyncio.create_task(self._wait())
@@ -287,7 +287,7 @@ class EmbeddedTask(Task):
         await self._cluster.session.destroy(self._id, force=True)
         self._state = "dead"
         for helper in self._helpers if self._handle is None else ():
-            helper.cancel()  # nobody ever wrote: a FIFO's end does not come
+            helper.cancel()  # without a writer, a FIFO never ends
         ends = [*self._helpers, *([self.wait] if self.wait is not None else [])]
         _, late = await asyncio.wait(ends, timeout=PATIENCE_S)
         for reader in self._readers:

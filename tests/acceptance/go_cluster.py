@@ -81,7 +81,7 @@ class GoTask(Task):
         config, task = plan.config, plan.task
         self._task = HostTask(
             alloc_dir=Path(config.alloc_dir),
-            # HCL 1 reads JSON too; nested objects are blocks or maps, as the schema has it.
+            # HCL 1 reads JSON too; nested objects are blocks or maps, by the schema.
             config_hcl=json.dumps(plan.options),
             name=task.name,
             alloc_id=config.alloc_id,
@@ -106,7 +106,7 @@ class GoTask(Task):
         return self._cluster.host
 
     def begin(self) -> None:
-        """StartTask, and a WaitTask beside."""
+        """Sends StartTask, and a WaitTask in the background."""
         try:
             self._handle = self._host.begin(self._task)["handle"]
         except HostError as error:
@@ -115,7 +115,7 @@ class GoTask(Task):
         self._wait = self._host.send("wait", task_id=self._task.id)
 
     def recover(self) -> None:
-        """RecoverTask by a new host."""
+        """Recovers the task in a new host with RecoverTask."""
         self._host.call("recover", handle=self._handle, task=self._task.to_wire())
         self._wait = self._host.send("wait", task_id=self._task.id)
 
@@ -209,7 +209,7 @@ def _dns(dns: DnsConfig | None) -> Json | None:
 
 
 def sample(item: Json) -> Sample:
-    """A TaskResourceUsage as Go's JSON has it."""
+    """Parses a TaskResourceUsage from Go's JSON."""
     memory, cpu = item["ResourceUsage"]["MemoryStats"], item["ResourceUsage"]["CpuStats"]
     return Sample(
         at_ns=item["Timestamp"],

@@ -1,4 +1,4 @@
-"""Images that stand in for the public ones of the examples, built here of busybox and scripts."""
+"""Stand-in images for the public images of the examples, built from busybox and scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ trap 'echo "bye bye"; exit 0' TERM INT
 while :; do sleep 600 & wait $!; done
 """
 
-# What `capsh --print` of libcap says of the running process, as far as tests look at it.
+# Output of libcap's `capsh --print` about the running process, as far as tests read the output.
 _CAPSH = r"""#!/bin/sh
 names='chown dac_override dac_read_search fowner fsetid kill setgid setuid setpcap
 linux_immutable net_bind_service net_broadcast net_admin net_raw ipc_lock ipc_owner sys_module
@@ -34,7 +34,7 @@ echo "Current: $(named CapEff)"
 echo "Bounding set =$(named CapBnd)"
 """
 
-# Reads its configuration aloud.
+# Prints the configuration.
 _MOSQUITTO = r"""#!/bin/sh
 [ "$1" = -c ] && while read -r line; do echo "config: $line"; done <"$2"
 trap 'exit 0' TERM
@@ -43,13 +43,13 @@ while :; do sleep 600 & wait $!; done
 
 
 def redis() -> images.Image:
-    """For `redis`: a server that says when it is ready, and that it goes."""
+    """Builds a stand-in for `redis`: a server with messages at start and end."""
     layer = images.busybox_layer({"bin/redis-server": (_REDIS, 0o755)})
     return images.build([layer], {"Cmd": ["redis-server"], "ExposedPorts": {"6379/tcp": {}}})
 
 
 def ubuntu() -> images.Image:
-    """For `ubuntu`: a shell under bash's name too, and capsh."""
+    """Builds a stand-in for `ubuntu`: a shell, also with the name of bash, and capsh."""
     layer = images.busybox_layer(
         {
             "bin/bash": ('#!/bin/sh\nexec sh "$@"\n', 0o755),
@@ -61,5 +61,5 @@ def ubuntu() -> images.Image:
 
 
 def mosquitto() -> images.Image:
-    """For `eclipse-mosquitto`: says what is in its configuration."""
+    """Builds a stand-in for `eclipse-mosquitto`, which prints its configuration."""
     return images.build([images.busybox_layer({"bin/mosquitto": (_MOSQUITTO, 0o755)})])

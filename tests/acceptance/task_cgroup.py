@@ -1,4 +1,4 @@
-"""A task's cgroup and what the kernel counts in it, in the form of either cgroup version.
+"""A task's cgroup and the kernel's counters, in the form of either cgroup version.
 
 A hybrid host has both and keeps these controllers in version 1.
 """
@@ -12,13 +12,13 @@ V2 = (ROOT / "cgroup.controllers").exists()
 
 
 class TaskCgroup:
-    """The cgroup `/<namespace>/<container>`, where the driver's predecessor has it too."""
+    """The cgroup `/<namespace>/<container>`, at the same place as with the driver's predecessor."""
 
     def __init__(self, namespace: str, container: str) -> None:
         self._path = f"{namespace}/{container}"
 
     def directory(self, controller: str) -> Path:
-        """Its directory for a controller of version 1; of version 2 there is one."""
+        """Returns the directory for a controller of version 1; version 2 has a single directory."""
         return ROOT / self._path if V2 else ROOT / controller / self._path
 
     @property
@@ -28,17 +28,17 @@ class TaskCgroup:
 
     @property
     def memory_reservation(self) -> int:
-        """Bytes that the kernel leaves to it when memory is short."""
+        """Bytes that the kernel leaves to the cgroup when memory is short."""
         return self._number("memory", "memory.soft_limit_in_bytes", "memory.low")
 
     @property
     def memory_usage(self) -> int:
-        """Bytes it holds, caches included."""
+        """Bytes in use, caches included."""
         return self._number("memory", "memory.usage_in_bytes", "memory.current")
 
     @property
     def anonymous_bytes(self) -> int:
-        """Bytes that belong to no file: what Nomad calls RSS."""
+        """Bytes that belong to no file: Nomad's RSS."""
         return self._stat("memory", "memory.stat", "total_rss", "anon")
 
     @property
@@ -59,7 +59,7 @@ class TaskCgroup:
         return (self.directory("pids") / "pids.max").read_text().strip()
 
     def exists(self) -> bool:
-        """Whether it is there."""
+        """Tells whether the cgroup exists."""
         return self.directory("memory").exists()
 
     def _number(self, controller: str, v1: str, v2: str) -> int:

@@ -1,4 +1,4 @@
-"""A server: its name, directory, system call filter and memory, and its end."""
+"""Acceptance tests of a server: name, directory, system call filter, memory, and end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_a_server_runs_as_its_job_says_and_is_gone_after_its_stop(
     assert [line.split()[2] for line in listed] == ["RUNNING"]
     task.wait_log("Ready to accept connections")
 
-    # The working directory was not in the image, and an exec begins there too.
+    # The image lacks the working directory, and an exec begins in the directory too.
     assert task.exec("pwd").out == "/home/redis\n"
     assert task.exec("hostname").out == "foobar\n"
     assert "Seccomp:\t2\n" in task.exec("cat", "/proc/1/status").out

@@ -1,4 +1,4 @@
-"""Signals by their names, and names that are none."""
+"""Acceptance tests of signals by name, and of names that are no signals."""
 
 from __future__ import annotations
 

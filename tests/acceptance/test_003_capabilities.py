@@ -1,4 +1,4 @@
-"""Capabilities given and taken, and a root file system that cannot be written."""
+"""Acceptance tests of added and dropped capabilities, and of a read-only root file system."""
 
 from __future__ import annotations
 

@@ -16,14 +16,14 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def bounding_set(status: str) -> int:
-    """CapBnd of a /proc/…/status."""
+    """Returns CapBnd of a /proc/…/status."""
     lines = dict(line.split(":", 1) for line in status.splitlines())
     return int(lines["CapBnd"], 16)
 
 
 @pytest.fixture
 def loops() -> Iterator[tuple[Path, ...]]:
-    """The devices of the job; a kernel that has not loaded its loop module yet has none."""
+    """Yields the job's loop devices, made if the kernel has no loop module loaded yet."""
     devices = (Path("/dev/loop0"), Path("/dev/loop1"))
     made = []
     for number, device in enumerate(devices):
@@ -43,7 +43,7 @@ def test_a_privileged_task_has_the_hosts_capabilities_and_devices(
 ) -> None:
     (tmp_path / "bind.txt").write_text("hello\n")
     task = cluster.run("privileged", image=ubuntu_image, source=str(tmp_path))
-    # What the driver has itself; on a usual host, all that the kernel knows.
+    # The driver's own capabilities; on a usual host, all that the kernel knows.
     ours = bounding_set(Path("/proc/self/status").read_text())
     last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
     theirs = bounding_set(task.exec("cat", "/proc/1/status").out)

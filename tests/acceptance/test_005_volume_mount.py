@@ -1,4 +1,4 @@
-"""A host volume in two places, one of them read-only."""
+"""Acceptance tests of a host volume at two places, one of them read-only."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ def test_extra_hosts_stand_in_etc_hosts_beside_the_hosts_own(
     before = Path("/etc/hosts").read_text()
     task = cluster.run("extra_hosts", image=ubuntu_image)
     lines = task.exec("cat", "/etc/hosts").out.splitlines()
-    # A tab, as scripts expect it.
+    # A tab, as scripts expect.
     assert "127.0.1.1\tpostgres" in lines
     assert "127.0.1.2\tredis" in lines
     assert set(before.splitlines()) <= set(lines)

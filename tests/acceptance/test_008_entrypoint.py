@@ -1,4 +1,4 @@
-"""An entrypoint of the job's own, and its output in the logs."""
+"""Acceptance tests of an entrypoint from the job, and of the entrypoint's output in the logs."""
 
 from __future__ import annotations
 

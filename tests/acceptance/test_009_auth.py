@@ -1,4 +1,4 @@
-"""An image that only those with a password get."""
+"""Acceptance tests of an image that a registry gives only for a password."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DENIED = "pull access denied, repository does not exist or may require authoriza
 
 @pytest.fixture(scope="module")
 def private_registry() -> Iterator[Registry]:
-    """A registry with a password."""
+    """Yields a registry with a password."""
     with Registry(USER, PASSWORD) as registry:
         yield registry
 
 
 @pytest.fixture
 def private_image(private_registry: Registry, containerd: ContainerdDaemon) -> Iterator[str]:
-    """An image there, which containerd has not yet and not any more after the test."""
+    """Yields an image of the registry, which containerd lacks before and after the test."""
     word = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
     image = images.push(private_registry.host, "team/app", "1", stand_ins.ubuntu(), f"Basic {word}")
     yield image

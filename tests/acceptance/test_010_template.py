@@ -1,4 +1,4 @@
-"""A file that a template wrote, bound to another place."""
+"""Acceptance tests of a file from a template, bound to another place."""
 
 from __future__ import annotations
 

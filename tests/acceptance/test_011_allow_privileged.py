@@ -1,4 +1,4 @@
-"""An operator who allows no privileged tasks."""
+"""Acceptance tests of a config that allows no privileged tasks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 @pytest.fixture
 def strict(cluster: Cluster) -> Iterator[Cluster]:
-    """The host with another config; it has its own again after the test."""
+    """Yields the host with another config, and restores the usual config after the test."""
     cluster.restart(allow_privileged=False)
     yield cluster
     cluster.restart()

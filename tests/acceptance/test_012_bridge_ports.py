@@ -1,4 +1,7 @@
-"""A web server on a bridge, published on a port of the host.
+"""Acceptance tests of a web server on a bridge, published on a port of the host.
+
+Host, bridge and rules are in a network namespace of the test. The plugin host without an agent is
+left out: making the network is the agent's work.
 
 Host, bridge and rules are in a network namespace of the test's own, and the plugin host without
 an agent is not here: it is the agent's work to make the network.
@@ -29,7 +32,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 @pytest.fixture
 def network() -> Iterator[OwnNetwork]:
-    """The host's network in these tests."""
+    """Yields the network of the host in these tests."""
     for name in ("iptables", "nsenter", "busybox"):
         if shutil.which(name) is None:
             missing("containerd", f"{name} is not installed: ./dev setup")
@@ -41,7 +44,7 @@ def network() -> Iterator[OwnNetwork]:
 
 @pytest.fixture
 def image(driver: Driver, busybox_image: str) -> str:
-    """Pulled before: the registry is not in the test's network."""
+    """Returns an image that is pulled in advance: the test's network has no registry."""
 
     async def pull() -> None:
         async with launched(driver):
@@ -52,13 +55,13 @@ def image(driver: Driver, busybox_image: str) -> str:
 
 
 def page(network: OwnNetwork, port: int) -> str:
-    """What the server says at a port of the host."""
+    """Returns the server's page at a port of the host."""
     at = f"127.0.0.1:{port}"
     return wait_until(lambda: network.fetch(at), 30, f"{at} is silent")
 
 
 def heard(run: Run) -> list[str]:
-    """What the other task of the group has got on loopback, its failures before apart."""
+    """Returns the answers that the group's other task received on loopback, without failures."""
     return [line["line"] for line in run.said("log") if line["stream"] == "stdout"]
 
 

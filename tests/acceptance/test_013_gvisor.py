@@ -1,4 +1,4 @@
-"""A task under gVisor: a kernel of its own, and the same life."""
+"""Acceptance tests of a task under gVisor: a separate kernel, and the same life."""
 
 from __future__ import annotations
 

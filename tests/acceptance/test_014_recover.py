@@ -1,4 +1,4 @@
-"""Tasks whose host and plugin die: what goes on goes on, what ends is known, no line is lost."""
+"""Acceptance tests of a killed host and plugin: tasks run on, ends are known, logs are whole."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 
 def counted(task: Task) -> list[str]:
-    """The numbers in the log, in their order."""
+    """Returns the numbers in the log, in their order."""
     lines = task.log().splitlines()
     return [line.split()[1] for line in lines if line.startswith("count ")]
 
 
 def whole(task: Task) -> bool:
-    """Whether no number is missing and none is there twice."""
+    """Tells whether no number is missing and no number appears twice."""
     numbers = counted(task)
     return numbers == [str(number) for number in range(len(numbers))]
 
 
 def started_at(task: Task) -> str:
-    """When the task's first process was started, by the kernel's clock."""
+    """Returns the start time of the task's first process, by the kernel's clock."""
     return task.shell("cut -d ' ' -f 22 /proc/1/stat")
 
 

@@ -1,4 +1,4 @@
-"""What Nomad shows of a task, against what the kernel has counted."""
+"""Acceptance tests of stats: Nomad's figures of a task against the kernel's counters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 MIB = 1024 * 1024
 HELD = 24
-# Counters of several processors are not read at one moment.
+# The counters of several processors are not read at the same moment.
 SLACK_NS = 50_000_000
 
 
@@ -28,8 +28,8 @@ def test_memory_and_processor_time_are_what_the_kernel_says(
     samples = task.samples(3)
     counted, wall_ns = task.cgroup.cpu_ns - before, time.monotonic_ns() - began_ns
     shown, span_ns = used_ns(samples), samples[-1].at_ns - samples[0].at_ns
-    # All that the samples show was counted, and what they do not was used outside of their time,
-    # when the task can have used no more than the one processor that it burns.
+    # The kernel counted all time in the samples. The rest was used outside of the samples' span,
+    # when the task can have used at most the single processor that the task burns.
     assert shown <= counted + SLACK_NS
     assert shown >= counted - (wall_ns - span_ns) - SLACK_NS
     for sample in samples[1:]:
@@ -38,7 +38,7 @@ def test_memory_and_processor_time_are_what_the_kernel_says(
         mhz = sample.total_ticks / sample.percent * 100
         assert 300 < mhz < 10_000
 
-    # A task that has all it wants holds still.
+    # A satisfied task does not change memory use.
     wait_until(lambda: same_memory(task), 30, lambda: f"{task.samples(1)}, {memory(task)}")
     newest = task.samples(1)[0]
     assert HELD * MIB < newest.rss <= newest.usage <= 64 * MIB
@@ -46,18 +46,18 @@ def test_memory_and_processor_time_are_what_the_kernel_says(
 
 
 def used_ns(samples: list[Sample]) -> float:
-    """Processor time between the first sample and the last."""
+    """Returns the processor time between the first sample and the last."""
     return sum(now.percent / 100 * (now.at_ns - before.at_ns) for before, now in pairwise(samples))
 
 
 def memory(task: Task) -> tuple[int, int, int]:
-    """RSS, cache and usage by the kernel's own files."""
+    """Returns RSS, cache and usage from the kernel's own files."""
     cgroup = task.cgroup
     return cgroup.anonymous_bytes, cgroup.cache_bytes, cgroup.memory_usage
 
 
 def same_memory(task: Task) -> bool:
-    """Whether a sample is exactly what the kernel says before it and after it."""
+    """Tells whether a sample equals the kernel's figures before and after the sample."""
     before = memory(task)
     sample = task.samples(1)[0]
     return before == (sample.rss, sample.cache, sample.usage) == memory(task)

@@ -1,4 +1,4 @@
-"""A task that takes more memory than it may have."""
+"""Acceptance tests of a task that exceeds the memory limit."""
 
 from __future__ import annotations
 

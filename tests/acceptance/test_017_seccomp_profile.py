@@ -1,4 +1,7 @@
-"""A profile in Docker's JSON, whose conditions are looked at with the task's own capabilities."""
+"""Acceptance tests of a seccomp profile in Docker's JSON.
+
+The conditions of the profile are evaluated with the task's own capabilities.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,12 @@ from tests.support.containerd_daemon import ContainerdDaemon
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 ENOSYS = 38
-# An error that nothing but a filter gives for these calls.
+# An error that only a filter gives for these calls.
 DENIED = "Function not implemented"
 
 
 def rule(name: str, **conditions: object) -> dict[str, object]:
-    """A call that fails with the error, where the conditions hold."""
+    """Builds a rule: a call fails with the error if the conditions hold."""
     return {"names": [name], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS, **conditions}
 
 
@@ -39,14 +42,14 @@ PROFILE = {
 
 
 def errors(task: Task, script: str) -> str:
-    """What a script that fails says, or nothing where it succeeds."""
+    """Returns the error text of a failing script, or "" for a script that succeeds."""
     done = task.exec("/bin/sh", "-c", script)
     return done.out + done.err if done.code else ""
 
 
 @pytest.fixture
 def profile(cluster: Cluster) -> str:
-    """The profile's path on the host."""
+    """Returns the profile's path on the host."""
     path = cluster.base / PROFILES / "docker.json"
     path.write_text(json.dumps(PROFILE))
     return str(path)
@@ -60,7 +63,7 @@ def test_the_rules_of_a_profile_hold_where_their_conditions_do(
     assert DENIED in errors(task, "mkdir /tmp/new")
     assert DENIED in errors(task, "mount -t tmpfs none /tmp")
     assert DENIED in errors(task, "hostname other")
-    # Without SYS_TIME there is no rule for it.
+    # Without SYS_TIME the profile has no rule for the call.
     assert errors(task, "busybox chroot / /bin/true") == ""
 
 

@@ -1,4 +1,4 @@
-"""A task's user by name and number, and its groups."""
+"""Acceptance tests of a task's user by name and number, and of the user's groups."""
 
 from __future__ import annotations
 

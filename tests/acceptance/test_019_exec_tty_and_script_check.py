@@ -24,7 +24,7 @@ def test_an_exec_on_a_terminal_has_its_size_its_echo_and_its_keys(
     terminal.resize(44, 202)
     terminal.type("until stty size | grep '44 202'; do sleep 0.05; done\n")
     terminal.expect("44 202\r\n")
-    # Ctrl-C ends the command, not the shell; what is typed is echoed.
+    # Ctrl-C ends the command, not the shell; the terminal echoes input.
     terminal.type("echo waits; sleep 600\n")
     terminal.expect("\r\nwaits\r\n")
     terminal.type("\x03")
@@ -69,6 +69,6 @@ def _changed_template(cluster: AgentCluster, image: str) -> None:
 
 
 def put(cluster: AgentCluster, path: str, greeting: str) -> None:
-    """Writes one of Nomad's variables."""
+    """Writes a variable of Nomad."""
     body = {"Path": path, "Items": {"greeting": greeting}}
     cluster.api.text("PUT", f"/v1/var/{path}", body)

@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 
 @pytest.fixture
 def own_registry() -> Iterator[Registry]:
-    """A registry that a test may stop."""
+    """Yields a registry that a test may stop."""
     with Registry() as registry:
         yield registry
 
 
 def push(registry: Registry, tag: str) -> str:
-    """An image there."""
+    """Pushes an image to the registry."""
     return images.push(registry.host, "app", tag, images.build([images.busybox_layer()]))
 
 
@@ -30,7 +30,7 @@ def test_an_image_that_is_there_is_started_without_its_registry(
     cluster: Cluster, own_registry: Registry, containerd: ContainerdDaemon
 ) -> None:
     image = push(own_registry, "1")
-    # It has never been pulled: never means never.
+    # The image was never pulled, and `never` does not pull.
     assert 'image_pull_policy is "never"' in cluster.failure("offline", image=image, pull="never")
     cluster.run("offline", image=image).purge()
     own_registry.stop()

@@ -1,4 +1,4 @@
-"""What a hostile job may try on its host, by the numbers of the threat table, each tried for real.
+"""Tests of attacks by a hostile job on the host, numbered as in the threat table, all for real.
 
 S1 to S5 (mounts) are in test_mounts.py, S10 in test_security.py, S13 and S22 of pulls in
 test_image_credentials.py, S19 in test_hostile_images.py, S23 in test_life.py.
@@ -33,7 +33,7 @@ SLEEPER = 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'
 
 
 async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
-    """Why a task does not start; nothing of it may be left."""
+    """Returns the reason why a task does not start, and checks that nothing of the task is left."""
     with pytest.raises(DriverError) as caught:
         await driver.session.start(job.config, {"image": image, **options})
     assert "the containerd driver failed inside" not in str(caught.value)
@@ -63,7 +63,7 @@ async def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
 
 @pytest.fixture
 def target(tmp_path: Path) -> Iterator[Path]:
-    """A file of the host that an attacker would have written; it must stay as it is."""
+    """Yields a file of the host which an attacker would write; the file must not change."""
     path = tmp_path / "cron"
     path.write_text("as it was\n")
     yield path
@@ -71,7 +71,7 @@ def target(tmp_path: Path) -> Iterator[Path]:
 
 
 def swap(fifo: Path, kind: str, target: Path) -> None:
-    """What a task would put where Nomad has made a FIFO."""
+    """Replaces Nomad's FIFO by an object which a task could make."""
     fifo.unlink()
     match kind:
         case "link":
@@ -111,7 +111,7 @@ async def test_s12_a_log_fifo_that_became_something_else_stops_a_start(
 async def test_s12_a_log_fifo_that_became_something_else_stops_a_recovery(
     driver: Driver, busybox_image: str, target: Path, kind: str
 ) -> None:
-    """Plugin and worker are killed, so that the FIFO is opened anew; the task itself goes on."""
+    """Kills plugin and worker, so that the FIFO is opened anew; the task itself keeps running."""
     if kind == "device":
         tripwire(target.parent / "trial")  # skips before anything is made
     async with launched(driver) as session:
@@ -126,7 +126,7 @@ async def test_s12_a_log_fifo_that_became_something_else_stops_a_recovery(
         await session.launch()
         with pytest.raises(DriverError, match="open: the file is not a FIFO"):
             await session.recover(handle)
-        # Nomad destroys what it cannot recover, and starts it anew.
+        # Nomad destroys a task after a failed recovery, and starts the task anew.
         await driver.end(job)
         driver.wait_clean()
 
@@ -134,7 +134,7 @@ async def test_s12_a_log_fifo_that_became_something_else_stops_a_recovery(
 async def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
     driver: Driver, busybox_image: str, target: Path
 ) -> None:
-    """The swap comes after the worker's look and before the shim opens the log."""
+    """Swaps the FIFO after the worker's check and before the shim opens the log."""
     async with launched(driver) as session:
         job = driver.task()
         fifo = job.alloc.fifo("t", "stdout")
@@ -160,7 +160,7 @@ async def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
 async def test_s15_no_config_takes_the_other_tasks_of_the_node_along(
     driver: Driver, busybox_image: str, registry: Registry
 ) -> None:
-    """What killed the original, and more of the kind, beside a task that must not notice."""
+    """Tries configs that killed the original driver, and similar configs, beside a running task."""
     empty = images.push(registry.host, "s15", "1", images.build([images.busybox_layer()]))
     attacks: list[dict[str, Any]] = [
         {"image": empty, "entrypoint": []},
@@ -217,7 +217,7 @@ async def test_s15_an_environment_of_megabytes_runs_or_is_refused_in_words(
 async def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
     driver: Driver, registry: Registry
 ) -> None:
-    """By the job, by the image, and by a link of the image that no reader of names can see."""
+    """Names descriptors in the job, in the image, and in a link of the image."""
     links: dict[str, images.Entry] = {f"fd{n}": f"/proc/self/fd/{n}" for n in range(3, 13)}
     linked = images.build([images.busybox_layer(links)])
     image = images.push(registry.host, "s16", "1", linked)
@@ -271,7 +271,7 @@ async def test_s20_no_job_names_a_program_of_the_host_as_its_runtime(
 async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
     driver: Driver, busybox_image: str, registry: Registry, raw_log: list[bytes]
 ) -> None:
-    """A task that lives, one that fails at each step, an exec, a killed plugin: all of it."""
+    """Covers a running task, a task that fails at each step, an exec, and a killed plugin."""
     secrets = ("s3cr3t-env", "s3cr3t-auth", "s3cr3t-exec")
     auth = [{"username": "u", "password": "s3cr3t-auth"}]
     said: list[str] = []
@@ -293,7 +293,7 @@ async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
         handle = await driver.start(job, busybox_image, SLEEPER, auth=auth)
         await session.exec(job.id, ["/bin/echo", "s3cr3t-exec"])
         found = [line for line in _process_table() if b"s3cr3t" in line]
-        # Only the task's own processes have what is in their environment.
+        # Only the task's own processes have the secrets of the environment.
         assert all(line.startswith((b"/bin/sh\0-c\0trap", b"sleep")) for line in found), found
         files = [path for path in driver.state_dir.rglob("*") if path.is_file()]
         said.extend(path.read_text(errors="replace") for path in files)
@@ -310,7 +310,7 @@ async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
 
 @pytest.fixture
 def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Every line that plugins have written to stderr, as it came."""
+    """Returns every unchanged line that plugins have written to stderr."""
     from plugin.host.agent import hclog
 
     lines: list[bytes] = []
@@ -332,12 +332,12 @@ def _process_table() -> Iterator[bytes]:
 
 
 async def test_s22_the_state_directory_is_roots_alone(driver: Driver, busybox_image: str) -> None:
-    before = os.umask(0)  # as careless a service manager as there is
+    before = os.umask(0)  # like the most careless service manager
     try:
         async with launched(driver):
             job = driver.task()
             await driver.start(job, busybox_image, SLEEPER)
-            # What is held for the runtime is the task's own, and goes a moment after the start.
+            # Descriptors held for the runtime belong to the task, and go a moment after the start.
             held = driver.state_dir / "mounts" / job.container
             await until(lambda: b"ready" in job.out and not held.exists(), 10)
             for path in (driver.state_dir, *driver.state_dir.rglob("*")):
@@ -399,7 +399,7 @@ async def test_s25_no_name_of_a_task_leads_out_of_its_allocation(
 
 
 def _named(job: Job, name: str) -> Any:
-    """The task with another name, whose directories are there if they can be."""
+    """Returns the task with another name, and makes the task's directories if the name allows."""
     base = Path(job.config.alloc_dir)
     for directory in ("local", "secrets") if ".." not in name and name[0] != "/" else ():
         (base / name / directory).mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.containerd
 
 STATIC = 18080
 PLUGINS = Path("/usr/lib/cni")
-# Two servers of one directory; what they publish is what the task knows of its network.
+# Two servers of one directory; the task knows the network only by the published ports.
 SERVE = (
     "env | grep NOMAD_ >/local/env; busybox httpd -p 8080 -h /local;"
     " exec busybox httpd -f -p 9090 -h /local"
@@ -43,7 +43,7 @@ def variables(page: str) -> dict[str, str]:
 
 
 class HeldPlugin:
-    """A directory of the real plugins in which one, asked to ADD, waits and then does `script`."""
+    """A directory of CNI plugins in which one waits in ADD and then runs `script`."""
 
     def __init__(self, directory: Path, name: str, script: str) -> None:
         home = directory / "cni-plugins"
@@ -61,11 +61,11 @@ class HeldPlugin:
         (home / name).chmod(0o755)
 
     def wait_called(self) -> None:
-        """Returns once it is asked."""
+        """Waits until the plugin is called."""
         wait_until(self._called.exists, 60)
 
     def release(self) -> None:
-        """Lets it go on."""
+        """Lets the plugin continue."""
         self._go_on.write_text("\n")
 
 
@@ -122,7 +122,7 @@ def test_another_machine_reaches_a_published_port_through_a_closed_firewall(
         env = variables(run.page(address, "/env"))
         assert env["NOMAD_ADDR_http"] == address
         assert variables(other.fetch(address, "/env")) == env
-        # What was not published stays closed, also to who knows the way.
+        # An unpublished port stays closed, also to a peer that knows the route.
         inside = env["NOMAD_ALLOC_IP_http"]
         other.must("ip", "route", "add", inside, "via", "192.0.2.1")
         assert run.network.fetch(f"{inside}:9090", "/env") != ""

@@ -1,4 +1,4 @@
-"""Downloads that break go on where they broke; whole blobs outlive the pull that failed."""
+"""Tests of broken downloads, which resume at the break; whole blobs outlive a failed pull."""
 
 from __future__ import annotations
 
@@ -29,39 +29,39 @@ MIB = 1024 * 1024
 
 @pytest.fixture
 def store(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Images]:
-    """Images; the leases of kept blobs that a test leaves are removed."""
+    """Yields images; removes the leases of kept blobs that a test leaves."""
     yield Images(containerd, tmp_path)
     for lease in leases(containerd):
         containerd.ctr("leases", "delete", "--sync", lease)
 
 
 def leases(containerd: ContainerdDaemon) -> list[str]:
-    """Ids of all leases."""
+    """Returns the ids of all leases."""
     return containerd.ctr("leases", "list", "-q").split()
 
 
 def image_of(*sizes: int) -> tuple[Image, list[str]]:
-    """An image that containerd has never seen, and its layers' digests."""
+    """Builds an image that containerd has never seen; returns image and layer digests."""
     layers = [images.layer({f"f{n}": os.urandom(size)}) for n, size in enumerate(sizes)]
     image = images.build(layers)
     return image, [one["digest"] for one in json.loads(image.body)["layers"]]
 
 
 def starts(registry: ScriptedRegistry, digest: str) -> list[int]:
-    """The byte that each request for a blob asked to begin with."""
+    """Returns the first requested byte of each request for a blob."""
     ranges = [one.headers.get("range", "bytes=0-") for one in registry.blobs(digest)]
     return [int(text.removeprefix("bytes=").rstrip("-")) for text in ranges]
 
 
 def only(digest: str, change: Callable[[Request, Answer], Answer]) -> Rule:
-    """A rule for one blob."""
+    """Builds a rule for a single blob."""
     return lambda request, honest: (
         change(request, honest) if request.path.partition("?")[0].endswith(digest) else honest
     )
 
 
 def cut_at(count: int) -> Callable[[Request, Answer], Answer]:
-    """Each answer breaks after so many bytes, if it has more."""
+    """Cuts each answer after the given number of bytes."""
 
     def change(_: Request, honest: Answer) -> Answer:
         cut = count if len(honest.body) > count else None
@@ -149,7 +149,7 @@ def test_a_signed_url_that_expired_meanwhile_is_asked_for_anew(store: Images) ->
     with RecordingServer(storage) as cdn:
 
         def change(_: Request, __: Answer) -> Answer:
-            # Every second URL that the registry gives has been used up before.
+            # Every second URL from the registry is already used up.
             return Answer(307, {"Location": f"http://{cdn.host}/b?sig={next(signed) // 2}"})
 
         with ScriptedRegistry(image, only(layer, change)) as registry:
@@ -176,7 +176,7 @@ def test_a_registry_that_restarts_amid_a_layer_is_waited_for(store: Images) -> N
         pulled = pool.submit(store.get, name, image_pull_timeout_s=60.0)
         assert cut.wait(30)
         registry.close()
-        # It is away when the pull asks for the rest.
+        # The storage is away when the pull requests the rest.
         wait_until(lambda: [one for one in store.events if "the pull goes on in" in one], 30)
         with ScriptedRegistry(image, port=int(registry.host.rpartition(":")[2])) as again:
             assert pulled.result(60).digest == image.digest
@@ -237,14 +237,14 @@ def test_whole_layers_of_a_failed_pull_are_not_fetched_again_and_are_let_go_afte
 
     with ScriptedRegistry(image, only(upper, change)) as registry:
         name = f"{registry.host}/kept:1"
-        # The layers come side by side, so the first one may be cut by the other's failure.
+        # Layers are pulled in parallel, so a failure of another layer may cut the first layer.
         for _ in range(20):
             with pytest.raises(DriverError):
                 store.get(name)
             if fetched():
                 break
         assert len(leases(containerd)) == 1
-        containerd.ctr("content", "prune", "references")  # a collection of all that nobody holds
+        containerd.ctr("content", "prune", "references")  # a collection of all unreferenced content
         assert fetched()
         assert "nomad-driver" not in containerd.ctr("content", "active")
         before = len(registry.blobs(lower))
@@ -273,7 +273,7 @@ def test_blobs_of_an_image_that_is_wrong_are_not_kept(
 def test_what_is_kept_goes_by_itself(
     store: Images, containerd: ContainerdDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The lease is old from its first second: the next collection takes it and its blobs."""
+    """Covers a lease that is old at once: the next collection removes lease and blobs."""
     monkeypatch.setattr(kept_blobs, "_KEPT_S", -60.0)
     image, (lower, upper) = image_of(1000, MIB)
 

@@ -1,4 +1,4 @@
-"""Registries, token servers and storage that ask to come back, and what is never asked again."""
+"""Tests of registries, token servers and storage that ask for a retry, and of final errors."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
 
 
 def fresh_image() -> Image:
-    """An image that containerd has never seen."""
+    """Builds an image that containerd has never seen."""
     return images.build([images.layer({"hello": os.urandom(1000)})])
 
 
 def at(kind: str, request: Request) -> bool:
-    """Whether a request is for a manifest, or a blob, or a token."""
+    """Tells whether a request is for a manifest, or a blob, or a token."""
     return f"/{kind}" in request.path
 
 
 def later(seconds: float) -> str:
-    """A point in time, in HTTP's form."""
+    """Returns a point in time, in HTTP's form."""
     return email.utils.formatdate(time.time() + seconds, usegmt=True)
 
 
@@ -344,7 +344,7 @@ def test_only_the_cause_is_told_of_a_plain_registry(store: Images) -> None:
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    """An address of this machine that is not loopback's by its name (RFC 2544)."""
+    """Yields an address of this machine without a loopback name (RFC 2544)."""
     own = f"198.18.{secrets.randbelow(256)}.{1 + secrets.randbelow(254)}"
     subprocess.run(["ip", "addr", "add", f"{own}/32", "dev", "lo"], check=True)
     yield own

@@ -1,4 +1,4 @@
-"""What depends on containerd's version: the same tests hold on each that `./dev matrix` runs."""
+"""Tests of version-dependent behaviour of containerd, for each version that `./dev matrix` runs."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def test_an_image_with_zstd_layers_runs_or_is_refused_before_they_are_fetc
 async def test_tasks_live_through_an_upgrade_of_containerd(
     tmp_path: Path, busybox_image: str
 ) -> None:
-    """From this machine's containerd to the one of `CONTAINERD_BIN_DIR`, shims stay as they are."""
+    """Upgrades containerd to the version of `CONTAINERD_BIN_DIR`, and keeps the shims."""
     need_containerd()
     daemon = ContainerdDaemon()
     later = daemon.version

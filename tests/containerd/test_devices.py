@@ -1,4 +1,4 @@
-"""Devices of real containers: what is given can be used, and nothing else."""
+"""Tests of devices of real containers: tasks can use the given devices, and no others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NODE = "/dev/driver-test-full"
 
 
 async def output(driver: Driver, job: Job, image: str, script: str, **options: Any) -> str:
-    """What a task prints from its start to its end."""
+    """Returns the output of a task from start to end."""
     await driver.start(job, image, script, **options)
     await driver.session.wait(job.id)
     await driver.end(job)
@@ -31,7 +31,7 @@ async def output(driver: Driver, job: Job, image: str, script: str, **options: A
 
 @pytest.fixture
 def node() -> Iterator[str]:
-    """A device of the host that no container has by itself: the kernel's mem:kmsg, 1:11."""
+    """Makes a device of the host which no container has by default: the kernel's mem:kmsg, 1:11."""
     os.mknod(NODE, stat.S_IFCHR | 0o640, os.makedev(1, 11))
     os.chown(NODE, 0, 1000)
     try:
@@ -52,7 +52,7 @@ async def test_every_container_has_the_usual_devices_and_no_others(
     async with launched(driver):
         said = await output(driver, driver.task(), busybox_image, script)
         assert said.startswith("null\nzero\nfull\nrandom\nurandom\ntty\nptmx\n4\n4\nok\n")
-        # The node can be made, for that is CAP_MKNOD, and not opened, for that is the cgroup.
+        # CAP_MKNOD lets the task make the node; the cgroup denies the open.
         assert "/tmp/kmsg: Operation not permitted" in said
         assert "/dev/kmsg: No such file" in said
 

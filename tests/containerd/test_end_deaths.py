@@ -1,4 +1,4 @@
-"""Who is around a task is killed in each step of its end: its code is right, its log whole."""
+"""Tests of a task's end with a death nearby in each step: the exit code and the log are right."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workers import protocol
 pytestmark = pytest.mark.containerd
 
 CODE = 23
-# Told to stop, it goes on until it may end.
+# After the stop signal the task runs on until the test allows the end.
 STUBBORN = (
     "trap 'touch /local/told' TERM; i=0; touch /local/begun;"
     "until test -e /local/may; do i=$((i+1)); echo line $i; usleep 2000; done;"
@@ -29,7 +29,7 @@ STUBBORN = (
 
 
 class Ending:
-    """A task that is told to stop, and who is killed meanwhile."""
+    """A task that receives a stop, and the victims that are killed meanwhile."""
 
     def __init__(self, driver: Driver, image: str, victims: tuple[str, ...]) -> None:
         self.driver = driver
@@ -49,7 +49,7 @@ class Ending:
         await until(lambda: (self.local / "begun").exists() and self.job.out, 10, "no task")
 
     async def told(self) -> asyncio.Task[None]:
-        """A StopTask under way; the task knows of it and runs."""
+        """Starts a StopTask; the task has received the signal and keeps running."""
         stopping = asyncio.create_task(self.session.stop(self.job.id, timeout_s=60))
         await until((self.local / "told").exists, 10, "no signal comes")
         return stopping
@@ -59,23 +59,23 @@ class Ending:
         (self.local / "may").touch()
 
     def hold_worker(self, *, held: bool) -> None:
-        """Keeps the worker from seeing the exit; one that is killed needs no letting go."""
+        """Keeps the worker from seeing the exit; a killed worker needs no release."""
         assert self._around is not None
         if held or WORKER not in self._victims:
             self._around.hold_worker(held=held)
 
     def kill(self) -> None:
-        """Kills whom this test is about."""
+        """Kills the victims of the test."""
         assert self._around is not None
         self._around.kill(*self._victims)
 
     async def bring_back(self) -> None:
-        """Has the others back who do not come by themselves."""
+        """Brings back the victims that do not come back by themselves."""
         assert self._around is not None
         await self._around.bring_back(*self._victims, handle=self._handle)
 
     async def stopped(self, stopping: asyncio.Task[None]) -> None:
-        """The answer of StopTask; a new plugin is asked again, as Nomad does."""
+        """Returns the answer of StopTask; a new plugin gets the request again, as from Nomad."""
         if PLUGIN in self._victims:
             with contextlib.suppress(DriverError):
                 await stopping
@@ -83,7 +83,7 @@ class Ending:
         await stopping
 
     async def over(self) -> None:
-        """Its exit and its log are right, and once it is destroyed nothing is left of it."""
+        """Checks exit and log of the task, and that a destroy leaves nothing of the task."""
         result = await self.session.wait(self.job.id)
         assert (result.exit_code, result.signal, result.error) == (CODE, 0, "")
         await self.driver.end(self.job)
@@ -91,7 +91,7 @@ class Ending:
         assert self.job.out.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
         around = self._around
         assert around is not None
-        # Its launcher may be dead, so that nobody counts it among a launcher's children.
+        # The launcher may be dead, so no process counts the worker among a launcher's children.
         await until(lambda: not runs(around.worker), 10, "a worker is left")
         await until(lambda: not traces([self.job.container]), 10, self._left)
 
@@ -99,7 +99,7 @@ class Ending:
         return str(traces([self.job.container]))
 
     def ended(self) -> bool:
-        """Whether its process has, as containerd tells."""
+        """Tells whether the task's process has ended, by containerd's list."""
         assert isinstance(self.driver.containerd, ContainerdDaemon)
         rows = [line.split() for line in self.driver.daemon.ctr("tasks", "list").splitlines()]
         return [self.job.container, "STOPPED"] in [[row[0], row[2]] for row in rows]
@@ -107,7 +107,7 @@ class Ending:
 
 @pytest.fixture(params=SINGLES_AND_PAIRS, ids="+".join)
 def ending(request: pytest.FixtureRequest, driver: Driver, busybox_image: str) -> Ending:
-    """One for everybody who is killed, alone and in pairs."""
+    """Yields an end for every victim, alone and in pairs."""
     return Ending(driver, busybox_image, request.param)
 
 

@@ -1,4 +1,4 @@
-"""Commands that cannot be run in a task, under each runtime: a few words, and never nothing."""
+"""Tests of commands that cannot run in a task, under each runtime: a short, non-empty error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
 
-# What Nomad's close frame leaves of 123 bytes, beside gRPC's own words.
+# Nomad's close frame has 123 bytes; this is the rest beside gRPC's own words.
 ROOM = 123 - len("rpc error: code = Unknown desc = ")
 SETUP = "touch /local/plain; mkdir -p /w/d; cd /w/d; touch /local/ready; exec sleep 600"
 REFUSED = {
@@ -30,7 +30,7 @@ RUNTIMES = pytest.mark.parametrize("runtime", ["runc", "crun", "runsc"])
 
 
 async def _nothing() -> AsyncIterator[ExecInput]:
-    """Returns without input: grpc.aio hides a refusal behind a write that comes after it."""
+    """Returns without input: grpc.aio hides a refusal behind a write after the refusal."""
     for _ in ():
         yield ExecInput()
 
@@ -38,7 +38,7 @@ async def _nothing() -> AsyncIterator[ExecInput]:
 async def executed(
     session: AgentSession, job: Job, command: Sequence[str]
 ) -> tuple[bytes, bytes, int | None]:
-    """Both outputs of a command and its code."""
+    """Runs a command and returns both outputs and the exit code."""
     out, err, code = b"", b"", None
     async for output in session.exec_streaming(job.id, command, _nothing()):
         out, err = out + output.stdout, err + output.stderr
@@ -47,7 +47,7 @@ async def executed(
 
 
 async def ready(driver: Driver, image: str, runtime: str) -> Job:
-    """A task in a working directory that it has made."""
+    """Starts a task in a working directory that the task has made."""
     job = driver.task()
     await driver.start(job, image, SETUP, runtime=runtime, cwd="/w/d")
     mark = job.alloc.path / "t" / "local" / "ready"

@@ -1,4 +1,4 @@
-"""Script checks that print without end cost the plugin little, however many run at once."""
+"""Tests of script checks that print without end: many at once cost the plugin little."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Processes that a command has started: gone with a command that its caller leaves."""
+"""Tests of processes started by a command: the processes end with an abandoned command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def _silence() -> AsyncIterator[ExecInput]:
 
 
 def of(number: int) -> list[int]:
-    """The sleeps of a script, on the host."""
+    """Returns the sleeps of a script, on the host."""
     return [pid for second in (600, 601, 602) for pid in pids_with(f"{second}.{number}")]
 
 

@@ -1,4 +1,4 @@
-"""README's first jobs run as they stand there, with Docker Hub behind a mirror on loopback."""
+"""Tests of README's first jobs, unchanged, with Docker Hub behind a mirror on loopback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""containerd's own disk is full: a sentence names it, and nothing is left of what failed."""
+"""Tests of a full disk of containerd: errors name the disk, and failed calls leave nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MIB = 1 << 20
 
 @pytest.fixture(scope="module")
 def disk() -> Iterator[SmallDisk]:
-    """The disk of a containerd, `daemon`'s."""
+    """Mounts the disk of the containerd `daemon`."""
     daemon = ContainerdDaemon()
     root = daemon.base / "root"
     root.mkdir()
@@ -34,7 +34,7 @@ def disk() -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def driver(disk: SmallDisk, tmp_path: Path) -> Iterator[Driver]:
-    """A driver on it; nothing may be left of its tasks."""
+    """Yields a driver on the full disk, and checks that no task left anything."""
     assert disk.daemon is not None
     made = Driver(disk.daemon, tmp_path)
     yield made

@@ -1,4 +1,4 @@
-"""The embedded host is killed: its plugin ends with it, its task goes on and can be removed."""
+"""Tests of a killed embedded host: the plugin ends, the task keeps running and can be removed."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def group(image: str) -> dict[str, Any]:
 
 
 def counted(allocation: Path) -> int:
-    """How far the task is; it empties the file before it writes."""
+    """Returns the progress of the task, which empties the file before a write."""
     return int((allocation / "t/local/count").read_text() or 0)
 
 
 def running(daemon: ContainerdDaemon) -> list[list[str]]:
-    """Container and pid of every task that runs."""
+    """Returns container and pid of every running task."""
     rows = [line.split() for line in daemon.ctr("tasks", "list").splitlines()[1:]]
     return [row[:2] for row in rows if row[2] == "RUNNING"]
 

@@ -41,7 +41,7 @@ def push(registry: Registry, request: pytest.FixtureRequest) -> Push:
 def member(
     name: str, kind: bytes = tarfile.REGTYPE, link: str = "", body: bytes = b"evil"
 ) -> tuple[tarfile.TarInfo, bytes]:
-    """One entry of a hostile layer."""
+    """Builds an entry of a hostile layer."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname, info.mode = kind, link, 0o777
     info.size = len(body) if kind == tarfile.REGTYPE else 0
@@ -51,7 +51,7 @@ def member(
 
 
 def layer_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
-    """A layer with these entries and no others."""
+    """Builds a layer with exactly the given entries."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for info, body in members:
@@ -61,7 +61,7 @@ def layer_of(*members: tuple[tarfile.TarInfo, bytes]) -> bytes:
 
 @pytest.fixture
 def decoy(tmp_path: Path) -> Iterator[Path]:
-    """A directory of the host with a file in it; at the end it must be as it was."""
+    """Yields a directory of the host with a file, and checks that both are unchanged at the end."""
     place = tmp_path / "host"
     place.mkdir()
     (place / "kept").write_text("as it was")
@@ -71,7 +71,7 @@ def decoy(tmp_path: Path) -> Iterator[Path]:
 
 
 def escapes(decoy: Path) -> dict[str, bytes]:
-    """Layers that lead to the decoy if anybody follows them."""
+    """Builds layers that lead to the decoy if a reader follows links."""
     up = "../" * 20
     out = str(decoy)[1:]
     link, hard = tarfile.SYMTYPE, tarfile.LNKTYPE
@@ -102,7 +102,7 @@ def escapes(decoy: Path) -> dict[str, bytes]:
 
 
 def outcome(store: Images, image: str) -> str:
-    """Why an image was refused; empty when it was not."""
+    """Returns the reason for the refusal of an image; "" without a refusal."""
     try:
         store.get(image)
     except DriverError as error:
@@ -113,7 +113,7 @@ def outcome(store: Images, image: str) -> str:
 def test_no_layer_writes_or_removes_anything_outside_of_its_root(
     containerd: ContainerdDaemon, registry: Registry, tmp_path: Path, decoy: Path
 ) -> None:
-    """It is refused, or it unpacks inside; a second layer comes upon what a first one left."""
+    """Accepts a refusal, or unpacking inside. A second layer meets the files of a first layer."""
     store = Images(containerd, tmp_path)
     unpacked = 0
     for number, (kind, layer) in enumerate(escapes(decoy).items()):
@@ -198,7 +198,7 @@ async def test_users_are_read_in_the_image_whatever_its_files_are(
 async def test_w4_others_are_answered_while_groups_and_words_without_end_are_looked_at(
     driver: Driver, push: Push
 ) -> None:
-    """A pass over the file for each group took 8 to 88 s of the event loop."""
+    """Guards against a pass over the file per group, which took 8 to 88 s of the event loop."""
     groups = "".join(f"g{number}:x:{number}:\n" for number in range(60_000)).encode()
     image = push(images.busybox_layer(), layer_of(member("etc/group", body=groups)))
     more = [f"g{number}" for number in range(59_000, 60_000)]
@@ -278,7 +278,7 @@ async def test_a_config_that_no_wire_carries_stops_the_start_before_anything_run
 async def test_a_layer_that_unpacks_to_a_thousand_times_its_size_costs_the_plugin_nothing(
     driver: Driver, push: Push
 ) -> None:
-    """It is unpacked as a stream; neither plugin nor puller ever holds a layer."""
+    """Unpacks a layer as a stream; neither plugin nor puller ever holds a whole layer."""
     zeros = layer_of(member("zeros", body=bytes(256 * 1024 * 1024)))
     image = push(images.busybox_layer(), zeros)
     async with launched(driver) as session:

@@ -1,4 +1,4 @@
-"""Registries that answer garbage, lie, stop half-way or never end: refused in words, in time."""
+"""Tests of registries that send garbage, lie, stop half-way or never end: clear errors in time."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.containerd
 
 OK = b"HTTP/1.1 200 OK\r\n"
-ELSEWHERE = "192.0.2.1"  # nobody's; whatever is sent there is a defect
+ELSEWHERE = "192.0.2.1"  # without an owner; any request there is a defect
 
 
 def ok(body: bytes, headers: bytes = b"") -> list[bytes]:
-    """An honest answer."""
+    """Builds an honest answer."""
     return [b"%s%sContent-Length: %d\r\n\r\n%s" % (OK, headers, len(body), body)]
 
 
 def fresh_image(size: int = 100_000) -> Image:
-    """An image that containerd has never seen."""
+    """Builds an image that containerd has never seen."""
     return images.build([images.layer({"hello": os.urandom(size)})])
 
 
 def with_layer(image: Image, **fields: Any) -> Image:
-    """The same with other words about its layer."""
+    """Changes the manifest's fields about the image's layer."""
     manifest = json.loads(image.body)
     manifest["layers"][0].update(fields)
     image.body = json.dumps(manifest).encode()
@@ -47,12 +47,12 @@ def with_layer(image: Image, **fields: Any) -> Image:
 
 
 def layer_of(image: Image) -> str:
-    """The digest of its layer."""
+    """Returns the digest of the image's layer."""
     return str(json.loads(image.body)["layers"][0]["digest"])
 
 
 def manifests(reply: Callable[[], Iterable[bytes]], image: Image | None = None) -> Reply:
-    """Honest but for its manifest."""
+    """Builds a registry that is honest except for the manifest."""
     blobs = image.blobs if image else {}
 
     def answer(path: str) -> Iterable[bytes]:
@@ -62,7 +62,7 @@ def manifests(reply: Callable[[], Iterable[bytes]], image: Image | None = None) 
 
 
 def serving(image: Image, layer: Callable[[], Iterable[bytes]] | None = None) -> Reply:
-    """Honest but for its layer."""
+    """Builds a registry that is honest except for the layer."""
 
     def answer(path: str) -> Iterable[bytes]:
         digest = path.rpartition("/")[2]
@@ -75,7 +75,7 @@ def serving(image: Image, layer: Callable[[], Iterable[bytes]] | None = None) ->
 
 @pytest.fixture
 def store(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Images]:
-    """Images; at the end no lease and no name of an image may be left of a pull that failed."""
+    """Yields images, and checks that a failed pull left no lease and no image name."""
     names = containerd.ctr("images", "list", "-q")
     yield Images(containerd, tmp_path)
     assert containerd.ctr("leases", "list", "-q") == ""
@@ -83,9 +83,9 @@ def store(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Images]:
 
 
 def refusal(store: Images, reply: Reply, **options: Any) -> DriverError:
-    """Why a pull failed: a sentence, and no defect of the puller.
+    """Returns the error of a pull: a sentence, and no defect of the puller.
 
-    Connections that are cut are tried again for half a minute, which nobody needs to wait for.
+    Retries of cut connections would take half a minute; a short pull timeout avoids the wait.
     """
     options = {"image_pull_timeout_s": 3.0, **options}
     with RawServer(reply) as server, pytest.raises(DriverError) as caught:
@@ -134,7 +134,7 @@ def test_a_manifest_without_end_is_read_to_its_limit_only(store: Images) -> None
     with RawServer(manifests(endless)) as server:
         with pytest.raises(DriverError, match="an answer that is too large"):
             store.get(f"{server.host}/x:1")
-        # Beside what lies in the sockets' buffers.
+        # The sockets' buffers hold more.
         assert server.sent < 64 * 1024 * 1024
 
 
@@ -267,7 +267,7 @@ def test_a_registry_that_drips_is_given_up_when_the_pulls_time_is_over(
 
 
 def zstd_bomb(size: int) -> bytes:
-    """A layer of one file of zeros, in blocks of four bytes that are 128 KiB each."""
+    """Builds a layer of one file of zeros, in blocks of four bytes that are 128 KiB each."""
 
     def block(kind: int, count: int, data: bytes, *, last: bool = False) -> bytes:
         return (int(last) | kind << 1 | count << 3).to_bytes(3, "little") + data
@@ -284,7 +284,7 @@ def zstd_bomb(size: int) -> bytes:
 def test_s19_a_bomb_ends_with_the_pulls_time_and_leaves_the_disk(
     containerd: ContainerdDaemon, store: Images, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred kilobytes that would fill gigabytes are being unpacked when the time is over."""
+    """Unpacks a hundred kilobytes that would fill gigabytes, until the time is over."""
     if not features.of(containerd.version)[features.ZSTD]:
         pytest.skip(f"containerd {containerd.version} refuses layers compressed with zstd")
     monkeypatch.setattr(pull, "_GRACE_S", 0.5)
@@ -297,7 +297,7 @@ def test_s19_a_bomb_ends_with_the_pulls_time_and_leaves_the_disk(
         store.get(f"{server.host}/x:1", image_pull_timeout_s=0.5)
     assert caught.value.code is Code.TIMEOUT
     wait_until(lambda: "Active" not in containerd.ctr("snapshots", "list"), 20)
-    # The layer as it came is kept for another try; what it unpacks to is not.
+    # The packed layer is kept for another try; the unpacked content is not.
     for lease in containerd.ctr("leases", "list", "-q").split():
         containerd.ctr("leases", "delete", "--sync", lease)
     assert layer_of(image) not in containerd.ctr("content", "list", "-q")

@@ -1,4 +1,4 @@
-"""Who gets whose password, on real registries and on servers that want one they must not have."""
+"""Tests of credentials: real registries get their password, and other servers get none."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ MALLORY = Auth(username="mallory", password="guessed")
 
 @pytest.fixture(scope="module")
 def private(containerd: ContainerdDaemon) -> Iterator[Registry]:
-    """A registry that only alice may read."""
+    """Yields a registry that only alice may read."""
     with Registry(USER, PASSWORD) as running:
         yield running
 
 
 @pytest.fixture
 def image(private: Registry, request: pytest.FixtureRequest) -> str:
-    """A private image of the test's own."""
+    """Pushes a private image for the test."""
     name = request.node.name.partition("[")[0][5:60].lower()
     made = images.build([images.layer({"hello": request.node.name.encode()})])
     return images.push(private.host, name, "1", made, BASIC)
@@ -48,7 +48,7 @@ def image(private: Registry, request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def no_secrets(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing that is logged has a password."""
+    """Checks that no log line has a password."""
     caplog.set_level(logging.DEBUG)
     yield
     assert PASSWORD not in caplog.text
@@ -62,7 +62,7 @@ def make(containerd: ContainerdDaemon, tmp_path: Path, no_secrets: None) -> Call
 
 
 def refused(call: Callable[[], object], words: str = DENIED) -> DriverError:
-    """The error of a call, which has no password."""
+    """Returns the error of a call, and checks that the error has no password."""
     with pytest.raises(DriverError, match=words) as caught:
         call()
     assert PASSWORD not in str(caught.value)
@@ -71,7 +71,7 @@ def refused(call: Callable[[], object], words: str = DENIED) -> DriverError:
 
 
 def at(host: str) -> Auth:
-    """Alice's password, bound to a registry."""
+    """Binds alice's password to a registry."""
     return Auth(username=USER, password=PASSWORD, server_address=host)
 
 
@@ -127,7 +127,7 @@ def test_a_config_file_gives_the_password(
 
 @pytest.fixture
 def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A helper `docker-credential-store` that gives alice's password for any registry."""
+    """Installs a helper `docker-credential-store` that gives alice's password for any registry."""
     program = tmp_path / "bin" / "docker-credential-store"
     program.parent.mkdir()
     answer = json.dumps({"Username": USER, "Secret": PASSWORD})
@@ -146,7 +146,7 @@ def test_a_helper_gives_the_password_when_a_registry_is_asked_and_not_before(
     assert store.get(image).name == image
     asked = Path(f"{helper}.asked")
     assert asked.read_text() == f"{private.host}\n"
-    assert store.get(image).name == image  # it is here
+    assert store.get(image).name == image  # the image is present
     assert asked.read_text() == f"{private.host}\n"
 
 
@@ -193,7 +193,7 @@ class _Noting(list[str]):
             self._tries.append(1)
 
 
-# --- S13: what others must not get
+# --- S13: secrets that other servers must not get
 
 CHALLENGES = {
     "basic": {"WWW-Authenticate": 'Basic realm="give it to me"'},
@@ -267,7 +267,7 @@ def test_what_a_registry_redirects_to_does_not_get_the_password(
 def test_a_password_does_not_go_to_another_machine_in_plain_text(
     make: Callable[..., Images],
 ) -> None:
-    """The address is nobody's; it is refused before anything is sent."""
+    """Uses an address without an owner: the driver refuses before sending anything."""
     realm = {"WWW-Authenticate": 'Bearer realm="http://192.0.2.1/token"'}
     with RecordingServer(lambda _: Answer(401, realm)) as server:
         error = refused(
@@ -324,7 +324,7 @@ def test_a_pull_that_runs_shows_no_password_in_the_process_table(
 
 
 def _processes(word: bytes) -> list[bytes]:
-    """Command lines and environments of processes with a word in their command line."""
+    """Returns command lines and environments of processes with a word in the command line."""
     texts = []
     for entry in Path("/proc").iterdir():
         try:

@@ -1,4 +1,4 @@
-"""Images that no task uses are removed, counted from a real containerd."""
+"""Tests of the removal of unused images, counted from a real containerd."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ class Clock:
 
 
 class Sweeps:
-    """Sweeps as the ImageActor makes them; each with a collector of its own, as after a restart."""
+    """Sweeps like the ImageActor's sweeps, each with a new collector, as after a restart."""
 
     def __init__(self, daemon: ContainerdDaemon) -> None:
         self.daemon = daemon
         self.clock = Clock()
 
     def sweep(self, *busy: str, remove: bool = True) -> set[str]:
-        """Looks, removes what is due, and says what that was."""
+        """Inspects the images, removes due images, and returns the removed names."""
 
         async def run(containerd: Containerd) -> set[str]:
             collector = ImageCollector(containerd, DELAY_S, self.clock, self.clock.boot)
@@ -60,7 +60,7 @@ class Sweeps:
 
 @pytest.fixture
 def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Where images come from."""
+    """Yields the source of images."""
     return Images(containerd, tmp_path)
 
 
@@ -73,7 +73,7 @@ def sweeps(containerd: ContainerdDaemon) -> Sweeps:
 
 
 def pulled(store: Images, registry: Registry, name: str) -> str:
-    """An image of the test's own, pulled; its name."""
+    """Pulls an image for the test and returns the name."""
     image = images.build([images.layer({"hello": name.encode()})])
     return store.get(images.push(registry.host, name, "1", image)).name
 
@@ -172,7 +172,7 @@ def test_a_start_in_another_plugin_stops_a_removal(
     "text",
     [
         *("soon", "first", "first/", "first/-5", "first/99999999999", "first/1e400", "first/٣"),
-        "50",  # what releases up to 1.1.0 wrote, then of the epoch
+        "50",  # as releases up to 1.1.0 wrote: seconds since the epoch
         "second/50",
     ],
 )
@@ -225,7 +225,7 @@ def test_an_image_from_an_archive_is_removed_too(store: Images, sweeps: Sweeps) 
 
 @pytest.fixture
 def own_image(registry: Registry) -> str:
-    """An image with busybox that only one test has."""
+    """Pushes an image with busybox that only one test has."""
     image = images.build([images.busybox_layer({"for": b"gc"})])
     return images.push(registry.host, "gc-box", "1", image)
 
@@ -242,7 +242,7 @@ async def test_the_plugin_removes_images_after_their_last_task_and_not_before(
         async with launched(driver) as session:
             job, marker = driver.task("kept"), driver.task("marker")
             await driver.start(job, own_image, "echo ready; exec sleep 600")
-            # Another image comes and goes: by then the sweeps have had their time with this one.
+            # Another image comes and goes: by then the sweeps had enough time for the first image.
             other = images.build([images.busybox_layer({"for": b"marker"})])
             name = images.push(own_image.partition("/")[0], "gc-marker", "1", other)
             await driver.start(marker, name, "true")
@@ -272,14 +272,14 @@ async def test_collection_is_off_where_the_operator_says_so(
         async with launched(kept) as session:
             other = images.build([images.busybox_layer({"for": b"off"})])
             name = images.push(own_image.partition("/")[0], "gc-off", "1", other)
-            # The second task lasts longer than two sweeps would need for the first one's image.
+            # The second task lasts longer than two sweeps would need for the first task's image.
             for image, script in ((own_image, "true"), (name, "sleep 4")):
                 job = kept.task()
                 await kept.start(job, image, script)
                 await session.wait(job.id)
                 await kept.end(job)
         assert own_image in containerd.ctr("images", "list", "-q").split()
-        # Any plugin on the same containerd may remove it: nothing is counted in memory.
+        # Any plugin on the same containerd may remove the image: no count is in memory.
         async with launched(Driver(containerd, swept, {"gc": on})):
             await until(lambda: own_image not in containerd.ctr("images", "list", "-q").split(), 30)
     finally:

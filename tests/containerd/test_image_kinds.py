@@ -1,4 +1,4 @@
-"""Images of every kind that registries have, pulled, read back from containerd and previewed."""
+"""Tests of images of every registry kind: pulled, read back from containerd and previewed."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def entry(
     system: str = "linux",
     more: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What an index says of an entry's platform."""
+    """Describes the platform of an index's entry."""
     platform = {"os": system, "architecture": architecture, "variant": variant}
     return {"platform": {**platform, **(more or {})}}
 
 
 def collected(containerd: ContainerdDaemon) -> None:
-    """Has containerd collect what nothing refers to."""
+    """Makes containerd collect unreferenced objects."""
 
     async def collect(client: Containerd) -> None:
         await client.leases.create("collects", expire_s=60, labels={})
@@ -74,7 +74,7 @@ def collected(containerd: ContainerdDaemon) -> None:
 
 
 def got(store: Images, containerd: ContainerdDaemon, image: str) -> ImageReady:
-    """The image as pulled; what containerd keeps of it must lead to the same."""
+    """Pulls the image, and checks that containerd's stored objects lead to the same image."""
     ready = store.get(image)
     collected(containerd)
     again = Images(containerd, store.task_directory.parent)
@@ -83,7 +83,7 @@ def got(store: Images, containerd: ContainerdDaemon, image: str) -> ImageReady:
 
 
 def refusal(store: Images, server: RecordingServer, tag: str = "1") -> DriverError:
-    """Why a pull fails: for good, and before a layer is asked for."""
+    """Returns the permanent error of a pull that fails before a request for a layer."""
     with pytest.raises(DriverError) as caught:
         store.get(f"{server.host}/x:{tag}")
     assert not caught.value.recoverable
@@ -211,7 +211,7 @@ def test_an_index_that_lies_about_a_platform_is_told_too(
 async def test_a_task_is_told_that_its_image_is_another_machines(
     driver: Driver, served: Served, server: RecordingServer
 ) -> None:
-    """It runs all the same: there may be an emulator."""
+    """Starts the task all the same: an emulator may be present."""
     content = images.busybox_layer({"salt": os.urandom(8)})
     served.document(served.manifest("x", content=content, architecture=OTHER), tag="1")
     async with launched(driver) as session:
@@ -248,7 +248,7 @@ def keep(containerd: ContainerdDaemon, name: str, body: bytes, media_type: str) 
 
 
 def described(fields: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a document refers to."""
+    """Returns the descriptors in a document."""
     return [
         *([fields["config"]] if "config" in fields else []),
         *(fields.get("layers") or []),
@@ -257,7 +257,7 @@ def described(fields: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_more_than_a_blobs_size_is_never_stored(containerd: ContainerdDaemon) -> None:
-    """Whatever a source sends: what is too much is refused with the first piece of it."""
+    """Covers any source: the first piece beyond the size is refused."""
     store = content_store.ContentStore(SyncCalls(containerd.address, containerd.namespace, ""))
     body = os.urandom(3000)
     blob = Descriptor(media_type=LAYER, digest=digest_of(body), size=1000)
@@ -340,7 +340,7 @@ def test_a_type_that_says_nothing_leaves_it_to_the_document(
 def test_a_document_that_came_in_gzip_is_unpacked(
     store: Images, containerd: ContainerdDaemon, encoding: str
 ) -> None:
-    """As a web server or a proxy on the way packs JSON, whatever it was asked for."""
+    """Covers a web server or a proxy that packs JSON against the request."""
     image = images.build([images.layer({"content": os.urandom(2000)})], {"Cmd": ["packed"]})
 
     def packed(request: Request, honest: Answer) -> Answer:
@@ -508,7 +508,7 @@ def test_an_artifact_is_no_image_and_is_told_by_its_type(
 def test_a_mirror_without_the_best_manifest_gives_the_next_one(
     store: Images, containerd: ContainerdDaemon, served: Served, server: RecordingServer
 ) -> None:
-    """A sparse copy of an index is what mirrors of one platform have."""
+    """Covers a sparse copy of an index, as on mirrors of a single platform."""
     own = images.host_architecture()
     gone = {"mediaType": MANIFEST, "digest": digest_of(b"gone"), "size": 4, **entry(own)}
     there = served.document(served.manifest("there"), **entry(own))

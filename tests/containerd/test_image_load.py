@@ -41,7 +41,7 @@ def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
 
 
 def two_layers(text: str) -> list[bytes]:
-    """Layers that no other test has."""
+    """Builds layers that no other test has."""
     return [images.layer({"one": text.encode()}), images.layer({"two": text.encode() * 1000})]
 
 
@@ -119,24 +119,24 @@ FULL, REF = "io.containerd.image.name", "org.opencontainers.image.ref.name"
 
 
 def loaded(store: Images, files: list[File], name: str = "mine:1") -> ImageReady:
-    """An archive's image of this name, or its only one."""
+    """Loads an archive's image with the name, or the only image."""
     (store.task_directory / "local/img.tar").write_bytes(tar_of(files))
     return store.get(name, load="img.tar")
 
 
 def with_index(files: list[File], body: bytes) -> list[File]:
-    """The same archive with another index.json."""
+    """Builds the same archive with another index.json."""
     return [*((name, old) for name, old in files if name != "index.json"), ("index.json", body)]
 
 
 def entry_of(image: images.Image, **more: Any) -> dict[str, Any]:
-    """The descriptor of an image in index.json."""
+    """Builds the descriptor of an image in index.json."""
     found = {"mediaType": image.media_type, "digest": image.digest, "size": len(image.body)}
     return {**found, **more}
 
 
 def layout_of(*entries: dict[str, Any], of: list[images.Image]) -> list[File]:
-    """OCI's layout with the blobs of these images and these entries."""
+    """Builds OCI's layout with the blobs of the images and the entries."""
     files = layout_files({str(number): image for number, image in enumerate(of)})
     return with_index(files, json.dumps({"manifests": list(entries)}).encode())
 
@@ -151,7 +151,7 @@ def layout_of(*entries: dict[str, Any], of: list[images.Image]) -> list[File]:
 def test_an_index_that_says_nothing_leaves_it_to_dockers_manifest(
     store: Images, index: bytes
 ) -> None:
-    """As some releases of `docker save` write it, for an image that was saved by its id."""
+    """Loads archives of some releases of `docker save`, for an image that was saved by id."""
     layers = two_layers(f"poor {index!r}")
     files = [*docker_files(layers), ("oci-layout", b'{"imageLayoutVersion": "1.0.0"}')]
     ready = loaded(store, with_index(files, index))
@@ -160,7 +160,7 @@ def test_an_index_that_says_nothing_leaves_it_to_dockers_manifest(
 
 @pytest.mark.parametrize("without", ["", "index.json", "manifest.json", "oci-layout"])
 def test_what_newer_docker_saves_is_loaded(store: Images, without: str) -> None:
-    """Each of its two forms tells the same."""
+    """Loads each of the two forms with the same result."""
     files = new_docker_files(two_layers(f"new {without}"), "mine:1", without or "all")
     kept = [(name, body) for name, body in files if name != without]
     assert loaded(store, kept).config.cmd == (without or "all",)
@@ -185,7 +185,7 @@ def test_an_index_that_lacks_the_image_leaves_it_to_dockers_manifest(store: Imag
     other, gone = images.build(two_layers("other")), images.build(two_layers("gone"))
     wanted = tuple(images.digest_of(layer) for layer in layers)
     for entries, of in (
-        # It names another image, names none, or what it names was not saved.
+        # The index names another image, names none, or names an image that was not saved.
         ([entry_of(other, annotations={FULL: "docker.io/library/other:1"})], [other]),
         ([entry_of(other), entry_of(gone)], [other, gone]),
         ([entry_of(gone, annotations={FULL: "docker.io/library/mine:1"})], []),
@@ -242,7 +242,7 @@ def test_of_two_images_that_share_a_tag_the_named_one_is_taken(store: Images) ->
 
 
 def test_a_bare_tag_of_a_layout_is_a_name(store: Images) -> None:
-    """As umoci and skopeo write it."""
+    """Loads an archive as umoci and skopeo write archives."""
     built = {tag: images.build(two_layers(tag), {"Cmd": [tag]}) for tag in ("v1", "v2")}
     files = layout_files(built)
     for tag in built:
@@ -250,7 +250,7 @@ def test_a_bare_tag_of_a_layout_is_a_name(store: Images) -> None:
 
 
 def test_a_name_of_podmans_own_builds_is_found_without_its_localhost(store: Images) -> None:
-    """As `podman save -m` writes two images."""
+    """Loads an archive of two images from `podman save -m`."""
     files = merged(
         *(docker_files(two_layers(x), [f"localhost/{x}:1"], {"Cmd": [x]}) for x in ("one", "two"))
     )
@@ -265,7 +265,7 @@ def test_an_image_with_two_tags_is_one_image(store: Images) -> None:
 
 
 def test_statements_and_signatures_beside_an_image_are_not_counted(store: Images) -> None:
-    """As buildkit's `oci` exporter, cosign and oras write them."""
+    """Loads archives as buildkit's `oci` exporter, cosign and oras write archives."""
     image = images.build(two_layers("signed"))
     unknown = {"os": "unknown", "architecture": "unknown"}
     entries = [
@@ -280,7 +280,7 @@ def test_statements_and_signatures_beside_an_image_are_not_counted(store: Images
 
 
 def test_an_index_in_an_index_of_an_archive_is_descended(store: Images) -> None:
-    """As buildkit writes images with statements, and with platforms that were not saved."""
+    """Loads images with statements and with unsaved platforms, as buildkit writes images."""
     image, gone = images.build(two_layers("nested"), {"Cmd": ["nested"]}), images.build([b"x"])
     own = images.host_architecture()
     middle = images.index({own: gone, OTHER: gone})
@@ -297,7 +297,7 @@ def test_an_index_in_an_index_of_an_archive_is_descended(store: Images) -> None:
 @pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("platforms", [True, False])
 def test_skopeos_directory_is_loaded(store: Images, *, packed: bool, platforms: bool) -> None:
-    """As `podman save --format docker-dir` writes it too."""
+    """Loads the format of `podman save --format docker-dir` too."""
     salt = f"dir {packed} {platforms}"
     image = images.build(two_layers(salt))
     whole = images.index({images.host_architecture(): image}) if platforms else image
@@ -312,7 +312,7 @@ def test_skopeos_directory_is_loaded(store: Images, *, packed: bool, platforms: 
 def test_what_containerd_exports_is_loaded(
     store: Images, containerd: ContainerdDaemon, registry: Registry, *, named: bool
 ) -> None:
-    """By `ctr images export`, which is `nerdctl save`."""
+    """Loads an archive of `ctr images export`, which is `nerdctl save`."""
     own, other = (
         images.build(two_layers(f"{name} {named}"), {"Cmd": [name]}, architecture)
         for name, architecture in (("own", images.host_architecture()), ("other", OTHER))
@@ -333,7 +333,7 @@ def test_an_archive_of_files_says_what_to_use(store: Images) -> None:
     assert "docker save" in caught.value.resolution
 
 
-SPARSE = 1 << 43  # what a file system here holds of a file, and no test's disk
+SPARSE = 1 << 43  # possible in a file system, beyond any test's disk
 
 
 @pytest.mark.timeout(60)
@@ -341,7 +341,7 @@ SPARSE = 1 << 43  # what a file system here holds of a file, and no test's disk
 def test_w8_a_file_that_is_longer_than_its_manifest_says_is_refused_at_once(
     store: Images, containerd: ContainerdDaemon, form: str
 ) -> None:
-    """A sparse file of terabytes costs who made it nothing, and would fill containerd's disk."""
+    """Covers a sparse file of terabytes: free for the author, but filling containerd's disk."""
     root = store.task_directory / "local/img"
     layers = two_layers(f"sparse {form}")
     if form == "docker":
@@ -367,13 +367,13 @@ def test_w8_a_file_that_is_longer_than_its_manifest_says_is_refused_at_once(
 
 
 def stored(containerd: ContainerdDaemon) -> int:
-    """Bytes on the disk of containerd's content store, half-written ones too."""
+    """Returns the bytes on disk of containerd's content store, half-written content included."""
     files = (containerd.base / "root/io.containerd.content.v1.content").rglob("*")
     return sum(path.lstat().st_blocks * 512 for path in files if path.is_file())
 
 
 def test_an_archive_never_answers_for_a_registrys_name(store: Images, registry: Registry) -> None:
-    """A job that brings its own `redis` must not give it to other jobs."""
+    """Keeps a job's own `redis` away from other jobs."""
     good = images.build(two_layers("the registry's"))
     name = images.push(registry.host, "poisoned", "1", good)
     evil = images.build(two_layers("the job's own"))

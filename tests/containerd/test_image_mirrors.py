@@ -31,27 +31,27 @@ def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A CA that no system trusts."""
+    """Makes a CA that no system trusts."""
     return certificates.authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
 def tls_registry(ca: Certificate) -> Iterator[Registry]:
-    """A registry behind TLS."""
+    """Yields a registry behind TLS."""
     server = certificates.signed(ca.file.parent, "server", ca)
     with Registry(certificate=(server.file, server.key)) as running:
         yield running
 
 
 def image_of(text: str) -> Image:
-    """A small image with one file."""
+    """Builds a small image with one file."""
     return images.build([images.layer({"hello": text.encode()})])
 
 
 def push_over_tls(
     registry: Registry, ca: Certificate, name: str, client: Certificate | None
 ) -> Image:
-    """Pushes a small image and returns it."""
+    """Pushes a small image and returns the image."""
     image = image_of(f"{name} {registry.host}")
     tls = ssl.create_default_context(cafile=str(ca.file))
     if client is not None:
@@ -227,7 +227,7 @@ def test_a_registry_on_loopback_that_is_away_names_both_attempts(store: Images) 
     tried, then = caught.value.details.split("; ")
     assert tried == f"https://{host}: Connection refused"
     assert then.startswith(f"http://{host}/")
-    # The words of the system, not urllib3's name for its connection.
+    # The error has the system's words, not urllib3's name of the connection.
     assert then.endswith(": Failed to establish a new connection: Connection refused")
     assert caught.value.resolution == "check the registry and the network"
     assert caught.value.recoverable

@@ -1,4 +1,4 @@
-"""When a registry is asked, what happens while it is away, platforms and snapshotters."""
+"""Tests of pull policies, of an absent registry, of platforms and of snapshotters."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
 
 
 def pushed(registry: Registry, name: str, tag: str, text: str) -> str:
-    """A small image of this text under a name; returns its digest."""
+    """Pushes a small image of the text under a name and returns the digest."""
     image = images.build([images.layer({"hello": text.encode()})])
     images.push(registry.host, name, tag, image)
     return image.digest
@@ -162,7 +162,7 @@ async def _collect(events: AsyncGenerator[TaskEvent, None], into: list[str]) -> 
 
 
 def two_platforms(registry: Registry, name: str) -> dict[str, images.Image]:
-    """Pushes an index of two platforms, whose images say which they are."""
+    """Pushes an index of two platforms, whose images print the platform."""
     built = {
         architecture: images.build(
             [images.layer({"which": f"{name} {architecture}".encode()})],
@@ -186,7 +186,7 @@ def test_each_of_two_platforms_can_be_pulled(
     containerd: ContainerdDaemon, registry: Registry, machine: str, architecture: str
 ) -> None:
     built = two_platforms(registry, f"each-{architecture}")
-    # Without one, another test's collection may take what no image refers to yet.
+    # Without a lease, another test's collection may remove content that no image refers to yet.
     containerd.ctr("leases", "create", "--id", f"each-{architecture}")
     request = protocol.PullRequest(
         reference=f"{registry.host}/each-{architecture}:1",
@@ -209,7 +209,7 @@ def test_each_of_two_platforms_can_be_pulled(
 
 
 def _last_event(request: protocol.PullRequest) -> frames.Frame:
-    """What a puller process says at its end; while its stdin is open it goes on."""
+    """Returns the last event of a puller process, which runs on while stdin is open."""
     program = child_process.ROOT / "containerd" / "puller.py"
     pipe = child_process.PIPE
     child = child_process.start([sys.executable, "-I", str(program)], stdin=pipe, stdout=pipe)

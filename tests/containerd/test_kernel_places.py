@@ -1,4 +1,4 @@
-"""Mounts at /dev and /sys: Nomad's own, those of privileged tasks, and of monitors for reading."""
+"""Tests of mounts at /dev and /sys: Nomad's, those of privileged tasks, and of monitors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NODE = "/dev/driver-test-place"
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A containerd that finds the runtimes of the test."""
+    """Yields a containerd that finds the runtimes of the test."""
     need_containerd()
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
@@ -41,7 +41,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def node() -> Iterator[str]:
-    """A device of the host's that no container has by itself."""
+    """Makes a device of the host which no container has by default."""
     os.mknod(NODE, stat.S_IFCHR | 0o600, os.makedev(1, 11))
     try:
         yield NODE
@@ -65,14 +65,14 @@ def nomads(host_path: str, task_path: str, mode: str = "", **more: Any) -> Mount
 
 
 async def output(driver: Driver, job: Job, image: str, script: str, **options: Any) -> str:
-    """What a task prints from its start to its end."""
+    """Returns the output of a task from start to end."""
     await driver.start(job, image, script, **options)
     await driver.session.wait(job.id)
     await driver.end(job)
     return (job.out + job.err).decode()
 
 
-# What Nomad's client gives a task with a csi_plugin block (csi_hook.go).
+# Mounts and devices of Nomad's client for a task with a csi_plugin block (csi_hook.go).
 def of_csi(directory: Path) -> tuple[MountConfig, ...]:
     for name in ("plugin", "staging"):
         (directory / name).mkdir()
@@ -104,7 +104,7 @@ async def test_a_csi_plugin_has_the_hosts_dev_and_its_directories(
             place_driver, job, busybox_image, script, runtime=runtime, privileged=privileged
         )
         assert said.startswith(f"{node}\nmade\n"), said
-        # Nothing of the runtime's own covers what is the host's there.
+        # No mount of the runtime covers the host's mounts at the place.
         assert said.split().count("/dev") == 1
         assert "/dev/mqueue" not in said.split() or Path("/dev/mqueue").is_mount()
         assert (tmp_path / "plugin/csi.sock").exists()
@@ -185,7 +185,7 @@ async def test_other_mounts_there_are_refused_by_name(
             await fails(volumes=[text])
         await fails(mounts=[{"type": "tmpfs", "target": "/sys", "options": ["ro"]}])
         await fails(privileged=True, volumes=["/proc:/proc"])
-        # A volume whose place the job chooses, and whose files a task writes.
+        # A volume at a place of the job's choice, with files of a task.
         await fails(nomads=(nomads(str(tmp_path), "/dev"),))
         await fails(nomads=(nomads(str(tmp_path), "/dev/pts"),))
         await fails(nomads=(nomads(str(tmp_path), "/proc/x"),))

@@ -1,4 +1,4 @@
-"""A `containerd-driver run` that was killed: what it leaves, and who sweeps up after it."""
+"""Tests of a killed `containerd-driver run`: the leftovers, and the sweep of the leftovers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Runs:
         return self.runs[-1]
 
     def started(self, image: str, *words: str) -> Run:
-        """A run whose task runs."""
+        """Starts a run and returns once the task runs."""
         before = self.allocations()
         run = self.new()
         run.start([group(BRIDGE, task(image, SLEEPER))], *words)
@@ -57,7 +57,7 @@ class Runs:
         return {entry.name for entry in self.driver.alloc_root.glob("*")}
 
     def gc(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """`containerd-driver gc` in the test's network."""
+        """Runs `containerd-driver gc` in the test's network."""
         daemon = self.driver.containerd
         return self.network.run(
             *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "gc", *words),
@@ -67,14 +67,14 @@ class Runs:
         )
 
     def rows(self, *words: str) -> list[tuple[str, str]]:
-        """(kind, outcome) of what `gc` says."""
+        """Returns (kind, outcome) from the output of `gc`."""
         done = self.gc("--json", *words)
         assert done.returncode == 0, done.stdout + done.stderr
         lines = [json.loads(line) for line in done.stdout.splitlines()]
         return [(line["kind"], line["outcome"]) for line in lines]
 
     def peers(self) -> set[str]:
-        """The records of runs that there are."""
+        """Returns the existing records of runs."""
         return {entry.name for entry in (self.driver.state_dir / "live").glob("run-*")}
 
 
@@ -88,7 +88,7 @@ def runs(network: OwnNetwork, driver: Driver, tmp_path: Path) -> Iterator[Runs]:
 
 
 def kill(run: Run) -> None:
-    """SIGKILL of the host alone; its plugin ends by itself."""
+    """Kills only the host with SIGKILL; the plugin ends by itself."""
     assert run.process is not None
     (plugin,) = children(run.process.pid)
     os.kill(run.process.pid, signal.SIGKILL)
@@ -97,7 +97,7 @@ def kill(run: Run) -> None:
 
 
 def children(pid: int) -> list[int]:
-    """The plugins that a host has started, by whichever of its threads."""
+    """Returns the plugins that any thread of a host has started."""
     found: list[int] = []
     for thread in Path(f"/proc/{pid}/task").iterdir():
         found += [int(word) for word in (thread / "children").read_text().split()]

@@ -1,4 +1,4 @@
-"""A reader of logs comes when its task has ended, and gets all that is left and the end."""
+"""Tests of a log reader that comes after the task's end, and gets the rest and the end."""
 
 from __future__ import annotations
 

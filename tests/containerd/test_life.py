@@ -38,7 +38,7 @@ async def test_a_task_is_pulled_runs_logs_and_is_cleaned_up(
         assert status.state is TaskState.EXITED
         assert 0 < status.started_at_ns <= status.completed_at_ns
         assert status.driver_attributes == {"containerName": job.container}
-        # What is looked for after every test is seen while it is there.
+        # The objects that every test checks for at the end are visible while the task exists.
         kinds = {line.split()[0] for line in driver.leftovers()}
         assert kinds >= {"container", "task", "snapshot", "state"}
         await driver.end(job)
@@ -74,7 +74,7 @@ async def test_a_task_that_follows_sigterm_stops_with_its_own_code(
         assert (await session.wait(job.id)).exit_code == 0
         await session.stop(job.id)  # once more is fine
         await driver.end(job)
-        await session.stop(job.id)  # and so is a task that is gone
+        await session.stop(job.id)  # as is a removed task
 
 
 async def test_a_task_that_ignores_its_signal_is_killed_after_its_timeout(
@@ -218,7 +218,7 @@ async def test_stats_are_the_kernels_own_numbers(driver: Driver, busybox_image: 
         async for sample in session.stats(job.id, 0.2):
             samples.append(sample)
             full = (sample.memory.usage or 0) > 20_000_000
-            # On a machine that others use too, its loop may get little of a core for a while.
+            # On a shared machine, the task's loop may get little of a core for a while.
             if len(samples) > 2 and full and sample.cpu.percent > 5:
                 break
         assert samples[0].cpu.percent == 0

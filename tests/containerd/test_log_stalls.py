@@ -1,4 +1,4 @@
-"""A log reader dies under a real task, and then what else can: what the user hears and gets."""
+"""Tests of a log reader that dies under a real task, with other deaths: the events and the log."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SCRIPT = (
 
 
 class Stalled:
-    """A task of a plugin, whose reader was killed when it had read the first lines."""
+    """A task of a plugin, whose reader was killed after the first lines."""
 
     def __init__(self, driver: Driver, directory: Path) -> None:
         self.driver = driver
@@ -46,15 +46,15 @@ class Stalled:
 
     @property
     def local(self) -> Path:
-        """What the task has as /local."""
+        """Directory of the task's /local."""
         return Path(self.job.alloc.path, "t", "local")
 
     def reader(self) -> LogProcess:
-        """One more reader of stdout."""
+        """Starts another reader of stdout."""
         return LogProcess(self._fifo("stdout"), self._file)
 
     def listen(self, session: AgentSession) -> None:
-        """Collects the events of the plugin that runs now."""
+        """Collects the events of the current plugin."""
 
         async def collect() -> None:
             with suppress(DriverError):  # a test may kill the plugin
@@ -64,7 +64,7 @@ class Stalled:
         self._listening = asyncio.create_task(collect())
 
     async def hears(self, words: str) -> str:
-        """The first event with these words."""
+        """Waits for the first event with the words."""
 
         def found() -> list[str]:
             return [message for message in self.told if words in message]
@@ -73,7 +73,7 @@ class Stalled:
 
     @asynccontextmanager
     async def life(self, image: str) -> AsyncIterator[AgentSession]:
-        """The task runs, and has lost its reader."""
+        """Yields a session with a running task that has lost the reader."""
         async with launched(self.driver) as session:
             self.listen(session)
             config = {"image": image, "command": "/bin/sh", "args": ["-c", SCRIPT]}
@@ -84,17 +84,17 @@ class Stalled:
             yield session
 
     async def end(self, session: AgentSession) -> None:
-        """The task ends by itself."""
+        """Lets the task end by itself, and destroys the task."""
         (self.local / "stop").touch()
         assert (await session.wait(self.job.id)).exit_code == 0
         await session.destroy(self.job.id)
 
     async def written(self) -> None:
-        """Until the task has written all."""
+        """Waits until the task has written all."""
         await until((self.local / "done").exists, 40, "the task waits for its reader")
 
     def close(self) -> None:
-        """Ends readers that a failed test left."""
+        """Ends readers left by a failed test."""
         if self._listening is not None:
             self._listening.cancel()
         for reader in self._readers:
@@ -105,7 +105,7 @@ class Stalled:
 def stalled(
     request: pytest.FixtureRequest, containerd: ContainerdDaemon, tmp_path: Path
 ) -> Iterator[Stalled]:
-    """A task on a driver with little room for logs."""
+    """Yields a task on a driver with little room for logs."""
     room = {"size": "128K", "when_full": request.param}
     driver = Driver(containerd, tmp_path, {"log_buffer": room})
     made = Stalled(driver, tmp_path)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.containerd
 
 @pytest.fixture
 def forgetful(tmp_path: Path) -> Iterator[Driver]:
-    """A driver on a containerd of the test's own."""
+    """Yields a driver on a containerd for the test alone."""
     with ContainerdDaemon() as daemon:
         made = Driver(daemon, tmp_path)
         yield made

@@ -1,4 +1,4 @@
-"""Images of many layers: each starts, with the users and groups of its lowest layer."""
+"""Tests of images of many layers: each starts, with the users and groups of the lowest layer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.registry import Registry
 
 pytestmark = pytest.mark.containerd
 
-# At 53 the options of the mount outgrow one page; at the others the page ends elsewhere in a path.
+# At 53 the mount options outgrow one page; at the others the page ends elsewhere in a path.
 COUNTS = (53, 100, 127, 200)
 LOWEST = images.busybox_layer(
     {
@@ -22,7 +22,7 @@ LOWEST = images.busybox_layer(
 
 @pytest.fixture(scope="module")
 def layers() -> list[bytes]:
-    """The layers of the largest image; the others are its lower part, and unpacked with it."""
+    """Returns the layers of the largest image, whose lower part is each other image."""
     return [LOWEST, *(images.layer({f"layer{number}": b""}) for number in range(1, max(COUNTS)))]
 
 

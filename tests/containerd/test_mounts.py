@@ -26,7 +26,7 @@ def pins_are_gone(driver: Driver) -> bool:
 
 
 async def output(driver: Driver, job: Job, image: str, script: str, **options: Any) -> str:
-    """What a task prints from its start to its end."""
+    """Returns the output of a task from start to end."""
     await driver.start(job, image, script, **options)
     await driver.session.wait(job.id)
     await driver.end(job)
@@ -146,7 +146,7 @@ async def test_a_mount_below_local_is_not_hidden_by_local(
 
 @pytest.fixture
 def decoy(tmp_path: Path) -> Path:
-    """Stands for the host's files in an attack: were it to work, nothing of the machine is hit."""
+    """Makes a stand-in for the host's files, so that a successful attack does no harm."""
     place = tmp_path / "host"
     (place / "secret").mkdir(parents=True)
     return place
@@ -154,7 +154,7 @@ def decoy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def shared_directory(tmp_path: Path) -> Iterator[Path]:
-    """A mount of the host that shares what is mounted below it."""
+    """Yields a mount of the host that shares the mounts below."""
     base = tmp_path / "shared"
     (base / "sub").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "none", str(base)], check=True)
@@ -233,7 +233,7 @@ async def test_s2_no_relative_source_leaves_the_allocation(
 async def test_s3_a_link_that_the_task_made_is_not_followed_at_its_next_start(
     driver: Driver, busybox_image: str, decoy: Path
 ) -> None:
-    """The task turns its own mount source into a link out and ends; Nomad starts it again."""
+    """Covers a task that turns the mount source into an outward link and is restarted."""
     async with launched(driver) as session:
         job = driver.task()
         (local_of(job) / "x").mkdir()
@@ -258,7 +258,7 @@ async def test_s3_a_link_that_the_task_made_is_not_followed_at_its_next_start(
 async def test_s3_a_running_neighbour_that_swaps_the_source_gains_nothing(
     driver: Driver, busybox_image: str, decoy: Path
 ) -> None:
-    """A task of the group exchanges alloc/data/x for a link out while another one starts."""
+    """Exchanges alloc/data/x for an outward link in a neighbour while another task starts."""
     swap = (
         f"cd /alloc/data; mkdir x; echo mine > x/mark; ln -s {decoy} evil; echo ready;"
         "while :; do mv -T x y; mv -T evil x; mv -T x evil; mv -T y x; done"
@@ -359,7 +359,7 @@ async def test_s4_s5_a_wrong_mount_is_refused_before_anything_is_pulled(
 async def test_a_link_of_the_image_does_not_lead_a_mount_to_the_host(
     driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
-    """/local/out is a link to /tmp: the runtime resolves it in the container."""
+    """Covers /local/out as a link to /tmp: the runtime resolves the link in the container."""
     (tmp_path / "f").write_text("here\n")
     async with launched(driver):
         job = driver.task()

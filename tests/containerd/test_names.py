@@ -1,4 +1,4 @@
-"""Names of a task: hosts, hostname and resolv.conf on real containers, and the network it joins."""
+"""Tests of hosts, hostname and resolv.conf of real containers, and of the joined network."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def printed(
 
 @pytest.fixture
 def network() -> Iterator[NetworkIsolation]:
-    """A namespace with an address and a way out, as Nomad's bridge gives an allocation."""
+    """Yields a namespace with an address and a route, as Nomad's bridge gives an allocation."""
     with OwnNetwork() as own:
         for command in (
             "ip link add eth0 type bridge",
@@ -198,7 +198,7 @@ async def test_the_files_cannot_be_written_where_the_root_is_read_only(
 async def test_a_link_that_a_task_left_is_not_written_through(
     driver: Driver, busybox_image: str, tmp_path: Path
 ) -> None:
-    """S11: the original wrote /local/etc_hosts as root at the next start."""
+    """Covers S11: the original wrote /local/etc_hosts as root at the next start."""
     victim = tmp_path / "victim"
     victim.write_text("as it was")
     job = driver.task()

@@ -1,4 +1,4 @@
-"""Named network namespaces; making them needs root and nothing else of this tier."""
+"""Tests of named network namespaces, which need root and nothing else of the containerd tests."""
 
 from __future__ import annotations
 

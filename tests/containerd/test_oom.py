@@ -1,4 +1,4 @@
-"""Kills for want of memory: which of them ended the task, and those that it outlives."""
+"""Tests of kills by memory shortage: kills that end the task, and kills that the task survives."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
 
-# A child that takes more than it may have, and is killed; the shell goes on.
+# A child that exceeds the memory limit, and is killed; the shell goes on.
 GREEDY = "sh -c 'tail /dev/zero'"
 MEMORY_MB = 32
 
 
 @pytest.fixture
 def driver(runtimes_driver: Driver) -> Driver:
-    """A driver whose containerd finds every runtime of the tests."""
+    """Returns a driver whose containerd finds every runtime of the tests."""
     return runtimes_driver
 
 
 @contextlib.asynccontextmanager
 async def told(session: AgentSession) -> AsyncIterator[list[str]]:
-    """The messages of all events from now on."""
+    """Yields a list of the messages of all events from now on."""
     messages: list[str] = []
 
     async def listen() -> None:

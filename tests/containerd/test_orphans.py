@@ -1,4 +1,4 @@
-"""Orphans of each kind on a real containerd, made by killing things; beside them what stays."""
+"""Tests of orphans of each kind on a real containerd, made by kills, next to objects that stay."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DEADLINE_S = 30.0
 
 @pytest.fixture
 def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    """A driver that sweeps five times a second."""
+    """Yields a driver that sweeps five times a second."""
     made = Driver(containerd, tmp_path, {"gc": {"dangling_containers": SOON}})
     yield made
     try:
@@ -43,7 +43,7 @@ def driver(containerd: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
 
 
 class Scene:
-    """A task that its node knows, and others that it forgot, on one containerd."""
+    """A task that the node knows, and forgotten tasks, on one containerd."""
 
     def __init__(self, driver: Driver, image: str) -> None:
         self.driver = driver
@@ -52,7 +52,7 @@ class Scene:
         self.client = Containerd(self.daemon.address, self.daemon.namespace)
 
     async def lost(self, node: str = NODE) -> Job:
-        """A running task of a plugin that was killed; the next one runs."""
+        """Starts a task and kills the plugin; the next plugin runs."""
         job = self.driver.task(node_id=node)
         await self.driver.start(job, self.image, SLEEPER)
         lease = identifiers.lease_id(job.container)
@@ -69,7 +69,7 @@ class Scene:
         return found + [str(path) for path in (self.directory(job),) if path.exists()]
 
     async def end(self, job: Job) -> None:
-        """Kills a task's process and has containerd forget the task, as its operator might."""
+        """Kills a task's process and deletes the task in containerd, as an operator might."""
         await self.client.tasks.kill(job.container, signal.SIGKILL, everyone=True)
         await until((self.directory(job) / "exit").exists, DEADLINE_S)
         await self.client.tasks.delete(job.container)
@@ -82,7 +82,7 @@ class Scene:
 
 
 async def running(scene: Scene, job: Job) -> None:
-    """As it is: the container runs, its worker watches."""
+    """Checks that the container runs and the worker watches."""
     assert worker_pid(scene.directory(job)) is not None
 
 
@@ -98,7 +98,7 @@ async def snapshot_alone(scene: Scene, job: Job) -> None:
     await scene.end(job)
     await scene.end_worker(job)
     key = identifiers.snapshot_key(job.container)
-    # Without its container, containerd would collect it; somebody has pinned it.
+    # Without the container, containerd would collect the snapshot; another program has pinned it.
     scene.driver.daemon.ctr("snapshots", "label", key, "containerd.io/gc.root=1")
     await scene.client.containers.delete(job.container)
 
@@ -165,7 +165,7 @@ async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_i
     ours = await scene.client.containers.get(far.container)
     assert ours is not None
     foreign = {
-        # A user's own; one whose name looks like ours; one with a copy of our labels.
+        # A user's container, a name like the driver's names, and a copy of the driver's labels.
         "web": {"team": "a"},
         "t-6d2ce4c6-1111-4111-8111-000000000000": {},
         "copy": dict(ours.labels),
@@ -214,7 +214,7 @@ def gc(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def give_up(driver: Driver, node: str) -> None:
-    """Has the operator's command remove what is of a node."""
+    """Removes everything of a node with the operator's command."""
     done = gc(driver, "--node", node, "--grace", "0")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "removed" in done.stdout
@@ -231,7 +231,7 @@ async def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
     await driver.session.launch()
     job = driver.task(node_id=NODE)
     handle = await driver.start(job, busybox_image, SLEEPER)
-    # Its plugin lives: it is nobody's orphan, and the node is not to be given up.
+    # The task's plugin lives: the task is no orphan, and the node must not be given up.
     assert gc(driver).stdout == "nothing is left over\n"
     refused = gc(driver, "--node", NODE)
     assert refused.returncode == 1
@@ -248,7 +248,7 @@ async def test_the_command_leaves_a_node_its_tasks_until_it_is_given_up(
     await driver.session.recover(handle)
     assert (await driver.session.inspect(job.id)).state is TaskState.RUNNING
 
-    # Another plugin has the task now, not the one that made it: it is watched.
+    # Another plugin than the creator has the task now: the task is watched.
     other = gc(driver, "--node", "other", "--grace", "0")
     assert other.stdout == "nothing is left over\n"
     assert other.stderr == "--node other: no object belongs to a node with this id\n"

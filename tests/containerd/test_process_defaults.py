@@ -1,4 +1,4 @@
-"""What a task has of its own where neither job nor image says anything, on every runtime."""
+"""Tests of a task's defaults if neither job nor image sets a value, on every runtime."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PROCESS = "cat /proc/self/oom_score_adj; ulimit -Sn; ulimit -Hn"
 
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A daemon with a score and a limit of its own, which are no task's business."""
+    """Yields a daemon with a score and a limit, which must not reach any task."""
     need_containerd()
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
@@ -67,7 +67,7 @@ async def test_score_and_open_files_are_not_containerds(
             script = f"{PROCESS}; echo end; exec sleep 60"
             await driver.start(job, busybox_image, script, runtime=runtime, **options)
             await until(partial(job.out.endswith, b"end\n"), 30)
-            # crun gives an exec no score; the driver does, a moment after its start.
+            # crun gives an exec no score; the driver sets the score soon after the start.
             score = options.get("oom_score_adj", 0) if runtime != "runsc" else 0
             wait = f"until grep -qx {score} /proc/self/oom_score_adj; do :; done; "
             answer = await session.exec(job.id, ["/bin/sh", "-c", wait + PROCESS], 30)
@@ -75,11 +75,11 @@ async def test_score_and_open_files_are_not_containerds(
             await driver.end(job)
             for where, text in (("task", job.out.decode()), ("exec", answer.stdout.decode())):
                 score, soft, hard = text.split()[:3]
-                # runc before 1.2 sets an exec's limit beside a program that raises its own soft
-                # limit (runc issue 4195), so now and then the soft limit is the hard one.
+                # runc before 1.2 sets an exec's limit in parallel to a program which raises its
+                # soft limit (runc issue 4195), so sometimes the soft limit is the hard limit.
                 raised = {int(hard) - 1, int(hard)} if (where, runtime) == RACE else set[int]()
                 if options:
-                    # What a process reads inside of gVisor is not the sandbox's score.
+                    # Inside of gVisor a process reads another score than the sandbox's.
                     assert int(soft) in {77} | raised
                     assert hard == "99"
                     assert score == "250" or runtime == "runsc"
@@ -110,7 +110,7 @@ def has_lines(job: Job, count: int) -> bool:
 
 
 async def terminal(session: AgentSession, task_id: str) -> str:
-    """TERM in an exec with a terminal."""
+    """Returns TERM in an exec with a terminal."""
 
     async def nothing() -> AsyncIterator[ExecInput]:
         return
@@ -158,13 +158,13 @@ OPEN = "0\n0 2147483647\n"
 
 @pytest.fixture
 def alloc_network() -> Iterator[NetworkIsolation]:
-    """The network of an allocation, as Nomad makes it."""
+    """Yields the network of an allocation, as Nomad makes the network."""
     with OwnNetwork() as own:
         yield NetworkIsolation(mode=1, path=namespaces.path(own.name))
 
 
 def may_ping(network: NetworkIsolation) -> bool:
-    """Whether ICMP needs no capability there; the range of groups counts for root as well."""
+    """Tells whether ICMP needs no capability; the range of groups counts for root as well."""
 
     def inside() -> bool:
         descriptor = os.open(network.path, os.O_RDONLY | os.O_CLOEXEC)

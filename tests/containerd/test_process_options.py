@@ -1,4 +1,4 @@
-"""Options of the process and its limits, as the kernel shows them inside and outside."""
+"""Tests of process options and limits, as the kernel shows them inside and outside."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _printed(driver: Driver, image: str, script: str, **options: Any) -> s
 
 
 def _limit(container: str, v1: str, v2: str) -> str:
-    """A cgroup file of a container, by its names on both cgroup versions."""
+    """Reads a cgroup file of a container, by the names on both cgroup versions."""
     controller = v1.split(".", maxsplit=1)[0]
     found = [
         path
@@ -208,7 +208,7 @@ async def test_what_cannot_be_is_refused_before_the_image_is_asked_for(
 ) -> None:
     async with launched(driver) as session:
         job = driver.task()
-        # Nothing listens there: a pull would fail with other words.
+        # No server listens at the address: a pull would fail with other words.
         with pytest.raises(DriverError, match=words):
             await session.start(job.config, {"image": "127.0.0.1:1/none:1", **options})
         driver.wait_clean()

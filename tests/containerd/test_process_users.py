@@ -1,4 +1,4 @@
-"""What the user of a task may do, as the kernel or gVisor sees it, in tasks and in execs."""
+"""Tests of the rights of a task's user, as the kernel or gVisor shows them, in tasks and execs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ READ = ["/bin/cat", "/proc/self/status", "/secret"]
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NONE, DEFAULT = 0, 0xA80425FB
 NET_RAW, SYS_TIME = 1 << 13, 1 << 25
-# gVisor gives nobody CAP_NET_RAW unless its own flag says so.
+# gVisor gives no process CAP_NET_RAW unless gVisor's own flag allows the capability.
 BOUNDS = {"runc": DEFAULT, "crun": DEFAULT, "runsc": DEFAULT & ~NET_RAW}
 
 
 @pytest.fixture(scope="module")
 def containerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemon]:
-    """A daemon that finds the runtimes of the tests."""
+    """Yields a daemon that finds the runtimes of the tests."""
     need_containerd()
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
@@ -52,13 +52,13 @@ def fields(text: str) -> dict[str, str]:
 
 
 def sets(text: str) -> tuple[int, ...]:
-    """The capability sets in a status file."""
+    """Returns the capability sets in a status file."""
     found = fields(text)
     return tuple(int(found.get(name, "0"), 16) for name in SETS)
 
 
 async def told(driver: Driver, user: str, image: str, **options: Any) -> tuple[str, str]:
-    """What a task and an exec read that are no shell's children: execve would drop capabilities."""
+    """Returns the output of READ as task and as exec. A shell's execve would drop capabilities."""
     first, second = driver.task(user=user), driver.task(user=user)
     await driver.start(first, image, command=READ[0], args=READ[1:], **options)
     await driver.session.wait(first.id)
@@ -104,7 +104,7 @@ async def test_root_by_any_name_has_them_in_three_sets(
 async def test_the_primary_group_is_one_of_the_supplementary_groups(
     driver: Driver, image: str, runtime: str
 ) -> None:
-    """CVE-2023-25173: a file that its group may not read is read by who is not in the group."""
+    """Covers CVE-2023-25173: a process outside of a group reads a file denied to the group."""
     need_program(runtime)
     expected = {"": {0}, "bob": {1000, 4}, "1000:77": {77}}
     async with launched(driver):

@@ -1,6 +1,6 @@
-"""Pulls through proxies of the environment: real pullers, real registries with TLS, no name server.
+"""Tests of pulls through environment proxies: real pullers, TLS registries, no name server.
 
-Only the proxy knows where r.example is, so what arrives there has gone through it.
+Only the proxy knows the address of r.example: arriving requests have passed the proxy.
 """
 
 from __future__ import annotations
@@ -41,20 +41,20 @@ NAMES = "DNS:localhost, DNS:r.example, IP:127.0.0.1"
 
 @pytest.fixture(scope="module")
 def ca(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    """A CA that only hosts files and nobody else trusts."""
+    """Makes a CA that only hosts files trust."""
     return certificates.authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(scope="module")
 def served(ca: Certificate) -> Iterator[Registry]:
-    """A registry with TLS whose certificate is for r.example too."""
+    """Yields a registry with TLS whose certificate also covers r.example."""
     server = certificates.signed(ca.file.parent, "r.example", ca, NAMES)
     with Registry(certificate=(server.file, server.key)) as running:
         yield running
 
 
 def pushed(registry: Registry, ca: Certificate, name: str) -> Image:
-    """A fresh image in the registry."""
+    """Pushes a fresh image to the registry."""
     image = images.build([images.layer({"hello": os.urandom(300_000)})])
     images.push(
         registry.host, name, "1", image, tls=ssl.create_default_context(cafile=str(ca.file))
@@ -82,7 +82,7 @@ def test_a_registry_that_only_the_proxy_reaches_is_pulled_from(
 
 
 def listens(port: int) -> bool:
-    """Whether somebody takes connections there."""
+    """Tells whether a process accepts connections at the address."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -149,7 +149,7 @@ def test_a_proxy_whose_certificate_nobody_vouches_for_gets_no_password(
 
 
 def trusting(ca: Certificate) -> dict[str, str]:
-    """A puller's environment in which OpenSSL knows the CA."""
+    """Builds a puller's environment in which OpenSSL knows the CA."""
     return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "SSL_CERT_FILE": str(ca.file)}
 
 
@@ -190,7 +190,7 @@ def test_no_proxy_is_asked_directly(
         if proxied:
             assert store.get("r.example/excepted:1", force_pull=True).digest == image.digest
         else:
-            # Nobody but the proxy knows that name.
+            # Only the proxy knows the name.
             with pytest.raises(DriverError, match="cannot be read") as caught:
                 store.get("r.example/excepted:1", force_pull=True, image_pull_timeout_s=2.0)
             assert "proxy" not in str(caught.value)
@@ -339,7 +339,7 @@ def test_a_run_hands_its_proxy_down_and_no_process_shows_the_password(
 
 
 def pullers() -> list[str]:
-    """Arguments and environment of every puller that runs."""
+    """Returns arguments and environment of every running puller."""
     found: list[str] = []
     for entry in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):

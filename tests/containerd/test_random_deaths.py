@@ -1,6 +1,6 @@
-"""The plugin is killed at random moments of starts and of removals, and Nomad asks again.
+"""Tests of plugin kills at random moments of starts and removals, with Nomad's repeated requests.
 
-containerd's calls are cancelled then, and a real one leaves what a fake would not.
+A kill cancels calls of containerd, and a real containerd leaves other leftovers than a fake.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class Deaths:
         self._chance = chance
 
     async def start(self, job: Job) -> None:
-        """StartTask."""
+        """Sends StartTask."""
         await self.driver.session.start(job.config, self._options)
 
     async def destroy(self, job: Job) -> None:
-        """DestroyTask."""
+        """Sends DestroyTask."""
         await self.driver.session.destroy(job.id)
 
     async def kill_amid(
         self, call: Callable[[Job], Coroutine[Any, Any, None]], jobs: list[Job]
     ) -> list[Job]:
-        """Those whose call has not been answered when the next plugin is there."""
+        """Kills the plugin during the calls and returns the jobs without an answer."""
         calls = [asyncio.create_task(call(job)) for job in jobs]
         await asyncio.wait(calls, timeout=self._chance.uniform(0, LONGEST_S))
         self.driver.session.kill_plugin()
@@ -60,7 +60,7 @@ async def test_calls_cut_short_at_any_moment_and_made_again_give_one_task_and_th
     driver: Driver, containerd: ContainerdDaemon, busybox_image: str
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
-    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when the test fails
+    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows the seed of a failure
     deaths = Deaths(driver, busybox_image, random.Random(seed))
 
     async def round_() -> None:
@@ -76,6 +76,6 @@ async def test_calls_cut_short_at_any_moment_and_made_again_give_one_task_and_th
         await until(lambda: not traces(names), 10, lambda: str(traces(names)))
 
     async with launched(driver):
-        await driver.output(busybox_image, "true")  # pulled: a pull has deaths of its own
+        await driver.output(busybox_image, "true")  # pulled: other tests kill pulls
         for _ in range(ROUNDS):
             await round_()

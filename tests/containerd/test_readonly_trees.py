@@ -1,4 +1,4 @@
-"""A read-only mount is one with all that is mounted below its source, in every form of mount."""
+"""Tests of read-only mounts, which cover all mounts below the source, in every form of mount."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.containerd
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Iterator[Path]:
-    """A directory with another file system below it."""
+    """Makes a directory with another file system below."""
     base = tmp_path / "tree"
     (base / "below").mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "below", str(base / "below")], check=True)

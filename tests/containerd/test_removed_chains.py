@@ -1,4 +1,4 @@
-"""Rules of a bridge network that somebody else has removed, or left."""
+"""Tests of rules of a bridge network that another program has removed, or left."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_doctor_names_a_redirection_that_stands_in_front_of_a_port(runs: Runs, i
     assert first.page("127.0.0.1:18080", "/env")
     saved = runs.network.rules()
     assert first.stop() == 137
-    # As a firewall's restart brings back what it has saved.
+    # A firewall's restart brings back saved rules like these.
     runs.network.must("sh", "-c", 'printf %s "$1" | iptables-restore', "sh", saved)
 
     second = runs.new()
@@ -83,7 +83,7 @@ def test_doctor_names_a_redirection_that_stands_in_front_of_a_port(runs: Runs, i
 
 
 def doctor(runs: Runs) -> list[dict[str, Any]]:
-    """What the doctor says in the test's network."""
+    """Runs the doctor in the test's network and returns the report."""
     daemon = runs.driver.containerd
     done = runs.network.run(
         *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "doctor", "--json"),

@@ -1,4 +1,4 @@
-"""A task that lives when Nomad starts it again: one reader of its logs has both lives whole."""
+"""Tests of a surviving task that Nomad starts again: one log reader gets both lives whole."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_a_start_that_is_made_again_has_its_whole_log_though_the_old_shim_
         return {"image": busybox_image, "command": "/bin/sh", "args": ["-c", script]}
 
     async def first() -> None:
-        """A life whose agent dies before it knows of the start; its plugin and worker die too."""
+        """Starts a task whose agent, plugin and worker die before the agent has the answer."""
         await driver.session.launch()
         await driver.session.start(job.config, options("echo first; exec sleep 600"))
         await until(lambda: out.data == b"first\n", 20, "no first line")

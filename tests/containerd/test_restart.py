@@ -23,7 +23,7 @@ async def test_a_destroy_waits_for_a_containerd_that_restarts(
         driver.containerd.down()
         try:
             ending = asyncio.create_task(session.destroy(job.id))
-            await session.inspect(job.id)  # the destroy is before it
+            await session.inspect(job.id)  # the destroy comes first
             assert not ending.done()
         finally:
             await asyncio.to_thread(driver.containerd.start)

@@ -1,4 +1,4 @@
-"""Limits of a task that `containerd-driver run` starts, as the kernel keeps them."""
+"""Tests of limits of a task under `containerd-driver run`, as the kernel keeps the limits."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.containerd
 
 @pytest.fixture
 def runtimes_dir(tmp_path: Path) -> Path:
-    """A directory that containerd looks into first."""
+    """Makes a directory in which containerd searches first."""
     directory = tmp_path / "runtimes"
     directory.mkdir()
     runtimes.wrap(directory)
@@ -33,7 +33,7 @@ def runtimes_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other_driver(runtimes_dir: Path, tmp_path: Path) -> Iterator[Driver]:
-    """A driver on a containerd that finds the runtimes of the test."""
+    """Yields a driver on a containerd that finds the runtimes of the test."""
     need_containerd()
     with ContainerdDaemon(path=str(runtimes_dir)) as daemon:
         made = Driver(daemon, tmp_path)
@@ -61,7 +61,7 @@ async def test_a_life_under_another_runtime(
         await driver.start(job, busybox_image, script, runtime=name)
         await until(lambda: job.out.count(b"\n") > 1, 20)
         assert job.out.startswith(b"hello\n")
-        # gVisor answers with a kernel of its own.
+        # gVisor answers with the name of another kernel.
         assert (b"Linux version 4.4.0" in job.out) == (name == "runsc")
         answer = await session.exec(job.id, ["/bin/echo", "inside"], 20)
         assert (answer.stdout, answer.exit.exit_code) == (b"inside\n", 0)
@@ -79,7 +79,7 @@ async def test_a_start_that_fails_under_gvisor_leaves_no_sandbox(
     other_driver: Driver, runtimes_dir: Path, busybox_image: str
 ) -> None:
     runsc = need_program("runsc")
-    # Its start fails after its create: the sandbox stands, and runsc kill refuses.
+    # The start fails after the create: the sandbox exists, and runsc kill refuses.
     (runtimes_dir / "runsc").write_text(
         f'#!/bin/sh\ncase "$*" in *" start "*) echo no >&2; exit 1;; esac\n'
         f'exec {runsc} --network=none "$@"\n'
@@ -111,7 +111,7 @@ async def test_the_operator_says_which_runtimes_a_job_may_name(
 
 
 def test_a_runtime_is_probed_on_a_file_system_without_devices(tmp_path: Path) -> None:
-    """The probe lies below /run, and systemd mounts /run with nodev."""
+    """Covers a probe below /run, which systemd mounts with nodev."""
     need_program("runc")
     if os.geteuid() != 0:
         pytest.skip("only root probes runtimes")
@@ -126,7 +126,7 @@ def test_a_runtime_is_probed_on_a_file_system_without_devices(tmp_path: Path) ->
 async def test_only_runtimes_that_start_tasks_are_offered(
     driver: Driver, busybox_image: str
 ) -> None:
-    """Where crun or gVisor refuse this machine, containerd has them without the tests' wrappers."""
+    """Covers crun and gVisor without the tests' wrappers, on machines that either refuses."""
     here = [name for name in ("runc", "crun", "runsc") if shutil.which(name)]
     async with launched(driver) as session:
         async with contextlib.aclosing(session.fingerprints()) as looks:

@@ -19,7 +19,7 @@ from tests.support.seccomp import docker_profile, mask_of
 
 pytestmark = pytest.mark.containerd
 
-# Nothing listens there: an error of the pull would tell that a check came too late.
+# No server listens at the address: an error of the pull would show that a check came too late.
 NO_IMAGE = "127.0.0.1:1/none:1"
 STATUS = "cat /proc/1/status; "
 NEW_USER_NAMESPACE = "busybox unshare -U true && echo unshared; "
@@ -28,7 +28,7 @@ MOUNT = "mkdir -p /mnt && mount -t tmpfs none /mnt && echo mounted; "
 
 @pytest.fixture
 def profiles(tmp_path: Path) -> Path:
-    """The operator's directory of profiles."""
+    """Makes the operator's directory of profiles."""
     made = tmp_path / "profiles"
     made.mkdir()
     return made
@@ -36,7 +36,7 @@ def profiles(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def guarded(containerd: ContainerdDaemon, tmp_path: Path, profiles: Path) -> Iterator[Driver]:
-    """A driver whose operator has a directory of profiles and refuses privileged jobs."""
+    """Yields a driver with a directory of profiles and without privileged jobs."""
     config = {"seccomp_profile_dir": str(profiles), "allow_privileged": False}
     made = Driver(containerd, tmp_path, config)
     yield made
@@ -47,7 +47,7 @@ def guarded(containerd: ContainerdDaemon, tmp_path: Path, profiles: Path) -> Ite
 
 
 async def output(driver: Driver, image: str, script: str, **options: Any) -> str:
-    """What a task prints from its start to its end, errors after the rest."""
+    """Returns the output of a task from start to end, errors last."""
     async with launched(driver) as session:
         job = driver.task()
         await driver.start(job, image, script, host_dns=False, **options)
@@ -57,7 +57,7 @@ async def output(driver: Driver, image: str, script: str, **options: Any) -> str
 
 
 async def refusal(driver: Driver, **options: Any) -> str:
-    """Why a task did not start."""
+    """Returns the reason why a task did not start."""
     async with launched(driver) as session:
         with pytest.raises(DriverError) as caught:
             await session.start(driver.task().config, {"image": NO_IMAGE, **options})
@@ -65,13 +65,13 @@ async def refusal(driver: Driver, **options: Any) -> str:
 
 
 def fields(text: str) -> dict[str, str]:
-    """The lines of a status file by their names."""
+    """Returns the lines of a status file by name."""
     pairs = (line.partition(":") for line in text.splitlines())
     return {name: value.strip() for name, _, value in pairs}
 
 
 def mask(*names: str) -> str:
-    """A set as status files show it."""
+    """Returns a set in the form of status files."""
     return f"{mask_of(names):016x}"
 
 
@@ -173,7 +173,7 @@ async def test_a_profile_in_dockers_form_is_in_force_with_its_conditions(
 
 
 def mount_options(text: str) -> dict[str, str]:
-    """Options by target of the mounts of /proc/mounts that are below /proc or /sys."""
+    """Returns the options by target of the mounts in /proc/mounts below /proc or /sys."""
     words = [line.split() for line in text.splitlines() if " /proc" in line or " /sys" in line]
     return {line[1]: line[3].split(",")[0] for line in words}
 
@@ -259,7 +259,7 @@ async def test_an_apparmor_profile_is_refused_before_the_pull_where_there_is_non
 async def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
     guarded: Driver, profiles: Path
 ) -> None:
-    """S10: the author of a job chooses the path, and root reads it."""
+    """Covers S10: the author of a job chooses the path, and root reads the file."""
     secret = "root:$6$s3cr3t:19000"
     outside = profiles.parent / "shadow"
     outside.write_text(secret)

@@ -1,4 +1,4 @@
-"""The shim is killed, alone and with those around it: the task is lost, and the reason is told."""
+"""Tests of a killed shim, alone and with other victims: the task is lost, with a clear reason."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ AROUND = [(), (LAUNCHER,), (CONTAINERD,), (PLUGIN,), (WORKER,), (WORKER, CONTAIN
 
 
 def shim_of(daemon: ContainerdDaemon, container: str) -> int:
-    """The pid of a container's shim."""
+    """Returns the pid of a container's shim."""
     every = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemon.shim_pids()}
     (found,) = [pid for pid, words in every.items() if container.encode() in words.split(b"\0")]
     return found
 
 
 def processes_of(job: Job) -> list[int]:
-    """All processes of a task."""
+    """Returns all processes of a task."""
     found: set[int] = set()
     for group in traces([job.container]):
         procs = Path(group, "cgroup.procs")

@@ -1,4 +1,4 @@
-"""File servers that do not answer under tasks that mount from them; other tasks notice nothing."""
+"""Tests of silent file servers below tasks with mounts; other tasks notice nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
 
-# Far more than a start, a stop or a look takes on a busy machine, far less than any wait here.
+# Far more than a start, a stop or a probe takes on a busy machine, far less than any wait here.
 USUAL_S = 8.0
 BOUND_S = 40.0
 
@@ -42,7 +42,7 @@ async def refused(driver: Driver, image: str, job: Job | None = None, **options:
 
 
 async def described(driver: Driver, text: str) -> None:
-    """Returns when the driver is healthy and says this of itself."""
+    """Waits until the driver is healthy with the description."""
 
     async def look() -> None:
         async for found in driver.session.fingerprints():
@@ -54,7 +54,7 @@ async def described(driver: Driver, text: str) -> None:
 
 
 async def lives(driver: Driver, image: str) -> None:
-    """A whole life of a task that mounts nothing, each step in its usual time."""
+    """Runs a whole life of a task without mounts, each step in the usual time."""
     job = driver.task()
     await asyncio.wait_for(driver.start(job, image, "echo here; sleep 600"), USUAL_S)
     await until(lambda: job.out == b"here\n", USUAL_S)
@@ -87,7 +87,7 @@ async def test_six_starts_that_need_it_fail_by_name_and_a_seventh_task_lives_as_
             assert "no answer of the file server" in said
         await described(driver, str(server.point))
         await lives(driver, busybox_image)
-        # One that has a mount there is stopped and removed all the same.
+        # A task with a mount of a silent server can still be stopped and removed.
         await asyncio.wait_for(session.stop(running.id, 0.1), USUAL_S)
         await asyncio.wait_for(driver.end(running), USUAL_S)
         server.answer()

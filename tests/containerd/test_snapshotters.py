@@ -1,4 +1,4 @@
-"""Snapshots of every kind that this machine's containerd makes: tasks start, with their users."""
+"""Tests of every snapshotter of this machine's containerd: tasks start, with their users."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = """
   scratch_file = "{base}/scratch"
   fs_type = "ext4"
 """
-# From containerd 2.2 on these snapshots are mounts that refer to each other.
+# From containerd 2.2 on, mounts of these snapshots refer to each other.
 EROFS = """
 [plugins."io.containerd.service.v1.diff-service"]
   default = ["erofs", "walking"]
@@ -46,7 +46,7 @@ def containerd() -> Iterator[ContainerdDaemon]:
 
 
 def makes_erofs_of_layers(version: str) -> bool:
-    """Whether containerd has its differ: from 2.1 on, with an mkfs.erofs that reads archives."""
+    """Tells whether containerd has the erofs differ: from 2.1 on, if mkfs.erofs reads archives."""
     program = shutil.which("mkfs.erofs")
     if program is None or version.startswith("1."):
         return False
@@ -55,7 +55,7 @@ def makes_erofs_of_layers(version: str) -> bool:
 
 
 def works(containerd: ContainerdDaemon, snapshotter: str) -> bool:
-    """Whether this containerd has it, and what it needs."""
+    """Tells whether containerd has the snapshotter and the snapshotter's needs."""
     if snapshotter == "erofs" and shutil.which("mkfs.erofs") is None:
         return False
     listed = containerd.ctr("plugins", "ls", f"id=={snapshotter}").splitlines()

@@ -1,4 +1,4 @@
-"""The short form of `./dev soak`: a dozen tasks, and a plugin that is killed every few seconds."""
+"""Short form of `./dev soak`: a dozen tasks, and a plugin that is killed every few seconds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def test_tasks_live_and_log_while_their_plugin_is_killed_again_and_again(
     driver: Driver, busybox_image: str
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
-    _log.warning("seed %d", seed)  # pytest shows it when the test fails
+    _log.warning("seed %d", seed)  # pytest shows the seed of a failure
     plan = Plan(tasks=12, seconds=20, seed=seed, kill_every_s=3)
     story = Story(driver, busybox_image, plan, _log.info)
     try:

@@ -44,7 +44,7 @@ def job_file(directory: Path, config: dict[str, Any], **task: Any) -> str:
 
 
 def comparable(spec: dict[str, Any]) -> dict[str, Any]:
-    """Without what is another allocation's."""
+    """Removes the values of the allocation from a spec."""
     process = dict(spec["process"])
     process["env"] = [e for e in process["env"] if not e.startswith(("NOMAD_", "HOSTNAME="))]
     linux = {key: value for key, value in spec["linux"].items() if key != "cgroupsPath"}
@@ -55,7 +55,7 @@ def comparable(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def written_out(value: Any) -> Any:
-    """Without zeros and empty values, which ctr leaves away."""
+    """Removes zeros and empty values, which ctr omits."""
     if isinstance(value, dict):
         return {key: written_out(inner) for key, inner in value.items() if inner}
     return [written_out(inner) for inner in value] if isinstance(value, list) else value
@@ -63,7 +63,7 @@ def written_out(value: Any) -> Any:
 
 @pytest.fixture
 def image(registry: Registry) -> str:
-    """An image with a user, a command and an environment of its own."""
+    """Pushes an image with a user, a command and an environment."""
     users = {"etc/passwd": b"ann:x:1007:1008::/home/ann:\n", "etc/group": b"ops:x:77:ann\n"}
     config = {"Cmd": ["/bin/sh", "-c", "sleep 60"], "User": "ann", "Env": ["A=1"]}
     built = images.build([images.busybox_layer(), images.layer(users)], config)

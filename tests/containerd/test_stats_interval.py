@@ -1,4 +1,4 @@
-"""An interval of samples that is longer than the kernel counts costs no worker."""
+"""Tests of a stats interval beyond the kernel's range, which costs no worker."""
 
 from __future__ import annotations
 

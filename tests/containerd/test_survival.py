@@ -33,7 +33,7 @@ COUNTER = (
 
 
 class Readers:
-    """Two processes that read a task's logs into files, and those that come after them."""
+    """Two processes that read a task's logs into files, and their successors."""
 
     def __init__(self, job: Job, directory: Path) -> None:
         self._job, self._directory = job, directory
@@ -41,11 +41,11 @@ class Readers:
 
     @property
     def out(self) -> bytes:
-        """What the task has written to stdout, as far as it was read."""
+        """The stdout of the task, as far as a reader has read."""
         return self._processes[0].data
 
     def begin(self) -> None:
-        """One for each stream."""
+        """Starts a reader for each stream."""
         self._processes = [
             LogProcess(
                 self._job.alloc.fifo(self._job.config.name, stream), self._directory / stream
@@ -54,37 +54,37 @@ class Readers:
         ]
 
     def kill(self) -> None:
-        """SIGKILL to both."""
+        """Kills both readers with SIGKILL."""
         for process in self._processes:
             process.kill()
 
     def finish(self) -> bytes:
-        """All of stdout, when both logs have ended."""
+        """Returns all of stdout, when both logs have ended."""
         out, _ = [process.finish() for process in self._processes]
         return out
 
     def close(self) -> None:
-        """Ends what is left of a test that failed."""
+        """Ends the leftovers of a failed test."""
         for process in self._processes:
             process.end()
 
 
 class Killer:
-    """Kills what is around one task, and brings back what an operator or Nomad would."""
+    """Killer of processes around a task, which also restarts as an operator or Nomad would."""
 
     def __init__(self, driver: Driver, job: Job, handle: Handle, readers: Readers) -> None:
         self._driver, self._job, self._handle = driver, job, handle
         self._readers = readers
 
     def kill(self, victim: str) -> None:
-        """Ends one of VICTIMS without a warning."""
+        """Kills one of VICTIMS without a warning."""
         directory = self._driver.state_dir / "tasks" / self._job.container
         if victim == "plugin":
             self._driver.session.kill_plugin()
         elif victim == "worker":
             _kill(worker_pid(directory))
         elif victim == "launcher":
-            # The plugin starts another when there is something to fork, so there may be none.
+            # The plugin starts a launcher at the next fork, so none may exist now.
             _kill(launcher_pid(self._driver.state_dir), may_be_gone=True)
         elif victim == "containerd":
             self._driver.containerd.down()
@@ -92,7 +92,7 @@ class Killer:
             self._readers.kill()
 
     async def bring_back(self, victims: tuple[str, ...]) -> None:
-        """Only what does not come back by itself: a worker and a launcher have to."""
+        """Restarts victims, except for worker and launcher, which come back by themselves."""
         if "containerd" in victims:
             await asyncio.to_thread(self._driver.containerd.start)
         if "reader" in victims:
@@ -109,7 +109,7 @@ def _kill(pid: int | None, *, may_be_gone: bool = False) -> None:
 
 
 def _runs(pid: int | None) -> bool:
-    """Whether a process is there and no zombie, which only its new parent can take away."""
+    """Tells whether a process exists and is no zombie, which only the new parent can reap."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -127,7 +127,7 @@ def _pid(driver: Driver, job: Job) -> str:
 async def _serves(driver: Driver, job: Job, readers: Readers) -> None:
     """Stats and exec work, and the log goes on."""
     async with asyncio.timeout(20), contextlib.aclosing(driver.session.stats(job.id, 0.1)) as stats:
-        # A new worker has no figures before it watches.
+        # A new worker has no figures before the watch begins.
         while not (await anext(stats)).memory.usage:
             pass
     assert (await driver.session.exec(job.id, ["echo", "here"])).stdout == b"here\n"
@@ -141,13 +141,13 @@ async def _more(readers: Readers, size: int) -> None:
 
 @pytest.fixture
 def job(driver: Driver) -> Job:
-    """A task that is not started."""
+    """Prepares a task without a start."""
     return driver.task()
 
 
 @pytest.fixture
 def readers(job: Job, tmp_path: Path) -> Iterator[Readers]:
-    """Of the task's logs."""
+    """Yields readers of the task's logs."""
     made = Readers(job, tmp_path)
     made.begin()
     yield made
@@ -159,7 +159,7 @@ async def test_a_task_does_not_notice_what_is_killed_around_it(
     driver: Driver, busybox_image: str, job: Job, readers: Readers, victims: tuple[str, ...]
 ) -> None:
     seed = random.SystemRandom().getrandbits(32)
-    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows it when the test fails
+    logging.getLogger(__name__).warning("seed %d", seed)  # pytest shows the seed of a failure
     chance = random.Random(seed)
     async with launched(driver) as session:
         config = {"image": busybox_image, "command": "/bin/sh", "args": ["-c", COUNTER]}
@@ -184,7 +184,7 @@ async def test_a_task_does_not_notice_what_is_killed_around_it(
         written = await asyncio.to_thread(readers.finish)
         last = int((local / "last").read_text())
         assert written.decode().splitlines() == [f"line {i}" for i in range(1, last + 1)]
-        # Its launcher may be dead, so that nobody counts it among a launcher's children.
+        # The launcher may be dead, so no process counts the worker among a launcher's children.
         await until(lambda: not _runs(worker), 10, "the worker is left")
         await until(lambda: not traces([job.container]), 10, lambda: str(traces([job.container])))
         assert await driver.output(busybox_image, "echo next") == "next\n"

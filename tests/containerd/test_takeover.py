@@ -1,4 +1,4 @@
-"""Tasks that the Go driver started are taken over as they run, on a real containerd."""
+"""Tests of the takeover of running tasks of the Go driver, on a real containerd."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MakeTask = Callable[..., GoTask]
 def chain_ids(
     containerd: ContainerdDaemon, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[bool, str]:
-    """An image in both namespaces of the Go driver."""
+    """Unpacks an image in both namespaces of the Go driver."""
     place = tmp_path_factory.mktemp("image")
     return {scope: go_image(containerd, place, scope=scope) for scope in (False, True)}
 
@@ -71,14 +71,14 @@ def lines(job: Job) -> list[str]:
 
 
 def assert_complete(job: Job) -> None:
-    """Every line once, in order, from the first to the last."""
+    """Checks that every line appears once, in order, from the first to the last."""
     *counted, last = lines(job)
     assert counted == [f"line {number}" for number in range(1, len(counted) + 1)]
     assert last == f"last {len(counted)}"
 
 
 async def take_over(driver: Driver, task: GoTask) -> None:
-    """What happens when the agent comes back: first RecoverTask, then its log collector."""
+    """Acts like a returning agent: first RecoverTask, then the log collector."""
     await driver.session.recover(task.handle)
     task.job.read_logs()
 
@@ -180,7 +180,7 @@ async def test_no_line_is_lost_or_told_twice_when_what_is_around_the_task_is_kil
 async def test_with_plugin_and_worker_gone_the_log_waits_for_the_next_reader(
     driver: Driver, make: MakeTask
 ) -> None:
-    """As when an agent restarts: its log collector opens the FIFO again."""
+    """Opens the FIFO again, like the log collector of a restarted agent."""
     async with launched(driver) as session:
         task = make()
         await asyncio.to_thread(task.start)
@@ -225,7 +225,7 @@ async def test_what_a_task_writes_while_nomad_does_not_read_is_kept(
         await session.recover(task.handle)
         assert (await session.wait(task.job.id)).exit_code == 23
         task.job.read_logs()
-        await task.job.logs_end(20)  # before the destroy, which lets go of what is unread
+        await task.job.logs_end(20)  # before the destroy, which drops unread content
         await session.destroy(task.job.id)
         assert_complete(task.job)
 
@@ -258,7 +258,7 @@ async def test_a_task_that_its_plugin_had_not_yet_started_is_started(
 async def test_a_task_of_before_a_reboot_is_cleaned_up_and_not_found(
     driver: Driver, make: MakeTask
 ) -> None:
-    """Containerd keeps containers and snapshots over a reboot, and no tasks."""
+    """Covers a reboot, over which containerd keeps containers and snapshots, and no tasks."""
     async with launched(driver) as session:
         task = make()
         await asyncio.to_thread(task.start)
@@ -282,7 +282,7 @@ async def test_what_could_not_be_taken_over_is_removed_by_the_destroy_that_follo
         with pytest.raises(DriverError, match="failed to decode task state from handle"):
             await session.recover(Handle(task_id=task.job.id, encoded=message.SerializeToString()))
         assert Path(f"/proc/{task.pid}").exists()
-        task.name_file.unlink()  # Nomad removes it with the allocation
+        task.name_file.unlink()  # Nomad removes the file with the allocation
         await session.destroy(task.job.id)
         assert task.leftovers() == []
 
@@ -323,7 +323,7 @@ async def test_what_lies_where_the_go_driver_had_files_is_not_followed(
 
 
 class OldLauncher:
-    """Listens as a launcher whose workers carry no logs on; retires when asked to."""
+    """A listener like a launcher whose workers do not relay logs; retires on request."""
 
     def __init__(self, state_dir: Path, release: str) -> None:
         state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""No image, no mount of a job and no task beside leads a mount onto what a container is made of.
+"""Tests that no image, job mount or neighbour redirects a mount onto the container's own parts.
 
-Each attack is tried for real, without allow_privileged; what stands next to it and is right runs.
+Each attack is tried for real, without allow_privileged; correct mounts next to an attack work.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SCRIPT = "echo ran"
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where containerd looks for runtimes first."""
+    """Makes the directory in which containerd searches first for runtimes."""
     directory = tmp_path_factory.mktemp("runtimes")
     runtimes.wrap(directory)
     return directory
@@ -37,7 +37,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def daemon(programs: Path) -> Iterator[ContainerdDaemon]:
-    """A containerd that finds the runtimes of the test."""
+    """Yields a containerd that finds the runtimes of the test."""
     need_containerd()
     with ContainerdDaemon(path=str(programs)) as running:
         yield running
@@ -45,7 +45,7 @@ def daemon(programs: Path) -> Iterator[ContainerdDaemon]:
 
 @pytest.fixture
 def strict(daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    """A driver that runs no privileged task."""
+    """Yields a driver that runs no privileged task."""
     made = Driver(daemon, tmp_path, {"allow_privileged": False})
     try:
         yield made
@@ -63,7 +63,7 @@ def runtime(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(params=["runc", "crun"])
 def visible(request: pytest.FixtureRequest) -> str:
-    """A runtime whose mounts the kernel lists."""
+    """Returns a runtime whose mounts the kernel lists."""
     name = str(request.param)
     need_program(name)
     return name
@@ -84,7 +84,7 @@ def mount(target: str, source: str = "local", *options: str) -> dict[str, Any]:
 
 
 async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
-    """Why a task does not start; nothing of it may be left."""
+    """Returns the reason why a task does not start, and checks that nothing of the task is left."""
     with pytest.raises(DriverError) as caught:
         await driver.start(job, image, SCRIPT, **options)
     assert "the containerd driver failed inside" not in str(caught.value)
@@ -134,7 +134,7 @@ W2_TARGETS = (
 
 
 def forms(target: str, source: str) -> Iterator[dict[str, Any]]:
-    """All ways in which a job can mount a source."""
+    """Returns all forms in which a job can mount a source."""
     yield {"mounts": [mount(target, source)]}
     yield {"mount": [{"type": "bind", "source": source, "target": target}]}
     yield {"volumes": [f"{source}:{target}"]}
@@ -192,7 +192,7 @@ async def test_w14_a_dev_that_is_a_link_of_the_image_changes_no_directory_of_the
 async def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
     strict: Driver, busybox_image: str, visible: str
 ) -> None:
-    """The swap falls between the look and the runtime's mount, sooner or later."""
+    """Swaps the directory between the check and the runtime's mount, sooner or later."""
     swap = (
         "cd /alloc; mkdir d; ln -s /dev e; echo ready;"
         "while :; do mv -T d f; mv -T e d; mv -T d e; mv -T f d; done"
@@ -230,7 +230,7 @@ async def test_a_sidecar_that_swaps_a_directory_for_a_link_moves_no_mount(
 async def test_the_mounts_of_a_created_task_are_looked_at_too(
     strict: Driver, busybox_image: str, programs: Path
 ) -> None:
-    """A runtime that mounts elsewhere than it was told stands for a link that came too late."""
+    """Uses a runtime that mounts at another place, like a link that came too late."""
     wrapper = programs / "runc"
     wrapper.write_text(
         "#!/bin/sh\n"
@@ -249,7 +249,7 @@ async def test_the_mounts_of_a_created_task_are_looked_at_too(
 async def test_w12_targets_in_a_directory_of_the_task_are_there_before_the_runtime_acts(
     strict: Driver, busybox_image: str, programs: Path, tmp_path: Path
 ) -> None:
-    """What is there the runtime does not make, so no link that comes meanwhile can lead it out."""
+    """Covers existing targets: the runtime makes none, so a later link cannot redirect it."""
     said = tmp_path / "said"
     wrapper = programs / "runc"
     wrapper.write_text(
@@ -297,7 +297,7 @@ PLAIN = "test -c /dev/null && test -c /dev/urandom && ls /dev/pts >/dev/null && 
 
 
 def neighbours(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    """What is right and stands next to an attack."""
+    """Returns correct mounts, which stand next to an attack."""
     return {
         "plain": {},
         "a mount at /dev/shm": {"mounts": [mount("/dev/shm")]},

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.containerd
 
 @pytest.fixture
 def strict(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
-    """A driver that runs no privileged task."""
+    """Yields a driver that runs no privileged task."""
     made = Driver(runtimes_daemon, tmp_path, {"allow_privileged": False})
     try:
         yield made
@@ -31,7 +31,7 @@ def strict(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver
 
 @pytest.fixture(params=["runc", "crun"])
 def visible(request: pytest.FixtureRequest) -> str:
-    """A runtime whose mounts the kernel lists."""
+    """Returns a runtime whose mounts the kernel lists."""
     name = str(request.param)
     need_program(name)
     return name
@@ -47,7 +47,7 @@ def mount(target: str) -> dict[str, Any]:
 
 
 async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
-    """Why a task does not start; nothing of it may be left."""
+    """Returns the reason why a task does not start, and checks that nothing of the task is left."""
     with pytest.raises(DriverError) as caught:
         await driver.start(job, image, "echo ran", **options)
     assert "the containerd driver failed inside" not in str(caught.value)
@@ -105,7 +105,7 @@ async def test_a_task_that_sees_the_hosts_shared_memory_makes_nothing_there(
 async def test_nothing_is_made_in_a_mount_that_is_read_only(
     strict: Driver, busybox_image: str, visible: str, at: str
 ) -> None:
-    """Crun makes such a bind read-only after it has made the targets in it."""
+    """Covers crun, which makes such a bind read-only only after making the targets inside."""
     async with launched(strict):
         job = strict.task()
         shown = Path(job.config.alloc_dir) / "t/local/dir"
@@ -131,7 +131,7 @@ async def test_nothing_is_made_in_a_mount_that_is_read_only(
 async def test_a_link_of_unusual_signs_and_a_device_behind_a_link_are_right(
     strict: Driver, registry: Registry, visible: str
 ) -> None:
-    """The kernel's list of mounts has signs that other programs take for line ends."""
+    """Covers characters in the kernel's list of mounts that other programs take for line ends."""
     links: dict[str, images.Entry] = {"f": "/q\x0cw", "r": "/q\rw", "n": "/q\nw", "u": "/q\u2028w"}
     image = image_with(registry, "signs", {**links, "places": "/tmp"})
     async with launched(strict):

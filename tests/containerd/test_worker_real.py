@@ -19,20 +19,20 @@ MakeTask = Callable[..., tuple[RealTask, Peer]]
 
 @pytest.fixture(scope="module")
 def daemon() -> Iterator[ContainerdDaemon]:
-    """A containerd that tests here may kill."""
+    """Yields a containerd that the tests may kill."""
     with ContainerdDaemon() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def chain_id(daemon: ContainerdDaemon, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image in it."""
+    """Unpacks an image in the containerd."""
     return import_image(daemon, tmp_path_factory.mktemp("image"))
 
 
 @pytest.fixture
 def make_task(daemon: ContainerdDaemon, chain_id: str) -> Iterator[MakeTask]:
-    """Makes started tasks with a worker that watches; removes them in the end."""
+    """Makes started tasks with a watching worker, and removes the tasks at the end."""
     made: list[tuple[RealTask, Peer]] = []
     with LauncherProcess() as launcher:
 
@@ -68,7 +68,7 @@ def test_the_cgroup_of_a_task_tells_its_memory_and_cpu(make_task: MakeTask) -> N
         last = worker.event("stats")
     used = int(str(last["cpu_total_ns"])) - int(str(first["cpu_total_ns"]))
     passed = int(str(last["t_ns"])) - int(str(first["t_ns"]))
-    # A shell that spins: some of one core, and never more than all of it.
+    # A shell that spins: some time of one core, and never more than the whole core.
     assert 0.05 * passed < used < 1.2 * passed
     for field in ("usage", "rss", "max_usage"):
         assert 4096 <= int(str(last[field])) < 1 << 28, field

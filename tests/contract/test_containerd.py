@@ -1,4 +1,4 @@
-"""What the driver relies on in containerd: the fake and a real one are held to the same."""
+"""Contract tests of containerd: the fake and a real daemon behave alike for the driver."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DIGEST = f"sha256:{'0' * 64}"
 
 @pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.containerd)])
 def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
-    """A containerd with one image."""
+    """Yields a containerd with an image."""
     if request.param == "real":
         yield request.getfixturevalue("containerd")
         return
@@ -45,14 +45,14 @@ def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
 
 @pytest.fixture(scope="module")
 def chain(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The chain id of an unpacked image with the name IMAGE."""
+    """Returns the chain id of an unpacked image with the name IMAGE."""
     if isinstance(daemon, FakeContainerd):
         return daemon.add_image(IMAGE, {"Cmd": ["/bin/sh"]})
     return import_image(daemon, tmp_path_factory.mktemp("image"))
 
 
 class Place:
-    """A test's own corner of the daemon: ids begin with its name."""
+    """A test's own corner of the daemon: ids begin with the corner's name."""
 
     def __init__(self, daemon: Daemon, chain: str, logs: Path) -> None:
         self.client = Containerd(daemon.address, daemon.namespace)
@@ -61,7 +61,7 @@ class Place:
         self._daemon = daemon
 
     def spec(self, script: str) -> bytes:
-        """An OCI spec that runs a script."""
+        """Builds an OCI spec that runs a script."""
         args = ["/bin/sh", "-c", script]
         if isinstance(self._daemon, FakeContainerd):
             return json.dumps({"process": {"args": args}}).encode()
@@ -71,7 +71,7 @@ class Place:
         return json.dumps(spec).encode()
 
     def record(self, id: str = "c", script: str = "true", **fields: Any) -> ContainerRecord:
-        """A container of the image."""
+        """Builds the record of a container of the image."""
         return ContainerRecord(
             **{
                 "id": id,
@@ -86,7 +86,7 @@ class Place:
         )
 
     async def container(self, id: str = "c", script: str = "true") -> tuple[Mount, ...]:
-        """A container with its snapshot, held by a lease as in a start."""
+        """Creates a container with a snapshot, held by a lease as in a start."""
         await self.client.leases.create(f"{id}-lease", expire_s=600, labels={})
         mounts = await self.client.snapshots.prepare(
             SNAPSHOTTER, f"{id}-snapshot", self.chain, {}, f"{id}-lease"
@@ -95,7 +95,7 @@ class Place:
         return mounts
 
     async def task(self, script: str, id: str = "c", stdout: str = "", stderr: str = "") -> int:
-        """A created task; returns its pid."""
+        """Creates a task and returns the pid."""
         mounts = await self.container(id, script)
         return await self.client.tasks.create(id, mounts, Streams(stdout=stdout, stderr=stderr))
 
@@ -122,7 +122,7 @@ def place(runner: asyncio.Runner, daemon: Daemon, chain: str, tmp_path: Path) ->
 
 
 async def refused(call: Awaitable[object], code: Code) -> DriverError:
-    """The refusal of a call, which has this code."""
+    """Expects a call to be refused with the code, and yields the error."""
     with pytest.raises(DriverError) as failed:
         await call
     assert failed.value.code is code, failed.value
@@ -130,7 +130,7 @@ async def refused(call: Awaitable[object], code: Code) -> DriverError:
     return failed.value
 
 
-# --- what it is
+# --- identity
 
 
 async def test_it_tells_its_version_and_its_snapshotters(place: Place) -> None:
@@ -436,7 +436,7 @@ async def test_the_shims_address_is_in_the_tasks_bundle(place: Place, daemon: Da
 
 
 async def _exec(place: Place, args: list[str]) -> list[LogReader]:
-    """Prepares a command in the task that runs; its streams are FIFOs."""
+    """Prepares a command in the running task, with FIFOs as streams."""
     for name in ("in", "o", "e"):
         os.mkfifo(place.logs / name)
     process = json.loads(place.spec("").decode())["process"] | {"args": args}

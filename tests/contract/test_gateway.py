@@ -1,6 +1,6 @@
-"""What Nomad's services rely on in a gateway: the fake and the real one are held to the same.
+"""Contract tests of a gateway: the fake and the real gateway behave alike for Nomad's services.
 
-The real one runs on a fake containerd; its tasks are real processes with real workers.
+The real gateway runs on a fake containerd; the tasks are real processes with real workers.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
 IMAGE = "127.0.0.1:9/gateway:1"
-ABSENT = "fail-recoverable"  # the fake's word for an image that cannot be had
+ABSENT = "fail-recoverable"  # the fake's word for an unavailable image
 GONE = "task not found for given id"
 STRANGER = "alloc/nobody/00000000"
 
 
 class House:
-    """Makes gateways, one after the other, that know of each other's tasks by their handles."""
+    """Builder of successive gateways, which know each other's tasks by their handles."""
 
     def __init__(self, make: Callable[[], Gateway], driver: Driver) -> None:
         self._make = make
@@ -49,7 +49,7 @@ class House:
 
     @contextlib.asynccontextmanager
     async def gateway(self) -> AsyncIterator[Gateway]:
-        """A configured one."""
+        """Builds a configured gateway."""
         gateway = self._make()
         await gateway.configure(self.settings)
         try:
@@ -59,26 +59,26 @@ class House:
                 await shut_down(gateway)
 
     def job(self) -> Job:
-        """A task's allocation, whose logs somebody reads."""
+        """Prepares a task's allocation, whose logs have a reader."""
         job = self._driver.task()
         job.read_logs()
         return job
 
 
 def options(image: str = IMAGE) -> TaskOptions:
-    """A task that runs until it is told to end."""
+    """Builds a task that runs until a stop is requested."""
     return TaskOptions(image=image, image_pull_policy="never", command="/bin/sleep", args=("600",))
 
 
 def _fake_gateway() -> FakeGateway:
     gateway = FakeGateway()
-    gateway.wait_failures, gateway.stream_failures = 3, 0  # its failures have tests of their own
+    gateway.wait_failures, gateway.stream_failures = 3, 0  # other tests cover failures
     return gateway
 
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
@@ -87,7 +87,7 @@ def launcher() -> Iterator[LauncherProcess]:
 def house(
     request: pytest.FixtureRequest, tmp_path: Path, launcher: LauncherProcess
 ) -> Iterator[House]:
-    """Each test has a containerd of its own; nothing may be left in it, nor any worker."""
+    """Yields a house with a containerd of the test; checks that no object or worker is left."""
     if request.param == "actors":
         need_root_here()
     with FakeContainerd() as containerd:
@@ -99,7 +99,7 @@ def house(
 
 
 async def refused(call: Awaitable[object], code: Code, text: str) -> None:
-    """The call fails with this code and these words."""
+    """Expects the call to fail with the code and the words."""
     with pytest.raises(DriverError) as failed:
         await call
     assert failed.value.code is code
@@ -107,7 +107,7 @@ async def refused(call: Awaitable[object], code: Code, text: str) -> None:
 
 
 async def started(gateway: Gateway, house: House) -> TaskConfig:
-    """A task that runs."""
+    """Starts a task and returns once the task runs."""
     config = house.job().config
     await gateway.start_task(config, options())
     return config

@@ -1,4 +1,4 @@
-"""What a worker relies on in a shim: the fake and containerd's own are held to the same."""
+"""Contract tests of a shim: the fake and containerd's own shim behave alike for a worker."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ MakeTask = Callable[[str], Task]
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def chain_id(containerd: ContainerdDaemon, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """An image in the real containerd."""
+    """Unpacks an image in the real containerd and returns the chain id."""
     return import_image(containerd, tmp_path_factory.mktemp("image"))
 
 
@@ -38,7 +38,7 @@ def chain_id(containerd: ContainerdDaemon, tmp_path_factory: pytest.TempPathFact
 def make_task(
     request: pytest.FixtureRequest, tmp_path: Path, launcher: LauncherProcess
 ) -> Iterator[MakeTask]:
-    """Makes tasks that run a script; removes them in the end."""
+    """Yields a function that makes tasks which run a script; removes the tasks at the end."""
     made: list[Task] = []
 
     def make(script: str) -> Task:
@@ -57,7 +57,7 @@ def make_task(
 
 
 def look_after(launcher: LauncherProcess, task: Task) -> Peer:
-    """A worker that watches the task, which is created and not started."""
+    """Connects a worker that watches the created task, which is not started."""
     worker = launcher.worker(task.name, task.stdout, task.stderr)
     answer = worker.watch(task.create())
     assert answer["ok"] is True, answer
@@ -182,7 +182,7 @@ def test_an_exit_while_there_was_no_worker_is_told_by_the_shim(
     second = launcher.worker(task.name, task.stdout, task.stderr)
     assert second.watch(target)["ok"] is True
     assert second.event("exit")["code"] == 7
-    # The shim closed its ends before this worker came: there will be no hang-up to wait for.
+    # The shim closed both ends before the worker came: no hang-up will follow.
     assert second.event("drained")["complete"] is True
     finish(second)
 
@@ -214,7 +214,7 @@ def test_a_container_that_the_shim_does_not_know_cannot_be_watched(
     answer = worker.ask("watch", **stranger)
     assert isinstance(answer["error"], dict)
     assert answer["error"]["code"] == "not-found"
-    # That was no watch, so the right one may still be asked for.
+    # The refused request was no watch, so a correct request may still follow.
     assert worker.watch(target)["ok"] is True
     finish(worker)
 
@@ -225,7 +225,7 @@ def test_waiting_costs_no_cpu(launcher: LauncherProcess, make_task: MakeTask) ->
     task.start()
     pid = worker.ask("hello")["pid"]
     status = Path(f"/proc/{pid}/status")
-    # It sleeps in epoll_wait; another switch would be a timer or a busy loop.
+    # The worker sleeps in epoll_wait; another switch would mean a timer or a busy loop.
     before = wait_until(lambda: _asleep(status), 5)
     assert not LogReader(task.stderr).eof.wait(1.0)
     assert _asleep(status) == before

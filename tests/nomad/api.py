@@ -1,4 +1,4 @@
-"""What the tests ask of a Nomad agent: its HTTP API, and its command line where a websocket is."""
+"""Client of a Nomad agent for the tests: the HTTP API, and the command line for websockets."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def make_job(
     driver: str = "containerd-driver",
     **task: Any,
 ) -> Json:
-    """A job of one group "g" with one task "main", as the API takes it.
+    """Builds a job of one group "g" with one task "main", in the API's form.
 
     Args:
-        name: the job's id.
+        name: id of the job.
         config: the driver's config of the task.
         kind: service or batch.
-        count: how many allocations.
-        attempts: how often the client restarts the task; beyond that it has failed.
+        count: number of allocations.
+        attempts: number of restarts by the client; after the last the task has failed.
         driver: the driver.
         task: further keys of the API's task object, such as KillSignal.
     """
@@ -84,12 +84,12 @@ def make_job(
 
 
 class NomadApi:
-    """A client of one agent.
+    """A client of an agent.
 
     Args:
         address: the agent's HTTP address.
-        binary: the `nomad` program, for what only its command line can do.
-        network: where the agent listens, when that is not here.
+        binary: the `nomad` program, for actions which only the command line has.
+        network: network in which the agent listens; None for the machine's network.
     """
 
     def __init__(self, address: str, binary: Path, network: OwnNetwork | None = None) -> None:
@@ -102,7 +102,7 @@ class NomadApi:
         self._opener = urllib.request.build_opener(*handlers)
 
     def text(self, method: str, path: str, body: Any = None, **query: str | int | bool) -> str:
-        """One request; the answer as text.
+        """Sends a request and returns the answer as text.
 
         Raises:
             ApiError: any status other than 2xx.
@@ -123,18 +123,18 @@ class NomadApi:
         return content.decode(errors="replace")
 
     def json(self, method: str, path: str, body: Any = None, **query: str | int | bool) -> Any:
-        """One request; the answer parsed."""
+        """Sends a request and returns the parsed answer."""
         return json.loads(self.text(method, path, body, **query))
 
     # The machine and its driver
 
     def node(self) -> Json | None:
-        """The only client, or None before it has registered."""
+        """Returns the only client, or None before the client has registered."""
         nodes = self.json("GET", "/v1/nodes")
         return self.json("GET", f"/v1/node/{nodes[0]['ID']}") if nodes else None
 
     def driver_info(self, driver: str) -> Json:
-        """What the client says of a driver: Detected, Healthy, HealthDescription, Attributes."""
+        """Returns a driver's data: Detected, Healthy, HealthDescription, Attributes."""
         node = self.node()
         info: Json = ((node or {}).get("Drivers") or {}).get(driver) or {}
         return info
@@ -142,7 +142,7 @@ class NomadApi:
     # Jobs
 
     def parse(self, text: str) -> Json:
-        """A job in HCL as the API takes it."""
+        """Parses a job in HCL into the API's form."""
         job: Json = self.json("POST", "/v1/jobs/parse", {"JobHCL": text, "Canonicalize": True})
         return job
 
@@ -151,7 +151,7 @@ class NomadApi:
         self.json("POST", "/v1/jobs", {"Job": job})
 
     def start(self, job: Json, timeout_s: float = 30) -> str:
-        """Registers the job; the id of its one allocation, once the client has taken it up."""
+        """Registers the job and returns the only allocation's id, once the client has it."""
         self.submit(job)
         wait_until(
             lambda: any(entry.get("TaskStates") for entry in self.allocs(job["ID"])),
@@ -162,7 +162,7 @@ class NomadApi:
         return alloc
 
     def run(self, job: Json, timeout_s: float = 60) -> str:
-        """As `start`, and its task runs."""
+        """Starts a job as `start` does, and waits until the task runs."""
         alloc = self.start(job)
         self.wait_state(alloc, "running", timeout_s)
         return alloc
@@ -172,50 +172,50 @@ class NomadApi:
         self.json("DELETE", f"/v1/job/{job}", purge=purge)
 
     def stop_and_wait(self, job: str, *, purge: bool = True, timeout_s: float = 60) -> None:
-        """As `stop`, and every allocation of it is over on its client."""
+        """Stops a job as `stop` does, and waits until every allocation has ended on the client."""
         ids = [entry["ID"] for entry in self.allocs(job)]
         self.stop(job, purge=purge)
         for alloc in ids:
             self.wait_over(alloc, timeout_s)
 
     def jobs(self) -> list[str]:
-        """Ids of all jobs."""
+        """Returns the ids of all jobs."""
         return [job["ID"] for job in self.json("GET", "/v1/jobs")]
 
     def collect_garbage(self) -> None:
-        """Has servers and clients forget what is over, directories included."""
+        """Collects ended objects of servers and clients, directories included."""
         self.text("PUT", "/v1/system/gc")
 
     # Allocations
 
     def allocs(self, job: str) -> list[Json]:
-        """The job's allocations, the newest first."""
+        """Returns the job's allocations, the newest first."""
         found: list[Json] = self.json("GET", f"/v1/job/{job}/allocations")
         return sorted(found, key=lambda entry: -entry["CreateIndex"])
 
     def alloc(self, alloc: str) -> Json:
-        """All of one allocation."""
+        """Returns all data of an allocation."""
         found: Json = self.json("GET", f"/v1/allocation/{alloc}")
         return found
 
     def task(self, alloc: str, task: str = "main") -> Json:
-        """A task's State, Failed, Restarts, Events and so on."""
+        """Returns a task's State, Failed, Restarts, Events and so on."""
         found: Json = (self.alloc(alloc).get("TaskStates") or {}).get(task) or {}
         return found
 
     def events(self, alloc: str, task: str = "main") -> list[Json]:
-        """A task's events, the oldest first."""
+        """Returns a task's events, the oldest first."""
         events: list[Json] = self.task(alloc, task).get("Events") or []
         return events
 
     def story(self, alloc: str, task: str = "main") -> str:
-        """A task's events as one text, for assertions and their messages."""
+        """Returns a task's events as one text, for assertions and their messages."""
         return "\n".join(
             f"{event['Type']}: {event['DisplayMessage']}" for event in self.events(alloc, task)
         )
 
     def wait_state(self, alloc: str, state: str, timeout_s: float = 60, task: str = "main") -> None:
-        """Until the task is pending, running or dead."""
+        """Waits until the task is pending, running or dead."""
 
         def there() -> bool:
             now: str = self.task(alloc, task).get("State", "")
@@ -226,7 +226,7 @@ class NomadApi:
         wait_until(there, timeout_s, lambda: f"{state}: {self.story(alloc, task)}")
 
     def wait_over(self, alloc: str, timeout_s: float = 60) -> Json:
-        """Until nothing of the allocation runs any more; the allocation."""
+        """Waits until nothing of the allocation runs any more, and returns the allocation."""
         wait_until(
             lambda: self.alloc(alloc)["ClientStatus"] in _TERMINAL,
             timeout_s,
@@ -235,7 +235,7 @@ class NomadApi:
         return self.alloc(alloc)
 
     def logs(self, alloc: str, stream: str = "stdout", task: str = "main") -> str:
-        """All that the task has written so far, as far as it arrived; "" before anything did."""
+        """Returns the task's output which has arrived so far; "" before the first output."""
         try:
             return self.text(
                 "GET",
@@ -249,7 +249,7 @@ class NomadApi:
             return ""
 
     def wait_log(self, alloc: str, text: str, stream: str = "stdout", timeout_s: float = 30) -> str:
-        """Until the log has the text; the log."""
+        """Waits until the log has the text, and returns the log."""
         wait_until(
             lambda: text in self.logs(alloc, stream),
             timeout_s,
@@ -267,7 +267,7 @@ class NomadApi:
         self.text("PUT", f"/v1/client/allocation/{alloc}/restart", {"TaskName": task})
 
     def stats(self, alloc: str, task: str = "main") -> Json:
-        """The task's newest sample: MemoryStats and CpuStats; {} before there is one."""
+        """Returns the newest MemoryStats and CpuStats; {} before the first sample."""
         answer = self.json("GET", f"/v1/client/allocation/{alloc}/stats")
         usage: Json = ((answer.get("Tasks") or {}).get(task) or {}).get("ResourceUsage") or {}
         return usage
@@ -275,7 +275,7 @@ class NomadApi:
     def exec(
         self, alloc: str, command: Sequence[str], stdin: str | None = None, task: str = "main"
     ) -> subprocess.CompletedProcess[str]:
-        """`nomad alloc exec` without a terminal; stdin is read only when there is some."""
+        """Runs `nomad alloc exec` without a terminal; reads stdin only when stdin has content."""
         interactive = "false" if stdin is None else "true"
         return subprocess.run(
             [

@@ -1,12 +1,12 @@
-"""Builds the real parts that the tests run: a Nomad agent, plugin hosts, a CSI plugin.
+"""Builds the real parts of the tests: a Nomad agent, plugin hosts, a CSI plugin.
 
-Each is a Go program from its own folder, built from the module proxy and kept in a cache
-folder named after everything that went into it. By hand:
+Each part is a Go program with a separate folder, built from the module proxy. A cache folder, named
+after all inputs of the build, keeps the program. By hand:
 
     python tests/nomad/build.py            builds all, prints their paths
-    python tests/nomad/build.py agent      builds that one
+    python tests/nomad/build.py agent      builds the agent only
 
-`NOMAD_BIN` names a `nomad` to take instead of building the agent.
+`NOMAD_BIN` names a `nomad` to use instead of a built agent.
 """
 
 from __future__ import annotations
@@ -25,36 +25,36 @@ from typing import TextIO
 HERE = Path(__file__).resolve().parent
 CACHE = Path("~/.cache/containerd-driver/nomad").expanduser()
 _USUAL_GO = Path("/usr/local/go/bin/go")
-# Cold: a thousand packages, on two cores that others use too.
+# With a cold cache: a thousand packages, on two shared cores.
 _BUILD_TIMEOUT_S = 1800
 _KEPT_UNUSED_S = 30 * 86400
 
 
 class BuildError(Exception):
-    """A Nomad part cannot be had; the text says why and what would help."""
+    """Failure to get a Nomad part; the text has the cause and the remedy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """One program: the folder of its module, and what `go build` is told beyond that."""
+    """A program to build: the folder of the module, and further arguments of `go build`."""
 
     folder: str
     modfile: str = "go.mod"
     tags: str = ""
 
 
-# From Nomad 1.7 on an agent tells its plugins about processors: the tag adds that.
+# From Nomad 1.7 on an agent sends processor data to plugins: the tag adds the data.
 TARGETS = {
     "agent": Target(folder="agent"),
     "host-1.5.17": Target(folder="host"),
     "host-1.11.0": Target(folder="host", modfile="go.v1.11.mod", tags="topology"),
-    # It runs in an image without a C library.
+    # The program runs in an image without a C library.
     "csi": Target(folder="csi", tags="netgo,osusergo"),
 }
 
 
 def find_go() -> str:
-    """The `go` command, on PATH or where its own installer puts it."""
+    """Finds the `go` command, on PATH or at the place of Go's own installer."""
     found = shutil.which("go") or (str(_USUAL_GO) if _USUAL_GO.exists() else None)
     if found is None:
         raise BuildError(
@@ -65,7 +65,7 @@ def find_go() -> str:
 
 
 def build(name: str) -> Path:
-    """The path of the program, built now unless the cache has it.
+    """Returns the path of the program, and builds the program unless the cache has a copy.
 
     Raises:
         BuildError: Go is missing or the build failed.
@@ -105,16 +105,16 @@ def _compile(go: str, target: Target, program: Path) -> None:
 
 
 def _forget_unused() -> None:
-    # Not at once: an agent starts its own file again for every task's logs, and another checkout's
-    # tests may be running one of these.
+    # Only after a while: an agent executes its own file again for every task's logs, and tests of
+    # another checkout may be running a cached program.
     for program in CACHE.glob("*-*"):
         if time.time() - program.stat().st_mtime > _KEPT_UNUSED_S:
             program.unlink(missing_ok=True)
 
 
 def _run(command: list[str], folder: Path) -> str:
-    # A user's GOFLAGS could ask for vendoring or another module file. The tool chain is the one
-    # that is there: fetching another would surprise.
+    # A user's GOFLAGS could ask for vendoring or another module file. The build uses the installed
+    # tool chain: fetching another tool chain would surprise.
     environment = {**os.environ, "GOFLAGS": "", "GOTOOLCHAIN": "local"}
     try:
         done = subprocess.run(

@@ -31,7 +31,7 @@ _ANSWER_S = 90
 
 
 class HostError(Exception):
-    """The host, Nomad's code in it or the plugin answered with an error.
+    """An error in the answer of the host, of Nomad's code in the host, or of the plugin.
 
     Attributes:
         answer: the whole answer.
@@ -64,7 +64,7 @@ class HostTask:
         self.id = self.id or f"{self.alloc_id}/{self.name}/{uuid.uuid4().hex[:8]}"
 
     def to_wire(self) -> Json:
-        """As the host reads it."""
+        """Converts the task to the host's form."""
         return {
             "id": self.id,
             "name": self.name,
@@ -82,12 +82,12 @@ class HostTask:
         }
 
     def log(self, stream: str = "stdout") -> str:
-        """What Nomad's log collector has written of the task's output so far."""
+        """Returns the task's output that Nomad's log collector has written so far."""
         path = self.alloc_dir / "alloc" / "logs" / f"{self.name}.{stream}.0"
         return path.read_text() if path.exists() else ""
 
     def wait_log(self, text: str, stream: str = "stdout", timeout_s: float = 20) -> str:
-        """Until the log has the text; the log."""
+        """Waits until the log has the text, and returns the log."""
         wait_until(
             lambda: text in self.log(stream),
             timeout_s,
@@ -97,12 +97,12 @@ class HostTask:
 
 
 class GoHost:
-    """`with GoHost(binary, …) as host`: the host's process, its plugin launched.
+    """The host's process with a launched plugin: `with GoHost(binary, …) as host`.
 
     Args:
         binary: the host of one Nomad version.
         plugin_config: the body of the agent's `config` block for the driver, in HCL.
-        state_dir: the driver's, whose processes are ended with the host.
+        state_dir: state directory of the driver, whose processes end with the host.
     """
 
     def __init__(self, binary: Path, plugin_config: str, state_dir: Path) -> None:
@@ -158,13 +158,13 @@ class GoHost:
         self._reader.start()
 
     def kill(self) -> None:
-        """SIGKILL to the host only, as when an agent crashes: its plugin lives on."""
+        """Kills only the host with SIGKILL, as when an agent crashes: the plugin keeps running."""
         if self._process is not None:
             self._process.kill()
             self._ended()
 
     def quit(self) -> None:
-        """A clean end, as when an agent is stopped: the plugin goes, tasks stay."""
+        """Ends the host cleanly, as when an agent is stopped: the plugin ends, tasks stay."""
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._ended()
@@ -190,13 +190,13 @@ class GoHost:
             shutil.rmtree(self.base, ignore_errors=True)
 
     def tail(self) -> str:
-        """The end of the host's log, the plugin's lines included."""
+        """Returns the end of the host's log, the plugin's lines included."""
         return self.log.read_text(errors="replace")[-3000:]
 
     # Commands
 
     def send(self, op: str, **fields: Any) -> Future[Json]:
-        """Sends a command; the future is its answer, or a HostError."""
+        """Sends a command and returns a future for the answer or a HostError."""
         assert self._process is not None
         assert self._process.stdin is not None
         number = next(self._ids)
@@ -208,7 +208,7 @@ class GoHost:
         return future
 
     def call(self, op: str, **fields: Any) -> Json:
-        """Sends a command and waits for its answer.
+        """Sends a command and waits for the answer.
 
         Raises:
             HostError: the answer is an error.
@@ -219,7 +219,7 @@ class GoHost:
             raise AssertionError(f"no answer to {op} in {_ANSWER_S} s: {self.tail()}") from error
 
     def launch(self, *, config_hcl: str | None = None, reattach: Json | None = None) -> Json:
-        """Scans the plugin directory and starts the driver's plugin, or finds it again."""
+        """Scans the plugin directory and starts or reattaches to the driver's plugin."""
         return self.call(
             "launch",
             plugin_dir=str(self.plugins),
@@ -229,24 +229,24 @@ class GoHost:
         )
 
     def plugin_pid(self) -> int:
-        """The pid of the plugin that serves now."""
+        """Returns the pid of the current plugin."""
         pid: int = self.call("plugin")["reattach"]["Pid"]
         return pid
 
     def task(self, config_hcl: str, **fields: Any) -> HostTask:
-        """A task with an allocation directory of its own."""
+        """Builds a task with an allocation directory."""
         folder = Path(tempfile.mkdtemp(prefix="alloc-", dir=self.base))
         return HostTask(alloc_dir=folder, config_hcl=config_hcl, **fields)
 
     def begin(self, task: HostTask) -> Json:
-        """Starts the task; the answer, its handle in it."""
+        """Starts the task and returns the answer, which contains the handle."""
         self._tasks[task.id] = task
         answer = self.call("start", task=task.to_wire())
         task.collector = answer["collector"]
         return answer
 
     def run(self, config_hcl: str, **fields: Any) -> HostTask:
-        """A task, started."""
+        """Builds a task and starts the task."""
         task = self.task(config_hcl, **fields)
         self.begin(task)
         return task
@@ -257,17 +257,17 @@ class GoHost:
         self._tasks.pop(task.id, None)
 
     def end_all(self) -> None:
-        """Destroys the tasks that a test has left."""
+        """Destroys the tasks left by a test."""
         for task in list(self._tasks.values()):
             self.end(task)
 
     def exec(self, task: HostTask, *argv: str, timeout_s: float = 20) -> tuple[int, str, str]:
-        """ExecTask: exit code, stdout, stderr."""
+        """Runs ExecTask and returns exit code, stdout, stderr."""
         answer = self.call("exec", task_id=task.id, argv=argv, timeout_s=timeout_s)
         return answer["exit_code"], decoded(answer["stdout"]), decoded(answer["stderr"])
 
     def exec_stream(self, task: HostTask, argv: Sequence[str], *, tty: bool = False) -> ExecSession:
-        """ExecTaskStreaming: a session that takes input and collects output."""
+        """Runs ExecTaskStreaming and returns a session that takes input and collects output."""
         name = uuid.uuid4().hex
         future = self.send("exec_stream", task_id=task.id, argv=argv, tty=tty, session=name)
         session = ExecSession(host=self, name=name, future=future)
@@ -277,7 +277,7 @@ class GoHost:
         return session
 
     def wait_event(self, wanted: Callable[[Json], bool], what: str, timeout_s: float = 30) -> Json:
-        """The first event that is wanted, past ones included."""
+        """Waits for the first wanted event, past events included."""
         return wait_until(
             lambda: next((event for event in list(self.events) if wanted(event)), None) or {},
             timeout_s,
@@ -331,7 +331,7 @@ class ExecSession:
         self.host.call("exec_input", session=self.name, data=data)
 
     def close_stdin(self) -> None:
-        """Ends stdin; a command that has ended by itself has none any more."""
+        """Ends stdin; a command that has ended has no stdin any more."""
         try:
             self.host.call("exec_input", session=self.name, close=True)
         except HostError:
@@ -342,16 +342,16 @@ class ExecSession:
         self.host.call("exec_input", session=self.name, height=height, width=width)
 
     def heartbeat(self) -> None:
-        """The empty message an agent sends every ten seconds."""
+        """Sends the empty message which an agent sends every ten seconds."""
         self.host.call("exec_input", session=self.name)
 
     def output(self, stream: str = "stdout") -> str:
-        """All that came out so far."""
+        """Returns all output so far."""
         mine = (event for event in list(self.host.events) if event.get("session") == self.name)
         return "".join(decoded(event[stream]) for event in mine if event.get(stream))
 
     def wait_output(self, text: str, stream: str = "stdout") -> None:
-        """Until the text came out."""
+        """Waits until the text came out."""
         wait_until(
             lambda: text in self.output(stream),
             20,
@@ -365,5 +365,5 @@ class ExecSession:
 
 
 def decoded(data: str | None) -> str:
-    """Bytes as Go's JSON has them."""
+    """Decodes bytes from Go's JSON."""
     return base64.b64decode(data or "").decode(errors="replace")

@@ -1,4 +1,4 @@
-"""Finding and ending what a host and its driver leave when they are killed."""
+"""Finds and ends processes and cgroups of a killed host and the host's driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.waiting import wait_until
 
 
 def pids_with(word: str) -> list[int]:
-    """Processes whose arguments contain the word, this one apart."""
+    """Returns processes whose arguments contain the word, except the current process."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
@@ -24,7 +24,7 @@ def pids_with(word: str) -> list[int]:
 
 
 def mounts_below(folder: Path) -> list[str]:
-    """Mount points in a folder, the deepest first."""
+    """Returns mount points in a folder, the deepest first."""
     lines = Path("/proc/self/mounts").read_text().splitlines()
     targets = [line.split()[1].replace("\\040", " ") for line in lines]
     return sorted((t for t in targets if Path(t).is_relative_to(folder)), reverse=True)
@@ -37,7 +37,7 @@ def unmount_below(folder: Path) -> None:
 
 
 def end_all_with(word: str) -> None:
-    """Kills the processes whose arguments contain the word: a folder's name only we use."""
+    """Kills the processes whose arguments contain the word, a folder name of the tests."""
     for pid in pids_with(word):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
@@ -45,7 +45,7 @@ def end_all_with(word: str) -> None:
 
 
 def cgroups_named(part: str) -> list[Path]:
-    """Cgroup directories of any hierarchy with the part in their name."""
+    """Returns cgroup directories of any hierarchy whose name contains the part."""
     done = subprocess.run(
         ["find", "/sys/fs/cgroup", "-type", "d", "-name", f"*{part}*"],
         check=False,
@@ -57,10 +57,10 @@ def cgroups_named(part: str) -> list[Path]:
 
 
 def end_cgroups(part: str) -> None:
-    """Kills what runs in the cgroups with the part in their name, then removes them.
+    """Kills the processes in the cgroups with the part in their name, then removes the cgroups.
 
-    A container whose shim and driver were killed lives on, its arguments are its own: its cgroup
-    is what it is known by.
+    A container whose shim and driver were killed lives on with arguments of its own. Only the
+    cgroup identifies the container.
     """
 
     def gone() -> bool:

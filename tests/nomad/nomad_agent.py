@@ -1,4 +1,4 @@
-"""A real Nomad agent, server and client in one, with the driver in its plugin directory."""
+"""A real Nomad agent, server and client together, with the driver in the plugin directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_until
 
 DRIVER = "containerd-driver"
 
-# Every fingerprinter that would ask beyond loopback is off, and so is looking for a newer Nomad.
+# Every fingerprinter with requests beyond loopback is off, as is the check for a newer Nomad.
 _CONFIG = """\
 name = "test"
 data_dir = "{base}/data"
@@ -67,14 +67,16 @@ telemetry {{
 
 
 class NomadAgent:
-    """`with NomadAgent(…) as agent`: `.api` talks to it, `.kill()` and `.start()` restart it.
+    """An agent, used as `with NomadAgent(…) as agent`.
+
+    `.api`, `.kill()` and `.start()` control the agent.
 
     Args:
-        binary: a `nomad`.
-        plugin_config: the body of the driver's `config` block in HCL; None leaves the driver out.
-        state_dir: the driver's, whose processes are ended with the agent.
-        network: where agent and plugin are put; the machine's own without.
-        client_block: more of the agent's client block.
+        binary: path of a `nomad`.
+        plugin_config: body of the driver's `config` block in HCL; None leaves the driver out.
+        state_dir: state directory of the driver, whose processes end with the agent.
+        network: network of agent and plugin; None for the machine's network.
+        client_block: further text of the agent's client block.
     """
 
     def __init__(
@@ -129,11 +131,11 @@ class NomadAgent:
 
     @property
     def alloc_root(self) -> Path:
-        """Where the client keeps allocation directories."""
+        """Directory in which the client keeps allocation directories."""
         return self.base / "data" / "alloc"
 
     def start(self) -> None:
-        """Starts the agent; returns when its node is ready and the driver healthy."""
+        """Starts the agent; returns when the node is ready and the driver healthy."""
         command = [str(self.binary), "agent", f"-config={self.base / 'agent.hcl'}"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -148,22 +150,22 @@ class NomadAgent:
         wait_until(self._ready, 90, lambda: f"the agent is not ready: {self.tail()}")
 
     def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends the agent only; after SIGKILL its plugin, log collectors and tasks live on."""
+        """Ends only the agent; after SIGKILL plugin, log collectors and tasks keep running."""
         if self.process is not None:
             self.process.send_signal(number)
             self.process.wait(60)
             self.process = None
 
     def plugin_pids(self) -> list[int]:
-        """Processes of the driver's plugin."""
+        """Returns the processes of the driver's plugin."""
         return pids_with(str(self.plugins / DRIVER))
 
     def tail(self) -> str:
-        """The end of the agent's log."""
+        """Returns the end of the agent's log."""
         return self.log.read_text(errors="replace")[-4000:]
 
     def close(self) -> None:
-        """Ends all jobs, the agent, and whatever it or the driver has left."""
+        """Ends all jobs, the agent, and everything that the agent or the driver has left."""
         try:
             if self.process is not None and self.process.poll() is None:
                 with contextlib.suppress(OSError, AssertionError):
@@ -188,7 +190,7 @@ class NomadAgent:
         wait_until(lambda: not mounts_below(self.base), 20)
 
     def _environment(self) -> Mapping[str, str]:
-        # The plugin inherits it: nothing of the test's own environment gets in.
+        # The plugin inherits the environment: none of the test's own variables gets in.
         return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.base)}
 
     def _ready(self) -> bool:

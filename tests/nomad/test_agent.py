@@ -1,4 +1,4 @@
-"""Real jobs on a real Nomad agent: what a user of the driver sees."""
+"""Tests of real jobs on a real Nomad agent, as a user of the driver sees the jobs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ SECOND = 1_000_000_000
 
 
 def seconds_between(nomad: NomadApi, alloc: str, first: str, then: str) -> float:
-    """From the newest event of one kind to the newest of another."""
+    """Returns the seconds from the newest event of a kind to the newest event of another kind."""
     gap: int = event(nomad, alloc, then)["Time"] - event(nomad, alloc, first)["Time"]
     return gap / SECOND
 
 
-# The driver on its node
+# The driver on the node
 
 
 def test_the_node_lists_the_driver_as_healthy_with_its_attributes(nomad: NomadApi) -> None:
@@ -41,7 +41,7 @@ def test_the_node_lists_the_driver_as_healthy_with_its_attributes(nomad: NomadAp
     assert "driver.containerd.containerd_version" in attributes
 
 
-# A job from its text to its end
+# A job from the text to the end
 
 
 def test_a_job_in_hcl_runs_to_its_end_and_both_logs_are_whole(
@@ -161,7 +161,7 @@ def test_an_image_that_does_not_exist_fails_the_task_with_a_plain_reason(
     assert alloc not in containerd.ctr("containers", "ls")
 
 
-# While it runs
+# A running task
 
 
 def test_exec_passes_stdin_output_and_the_exit_code(nomad: NomadApi, work: Workload) -> None:
@@ -228,7 +228,7 @@ def test_stats_show_the_memory_held_and_the_processor_time_burnt(
 
     def busy() -> Json:
         usage = nomad.stats(alloc)
-        # A machine that others use too gives its loop little of a core; one at rest shows 0.
+        # A shared machine gives the task's loop little of a core; an idle task shows 0.
         enough = usage and usage["CpuStats"]["Percent"] > 5
         return usage if enough and usage["MemoryStats"]["RSS"] > 8 << 20 else {}
 
@@ -236,7 +236,7 @@ def test_stats_show_the_memory_held_and_the_processor_time_burnt(
     assert usage["CpuStats"]["Percent"] < 120 * (os.cpu_count() or 1)
     assert {"RSS", "Usage"} <= set(usage["MemoryStats"]["Measured"])
     assert usage["MemoryStats"]["RSS"] <= 32 << 20
-    # What `nomad alloc status` shows as MHz.
+    # `nomad alloc status` shows this figure as MHz.
     assert usage["CpuStats"]["TotalTicks"] > 0
 
 
@@ -253,7 +253,7 @@ def test_a_restart_by_the_user_gives_a_new_process_in_the_same_allocation(
     nomad.wait_state(alloc, "running")
 
 
-# Its end
+# The end of a task
 
 
 def test_stopping_a_task_that_exits_on_sigterm_does_not_wait_for_the_timeout(
@@ -326,7 +326,7 @@ def test_ten_allocations_of_one_job_start_and_stop_side_by_side(
         assert event(nomad, entry["ID"], "Terminated")["Details"]["exit_code"] == "0"
 
 
-# Its host dies
+# The death of the host
 
 
 def test_a_task_does_not_notice_that_its_agent_was_killed_and_started_again(

@@ -1,4 +1,4 @@
-"""A real agent is killed together with others around its task, in its start and in its end."""
+"""Tests of a real agent that is killed with other processes, in a task's start and end."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 
-# Told to stop, it goes on until it may end.
+# After the stop signal the task runs on until the test allows the end.
 STUBBORN = (
     "trap 'echo told' TERM; echo begun;"
     " until test -e /alloc/data/may; do sleep 0.05; done; echo last; exit 12"
@@ -28,7 +28,7 @@ STUBBORN = (
 
 @pytest.fixture
 def kill(nomad_agent: NomadAgent, containerd: ContainerdDaemon) -> Callable[[str], None]:
-    """Kills who is named, without a warning; containerd comes back at once."""
+    """Kills the named processes without a warning; containerd comes back at once."""
 
     def one(victim: str) -> None:
         assert nomad_agent.state_dir is not None
@@ -44,7 +44,7 @@ def kill(nomad_agent: NomadAgent, containerd: ContainerdDaemon) -> Callable[[str
             case "worker":
                 pids = worker_pids(nomad_agent.state_dir)
             case "launcher":
-                # The plugin starts a launcher before the next fork, so there may be none now.
+                # The plugin starts a launcher before the next fork, so none may exist now.
                 pids = [launcher_pid(nomad_agent.state_dir) or 0]
         for pid in filter(None, pids):
             with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Building the Nomad parts: what is said when it cannot be, and that the sources are in order."""
+"""Tests of the build of Nomad parts: errors of a failed build, and the order of the sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.nomad.conftest import built
 
 @pytest.fixture
 def no_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine without Go."""
+    """Simulates a machine without Go."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(building, "_USUAL_GO", tmp_path / "go")
     monkeypatch.delenv("NOMAD_BIN", raising=False)

@@ -1,4 +1,4 @@
-"""A CSI plugin as a task: Nomad mounts the host's /dev and its own directories, and calls it."""
+"""Tests of a CSI plugin as a task: Nomad mounts /dev and own directories, and calls the plugin."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_nomad_calls_a_csi_plugin_healthy(
     image = images.push(
         registry.host, "csi", "1", images.build([images.busybox_layer({"csi": program})])
     )
-    # A node of the host's that no container has by itself.
+    # A node of the host, which no container has by default.
     node = next(str(path) for path in Path("/dev").iterdir() if path.name in {"kmsg", "mem"})
     job = work.job("", kind="service")
     job["TaskGroups"][0]["Tasks"][0] |= {

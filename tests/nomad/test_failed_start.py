@@ -1,4 +1,4 @@
-"""A start that fails: Nomad's log collector waits for no writer, and a later start has its log."""
+"""Tests of a failed start: Nomad's log collector does not wait, and a later start has a log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 
-# The words of a logmon that was stopped while it waited for a writer, four seconds later.
+# Words of a logmon that was stopped during the wait for a writer, four seconds later.
 WAITED = "timed out waiting for read-side of process output pipe to close"
 WRONG: dict[str, Json] = {
     "option": {"image": "IMAGE", "pids_limit": -5},

@@ -33,7 +33,7 @@ class Scripts:
         self.mark = uuid.uuid4().hex
 
     def config(self, script: str, extra: str = "") -> str:
-        """The body of a `config` block."""
+        """Formats the body of a `config` block."""
         return f"""
             image   = "{self.image}"
             command = "sh"
@@ -42,13 +42,13 @@ class Scripts:
         """
 
     def pids(self) -> list[int]:
-        """The processes as the host numbers them."""
+        """Returns the processes in the host's numbers."""
         return pids_with(self.mark)
 
 
 @pytest.fixture
 def scripts(busybox_image: str) -> Scripts:
-    """Scripts of this test's own."""
+    """Returns the scripts of the test."""
     return Scripts(busybox_image)
 
 
@@ -62,7 +62,7 @@ def finish(host: GoHost, task: HostTask, *, timeout_s: float = 20, signal_name: 
 
 
 def in_containerd(containerd: ContainerdDaemon, alloc: str) -> list[str]:
-    """Kinds of objects in containerd that still bear the allocation's name."""
+    """Returns the kinds of objects in containerd that still bear the allocation's name."""
     kinds = ("containers", "tasks", "snapshots", "leases")
     return [kind for kind in kinds if alloc in containerd.ctr(kind, "ls")]
 
@@ -360,8 +360,8 @@ def test_an_exec_error_is_short_enough_for_nomad_to_show(
     session = nomad_host.exec_stream(task, ["/no/such/program"])
     with pytest.raises(HostError, match="/no/such/program") as caught:
         session.exit_code()
-    # An agent closes the websocket with this text as the reason, for which a frame has 123 bytes;
-    # of a longer text the user sees nothing but "unexpected EOF".
+    # An agent closes the websocket with the text as the reason, for which a frame has 123 bytes;
+    # with a longer text the user sees only "unexpected EOF".
     assert len(str(caught.value).encode()) <= 123
     nomad_host.end(task)
 
@@ -558,7 +558,7 @@ def _shells(scripts: Scripts) -> list[int]:
 
 
 def _goes_on(host: GoHost, scripts: Scripts, task: HostTask, before: list[int]) -> None:
-    """The same process still runs, is reached by everything, and logs without a gap."""
+    """Checks that the same process still runs, answers every call, and logs without a gap."""
     seen = task.log().count("tick")
     wait_until(lambda: task.log().count("tick") > seen + 5, 20, "the log stands still")
     assert set(before) & set(scripts.pids())

@@ -1,4 +1,4 @@
-"""Nomad's own reader of logs is killed under a task that writes on."""
+"""Tests of Nomad's own log reader, killed under a task that keeps writing."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_no_line_is_lost_when_logmon_was_killed_and_the_agent_is_started_again(
     command = {"image": busybox_image, "command": "sh", "args": ["-c", SCRIPT]}
     alloc = nomad.run(make_job(f"job-{uuid.uuid4().hex[:8]}", command, **DEAF))
     nomad.wait_log(alloc, f"\n{FIRST}\n")
-    # It has nothing in hand: the task waits, and what it wrote is in Nomad's file.
+    # The worker holds nothing: the task waits, and the written text is in Nomad's file.
     os.kill(logmon(nomad_agent), signal.SIGKILL)
     shared = nomad_agent.alloc_root / alloc / "alloc" / "data"
     (shared / "go").touch()
@@ -46,7 +46,7 @@ def test_no_line_is_lost_when_logmon_was_killed_and_the_agent_is_started_again(
 
 
 def logmon(agent: NomadAgent) -> int:
-    """The one log collector that runs."""
+    """Returns the only running log collector."""
     assert agent.process is not None
     (pid,) = [
         pid

@@ -29,7 +29,7 @@ SUBNET = "10.214.0.0/24"
 
 
 def conflist(ipam: Path) -> Json:
-    """What Nomad's own bridge mode runs, for kernels whose modules it does not find."""
+    """Builds the conflist of Nomad's bridge mode, for kernels whose modules Nomad does not find."""
     addresses = {
         "type": "host-local",
         "dataDir": str(ipam),
@@ -56,7 +56,7 @@ def network() -> Iterator[OwnNetwork]:
 
 @pytest.fixture
 def bridged(containerd: ContainerdDaemon, network: OwnNetwork) -> Iterator[NomadApi]:
-    """An agent that has a bridge for its jobs."""
+    """Yields an agent with a bridge for jobs."""
     with tempfile.TemporaryDirectory(prefix="cd-n-", dir="/run") as folder:
         state_dir = Path(folder)
         agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir, network)
@@ -129,7 +129,7 @@ async def test_a_task_of_mode_none_restarts_without_an_address(
 
 
 def registered(nomad: NomadApi, name: str) -> Json:
-    """The only instance of a service."""
+    """Returns the only instance of a service."""
     wait_until(lambda: nomad.json("GET", f"/v1/service/{name}"), 30, f"no service {name}")
     (instance,) = nomad.json("GET", f"/v1/service/{name}")
     return dict(instance)

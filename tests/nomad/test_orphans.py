@@ -1,4 +1,4 @@
-"""The reconciler under a whole agent: its tasks live through every restart, what is lost goes."""
+"""Tests of the orphan sweep under a whole agent: tasks survive restarts, orphans do not."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DEADLINE_S = 60.0
 
 @pytest.fixture
 def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
-    """An agent whose plugin sweeps twice a second."""
+    """Yields an agent whose plugin sweeps twice a second."""
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
         state_dir = Path(folder)
         config = f"{plugin_config(containerd, state_dir)}\n{SOON}"
@@ -50,7 +50,7 @@ def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
 
 
 async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
-    """A running container of a task that Nomad knows nothing of, made as another one was."""
+    """Copies a running container for a task that Nomad does not know."""
     client = Containerd(containerd.address, containerd.namespace)
     try:
         record = await client.containers.get(like)
@@ -66,7 +66,7 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
         lease = identifiers.lease_id(made)
         await client.leases.create(lease, expire_s=3600, labels=labels)
         spec = json.loads(record.spec_json.replace(like.encode(), made.encode()))
-        # Held for that start alone.
+        # The lease is held for the start alone.
         spec["mounts"] = [one for one in spec["mounts"] if "/mounts/" not in one["source"]]
         key = identifiers.snapshot_key(made)
         parent = await _parent(containerd, record.snapshot_key)

@@ -1,4 +1,4 @@
-"""Jobs of shell scripts on a real agent, and what must hold for one over any death around it."""
+"""Jobs of shell scripts on a real agent, and the conditions that hold through any death nearby."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ class Workload:
     def __init__(self, image: str) -> None:
         self.image = image
         self.name = f"job-{uuid.uuid4().hex[:8]}"
-        # In every process's arguments, so that it is found from outside of its namespaces.
+        # Part of every process's arguments, which are visible from outside of the namespaces.
         self.mark = uuid.uuid4().hex
 
     def job(self, script: str, **options: object) -> Json:
-        """A job that runs the script."""
+        """Builds a job that runs the script."""
         if "TERM" not in script:
             options = {**DEAF, **options}
         command = {"image": self.image, "command": "sh", "args": ["-c", f": {self.mark}; {script}"]}
         return make_job(self.name, command, **options)  # type: ignore[arg-type]
 
     def pids(self) -> list[int]:
-        """The task's processes as the host numbers them."""
+        """Returns the task's processes in the host's numbers."""
         return pids_with(self.mark)
 
 
 def event(nomad: NomadApi, alloc: str, kind: str) -> Json:
-    """The newest event of a kind."""
+    """Returns the newest event of a kind."""
     found = [event for event in nomad.events(alloc) if event["Type"] == kind]
     assert found, f"no {kind!r} in {nomad.story(alloc)}"
     return found[-1]
 
 
 def goes_on(nomad: NomadApi, work: Workload, alloc: str, before: list[int]) -> None:
-    """The same process still runs, is reached by everything, and logs without a gap."""
+    """Checks that the same process still runs, answers every call, and logs without a gap."""
     seen = nomad.logs(alloc).count("tick")
     wait_until(lambda: nomad.logs(alloc).count("tick") > seen + 5, 30, "the log stands still")
     assert set(before) & set(work.pids())

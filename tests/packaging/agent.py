@@ -1,4 +1,4 @@
-"""A real Nomad agent in a guest, and one job of it that tells whether something was lost."""
+"""A real Nomad agent in a guest, and a job that shows whether anything was lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.needs import missing
 IMAGE = "127.0.0.1:1/busybox:1"
 EXIT_CODE = 7
 
-# Nothing here asks beyond the guest's loopback, which is all the network that it has.
+# All requests stay on the guest's loopback, which is the guest's only network.
 _CONFIG = """\
 name = "guest"
 data_dir = "/opt/nomad/data"
@@ -68,7 +68,7 @@ _ASK = """
 import sys, urllib.request
 print(urllib.request.urlopen("http://127.0.0.1:4646" + sys.argv[1]).read().decode())
 """
-# Counts until it is told to end by a file, then ends with a code that nothing else has.
+# Counts until a file requests the end, then ends with a code that no other program uses.
 _COUNT = f"""
 while [ ! -e "$NOMAD_ALLOC_DIR/end" ]; do i=$((i + 1)); echo "line $i"; busybox sleep 0.05; done
 exit {EXIT_CODE}
@@ -87,7 +87,7 @@ pgrep -a cd-worker || true
 
 
 def install(root: Path) -> None:
-    """The agent, its configuration and its unit into a guest's root."""
+    """Installs the agent, the agent's configuration and unit into a guest's root."""
     try:
         program = build("agent")
     except BuildError as error:
@@ -99,13 +99,13 @@ def install(root: Path) -> None:
 
 
 def ask(guest: GuestShell, path: str) -> Any:
-    """What the agent's HTTP API answers; None when it does not."""
+    """Returns the answer of the agent's HTTP API; None if the agent does not answer."""
     done = guest.run("python3", "-c", _ASK, path)
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
 def release(guest: GuestShell) -> str:
-    """The driver's, as the server has it of a node that can take tasks; empty if it cannot."""
+    """Returns the driver's release on a node that can take tasks; "" if the node cannot."""
     nodes = ask(guest, "/v1/nodes")
     node = ask(guest, f"/v1/node/{nodes[0]['ID']}") if nodes else None
     if node is None or node["Status"] != "ready":
@@ -116,23 +116,23 @@ def release(guest: GuestShell) -> str:
 
 
 def processes(guest: GuestShell) -> str:
-    """The job's process and its worker."""
+    """Returns the job's process and the process's worker."""
     return guest.shell("pgrep -f '^/bin/sh -c .*busybox slee[p]'; pgrep -x cd-worker")
 
 
 def left(guest: GuestShell) -> str:
-    """What there is of tasks, anywhere."""
+    """Returns everything that exists of tasks, anywhere."""
     return guest.shell(_LEFT)
 
 
 class Job:
-    """A job of one task, which runs when this returns.
+    """A job of a single task, which runs when the constructor returns.
 
     Args:
-        guest: with an agent that has the driver.
-        restarts: how often Nomad starts its task again.
-        network: the mode of its group's network.
-        stubborn_s: its kill_timeout, for it does not end when it is asked to; 0 for one that does.
+        guest: guest with an agent that has the driver.
+        restarts: number of restarts by Nomad.
+        network: mode of the group's network.
+        stubborn_s: kill_timeout of a task which ignores the stop signal; 0 for a task which obeys.
     """
 
     def __init__(
@@ -168,28 +168,28 @@ class Job:
         return dict(max(allocations, key=lambda one: int(one["CreateIndex"]), default={}))
 
     def events(self) -> list[dict[str, Any]]:
-        """What happened to the task, as Nomad tells it."""
+        """Returns the task's events as Nomad reports them."""
         states = self._allocation().get("TaskStates") or {}
         return list(states.get("main", {}).get("Events", []))
 
     def state(self) -> str:
-        """Nomad's."""
+        """Returns Nomad's state of the task."""
         states = self._allocation().get("TaskStates") or {}
         return str(states.get("main", {}).get("State", ""))
 
     def lines(self) -> list[int]:
-        """The numbers that the task has printed."""
+        """Returns the numbers that the task has printed."""
         log = f"/opt/nomad/data/alloc/{self.alloc}/alloc/logs/main.stdout.0"
         said = self._guest.run("cat", log).stdout
         return [int(number) for number in re.findall(r"^line (\d+)$", said, re.MULTILINE)]
 
     def goes_on(self) -> None:
-        """Waits for what it prints after now."""
+        """Waits for output that the task prints from now on."""
         before = len(self.lines())
         self._guest.wait(lambda: len(self.lines()) > before + 2, "the task prints no more")
 
     def answers(self) -> None:
-        """Waits until exec and stats work, for a task that the agent has taken over."""
+        """Waits until exec and stats work, for a task that the agent has recovered."""
         path = f"/v1/client/allocation/{self.alloc}/stats"
 
         def measured() -> bool:
@@ -212,23 +212,23 @@ class Job:
         self._guest.wait(lambda: "42" in self._guest.run(*words).stdout, "exec does not answer")
 
     def stop(self) -> None:
-        """Has Nomad stop it; returns when it has been asked to end."""
+        """Stops the job through Nomad; returns once Nomad has accepted the stop."""
         self._guest.shell("nomad job stop -detach test")
         self._guest.wait(
             lambda: any(one["Type"] == "Killing" for one in self.events()), "it is not stopped"
         )
 
     def finish(self) -> None:
-        """Has it end by itself; Nomad may start it again then."""
+        """Ends the task from inside; Nomad may restart the task then."""
         before = len(self.codes())
         self._guest.shell(f"touch /opt/nomad/data/alloc/{self.alloc}/alloc/end")
         self._guest.wait(lambda: len(self.codes()) > before, "the task does not end")
 
     def codes(self) -> list[int]:
-        """With what it has ended, each time that it did."""
+        """Returns the exit codes of all ends of the task."""
         return [int(one["ExitCode"]) for one in self.events() if one["Type"] == "Terminated"]
 
     def purge(self) -> None:
-        """Has Nomad forget it; nothing is left of it."""
+        """Purges the job in Nomad and checks that nothing of the job is left."""
         self._guest.shell("nomad job stop -detach -purge test; nomad system gc")
         self._guest.wait(lambda: left(self._guest) == "", "the task left something")

@@ -1,4 +1,4 @@
-"""A task without Nomad in a guest, which tells whether it went on."""
+"""A task without Nomad in a guest, which shows whether the task kept running."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ COUNT = 'trap "echo stopped; exit 0" TERM; while :; do echo on; busybox sleep 0.
 
 
 class Task:
-    """A job that prints until it is stopped, held by a `containerd-driver run` in the guest."""
+    """A job that prints until a stop, held by a `containerd-driver run` in the guest."""
 
     def __init__(self, guest: Guest, out: Path) -> None:
         self._guest = guest
@@ -21,16 +21,16 @@ class Task:
         self.worker = guest.shell("pgrep -x cd-worker")
 
     def goes_on(self) -> None:
-        """Waits for what it prints after now."""
+        """Waits for output that the task prints from now on."""
         before = self._lines()
         self._guest.wait(lambda: self._lines() > before + 2, f"no task: {self._out.read_text()}")
 
     def has_its_worker(self) -> bool:
-        """Whether the worker is the one that it began with."""
+        """Tells whether the worker is still the first worker."""
         return self._guest.shell("pgrep -x cd-worker") == self.worker
 
     def stop(self) -> str:
-        """Ends it as Ctrl-C does; returns what it printed."""
+        """Stops the job as Ctrl-C does and returns the printed lines."""
         self._guest.shell("pkill -INT -of '/usr/bin/containerd-driver run'")
         self._host.wait(END_S)
         return self._out.read_text()

@@ -18,7 +18,7 @@ _FOR_EVER = "while :; do echo on; busybox sleep 0.1; done"
 
 @pytest.fixture
 def agent(installed: Guest, root: Path) -> Guest:
-    """A guest with an agent that has the driver."""
+    """Yields a guest with an agent that has the driver."""
     install(root)
     installed.shell("systemctl daemon-reload; systemctl start nomad")
     installed.wait(lambda: release(installed) == RELEASE, "the agent has no driver")
@@ -26,7 +26,7 @@ def agent(installed: Guest, root: Path) -> Guest:
 
 
 def lines(guest: Guest) -> int:
-    """How many the task has printed."""
+    """Returns the number of lines that the task has printed."""
     return guest.run("nomad", "alloc", "logs", "-job", "test").stdout.count("on\n")
 
 

@@ -40,7 +40,7 @@ def test_the_documented_lines_install_the_package(guest: Guest, root: Path) -> N
     assert lines.pop(0) == "./dev deb", "which is where the package here is from"
     (root / "root/checkout/dist").mkdir(parents=True, exist_ok=True)
     shutil.copy(root / "root/package.deb", root / f"root/checkout/dist/{PACKAGE}_{RELEASE}_all.deb")
-    # What the package recommends is not in the guest, which has no network to get it from.
+    # Packages that the package recommends are absent: the guest has no network for a download.
     (root / "etc/apt/apt.conf.d/90here").write_text('APT::Install-Recommends "false";\n')
     guest.shell("systemctl is-active containerd")
     for line in lines:
@@ -76,7 +76,7 @@ def test_an_upgrade_leaves_running_tasks_alone(
 def test_an_upgrade_from_an_earlier_release_leaves_running_tasks_alone(
     installed: Guest, earlier_package: Path, tmp_path: Path
 ) -> None:
-    """The earlier release has its modules in other folders, some with the names of modules now."""
+    """Covers a move: the earlier release has modules in other folders, some with present names."""
     installed.copy(earlier_package, "/root/earlier.deb")
     installed.shell("dpkg -i /root/earlier.deb")
     assert installed.shell("containerd-driver --version") == f"containerd-driver v{EARLIER}"

@@ -1,4 +1,4 @@
-"""What an emulated machine can do and a container cannot: crash, reboot, have its clock set.
+"""Tests in an emulated machine, which can crash, reboot and set the clock, unlike a container.
 
 A real agent runs a task on cgroups of version 2. Takes ten to thirty minutes.
 """
@@ -28,7 +28,7 @@ SUITES = ["bookworm-vm", "trixie-vm", "sid-vm"]
 CRASH, PEACE = "echo b >/proc/sysrq-trigger", "systemctl reboot"
 KILLED = 128 + 9
 FORWARD, BACK = "date -s '+1 hour'", "date -s '-1 hour'"
-# One of each of what a task has, and no leases, which are let go once it runs.
+# One of each object of a running task, and no leases, which are released after the start.
 OF_ONE_TASK = f"""
 ls {STATE}/tasks | wc -l
 ctr -n nomad.slice containers ls -q | wc -l
@@ -47,7 +47,7 @@ ADDRESS = "nsenter --net=/run/netns/{} ip -4 -o address show dev eth0"
 
 @pytest.fixture(scope="module", params=SUITES)
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """One of each suite that was made, with the package and an agent that has its driver."""
+    """Yields a machine for each built suite, with the package and an agent with the driver."""
     suite = str(request.param)
     for program in (QEMU, "mkfs.ext4"):
         if shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin") is None:
@@ -74,14 +74,14 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
 
 
 def runs_once(machine: Machine, job: Job) -> None:
-    """The job's task runs, and only what is its own is there."""
+    """Checks that the job's task runs, and that nothing of other tasks exists."""
     machine.wait(lambda: job.state() == "running", "the task does not run")
     job.goes_on()
     assert machine.shell(OF_ONE_TASK).split() == ["1", "1", "1", "1", "1", "1", "0"]
 
 
 def address_of(machine: Machine, job: Job) -> str:
-    """That of the job's network: the task is in it, and it is the only one there is."""
+    """Returns the address of the job's network, which holds the task and is the only network."""
     found = re.search(r"inet ([\d.]+)/", machine.shell(ADDRESS.format(job.alloc)))
     assert found is not None
     process = processes(machine).split()[0]
@@ -96,14 +96,14 @@ def address_of(machine: Machine, job: Job) -> str:
 
 
 def has_no_network(machine: Machine) -> None:
-    """Nothing is left of any allocation's; the agent sees to that after the task's end."""
+    """Waits until no network is left; the agent removes networks after a task's end."""
     empty = ["/run/netns:", "/var/lib/cni/results:"]
     machine.wait(lambda: machine.shell(NETWORKS).split() == empty, "a network is left")
     machine.wait(lambda: "/32" not in machine.shell("iptables-save"), "rules are left")
 
 
 def goes_on_as_it_was(machine: Machine, job: Job, before: str) -> None:
-    """The job's task has the processes of before, and all of it works."""
+    """Checks that the job's task has the same processes as before, and that every feature works."""
     job.goes_on()
     job.answers()
     assert processes(machine) == before
@@ -125,7 +125,7 @@ def test_a_task_is_started_again_after_a_crash_and_after_a_reboot(machine: Machi
     job.answers()
     job.finish()
     assert job.codes()[-1] == EXIT_CODE
-    # Started again in its place it ends at once: Nomad has waited for its cgroup and found it.
+    # A restart in the same place ends at once: Nomad has waited for the cgroup and found it.
     ended = len(job.codes())
     machine.wait(lambda: len(job.codes()) > ended, "a task that has ended is not started again")
     job.purge()

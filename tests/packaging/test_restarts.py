@@ -1,4 +1,4 @@
-"""Whatever is restarted or killed beside it, the task of a real Nomad agent goes on, whole."""
+"""Tests that a real Nomad agent's task keeps running through restarts and kills nearby."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ UNITS = ["nomad.service", "containerd.service", UNIT]
 
 @pytest.fixture(scope="module")
 def host(guest: Guest, root: Path) -> Iterator[Guest]:
-    """A guest with the package and an agent that has its driver."""
+    """Yields a guest with the package and an agent that has the driver."""
     agent.install(root)
     guest.shell(
         "dpkg -i /root/package.deb; namespace=nomad;"
@@ -42,7 +42,7 @@ def has_come_back(guest: Guest, unit: str, before: str) -> bool:
 
 @pytest.fixture
 def job(host: Guest) -> Iterator[Job]:
-    """A task that counts; it is the same one at the end, and all of it is right."""
+    """Yields a counting task, and checks at the end that the same task counts without a gap."""
     running = Job(host)
     running.goes_on()
     before = processes(host)
@@ -75,7 +75,7 @@ def test_a_task_lives_through_the_death_of(host: Guest, unit: str) -> None:
 
 @pytest.fixture
 def watched_closely(host: Guest) -> Iterator[None]:
-    """A watchdog that waits for a second."""
+    """Sets a watchdog that waits for a second."""
     drop_in = f"/run/systemd/system/{UNIT}.d"
     host.shell(
         f"mkdir -p {drop_in}; printf '[Service]\nWatchdogSec=1\n' > {drop_in}/w.conf;"

@@ -1,4 +1,4 @@
-"""The launcher's units in the guest: who starts it, who ends it, who gets its socket."""
+"""Tests of the launcher's units in the guest: start, end and handover of the socket."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ print(msgpack.unpackb(peer.recv(1000)[4:]).get("pid"))
 
 
 def ask(guest: Guest, what: str) -> str:
-    """The pid of the launcher that answers at the socket's name, where it is asked for that."""
+    """Sends a request to the socket's name and returns the pid in the launcher's answer."""
     return guest.shell(f"python3 - {what} <<'END'\n{HELLO}\nEND")
 
 

@@ -1,4 +1,4 @@
-"""What becomes of the commands' streams is no traceback, and changes no exit status."""
+"""Tests of commands with broken streams: no traceback, and the exit status stays."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.support.plugin_dir import ROOT
 
 PROGRAM = (sys.executable, "-I", str(ROOT / "plugin" / "main.py"))
 DOCTOR = ("doctor", "--config", "containerd_address=/none")
-# Each with the status that it ends with where all is well.
+# Each command with the exit status on a healthy system.
 COMMANDS = [(("run", "--help"), 0), (DOCTOR, 1)]
 
 
 def ended(words: tuple[str, ...], stdout: int | None) -> tuple[int, str]:
-    """(exit status, stderr) of a command; without stdout it has a closed one."""
+    """Returns (exit status, stderr) of a command; without `stdout` the stream is closed."""
     before = ("/bin/sh", "-c", 'exec "$@" >&-', "sh") if stdout is None else ()
     done = subprocess.run(
         [*before, *PROGRAM, *words],

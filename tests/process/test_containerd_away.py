@@ -1,4 +1,4 @@
-"""containerd is silent, away, or refuses: what the plugin says, and what goes on without it."""
+"""Tests of a silent, absent or refusing containerd: the plugin's errors, and running tasks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
     assert {methods.TASK_START.path, methods.TASK_DELETE.path, methods.LEASE_DELETE.path} <= set(
         made
     )
-    del made[methods.TASK_WAIT.path]  # of an exec: it ends with the command, or with its caller
+    del made[methods.TASK_WAIT.path]  # of an exec: ends with the command, or with the caller
     limit = RUNTIME_S + 1  # gRPC rounds up
     patient = {path: given for path, given in made.items() if given is None or given > limit}
     assert patient == {}
@@ -144,7 +144,7 @@ async def test_a_task_with_its_worker_is_recovered_without_any_containerd(stage:
 
 
 async def alone(stage: Stage) -> tuple[Job, Handle, int]:
-    """A task whose plugin, worker and containerd are dead, and the pid of that worker."""
+    """Starts a task and kills plugin, worker and containerd; returns job, handle and worker pid."""
     job = stage.driver.task()
     job.read_logs()
     handle = await stage.session.start(job.config, _config())
@@ -232,8 +232,8 @@ async def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_mea
     await until(lambda: undoing.calls or starting.done(), 20, "nothing is undone")
     ways = (stage.session.stop(job.id), stage.session.destroy(job.id))
     telling = [asyncio.create_task(way) for way in ways]
-    await stage.session.inspect(job.id)  # it comes behind them
-    # A task whose container is removed before it is never found again.
+    await stage.session.inspect(job.id)  # the answer comes after both requests
+    # A task whose container goes first is never found again: the container must remain.
     assert job.container in stage.containerd.books.containers
     undoing.release()
     assert "no start" in str(await stage.refusal(starting))

@@ -1,4 +1,4 @@
-"""containerd takes requests and answers none: bounded, named, over when it speaks again."""
+"""Tests of a containerd that answers no request: errors are bounded, name containerd, and end."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.support.launcher import worker_pids
 from tests.support.stage import IMAGE, Stage
 from tests.support.waiting import until
 
-# Far more than it should take, far less than minutes.
+# Far more than an answer takes, far less than minutes.
 BOUND_S = 45
 
 
 async def failure(work: Awaitable[object]) -> DriverError:
-    """What a person reads, in bounded time."""
+    """Returns the error text for a person, in bounded time."""
     async with asyncio.timeout(BOUND_S):
         with pytest.raises(DriverError) as failed:
             await work
@@ -50,7 +50,7 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
     looking = asyncio.create_task(unhealthy(stage))
     stage.containerd.silent()
 
-    # Worker and shim do without it.
+    # Worker and shim do not need containerd.
     go.touch()
     assert (await stage.session.wait(short.id)).exit_code == 5
     await stage.session.stop(long.id)
@@ -70,7 +70,7 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
     assert silence_of in await looking
     assert f"left of {short.container}: task, container, snapshot, lease" in str(destroyed)
     assert "journalctl -u containerd" in str(destroyed)
-    # Told to go, it is gone, whoever keeps the books of it.
+    # The shim ends the task on request, whatever containerd knows of the task.
     assert (await waiting).signal == signal.SIGKILL
     error = await starting
     assert error.recoverable
@@ -81,10 +81,10 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
     assert (await stage.session.exec(busy.id, ["/bin/echo", "on"])).stdout == b"on\n"
     for job in (long, busy):
         await stage.session.destroy(job.id)
-    # What a start has left is removed by the next one of its task.
+    # The next start of the same task removes the leftovers of a start.
     await stage.session.start(stuck.config, {"image": IMAGE, "command": "/bin/true"})
     await stage.session.destroy(stuck.id)
-    # What a destroy has left is removed by itself.
+    # The driver removes the leftovers of a destroy by itself.
     await until(lambda: not stage.containerd.leftovers(), BOUND_S, "nobody tries again")
     await until(lambda: not worker_pids(stage.driver.state_dir), BOUND_S, "workers are left")
 

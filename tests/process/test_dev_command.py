@@ -1,4 +1,4 @@
-"""`./dev` on a machine where something that it installs cannot be had."""
+"""Tests of `./dev` on a machine where a package cannot be installed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SUITES = "./dev guest wants a suite: bookworm, trixie, sid, or one of them with 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A checkout whose Debian packages are all there, so that only pip has work to do."""
+    """Makes a checkout whose Debian packages are all present, so that only pip has work to do."""
     for name in ("dev", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     programs = tmp_path / "programs"
@@ -33,7 +33,7 @@ def dev(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
         check=False,
         capture_output=True,
         text=True,
-        # pip asks nobody and finds nothing.
+        # pip contacts no index and finds nothing.
         env={"PATH": path, "HOME": str(checkout), "PIP_NO_INDEX": "1"},
     )
 

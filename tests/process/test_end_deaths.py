@@ -1,4 +1,4 @@
-"""Who is around a task is killed at every step of its removal; the rest is removed all the same."""
+"""Tests of a removal: processes around a task are killed at every step, and the rest is removed."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.stage import IMAGE, SLEEPER, Stage
 from tests.support.victims import PAIRS, PLUGIN, SINGLES, Victims, runs
 from tests.support.waiting import until
 
-# Nothing is left to do for the last two, as containerd collects a snapshot with its container: what
-# was not there is answered at once.
+# The last two steps have no work, as containerd collects a snapshot with the container: requests
+# for absent objects are answered at once.
 STEPS: list[tuple[Method[Any, Any], bool]] = [
     (methods.TASK_GET, False),
     (methods.TASK_GET, True),
@@ -29,7 +29,7 @@ STEPS: list[tuple[Method[Any, Any], bool]] = [
 ]
 
 
-# Each alone in every step, each pair in two of them, so that every step has a pair.
+# Single victims in every step, each pair in two steps, so that every step has a pair.
 CASES: list[tuple[Method[Any, Any], bool, tuple[str, ...]]]
 CASES = [(*step, one) for step in STEPS for one in SINGLES]
 CASES += [(*STEPS[number % len(STEPS)], pair) for number, pair in enumerate(PAIRS * 2)]
@@ -62,11 +62,11 @@ async def test_a_destroy_removes_everything_whoever_is_killed_in_it(
     around.kill(*victims)
     stage.containerd.faults.clear()
     await around.bring_back(*victims, handle=None)
-    if PLUGIN in victims:  # Nomad asks the next one
+    if PLUGIN in victims:  # Nomad asks the next plugin
         with contextlib.suppress(DriverError):
             await ending
         ending = asyncio.create_task(stage.session.destroy(job.id))
     await ending
     stage.driver.wait_clean()
-    # Its launcher may be dead, so that nobody counts it among a launcher's children.
+    # The launcher may be dead, so no process counts the worker among a launcher's children.
     await until(lambda: not runs(around.worker), 10, "the worker is left")

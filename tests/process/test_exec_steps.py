@@ -1,4 +1,4 @@
-"""Every step of an exec fails or hangs: its caller is told, and nothing of it stays in the task."""
+"""Tests of an exec's steps, which fail or hang: the caller gets an error, and nothing is left."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
 
 
 def left(stage: Stage, job: Job) -> list[str]:
-    """What there is of commands in a task: in containerd and in its state directory."""
+    """Returns everything left of commands in a task: in containerd and in the state directory."""
     directory = stage.driver.state_dir / "tasks" / job.container
     execs = list(stage.containerd.tasks.tasks[job.container].execs)
     return execs + [entry.name for entry in directory.glob("exec-*")]

@@ -24,7 +24,7 @@ STATE, ALLOCATIONS = "state", "allocs"
 
 @pytest.fixture(scope="module")
 def places() -> Iterator[Path]:
-    """A directory with a small file system at each of the driver's places."""
+    """Yields a directory with a small file system at each of the driver's places."""
     directory = Path(tempfile.mkdtemp(prefix="cds-"))
     disks = []
     for name in (STATE, ALLOCATIONS):
@@ -38,7 +38,7 @@ def places() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stage(places: Path) -> Iterator[Stage]:
-    """One plugin for all tests here."""
+    """Yields one plugin for all tests of the module."""
     with Stage(places) as running:
         yield running
 

@@ -1,4 +1,4 @@
-"""The plugin process as go-plugin sees it: its first line, its socket, its ends."""
+"""Tests of the plugin process as go-plugin sees the plugin: first line, socket, and end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """The product's own plugin, with its real actors."""
+    """Returns the product's own plugin, with the real actors."""
     return make_plugin_dir(tmp_path / "plugins")
 
 
@@ -88,7 +88,7 @@ def test_sigterm_ends_the_process_even_while_calls_wait(tmp_path: Path) -> None:
         plugin.child.wait(DEADLINE_S)
         assert plugin.child.returncode == 0
         assert not Path(plugin.socket).parent.exists()
-        # Nomad tells a plugin that went away from a task that ended by this code.
+        # By this code Nomad distinguishes a lost plugin from an ended task.
         with pytest.raises(grpc.RpcError) as gone:
             next(iter(events))
         assert gone.value.code() is grpc.StatusCode.UNAVAILABLE

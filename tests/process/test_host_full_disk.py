@@ -1,4 +1,4 @@
-"""`containerd-driver run` where its own output, its record or its allocations find no room."""
+"""Tests of `containerd-driver run` without disk space for output, record or allocations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLD = "No space left on device: output waits for space (make room there"
 
 
 class Host:
-    """Runs a job of one scripted task; a small disk is at hand."""
+    """Runner of a job with one scripted task, next to a small disk."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -53,17 +53,17 @@ class Host:
             )
 
     def ended(self) -> int:
-        """The exit status, once it has ended."""
+        """Waits for the end and returns the exit status."""
         assert self.process is not None
         return self.process.wait(DEADLINE_S)
 
     def journal(self) -> list[str]:
-        """What the plugin was asked."""
+        """Returns the calls that the plugin received."""
         journal = self.directory / "journal"
         return journal.read_text().splitlines() if journal.exists() else []
 
     def close(self) -> None:
-        """Ends what a failed test has left."""
+        """Ends processes left by a failed test."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait(DEADLINE_S)

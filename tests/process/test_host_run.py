@@ -1,4 +1,4 @@
-"""`containerd-driver run` as a process, on a plugin whose tasks follow a script."""
+"""Tests of `containerd-driver run` as a process, on a plugin whose tasks follow a script."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DEADLINE_S = 30.0
 
 
 class Host:
-    """Runs jobs on the scripted plugin, and ends what a failed test has left."""
+    """Runner of jobs on the scripted plugin, which also ends the leftovers of a failed test."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -31,14 +31,14 @@ class Host:
         self.processes: list[subprocess.Popen[str]] = []
 
     def task(self, *steps: str, image: str = "i", name: str = "t", **more: Any) -> dict[str, Any]:
-        """A task in Nomad's JSON; steps are its script."""
+        """Builds a task in Nomad's JSON; steps are the task's script."""
         config = {"image": image, "args": list(steps)}
         return {"Name": name, "Driver": "containerd-driver", "Config": config, **more}
 
     def start(
         self, *tasks: dict[str, Any], arguments: tuple[str, ...] = (), stdout: int = subprocess.PIPE
     ) -> subprocess.Popen[str]:
-        """Starts a run of a job with these tasks in one group."""
+        """Starts a run of a job with the tasks in one group."""
         job = self.directory / "job.json"
         job.write_text(json.dumps({"ID": "j", "TaskGroups": [{"Name": "g", "Tasks": tasks}]}))
         return self.start_file(job, arguments, stdout)
@@ -63,25 +63,25 @@ class Host:
         return process
 
     def run(self, *tasks: dict[str, Any], arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        """(exit status, stdout, stderr) of a whole run."""
+        """Returns (exit status, stdout, stderr) of a whole run."""
         return self.ended(self.start(*tasks, arguments=arguments))
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        """(exit status, stdout, stderr) once a run has ended."""
+        """Waits for the end of a run and returns (exit status, stdout, stderr)."""
         out, err = process.communicate(timeout=DEADLINE_S)
         return process.returncode, out, err
 
     def journal(self) -> list[str]:
-        """What the plugin was asked."""
+        """Returns the calls that the plugin received."""
         journal = self.directory / "journal"
         return journal.read_text().splitlines() if journal.exists() else []
 
     def wait_for(self, line: str) -> None:
-        """Returns once the plugin was asked that."""
+        """Waits until the plugin received the call."""
         wait_until(lambda: line in self.journal(), DEADLINE_S, lambda: str(self.journal()))
 
     def close(self) -> None:
-        """Kills every process of the runs that are left."""
+        """Kills every process of the remaining runs."""
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -287,7 +287,7 @@ def test_a_third_ctrl_c_leaves_a_driver_that_does_not_answer(host: Host) -> None
 
 
 def _pending(pid: int) -> bool:
-    """Whether a signal still waits to be taken."""
+    """Tells whether a signal is still pending."""
     text = Path(f"/proc/{pid}/status").read_text()
     return any(
         line.startswith(("ShdPnd", "SigPnd")) and int(line.split()[1], 16)

@@ -1,4 +1,4 @@
-"""`containerd-driver run` in a unit of `Type=notify`: what it tells who started it."""
+"""Tests of `containerd-driver run` in a unit of `Type=notify`: the notifications to systemd."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.process.test_host_run import DEADLINE_S, Host
 
 @pytest.fixture
 def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """Systemd's end: a datagram socket whose address the environment names."""
+    """Opens systemd's end: a datagram socket whose address the environment names."""
     address = tmp_path / "notify"
     monkeypatch.setenv("NOTIFY_SOCKET", str(address))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:

@@ -1,4 +1,4 @@
-"""Where systemd does not run it, a launcher ends when nobody lives who would need it."""
+"""Tests of a launcher without systemd, which ends when no process needs the launcher any more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def launcher() -> Iterator[LauncherProcess]:
 
 
 def impatient(launcher: LauncherProcess) -> subprocess.Popen[bytes]:
-    """The launcher's successor, which waits a moment instead of minutes."""
+    """Starts the launcher's successor, which waits a moment instead of minutes."""
     launcher.process.kill()
     launcher.process.wait(END_S)
     launcher.process = launcher.spawn(*SOON)

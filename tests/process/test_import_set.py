@@ -1,4 +1,4 @@
-"""What launcher and workers import: memory, and in part once for every task."""
+"""Tests of the imports of launcher and workers: imports cost memory, in part once per task."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def imported(program: str) -> set[str]:
 
 
 def at_start() -> set[str]:
-    """What Python imports for itself, with whatever this machine's site adds."""
+    """Returns the modules of a bare Python, with the additions of the machine's site."""
     return imported("")
 
 

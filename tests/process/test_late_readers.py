@@ -1,4 +1,4 @@
-"""A reader of logs that comes when its task has ended: all that is left, then one end."""
+"""Tests of a log reader that comes after the task's end: the reader gets the rest, then one end."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MakeTask = Callable[[str], FakeTask]
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
 
 @pytest.fixture
 def make_task(launcher: LauncherProcess, request: pytest.FixtureRequest) -> Iterator[MakeTask]:
-    """Makes the task of a fake shim; ends it."""
+    """Makes the task of a fake shim and ends the task after the test."""
     made: list[FakeTask] = []
 
     def make(script: str) -> FakeTask:
@@ -45,7 +45,7 @@ def make_task(launcher: LauncherProcess, request: pytest.FixtureRequest) -> Iter
 
 
 def look_after(launcher: LauncherProcess, task: FakeTask, **more: object) -> Peer:
-    """The first connection of a worker of that task."""
+    """Opens the first connection of a worker of the task."""
     return launcher.worker(task.name, task.stdout, task.stderr, **more)
 
 
@@ -74,7 +74,7 @@ def kill(worker: Peer) -> None:
 
 
 def holds(pid: int, fifo: Path) -> bool:
-    """Whether a process has an end of the FIFO open, and does not only name it."""
+    """Tells whether a process has an end of the FIFO open, and does not only name the FIFO."""
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             if entry.readlink() == fifo:
@@ -95,7 +95,7 @@ def has_hung_up(reader: int) -> bool:
 def test_whom_the_worker_took_for_the_reader_may_go_and_the_next_one_gets_the_end(
     launcher: LauncherProcess, make_task: MakeTask, text: str
 ) -> None:
-    """A shim that is slow to close its own read end, or a logmon that is killed just then."""
+    """Covers a shim that closes the read end late, and a logmon killed at the same moment."""
     task = make_task(f"printf '{text}'; exit 3")
     worker = look_after(launcher, task)
     target = task.create()
@@ -186,7 +186,7 @@ def test_a_new_worker_gives_the_late_reader_all_and_the_end(
 def test_when_a_task_ended_without_a_worker_the_late_reader_gets_the_end(
     launcher: LauncherProcess, make_task: MakeTask
 ) -> None:
-    """What it wrote last is gone: the kernel keeps it only while somebody holds the FIFO."""
+    """Covers lost output: the kernel keeps content only while a process holds the FIFO."""
     task = make_task("echo lost; exec sleep 600")
     first = look_after(launcher, task)
     target = started(first, task)

@@ -1,4 +1,4 @@
-"""The launcher as a process: it forks, answers, outlives bad peers, and leaks nothing."""
+"""Tests of the launcher as a process: forks, answers, survives bad peers, and leaks nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from workers import identity, protocol
 
 @pytest.fixture
 def launcher() -> Iterator[LauncherProcess]:
-    """A launcher of the test's own."""
+    """Yields a launcher for the test alone."""
     with LauncherProcess() as running:
         yield running
 
@@ -202,7 +202,7 @@ def test_it_says_why_it_cannot_start() -> None:
 def test_it_says_why_a_worker_would_not_work_here(tmp_path: Path) -> None:
     argv = [sys.executable, "-I", str(ROOT / "workers" / "launcher.py")]
     said = ""
-    for most in range(9, 16):  # open files: enough for the launcher, too few for its rehearsal
+    for most in range(9, 16):  # open files: enough for the launcher, too few for the rehearsal
         done = subprocess.run(
             ["prlimit", f"--nofile={most}", *argv, "--state-dir", str(tmp_path)],
             check=False,

@@ -1,4 +1,4 @@
-"""The launcher on a socket that systemd listens on; the test is systemd, and its parent."""
+"""Tests of the launcher on a socket of systemd; the test acts as systemd, and as the parent."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers import protocol
 
 
 class SocketUnit:
-    """What systemd does for a socket unit: it takes the name, keeps the socket, hands it over."""
+    """Systemd's part in a socket unit: binds the name, keeps and hands over the socket."""
 
     def __init__(self, launcher: LauncherProcess, tmp_path: Path) -> None:
         self._launcher = launcher
@@ -35,7 +35,7 @@ class SocketUnit:
         self.socket.listen()
 
     def spawn(self, root: Path = ROOT) -> subprocess.Popen[bytes]:
-        """The service's launcher."""
+        """Starts the service's launcher."""
         words = [
             *(sys.executable, "-I", str(root / "workers" / "launcher.py")),
             *("--state-dir", str(self._launcher.state_dir)),
@@ -54,14 +54,14 @@ class SocketUnit:
 
 @pytest.fixture
 def launcher() -> Iterator[LauncherProcess]:
-    """A launcher that a plugin started."""
+    """Yields a launcher that a plugin started."""
     with LauncherProcess() as running:
         yield running
 
 
 @pytest.fixture
 def unit(launcher: LauncherProcess, tmp_path: Path) -> Iterator[SocketUnit]:
-    """Systemd, which has taken the plugin's launcher's name and runs its own launcher."""
+    """Yields a systemd that has the name of the plugin's launcher and runs another launcher."""
     listening = SocketUnit(launcher, tmp_path)
     before, launcher.process = launcher.process, listening.spawn()
     assert before.wait(ANSWER_S) == -signal.SIGKILL, "the plugin's, which nobody can reach"
@@ -75,7 +75,7 @@ def hello(peer: Peer) -> dict[str, object]:
 
 
 def asked(launcher: LauncherProcess) -> dict[str, object]:
-    """Who answers at the launcher's name."""
+    """Returns the pid of the launcher that answers at the launcher's name."""
     with launcher.connect() as peer:
         return hello(peer)
 
@@ -148,7 +148,7 @@ def test_it_makes_its_own_socket_where_systemds_has_lost_its_name(
     name = launcher.state_dir / protocol.LAUNCHER_SOCKET
     before = name.stat().st_ino
     end(launcher.process)
-    plugins = launcher.spawn()  # as after a hello that nobody answered
+    plugins = launcher.spawn()  # as after a hello without an answer
     wait_until(lambda: name.exists() and name.stat().st_ino != before, 20, "no launcher")
     launcher.process = unit.spawn()
     assert plugins.wait(ANSWER_S) == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""The launcher as systemd's unit starts it; the test is systemd's end of its notifications."""
+"""Tests of the launcher under systemd's unit; the test receives the notifications."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ class Systemd:
         self._socket.settimeout(ANSWER_S)
 
     def hear(self) -> dict[str, str]:
-        """The next message."""
+        """Receives the next message."""
         lines = self._socket.recv(4096).decode(errors="surrogateescape").splitlines()
         return dict(line.split("=", 1) for line in lines)
 
     def close(self) -> None:
-        """Nobody listens any more."""
+        """Closes the socket: from now on no process listens."""
         self._socket.close()
 
 
 @pytest.fixture
 def systemd(tmp_path: Path) -> Iterator[Systemd]:
-    """One that listens."""
+    """Yields a listening systemd."""
     listening = Systemd(tmp_path / "notify")
     yield listening
     listening.close()
@@ -50,13 +50,13 @@ def systemd(tmp_path: Path) -> Iterator[Systemd]:
 
 @pytest.fixture
 def launcher() -> Iterator[LauncherProcess]:
-    """A launcher that a plugin started."""
+    """Yields a launcher that a plugin started."""
     with LauncherProcess() as running:
         yield running
 
 
 def take_over(launcher: LauncherProcess, systemd: Systemd, watchdog_us: str = SELDOM_US) -> None:
-    """Starts the unit's launcher and waits until it serves in the other one's place."""
+    """Starts the unit's launcher and waits until it serves in the other launcher's place."""
     unit = launcher.spawn("--notify", systemd.address, "--watchdog-us", watchdog_us)
     before, launcher.process = launcher.process, unit
     assert before.wait(ANSWER_S) == -signal.SIGKILL, "the one before it was ended"
@@ -147,7 +147,7 @@ def test_a_systemd_that_does_not_read_holds_nobody_up(systemd: Systemd) -> None:
     assert systemd.hear() == {"WATCHDOG": "1"}
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # sdnotify's, where it cannot connect
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # from sdnotify without a connection
 def test_a_systemd_that_comes_later_or_is_replaced_hears_all_the_same(tmp_path: Path) -> None:
     notifier = Notifier(str(tmp_path / "notify"))
     notifier.status("nobody hears this")

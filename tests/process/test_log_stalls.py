@@ -1,4 +1,4 @@
-"""A reader of logs that is killed, stopped, slow or never there, and what its task gets to feel."""
+"""Tests of a log reader that is killed, stopped, slow or absent, and of the effect on the task."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from workers import protocol
 from workers.logs import pipe
 
 QUICK = {"log_patience_ms": 800, "log_buffer_bytes": 256 * 1024}
-# A machine that others load too lets a reader wait now and then.
+# On a loaded machine a reader has to wait now and then.
 UNHURRIED_MS = 1500
 LINES = 140_000
 TEXT = b"".join(b"%d\n" % number for number in range(1, LINES + 1))  # 0.9 MB
@@ -35,13 +35,13 @@ WRITE_HALVES = f"seq 1 70000; {AFTER_HALF}"
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
 
 class Life:
-    """A task, its worker and the readers of its stdout."""
+    """A task with a worker and readers of stdout."""
 
     def __init__(self, launcher: LauncherProcess, name: str, directory: Path) -> None:
         self.launcher = launcher
@@ -53,14 +53,14 @@ class Life:
         self._readers: list[LogProcess] = []
 
     def reader(self, **habits: float) -> LogProcess:
-        """A reader of stdout; all write to one file, as logmons after each other do."""
+        """Starts a reader of stdout; all append to one file, like successive logmons."""
         size, pause_s = int(habits.get("size", 32768)), habits.get("pause_s", 0.0)
         file = self.directory / "log"
         self._readers.append(LogProcess(self.fifo, file, size=size, pause_s=pause_s))
         return self._readers[-1]
 
     def make(self, script: str, place: Path | None = None, **more: int) -> None:
-        """The task and its FIFOs, nothing running."""
+        """Makes the task and the FIFOs, with nothing running."""
         place = place or self.launcher.state_dir
         script = script.format(done=self.directory / "done", go=self.directory / "go")
         self._task = FakeTask(self._name, script, place)
@@ -68,7 +68,7 @@ class Life:
         self.fifo = self._task.stdout
 
     def start(self) -> Peer:
-        """The worker's first connection; the task runs."""
+        """Opens the worker's first connection and starts the task."""
         assert self._task is not None
         worker = self.look_after()
         assert worker.watch(self._task.create())["ok"] is True
@@ -76,14 +76,14 @@ class Life:
         return worker
 
     def look_after(self) -> Peer:
-        """A worker for the task."""
+        """Starts a worker for the task."""
         assert self._task is not None
         return self.launcher.worker(
             self._task.name, self._task.stdout, self._task.stderr, **self._more
         )
 
     def wait_for(self, name: str) -> None:
-        """Until the task has made that file."""
+        """Waits until the task has made the file."""
         wait_until((self.directory / name).exists, 30, "the task waits for its reader")
 
     def go(self) -> None:
@@ -91,12 +91,12 @@ class Life:
         (self.directory / "go").touch()
 
     def room(self) -> int:
-        """What the FIFO holds at best."""
+        """Returns the largest possible capacity of the FIFO."""
         with self._looked_at() as descriptor:
             return fcntl.fcntl(descriptor, fcntl.F_GETPIPE_SZ)
 
     def is_full(self) -> bool:
-        """Whether the FIFO takes no more: the worker may be about to drop some of it."""
+        """Tells whether the FIFO is full: the worker may be about to drop content."""
         with self._looked_at() as descriptor:
             return pipe.is_full(descriptor)
 
@@ -109,7 +109,7 @@ class Life:
             os.close(descriptor)
 
     def close(self) -> None:
-        """Ends what runs."""
+        """Ends the running processes."""
         for reader in self._readers:
             reader.end()
         if self._task is not None:
@@ -120,14 +120,14 @@ class Life:
 def life(
     request: pytest.FixtureRequest, launcher: LauncherProcess, tmp_path: Path
 ) -> Iterator[Life]:
-    """One task's life, ended when the test is."""
+    """Yields the life of a task, which ends with the test."""
     made = Life(launcher, f"t{abs(hash(request.node.name)) % 10**8}", tmp_path)
     yield made
     made.close()
 
 
 def state_of(worker: Peer) -> tuple[str, int]:
-    """The next state of stdout, and how much was dropped."""
+    """Waits for the next state of stdout and returns the state with the dropped amount."""
     event = worker.event("log")
     assert event["stream"] == "stdout"
     return str(event["state"]), int(str(event["dropped"]))
@@ -141,7 +141,7 @@ def finish(worker: Peer) -> None:
 
 
 def lose_reader(life: Life, fate: str) -> tuple[Peer, LogProcess | None, int]:
-    """The task runs and has no reader: its worker, who may go on to read, what has been read."""
+    """Takes away the task's reader; returns the worker, a stopped reader, and the bytes read."""
     if fate == "never there":
         return life.start(), None, 0
     reader = life.reader()
@@ -155,7 +155,7 @@ def lose_reader(life: Life, fate: str) -> tuple[Peer, LogProcess | None, int]:
 
 
 def find_reader(life: Life, stopped: LogProcess | None) -> LogProcess:
-    """The one that was stopped goes on, or there is a new one."""
+    """Resumes the stopped reader, or starts a new reader."""
     if stopped is None:
         return life.reader()
     stopped.go_on()
@@ -174,7 +174,7 @@ def test_a_task_writes_on_without_a_reader_and_each_byte_waits_for_one(
     reader = find_reader(life, stopped)
     assert state_of(worker) == ("reading", 0)
     wait_until(lambda: reader.data == TEXT, 20, lambda: str(len(reader.data)))
-    # Small again, for what a pipe may hold counts against others of the same user.
+    # Small again, since pipe memory counts against the limit of the user.
     wait_until(lambda: life.room() == pipe.USUAL_BYTES, 20)
     finish(worker)
     assert reader.finish() == TEXT
@@ -188,7 +188,7 @@ def test_beyond_the_limit_the_oldest_lines_are_dropped_and_the_task_writes_on(
     worker, stopped, read = lose_reader(life, fate)
     life.go()
     life.wait_for("done")
-    # Whoever reads while some is dropped has the gap where it is by then.
+    # A reader which reads during a drop has the gap at the position of the drop.
     wait_until(lambda: not life.is_full(), 20, "no room is made")
     reader = find_reader(life, stopped)
     states = [state_of(worker)]
@@ -279,7 +279,7 @@ def test_a_plugin_that_was_away_for_two_stalls_is_told_what_both_have_dropped(li
     both = len(TEXT) - len(reader.data)
     assert both > first > 0
     name = life.fifo.name.partition(".")[0]
-    # One that dies over its question has heard nothing.
+    # A peer that dies over a question has received nothing.
     os.kill(pid, signal.SIGSTOP)
     with life.launcher.control(name) as dying:
         dying.send({"id": 1, "op": "hello"})
@@ -294,7 +294,7 @@ def test_a_reader_that_is_only_slow_gets_every_byte_and_the_fifo_does_not_grow(l
     life.make(WRITE_ALL, log_patience_ms=UNHURRIED_MS)
     reader = life.reader(size=4096, pause_s=0.02)
     worker = life.start()
-    # Longer than the patience at that pace, with a FIFO that is full at every look.
+    # Longer than the patience at the pace of the reader, with a FIFO that is full at every check.
     wait_until(lambda: len(reader.data) > 600_000, 60)
     assert life.room() == pipe.USUAL_BYTES
     worker.ask("hello")
@@ -304,7 +304,7 @@ def test_a_reader_that_is_only_slow_gets_every_byte_and_the_fifo_does_not_grow(l
 
 @pytest.fixture
 def timeless(tmp_path: Path) -> Iterator[Path]:
-    """A directory where the kernel does not keep when something was read."""
+    """Yields a directory where the kernel keeps no access times."""
     need_root_here()
     place = tmp_path / "noatime"
     place.mkdir()
@@ -329,7 +329,7 @@ def test_where_no_times_of_reading_are_kept_a_slow_reader_is_not_taken_for_dead(
 
 
 def finish_early(worker: Peer) -> None:
-    """The reader need not get to the end."""
+    """Ends the task and the worker before the reader has read everything."""
     worker.ask("kill", signal=int(signal.SIGKILL))
     worker.event("drained")
     worker.ask("end")
@@ -337,7 +337,7 @@ def finish_early(worker: Peer) -> None:
 
 
 def test_what_waits_for_room_when_a_task_ends_gets_it_at_once(life: Life) -> None:
-    # A background process stands for the shim that has yet to copy what it holds.
+    # A background process stands for the shim, which still has to copy content.
     life.make(f"seq 1 {LINES} & exit 3", log_buffer_bytes=1 << 20, log_patience_ms=60_000)
     worker = life.start()
     assert worker.event("exit")["code"] == 3

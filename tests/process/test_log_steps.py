@@ -1,4 +1,4 @@
-"""The log at DEBUG: each step of a task's life is one line, with the same keys."""
+"""Tests of the log at DEBUG: each step of a task's life is one line, with the same keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ IMAGE = "127.0.0.1:9/steps:1"
 
 
 def ordered(lines: Sequence[str], steps: Sequence[str]) -> None:
-    """The steps are among the lines, each once, in this order."""
+    """Checks that the steps are among the lines, each once, in the given order."""
     assert [line for line in lines if line in steps] == list(steps), "\n".join(lines)
 
 
@@ -30,7 +30,7 @@ def ordered(lines: Sequence[str], steps: Sequence[str]) -> None:
 async def a_gateway(
     containerd: FakeContainerd, launcher: LauncherProcess
 ) -> AsyncGenerator[ActorGateway]:
-    """A configured gateway."""
+    """Builds a configured gateway."""
     gateway = ActorGateway()
     await gateway.configure(
         DriverSettings(
@@ -49,14 +49,14 @@ async def a_gateway(
 
 
 def fields_of(caplog: pytest.LogCaptureFixture, room: str, job: Job) -> list[dict[str, object]]:
-    """The fields of the records of a package; all of them are about the job's task."""
+    """Returns the fields of a package's records, and checks that all name the job's task."""
     records = [vars(r) for r in caplog.records if r.name.startswith(f"{room}.")]
     assert {(r["task_id"], r["alloc_id"]) for r in records} == {(job.id, job.config.alloc_id)}
     return records
 
 
 async def start(gateway: ActorGateway, driver: Driver, script: str) -> Job:
-    """A task that has printed its first line."""
+    """Starts a task that has printed a first line."""
     job = driver.task()
     job.read_logs()
     options = TaskOptions(
@@ -71,7 +71,7 @@ async def start(gateway: ActorGateway, driver: Driver, script: str) -> Job:
 def house(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> Iterator[tuple[FakeContainerd, LauncherProcess, Driver]]:
-    """A containerd, a launcher and a driver; the log has the lines at DEBUG."""
+    """Yields a containerd, a launcher and a driver; the log has the lines at DEBUG."""
     need_root_here()
     caplog.set_level(logging.DEBUG, logger="actors")
     with FakeContainerd() as containerd, LauncherProcess() as launcher:

@@ -21,12 +21,12 @@ from workers import protocol
 
 SCRIPT = "echo first; trap 'echo last; exit 5' TERM; while :; do sleep 0.1; done"
 KIB = 1 << 10
-# Less than one page: whatever a process does next is too much.
+# Less than one page: the next page of a process exceeds the limit.
 NOTHING = 1
 
 
 async def running(stage: Stage) -> tuple[Job, Handle, int]:
-    """A task, its handle and its first process."""
+    """Starts a task and returns the task, the handle and the first process."""
     job = stage.driver.task("runs")
     job.read_logs()
     config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SCRIPT]}
@@ -36,7 +36,7 @@ async def running(stage: Stage) -> tuple[Job, Handle, int]:
 
 
 async def untouched(stage: Stage, job: Job, pid: int) -> None:
-    """The task is what it was, and can still be asked, stopped and read to its end."""
+    """Checks that the task is unchanged, and that queries, stop and log reading still work."""
     assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
     assert stage.containerd.tasks.tasks[job.container].shim.pid == pid
     stats = stage.session.stats(job.id, 0.1)
@@ -51,7 +51,7 @@ async def untouched(stage: Stage, job: Job, pid: int) -> None:
 
 
 def watches(place: Path) -> bool:
-    """Whether a worker is there that its plugin has told what to watch."""
+    """Tells whether a worker exists whose plugin has sent the watch request."""
     if worker_pid(place) is None:
         return False
     with Peer(place / protocol.CONTROL_SOCKET) as peer:
@@ -59,7 +59,7 @@ def watches(place: Path) -> bool:
 
 
 async def end_worker(place: Path) -> None:
-    """Leaves it no memory and connects to it, once it is known to its plugin."""
+    """Takes all memory from a worker that the plugin knows, and connects to end the worker."""
     await until(lambda: watches(place), 10, "no worker")
     worker = worker_pid(place)
     assert worker is not None

@@ -1,4 +1,4 @@
-"""What is left of a task that could not be recovered: Nomad destroys it, then starts it anew."""
+"""Tests of a task that could not be recovered: Nomad destroys the task, then starts a new task."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ IMAGE = "127.0.0.1:9/left:1"
 
 
 class _Slow(pykka.ThreadingActor):
-    """A supervisor that has not yet heard that the task's actor is done."""
+    """A supervisor that has not yet received the end of the task's actor."""
 
     use_daemon_thread = True
 
     def on_receive(self, message: object) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 async def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_the_task(

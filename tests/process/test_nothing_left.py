@@ -1,4 +1,4 @@
-"""Launcher and workers without disk, descriptors or processes: named, bounded, and over with it."""
+"""Tests of launcher and workers without disk, descriptors or processes: clear, brief errors."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers import exit_record, protocol
 
 @pytest.fixture(scope="module")
 def disk() -> Iterator[SmallDisk]:
-    """A small file system of its own for the state directory."""
+    """Mounts a small file system for the state directory."""
     place = SmallDisk(Path(tempfile.mkdtemp(prefix="cdw-")))
     yield place
     place.close()
@@ -32,7 +32,7 @@ def disk() -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="module")
 def running(disk: SmallDisk) -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     (disk.directory / "state").mkdir(mode=0o700)
     with LauncherProcess(state_dir=disk.directory / "state") as launcher:
         yield launcher
@@ -40,7 +40,7 @@ def running(disk: SmallDisk) -> Iterator[LauncherProcess]:
 
 @pytest.fixture
 def launcher(running: LauncherProcess, disk: SmallDisk) -> Iterator[LauncherProcess]:
-    """It must live through all of it."""
+    """Yields the launcher and checks that the launcher survived the test."""
     yield running
     disk.free()
     assert running.process.poll() is None
@@ -50,9 +50,9 @@ def launcher(running: LauncherProcess, disk: SmallDisk) -> Iterator[LauncherProc
 
 @pytest.fixture
 def make_task(launcher: LauncherProcess) -> Iterator[Callable[[str, str], FakeTask]]:
-    """Makes the task of a fake shim; ends it."""
+    """Makes the task of a fake shim and ends the task after the test."""
     made: list[FakeTask] = []
-    place = Path(tempfile.mkdtemp(prefix="cdw-"))  # not on the disk that gets full
+    place = Path(tempfile.mkdtemp(prefix="cdw-"))  # not on the full disk
 
     def make(name: str, script: str) -> FakeTask:
         made.append(FakeTask(name, script, place))
@@ -231,7 +231,7 @@ def test_a_launcher_that_may_not_fork_says_so_and_forks_again_when_it_may(
         peer.socket.close()
 
 
-# --- open files of the whole machine: there is no limit of a test's own
+# --- open files of the whole machine: a test cannot have a separate limit
 
 _NONE_LEFT = """\
 import errno, os, sys, time

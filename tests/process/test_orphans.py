@@ -40,7 +40,7 @@ from tests.support.workers import LogReader, has_ended
 NODE = "node-1"
 SOON = {"dangling_containers": {"period": "200ms", "creation_grace": "500ms"}}
 DEADLINE_S = 30.0
-# What is an orphan goes in the fourth, 0.6 s after the first has seen it.
+# An orphan is removed in the fourth sweep, 0.6 s after the first sweep that found the orphan.
 SWEEPS = 6
 
 
@@ -55,7 +55,7 @@ def directory(stage: Stage, job: Job) -> Path:
 
 
 def traces(stage: Stage, job: Job) -> list[str]:
-    """What there is of a task."""
+    """Returns everything that exists of a task."""
     left = [text for text in stage.containerd.leftovers() if job.config.alloc_id in text]
     return left + [str(path) for path in (directory(stage, job),) if path.exists()]
 
@@ -91,7 +91,7 @@ async def restart(stage: Stage) -> None:
 
 
 async def lost(stage: Stage, *, node: str = NODE) -> Job:
-    """A task whose plugin was killed; the next one runs and was not told of it."""
+    """Starts a task and kills the plugin; the next plugin runs and does not know the task."""
     job = stage.driver.task(node_id=node)
     await stage.start(job)
     await restart(stage)
@@ -117,7 +117,7 @@ async def test_a_running_task_that_nomad_forgot_goes_once_its_node_is_heard_of(
 async def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
     stage: Stage, node: str, tmp_path: Path
 ) -> None:
-    # Without a node's id, an agent is known by where its allocations lie.
+    # Without a node's id, the directory of the allocations identifies an agent.
     root, stage.driver.alloc_root = stage.driver.alloc_root, tmp_path
     other = stage.driver.task(node_id=node)
     stage.driver.alloc_root = root
@@ -134,7 +134,7 @@ async def test_a_task_of_another_node_stays_however_long_its_agent_is_away(
 
 
 async def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stage) -> None:
-    # An agent that was killed leaves its plugin, and starts another when it comes back.
+    # A killed agent leaves the plugin, and starts another plugin on return.
     recovered = stage.driver.task(node_id=NODE)
     handle = await stage.driver.start(recovered, IMAGE, SLEEPER)
     await restart(stage)
@@ -143,9 +143,9 @@ async def test_two_plugins_of_one_node_leave_each_others_tasks_alone(stage: Stag
     try:
         mine, theirs = stage.driver.task(node_id=NODE), stage.driver.task(node_id=NODE)
         await stage.start(mine)
-        # Who made this one is dead: only its worker tells that somebody looks after it.
+        # The plugin of this task is dead: only the worker shows that the task has an owner.
         await other.recover(handle)
-        # And this one has nothing yet but a lease, a snapshot and a directory.
+        # The other task has only a lease, a snapshot and a directory so far.
         theirs.read_logs()
         fault = stage.containerd.hang(methods.SNAPSHOT_PREPARE, after=True)
         config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
@@ -170,7 +170,7 @@ async def test_a_task_of_a_dead_run_goes_and_of_a_live_one_stays(stage: Stage) -
     dead = await lost(stage, node="run-0123456789abcdef")
     await gone(stage, dead)
     assert len(traces(stage, alive)) > 1
-    run.close()  # as its end would
+    run.close()  # as the end of the run would
     await gone(stage, alive)
 
 
@@ -260,7 +260,7 @@ def _called(stage: Stage, path: str) -> bool:
 
 
 def leases(stage: Stage, job: Job) -> int:
-    """How many starts of a task have begun."""
+    """Returns the number of starts of a task that have begun."""
     asked = [call for call in stage.containerd.calls if call.path == methods.LEASE_CREATE.path]
     return sum(call.request.id == identifiers.lease_id(job.container) for call in asked)
 
@@ -294,7 +294,7 @@ async def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: St
     again = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
     starting = asyncio.create_task(stage.driver.start(again, IMAGE, SLEEPER))
     await known(stage, again)
-    # Tasks of other names start; this one has asked containerd for nothing.
+    # Tasks of other names start; the tested task has sent nothing to containerd.
     second = stage.driver.task(node_id=NODE)
     await stage.start(second)
     assert leases(stage, again) == 1

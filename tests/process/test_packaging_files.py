@@ -1,4 +1,4 @@
-"""What the Debian package says about the program is true of the program."""
+"""Tests that the Debian package's statements about the program are true."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ printf '%s\\n' "${COMPREPLY[@]}"
 
 
 def options(command: str) -> set[str]:
-    """The long options that the program's help names."""
+    """Returns the long options that the program's help names."""
     done = subprocess.run(
         [sys.executable, str(ROOT / "plugin" / "main.py"), command, "--help"],
         check=True,
@@ -45,7 +45,7 @@ def options(command: str) -> set[str]:
 
 
 def completed(*words: str) -> set[str]:
-    """What bash offers for the last word."""
+    """Returns the completions that bash offers for the last word."""
     script = DEBIAN / "system" / "bash-completion" / "containerd-driver"
     done = subprocess.run(
         ["bash", "-c", COMPLETE, "bash", str(script), "containerd-driver", *words],
@@ -102,7 +102,7 @@ def test_the_package_depends_on_what_the_project_depends_on() -> None:
 def test_the_unit_starts_the_launcher_with_arguments_that_it_knows(tmp_path: Path) -> None:
     line = re.search(r"^ExecStart=.*/workers/launcher\.py (.*)$", UNIT.read_text(), re.MULTILINE)
     assert line is not None
-    # A directory that is not there: it fails, but understood what it was told (status 2).
+    # A missing directory: the program fails, but has understood the arguments (status 2).
     words = line[1].replace("/run/nomad-driver-containerd", str(tmp_path / "absent"))
     given = {"NOTIFY_SOCKET": str(tmp_path / "x"), "WATCHDOG_USEC": "1", "LISTEN_FDS": "1"}
     for name, value in given.items():

@@ -1,4 +1,4 @@
-"""The plugin is killed at every step of a start; the next one copes with what is left."""
+"""Tests of a plugin killed at every step of a start; the next plugin copes with the leftovers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
 
 
 async def killed_in(stage: Stage, step: str, *, after: bool) -> Job:
-    """The task of a start in which the plugin was killed; a new plugin runs."""
+    """Kills the plugin at a step of a start and returns the task; a new plugin runs."""
     job = stage.driver.task()
     fault = stage.containerd.hang(STEPS[step][0], after=after)
     starting = asyncio.create_task(stage.start(job))
@@ -44,9 +44,9 @@ async def killed_in(stage: Stage, step: str, *, after: bool) -> Job:
 
 
 async def started_with_lease(stage: Stage) -> Job:
-    """A task whose start could not let go of its lease: a destroy has something to do in each step.
+    """Starts a task whose start could not delete the lease: a destroy has work to do in each step.
 
-    Without it the snapshot goes with its container, and no lease is there.
+    Without a lease the snapshot goes with the container, and no lease exists.
     """
     job = stage.driver.task()
     kept = stage.containerd.fail(methods.LEASE_DELETE, grpc.StatusCode.INTERNAL, "not now")
@@ -58,12 +58,12 @@ async def started_with_lease(stage: Stage) -> Job:
 
 
 def again(job: Job) -> Job:
-    """The same task as Nomad starts it once more: by another id, in the same allocation."""
+    """Builds the task of Nomad's next start: with another id, in the same allocation."""
     return dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
 
 
 def count(stage: Stage) -> dict[str, int]:
-    """What there is of tasks."""
+    """Returns the number of all objects of tasks."""
     books = stage.containerd.books
     active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
     return {
@@ -121,7 +121,7 @@ async def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
 
 
 async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
-    """A running task whose worker is gone too, under a new plugin that does not know it yet."""
+    """Starts a task and kills worker and plugin; the new plugin does not know the task yet."""
     job = stage.driver.task()
     job.read_logs()
     config = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
@@ -136,7 +136,7 @@ async def unrecovered(stage: Stage) -> tuple[Job, Handle]:
 
 async def test_a_destroy_that_comes_into_a_recovery_removes_the_task(stage: Stage) -> None:
     job, handle = await unrecovered(stage)
-    # Where no bundle names its shim, containerd is asked.
+    # Without a bundle that names the shim, the plugin asks containerd.
     shutil.rmtree(stage.containerd.tasks.tasks[job.container].bundle)
     fault = stage.containerd.hang(methods.TASK_GET)
     recovering = asyncio.create_task(stage.session.recover(handle))

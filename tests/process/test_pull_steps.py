@@ -1,6 +1,6 @@
-"""Every step of a pull fails or hangs: real pullers, on a containerd that does what a test says.
+"""Tests of a pull's steps, which fail or hang: real pullers, on a scripted containerd.
 
-The image comes from an archive of the job: containerd is asked for the same as with a registry.
+The image comes from an archive of the job: containerd gets the same requests as with a registry.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ EVERY_STEP = pytest.mark.parametrize("step", list(STEPS))
 
 @pytest.fixture
 def stage(running: Stage) -> Iterator[Stage]:
-    """No test finds an image of another; nothing may be left of its tasks and pulls."""
+    """Yields the plugin; afterwards checks that no task and no pull left anything."""
     yield running
     running.reset()
     running.containerd.books.images.clear()
-    # What a puller that was killed has begun to write, containerd collects.
+    # containerd collects the half-written content of a killed puller.
     running.containerd.books.ingests.clear()
 
 
 def job_with_archive(stage: Stage, name: str, compression: str = "gzip") -> Job:
-    """A task that brings an image of its own."""
+    """Builds a task with an image archive."""
     job = stage.driver.task()
     entries: dict[str, images.Entry] = {"etc": None, "etc/passwd": (PASSWD, 0o644)}
     lower, upper = images.layer(entries), images.layer({name: name.encode()})
@@ -59,7 +59,7 @@ def job_with_archive(stage: Stage, name: str, compression: str = "gzip") -> Job:
 
 
 async def start(stage: Stage, job: Job) -> None:
-    """StartTask."""
+    """Sends StartTask."""
     await stage.driver.start(job, "mine:1", SLEEPER, load="image.tar")
 
 

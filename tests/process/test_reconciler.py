@@ -1,4 +1,4 @@
-"""What the reconciler removes and what it leaves: a fake containerd, a clock of the test's."""
+"""Tests of the reconciler's removals and exceptions, on a fake containerd and a fake clock."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Place:
     async def container(
         self, alloc: str, *, owner: str = NODE, maker: str = "plugin-dead", **labels: str
     ) -> str:
-        """A container with its snapshot, its lease and its state directory, an hour old."""
+        """Makes a container, an hour old, with snapshot, lease and state directory."""
         name = await self.snapshot(alloc, owner=owner, maker=maker, **labels)
         record = ContainerRecord(
             id=name,
@@ -101,7 +101,7 @@ class Place:
     async def snapshot(
         self, alloc: str, *, owner: str = NODE, maker: str = "plugin-dead", **labels: str
     ) -> str:
-        """A snapshot under a lease, an hour old; the id of the container that it would be of."""
+        """Makes a snapshot under a lease, an hour old; returns the id of the missing container."""
         name = identifiers.container_id(alloc, "t", cgroup_v2=False)
         lease, key = identifiers.lease_id(name), identifiers.snapshot_key(name)
         said = {**self.labels(alloc, owner, maker), **labels}
@@ -120,19 +120,19 @@ class Place:
         return OwnerLabels(owner=owner, maker=maker, state_dir=str(self.node.state_dir))
 
     def directory(self, name: str, owner: str = NODE, maker: str = "plugin-dead") -> Path:
-        """A state directory, an hour old."""
+        """Makes a state directory, an hour old."""
         path = task_directory(self.node.state_dir, name)
         state_directory.create_directory(self.node, path, self.owner(owner, maker))
         age(path)
         return path
 
     async def after(self, seconds: float, reconciler: Reconciler | None = None) -> dict[str, str]:
-        """What a sweep so much later says, by the thing's name."""
+        """Returns the results of a sweep at a later time, by the object's name."""
         self.clock += seconds
         return told(await (reconciler or self.reconciler).sweep())
 
     def left(self) -> set[str]:
-        """What there is, but for the image."""
+        """Returns all existing objects except the image."""
         tasks = self.node.state_dir / "tasks"
         found = {entry.name for entry in (tasks.iterdir() if tasks.exists() else ())}
         return found | {word.split()[-1] for word in self.daemon.leftovers()}

@@ -1,4 +1,4 @@
-"""A registry that hangs: told by name and URL in bounded time, and left at once."""
+"""Tests of a hanging registry: the error has name and URL, comes in time, and nothing waits on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Drip = Callable[[Iterable[bytes]], Iterable[bytes]]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """A plugin that gives a silent registry one second."""
+    """Yields a plugin that gives a silent registry one second."""
     directory = tmp_path_factory.mktemp("stage")
     config: dict[str, Any] = {
         "pull_activity_timeout": "1s",
@@ -41,7 +41,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture
 def stage(running: Stage) -> Iterator[Stage]:
-    """Nothing may be left of its tasks and pulls."""
+    """Yields the plugin and checks that no task and no pull left anything."""
     yield running
     running.reset()
     running.containerd.books.ingests.clear()
@@ -57,7 +57,7 @@ def honest(body: bytes, kind: str = "application/octet-stream") -> bytes:
 
 
 def hanging(where: str, drip: Drip) -> Callable[[str], Iterable[bytes]]:
-    """Honest up to one place."""
+    """Builds a registry that answers up to a place and hangs at the place."""
 
     def answer(path: str) -> Iterable[bytes]:
         if "/manifests/" in path:
@@ -130,7 +130,7 @@ async def test_a_mirror_that_is_silent_leaves_the_image_to_the_next_one(stage: S
         )
         error = await refused(stage, stage.driver.task(), f"{good.host}/x/y:1")
         assert [path for path in good.paths if BIG in path]
-    assert "does not answer" not in str(error)  # it is no image that a task could run
+    assert "does not answer" not in str(error)  # no task could run the image
 
 
 async def test_a_pull_that_waits_says_for_what_and_ends_at_once_with_its_task(stage: Stage) -> None:

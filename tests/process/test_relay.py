@@ -1,4 +1,4 @@
-"""A worker that carries its task's logs on: from the FIFOs of a shim to those of Nomad."""
+"""Tests of a worker that relays a task's logs: from the FIFOs of a shim to Nomad's FIFOs."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ LINES = "i=0; while test $i -lt {count}; do i=$((i+1)); echo line $i; done"
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
 
 class Relayed:
-    """A task that runs behind its shim's FIFOs, and two more that stand for Nomad's."""
+    """A task that runs behind the shim's FIFOs, with two more FIFOs in place of Nomad's."""
 
     def __init__(self, launcher: LauncherProcess, name: str, script: str) -> None:
         self.launcher = launcher
@@ -43,11 +43,11 @@ class Relayed:
             for path in (self.task.stdout, self.task.stderr)
         ]
         self._target = self.task.create()
-        for reader in readers:  # the plugin that read them has gone
+        for reader in readers:  # the plugin with these readers has ended
             os.close(reader)
 
     def spec(self, **changes: object) -> dict[str, object]:
-        """What a worker is told."""
+        """Builds the worker's description of the task."""
         spec = WorkerSpec(
             name=self.task.name,
             dir=str(self.launcher.task_dir(self.task.name)),
@@ -59,7 +59,7 @@ class Relayed:
         return spec.to_wire() | changes
 
     def look_after(self, **changes: object) -> Peer:
-        """A worker that carries on and watches."""
+        """Starts a worker that relays and watches."""
         peer, first = self.launcher.fork_with(self.spec(**changes))
         assert first.get("event") == protocol.READY, first
         relays = first["relays"]
@@ -134,7 +134,7 @@ def test_a_worker_killed_again_and_again_loses_and_repeats_nothing(
 def test_while_nobody_reads_more_than_a_fifo_full_is_kept_and_the_task_goes_on(
     relayed: Make,
 ) -> None:
-    """Each line that comes alone takes a page of Nomad's FIFO: the shim's has room for the rest."""
+    """Covers single lines: each takes a page of Nomad's FIFO; the shim's FIFO has room for more."""
     count = CAPACITY_BYTES // 12
     made = relayed(LINES.format(count=count))
     worker = made.look_after()
@@ -170,7 +170,7 @@ def test_a_worker_with_a_full_fifo_sleeps(relayed: Make) -> None:
 def test_a_full_fifo_at_the_end_of_a_log_lets_the_worker_sleep_and_the_reader_find_its_end(
     relayed: Make,
 ) -> None:
-    """As many lines that came alone as it has pages: the last one takes the last of its room."""
+    """Covers as many single lines as the FIFO has pages: the last line takes the last room."""
     pages = pipe.USUAL_BYTES // os.sysconf("SC_PAGE_SIZE")
     made = relayed(LINES.format(count=pages).replace("done", "sleep 0.02; done") + "; exit 3")
     worker = made.look_after(log_buffer_bytes=pipe.USUAL_BYTES)
@@ -245,7 +245,7 @@ def test_the_log_of_a_task_that_had_ended_ends_at_once(relayed: Make) -> None:
 
 
 def test_a_log_that_its_shim_closed_before_is_carried_on_to_its_end(relayed: Make) -> None:
-    """The task ended without a worker, and the plugin holds what it had written."""
+    """Covers a task that ended without a worker, while the plugin holds the written output."""
     made = relayed(LINES.format(count=1000))
     held = os.open(made.task.stdout, os.O_RDONLY | os.O_NONBLOCK)
     made.task.start()

@@ -1,6 +1,6 @@
-"""Processes of another release under this plugin, and of this one under another plugin.
+"""Tests of processes of another release under the current plugin, and the other way round.
 
-What released versions say was recorded from real processes, see `tests.support.vectors`.
+Messages of released versions were recorded from real processes, see `tests.support.vectors`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ every_release = pytest.mark.parametrize("release", vectors.RELEASES)
 
 
 class House:
-    """Gateways of this release, and what they find of another one."""
+    """Gateways of the current release, and the objects of another release."""
 
     def __init__(self, containerd: FakeContainerd, launcher: LauncherProcess, place: Path) -> None:
         self.containerd = containerd
@@ -49,7 +49,7 @@ class House:
 
     @contextlib.asynccontextmanager
     async def gateway(self) -> AsyncIterator[ActorGateway]:
-        """A configured one."""
+        """Yields a configured gateway."""
         gateway = ActorGateway()
         await gateway.configure(
             DriverSettings(
@@ -67,7 +67,7 @@ class House:
             await shut_down(gateway)
 
     def left(self, release: str) -> tuple[TaskConfig, bytes, Path]:
-        """A task whose handle a plugin of that release has made in this boot, and its directory.
+        """Makes a task whose handle and directory a plugin of the release made in this boot.
 
         The handle names the logs of this machine's task, as Nomad gives both at a recovery.
         """
@@ -80,7 +80,7 @@ class House:
 
 @pytest.fixture
 def house() -> Iterator[House]:
-    """Nothing of a task may be left in its state directory or containerd."""
+    """Yields a house and checks that no task left anything in the state directory or containerd."""
     need_root_here()
     with (
         tempfile.TemporaryDirectory() as place,
@@ -97,13 +97,13 @@ def house() -> Iterator[House]:
 
 @pytest.fixture(scope="module")
 def now() -> tuple[Tape, dict[str, Any]]:
-    """What this release says, and leaves on disk, in the scenes in which others were recorded."""
+    """Records the current release's messages and files, in the scenes of the earlier recordings."""
     need_root_here()
     return record()
 
 
 def lacking(before: object, now: object, where: str) -> list[str]:
-    """What a reader of `before` would miss in `now`. None stands for what was not known then."""
+    """Returns the parts of `before` that `now` lacks; None marks values unknown then."""
     if isinstance(before, dict) and isinstance(now, dict):
         # Of log paths and the like, other names stand for other places.
         named = [key for key in before if "/" not in key]

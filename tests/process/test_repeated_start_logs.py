@@ -1,4 +1,4 @@
-"""A start that is cut short and made again, with one reader of logs that ends at its first end."""
+"""Tests of an interrupted and repeated start, with a log reader that ends at the first end."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ WHOLE = b"".join(b"%d\n" % number for number in range(1, 1001))
 
 @pytest.fixture
 def job(stage: Stage) -> Job:
-    """A task that is not started."""
+    """Prepares a task without a start."""
     return stage.driver.task()
 
 
 def readers(job: Job) -> list[LogReader]:
-    """Nomad's logmon for both streams."""
+    """Starts Nomad's logmon for both streams."""
     return [LogReader(job.alloc.fifo("t", stream)) for stream in ("stdout", "stderr")]
 
 
 def again(job: Job) -> Job:
-    """The task as Nomad starts it once more: by another id, in the same allocation."""
+    """Builds the task of Nomad's next start: with another id, in the same allocation."""
     return dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
 
 
 async def cut_short(stage: Stage, job: Job, step: str, *victims: str) -> Victims:
-    """A start in which these are killed; whatever else it has made is left."""
+    """Kills the given processes during a start and leaves everything else of the start."""
     fault = stage.containerd.hang(STEPS[step][0], after=True)
     starting = asyncio.create_task(stage.session.start(job.config, CUT))
     await until(lambda: fault.calls, 20, f"no start reaches {step}")
@@ -57,7 +57,7 @@ async def cut_short(stage: Stage, job: Job, step: str, *victims: str) -> Victims
 
 
 async def whole_log(stage: Stage, job: Job, out: LogReader) -> None:
-    """Makes the start again; all that the task writes comes to the reader that was there before."""
+    """Repeats the start and checks that the earlier reader gets all output of the task."""
     await stage.session.launch()
     job = again(job)
     await stage.session.start(job.config, AGAIN)

@@ -1,4 +1,4 @@
-"""Commands in a task, over the plugin's socket, with a gateway that runs no containers."""
+"""Tests of commands in a task, over the plugin's socket, with a gateway that runs no containers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Exec = driver_pb2.ExecTaskStreamingRequest
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
-    """One process for the whole file."""
+    """Yields one process for the whole file."""
     with unhurt(make_fake_plugin(tmp_path_factory.mktemp("fake"))) as process:
         yield process
 

@@ -26,7 +26,7 @@ from tests.support.plugin_process import (
 
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
-    """The product's own actors, with no containerd anywhere."""
+    """Yields the product's own actors, without a containerd on the machine."""
     with unhurt(make_plugin_dir(tmp_path_factory.mktemp("product"))) as process:
         yield process
 

@@ -1,7 +1,7 @@
-"""Every RPC of the plugin, over its socket, with a gateway that runs no containers behind it.
+"""Tests of every RPC of the plugin, over the socket, with a gateway that runs no containers.
 
-What a clumsy or hostile caller sends must end in a clear error or a whole answer: Nomad's agent
-dereferences what it gets, and takes some errors for the end of a task.
+Clumsy or hostile requests must end in a clear error or a whole answer. Nomad's agent dereferences
+every answer, and takes some errors for the end of a task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.support.waiting import wait_until
 
 @pytest.fixture(scope="module")
 def plugin(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]:
-    """One process for the whole file."""
+    """Yields one process for the whole file."""
     with unhurt(make_fake_plugin(tmp_path_factory.mktemp("fake"))) as process:
         yield process
 
@@ -167,7 +167,7 @@ def test_a_recoverable_failure_says_so_in_nomads_own_form(
     assert (status.code, status.message) == (9, failure.details())
     assert "\n" not in failure.details()
     recoverable = shared_structs_pb2.RecoverableError()
-    # Go's ptypes.UnmarshalAny goes by this name.
+    # Go's ptypes.UnmarshalAny reads the type from this name.
     assert status.details[0].type_url.endswith(
         "/hashicorp.nomad.plugins.shared.structs.RecoverableError"
     )
@@ -336,7 +336,7 @@ def test_stats_of_an_unknown_task_end_ok_but_not_at_once(plugin: PluginProcess) 
     samples = plugin.stream("TaskStats", task_id="alloc/nobody/00000000")
     ended = threading.Event()
     samples.add_callback(ended.set)
-    # Calls that came later are answered first: the stream waits, or Nomad would ask in a loop.
+    # Later calls are answered first: the stream waits, or Nomad would ask in a loop.
     plugin.driver("Capabilities")
     assert not ended.is_set()
     assert list(samples) == []

@@ -1,4 +1,4 @@
-"""What a sweep makes of the records of dead runs, on a fake containerd and without networks."""
+"""Tests of sweeps over the records of dead runs, on a fake containerd and without networks."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Place:
     def killed_run(
         self, *, keep: bool = False, node: Node | None = None, names: Sequence[str] = ("a",)
     ) -> str:
-        """The name of a run that had these allocations, and was killed."""
+        """Records a killed run with the allocations and returns the name of the run."""
         allocs = [
             Alloc(id=name, label="g", directory=AllocDir(self.root, name), tasks=())
             for name in names

@@ -47,7 +47,7 @@ def plugin(tmp_path: Path) -> Iterator[PluginProcess]:
 
 
 def _plain(plugin: PluginProcess) -> str:
-    """Returns the lines of stderr that are no log records."""
+    """Returns the lines of stderr, without log records."""
     return "".join(line for line in plugin.stderr_lines() if not line.startswith("{"))
 
 
@@ -70,7 +70,7 @@ def test_the_plugin_prints_threads_and_tasks_and_serves_on(plugin: PluginProcess
     next(iter(prints))
     plugin.child.send_signal(signal.SIGUSR1)
     wait_until(lambda: any("plugin/serve.py" in stack for stack in _tasks(plugin)), DEADLINE_S)
-    # A task of a stream is shown to its innermost coroutine, not only where the task begins.
+    # The dump shows a stream's task down to the innermost coroutine, not only the outermost frame.
     assert any("base_events" not in s and s.count("\n") >= 2 for s in _tasks(plugin))
     assert "(most recent call first)" in _plain(plugin)
     assert "plugin/serve.py" in _plain(plugin)

@@ -1,4 +1,4 @@
-"""Others than the plugin are killed in each step of a start: one task runs, or none and again."""
+"""Tests of a start: other processes than the plugin die in each step; at most one task runs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CONFIG = {"image": IMAGE, "command": "/bin/sh", "args": ["-c", SLEEPER]}
 
 
 async def cut(stage: Stage, step: str, victims: tuple[str, ...], *, after: bool) -> Job:
-    """A job; its start met a death at this step, and has been tried again as Nomad does."""
+    """Starts a job with a death at the step, tries again like Nomad, and returns the job."""
     job = stage.driver.task()
     fault = stage.containerd.hang(STEPS[step][0], after=after)
     starting = asyncio.create_task(stage.session.start(job.config, CONFIG))

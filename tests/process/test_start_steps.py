@@ -1,6 +1,6 @@
-"""Every step of a start fails, hangs, or loses its answer: the user is told, and nothing is left.
+"""Tests of a start's steps, which fail, hang, or lose an answer: an error, and nothing is left.
 
-A real plugin, launcher and workers, on a containerd that does what a test says.
+A real plugin, launcher and workers run on a scripted containerd.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BOTH = pytest.mark.parametrize("after", [False, True], ids=["not done", "done"])
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """One plugin for the whole file: it must outlive all this."""
+    """Yields one plugin for the whole file: the plugin must survive all tests."""
     with Stage(tmp_path_factory.mktemp("stage")) as stage:
         pid = stage.session.pid
         yield stage
@@ -83,7 +83,7 @@ async def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_
     assert STEPS[step][1] in str(error) or "containerd does not answer at" in str(error)
     assert error.recoverable
     if step in {"image", "snapshot of the image", "lease"}:
-        # One whose answer got lost beside it: nobody knows of it, and it expires.
+        # The lease whose answer got lost is unknown to the driver, and expires.
         stage.containerd.books.leases.clear()
 
 
@@ -99,9 +99,9 @@ async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_o
     job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
     before = leases(stage)
     starting = asyncio.create_task(stage.start(job))
-    await stage.start(other)  # in this time it would have come far
+    await stage.start(other)  # long enough for a start without a wait
     await stage.session.destroy(other.id)
-    # The lease of the next start has the same name: it must not be deleted for the earlier one.
+    # The next start's lease has the same name: a late deletion must not hit the new lease.
     assert [name for name in leases(stage)[len(before) :] if job.container in name] == []
     letting_go.release()
     await starting
@@ -110,12 +110,12 @@ async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_o
 
 
 def leases(stage: Stage) -> list[str]:
-    """The names of all leases that were asked for."""
+    """Returns the names of all requested leases."""
     path = methods.LEASE_CREATE.path
     return [call.request.id for call in stage.containerd.calls if call.path == path]
 
 
-# --- the steps that containerd has no part in
+# --- steps without containerd
 
 
 async def test_a_user_that_the_image_does_not_know_is_named(stage: Stage) -> None:
@@ -166,7 +166,7 @@ async def test_a_start_that_waits_for_the_launcher_can_be_told_to_go(
     stage: Stage, way: str
 ) -> None:
     job = stage.driver.task()
-    await stage.session.fingerprint()  # the launcher is there
+    await stage.session.fingerprint()  # the launcher exists
     launcher = launcher_pid(stage.driver.state_dir)
     assert launcher is not None
     os.kill(launcher, signal.SIGSTOP)

@@ -27,7 +27,7 @@ from tests.support.workers import LauncherProcess
 IMAGE = "127.0.0.1:9/story:1"
 OPTIONS = TaskOptions(image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",))
 KEYS = {"task_id", "alloc_id", "container_id", "reason", "elapsed_ms"}
-# Steps of one group run together, and each group begins when the one before has ended.
+# Steps of one group run together; each group begins after the end of the previous group.
 START = [
     {"job checked"},
     {"image ready", "lease created", "state directory created"},
@@ -70,7 +70,7 @@ class Story:
 
     @asynccontextmanager
     async def gateway(self) -> AsyncGenerator[ActorGateway, None]:
-        """A plugin of its own on the same tasks."""
+        """Builds a separate gateway on the same tasks."""
         gateway = ActorGateway()
         await gateway.configure(
             DriverSettings(
@@ -88,11 +88,11 @@ class Story:
             await shut_down(gateway)
 
     def messages(self) -> list[str]:
-        """All lines since the last call of `steps`."""
+        """Returns all lines since the last call of `steps`."""
         return [record.getMessage() for record in self._caplog.records]
 
     def steps(self) -> list[logging.LogRecord]:
-        """The lines of starts, recoveries and removals since the last call."""
+        """Returns the lines of starts, recoveries and removals since the last call."""
         steps = [
             record
             for record in self._caplog.records
@@ -104,7 +104,7 @@ class Story:
 
 @pytest.fixture
 def told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Story]:
-    """A story whose task is removed at the end."""
+    """Yields a story whose task is removed at the end."""
     need_root_here()
     caplog.set_level(logging.DEBUG)
     with FakeContainerd() as containerd, LauncherProcess() as launcher:
@@ -114,7 +114,7 @@ def told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Story]:
 
 
 def in_order(steps: list[logging.LogRecord], groups: list[set[str]]) -> None:
-    """Checks that the messages are the groups, one after the other, and nothing else."""
+    """Checks that the messages are the groups, in sequence, and nothing else."""
     messages = [record.getMessage() for record in steps]
     for group in groups:
         assert set(messages[: len(group)]) == group, messages

@@ -23,20 +23,20 @@ from workers.protocol import LOST_CODE, ExitRecord, ShimTarget
 
 @pytest.fixture(scope="module")
 def launcher() -> Iterator[LauncherProcess]:
-    """One launcher for all tests here."""
+    """Yields one launcher for all tests of the module."""
     with LauncherProcess() as running:
         yield running
 
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    """A task name of the test's own, short enough for a socket's path."""
+    """Returns a task name for the test, short enough for a socket's path."""
     return f"t{abs(hash(request.node.name)) % 10**8}"
 
 
 @pytest.fixture
 def make_task(launcher: LauncherProcess, name: str) -> Iterator[Callable[..., FakeTask]]:
-    """Makes the task of a fake shim; ends it."""
+    """Makes the task of a fake shim and ends the task after the test."""
     made: list[FakeTask] = []
 
     def make(script: str, *, orphan: bool = False) -> FakeTask:
@@ -122,7 +122,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_the_others_are_served(
     with launcher.control(name) as deaf:
         flood = frames.encode({"id": 1, "op": "hello"}) * 500
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
-            # Far more answers than the socket and the worker keep for it.
+            # Far more answers than socket and worker buffer for the peer.
             for _ in range(control.MAX_UNSENT_BYTES // 100):
                 deaf.socket.sendall(flood)
         assert worker.ask("hello")["ok"] is True
@@ -188,7 +188,7 @@ def test_end_frees_the_place_for_a_successor_before_it_is_answered(
     for _ in range(5):
         worker = launcher.worker(name)
         assert worker.ask("end")["ok"] is True
-        # Not waiting for the old one to be gone.
+        # The new worker does not wait for the end of the old worker.
         worker.socket.close()
     finish(launcher.worker(name))
     left = {path.name for path in launcher.task_dir(name).iterdir()}
@@ -236,7 +236,7 @@ def test_the_sandbox_of_a_task_gets_no_signal_but_the_last(
 
 
 def _has_trap(pid: int) -> bool:
-    """Whether a process catches SIGTERM."""
+    """Tells whether a process catches SIGTERM."""
     status = Path(f"/proc/{pid}/status").read_text()
     caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
     return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
@@ -276,9 +276,9 @@ def test_only_a_fifo_is_kept_as_a_log(
         code, text = error_of(first)
     assert code == "precondition"
     assert str(path) in text
-    # It was not even opened.
+    # The file was not even opened.
     assert ("No such file" if kind == "nothing" else "the file is not a FIFO") in text
-    # Nothing is left that would stand in the way of a second try.
+    # No leftover prevents a second try.
     finish(launcher.worker(name))
 
 
@@ -435,7 +435,7 @@ def test_an_interval_beyond_what_the_kernel_counts_ends_no_worker(
     with launcher.control(task.name) as subscriber:
         assert subscriber.ask("stats", interval_ms=interval_ms)["ok"] is True
         assert isinstance(subscriber.event("stats")["t_ns"], int)
-        for _ in range(3):  # each is a turn of the loop with that timer
+        for _ in range(3):  # each is a turn of the loop with the timer
             assert subscriber.ask("hello")["ok"] is True
     task.start()
     worker.ask("kill", signal=int(signal.SIGKILL))
@@ -461,7 +461,7 @@ def test_a_process_that_outlives_its_shim_is_killed_before_the_task_counts_as_en
 def test_output_that_nobody_lets_end_is_given_up_after_a_while(
     launcher: LauncherProcess, make_task: Callable[..., FakeTask]
 ) -> None:
-    # The background process outlives the task's first one and keeps the FIFO open.
+    # The background process outlives the task's first process and keeps the FIFO open.
     task = make_task("echo a; sleep 4 & exit 0")
     reader = LogReader(task.stdout)
     worker = launcher.worker(task.name, task.stdout, task.stderr)
@@ -475,7 +475,7 @@ def test_output_that_nobody_lets_end_is_given_up_after_a_while(
 
 
 class Impostor:
-    """A listener that accepts as a shim would, then does with its connections what a test says."""
+    """A listener that accepts like a shim, then treats connections by the test's script."""
 
     def __init__(self, path: Path, act: Callable[[socket.socket, int], None]) -> None:
         self.target = ShimTarget(
@@ -519,8 +519,8 @@ def state_running(sock: socket.socket) -> None:
     [
         b"",
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\0\0\0\2\0\0\0\3\2\0\xff\xff",  # a response that is no envelope
-        b"\0\0\0\4\0\0\0\3\2\0\x12\2\xff\xff",  # an envelope with no State in it
+        b"\0\0\0\2\0\0\0\3\2\0\xff\xff",  # a response without an envelope
+        b"\0\0\0\4\0\0\0\3\2\0\x12\2\xff\xff",  # an envelope without a State
     ],
 )
 def test_a_shim_that_speaks_no_ttrpc_is_refused(
@@ -574,7 +574,7 @@ def test_ending_a_worker_lets_go_of_the_logs(
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     worker = launcher.worker(name, fifo)
-    os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))  # there is a reader
+    os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))  # a reader exists
     finish(worker)
     with pytest.raises(OSError, match="No such device"):
         os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)

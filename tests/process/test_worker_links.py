@@ -1,4 +1,4 @@
-"""The plugin's connections to workers: none outlives its owner."""
+"""Tests of the plugin's connections to workers: none outlives the owner."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class House:
 
     @contextlib.asynccontextmanager
     async def gateway(self) -> AsyncIterator[ActorGateway]:
-        """A configured one."""
+        """Builds a configured gateway."""
         gateway = ActorGateway()
         await gateway.configure(
             DriverSettings(
@@ -59,7 +59,7 @@ class House:
             await shut_down(gateway)
 
     async def start(self, gateway: ActorGateway) -> Job:
-        """A task that runs."""
+        """Starts a task and returns once the task runs."""
         job = self._driver.task()
         job.read_logs()
         options = TaskOptions(
@@ -71,7 +71,7 @@ class House:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Iterator[House]:
-    """Its tasks end with it."""
+    """Yields a house and ends the house's tasks after the test."""
     need_root_here()
     with FakeContainerd() as containerd, LauncherProcess() as launcher:
         containerd.add_image(IMAGE)
