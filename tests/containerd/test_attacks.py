@@ -311,7 +311,7 @@ async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
 @pytest.fixture
 def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     """Returns every unchanged line that plugins have written to stderr."""
-    from plugin.host.agent import hclog
+    from plugin.host.agent import hclog, plugin_process
 
     lines: list[bytes] = []
     parse: Callable[[bytes], Any] = hclog.parse_line
@@ -320,7 +320,7 @@ def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         lines.append(raw)
         return parse(raw)
 
-    monkeypatch.setattr(hclog, "parse", keep)
+    monkeypatch.setattr(plugin_process, "parse_line", keep)
     return lines
 
 

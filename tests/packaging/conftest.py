@@ -56,7 +56,7 @@ def package() -> Path:
 
 @pytest.fixture(scope="session")
 def earlier_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The .deb of release EARLIER, built from the last commit of the release."""
+    """Builds the .deb of release EARLIER from the last commit of the release."""
     assert package.is_file(), "the build of this release has checked the tools"
     work = tmp_path_factory.mktemp("earlier")
     source = work / PACKAGE

@@ -234,7 +234,7 @@ async def test_steps_of_an_undo_keep_their_order_when_the_task_is_told_to_go_mea
     telling = [asyncio.create_task(way) for way in ways]
     await stage.session.inspect(job.id)  # the answer comes after both requests
     # A task whose container goes first is never found again: the container must remain.
-    assert job.container in stage.containerd.books.containers
+    assert job.container in stage.containerd.metadata.containers
     undoing.release()
     assert "no start" in str(await stage.refusal(starting))
     await asyncio.gather(*telling)

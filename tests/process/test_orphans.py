@@ -305,8 +305,8 @@ async def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: St
     await sweeps(stage)
     assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
     active = snapshots_pb2.ACTIVE
-    books = stage.containerd.books
-    assert len([one for one in books.snapshots.values() if one.info.kind == active]) == 3
+    metadata = stage.containerd.metadata
+    assert len([one for one in metadata.snapshots.values() if one.info.kind == active]) == 3
     for task in (again, helper, second):
         await stage.session.destroy(task.id)
 
@@ -343,7 +343,7 @@ async def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage)
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: fault.calls, DEADLINE_S, "no start reaches its task")
     await sweeps(stage)
-    assert len(stage.containerd.books.containers) == 1
+    assert len(stage.containerd.metadata.containers) == 1
     stage.containerd.faults.clear()
     await starting
     fault = stage.containerd.hang(methods.CONTAINER_DELETE)
@@ -359,7 +359,7 @@ async def test_a_start_and_a_destroy_that_take_long_are_left_alone(stage: Stage)
 async def test_what_was_made_says_whose_it_is(stage: Stage) -> None:
     job = stage.driver.task(node_id=NODE)
     await stage.start(job, labels=[{"team": "a"}])
-    (container,) = stage.containerd.books.containers.values()
+    (container,) = stage.containerd.metadata.containers.values()
     labels = dict(container.labels)
     assert labels.pop(LABEL_MAKER).startswith("plugin-")
     assert labels == {

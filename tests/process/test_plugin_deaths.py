@@ -53,7 +53,7 @@ async def started_with_lease(stage: Stage) -> Job:
     await stage.start(job)
     await until(lambda: kept.calls, 10, "the start does not let go of its lease")
     stage.containerd.faults.clear()
-    assert len(stage.containerd.books.leases) == 1
+    assert len(stage.containerd.metadata.leases) == 1
     return job
 
 
@@ -64,10 +64,10 @@ def again(job: Job) -> Job:
 
 def count(stage: Stage) -> dict[str, int]:
     """Returns the number of all objects of tasks."""
-    books = stage.containerd.books
-    active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
+    metadata = stage.containerd.metadata
+    active = [one for one in metadata.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
     return {
-        "containers": len(books.containers),
+        "containers": len(metadata.containers),
         "tasks": len(stage.containerd.tasks.tasks),
         "snapshots": len(active),
     }

@@ -42,9 +42,9 @@ def stage(running: Stage) -> Iterator[Stage]:
     """Yields the plugin; afterwards checks that no task and no pull left anything."""
     yield running
     running.reset()
-    running.containerd.books.images.clear()
+    running.containerd.metadata.images.clear()
     # containerd collects the half-written content of a killed puller.
-    running.containerd.books.ingests.clear()
+    running.containerd.metadata.ingests.clear()
 
 
 def job_with_archive(stage: Stage, name: str, compression: str = "gzip") -> Job:
@@ -68,13 +68,13 @@ async def test_an_archive_is_loaded_and_its_task_runs(stage: Stage) -> None:
     await start(stage, job)
     assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
     await stage.session.destroy(job.id)
-    assert any(name.startswith("loaded/") for name in stage.containerd.books.images)
+    assert any(name.startswith("loaded/") for name in stage.containerd.metadata.images)
 
 
 async def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_cannot_unpack_them(
     stage: Stage,
 ) -> None:
-    blobs = dict(stage.containerd.books.blobs)
+    blobs = dict(stage.containerd.metadata.blobs)
     job = job_with_archive(stage, "zstd", "zstd")
     stage.containerd.version, before = "1.4.13", stage.containerd.version
     try:
@@ -83,7 +83,7 @@ async def test_zstd_layers_are_refused_before_they_are_fetched_where_containerd_
         stage.containerd.version = before
     assert "needs a containerd that can unpack layers compressed with zstd" in str(error)
     assert "this node has 1.4.13; containerd can since 1.5" in str(error)
-    assert stage.containerd.books.blobs == blobs
+    assert stage.containerd.metadata.blobs == blobs
 
 
 @EVERY_STEP
@@ -97,7 +97,7 @@ async def test_a_step_of_a_pull_that_fails_is_told_and_leaves_nothing_unfinished
     assert "containerd cannot " in str(error)
     stage.containerd.faults.clear()
     assert stage.containerd.leftovers() == []
-    assert stage.containerd.books.ingests == {}
+    assert stage.containerd.metadata.ingests == {}
 
 
 @EVERY_STEP

@@ -94,7 +94,7 @@ class Place:
             snapshot_key=identifiers.snapshot_key(name),
         )
         await self.node.containerd.containers.create(record, identifiers.lease_id(name))
-        self.daemon.books.containers[name].created_at.seconds -= OLD_S
+        self.daemon.metadata.containers[name].created_at.seconds -= OLD_S
         self.directory(name, owner, maker)
         return name
 
@@ -107,8 +107,8 @@ class Place:
         said = {**self.labels(alloc, owner, maker), **labels}
         await self.node.containerd.leases.create(lease, expire_s=3600, labels=said)
         await self.node.containerd.snapshots.prepare(SNAPSHOTTER, key, self.chain, said, lease)
-        self.daemon.books.leases[lease].created_at.seconds -= OLD_S
-        self.daemon.books.snapshots[SNAPSHOTTER, key].info.created_at.seconds -= OLD_S
+        self.daemon.metadata.leases[lease].created_at.seconds -= OLD_S
+        self.daemon.metadata.snapshots[SNAPSHOTTER, key].info.created_at.seconds -= OLD_S
         return name
 
     def labels(self, alloc: str, owner: str, maker: str) -> dict[str, str]:
@@ -184,7 +184,7 @@ async def test_a_snapshot_a_lease_and_a_directory_are_found_without_their_contai
 
 async def test_what_is_young_makes_all_that_belongs_to_it_wait(place: Place) -> None:
     name = await place.snapshot("a")
-    place.daemon.books.leases[identifiers.lease_id(name)].created_at.GetCurrentTime()
+    place.daemon.metadata.leases[identifiers.lease_id(name)].created_at.GetCurrentTime()
     await place.after(0)
     assert set((await place.after(2 * GRACE_S)).values()) == {"waits"}
     assert place.left() == {f"{name}-snapshot", identifiers.lease_id(name)}
@@ -230,7 +230,7 @@ async def test_containers_of_others_are_not_even_told(place: Place) -> None:
             snapshot_key="",
         )  # fmt: skip
         await client.containers.create(record, "l")
-        place.daemon.books.containers[name].created_at.seconds -= OLD_S
+        place.daemon.metadata.containers[name].created_at.seconds -= OLD_S
         await client.snapshots.prepare(SNAPSHOTTER, f"{name}-snapshot", place.chain, said, "l")
     await client.leases.create("nomad-driver-containerd-t-x", expire_s=3600, labels={})
     (place.node.state_dir / "tasks" / "web").mkdir(parents=True)
@@ -314,7 +314,7 @@ async def test_another_one_of_the_same_name_is_not_taken_for_the_orphan(place: P
     await place.after(0)
 
     async def replaced(container: str) -> bool:
-        labels = place.daemon.books.containers[container].labels
+        labels = place.daemon.metadata.containers[container].labels
         labels[LABEL_MAKER] = place.own.name
         place.tasks.claims.append(container)
         return True
@@ -363,7 +363,7 @@ async def test_the_lease_of_a_pull_goes_when_its_plugin_is_gone(place: Place) ->
         labels = {LABEL_MAKER: maker, LABEL_STATE_DIR: state_dir}
         name = identifiers.pull_lease(number)
         await client.leases.create(name, expire_s=3600, labels=labels)
-        place.daemon.books.leases[name].created_at.seconds -= OLD_S
+        place.daemon.metadata.leases[name].created_at.seconds -= OLD_S
     await place.after(0)
     dead, others = identifiers.pull_lease(3), identifiers.pull_lease(1)
     assert await place.after(GRACE_S) == {dead: "removed"}
@@ -378,13 +378,13 @@ async def test_a_command_removes_what_dead_runs_left_at_once_and_of_nodes_what_i
 ) -> None:
     place.node = dataclasses.replace(place.node, maker="")
     run = await place.container("run", owner="run-dead")
-    place.daemon.books.containers[run].created_at.GetCurrentTime()
+    place.daemon.metadata.containers[run].created_at.GetCurrentTime()
     mine, gone = await place.container("mine"), await place.container("g", owner="node-2")
     command = place.reconcile(nodes=list, given_up=frozenset({"node-2"}))
     assert told(await command.sweep_once()) == {run: "removed", mine: "kept", gone: "removed"}
     assert place.left() >= {mine}
     young = await place.container("y", owner="node-2")
-    place.daemon.books.containers[young].created_at.GetCurrentTime()
+    place.daemon.metadata.containers[young].created_at.GetCurrentTime()
     assert told(await command.sweep_once())[young] == "waits"
 
 

@@ -44,7 +44,7 @@ def stage(running: Stage) -> Iterator[Stage]:
     """Yields the plugin and checks that no task and no pull left anything."""
     yield running
     running.reset()
-    running.containerd.books.ingests.clear()
+    running.containerd.metadata.ingests.clear()
 
 
 def honest(body: bytes, kind: str = "application/octet-stream") -> bytes:

@@ -54,9 +54,9 @@ async def test_a_start_whose_helpers_are_killed_runs_once_or_can_be_made_again(
 ) -> None:
     job = await cut(stage, step, victims, after=after)
     assert (await stage.session.inspect(job.id)).state is TaskState.RUNNING
-    books = stage.containerd.books
-    active = [one for one in books.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
-    assert len(books.containers) == len(stage.containerd.tasks.tasks) == len(active) == 1
+    metadata = stage.containerd.metadata
+    active = [one for one in metadata.snapshots.values() if one.info.kind == snapshots_pb2.ACTIVE]
+    assert len(metadata.containers) == len(stage.containerd.tasks.tasks) == len(active) == 1
     state = stage.driver.state_dir / "tasks" / job.container
     worker = await until(lambda: worker_pid(state), 10, "no worker came back")
     stats = stage.session.stats(job.id, 0.1)

@@ -84,7 +84,7 @@ async def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_
     assert error.recoverable
     if step in {"image", "snapshot of the image", "lease"}:
         # The lease whose answer got lost is unknown to the driver, and expires.
-        stage.containerd.books.leases.clear()
+        stage.containerd.metadata.leases.clear()
 
 
 async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_of(
@@ -172,7 +172,7 @@ async def test_a_start_that_waits_for_the_launcher_can_be_told_to_go(
     os.kill(launcher, signal.SIGSTOP)
     try:
         starting = asyncio.create_task(stage.start(job))
-        made = stage.containerd.books.containers
+        made = stage.containerd.metadata.containers
         await until(lambda: made or starting.done(), 20, "the container is not made")
         await getattr(stage.session, way)(job.id)
         assert "the start was cancelled" in str(await stage.refusal(starting))

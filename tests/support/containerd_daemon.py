@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from containerd.api.client import Containerd
-from tests.support.containerd_books import Books
+from tests.support.containerd_metadata import Metadata
 from tests.support.containerd_versions import bin_dir, program
 from tests.support.waiting import wait_until
 
@@ -126,29 +126,29 @@ class ContainerdDaemon:
 
     def leftovers(self) -> list[str]:
         """Lists all objects in the tests' namespace except images."""
-        with self._books() as books:
+        with self._metadata() as metadata:
             return [
-                *(f"container {name}" for name in books.containers()),
-                *(f"task {name}" for name in books.tasks()),
-                *(f"lease {name}" for name in books.leases()),
-                *(f"snapshot {name}" for name in books.snapshots()),
+                *(f"container {name}" for name in metadata.containers()),
+                *(f"task {name}" for name in metadata.tasks()),
+                *(f"lease {name}" for name in metadata.leases()),
+                *(f"snapshot {name}" for name in metadata.snapshots()),
             ]
 
     def remove_all(self) -> None:
         """Removes the objects of a failed test."""
-        with self._books() as books:
-            for task in books.tasks():
+        with self._metadata() as metadata:
+            for task in metadata.tasks():
                 self.ctr("tasks", "delete", "--force", task, check=False)
-            for container in books.containers():
+            for container in metadata.containers():
                 self.ctr("containers", "delete", container, check=False)
-            for lease in books.leases():
+            for lease in metadata.leases():
                 self.ctr("leases", "delete", lease, check=False)
-            for snapshot in books.snapshots():
+            for snapshot in metadata.snapshots():
                 self.ctr("snapshots", "rm", snapshot, check=False)
 
-    def _books(self) -> Books:
+    def _metadata(self) -> Metadata:
         bundles = self.base / "state/io.containerd.runtime.v2.task" / self.namespace
-        return Books(self.address, self.namespace, bundles)
+        return Metadata(self.address, self.namespace, bundles)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """Ends the daemon alone; shims and tasks go on."""

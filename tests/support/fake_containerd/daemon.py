@@ -29,8 +29,8 @@ from proto.containerd import (
     version_pb2,
 )
 from tests.support import images
-from tests.support.fake_containerd.books import SNAPSHOTTERS, Books, Snapshot, serves, unpack
 from tests.support.fake_containerd.faults import EVERY_CALL, Fault, Faults, Refused
+from tests.support.fake_containerd.metadata import SNAPSHOTTERS, Metadata, Snapshot, serves, unpack
 from tests.support.fake_containerd.processes import Tasks
 
 _THREADS = 128
@@ -63,7 +63,7 @@ class FakeContainerd:
         self.faults = Faults()
         self.calls: list[Call] = []
         self._lock = threading.RLock()
-        self._namespaces: dict[str, tuple[Books, Tasks]] = {}
+        self._namespaces: dict[str, tuple[Metadata, Tasks]] = {}
         self._server: grpc.Server | None = None
 
     def __enter__(self) -> Self:
@@ -127,10 +127,10 @@ class FakeContainerd:
         """Accepts all calls and answers none, as a stopped process does."""
         return self.faults.add(Fault(EVERY_CALL, None))
 
-    # --- books
+    # --- metadata
 
     @property
-    def books(self) -> Books:
+    def metadata(self) -> Metadata:
         """The metadata of the tests' namespace."""
         return self.of(self.namespace)[0]
 
@@ -139,12 +139,12 @@ class FakeContainerd:
         """The tasks of the tests' namespace."""
         return self.of(self.namespace)[1]
 
-    def of(self, namespace: str) -> tuple[Books, Tasks]:
+    def of(self, namespace: str) -> tuple[Metadata, Tasks]:
         """Returns metadata and tasks of a namespace, created at the first call."""
         with self._lock:
             if namespace not in self._namespaces:
-                books = Books(namespace, self.base / "snapshots" / namespace)
-                self._namespaces[namespace] = books, Tasks(books, self.base)
+                metadata = Metadata(namespace, self.base / "snapshots" / namespace)
+                self._namespaces[namespace] = metadata, Tasks(metadata, self.base)
             return self._namespaces[namespace]
 
     def add_image(self, name: str, config: dict[str, Any] | None = None) -> str:
@@ -152,42 +152,42 @@ class FakeContainerd:
         layer = images.layer({"etc": None, "tmp": None, "etc/passwd": (PASSWD, 0o644)})
         image = images.build([layer], config)
         chain = oci.chain_id((images.digest_of(layer),))
-        books = self.books
-        books.blobs |= {**image.blobs, image.digest: image.body}
-        books.images[name] = images_pb2.Image(
+        metadata = self.metadata
+        metadata.blobs |= {**image.blobs, image.digest: image.body}
+        metadata.images[name] = images_pb2.Image(
             name=name,
             target=types_pb2.Descriptor(
                 media_type=image.media_type, digest=image.digest, size=len(image.body)
             ),
         )
         for snapshotter in SNAPSHOTTERS:
-            path = books.root / f"image-{snapshotter}-{len(books.images)}"
+            path = metadata.root / f"image-{snapshotter}-{len(metadata.images)}"
             with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
                 unpack(tar, path)
             info = snapshots_pb2.Info(name=chain, kind=snapshots_pb2.COMMITTED)
-            books.snapshots[snapshotter, chain] = Snapshot(info, path)
+            metadata.snapshots[snapshotter, chain] = Snapshot(info, path)
         return chain
 
     def leftovers(self) -> list[str]:
         """Lists the remains of the driver, including objects that no client sees."""
-        books, tasks = self.books, self.tasks
+        metadata, tasks = self.metadata, self.tasks
         with self._lock:
-            left = [f"container {name}" for name in books.containers]
+            left = [f"container {name}" for name in metadata.containers]
             left += [f"task {name}" for name in tasks.tasks]
             left += [
                 f"snapshot {key}"
-                for (_, key), one in books.snapshots.items()
+                for (_, key), one in metadata.snapshots.items()
                 if one.info.kind != snapshots_pb2.COMMITTED
             ]
-            return left + [f"lease {name}" for name in books.leases]
+            return left + [f"lease {name}" for name in metadata.leases]
 
     def remove_all(self) -> None:
         """Removes the objects of a failed test."""
         self.tasks.close()
-        books = self.books
-        for table in (books.containers, books.leases, books.held):
+        metadata = self.metadata
+        for table in (metadata.containers, metadata.leases, metadata.held):
             table.clear()
-        books.collect()
+        metadata.collect()
 
     # --- services that belong to no namespace
 
@@ -228,15 +228,15 @@ class FakeContainerd:
         if not namespace:
             text = "namespace is required: failed precondition"
             raise Refused(grpc.StatusCode.FAILED_PRECONDITION, text)
-        books, tasks = self.of(namespace)
+        metadata, tasks = self.of(namespace)
         if path in _TASKS:  # may take as long as a process
             return _TASKS[path].call(tasks, request)
         with self._lock:
             if path == methods.SNAPSHOT_PREPARE.path:
-                return books.prepare(request, headers.get("containerd-lease", ""))
+                return metadata.prepare(request, headers.get("containerd-lease", ""))
             if path == methods.CONTENT_WRITE.path:
-                return books.write(request)
-            return _BOOKS[path].call(books, request)
+                return metadata.write(request)
+            return _BOOKS[path].call(metadata, request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ def _handlers(owner: type) -> dict[str, _Handler]:
 
 
 _OWN = _handlers(FakeContainerd)
-_BOOKS = _handlers(Books)
+_BOOKS = _handlers(Metadata)
 _TASKS = _handlers(Tasks)
 _REQUESTS = {path: one.request for path, one in {**_OWN, **_BOOKS, **_TASKS}.items()} | {
     methods.SNAPSHOT_PREPARE.path: snapshots_pb2.PrepareSnapshotRequest,

@@ -20,8 +20,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from containerd.api import methods
 from proto.containerd import task_types_pb2, tasks_pb2
 from proto.errors import Code, DriverError
-from tests.support.fake_containerd.books import Books, exists, gone, serves
 from tests.support.fake_containerd.faults import Refused
+from tests.support.fake_containerd.metadata import Metadata, exists, gone, serves
 from tests.support.fake_shim import FakeShim, kill_group
 from workers.shim import ttrpc
 
@@ -118,21 +118,21 @@ class Task:
 class Tasks:
     """The tasks service of one namespace. `address` replaces the shim's own address in bundles."""
 
-    def __init__(self, books: Books, base: Path) -> None:
+    def __init__(self, metadata: Metadata, base: Path) -> None:
         self.address = ""
         self.tasks: dict[str, Task] = {}
-        self._books = books
+        self._metadata = metadata
         self._base = base
         self._number = 0
 
     @serves(methods.TASK_CREATE)
     def create(self, request: tasks_pb2.CreateTaskRequest) -> tasks_pb2.CreateTaskResponse:
-        container = self._books.container(request.container_id)
+        container = self._metadata.container(request.container_id)
         if request.container_id in self.tasks:
             raise exists(f"task {request.container_id}")
         self._number += 1
-        bundle = self._base / "io.containerd.runtime.v2.task" / self._books.name / container.id
-        place = self._base / f"{self._number}.{len(self._books.name)}.sock"
+        bundle = self._base / "io.containerd.runtime.v2.task" / self._metadata.name / container.id
+        place = self._base / f"{self._number}.{len(self._metadata.name)}.sock"
         arguments = json.loads(container.spec.value)["process"]["args"]
         script = f"exec {shlex.join(arguments)}"
         shim = FakeShim(container.id, script, place, (request.stdout, request.stderr))
@@ -235,7 +235,7 @@ class Tasks:
 
     def _task(self, id: str) -> Task:
         # containerd finds a task through its container's record, and not without.
-        self._books.container(id)
+        self._metadata.container(id)
         if id not in self.tasks:
             raise gone(f"no running task found: task {id} not found")
         return self.tasks[id]

@@ -1,4 +1,4 @@
-"""The metadata of a fake containerd, one `Books` per namespace, and the services on metadata."""
+"""The metadata of a fake containerd, one `Metadata` per namespace, and the services on metadata."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Snapshot:
 
 
 @dataclass(slots=True)
-class Books:
+class Metadata:
     """The metadata of one namespace."""
 
     name: str

@@ -17,8 +17,8 @@ _SNAPSHOTTER = "overlayfs"
 _ANSWER_S = 60.0
 
 
-class Books:
-    """A connection to containerd; `with Books(...) as books` closes the connection at the end.
+class Metadata:
+    """A connection to containerd; `with Metadata(...) as metadata` closes the connection.
 
     Args:
         address: containerd's socket.

@@ -30,7 +30,7 @@ def forgetful(tmp_path: Path) -> Iterator[Driver]:
             made.close()
 
 
-async def test_tasks_outlive_the_books_of_containerd_and_leave_nothing(
+async def test_tasks_outlive_the_metadata_of_containerd_and_leave_nothing(
     forgetful: Driver, busybox_image: str
 ) -> None:
     driver, daemon = forgetful, forgetful.containerd
