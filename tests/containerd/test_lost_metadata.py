@@ -48,7 +48,7 @@ async def test_tasks_outlive_the_metadata_of_containerd_and_leave_nothing(
         await driver.healthy()
 
         assert (await session.inspect(stopped.id)).state is TaskState.RUNNING
-        with pytest.raises(DriverError, match=r"container .* is gone"):
+        with pytest.raises(DriverError, match=r"container .* does not exist"):
             await session.exec(stopped.id, ["/bin/true"])
         await session.stop(stopped.id)
         assert (await session.wait(stopped.id)).exit_code == 7
