@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,13 +36,30 @@ class Answer:
     hangs: threading.Event | None = None
 
 
+_PORTS: set[int] = set()
+
+
+def _listening(
+    address: str, port: int, handler: type[BaseHTTPRequestHandler]
+) -> ThreadingHTTPServer:
+    """Listens on the port, or for port 0 on a free port that was not taken before."""
+    with contextlib.ExitStack() as refused:
+        while True:
+            server = ThreadingHTTPServer((address, port), handler)
+            if port or server.server_address[1] not in _PORTS:
+                _PORTS.add(int(server.server_address[1]))
+                return server
+            refused.callback(server.server_close)
+
+
 class RecordingServer:
     """A server of a `with` block: `.host` is 127.0.0.1:PORT, `.requests` the list.
 
     Args:
         answer: returns the answer to a request.
         address: the address to listen on.
-        port: 0 takes a free port.
+        port: 0 takes a free port that no earlier server of this process had. The address is part
+            of an image's name, and containerd may still have the image of an earlier test.
     """
 
     def __init__(
@@ -78,7 +96,7 @@ class RecordingServer:
             def log_message(self, *_: Any) -> None:
                 """Says nothing."""
 
-        self._server = ThreadingHTTPServer((address, port), Handler)
+        self._server = _listening(address, port, Handler)
         self._server.daemon_threads = True
         self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
