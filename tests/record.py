@@ -11,7 +11,7 @@ import contextlib
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,7 +20,7 @@ import msgpack
 
 from actors.actor_gateway import ActorGateway
 from actors.model.nomad import StartedTask
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from actors.processes import launcher_link, worker_link
 from actors.processes.worker_link import WorkerLink, connect, connect_unix
 from proto import frames
@@ -29,7 +29,7 @@ from proto.frames import Frame
 from proto.release import RELEASE
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import shut_down
+from tests.support.gateways import configured
 from tests.support.vectors import DIRECTORY, DISK, FRAMES
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -126,14 +126,6 @@ class Recorder:
         self._launcher = launcher
         self._containerd = containerd
         self._driver = Driver(containerd, place)
-        self._settings = DriverSettings(
-            containerd_address=containerd.address,
-            containerd_namespace=containerd.namespace,
-            state_dir=str(launcher.state_dir),
-            total_mhz=1000,
-            cores=1,
-            image_gc=False,
-        )
 
     async def run(self) -> None:
         """Plays all scenes, in order."""
@@ -142,14 +134,8 @@ class Recorder:
         await self._refusals()
         await self.tape.close()
 
-    @contextlib.asynccontextmanager
-    async def _gateway(self) -> AsyncIterator[ActorGateway]:
-        gateway = ActorGateway()
-        await gateway.configure(self._settings)
-        try:
-            yield gateway
-        finally:
-            await shut_down(gateway)
+    def _gateway(self) -> contextlib.AbstractAsyncContextManager[ActorGateway]:
+        return configured(self._containerd, self._launcher.state_dir)
 
     async def _start(self, gateway: ActorGateway) -> tuple[Job, StartedTask]:
         job = self._driver.task()

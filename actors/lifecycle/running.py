@@ -44,11 +44,6 @@ class Releases:
         if (running := self._running.get(container_id)) is not None:
             await asyncio.wait([running])
 
-    async def settle(self, timeout_s: float) -> None:
-        """Waits until all releases have ended, at most so many seconds."""
-        if self._running:
-            await asyncio.wait([*self._running.values()], timeout=timeout_s)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services(Node):

@@ -17,12 +17,12 @@ from actors.actor_gateway import ActorGateway
 from actors.gateway import Gateway
 from actors.handles.handle import VERSION
 from actors.model.nomad import ExecInput, ExecOutput, Health, TaskConfig, TaskState
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from proto.errors import Code, DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.fake_gateway import FakeGateway
-from tests.support.gateways import shut_down
+from tests.support.gateways import settings, shut_down
 from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
@@ -38,14 +38,7 @@ class House:
     def __init__(self, make: Callable[[], Gateway], driver: Driver) -> None:
         self._make = make
         self._driver = driver
-        self.settings = DriverSettings(
-            containerd_address=driver.containerd.address,
-            containerd_namespace=driver.containerd.namespace,
-            state_dir=str(driver.state_dir),
-            total_mhz=1000,
-            cores=1,
-            image_gc=False,
-        )
+        self.settings = settings(driver.containerd, driver.state_dir)
 
     @contextlib.asynccontextmanager
     async def gateway(self) -> AsyncIterator[Gateway]:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from actors.actor_gateway import ActorGateway
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import shut_down
+from tests.support.gateways import configured
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -24,28 +23,6 @@ IMAGE = "127.0.0.1:9/steps:1"
 def ordered(lines: Sequence[str], steps: Sequence[str]) -> None:
     """Checks that the steps are among the lines, each once, in the given order."""
     assert [line for line in lines if line in steps] == list(steps), "\n".join(lines)
-
-
-@contextlib.asynccontextmanager
-async def a_gateway(
-    containerd: FakeContainerd, launcher: LauncherProcess
-) -> AsyncGenerator[ActorGateway]:
-    """Builds a configured gateway."""
-    gateway = ActorGateway()
-    await gateway.configure(
-        DriverSettings(
-            containerd_address=containerd.address,
-            containerd_namespace=containerd.namespace,
-            state_dir=str(launcher.state_dir),
-            total_mhz=1000,
-            cores=1,
-            image_gc=False,
-        )
-    )
-    try:
-        yield gateway
-    finally:
-        await shut_down(gateway)
 
 
 def fields_of(caplog: pytest.LogCaptureFixture, room: str, job: Job) -> list[dict[str, object]]:
@@ -84,7 +61,7 @@ async def test_the_steps_of_a_stop_and_of_a_removal(
 ) -> None:
     containerd, launcher, driver = house
     script = "trap '' TERM; echo ready; while :; do sleep 0.1; done"
-    async with a_gateway(containerd, launcher) as gateway:
+    async with configured(containerd, launcher.state_dir) as gateway:
         job = await start(gateway, driver, script)
         await gateway.stop_task(job.id, 0.2, "SIGTERM")
         await gateway.destroy_task(job.id, force=False)
@@ -114,7 +91,7 @@ async def test_the_steps_of_a_command(
     house: tuple[FakeContainerd, LauncherProcess, Driver], caplog: pytest.LogCaptureFixture
 ) -> None:
     containerd, launcher, driver = house
-    async with a_gateway(containerd, launcher) as gateway:
+    async with configured(containerd, launcher.state_dir) as gateway:
         job = await start(gateway, driver, "echo ready; exec sleep 600")
         result = await gateway.exec_task(job.id, ["/bin/sh", "-c", "exit 3"], 20.0)
         assert result.exit.exit_code == 3

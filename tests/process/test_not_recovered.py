@@ -10,14 +10,14 @@ import pytest
 from actors.actor_gateway import ActorGateway
 from actors.asyncio_bridge import Reply, tell
 from actors.files.state_dir import task_directory
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from actors.task.actor import TaskActor
 from actors.task.messages import Destroy, Recover
 from actors.task.phases import Phase
 from proto.errors import DriverError
 from tests.support.driver import Driver
 from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import shut_down
+from tests.support.gateways import settings, shut_down
 from tests.support.needs import need_root_here
 from tests.support.workers import LauncherProcess
 
@@ -43,16 +43,7 @@ async def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_
         job = driver.task()
         job.read_logs()
         gateway = ActorGateway()
-        await gateway.configure(
-            DriverSettings(
-                containerd_address=containerd.address,
-                containerd_namespace=containerd.namespace,
-                state_dir=str(launcher.state_dir),
-                total_mhz=1000,
-                cores=1,
-                image_gc=False,
-            )
-        )
+        await gateway.configure(settings(containerd, launcher.state_dir))
         options = TaskOptions(
             image=IMAGE, image_pull_policy="never", command="/bin/sleep", args=("600",)
         )

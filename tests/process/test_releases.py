@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from actors.actor_gateway import ActorGateway
 from actors.handles.handle import VERSION as HANDLE_VERSION
 from actors.handles.handle import HandleState
 from actors.model.nomad import TaskConfig, TaskState
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from containerd.api import methods
 from proto import frames
 from proto.errors import Code, DriverError
@@ -27,7 +27,7 @@ from tests.support import vectors
 from tests.support.driver import Driver
 from tests.support.fake_containerd import FakeContainerd
 from tests.support.fake_shim import FakeTask
-from tests.support.gateways import shut_down
+from tests.support.gateways import configured
 from tests.support.launcher import worker_pid
 from tests.support.needs import need_root_here
 from tests.support.scripted_worker import REQUESTS, ScriptedWorker
@@ -47,24 +47,9 @@ class House:
         self.launcher = launcher
         self.driver = Driver(containerd, place)
 
-    @contextlib.asynccontextmanager
-    async def gateway(self) -> AsyncIterator[ActorGateway]:
-        """Yields a configured gateway."""
-        gateway = ActorGateway()
-        await gateway.configure(
-            DriverSettings(
-                containerd_address=self.containerd.address,
-                containerd_namespace=self.containerd.namespace,
-                state_dir=str(self.launcher.state_dir),
-                total_mhz=1000,
-                cores=1,
-                image_gc=False,
-            )
-        )
-        try:
-            yield gateway
-        finally:
-            await shut_down(gateway)
+    def gateway(self) -> contextlib.AbstractAsyncContextManager[ActorGateway]:
+        """Returns a block with a configured gateway."""
+        return configured(self.containerd, self.launcher.state_dir)
 
     def left(self, release: str) -> tuple[TaskConfig, bytes, Path]:
         """Makes a task whose handle and directory a plugin of the release made in this boot.

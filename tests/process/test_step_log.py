@@ -6,20 +6,20 @@ A real launcher and workers, on the fake containerd.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import grpc
 import pytest
 
 from actors.actor_gateway import ActorGateway
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from containerd.api import methods
 from proto.errors import DriverError
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import shut_down
+from tests.support.gateways import configured
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
 from tests.support.workers import LauncherProcess
@@ -68,24 +68,9 @@ class Story:
         self._caplog = caplog
         self._gateway: ActorGateway | None = None
 
-    @asynccontextmanager
-    async def gateway(self) -> AsyncGenerator[ActorGateway, None]:
-        """Builds a separate gateway on the same tasks."""
-        gateway = ActorGateway()
-        await gateway.configure(
-            DriverSettings(
-                containerd_address=self.containerd.address,
-                containerd_namespace=self.containerd.namespace,
-                state_dir=str(self._launcher.state_dir),
-                total_mhz=1000,
-                cores=1,
-                image_gc=False,
-            )
-        )
-        try:
-            yield gateway
-        finally:
-            await shut_down(gateway)
+    def gateway(self) -> AbstractAsyncContextManager[ActorGateway]:
+        """Returns a block with a separate gateway on the same tasks."""
+        return configured(self.containerd, self._launcher.state_dir)
 
     def messages(self) -> list[str]:
         """Returns all lines since the last call of `steps`."""

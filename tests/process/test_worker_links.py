@@ -7,20 +7,20 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from actors.actor_gateway import ActorGateway
 from actors.lifecycle.running import RunningTask
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import TaskOptions
 from actors.processes.worker_link import WorkerLink
 from actors.task import worker_replacement
 from proto import frames
 from tests.support.driver import Driver, Job
 from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import shut_down
+from tests.support.gateways import configured
 from tests.support.launcher import worker_pid
 from tests.support.needs import need_root_here
 from tests.support.waiting import until
@@ -39,24 +39,9 @@ class House:
         self._containerd = containerd
         self._driver = Driver(containerd, place)
 
-    @contextlib.asynccontextmanager
-    async def gateway(self) -> AsyncIterator[ActorGateway]:
-        """Builds a configured gateway."""
-        gateway = ActorGateway()
-        await gateway.configure(
-            DriverSettings(
-                containerd_address=self._containerd.address,
-                containerd_namespace=self._containerd.namespace,
-                state_dir=str(self.launcher.state_dir),
-                total_mhz=1000,
-                cores=1,
-                image_gc=False,
-            )
-        )
-        try:
-            yield gateway
-        finally:
-            await shut_down(gateway)
+    def gateway(self) -> contextlib.AbstractAsyncContextManager[ActorGateway]:
+        """Returns a block with a configured gateway."""
+        return configured(self._containerd, self.launcher.state_dir)
 
     async def start(self, gateway: ActorGateway) -> Job:
         """Starts a task and returns once the task runs."""
