@@ -217,7 +217,7 @@ def test_the_release_is_the_same_everywhere() -> None:
 
 
 def test_tests_do_not_sleep_and_hope() -> None:
-    allowed = {"tests/bench.py", "tests/support/waiting.py"}
+    allowed = {"tests/support/waiting.py"}
     sleepers = [
         str(path.relative_to(ROOT))
         for path in (ROOT / "tests").rglob("*.py")

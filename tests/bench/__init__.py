@@ -1,0 +1,1 @@
+"""`./dev bench`: the driver's costs, as ratios and shares within a run."""

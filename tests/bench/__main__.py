@@ -1,0 +1,124 @@
+"""`./dev bench`: the driver's costs, as ratios and shares within one run.
+
+Absolute times differ between machines and minutes. Every figure stands beside a limit: a ratio to
+raw containerd calls of the same run, or a share of the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tests.bench import crowd, handshake, layers, starts
+from tests.bench.figures import Measured, table
+from tests.bench.progress import Progress
+from tests.bench.setting import Plan, Setting
+from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.driver import Driver, launched
+from tests.support.registry import Registry
+
+Room = Callable[[Setting], Coroutine[Any, Any, Measured]]
+# In the order with the least mutual disturbance.
+ROOMS: dict[str, Room] = {
+    "handshake": handshake.measure,
+    "starts": starts.measure,
+    "layers": layers.measure,
+    "crowd": crowd.measure,
+}
+
+
+def measure(rows: Sequence[str], plan: Plan) -> list[Measured]:
+    """Measures the rows one after another, on a containerd and a registry of the bench.
+
+    A row that fails has its reason in the result, and the next row is measured.
+    """
+    progress = Progress(len(rows))
+    with (
+        ContainerdDaemon() as containerd,
+        Registry() as registry,
+        tempfile.TemporaryDirectory() as directory,
+    ):
+        image = images.build([images.busybox_layer()], {"Cmd": ["/bin/sh"]})
+        setting = Setting(
+            driver=Driver(containerd, Path(directory)),
+            image=images.push(registry.host, "busybox", "1", image),
+            registry=registry.host,
+            plan=plan,
+            progress=progress,
+        )
+        try:
+            # The session of the driver keeps objects of its event loop.
+            with asyncio.Runner() as runner:
+                runner.run(_pull_once(setting))
+                return [_row(row, setting, runner) for row in rows]
+        finally:
+            setting.driver.close()
+
+
+def _row(row: str, setting: Setting, runner: asyncio.Runner) -> Measured:
+    setting.progress.begin(row)
+    try:
+        found = replace(runner.run(ROOMS[row](setting)), row=row)
+    except Exception as error:  # noqa: BLE001 - the other rows are measured all the same
+        reason = " ".join(str(error).split())
+        found = Measured(row=row, failure=f"{type(error).__name__}: {reason}")
+        setting.driver.containerd.remove_all()
+    setting.progress.end("FAILED" if found.failure else "ok" if found.holds else "OVER")
+    return found
+
+
+async def _pull_once(setting: Setting) -> None:
+    async with launched(setting.driver):
+        await setting.driver.output(setting.image, "true")
+
+
+def parse(words: Sequence[str]) -> argparse.Namespace:
+    """Parses the command line; exits with 2 after a mistake."""
+    usual = Plan()
+    rows = "\n".join(
+        f"  {row:10} {(room.__doc__ or '').splitlines()[0]}" for row, room in ROOMS.items()
+    )
+    parser = argparse.ArgumentParser(
+        prog="./dev bench",
+        description=__doc__,
+        epilog=f"rows:\n{rows}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="rows to measure; all without a ROW")
+    parser.add_argument("--rounds", type=int, default=usual.rounds, help="of short steps")
+    parser.add_argument("--tasks", type=int, default=usual.tasks, help="at the same time")
+    parser.add_argument(
+        "--seconds", type=float, default=usual.seconds, help="of each measurement of CPU"
+    )
+    parser.add_argument("--json", action="store_true", help="results for programs, on stdout")
+    arguments = parser.parse_args(words)
+    if strangers := [row for row in arguments.rows if row not in ROOMS]:
+        parser.error(f"no row {strangers[0]!r}; there are: {', '.join(ROOMS)}")
+    for name in ("rounds", "tasks", "seconds"):
+        if getattr(arguments, name) <= 0:
+            parser.error(f"--{name} {getattr(arguments, name)}: more than 0 is needed")
+    return arguments
+
+
+def main(words: Sequence[str]) -> int:
+    """Measures and prints; the exit status is 1 if a figure exceeds a limit or a row fails."""
+    arguments = parse(words)
+    plan = Plan(rounds=arguments.rounds, tasks=arguments.tasks, seconds=arguments.seconds)
+    rows = measure(arguments.rows or list(ROOMS), plan)
+    if arguments.json:
+        sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+    else:
+        sys.stdout.write(table(rows))
+    return 0 if all(row.holds for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
