@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import crowd, handshake, layers, starts
+from tests.bench import at_once, crowd, handshake, latest, layers, logs, pull, run, starts
 from tests.bench.figures import Measured, table
 from tests.bench.progress import Progress
 from tests.bench.setting import Plan, Setting
@@ -31,6 +31,11 @@ ROOMS: dict[str, Room] = {
     "handshake": handshake.measure,
     "starts": starts.measure,
     "layers": layers.measure,
+    "latest": latest.measure,
+    "pull": pull.measure,
+    "run": run.measure,
+    "logs": logs.measure,
+    "at_once": at_once.measure,
     "crowd": crowd.measure,
 }
 
@@ -98,6 +103,13 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--seconds", type=float, default=usual.seconds, help="of each measurement of CPU"
     )
+    parser.add_argument(
+        "--at-once",
+        type=_counts,
+        default=usual.at_once,
+        metavar="N,N",
+        help="starts at the same moment",
+    )
     parser.add_argument("--json", action="store_true", help="results for programs, on stdout")
     arguments = parser.parse_args(words)
     if strangers := [row for row in arguments.rows if row not in ROOMS]:
@@ -108,10 +120,22 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _counts(text: str) -> tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) for part in parts):
+        raise argparse.ArgumentTypeError(f"{text}: numbers of 1 or more are needed, as in 50,200")
+    return tuple(map(int, parts))
+
+
 def main(words: Sequence[str]) -> int:
     """Measures and prints; the exit status is 1 if a figure exceeds a limit or a row fails."""
     arguments = parse(words)
-    plan = Plan(rounds=arguments.rounds, tasks=arguments.tasks, seconds=arguments.seconds)
+    plan = Plan(
+        rounds=arguments.rounds,
+        tasks=arguments.tasks,
+        seconds=arguments.seconds,
+        at_once=arguments.at_once,
+    )
     rows = measure(arguments.rows or list(ROOMS), plan)
     if arguments.json:
         sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=1) + "\n")

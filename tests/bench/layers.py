@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from tests.bench import raw_calls, starts
 from tests.bench.figures import Measured, ratio
-from tests.bench.setting import SLEEPER, Setting, loaded
+from tests.bench.setting import Setting, loaded
 from tests.support import images
 from tests.support.driver import launched
 
@@ -35,14 +35,10 @@ async def measure(setting: Setting) -> Measured:
             image = await loaded(client, pulled)
             job = setting.driver.task(f"first-{number}")
             spent += await raw_calls.spent(client, image, pulled, job)
-            job = setting.driver.task()
-            begun = time.perf_counter()
-            await setting.driver.start(job, started, SLEEPER)
-            first = time.perf_counter() - begun
-            await setting.driver.end(job)
+            first = await setting.start_ms(started)
             if number:
                 raw.append(spent * 1000)
-                ours.append(first * 1000)
+                ours.append(first)
             setting.progress.step(number, rounds, "first starts")
         cached = await starts.in_turns(setting, client, started, setting.plan.rounds)
     name = f"first start of {_LAYERS} layers / ctr pull and raw calls"

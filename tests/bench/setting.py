@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -50,6 +51,15 @@ class Setting:
             yield client
         finally:
             await client.close()
+
+    async def start_ms(self, reference: str) -> float:
+        """Returns the milliseconds of StartTask, and removes the task."""
+        job = self.driver.task()
+        begun = time.perf_counter()
+        await self.driver.start(job, reference, SLEEPER)
+        spent = (time.perf_counter() - begun) * 1000
+        await self.driver.end(job)
+        return spent
 
 
 async def loaded(client: Containerd, reference: str) -> LoadedImage:

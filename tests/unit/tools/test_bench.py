@@ -115,6 +115,8 @@ def test_progress_on_a_terminal_changes_one_line() -> None:
         (["nothing"], "no row 'nothing'; there are: handshake, starts, "),
         (["--rounds", "0"], "--rounds 0: more than 0 is needed"),
         (["--tasks", "-1"], "--tasks -1: more than 0 is needed"),
+        (["--at-once", "50,0"], "50,0: numbers of 1 or more are needed"),
+        (["--at-once", "x"], "x: numbers of 1 or more are needed, as in 50,200"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_told_before_anything_runs(
@@ -124,6 +126,12 @@ def test_a_mistake_on_the_command_line_is_told_before_anything_runs(
         bench.parse(words)
     assert ended.value.code == 2
     assert error in capsys.readouterr().err
+
+
+def test_rows_and_numbers_come_from_the_command_line() -> None:
+    found = bench.parse(["pull", "starts", "--at-once", "5,12", "--rounds", "3"])
+    assert (found.rows, found.at_once, found.rounds) == (["pull", "starts"], (5, 12), 3)
+    assert bench.parse([]).rows == []
 
 
 def test_the_help_names_every_row(capsys: pytest.CaptureFixture[str]) -> None:
