@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import dataclasses
 import logging
 import secrets
-import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
-from actors.images import collector
+from actors.images import collector, puller_process
 from actors.images.credentials import CredentialSources
 from actors.images.kept_blobs import KeptBlobs
 from actors.images.messages import ImageReady, ImageRequest, PullPolicy
+from actors.images.puller_process import Report
+from actors.images.tag_check import RegistryAccess, TagCheck
 from actors.model import identifiers
 from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR
-from actors.processes import child_process
 from containerd import reference
 from containerd.image import platforms
 from containerd.image.oci_image import load_image
-from containerd.pull.protocol import Archive, Progress, PullRequest, PullResult
+from containerd.pull.protocol import Archive, PullRequest, PullResult
 from containerd.registry.hosts import Endpoint, load
-from proto import frames
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from actors.model.settings import DriverSettings
     from containerd.api.client import Containerd
 
-Report = Callable[[str], object]
 _REMEMBERED = 64
-_GRACE_S = 10.0
-_END_S = 5.0
 _log = logging.getLogger(__name__)
-
-
-class _Pace:
-    """Times of progress events: after 1, 2, 4 … seconds, then once a minute.
-
-    Nomad keeps only the ten newest events of a task: frequent events would push out others.
-    """
-
-    def __init__(self) -> None:
-        self._pause_s = 1.0
-        self._next = time.monotonic() + self._pause_s
-
-    def due(self) -> bool:
-        now = time.monotonic()
-        if now < self._next:
-            return False
-        self._pause_s = min(60.0, self._pause_s * 2)
-        self._next = now + self._pause_s
-        return True
 
 
 class ImageStore:
@@ -85,6 +61,7 @@ class ImageStore:
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings, proxies)
         self._proxies = proxies or {}
+        self._tags = TagCheck(self._proxies)
         self._kept = KeptBlobs(containerd, self._labels)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}
@@ -102,6 +79,7 @@ class ImageStore:
         try:
             await self._check_snapshotter(request.snapshotter)
             if request.archive is not None:
+                report("Loading image")
                 ready = await self._pull(request, report)
             else:
                 ready = await self._present_or_pulled(request, report)
@@ -125,7 +103,10 @@ class ImageStore:
                 code=Code.NOT_FOUND,
             )
         try:
-            return await self._pull(request, report, present)
+            if present is None:
+                report("Downloading image")
+                return await self._pull(request, report)
+            return await self._newest(request, report, present)
         except DriverError as error:
             if flaw is not None:
                 error.details = f"{error.details}; the present image cannot be run: {flaw}"
@@ -137,6 +118,24 @@ class ImageStore:
             )
             report(f"Registry not reachable, starting the image that is here: {error}")
             return present
+
+    async def _newest(
+        self, request: ImageRequest, report: Report, present: ImageReady
+    ) -> ImageReady:
+        """Returns the present image if the registry has no other, else the pulled image."""
+        report("Asking the registry for a newer image")
+        access = await self._access(request, report)
+        try:
+            digest = await self._tags.digest(request.name, access)
+        except DriverError as error:
+            if request.policy is PullPolicy.FRESH and error.recoverable:
+                raise
+            # A puller waits for a registry that may answer later, and words a final refusal.
+            digest = None
+        if digest == present.digest:
+            report(f"Image {present.digest} is what the registry has")
+            return present
+        return await self._pull(request, report, access, present, asks=digest is None)
 
     async def _present(self, request: ImageRequest) -> tuple[ImageReady | None, DriverError | None]:
         """Returns the present image, or the reason why the present image cannot be run."""
@@ -197,21 +196,36 @@ class ImageStore:
         return ready
 
     async def _pull(
-        self, request: ImageRequest, report: Report, present: ImageReady | None = None
+        self,
+        request: ImageRequest,
+        report: Report,
+        access: RegistryAccess | None = None,
+        present: ImageReady | None = None,
+        *,
+        asks: bool = False,
     ) -> ImageReady:
+        """Runs a puller under a lease.
+
+        Args:
+            request: the image.
+            report: receives a sentence for the task's events.
+            access: hosts and credentials, if known already.
+            present: the image on this node.
+            asks: True compares the registry's digest with the present image first.
+        """
         begun = time.monotonic()
         loading = request.archive is not None
-        if present is None:
-            report("Loading image" if loading else "Downloading image")
-        else:
-            report("Asking the registry for a newer image")
         lease = identifiers.pull_lease(secrets.randbits(64))
         await self._containerd.leases.create(
             lease, expire_s=request.timeout_s + 3600, labels=self._labels
         )
         ready = None
         try:
-            pulled = await self._fetch(request, lease, report, present)
+            wire = self._wire_request(request, lease, present if asks else None)
+            # A busy registry must not delay a start that can use the present image.
+            waits = present is None or request.policy is PullPolicy.ALWAYS
+            wire = dataclasses.replace(wire, waits=waits)
+            pulled = await self._fetch(request, wire, report, access)
             ready = present if pulled.unchanged else await self._find(request, pulled.name)
         except DriverError as error:
             if not loading:
@@ -236,14 +250,8 @@ class ImageStore:
         report(f"Image {ready.digest} {verb}: {pulled.size / 1e6:.1f} MB in {seconds:.1f} s")
         return ready
 
-    async def _fetch(
-        self, request: ImageRequest, lease: str, report: Report, present: ImageReady | None
-    ) -> PullResult:
-        """Runs the puller with the operator's settings for the registry."""
-        plain = self._wire_request(request, lease, present)
-        if request.archive is not None:
-            await file_servers.run_probed(lambda: _visit(request.archive))
-            return await self._run_puller(request, plain, report)
+    async def _access(self, request: ImageRequest, report: Report) -> RegistryAccess:
+        """Reads the operator's hosts for the registry, and finds the credentials."""
         name = reference.parse(request.name)
         registry = name.registry
         endpoints = await file_servers.run_probed(lambda: self._endpoints(registry))
@@ -257,41 +265,35 @@ class ImageStore:
                 raise
             report(f"Pulling without credentials: {error}")
             credentials = ()
-        plain = dataclasses.replace(plain, endpoints=endpoints)
-        wire = dataclasses.replace(plain, credentials=credentials)
+        return RegistryAccess(endpoints=endpoints, credentials=credentials)
+
+    async def _fetch(
+        self,
+        request: ImageRequest,
+        wire: PullRequest,
+        report: Report,
+        access: RegistryAccess | None,
+    ) -> PullResult:
+        """Runs the puller with the operator's settings for the registry."""
+        if request.archive is not None:
+            await file_servers.run_probed(lambda: _visit(request.archive))
+            return await puller_process.run(wire, report)
+        access = access or await self._access(request, report)
+        plain = dataclasses.replace(wire, endpoints=access.endpoints)
+        wire = dataclasses.replace(plain, credentials=access.credentials)
         try:
-            return await self._run_puller(request, wire, report)
+            return await puller_process.run(wire, report)
         except DriverError as error:
-            if not (credentials and request.auth_soft_fail and error.code is Code.DENIED):
+            soft = access.credentials and request.auth_soft_fail and error.code is Code.DENIED
+            if not soft:
                 raise
             report(f"Pulling once more without credentials: {error}")
-        return await self._run_puller(request, plain, report)
+        return await puller_process.run(plain, report)
 
     def _endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         for name in (registry, "_default") if self._hosts_directory else ():
             file_servers.visit(f"{self._hosts_directory}/{name}/hosts.toml", "registry_config_path")
         return load(self._hosts_directory, registry)
-
-    async def _run_puller(
-        self, request: ImageRequest, wire: PullRequest, report: Report
-    ) -> PullResult:
-        argv = [sys.executable, "-I", str(child_process.ROOT / "containerd" / "puller.py")]
-        loop = asyncio.get_running_loop()
-        process = await child_process.started(
-            argv, stdin=child_process.PIPE, stdout=child_process.PIPE, new_session=True
-        )
-        try:
-            async with asyncio.timeout(request.timeout_s + _GRACE_S):
-                return await _converse(process, wire.to_wire(), report)
-        except TimeoutError:
-            raise DriverError(
-                f"the pull was cancelled after {request.timeout_s:g} s",
-                resolution="raise image_pull_timeout, or check the registry and the network",
-                recoverable=True,
-                code=Code.TIMEOUT,
-            ) from None
-        finally:
-            await loop.run_in_executor(None, child_process.finish, process, _END_S)
 
     def _wire_request(
         self, request: ImageRequest, lease: str, present: ImageReady | None
@@ -310,58 +312,9 @@ class ImageStore:
             archive=request.archive,
             proxies=self._proxies,
             present=present.digest if present else "",
-            # A busy registry must not delay a start that can use the present image.
-            waits=present is None or request.policy is PullPolicy.ALWAYS,
         )
 
 
 def _visit(archive: Archive | None) -> None:
     if archive is not None:
         file_servers.visit(archive.path, "load", root=archive.root)
-
-
-async def _converse(
-    process: child_process.Child, request: frames.Frame, report: Report
-) -> PullResult:
-    """Sends the request to the puller, reports progress, and returns the result."""
-    assert process.stdin is not None  # noqa: S101 - stdin is PIPE
-    assert process.stdout is not None  # noqa: S101
-    with contextlib.suppress(BrokenPipeError):  # the puller has died; see the exit status
-        process.stdin.write(frames.encode(request))
-        process.stdin.flush()  # the pipe stays open: its end stops the puller
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), process.stdout
-    )
-    decoder = frames.Decoder()
-    pace = _Pace()
-    try:
-        while data := await reader.read(65536):
-            for frame in decoder.feed(data):
-                match frame.get("event"):
-                    case "progress":
-                        if pace.due():
-                            report(Progress.from_wire(frame).sentence())
-                    case "step":
-                        keys = {
-                            "image": request.get("reference"),
-                            "elapsed_ms": frame.get("elapsed_ms"),
-                        }
-                        _log.debug("pull: %s", frame.get("step"), extra=keys)
-                    case "note":
-                        report(str(frame.get("text", "")))
-                    case "done":
-                        return PullResult.from_wire(frame)
-                    case "failed":
-                        raise DriverError.from_wire(frame.get("error"))
-    finally:
-        transport.close()
-    status = await asyncio.to_thread(child_process.finish, process, _END_S)
-    raise DriverError(
-        "the puller process ended without an answer",
-        details=f"killed by signal {-status}" if status < 0 else f"exit status {status}",
-        resolution="see dmesg: perhaps memory or processes ran out (MemoryMax and TasksMax of the"
-        " Nomad agent's unit)",
-        recoverable=True,
-        code=Code.UNAVAILABLE,
-    )

@@ -7,7 +7,7 @@ import ssl
 import time
 import zlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -78,7 +78,7 @@ class Transport:
         self._name = name
         self._endpoint = endpoint
         self._access = access
-        self._pools: dict[tuple[bool, Proxy | None], urllib3.PoolManager] = {}
+        self._pools: dict[tuple[str, bool, Proxy | None], urllib3.PoolManager] = {}
         self._answered = False
         self._no_tls = ""
         self._secrets: list[bytes] = []
@@ -196,10 +196,10 @@ class Transport:
             answer.close()
 
     def speaks_tls(self) -> bool:
-        """Returns True if a TLS handshake succeeds, or fails only for the certificate."""
+        """Returns True if a TLS handshake succeeds. The certificate is not checked, nor used."""
         parts = urlsplit(f"//{self._endpoint.host}")
         name = parts.hostname or ""
-        tls = context(self._endpoint)
+        tls = context(replace(self._endpoint, skip_verify=True, ca=()))
         try:
             with (
                 self._waiting(f"https://{self._endpoint.host}"),
@@ -207,8 +207,6 @@ class Transport:
                 tls.wrap_socket(plain, server_hostname=name),
             ):
                 return True
-        except ssl.SSLCertVerificationError:
-            return True
         except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
             # A server with plain HTTP answers a handshake with text, or closes the connection.
             return False
@@ -222,12 +220,14 @@ class Transport:
         For the target of a redirect only the registry's CAs count: skip_verify and the client's
         certificate are for the registry itself.
         """
-        home = same_server(url, f"{urlsplit(url).scheme}://{self._endpoint.host}")
-        pool = self._pools.get((home, proxy))
+        scheme = urlsplit(url).scheme
+        home = same_server(url, f"{scheme}://{self._endpoint.host}")
+        pool = self._pools.get((scheme, home, proxy))
         if pool is None:
             elsewhere = Endpoint(host=self._endpoint.host, ca=self._endpoint.ca)
-            tls = context(self._endpoint if home else elsewhere)
-            pool = self._pools.setdefault((home, proxy), _pool(tls, proxy))
+            # Reading the system's CAs takes milliseconds, and plain HTTP needs none.
+            tls = context(self._endpoint if home else elsewhere) if scheme == "https" else None
+            pool = self._pools.setdefault((scheme, home, proxy), _pool(tls, proxy))
         return pool
 
     def _waiting(self, url: str) -> AbstractContextManager[None]:
@@ -245,9 +245,10 @@ class Transport:
         return failure
 
 
-def _pool(tls: ssl.SSLContext, proxy: Proxy | None) -> urllib3.PoolManager:
+def _pool(tls: ssl.SSLContext | None, proxy: Proxy | None) -> urllib3.PoolManager:
     # urllib3 1.26 needs cert_reqs too, whatever the context says.
-    verify = "CERT_REQUIRED" if tls.verify_mode is ssl.CERT_REQUIRED else "CERT_NONE"
+    verified = tls is None or tls.verify_mode is ssl.CERT_REQUIRED
+    verify = "CERT_REQUIRED" if verified else "CERT_NONE"
     if proxy is None:
         return urllib3.PoolManager(ssl_context=tls, cert_reqs=verify, retries=False, maxsize=4)
     headers = {"Proxy-Authorization": proxy.authorization} if proxy.authorization else {}
