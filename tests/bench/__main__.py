@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.bench import at_once, crowd, handshake, latest, layers, logs, pull, run, starts
 from tests.bench.figures import Measured, table
+from tests.bench.peers import compare
 from tests.bench.progress import Progress
 from tests.bench.setting import Plan, Setting
 from tests.support import images
@@ -110,6 +111,11 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         metavar="N,N",
         help="starts at the same moment",
     )
+    parser.add_argument(
+        "--peers",
+        action="store_true",
+        help="measure other drivers of Nomad too; see ./dev bench --peers --help",
+    )
     parser.add_argument("--json", action="store_true", help="results for programs, on stdout")
     arguments = parser.parse_args(words)
     if strangers := [row for row in arguments.rows if row not in ROOMS]:
@@ -129,6 +135,8 @@ def _counts(text: str) -> tuple[int, ...]:
 
 def main(words: Sequence[str]) -> int:
     """Measures and prints; the exit status is 1 if a figure exceeds a limit or a row fails."""
+    if "--peers" in words:
+        return compare.main([word for word in words if word != "--peers"])
     arguments = parse(words)
     plan = Plan(
         rounds=arguments.rounds,

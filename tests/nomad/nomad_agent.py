@@ -28,7 +28,7 @@ name = "test"
 data_dir = "{base}/data"
 plugin_dir = "{base}/plugins"
 bind_addr = "127.0.0.1"
-log_level = "DEBUG"
+log_level = "{log_level}"
 disable_update_check = true
 disable_anonymous_signature = true
 leave_on_interrupt = false
@@ -79,6 +79,8 @@ class NomadAgent:
         client_block: further text of the agent's client block.
     """
 
+    log_level = "DEBUG"
+
     def __init__(
         self,
         binary: Path,
@@ -100,8 +102,6 @@ class NomadAgent:
         self.cni = self.base / "cni"
         self.cni.mkdir()
         self.api = NomadApi(f"http://127.0.0.1:{self._http}", binary, network)
-        block = f'plugin "{DRIVER}" {{\n  config {{\n{plugin_config}\n  }}\n}}\n'
-        raw = 'plugin "raw_exec" {\n  config { enabled = true }\n}\n'
         (self.base / "agent.hcl").write_text(
             _CONFIG.format(
                 base=self.base,
@@ -109,7 +109,8 @@ class NomadAgent:
                 http=self._http,
                 rpc=free_port(),
                 serf=free_port(),
-                plugins=block if self._has_driver else raw,
+                log_level=self.log_level,
+                plugins=self.plugin_blocks(plugin_config),
             )
         )
 
@@ -128,6 +129,12 @@ class NomadAgent:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+    def plugin_blocks(self, plugin_config: str | None) -> str:
+        """Returns the plugin blocks of the agent's configuration."""
+        if plugin_config is None:
+            return 'plugin "raw_exec" {\n  config { enabled = true }\n}\n'
+        return f'plugin "{DRIVER}" {{\n  config {{\n{plugin_config}\n  }}\n}}\n'
 
     @property
     def alloc_root(self) -> Path:
