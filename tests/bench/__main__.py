@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib.util
 import json
+import os
 import sys
 import tempfile
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import at_once, crowd, handshake, latest, layers, logs, pull, run, starts
+from tests.bench import at_once, crowd, handshake, latest, layers, logs, pull, report, run, starts
 from tests.bench.figures import Measured, table
 from tests.bench.peers import compare
 from tests.bench.progress import Progress
@@ -117,13 +119,43 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         help="measure other drivers of Nomad too; see ./dev bench --peers --help",
     )
     parser.add_argument("--json", action="store_true", help="results for programs, on stdout")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a report with plots")
+    parser.add_argument(
+        "--from",
+        dest="saved",
+        type=Path,
+        metavar="FILE",
+        help="show the results of an earlier --json, and measure nothing",
+    )
     arguments = parser.parse_args(words)
     if strangers := [row for row in arguments.rows if row not in ROOMS]:
         parser.error(f"no row {strangers[0]!r}; there are: {', '.join(ROOMS)}")
     for name in ("rounds", "tasks", "seconds"):
         if getattr(arguments, name) <= 0:
             parser.error(f"--{name} {getattr(arguments, name)}: more than 0 is needed")
+    if arguments.html is not None:
+        if not os.access(arguments.html.absolute().parent, os.W_OK):
+            parser.error(f"{arguments.html.parent} is no directory that can be written")
+        if importlib.util.find_spec("matplotlib") is None:
+            parser.error("--html needs matplotlib, which ./dev bench --html FILE installs")
+    if arguments.saved is not None:
+        try:
+            arguments.saved = from_json(json.loads(arguments.saved.read_text()))
+        except OSError as error:
+            parser.error(f"--from {error.filename}: {error.strerror}")
+        except (ValueError, KeyError, TypeError) as error:
+            parser.error(f"--from {arguments.saved}: no results of ./dev bench --json: {error}")
     return arguments
+
+
+def as_json(facts: Mapping[str, str], rows: Sequence[Measured]) -> dict[str, Any]:
+    """Returns the results for programs, with the facts of the machine."""
+    return {"machine": dict(facts), "rows": [row.as_json() for row in rows]}
+
+
+def from_json(data: Mapping[str, Any]) -> tuple[dict[str, str], list[Measured]]:
+    """Returns the arguments of `as_json`; raises KeyError and TypeError as `Measured.from_json`."""
+    return dict(data["machine"]), [Measured.from_json(row) for row in data["rows"]]
 
 
 def _counts(text: str) -> tuple[int, ...]:
@@ -138,18 +170,32 @@ def main(words: Sequence[str]) -> int:
     if "--peers" in words:
         return compare.main([word for word in words if word != "--peers"])
     arguments = parse(words)
-    plan = Plan(
-        rounds=arguments.rounds,
-        tasks=arguments.tasks,
-        seconds=arguments.seconds,
-        at_once=arguments.at_once,
-    )
-    rows = measure(arguments.rows or list(ROOMS), plan)
+    if arguments.saved is not None:
+        facts, rows = arguments.saved
+    else:
+        plan = Plan(
+            rounds=arguments.rounds,
+            tasks=arguments.tasks,
+            seconds=arguments.seconds,
+            at_once=arguments.at_once,
+        )
+        facts, rows = report.machine(), measure(arguments.rows or list(ROOMS), plan)
     if arguments.json:
-        sys.stdout.write(json.dumps([row.as_json() for row in rows], indent=1) + "\n")
+        sys.stdout.write(json.dumps(as_json(facts, rows), indent=1) + "\n")
     else:
         sys.stdout.write(table(rows))
+    if arguments.html is not None:
+        _write_report(arguments.html, facts, rows)
     return 0 if all(row.holds for row in rows) else 1
+
+
+def _write_report(file: Path, facts: Mapping[str, str], rows: Sequence[Measured]) -> None:
+    # matplotlib is there for a report only.
+    from tests.bench import plots
+
+    drawn = [plots.svg(plot) for row in rows for plot in row.plots]
+    file.write_text(report.page(facts, rows, drawn))
+    sys.stderr.write(f"report: {file}\n")
 
 
 if __name__ == "__main__":

@@ -14,9 +14,9 @@ from tests.support.driver import launched
 
 _MIB = 1024 * 1024
 _LAYERS = 5
-# Of each layer: half of a usual layer's bytes do not compress.
-_RANDOM_MIB = 30
-_TEXT_MIB = 30
+# Of each layer: half of a usual layer's bytes do not compress. The whole is 150 MiB with busybox.
+_RANDOM_BYTES = int(29.6 * _MIB)
+_TEXT = b"A line of text in a file of a layer.\n"
 _PART_OF_ROUNDS = 20
 
 
@@ -54,9 +54,9 @@ def _plot(size: float, ours: list[float], ctr: list[float]) -> Plot:
 
 
 def _large() -> images.Image:
-    text = b"A line of text in a file of a layer.\n" * (_TEXT_MIB * _MIB // 37)
+    text = _TEXT * (_RANDOM_BYTES // len(_TEXT))
     layers = [
-        images.layer({f"data/{number}": os.urandom(_RANDOM_MIB * _MIB), f"text/{number}": text})
+        images.layer({f"data/{number}": os.urandom(_RANDOM_BYTES), f"text/{number}": text})
         for number in range(_LAYERS)
     ]
     return images.build([images.busybox_layer(), *layers], {"Cmd": ["/bin/sh"]})
