@@ -3,12 +3,18 @@
 The end of the process gives back all memory of TLS and JSON. The plugin's death ends the puller
 too: stdin closes then. Request and events are frames of `containerd.pull.protocol` on stdin
 and stdout; the process has no log, so steps and failures are events.
+
+With the argument `serve` the program is the pull server: stdin is the plugin's socket, and a forked
+puller serves each pull. Without arguments the program serves one pull, as plugins of earlier
+releases expect: an upgrade replaces this file under a running plugin.
 """
 
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import socket
 import sys
 import threading
 from pathlib import Path
@@ -19,6 +25,7 @@ if __name__ == "__main__":
 
 from containerd.pull.protocol import PullRequest
 from containerd.pull.pull import Pull
+from containerd.pull.pull_server import PullServer
 from containerd.pull.reporter import Reporter, emit
 from containerd.watchdog import Watchdog
 from proto import frames
@@ -27,6 +34,7 @@ from proto.exhaustion import exhausted
 
 # Sockets have the limit itself: a silent mirror fails first, and the next mirror gets its turn.
 _WATCHDOG_LATER_S = 2.0
+_IDLE_S = 60.0
 
 
 def _read_request() -> PullRequest:
@@ -53,9 +61,24 @@ def _fail_now(error: DriverError) -> None:
     os._exit(1)
 
 
-def main() -> int:
+def serve() -> None:
+    """Serves the plugin on stdin, until the plugin leaves or a minute passes without a pull."""
+    _set_name("cd-pull-server")
+    # A collection would write to the pages that all pullers share.
+    gc.collect()
+    gc.freeze()
+    PullServer(socket.socket(fileno=0), pull, _IDLE_S).serve()
+
+
+def _set_name(name: str) -> None:
+    """Sets the name of this process in `ps -o comm`; the kernel keeps 15 bytes."""
+    Path("/proc/self/comm").write_text(name)
+
+
+def pull() -> int:
     """Serves the one request on stdin, and returns the exit status."""
     try:
+        _set_name("cd-puller")
         request = _read_request()
         threading.Thread(target=_end_with_stdin, daemon=True).start()
         reporter = Reporter()
@@ -90,6 +113,9 @@ def _internal(error: Exception) -> DriverError:
 
 
 if __name__ == "__main__":
-    status = main()
+    if sys.argv[1:] == ["serve"]:
+        serve()
+        sys.exit()
+    status = pull()
     # Does not wait for threads of cancelled downloads.
     os._exit(status)

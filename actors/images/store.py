@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
-from actors.images import collector, puller_process
+from actors.images import collector
 from actors.images.credentials import CredentialSources
 from actors.images.kept_blobs import KeptBlobs
 from actors.images.messages import ImageReady, ImageRequest, PullPolicy
-from actors.images.puller_process import Report
+from actors.images.pullers import Pullers, Report
 from actors.images.tag_check import RegistryAccess, TagCheck
 from actors.model import identifiers
 from actors.model.ownership import LABEL_MAKER, LABEL_STATE_DIR
@@ -61,10 +61,15 @@ class ImageStore:
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings, proxies)
         self._proxies = proxies or {}
+        self._pullers = Pullers()
         self._tags = TagCheck(self._proxies)
         self._kept = KeptBlobs(containerd, self._labels)
         self._known: OrderedDict[str, ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}
+
+    async def close(self) -> None:
+        """Ends the pull server; running pulls end first."""
+        await self._pullers.close()
 
     async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
         """Provides the unpacked image. The policy decides about a pull or a load.
@@ -277,18 +282,18 @@ class ImageStore:
         """Runs the puller with the operator's settings for the registry."""
         if request.archive is not None:
             await file_servers.run_probed(lambda: _visit(request.archive))
-            return await puller_process.run(wire, report)
+            return await self._pullers.run(wire, report)
         access = access or await self._access(request, report)
         plain = dataclasses.replace(wire, endpoints=access.endpoints)
         wire = dataclasses.replace(plain, credentials=access.credentials)
         try:
-            return await puller_process.run(wire, report)
+            return await self._pullers.run(wire, report)
         except DriverError as error:
             soft = access.credentials and request.auth_soft_fail and error.code is Code.DENIED
             if not soft:
                 raise
             report(f"Pulling once more without credentials: {error}")
-        return await puller_process.run(plain, report)
+        return await self._pullers.run(plain, report)
 
     def _endpoints(self, registry: str) -> tuple[Endpoint, ...]:
         for name in (registry, "_default") if self._hosts_directory else ():

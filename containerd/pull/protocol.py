@@ -12,6 +12,13 @@ from proto.errors import Code, DriverError
 from proto.frames import Frame
 
 VERSION = 4
+BEGUN: Frame = {"event": "begun"}
+"""First event of a pull server: a puller is being forked, and no other process gets the request."""
+
+
+def ended(status: int) -> Frame:
+    """Returns the last event of a pull server: the puller's exit status, negative for a signal."""
+    return {"event": "ended", "status": status}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

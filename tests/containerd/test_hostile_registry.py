@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from actors.images import store as pull
+from actors.images import pullers
 from containerd.api import features
 from proto.errors import Code, DriverError
 from tests.support import images
@@ -241,7 +241,7 @@ def slowly(pieces: Iterable[bytes], server: list[RawServer]) -> Iterator[bytes]:
 def test_a_registry_that_drips_is_given_up_when_the_pulls_time_is_over(
     containerd: ContainerdDaemon, store: Images, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pull, "_GRACE_S", 1.0)
+    monkeypatch.setattr(pullers, "_GRACE_S", 1.0)
     image = fresh_image()
     dripping: list[RawServer] = []
     drops = itertools.repeat(b"a")
@@ -287,7 +287,7 @@ def test_s19_a_bomb_ends_with_the_pulls_time_and_leaves_the_disk(
     """Unpacks a hundred kilobytes that would fill gigabytes, until the time is over."""
     if not features.of(containerd.version)[features.ZSTD]:
         pytest.skip(f"containerd {containerd.version} refuses layers compressed with zstd")
-    monkeypatch.setattr(pull, "_GRACE_S", 0.5)
+    monkeypatch.setattr(pullers, "_GRACE_S", 0.5)
     body = zstd_bomb(4 << 30)
     image = fresh_image()
     kind = "application/vnd.oci.image.layer.v1.tar+zstd"

@@ -267,7 +267,7 @@ def test_an_unknown_snapshotter_is_an_error_that_names_those_there_are(
 def test_a_pull_logs_its_steps(
     store: Images, registry: Registry, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.DEBUG, "actors.images.puller_process")
+    caplog.set_level(logging.DEBUG, "actors.images.pullers")
     image = images.build([images.layer({"x": b"steps"})])
     images.push(registry.host, "steps", "1", image)
     store.get(f"{registry.host}/steps:1")

@@ -15,10 +15,10 @@ from actors.model.settings import Auth
 from proto.errors import DriverError
 from tests.support import certificates, images
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import children
 from tests.support.http_proxy import HttpProxy
 from tests.support.image_store import Images
 from tests.support.images import Image
+from tests.support.pullers import pullers
 from tests.support.recording_server import Answer, Request
 from tests.support.registry import Registry
 from tests.support.scripted_registry import ScriptedRegistry
@@ -62,7 +62,7 @@ class _Watched(ScriptedRegistry):
             realm = f'Bearer realm="http://{self.host}/token"'
             return Answer(401, {"WWW-Authenticate": realm})
         if request.method == "HEAD":
-            self.pullers.append(len(pullers()))
+            self.pullers.append(len(pullers(os.getpid())))
             if self.slow is not None and len(self.pullers) == 1:
                 self.slow.wait(30)
             elif self.slow is not None:
@@ -78,16 +78,6 @@ class _Watched(ScriptedRegistry):
 def fresh_image() -> Image:
     """Builds an image that containerd has never seen."""
     return images.build([images.layer({"hello": os.urandom(1000)})])
-
-
-def pullers() -> list[str]:
-    """Returns the pullers that this process has started."""
-    found = []
-    for child in children(os.getpid()):
-        command = Path(f"/proc/{child}/cmdline")
-        if command.exists() and b"puller.py" in command.read_bytes():
-            found.append(child)
-    return found
 
 
 @POLICIES

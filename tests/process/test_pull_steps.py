@@ -20,8 +20,9 @@ from containerd.api import methods
 from containerd.api.methods import Method
 from tests.support import images
 from tests.support.archives import layout_files, tar_of
-from tests.support.driver import Job, children
+from tests.support.driver import Job
 from tests.support.fake_containerd.daemon import PASSWD
+from tests.support.pullers import pullers
 from tests.support.stage import SLEEPER, Stage
 from tests.support.waiting import until
 
@@ -112,27 +113,18 @@ async def test_a_pull_that_hangs_ends_with_its_task_and_takes_its_puller_along(
     assert "the start was cancelled" in str(await stage.refusal(starting))
     await until(lambda: fault.abandoned == fault.calls, 20, "a call outlives its caller")
     stage.containerd.faults.clear()
-    await until(lambda: not _pullers(stage.session.pid), 20, "a puller goes on")
+    await until(lambda: not pullers(stage.session.pid), 20, "a puller goes on")
 
 
 async def test_a_puller_that_is_killed_is_told_with_what_may_have_killed_it(stage: Stage) -> None:
     fault = stage.containerd.hang(STEPS["blob"])
     starting = asyncio.create_task(start(stage, job_with_archive(stage, "killed")))
     await until(lambda: fault.calls or starting.done(), 20, "no pull begins")
-    (puller,) = _pullers(stage.session.pid)
-    os.kill(int(puller), signal.SIGKILL)
+    (puller,) = pullers(stage.session.pid)
+    os.kill(puller, signal.SIGKILL)
     error = await stage.refusal(starting)
     assert error.recoverable
     assert "the puller process ended without an answer: killed by signal 9" in str(error)
     assert "dmesg" in str(error)
     stage.containerd.faults.clear()
     assert stage.containerd.leftovers() == []
-
-
-def _pullers(pid: int) -> list[str]:
-    found = []
-    for child in children(pid):
-        line = Path(f"/proc/{child}/cmdline")
-        if line.exists() and b"puller.py" in line.read_bytes():
-            found.append(child)
-    return found

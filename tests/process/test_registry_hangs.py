@@ -8,7 +8,6 @@ import itertools
 import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,8 @@ import pytest
 from containerd.watchdog import Watchdog, waiting
 from proto.errors import Code, DriverError
 from tests.support import images
-from tests.support.driver import Job, children
+from tests.support.driver import Job
+from tests.support.pullers import pullers
 from tests.support.raw_server import RawServer
 from tests.support.stage import Stage
 from tests.support.waiting import until
@@ -147,14 +147,9 @@ async def test_a_pull_that_waits_says_for_what_and_ends_at_once_with_its_task(st
         await until(lambda: server.paths or starting.done(), 20, "the registry is not asked")
         await stage.session.stop(job.id)
         assert "the start was cancelled" in str(await stage.refusal(starting))
-        await until(lambda: not _pullers(stage), 20, "a puller goes on")
+        await until(lambda: not pullers(stage.session.pid), 20, "a puller goes on")
     listening.cancel()
     assert "Downloading image" in told
-
-
-def _pullers(stage: Stage) -> list[str]:
-    lines = (Path(f"/proc/{child}/cmdline") for child in children(stage.session.pid))
-    return [str(line) for line in lines if line.exists() and b"puller.py" in line.read_bytes()]
 
 
 # --- the watchdog itself

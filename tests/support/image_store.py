@@ -61,7 +61,10 @@ class Images:
             task = TaskConfig(id="a/t/1", name="t", alloc_id="a", alloc_dir=str(self._directory))
             chosen = TaskOptions(image=image, **options)
             request = image_plan.request(services(self.settings), task, chosen)
-            return await store.ensure(request, self.events.append)
+            try:
+                return await store.ensure(request, self.events.append)
+            finally:
+                await store.close()
 
         return self._daemon.ask(ensure)
 

@@ -57,6 +57,10 @@ class Store:
         self.cancelled: list[ImageRequest] = []
         self.gate = asyncio.Event()
         self.result: ImageReady | DriverError | None = None
+        self.closed = asyncio.Event()
+
+    async def close(self) -> None:
+        self.closed.set()
 
     async def ensure(self, request: ImageRequest, _: Callable[[str], object]) -> ImageReady:
         self.asked.append(request)
@@ -284,6 +288,7 @@ async def test_a_retired_actor_collects_nothing_more() -> None:
         assert (await actor.ask(request("z")).future).name == "z"
         assert collector.removing == []
         assert collector.sweeps == seen
+        await asyncio.wait_for(store.closed.wait(), 5)
 
 
 async def _sweeps(collector: Collector) -> None:
