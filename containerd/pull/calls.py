@@ -28,6 +28,7 @@ class SyncCalls:
 
     def __init__(self, address: str, namespace: str, lease: str) -> None:
         self.address = address
+        self.lease = lease
         self._headers = headers(namespace, lease)
         self._channel = grpc.insecure_channel(f"unix:{address}", CHANNEL_OPTIONS)
 

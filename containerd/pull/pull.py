@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import pairwise
 
 from google.protobuf.empty_pb2 import Empty
@@ -30,6 +30,10 @@ from proto.containerd import images_pb2, types_pb2
 from proto.errors import Code, DriverError
 
 _PARALLEL_LAYERS = 3
+# Unpacking takes longest, and goes from the lowest layer up. On a fast network a large layer has
+# the bandwidth for itself, and is ready early. On a slow network the next download begins soon.
+_HEAD_START_S = 0.3
+_LARGE_BYTES = 4 * 1024 * 1024
 
 
 class Pull:
@@ -57,12 +61,11 @@ class Pull:
         if self._request.archive is not None:
             # An archive is a job's own: no other job may get its image by the registry's name.
             self._image = loaded_name(self._name, root.digest)
-        self._check_layers(manifest)
+        foreign = self._check_layers(manifest)
         self._reporter.step("image chosen")
-        self._reporter.expect(manifest.layers)
         # A choice that depended on the config has fetched the config.
         config = chosen.config or parse_config(self._config(manifest.config), str(self._name))
-        chain = self._layers(manifest, config.diff_ids)
+        layers, chain = self._layers(manifest, config.diff_ids, foreign)
         self._reporter.step("layers unpacked")
         self._keep_manifest(chosen.path[-1], manifest)
         for parent, child in reversed(list(pairwise(chosen.path))):
@@ -71,7 +74,7 @@ class Pull:
         label_blob(self._calls, manifest.config.digest, {snapshot_label: chain})
         self._name_image(root)
         self._reporter.step("image named")
-        size = manifest.config.size + sum(layer.size for layer in manifest.layers)
+        size = manifest.config.size + sum(layer.size for layer in layers)
         return PullResult(
             name=self._image,
             digest=root.digest,
@@ -104,8 +107,12 @@ class Pull:
         digest = self._name.digest or sha256_of(body)
         return Descriptor(media_type=media_type, digest=digest, size=len(body)), body
 
-    def _check_layers(self, manifest: Manifest) -> None:
-        """Refuses an image that cannot be unpacked, before the first layer is fetched."""
+    def _check_layers(self, manifest: Manifest) -> set[int]:
+        """Refuses an image that cannot be unpacked, before anything is fetched.
+
+        Returns:
+            The indexes of foreign layers.
+        """
         types = [layer_types.check(layer, str(self._name)) for layer in manifest.layers]
         if self._request.archive is not None:
             # A file of an image directory may be sparse: terabytes that cost a job nothing.
@@ -113,9 +120,7 @@ class Pull:
         if any(layer_type.compression == layer_types.ZSTD for layer_type in types):
             version = self._calls(methods.VERSION, Empty(), "return its version").version
             features.require(features.ZSTD, version, f"the image {self._name}")
-        for layer, layer_type in zip(manifest.layers, types, strict=True):
-            if layer_type.foreign:
-                self._fetch_foreign(layer)
+        return {index for index, layer_type in enumerate(types) if layer_type.foreign}
 
     def _config(self, config: Descriptor) -> bytes:
         self._fetch(config)
@@ -130,24 +135,54 @@ class Pull:
                 raise
             raise layer_types.foreign_refusal(layer, str(self._name), error) from error
 
-    def _layers(self, manifest: Manifest, diff_ids: tuple[str, ...]) -> str:
-        """Downloads layers in parallel, unpacks each in its turn, and returns the chain id."""
+    def _layers(
+        self, manifest: Manifest, diff_ids: tuple[str, ...], foreign: set[int]
+    ) -> tuple[tuple[Descriptor, ...], str]:
+        """Downloads layers in parallel, unpacks each in its turn.
+
+        A layer whose snapshot exists is not downloaded. Files of an archive are all stored: the
+        archive is gone when another program wants a blob, and a registry is not.
+
+        Args:
+            manifest: the image's manifest.
+            diff_ids: digests of the uncompressed layers.
+            foreign: indexes of foreign layers.
+
+        Returns:
+            The downloaded layers, and the chain id of the image.
+        """
+        unpacker = Unpacker(self._calls, self._request.snapshotter, manifest.layers, diff_ids)
+        present = unpacker.present()
+        first = present if self._request.archive is None else 0
+        layers = manifest.layers[first:]
+        for index in sorted(foreign):
+            if index >= first:
+                self._fetch_foreign(manifest.layers[index])
+        self._reporter.expect(layers)
         pool = ThreadPoolExecutor(_PARALLEL_LAYERS)
         try:
-            futures: list[Future[None]] = [
-                pool.submit(self._fetch, layer, self._reporter.received)
-                for layer in manifest.layers
-            ]
+            futures: list[Future[None]] = []
+            large: list[Future[None]] = []
+            for layer in layers:
+                futures.append(pool.submit(self._fetch_after, large, layer))
+                large = futures[-1:] if layer.size >= _LARGE_BYTES else []
 
             def ready(index: int) -> None:
-                futures[index].result()
+                for future in futures[: index - first + 1]:
+                    future.result()
                 self._reporter.unpacked()
 
-            unpacker = Unpacker(self._calls, self._request.snapshotter)
-            return unpacker.unpack(manifest.layers, diff_ids, ready)
+            chain = unpacker.unpack(present, ready)
+            for future in futures:
+                future.result()
+            return layers, chain
         finally:
             # Does not wait: after a failure the process ends during the remaining downloads.
             pool.shutdown(wait=False, cancel_futures=True)
+
+    def _fetch_after(self, large: list[Future[None]], layer: Descriptor) -> None:
+        wait(large, timeout=_HEAD_START_S)
+        self._fetch(layer, self._reporter.received)
 
     def _fetch(self, blob: Descriptor, count: Callable[[int], None] = lambda _: None) -> None:
         """Fetches a blob. A blob with a wrong digest is fetched again, or from elsewhere.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 import secrets
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from containerd.api import methods
 from containerd.image.oci_image import chain_id
 from containerd.pull.calls import SyncCalls
-from proto.containerd import content_pb2, diff_pb2, snapshots_pb2, types_pb2
+from proto.containerd import content_pb2, diff_pb2, leases_pb2, snapshots_pb2, types_pb2
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -28,28 +29,25 @@ _ANY_COMPRESSION = "application/vnd.docker.image.rootfs.diff.tar"
 
 
 class Unpacker:
-    """Unpacks one image's layers, lowest first, under the lease of the calls."""
+    """Unpacks one image's layers, lowest first, under the lease of the calls.
 
-    def __init__(self, calls: SyncCalls, snapshotter: str) -> None:
-        self._calls = calls
-        self._snapshotter = snapshotter
+    Args:
+        calls: calls to containerd, under the pull's lease.
+        snapshotter: name of the snapshotter.
+        layers: the compressed layers, lowest first.
+        diff_ids: digests of the uncompressed layers, by the image's config.
 
-    def unpack(
+    Raises:
+        DriverError: code CORRUPT; layers and diff_ids do not match.
+    """
+
+    def __init__(
         self,
+        calls: SyncCalls,
+        snapshotter: str,
         layers: tuple[Descriptor, ...],
         diff_ids: tuple[str, ...],
-        ready: Callable[[int], None],
-    ) -> str:
-        """Unpacks the missing layers, and returns the chain id of the topmost layer.
-
-        Args:
-            layers: the compressed layers, lowest first.
-            diff_ids: digests of the uncompressed layers, by the image's config.
-            ready: called with each layer's index; returns when the layer's blob is complete.
-
-        Raises:
-            DriverError: CORRUPT for a layer that differs from the config; errors of `ready`.
-        """
+    ) -> None:
         if len(layers) != len(diff_ids):
             raise DriverError(
                 "image config and manifest do not match",
@@ -64,18 +62,43 @@ class Unpacker:
                     details=repr(diff_id[:100]),
                     code=Code.CORRUPT,
                 )
-        parent = ""
-        for index, layer in enumerate(layers):
-            chain = chain_id(diff_ids[: index + 1])
+        self._calls = calls
+        self._snapshotter = snapshotter
+        self._layers = layers
+        self._chains = [chain_id(diff_ids[: count + 1]) for count in range(len(diff_ids))]
+        self._diff_ids = diff_ids
+
+    def present(self) -> int:
+        """Returns the number of lowest layers with a snapshot. The lease protects the snapshots.
+
+        A snapshot keeps the snapshots of all layers below, so a binary search finds the number.
+        """
+        count = bisect.bisect_left(self._chains, x=True, key=lambda chain: not self._exists(chain))
+        if not count:
+            return 0
+        chain = self._chains[count - 1]
+        resource = leases_pb2.Resource(id=chain, type=f"snapshots/{self._snapshotter}")
+        request = leases_pb2.AddResourceRequest(id=self._calls.lease, resource=resource)
+        self._calls(methods.LEASE_ADD, request, f"add layer {chain} to the lease")
+        # Another client may have removed the snapshot before the lease protected it.
+        return count if self._exists(chain) else 0
+
+    def unpack(self, first: int, ready: Callable[[int], None]) -> str:
+        """Unpacks the missing layers, and returns the chain id of the topmost layer.
+
+        Args:
+            first: the number of lowest layers that have snapshots.
+            ready: called with each layer's index; returns when the layer's blob is complete.
+
+        Raises:
+            DriverError: CORRUPT for a layer that differs from the config; errors of `ready`.
+        """
+        for index in range(first, len(self._layers)):
             ready(index)
-            if not self._exists(chain):
-                self._apply(layer, diff_ids[index], parent, chain)
-                # Other clients trust this label, so only a blob that was unpacked here gets it.
-                label_blob(
-                    self._calls, layer.digest, {"containerd.io/uncompressed": diff_ids[index]}
-                )
-            parent = chain
-        return parent
+            # Another pull may have unpacked the same layer meanwhile.
+            if not self._exists(self._chains[index]):
+                self._apply(index)
+        return self._chains[-1] if self._chains else ""
 
     def _exists(self, chain: str) -> bool:
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=self._snapshotter, key=chain)
@@ -87,7 +110,9 @@ class Unpacker:
             raise
         return True
 
-    def _apply(self, layer: Descriptor, diff_id: str, parent: str, chain: str) -> None:
+    def _apply(self, index: int) -> None:
+        layer, diff_id, chain = self._layers[index], self._diff_ids[index], self._chains[index]
+        parent = self._chains[index - 1] if index else ""
         key = f"extract-{secrets.token_hex(8)} {chain}"
         prepare = snapshots_pb2.PrepareSnapshotRequest(
             snapshotter=self._snapshotter, key=key, parent=parent
@@ -107,6 +132,8 @@ class Unpacker:
         except DriverError:
             self._remove(key)
             raise
+        # Other clients trust this label, so only a blob that was unpacked here gets it.
+        label_blob(self._calls, layer.digest, {"containerd.io/uncompressed": diff_id})
 
     def _commit(self, chain: str, key: str) -> None:
         request = snapshots_pb2.CommitSnapshotRequest(

@@ -23,7 +23,9 @@ from containerd.registry.tls import context, of_proxy
 from containerd.watchdog import waiting
 from proto.errors import Code, DriverError
 
-CHUNK_BYTES = 256 * 1024
+CHUNK_BYTES = 1024 * 1024
+"""Bytes that containerd gets in one message. With 256 KiB a pull costs more CPU on both sides."""
+
 # Data that must arrive within `silence_s`: a kilobyte a second is slow, less counts as silence.
 _PIECE_BYTES = 32 * 1024
 _CONNECT_S = 10.0

@@ -420,7 +420,8 @@ def test_a_foreign_layer_that_the_registry_lacks_is_refused_by_its_name(
     kind = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
     own = served.manifest("x")["layers"][0]
     foreign = {"mediaType": kind, "digest": digest_of(b"foreign"), "size": 7, "urls": urls}
-    served.document(served.manifest("x", [own, foreign]), tag="1")
+    rootfs = {"type": "layers", "diff_ids": [digest_of(b"lower"), digest_of(b"upper")]}
+    served.document(served.manifest("x", [own, foreign], rootfs=rootfs), tag="1")
     error = refusal(store, server)
     assert "has a foreign layer" in error.brief
     assert "encryption" not in str(error)
