@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,6 +23,7 @@ from actors.images.actor import ImageActor
 from actors.images.collector import ImageCollector
 from actors.images.messages import Retire
 from actors.images.store import ImageStore
+from actors.lifecycle.admission import STARTS_PER_CORE, Admission
 from actors.lifecycle.running import Releases, RunningTask, Services
 from actors.messages import (
     Configure,
@@ -81,6 +83,7 @@ class ActorGateway(Gateway):
         self._exec_budget = TailBudget()
         self._configured = asyncio.Event()
         self._services: Services | None = None
+        self._admission = Admission((os.cpu_count() or 1) * STARTS_PER_CORE)
         self._releases = Releases()
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
@@ -118,6 +121,7 @@ class ActorGateway(Gateway):
             launcher=LauncherLink(Path(settings.state_dir)),
             images=images,
             events=self._events,
+            admission=self._admission,
             releases=self._releases,
         )
         return self._services

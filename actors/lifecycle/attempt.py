@@ -130,6 +130,10 @@ class Attempt:
         self._image, _, _ = await _all(
             self._wait_for_image(), self._create_lease(), self._create_directory()
         )
+        async with self._services.admission.turn(self._log, self._publish):
+            return await self._use_runtime()
+
+    async def _use_runtime(self) -> tuple[WorkerLink, int, int]:
         link, (mounts, document), _ = await _all(
             self._fork(), self._create_container(), self._pin_sources()
         )
@@ -155,15 +159,14 @@ class Attempt:
     def _reporting(self, problem: str) -> Generator[None, None, None]:
         """Reports the problem as an event of the task when the block takes long."""
         text = f"{problem} after {_REPORT_AFTER_S:g} s, on runtime {self._plan.runtime.name}"
-
-        def report() -> None:
-            tell(self._services.events, Publish(event=TaskEvent.now(self._task, text)))
-
-        timer = asyncio.get_running_loop().call_later(_REPORT_AFTER_S, report)
+        timer = asyncio.get_running_loop().call_later(_REPORT_AFTER_S, self._publish, text)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _publish(self, text: str) -> None:
+        tell(self._services.events, Publish(event=TaskEvent.now(self._task, text)))
 
     async def _wait_for_image(self) -> ImageReady:
         # Shielded: a second attempt needs the image too.
@@ -255,7 +258,7 @@ class Attempt:
         if user is None:
             user = await resolve(wanted, await snapshot, cache_key=key, more_groups=groups)
         for note in plan.notes_on_user(self._options, user):
-            tell(self._services.events, Publish(event=TaskEvent.now(self._task, note)))
+            self._publish(note)
         try:
             built = await file_servers.run_probed(lambda: self._document(user, None))
         except root_links.NotRemembered:

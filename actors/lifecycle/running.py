@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pykka
 
     from actors.handles.handle import HandleState
+    from actors.lifecycle.admission import Admission
     from actors.model.nomad import NetworkOverride
     from actors.processes.launcher_link import LauncherLink
     from actors.processes.worker_link import WorkerLink
@@ -49,7 +50,7 @@ class Releases:
 class Services(Node):
     """The plugin's services for all tasks. One object for each configuration of the driver.
 
-    `releases` is the same object in all of them.
+    `admission` and `releases` are the same objects in all of them.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -58,6 +59,7 @@ class Services(Node):
     launcher: LauncherLink
     images: pykka.ActorRef[Any]
     events: pykka.ActorRef[Any]
+    admission: Admission
     releases: Releases
 
     def within(self, namespace: str) -> Services:

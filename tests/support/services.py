@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
+from actors.lifecycle.admission import Admission
 from actors.lifecycle.running import Releases, Services
 from actors.model.settings import DriverSettings
 from actors.processes.launcher_link import LauncherLink
@@ -27,5 +28,6 @@ def services(settings: DriverSettings | None = None, *, cgroup_v2: bool = False)
         launcher=LauncherLink(Path(chosen.state_dir)),
         images=cast("Any", None),
         events=cast("Any", None),
+        admission=Admission(1),
         releases=Releases(),
     )
