@@ -14,10 +14,11 @@ import asyncio
 import contextlib
 import os
 import posixpath
+import select
+import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from actors.processes import child_process
@@ -88,6 +89,7 @@ _tour: ContextVar[_Tour | None] = ContextVar("tour", default=None)
 # child that waits in the kernel, and the code that runs in `run_probed` is called without services.
 _probes: dict[Server, _Probe] = {}
 _late: set[asyncio.Future[Any]] = set()
+_PART_BYTES = 65536
 
 
 def visit(path: str, what: str, *, root: str = "") -> None:
@@ -127,7 +129,7 @@ async def run_probed(work: Callable[[], T], report: Callable[[str], None] | None
     tour = _Tour()
 
     def run() -> T:
-        tour.servers = _mounted()
+        tour.servers = _mount_table.servers()
         _tour.set(tour)  # in the thread's copy of the context
         return work()
 
@@ -194,12 +196,51 @@ def _returned(running: asyncio.Future[Any]) -> None:
         running.exception()
 
 
-def _mounted() -> dict[str, Server]:
-    """Returns the file servers by mount point, except for the machine's own root."""
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/thread-self/mountinfo").read_bytes()
-        return dict(_servers(os.fsdecode(lines)))
-    return {}
+class _MountTable:
+    """The file servers by mount point, read again only when a mount of the machine has changed.
+
+    The kernel reports a change of a mount table as an urgent event of its open file (proc(5)).
+    Each start of a container changes the table: a node with a thousand mounts would otherwise
+    parse the whole table several times in each start.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._file = -1
+        self._changes = select.poll()
+        self._servers: dict[str, Server] = {}
+
+    def servers(self) -> dict[str, Server]:
+        """Returns the file servers, except for the machine's own root. Blocks."""
+        with self._lock:
+            try:
+                if self._file < 0:
+                    self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
+                    self._changes.register(self._file, select.POLLPRI)
+                elif not self._changes.poll(0):
+                    return self._servers
+                self._servers = dict(_servers(os.fsdecode(_whole(self._file))))
+            except OSError:
+                self._forget()
+            return self._servers
+
+    def _forget(self) -> None:
+        self._servers = {}
+        if self._file >= 0:
+            self._changes.unregister(self._file)
+            os.close(self._file)
+            self._file = -1
+
+
+def _whole(file: int) -> bytes:
+    parts, at = [], 0
+    while part := os.pread(file, _PART_BYTES, at):
+        parts.append(part)
+        at += len(part)
+    return b"".join(parts)
+
+
+_mount_table = _MountTable()
 
 
 def _servers(mountinfo: str) -> list[tuple[str, Server]]:

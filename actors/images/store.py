@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import dataclasses
 import logging
@@ -38,7 +39,7 @@ _log = logging.getLogger(__name__)
 class ImageStore:
     """Source of images for a configuration of the driver. Belongs to the event loop.
 
-    The cache of images has digests as keys, so a cached entry is never wrong.
+    A remembered image is used only while containerd's image of the name has the same digest.
 
     Args:
         containerd: the client.
@@ -169,13 +170,17 @@ class ImageStore:
         self._snapshotters.add(name)
 
     async def _find(self, request: ImageRequest, name: str) -> ImageReady | None:
-        record = await self._containerd.images.get(name)
+        known = self._known.get(name)
+        # Two questions at once: the snapshot of a remembered image is the likely one.
+        record, here = await asyncio.gather(
+            self._containerd.images.get(name), self._has_snapshot(request, known)
+        )
         if record is None:
             return None
         if collector.UNUSED_SINCE in record.labels:
             await self._containerd.images.set_label(name, collector.UNUSED_SINCE, "")
-        ready = self._known.get(record.digest)
-        if ready is None or ready.name != name:
+        ready = known
+        if ready is None or ready.digest != record.digest:
             try:
                 image = await load_image(self._containerd.content, record)
             except DriverError as error:
@@ -192,13 +197,19 @@ class ImageStore:
                 chain_id=image.chain_id,
                 config=image.config,
             )
-        if not await self._containerd.snapshots.exists(request.snapshotter, ready.chain_id):
+            here = await self._has_snapshot(request, ready)
+        if not here:
             return None
-        self._known[record.digest] = ready
-        self._known.move_to_end(record.digest)
+        self._known[name] = ready
+        self._known.move_to_end(name)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return ready
+
+    async def _has_snapshot(self, request: ImageRequest, image: ImageReady | None) -> bool:
+        if image is None:
+            return False
+        return await self._containerd.snapshots.exists(request.snapshotter, image.chain_id)
 
     async def _pull(
         self,

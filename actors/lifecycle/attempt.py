@@ -1,9 +1,9 @@
 """One attempt to start a task: the steps in their order, each with its undo.
 
-    image ready     ┐   ┌ worker forked, log FIFOs open   ┐
-    lease           ┼ → ┼ sources of mounts pinned        ┼ → task created
-    state directory ┘   └ snapshot prepared → container   ┘
-        → the worker waits at the shim, mounts checked → task started → lease and pins released
+    image ready     ┐   ┌ worker forked, log FIFOs open                        ┐
+                    ┼ → ┤                       ┌ container created            ┼ → task created
+    state directory ┘   └ snapshot prepared, spec ┴ sources of mounts pinned   ┘
+        → the worker waits at the shim, mounts checked → task started → pins released
 
 containerd opens Nomad's log FIFOs itself, and its Create hangs while no process reads them. So the
 worker opens the FIFOs first. containerd gets the paths of the worker's descriptors: a task could
@@ -11,15 +11,17 @@ have replaced a FIFO at Nomad's path by a link meanwhile.
 
 The worker waits at the shim before the task starts, so the exit of a short task is not missed.
 
-The lease and the pins are released after the answer to Nomad: an unmount beside the runtime makes
-both slow.
+No lease protects the snapshot until the container refers to the snapshot: a lease costs two synced
+writes of containerd. The snapshot is born with the label `containerd.io/gc.root` instead. So
+containerd never collects the snapshot, and the removal of the task, or a sweep, removes it.
+
+The pins are released after the answer to Nomad: an unmount beside the runtime makes both slow.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Awaitable, Generator
 from typing import TYPE_CHECKING, Any
@@ -39,6 +41,7 @@ from actors.processes import worker_link
 from actors.provision import mount_check, oom_score
 from actors.provision.pinned_sources import PinnedSources
 from containerd.api.records import ContainerRecord, Streams
+from containerd.api.snapshots import GC_ROOT
 from containerd.documents import Document
 from containerd.spec import root_links
 from containerd.spec.build import build_and_encode
@@ -54,11 +57,8 @@ if TYPE_CHECKING:
     from actors.step_log import StepLog
     from containerd.api.records import Mount
 
-# Longer than a slow start. containerd removes the objects of a killed plugin after this time.
-_LEASE_S = 3600.0
 _REPORT_AFTER_S = 10.0
 _FEW_MOUNTS = 64
-_log = logging.getLogger(__name__)
 
 
 class Attempt:
@@ -91,7 +91,6 @@ class Attempt:
         self._logs = logs
         self._log = log
         self._id = self._plan.container_id
-        self._lease = identifiers.lease_id(self._id)
         self._pinned = PinnedSources(prepared.task, prepared.parts)
         self._undo = Undo(self._containerd, log)
 
@@ -109,7 +108,7 @@ class Attempt:
             if self._undo.left and isinstance(error, DriverError):
                 raise teardown.with_rest(error, self._id, self._undo.left) from error
             raise
-        self._services.releases.begin(self._id, self._release())
+        self._services.releases.begin(self._id, self._release)
         state = self._state(pid, started_at_ns)
         network = self._parts.network
         return (
@@ -127,16 +126,14 @@ class Attempt:
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
         self._undo.later("cgroup", self._restore_cgroup)
-        self._image, _, _ = await _all(
-            self._wait_for_image(), self._create_lease(), self._create_directory()
-        )
+        self._image, _ = await _all(self._wait_for_image(), self._create_directory())
+        # From here on the start creates objects that only this plugin's undo removes at once.
+        self._undo.wait_for_containerd()
         async with self._services.admission.turn(self._log, self._publish):
             return await self._use_runtime()
 
     async def _use_runtime(self) -> tuple[WorkerLink, int, int]:
-        link, (mounts, document), _ = await _all(
-            self._fork(), self._create_container(), self._pin_sources()
-        )
+        (mounts, document), link = await _all(self._create_container(), self._fork())
         with self._reporting("containerd has not yet created the container"):
             pid = await self._create_task(mounts, link)
             await _all(self._watch(link, pid), self._check_created(pid, document))
@@ -174,15 +171,6 @@ class Attempt:
         self._log("image ready")
         return image
 
-    async def _create_lease(self) -> None:
-        self._undo.later("lease", self._containerd.leases.delete, self._lease)
-        await self._containerd.leases.create(
-            self._lease, expire_s=_LEASE_S, labels=self._plan.labels
-        )
-        # Until now containerd has created a lease at most, and the lease expires by itself.
-        self._undo.wait_for_containerd()
-        self._log("lease created")
-
     async def _create_directory(self) -> None:
         """Creates the state directory, whose note names the owner of all later objects."""
         directory = self._plan.directory
@@ -208,7 +196,7 @@ class Attempt:
         key = identifiers.snapshot_key(self._id)
         snapshotter = self._plan.image.snapshotter
         preparing = self._containerd.snapshots.prepare(
-            snapshotter, key, self._image.chain_id, self._plan.labels, self._lease
+            snapshotter, key, self._image.chain_id, {**self._plan.labels, GC_ROOT: "true"}
         )
         remove = self._containerd.snapshots.remove
         mounts = await self._undo.create(preparing, "snapshot", remove, snapshotter, key)
@@ -224,12 +212,12 @@ class Attempt:
         self._log("mount sources pinned")
 
     async def _create_container(self) -> tuple[tuple[Mount, ...], Document]:
-        """Prepares the snapshot and creates the container.
+        """Prepares the snapshot, pins the mount sources and creates the container.
 
         The spec of an image that is known already is built while containerd prepares the snapshot.
         """
         snapshot = asyncio.ensure_future(self._prepare_snapshot())
-        mounts, (document, spec_json) = await _all(snapshot, self._build_spec(snapshot))
+        mounts, (document, spec_json) = await _all(snapshot, self._build_spec_and_pin(snapshot))
         creating = self._containerd.containers.create(
             ContainerRecord(
                 id=self._id,
@@ -240,13 +228,20 @@ class Attempt:
                 spec_json=spec_json,
                 snapshotter=self._plan.image.snapshotter,
                 snapshot_key=identifiers.snapshot_key(self._id),
-            ),
-            self._lease,
+            )
         )
         delete = self._containerd.containers.delete
         await self._undo.create(creating, "container", delete, self._id)
         self._log("container created")
         return mounts, document
+
+    async def _build_spec_and_pin(
+        self, snapshot: asyncio.Future[tuple[Mount, ...]]
+    ) -> tuple[Document, bytes]:
+        """Builds the spec, then pins the sources: two threads would only wait for each other."""
+        built = await self._build_spec(snapshot)
+        await self._pin_sources()
+        return built
 
     async def _build_spec(
         self, snapshot: asyncio.Future[tuple[Mount, ...]]
@@ -342,18 +337,9 @@ class Attempt:
         self._log("worker waits for the exit")
 
     async def _release(self) -> None:
-        """Releases pins and lease: the container refers to the snapshot now."""
+        """Releases the pins: the runtime has mounted their sources."""
         await self._pinned.release()
         self._log("mount sources released")
-        try:
-            await self._containerd.leases.delete(self._lease)
-        except DriverError as error:
-            _log.info(
-                "lease is kept until it expires",
-                extra={"container_id": self._id, "lease": self._lease, "reason": str(error)},
-            )
-        else:
-            self._log("lease deleted")
 
     def _state(self, pid: int, started_at_ns: int) -> HandleState:
         return HandleState(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import dataclasses
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     from actors.processes.worker_link import WorkerLink
     from workers.protocol import ExitRecord
 
+_ANSWER_S = 0.01
+
 
 class Releases:
-    """Releases of leases and pinned mount sources that answered starts finish in the background.
+    """Releases of pinned mount sources that answered starts finish in the background.
 
     Each is known by its container: a next start of the same task uses the same names, so the start
     waits. One object for the life of the plugin, used on the event loop only.
@@ -34,9 +36,14 @@ class Releases:
     def __init__(self) -> None:
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    def begin(self, container_id: str, release: Coroutine[Any, Any, None]) -> None:
-        """Runs a release in the background."""
-        running = asyncio.get_running_loop().create_task(release)
+    def begin(self, container_id: str, release: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Runs a release in the background, a moment later: the answer to Nomad goes first."""
+
+        async def run() -> None:
+            await asyncio.sleep(_ANSWER_S)
+            await release()
+
+        running = asyncio.get_running_loop().create_task(run())
         self._running[container_id] = running
         running.add_done_callback(lambda _: self._running.pop(container_id, None))
 

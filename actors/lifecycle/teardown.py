@@ -45,7 +45,7 @@ async def remove(
     reason: str,
     snapshotter: str | None = None,
 ) -> None:
-    """Kills and removes task, container, snapshot, lease, worker, pins and state directory.
+    """Kills and removes task, container, snapshot, worker, pins and state directory.
 
     A repeat after any interruption removes the rest, because of the order: the container's record
     goes after the task, the snapshot after the record, the state directory last.
@@ -63,7 +63,7 @@ async def remove(
             left: the failed one, and all that come after it.
     """
     containerd = node.containerd
-    left = ["task", "container", "snapshot", "lease"]
+    left = ["task", "container", "snapshot"]
     log = StepLog(_log, reason, container_id=container_id)
     try:
         record = await containerd.containers.get(container_id)
@@ -85,8 +85,6 @@ async def remove(
         log("container deleted")
         await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
         log("snapshot removed")
-        await containerd.leases.delete(identifiers.lease_id(container_id))
-        log("lease deleted")
     except DriverError as error:
         log("removal failed", reason=str(error))
         raise with_rest(error, container_id, left) from error

@@ -33,6 +33,7 @@ from proto.exhaustion import advice, exhausted
 
 # Directories that a task can see; `private` is Nomad's alone.
 _VISIBLE = ("local", "secrets", "tmp")
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 SHARED = "alloc"
 LOGS = f"{SHARED}/logs"
 
@@ -168,8 +169,7 @@ def make_target(source: Source, path: str, shown: Source | None) -> None:
             here = inner
         with contextlib.suppress(FileExistsError):
             if is_file:
-                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-                os.close(os.open(last, flags, 0o644, dir_fd=here))
+                os.close(os.open(last, _NEW_FILE, 0o644, dir_fd=here))
             else:
                 os.mkdir(last, 0o755, dir_fd=here)
     except OSError as error:
@@ -230,7 +230,7 @@ def _cannot(source: Source, error: OSError) -> DriverError:
 
 def pin_path(directory: Path, number: int) -> str:
     """Returns the path of a pin by the number of its source."""
-    return str(directory / str(number))
+    return f"{directory}/{number}"
 
 
 def pin(directory: Path, sources: Sequence[Source]) -> None:
@@ -253,7 +253,7 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         flags = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
         syscalls.mount("tmpfs", str(directory), "tmpfs", flags, "mode=0700,size=1m")
         for number, source in enumerate(sources):
-            _pin_one(source, Path(pin_path(directory, number)))
+            _pin_one(source, pin_path(directory, number))
     except DriverError:
         release(directory)
         raise
@@ -268,15 +268,15 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         ) from error
 
 
-def _pin_one(source: Source, target: Path) -> None:
+def _pin_one(source: Source, target: str) -> None:
     descriptor = _open(source)
     try:
         if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            target.mkdir(mode=0o700)
+            os.mkdir(target, 0o700)  # noqa: PTH102 - no object for each pin
         else:
-            target.touch(mode=0o600)
+            os.close(os.open(target, _NEW_FILE, 0o600))
         # Not recursive, so one unmount releases the pin. No task can mount below its own directory.
-        syscalls.mount(f"/proc/self/fd/{descriptor}", str(target), "", syscalls.MS_BIND)
+        syscalls.mount(f"/proc/self/fd/{descriptor}", target, "", syscalls.MS_BIND)
     finally:
         os.close(descriptor)
 

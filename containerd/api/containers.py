@@ -20,8 +20,8 @@ class Containers:
     def __init__(self, call: AsyncCalls) -> None:
         self._call = call
 
-    async def create(self, record: ContainerRecord, lease: str) -> None:
-        """Writes a container's record, protected by a lease.
+    async def create(self, record: ContainerRecord) -> None:
+        """Writes a container's record.
 
         Raises:
             DriverError: ALREADY_EXISTS for an id in use.
@@ -40,7 +40,6 @@ class Containers:
             containers_pb2.CreateContainerRequest(container=container),
             f"create container {record.id}",
             timeout_s=CALL_S,
-            lease=lease,
         )
 
     async def get(self, id: str) -> ContainerRecord | None:

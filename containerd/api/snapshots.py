@@ -10,6 +10,9 @@ from containerd.api.errors import unless_missing
 from containerd.api.records import Mount, SnapshotRecord
 from proto.containerd import snapshots_pb2
 
+GC_ROOT = "containerd.io/gc.root"
+"""Label of an object that containerd's garbage collection keeps (containerd, metadata/gc.go)."""
+
 
 class Snapshots:
     """Snapshots of a namespace. Removing a missing snapshot is no failure."""
@@ -18,7 +21,7 @@ class Snapshots:
         self._call = call
 
     async def prepare(
-        self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str], lease: str
+        self, snapshotter: str, key: str, parent: str, labels: Mapping[str, str], lease: str = ""
     ) -> tuple[Mount, ...]:
         """Creates a writable snapshot, and returns the mounts that make its root.
 
@@ -27,7 +30,7 @@ class Snapshots:
             key: name of the new snapshot.
             parent: key or chain id of the committed snapshot below.
             labels: labels of the snapshot.
-            lease: id of the lease that protects the snapshot.
+            lease: id of the lease that protects the snapshot; empty for none.
 
         Raises:
             DriverError: ALREADY_EXISTS for a key in use, NOT_FOUND for a missing parent.

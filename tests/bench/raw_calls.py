@@ -44,7 +44,7 @@ class RawTask:
         rootfs = await client.snapshots.prepare(
             record.snapshotter, self._key, image.chain_id, {}, container
         )
-        await client.containers.create(record, container)
+        await client.containers.create(record)
         await client.tasks.create(
             container,
             rootfs,

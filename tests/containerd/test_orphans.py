@@ -180,7 +180,7 @@ async def test_what_others_have_in_the_namespace_stays(driver: Driver, busybox_i
             snapshotter=ours.snapshotter,
             snapshot_key="",
         )
-        await scene.client.containers.create(record, "")
+        await scene.client.containers.create(record)
     await scene.client.leases.create("nomad-driver-containerd-x", expire_s=600, labels={})
     orphan = await scene.lost()
     kept = driver.task(node_id=NODE)

@@ -91,7 +91,7 @@ class Place:
         mounts = await self.client.snapshots.prepare(
             SNAPSHOTTER, f"{id}-snapshot", self.chain, {}, f"{id}-lease"
         )
-        await self.client.containers.create(self.record(id, script), f"{id}-lease")
+        await self.client.containers.create(self.record(id, script))
         return mounts
 
     async def task(self, script: str, id: str = "c", stdout: str = "", stderr: str = "") -> int:
@@ -289,7 +289,7 @@ async def test_what_is_found_by_its_labels_says_when_it_was_made(place: Place) -
     await client.snapshots.prepare(SNAPSHOTTER, "s", place.chain, labels, "l")
     await client.snapshots.prepare(SNAPSHOTTER, "plain", place.chain, {}, "l")
     record = dataclasses.replace(place.record("c"), labels=labels)
-    await client.containers.create(record, "l")
+    await client.containers.create(record)
     for condition in ('labels."a.b/c"', 'labels."a.b/c"=="a \\"b\\", c"'):
         (lease,) = await client.leases.list(condition)
         (snapshot,) = await client.snapshots.list(SNAPSHOTTER, condition)
@@ -317,7 +317,7 @@ async def test_a_container_gives_back_what_was_written_of_it(place: Place) -> No
 
 async def test_a_container_id_is_used_once_and_deleted_as_often_as_one_likes(place: Place) -> None:
     await place.container()
-    again = place.client.containers.create(place.record(), "")
+    again = place.client.containers.create(place.record())
     await refused(again, Code.ALREADY_EXISTS)
     for _ in range(2):
         await place.client.containers.delete("c")
@@ -405,7 +405,7 @@ async def test_a_task_is_out_of_reach_without_its_containers_record(place: Place
     await place.task("sleep 60")
     await client.containers.delete("c")
     assert await client.tasks.get("c") is None
-    await client.containers.create(place.record(), "c-lease")
+    await client.containers.create(place.record())
     assert await client.tasks.get("c") is not None
     await place.end()
 

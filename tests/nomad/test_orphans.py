@@ -80,7 +80,7 @@ async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
             snapshotter=record.snapshotter,
             snapshot_key=key,
         )
-        await client.containers.create(clone, lease)
+        await client.containers.create(clone)
         await client.tasks.create(made, mounts, Streams())
         await client.tasks.start(made)
         return made

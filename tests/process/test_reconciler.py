@@ -93,7 +93,7 @@ class Place:
             snapshotter=SNAPSHOTTER,
             snapshot_key=identifiers.snapshot_key(name),
         )
-        await self.node.containerd.containers.create(record, identifiers.lease_id(name))
+        await self.node.containerd.containers.create(record)
         self.daemon.metadata.containers[name].created_at.seconds -= OLD_S
         self.directory(name, owner, maker)
         return name
@@ -229,7 +229,7 @@ async def test_containers_of_others_are_not_even_told(place: Place) -> None:
             id=name, labels=labels, image="i", runtime="r", spec_json=b"", snapshotter="",
             snapshot_key="",
         )  # fmt: skip
-        await client.containers.create(record, "l")
+        await client.containers.create(record)
         place.daemon.metadata.containers[name].created_at.seconds -= OLD_S
         await client.snapshots.prepare(SNAPSHOTTER, f"{name}-snapshot", place.chain, said, "l")
     await client.leases.create("nomad-driver-containerd-t-x", expire_s=3600, labels={})

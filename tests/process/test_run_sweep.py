@@ -63,7 +63,7 @@ class Place:
             id="t-a", labels=labels, image="i", runtime="r", spec_json=b"{}", snapshotter="",
             snapshot_key="",
         )  # fmt: skip
-        await self.node.containerd.containers.create(record, "")
+        await self.node.containerd.containers.create(record)
 
     async def sweep(self, *, dry_run: bool = False) -> list[tuple[str, str]]:
         rows = await networks_and_files(self.node, dry_run=dry_run)

@@ -102,7 +102,7 @@ class RealTask:
             snapshotter=snapshotter,
             snapshot_key=key,
         )
-        await client.containers.create(record, self.name)
+        await client.containers.create(record)
         self.pid = await client.tasks.create(
             self.name,
             mounts,
