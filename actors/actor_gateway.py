@@ -137,8 +137,6 @@ class ActorGateway(Gateway):
             self._sweeper.begin(services)
             keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
             _log.debug("driver configured", extra=keys)
-            keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
-            _log.debug("driver configured", extra=keys)
         self._configured.set()
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:

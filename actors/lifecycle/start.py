@@ -1,20 +1,30 @@
 """Starts a task: the checks before the first step, the wait for the image, and the attempts.
 
-`preparation` checks the job against the node. `attempt` has the steps, `undo` takes them back. A
-start that finds objects of an earlier start removes them, and tries again.
+The image is looked up while the job is checked, and pulled after the check. `preparation` checks
+the job against the node. `attempt` has the steps, `undo` takes them back. A start that finds
+objects of an earlier start removes them, and tries again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING
 
 from actors.asyncio_bridge import Reply, tell
 from actors.events import Publish
-from actors.images.messages import EnsureImage, ImageReady, ImageRequest, LeaveImage, TaskIdentity
+from actors.images.messages import (
+    EnsureImage,
+    ImageReady,
+    ImageRequest,
+    LeaveImage,
+    PullPolicy,
+    TaskIdentity,
+)
+from actors.images.request import request as image_request
 from actors.lifecycle import preparation, teardown
 from actors.lifecycle.attempt import Attempt
 from actors.lifecycle.retry import retry
@@ -23,10 +33,12 @@ from actors.step_log import StepLog
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
+    from actors.lifecycle.plan import Preparation
     from actors.lifecycle.running import RunningTask, Services
     from actors.model.settings import TaskOptions
     from actors.provision.log_ends import LogEnds
 
+Ask = Callable[[ImageRequest], asyncio.Future[ImageReady]]
 _PAUSES_S = (0.0, 0.2, 1.0)
 _log = logging.getLogger(__name__)
 
@@ -55,9 +67,23 @@ async def _start(
     def report(note: str) -> None:
         tell(services.events, Publish(event=TaskEvent.now(task, note)))
 
-    prepared = await preparation.prepare(services, task, options, report)
-    for note in prepared.parts.notes:
-        report(note)
+    async with _image_use(services, task) as ask:
+        early = _early_lookup(services, task, options, ask)
+        prepared = await preparation.prepare(services, task, options, report)
+        for note in prepared.parts.notes:
+            report(note)
+        image = asyncio.ensure_future(_image(prepared.plan.image, early, ask))
+        image.add_done_callback(_seen)
+        try:
+            return await _attempts(services, prepared, image, logs)
+        finally:
+            image.cancel()
+
+
+async def _attempts(
+    services: Services, prepared: Preparation, image: asyncio.Future[ImageReady], logs: LogEnds
+) -> tuple[RunningTask, StartedTask]:
+    task = prepared.task
     container_id = prepared.plan.container_id
     log = StepLog(
         _log,
@@ -76,32 +102,68 @@ async def _start(
         log.warning("objects of an earlier start are removed", reason=str(error))
         await teardown.remove(services, container_id, link=None, reason="left by an earlier start")
 
-    async with _image(services, task, prepared.plan.image) as image:
-        try:
-            return await retry(
-                _PAUSES_S,
-                lambda: Attempt(services, prepared, image, logs, log).run(),
-                remove_leftovers,
-            )
-        except DriverError as error:
-            if error.code is Code.ALREADY_EXISTS:
-                error.recoverable = True
-            log("start failed", reason=str(error))
-            raise
+    try:
+        return await retry(
+            _PAUSES_S,
+            lambda: Attempt(services, prepared, image, logs, log).run(),
+            remove_leftovers,
+        )
+    except DriverError as error:
+        if error.code is Code.ALREADY_EXISTS:
+            error.recoverable = True
+        log("start failed", reason=str(error))
+        raise
+
+
+def _seen(ended: asyncio.Future[ImageReady]) -> None:
+    """Reads the failure of a future: a start can end before the start awaits the future."""
+    if not ended.cancelled():
+        ended.exception()
 
 
 @contextlib.asynccontextmanager
-async def _image(
-    services: Services, task: TaskConfig, request: ImageRequest
-) -> AsyncGenerator[asyncio.Future[ImageReady], None]:
-    """Requests the image, and keeps the image from collection inside the block.
+async def _image_use(services: Services, task: TaskConfig) -> AsyncGenerator[Ask, None]:
+    """Yields a function that requests an image, and keeps the image from collection in the block.
 
     After the block a container refers to the image, or the start has failed.
     """
-    reply: Reply[ImageReady] = Reply()
     identity = TaskIdentity(task_id=task.id, alloc_id=task.alloc_id, task_name=task.name)
-    tell(services.images, EnsureImage(request=request, task=identity, reply=reply))
+    replies: list[Reply[ImageReady]] = []
+
+    def ask(request: ImageRequest) -> asyncio.Future[ImageReady]:
+        reply: Reply[ImageReady] = Reply()
+        replies.append(reply)
+        reply.future.add_done_callback(_seen)
+        tell(services.images, EnsureImage(request=request, task=identity, reply=reply))
+        return reply.future
+
     try:
-        yield reply.future
+        yield ask
     finally:
-        tell(services.images, LeaveImage(reply=reply))
+        for reply in replies:
+            tell(services.images, LeaveImage(reply=reply))
+
+
+def _early_lookup(
+    services: Services, task: TaskConfig, options: TaskOptions, ask: Ask
+) -> asyncio.Future[ImageReady] | None:
+    """Looks up the image while the job is checked. Never pulls: the job may be refused.
+
+    Returns None where the registry is asked in any case, and for a faulty job.
+    """
+    try:
+        wanted = image_request(services, task, options)
+    except DriverError:
+        return None  # the check refuses the job
+    if wanted.archive is not None or wanted.policy in {PullPolicy.ALWAYS, PullPolicy.FRESH}:
+        return None
+    return ask(dataclasses.replace(wanted, policy=PullPolicy.NEVER))
+
+
+async def _image(
+    request: ImageRequest, early: asyncio.Future[ImageReady] | None, ask: Ask
+) -> ImageReady:
+    if early is not None:
+        with contextlib.suppress(DriverError):
+            return await early
+    return await ask(request)

@@ -45,10 +45,11 @@ async def remove(
     reason: str,
     snapshotter: str | None = None,
 ) -> None:
-    """Kills and removes task, container, snapshot, worker, pins and state directory.
+    """Kills and removes task, snapshot, container, worker, pins and state directory.
 
-    A repeat after any interruption removes the rest, because of the order: the container's record
-    goes after the task, the snapshot after the record, the state directory last.
+    A repeat after any interruption removes the rest, because of the order: the snapshot goes after
+    the task, the container's record, which names the snapshotter, after the snapshot, and the state
+    directory last. containerd itself never collects the snapshot, see `attempt`.
 
     Args:
         node: containerd, and the driver's state directory.
@@ -63,7 +64,7 @@ async def remove(
             left: the failed one, and all that come after it.
     """
     containerd = node.containerd
-    left = ["task", "container", "snapshot"]
+    left = ["task", "snapshot", "container"]
     log = StepLog(_log, reason, container_id=container_id)
     try:
         record = await containerd.containers.get(container_id)
@@ -80,11 +81,11 @@ async def remove(
         await delete_task(containerd, container_id)
         left.remove("task")
         log("task deleted")
-        await containerd.containers.delete(container_id)
-        left.remove("container")
-        log("container deleted")
         await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
+        left.remove("snapshot")
         log("snapshot removed")
+        await containerd.containers.delete(container_id)
+        log("container deleted")
     except DriverError as error:
         log("removal failed", reason=str(error))
         raise with_rest(error, container_id, left) from error

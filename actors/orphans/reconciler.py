@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from actors.files import tree_removal
 from actors.files.state_dir import pins_directory, task_directory
 from actors.lifecycle import teardown
+from actors.model import identifiers
 from actors.model.log_keys import elapsed_ms, keys_of_id
 from actors.orphans import inventory, peers, stray_workers
 from actors.orphans.decision import (
@@ -308,6 +309,9 @@ class Reconciler:
                 reason="no task owns the container",
                 snapshotter=snapshotter,
             )
+        # Starts of releases before 1.4 had a lease.
+        lease = identifiers.lease_id(resources[0].container)
+        await self._node.containerd.leases.delete(lease)
         return True
 
     async def _remove_session(self, session: Resource) -> None:

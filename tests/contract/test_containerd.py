@@ -17,6 +17,7 @@ import pytest
 
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord, Mount, Status, Streams
+from containerd.api.snapshots import GC_ROOT
 from containerd.image.manifests import Descriptor
 from containerd.image.oci_image import load_image
 from containerd.pull.calls import SyncCalls
@@ -278,6 +279,22 @@ async def test_without_its_lease_a_snapshot_stays_for_its_container_alone(place:
         while await client.snapshots.exists(SNAPSHOTTER, "loose"):
             await asyncio.sleep(0.05)
     assert await client.snapshots.exists(SNAPSHOTTER, "kept-snapshot")
+
+
+async def test_a_snapshot_that_is_born_a_root_stays_without_lease_and_container(
+    place: Place,
+) -> None:
+    client = place.client
+    await client.snapshots.prepare(SNAPSHOTTER, "root", place.chain, {GC_ROOT: "true"})
+    await client.leases.create("l", expire_s=60, labels={})
+    await client.snapshots.prepare(SNAPSHOTTER, "loose", place.chain, {}, "l")
+    await client.leases.delete("l", collect=True)
+    async with asyncio.timeout(10):
+        while await client.snapshots.exists(SNAPSHOTTER, "loose"):
+            await asyncio.sleep(0.05)
+    assert await client.snapshots.exists(SNAPSHOTTER, "root")
+    await client.snapshots.remove(SNAPSHOTTER, "root")
+    assert not await client.snapshots.exists(SNAPSHOTTER, "root")
 
 
 async def test_what_is_found_by_its_labels_says_when_it_was_made(place: Place) -> None:

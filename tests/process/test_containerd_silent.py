@@ -68,14 +68,14 @@ async def test_what_needs_containerd_fails_by_name_and_what_does_not_goes_on(sta
     assert silence_of in str(fresh)
     assert silence_of in str(asked)
     assert silence_of in await looking
-    assert f"left of {short.container}: task, container, snapshot, lease" in str(destroyed)
+    assert f"left of {short.container}: task, snapshot, container" in str(destroyed)
     assert "journalctl -u containerd" in str(destroyed)
     # The shim ends the task on request, whatever containerd knows of the task.
     assert (await waiting).signal == signal.SIGKILL
     error = await starting
     assert error.recoverable
     assert "containerd takes requests and does not answer: asked to create the" in str(error)
-    assert f"left of {stuck.container}: task, container, snapshot, lease" in str(error)
+    assert f"left of {stuck.container}: task, container, snapshot" in str(error)
 
     stage.containerd.faults.clear()
     assert (await stage.session.exec(busy.id, ["/bin/echo", "on"])).stdout == b"on\n"

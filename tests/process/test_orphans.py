@@ -259,10 +259,10 @@ def _called(stage: Stage, path: str) -> bool:
     return any(call.path == path for call in stage.containerd.calls)
 
 
-def leases(stage: Stage, job: Job) -> int:
-    """Returns the number of starts of a task that have begun."""
-    asked = [call for call in stage.containerd.calls if call.path == methods.LEASE_CREATE.path]
-    return sum(call.request.id == identifiers.lease_id(job.container) for call in asked)
+def snapshots(stage: Stage, job: Job) -> int:
+    """Returns the number of snapshots that starts of a task have requested."""
+    asked = [call for call in stage.containerd.calls if call.path == methods.SNAPSHOT_PREPARE.path]
+    return sum(call.request.key == identifiers.snapshot_key(job.container) for call in asked)
 
 
 async def test_a_recovery_that_comes_during_a_removal_is_told_that_the_task_is_gone(
@@ -297,11 +297,11 @@ async def test_a_start_waits_for_the_removal_of_what_its_name_has_left(stage: St
     # Tasks of other names start; the tested task has sent nothing to containerd.
     second = stage.driver.task(node_id=NODE)
     await stage.start(second)
-    assert leases(stage, again) == 1
+    assert snapshots(stage, again) == 1
     assert not starting.done()
     fault.release()
     await starting
-    assert leases(stage, again) == 2
+    assert snapshots(stage, again) == 2
     await sweeps(stage)
     assert (await stage.session.inspect(again.id)).state is TaskState.RUNNING
     active = snapshots_pb2.ACTIVE

@@ -10,7 +10,6 @@ import shutil
 import signal
 from typing import Any
 
-import grpc
 import pytest
 
 from actors.model.nomad import TaskState
@@ -40,20 +39,6 @@ async def killed_in(stage: Stage, step: str, *, after: bool) -> Job:
     assert failed.value.code in {Code.UNAVAILABLE, Code.CANCELLED}
     await stage.session.launch()
     stage.containerd.faults.clear()
-    return job
-
-
-async def started_with_lease(stage: Stage) -> Job:
-    """Starts a task whose start could not delete the lease: a destroy has work to do in each step.
-
-    Without a lease the snapshot goes with the container, and no lease exists.
-    """
-    job = stage.driver.task()
-    kept = stage.containerd.fail(methods.LEASE_DELETE, grpc.StatusCode.INTERNAL, "not now")
-    await stage.start(job)
-    await until(lambda: kept.calls, 10, "the start does not let go of its lease")
-    stage.containerd.faults.clear()
-    assert len(stage.containerd.metadata.leases) == 1
     return job
 
 
@@ -100,14 +85,15 @@ async def test_a_destroy_of_the_task_removes_what_its_start_had_made(
 
 @pytest.mark.parametrize(
     "method",
-    [methods.TASK_DELETE, methods.CONTAINER_DELETE, methods.SNAPSHOT_REMOVE, methods.LEASE_DELETE],
+    [methods.TASK_DELETE, methods.SNAPSHOT_REMOVE, methods.CONTAINER_DELETE],
     ids=lambda method: method.path.rpartition(".")[2],
 )
 @BOTH
 async def test_a_plugin_killed_in_a_destroy_leaves_the_rest_to_the_next_destroy(
     stage: Stage, method: Method[Any, Any], after: bool
 ) -> None:
-    job = await started_with_lease(stage)
+    job = stage.driver.task()
+    await stage.start(job)
     fault = stage.containerd.hang(method, after=after)
     ending = asyncio.create_task(stage.session.destroy(job.id))
     await until(lambda: fault.calls, 20, f"no destroy reaches {method.path}")

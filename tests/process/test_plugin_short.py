@@ -26,7 +26,8 @@ async def test_a_plugin_short_of_descriptors_fails_by_name_and_keeps_none_for_it
 ) -> None:
     runs = stage.driver.task("runs")
     await stage.start(runs)
-    await until(lambda: not [x for x in stage.driver.leftovers() if "lease" in x], 10)
+    pins = stage.driver.state_dir / "mounts"
+    await until(lambda: not list(pins.iterdir()), 10, "the pins of the start stay")
     workers, pid = worker_pids(stage.driver.state_dir), stage.session.pid
     before = open_files(stage)
     with no_descriptors(pid, left):

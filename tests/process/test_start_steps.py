@@ -6,7 +6,6 @@ A real plugin, launcher and workers run on a scripted containerd.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import signal
 from collections.abc import Iterator
@@ -82,37 +81,6 @@ async def test_a_start_outlives_no_containerd_that_goes_away_and_leaves_nothing_
     error = await stage.refusal(starting)
     assert STEPS[step][1] in str(error) or "containerd does not answer at" in str(error)
     assert error.recoverable
-    if step in {"image", "snapshot of the image", "lease"}:
-        # The lease whose answer got lost is unknown to the driver, and expires.
-        stage.containerd.metadata.leases.clear()
-
-
-async def test_a_start_waits_for_what_an_earlier_one_of_its_task_still_lets_go_of(
-    stage: Stage,
-) -> None:
-    job, other = stage.driver.task(), stage.driver.task("other")
-    letting_go = stage.containerd.hang(methods.LEASE_DELETE)
-    await stage.start(job)
-    await until(lambda: letting_go.calls, 20, "the start keeps its lease")
-    stage.containerd.faults.spare(letting_go)
-    await stage.session.destroy(job.id)
-    job = dataclasses.replace(job, config=dataclasses.replace(job.config, id=f"{job.id}2"))
-    before = leases(stage)
-    starting = asyncio.create_task(stage.start(job))
-    await stage.start(other)  # long enough for a start without a wait
-    await stage.session.destroy(other.id)
-    # The next start's lease has the same name: a late deletion must not hit the new lease.
-    assert [name for name in leases(stage)[len(before) :] if job.container in name] == []
-    letting_go.release()
-    await starting
-    assert [name for name in leases(stage)[len(before) :] if job.container in name] != []
-    await stage.session.destroy(job.id)
-
-
-def leases(stage: Stage) -> list[str]:
-    """Returns the names of all requested leases."""
-    path = methods.LEASE_CREATE.path
-    return [call.request.id for call in stage.containerd.calls if call.path == path]
 
 
 # --- steps without containerd

@@ -30,7 +30,7 @@ KEYS = {"task_id", "alloc_id", "container_id", "reason", "elapsed_ms"}
 # Steps of one group run together; each group begins after the end of the previous group.
 START = [
     {"job checked"},
-    {"image ready", "lease created", "state directory created"},
+    {"image ready", "state directory created"},
     {
         *("worker forked", "mount sources pinned", "snapshot prepared", "spec built"),
         "container created",
@@ -39,13 +39,11 @@ START = [
     {"worker waits for the exit", "mounts checked"},
     {"task started"},
     {"mount sources released"},
-    {"lease deleted"},
 ]
 REMOVAL = [
     {"task deleted"},
-    {"container deleted"},
     {"snapshot removed"},
-    {"lease deleted"},
+    {"container deleted"},
     {"worker ended"},
     {"mount sources released"},
     {"state directory removed"},
@@ -126,7 +124,7 @@ async def test_start_recovery_and_removal_log_each_step_with_the_same_keys(told:
     job.read_logs()
     async with told.gateway() as gateway:
         started = await gateway.start_task(job.config, OPTIONS)
-        await until(lambda: "lease deleted" in told.messages(), 10, "the lease stays")
+        await until(lambda: "mount sources released" in told.messages(), 10, "the pins stay")
     steps = told.steps()
     in_order(steps, START)
     complete(steps, job, "Nomad starts the task")
@@ -160,9 +158,9 @@ async def test_an_undo_logs_each_step_with_the_failure_as_reason(told: Story) ->
         f"start undone: {name}"
         for name in (
             *("task", "container", "snapshot", "worker", "network files", "pinned sources"),
-            *("state directory", "lease", "cgroup"),
+            *("state directory", "cgroup"),
         )
     }
     assert messages[-1] == "start failed"
-    assert all(str(failed.value.brief) in vars(step)["reason"] for step in steps[-10:])
+    assert all(str(failed.value.brief) in vars(step)["reason"] for step in steps[-9:])
     await job.logs_end()

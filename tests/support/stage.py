@@ -31,7 +31,6 @@ SLEEPER = "echo ready; exec sleep 600"
 STEPS: dict[str, tuple[Method[Any, Any], str]] = {
     "image": (methods.IMAGE_GET, "containerd cannot look up image"),
     "snapshot of the image": (methods.SNAPSHOT_STAT, "containerd cannot look up snapshot"),
-    "lease": (methods.LEASE_CREATE, "containerd cannot create lease"),
     "snapshot": (methods.SNAPSHOT_PREPARE, "containerd cannot prepare snapshot"),
     "container": (methods.CONTAINER_CREATE, "containerd cannot create container"),
     "task": (methods.TASK_CREATE, "containerd cannot create the task of container"),

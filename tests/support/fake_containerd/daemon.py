@@ -184,10 +184,7 @@ class FakeContainerd:
     def remove_all(self) -> None:
         """Removes the objects of a failed test."""
         self.tasks.close()
-        metadata = self.metadata
-        for table in (metadata.containers, metadata.leases, metadata.held):
-            table.clear()
-        metadata.collect()
+        self.metadata.remove_all()
 
     # --- services that belong to no namespace
 

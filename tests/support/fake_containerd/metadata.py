@@ -18,6 +18,7 @@ from google.protobuf.empty_pb2 import Empty
 
 from containerd.api import methods
 from containerd.api.methods import Method
+from containerd.api.snapshots import GC_ROOT
 from proto.containerd import (
     containers_pb2,
     content_pb2,
@@ -241,9 +242,18 @@ class Metadata:
             raise gone(f'lease "{lease}"')
         self.held.setdefault(lease, set()).add(key)
 
+    def remove_all(self) -> None:
+        """Removes the objects of a failed test."""
+        for table in (self.containers, self.leases, self.held):
+            table.clear()
+        for snapshot in self.snapshots.values():
+            snapshot.info.labels.pop(GC_ROOT, None)
+        self.collect()
+
     def collect(self) -> None:
-        """Removes writable snapshots that no lease and no container references."""
+        """Removes writable snapshots that no lease, no container and no label keeps."""
         kept = {key for keys in self.held.values() for key in keys}
+        kept |= {key for key, one in self.snapshots.items() if GC_ROOT in one.info.labels}
         kept |= {(one.snapshotter, one.snapshot_key) for one in self.containers.values()}
         for key, snapshot in list(self.snapshots.items()):
             if snapshot.info.kind == snapshots_pb2.ACTIVE and key not in kept:
