@@ -133,7 +133,8 @@ class Attempt:
             return await self._use_runtime()
 
     async def _use_runtime(self) -> tuple[WorkerLink, int, int]:
-        (mounts, document), link = await _all(self._create_container(), self._fork())
+        container = asyncio.ensure_future(self._create_container())  # sends its request first
+        link, (mounts, document) = await _all(self._fork(), container)
         with self._reporting("containerd has not yet created the container"):
             pid = await self._create_task(mounts, link)
             await _all(self._watch(link, pid), self._check_created(pid, document))

@@ -163,7 +163,11 @@ def _early_lookup(
 async def _image(
     request: ImageRequest, early: asyncio.Future[ImageReady] | None, ask: Ask
 ) -> ImageReady:
+    """Returns the image of the early look-up, else the image as the job's policy wants."""
     if early is not None:
-        with contextlib.suppress(DriverError):
+        try:
             return await early
+        except DriverError as error:
+            if error.recoverable:  # containerd does not answer; a second question would wait again
+                raise
     return await ask(request)
