@@ -97,7 +97,7 @@ def install() -> None:
     logging.raiseExceptions = False
     # No line names a source file, a thread or a process: finding them takes a third of the time.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    vars(logging)["_srcfile"] = None  # see "Optimization" of Python's logging HOWTO
+    setattr(logging, "_srcfile", None)  # noqa: B010 - "Optimization" of Python's logging HOWTO
     # The agent would log each line of a plain-text traceback at DEBUG.
     sys.excepthook = _uncaught
     threading.excepthook = lambda hook: _uncaught(
