@@ -41,7 +41,7 @@ async def measure(setting: Setting) -> Measured:
             Figure(
                 name="time of 1 GiB of log / through a plain pipe",
                 value=plain / ours,
-                limit=4.0,
+                limit=2.0,  # the shim copies once more
                 unit="x",
                 note=f"{ours:.0f} MiB/s against {plain:.0f} MiB/s",
             )

@@ -6,6 +6,7 @@ A driver that cannot run on this machine is named with the reason, and the other
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -49,23 +50,26 @@ class Comparison:
             batches,
             lambda peer, own: own.batches.append(measures.batch(agent, peer, tasks)),
         )
-
-        def memory(peer: Peer, own: Results) -> None:
-            own.memory = measures.memory(agent, peer, tasks)
-
-        self._turns(f"memory of {tasks}", 1, memory)
+        self._turns(
+            f"memory of {tasks}",
+            batches,
+            lambda peer, own: own.memory.append(measures.memory(agent, peer, tasks)),
+        )
 
     def _turns(self, text: str, rounds: int, step: Callable[[Peer, Results], None]) -> None:
         self._progress.begin(text)
         for number in range(rounds):
             for peer in self._field.peers:
                 own = self.results[peer.column]
-                if not own.failure:
-                    try:
-                        step(peer, own)
-                    except (AssertionError, OSError, KeyError) as error:
-                        own.failure = f"{text}: {' '.join(str(error).split())[:600]}"
+                if own.failure:
+                    continue
+                try:
+                    step(peer, own)
                     self._clean()
+                except (AssertionError, OSError, KeyError) as error:
+                    own.failure = f"{text}: {' '.join(str(error).split())[:600]}"
+                    with contextlib.suppress(AssertionError, OSError):
+                        self._clean()
             self._progress.step(number + 1, rounds)
         failed = [column for column, own in self.results.items() if own.failure]
         self._progress.end(f"failed: {', '.join(failed)}" if failed else "ok")
@@ -94,8 +98,8 @@ def cells(results: Mapping[str, Results], tasks: int) -> dict[str, dict[str, str
         f"CPU s for these {tasks}, all processes": lambda own: _median(
             [batch.cpu_s for batch in own.batches], 1
         ),
-        f"memory of the machine for one of {tasks} idle tasks, MB": lambda own: (
-            f"{own.memory.machine:.1f}" if own.memory else None
+        f"memory of the machine for one of {tasks} idle tasks, MB": lambda own: _median(
+            [memory.machine for memory in own.memory], 1
         ),
         "part of Nomad's `logmon`, MB": lambda own: _part(own, "logmon"),
         "part of the shim, MB": lambda own: _part(own, "shim"),
@@ -113,9 +117,8 @@ def _median(values: Sequence[float], digits: int) -> str | None:
 
 def _part(own: Results, kind: str) -> str | None:
     """Returns the cell of a kind of process; None for a driver that has no such process."""
-    if own.memory is None or not own.memory.parts[kind]:
-        return None
-    return f"{own.memory.parts[kind]:.1f}"
+    parts = [memory.parts[kind] for memory in own.memory]
+    return _median(parts, 1) if any(parts) else None
 
 
 def caption(field: Field, missing: Collection[str], arguments: argparse.Namespace) -> str:
@@ -124,7 +127,8 @@ def caption(field: Field, missing: Collection[str], arguments: argparse.Namespac
     text = (
         f"Release {RELEASE} with {versions}, all on one Nomad agent in turns, in one run of"
         f" `./dev bench --peers`: {os.cpu_count()} cores, Linux {platform.release()},"
-        f" {arguments.rounds} single tasks and {arguments.batches} batch jobs of each driver,"
+        f" {arguments.rounds} single tasks, {arguments.batches} batch jobs and"
+        f" {arguments.batches} crowds of idle tasks of each driver, medians,"
         " images present, no network."
     )
     return f"{text} Not measured: {', '.join(missing)}." if missing else text
@@ -140,7 +144,12 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         help=f"drivers to measure, of {', '.join(_NAMES)}; all without a DRIVER",
     )
     parser.add_argument("--rounds", type=int, default=20, help="single tasks of each driver")
-    parser.add_argument("--batches", type=int, default=3, help="batch jobs of each driver")
+    parser.add_argument(
+        "--batches",
+        type=int,
+        default=3,
+        help="batch jobs, and crowds of idle tasks, of each driver",
+    )
     parser.add_argument("--tasks", type=int, default=PAGE_TASKS, help="of a batch, and idle tasks")
     parser.add_argument("--json", action="store_true", help="all results for programs, on stdout")
     parser.add_argument(

@@ -53,7 +53,7 @@ class Results:
     setup_ms: list[float] = field(default_factory=list)
     kill_ms: list[float] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
-    memory: Memory | None = None
+    memory: list[Memory] = field(default_factory=list)
     failure: str = ""
 
 

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.bench.peers import compare, measures, page
-from tests.bench.peers.agent import COLUMNS, DOCKER, OURS, RAW_EXEC, podman_plugin
+from tests.bench.peers.agent import (
+    COLUMNS,
+    DOCKER,
+    OURS,
+    PODMAN,
+    RAW_EXEC,
+    Field,
+    Peer,
+    podman_plugin,
+)
 from tests.bench.peers.daemons import AbsentError, Dockerd
 from tests.bench.peers.measures import Batch, Memory, Results
+from tests.bench.progress import Progress
 
 PAGE = f"""\
 # Page
@@ -77,7 +91,10 @@ def test_cells_are_medians_and_leave_out_what_was_not_measured() -> None:
         setup_ms=[90.4, 100.4, 300.0],
         kill_ms=[30.0],
         batches=[Batch(seconds=5.0, cpu_s=9.0), Batch(seconds=7.0, cpu_s=10.0)],
-        memory=Memory(machine=18.04, parts={"logmon": 14.6, "shim": 2.6, "worker": 0.0}),
+        memory=[
+            Memory(machine=machine, parts={"logmon": 14.6, "shim": shim, "worker": 0.0})
+            for machine, shim in ((35.0, 2.6), (18.04, 9.0), (3.0, 0.0))
+        ],
     )
     found = compare.cells({OURS: whole, DOCKER: Results(setup_ms=[200.0])}, 50)
     assert list(found.values()) == [
@@ -143,6 +160,44 @@ def test_an_absent_peer_says_how_to_get_the_program(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("NOMAD_DRIVER_PODMAN", "/nonexistent/driver")
     with pytest.raises(AbsentError, match="NOMAD_DRIVER_PODMAN=/nonexistent/driver is no program"):
         podman_plugin()
+
+
+class Api:
+    """An agent's API that counts its cleanings."""
+
+    def __init__(self) -> None:
+        self.cleaned = 0
+
+    def jobs(self) -> list[str]:
+        return []
+
+    def collect_garbage(self) -> None:
+        self.cleaned += 1
+
+
+def test_a_driver_that_fails_is_named_and_the_others_are_measured() -> None:
+    api = Api()
+    agent: Any = SimpleNamespace(api=api)
+    peers = [Peer(column=column, driver=column, block="") for column in (OURS, DOCKER)]
+    field = Field(agent=agent, peers=peers, absent={PODMAN: "no podman"})
+    comparison = compare.Comparison(field, Progress(1, io.StringIO()))
+
+    def step(peer: Peer, own: Results) -> None:
+        assert peer.column == OURS, "docker\nis away"
+        own.kill_ms.append(1.0)
+
+    comparison._turns("stop", 3, step)
+    assert comparison.results[OURS].kill_ms == [1.0, 1.0, 1.0]
+    assert comparison.missing[PODMAN] == "no podman"
+    assert comparison.missing[DOCKER].startswith("stop: docker is away")
+    assert OURS not in comparison.missing
+    assert api.cleaned == 4
+    assert cell_columns(comparison.results) == {OURS}
+
+
+def cell_columns(results: Mapping[str, Results]) -> set[str]:
+    """Returns the columns that have a cell in a row."""
+    return {column for row in compare.cells(results, 50).values() for column in row}
 
 
 @pytest.mark.parametrize(
