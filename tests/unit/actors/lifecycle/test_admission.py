@@ -129,6 +129,16 @@ async def test_starts_that_hang_in_all_turns_delay_the_others_only() -> None:
     await starts.end(*"abcdef")
 
 
+async def test_only_a_slow_start_is_logged_as_slow() -> None:
+    starts = crowd(1, counted_s=0.05)
+    starts.begin("a")
+    await starts.end("a")
+    starts.begin("b")
+    await until(lambda: len(starts.log) == 3, 5, "no start is slow")
+    await starts.end("b")
+    assert [line[0] for line in starts.log] == ["a", "b", "b"]
+
+
 async def test_a_slow_start_does_not_end_its_turn_twice() -> None:
     starts = crowd(1, counted_s=0.05)
     starts.begin("a")
