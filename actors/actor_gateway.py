@@ -38,6 +38,7 @@ from actors.model.cpu_topology import NodeSpeed
 from actors.model.log_keys import task_keys
 from actors.model.node import this_node
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
+from actors.model.task_logs import DRIVER
 from actors.orphans import sweeper
 from actors.orphans.sweeper import Sweeper
 from actors.processes import worker_link
@@ -138,6 +139,11 @@ class ActorGateway(Gateway):
             keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
             _log.debug("driver configured", extra=keys)
         self._configured.set()
+
+    def collects_logs(self) -> bool:
+        """See `Gateway`."""
+        services = self._services
+        return services is not None and services.settings.log_collection == DRIVER
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""

@@ -35,6 +35,10 @@ class Gateway(ABC):
         """Applies the driver's settings. May be called several times, and changes no task."""
 
     @abstractmethod
+    def collects_logs(self) -> bool:
+        """Returns whether the driver writes the log files; False before `configure`."""
+
+    @abstractmethod
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """Starts a task, and returns when the process runs. After a failure every step is undone.
 

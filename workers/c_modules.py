@@ -9,8 +9,11 @@ from __future__ import annotations
 from _signal import SIG_DFL, SIG_IGN, SIGCHLD, SIGKILL, SIGTERM, SIGUSR1, pidfd_send_signal, signal  # type: ignore[import-not-found]
 from _socket import (
     AF_UNIX,
+    SCM_RIGHTS,
     SO_PEERCRED,
     SOCK_CLOEXEC,
+    SOCK_DGRAM,
+    SOCK_NONBLOCK,
     SOCK_STREAM,
     SOL_SOCKET,
     socket,
@@ -19,6 +22,7 @@ from _socket import (
 
 __all__ = [
     "AF_UNIX",
+    "SCM_RIGHTS",
     "SIGCHLD",
     "SIGKILL",
     "SIGTERM",
@@ -29,6 +33,7 @@ __all__ = [
     "SOL_SOCKET",
     "SO_PEERCRED",
     "accept",
+    "datagram",
     "pidfd_send_signal",
     "signal",
     "socket",
@@ -40,6 +45,11 @@ __all__ = [
 def stream() -> socket:
     """Creates a unix stream socket, which executed programs do not inherit."""
     return socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC)
+
+
+def datagram() -> socket:
+    """Creates a unix datagram socket, which never waits."""
+    return socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK)
 
 
 def accept(listener: socket) -> socket:

@@ -39,6 +39,7 @@ LAUNCHER_LOG = "launcher.log"
 # Names below one task's state directory.
 CONTROL_SOCKET = "control.sock"
 EXIT_RECORD = "exit"
+STDOUT_FIFO, STDERR_FIFO = "stdout.fifo", "stderr.fifo"
 WORKER_LOCK = "lock"
 
 # Requests. HELLO is understood by launcher and worker alike.
@@ -69,6 +70,9 @@ BLOCKED = "blocked"
 
 LOG_BUFFER_BYTES = 16 << 20
 """Default size of a log FIFO whose reader has stopped."""
+
+FILES, JOURNALD = "files", "journald"
+"""Types of a log that the worker itself collects; a log that Nomad collects has no type."""
 
 MAX_INTERVAL_MS = 24 * 3600 * 1000
 """Longest time between two samples."""
@@ -173,7 +177,8 @@ class WorkerSpec(Record):
     Attributes:
         name: the container id.
         dir: the task's state directory: an absolute path, mode 0700, created by the plugin.
-        stdout: path of the FIFO for the task's output; "" or /dev/null: no keeper.
+        stdout: path of the FIFO for the task's output; "" or /dev/null: no log. With the type
+            FILES the path of the log files without their numbers; with JOURNALD only a name.
         stderr: path of the FIFO for the task's error output; as `stdout`.
         log_buffer_bytes: size limit of each FIFO while the reader has stopped.
         log_drops: a full FIFO drops the oldest bytes; if False, the task waits.
@@ -184,6 +189,12 @@ class WorkerSpec(Record):
         holds_logs: when the plugin dies before naming the shim, the worker stays for a while and
             holds the write ends of the logs: the next attempt of the start may have the same
             readers.
+        log_type: FILES or JOURNALD: the worker collects the logs, and the shim writes to
+            STDOUT_FIFO and STDERR_FIFO in `dir`. "": Nomad collects the logs.
+        log_files: largest number of files of a stream.
+        log_file_bytes: largest size of a file.
+        journal: path of journald's socket.
+        journal_fields: fields of each message for journald: lines NAME=value.
     """
 
     name: str
@@ -196,6 +207,11 @@ class WorkerSpec(Record):
     stdout_source: str = ""
     stderr_source: str = ""
     holds_logs: bool = False
+    log_type: str = ""
+    log_files: int = 10
+    log_file_bytes: int = 10 << 20
+    journal: str = "/run/systemd/journal/socket"
+    journal_fields: str = ""
 
 
 class ShimTarget(Record):
@@ -246,6 +262,7 @@ class LogState(Record):
         dropped: bytes dropped since a plugin last received READING.
         limit: largest size of the FIFO in bytes that the kernel allows.
         wanted: size of the FIFO in bytes that the plugin asked for.
+        problem: why the worker itself cannot write the log; "" if Nomad reads the FIFO.
     """
 
     stream: str
@@ -254,6 +271,7 @@ class LogState(Record):
     dropped: int
     limit: int
     wanted: int
+    problem: str = ""
 
 
 class Sample(Record):

@@ -16,9 +16,9 @@ from proto.release import RELEASE
 from workers import c_modules, control, exit_record, protocol
 from workers.log import log
 from workers.logs.drain import Drain
-from workers.logs.keeper import Keeper
 from workers.logs.relay import Relay
 from workers.logs.reports import LogReports
+from workers.logs.streams import open_streams
 from workers.loop import Loop
 from workers.protocol import ExitRecord, ShimTarget, WorkerSpec
 from workers.shim.exit_watch import Watch
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from proto.frames import Decoder, Frame
     from workers.control import Connection
+    from workers.logs.streams import Stream
 
-_NO_LOG = {"", "/dev/null"}
 _MIN_STATS_S = 0.05
 _MAX_SIGNAL = 64
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
@@ -63,21 +63,18 @@ class Worker:
         self._reserved: exit_record.ReservedFile | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
-        self._keepers: list[Keeper] = []
+        self._streams: list[Stream] = []
         self._spec = spec
         self._log_reports = LogReports(spec, self._connections)
         self._relays: list[Relay] = []
-        self._drain = Drain(self.loop, self._keepers, self._on_drained)
+        self._drain = Drain(self.loop, self._streams, self._on_drained)
         try:
             self._exit = exit_record.read_exit(spec.dir)
             if self._exit is None:
                 self._reserved = exit_record.reserve_exit(self._directory)
-            for path in dict.fromkeys((spec.stdout, spec.stderr)):
-                if path not in _NO_LOG:
-                    keeper = Keeper(
-                        self.loop, path, spec, self._drain.check, self._log_reports.changed
-                    )
-                    self._keepers.append(keeper)
+            self._streams += open_streams(
+                self.loop, spec, self._directory, self._drain.check, self._log_reports.changed
+            )
             self._relay(spec.stdout_source, spec.stdout)
             self._relay(spec.stderr_source, spec.stderr)
             self.listener = control.Listener(
@@ -100,7 +97,7 @@ class Worker:
             "exit": self._exit.to_wire() if self._exit else None,
             "drained": self._drained is not None,
             "logs": self.logs(),
-            "relays": list(map(Relay.source_path, self._relays)),
+            "relays": self._sources(),
             "peers": len(self.listener.connections()) - 1,
         }
 
@@ -109,7 +106,17 @@ class Worker:
 
     def logs(self) -> dict[str, str]:
         """Returns for each log FIFO a path in /proc that always opens the same FIFO."""
-        return dict(map(Keeper.paths, self._keepers))
+        paths: dict[str, str] = {}
+        for stream in self._streams:
+            paths.update(stream.paths())
+        return paths
+
+    def _sources(self) -> list[str]:
+        """Returns paths of the FIFOs that this worker reads and the plugin holds too."""
+        sources = list(map(Relay.source_path, self._relays))
+        for stream in self._streams:
+            sources += stream.sources()
+        return sources
 
     def _relay(self, source: str, path: str) -> None:
         if source:
@@ -234,10 +241,10 @@ class Worker:
             self._watch.close()
         for relay in self._relays:
             relay.close()
-        for keeper in self._keepers:
+        for stream in self._streams:
             if request.get(protocol.RELEASE_READERS) is True and self._exit is not None:
-                keeper.wake()
-            keeper.close()
+                stream.wake()
+            stream.close()
         self.listener.close()
         fcntl.flock(self._lock, fcntl.LOCK_UN)
         connection.answer(request)
@@ -260,7 +267,7 @@ class Worker:
 
     def _hold_logs(self) -> None:
         """Holds the write ends, and repeats: containerd may still be starting a shim."""
-        holds = [keeper.hold(wanted=self._watch is None) for keeper in self._keepers]
+        holds = [stream.hold(wanted=self._watch is None) for stream in self._streams]
         if self._watch is None and time.monotonic() > self._alone_until:
             self._leave()
         elif self._watch is None:

@@ -6,11 +6,13 @@ Version 1 belongs to the Go driver (`go_handle`), version 2 to this driver.
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import msgpack
 
+from actors.model.task_logs import NOMAD_LOG, LogTarget
 from proto import frames
 from proto.errors import Code, DriverError
 
@@ -23,6 +25,7 @@ class HandleState:
 
     boot_id: the kernel's; a task of another boot cannot run any more.
     stop_signal: the job's or the image's, a name or number; empty means SIGTERM.
+    log: the collector of the log; missing in a handle of a release before 1.4.0: Nomad.
     """
 
     container_id: str
@@ -35,11 +38,12 @@ class HandleState:
     stderr_path: str
     stop_signal: str
     image: str
+    log: LogTarget = NOMAD_LOG
 
     def encode(self) -> bytes:
         """Returns the handle's bytes."""
         fields = {name: getattr(self, name) for name in self.__slots__}
-        return frames.pack({"v": VERSION, **fields})
+        return frames.pack({"v": VERSION, **fields, "log": dataclasses.asdict(self.log)})
 
     @classmethod
     def decode(cls, version: int, data: bytes) -> HandleState:
@@ -62,13 +66,22 @@ class HandleState:
         try:
             fields: dict[str, Any] = msgpack.unpackb(data, raw=False)
             kinds = {"started_at_ns": int, "pid": int}
-            return cls(**{n: _checked(fields, n, kinds.get(n, str)) for n in cls.__slots__})
+            names = (name for name in cls.__slots__ if name != "log")
+            facts = {name: _checked(fields, name, kinds.get(name, str)) for name in names}
+            return cls(**facts, log=_log(_checked({"log": {}, **fields}, "log", dict)))
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise DriverError(
                 "failed to decode task state from handle",
                 details=f"{type(error).__name__}: {error}",
                 code=Code.CORRUPT,
             ) from error
+
+
+def _log(fields: dict[str, Any]) -> LogTarget:
+    """Reads the collector of the log; a missing field has its default."""
+    kinds = {field.name: type(field.default) for field in dataclasses.fields(LogTarget)}
+    known = {name: _checked(fields, name, kind) for name, kind in kinds.items() if name in fields}
+    return LogTarget(**known)
 
 
 def _checked(fields: dict[str, Any], name: str, kind: type) -> Any:

@@ -184,8 +184,9 @@ class Attempt:
             self._services,
             self._id,
             self._plan.directory,
+            self._plan.log,
             (self._task.stdout_path, self._task.stderr_path),
-            holds_logs=True,
+            holds_logs=not self._plan.log.type,  # for Nomad's logmon
         )
         forking = asyncio.ensure_future(self._services.launcher.fork(spec))
         self._undo.later("worker", teardown.end_forked, forking)
@@ -273,13 +274,8 @@ class Attempt:
 
     async def _create_task(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         self._undo.later("task", teardown.delete_task, self._containerd, self._id)
-        creating = self._containerd.tasks.create(
-            self._id,
-            mounts,
-            Streams(
-                stdout=link.log_path(self._plan.stdout), stderr=link.log_path(self._plan.stderr)
-            ),
-        )
+        out, err = link.log_path(self._plan.stdout), link.log_path(self._plan.stderr)
+        creating = self._containerd.tasks.create(self._id, mounts, Streams(stdout=out, stderr=err))
         try:
             pid = await self._answered(creating)
         except DriverError as error:
@@ -354,6 +350,7 @@ class Attempt:
             stderr_path=self._task.stderr_path,
             stop_signal=self._options.stop_signal or self._image.config.stop_signal,
             image=self._image.name,
+            log=self._plan.log,
         )
 
 

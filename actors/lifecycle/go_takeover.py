@@ -23,7 +23,7 @@ from containerd.api.records import Status
 
 if TYPE_CHECKING:
     from actors.handles.go_handle import GoHandle
-    from actors.lifecycle.running import Services
+    from actors.lifecycle.running import RunningTask, Services
     from actors.model.nomad import TaskConfig
     from actors.processes.worker_link import WorkerLink
 
@@ -36,24 +36,32 @@ _log = logging.getLogger(__name__)
 
 
 class HeldLogs:
-    """The plugin's ends of the log FIFOs of one task, beside its worker's.
+    """The plugin's ends of the log FIFOs of one task, beside the worker's.
 
-    Nomad's log collector ends for good when no process has a FIFO open for writing. The shim of
-    another task keeps Nomad's FIFO open; here only the worker does, and the log must outlive the
-    worker. When the task ends while no worker runs, the last lines are in a FIFO that the shim
-    closes.
+    Only for a task whose worker reads the FIFOs of the shim: a task of the Go driver, or a task
+    whose log the worker collects. When the task ends while no worker runs, the last lines are in a
+    FIFO that the shim closes. For a task of the Go driver, the worker also is the only writer of
+    Nomad's FIFO, and Nomad's log collector ends for good when no process has a FIFO open for
+    writing.
+
+    Attributes:
+        open: True while the worker collects the log, until all lines are written.
     """
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
         self._ended = False
+        self.open = False
 
-    def hold(self, link: WorkerLink) -> None:
+    def hold(self, running: RunningTask | None, link: WorkerLink) -> None:
         """Opens the worker's FIFOs, then closes the descriptors for an earlier worker.
 
         Does nothing after `release`: a found worker can report the exit before the link is known.
         """
-        if self._ended:
+        if self._ended or running is None:
+            return
+        self.open = running.state.log.has_collector
+        if not running.from_go_driver and not self.open:
             return
         opened: list[int] = []
         # Not for reading too: the worker would take the descriptor for Nomad's reader.
@@ -66,8 +74,19 @@ class HeldLogs:
             _close(self._descriptors)
             self._descriptors = opened
 
+    def exited(self) -> None:
+        """Closes the FIFOs of an ended task of the Go driver: the worker copies the last lines."""
+        if not self.open:
+            self.release()
+
+    def drained(self, *, complete: bool) -> None:
+        """Closes the FIFOs of a task whose last line is written."""
+        if complete:
+            self.open = False
+            self.exited()
+
     def release(self) -> None:
-        """Closes all descriptors of an ended task: the worker copies the last lines alone."""
+        """Closes all descriptors."""
         _close(self._descriptors)
         self._descriptors = []
         self._ended = True

@@ -16,7 +16,7 @@ from actors.files.state_dir import task_directory
 from actors.images.messages import ImageReady, ImageRequest
 from actors.images.request import request
 from actors.lifecycle import cgroup
-from actors.model import identifiers, ownership
+from actors.model import identifiers, ownership, task_logs
 from actors.model.ownership import OwnerLabels
 from actors.provision.init_program import init_program
 from containerd import runtimes
@@ -29,16 +29,14 @@ if TYPE_CHECKING:
     from actors.model.node import Node
     from actors.model.nomad import TaskConfig
     from actors.model.settings import DriverSettings, TaskOptions
+    from actors.model.task_logs import LogTarget
     from actors.provision.host_resources import HostParts
     from containerd.spec.users import ResolvedUser
-
-# Nomad's log paths of a task whose logs are not collected.
-_NO_LOG = frozenset({"", "/dev/null"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Names and paths of one start. stdout and stderr are FIFOs, or both empty.
+    """Names and paths of one start. stdout and stderr are the shim's FIFOs, or both empty.
 
     `labels` go onto every object of the start in containerd; `owner` is a part of them.
     `preparation` sets security and recursive_readonly, which depend on the node.
@@ -50,6 +48,7 @@ class Plan:
     runtime: Runtime
     init: str
     hostname: str
+    log: LogTarget
     stdout: str
     stderr: str
     owner: OwnerLabels
@@ -90,15 +89,18 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         )
     _check(task, options)
     container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=node.cgroup_v2)
-    stdout, stderr = _logs(task)
+    directory = task_directory(node.state_dir, container)
+    log = task_logs.target_of(settings, options, task, container)
+    stdout, stderr = _logs(log, directory, task)
     owner = ownership.owner_of(node, task)
     return Plan(
         container_id=container,
-        directory=task_directory(node.state_dir, container),
+        directory=directory,
         image=request(node, task, options),
         runtime=_runtime(settings, options),
         init=init_program(settings) if options.init else "",
         hostname=_hostname(task, options),
+        log=log,
         stdout=stdout,
         stderr=stderr,
         owner=owner,
@@ -187,13 +189,13 @@ def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:
     return (note,)
 
 
-def _logs(task: TaskConfig) -> tuple[str, str]:
-    """Returns the paths of stdout and stderr, both set or both empty.
+def _logs(log: LogTarget, directory: Path, task: TaskConfig) -> tuple[str, str]:
+    """Returns the shim's paths of stdout and stderr, both set or both empty.
 
     containerd refuses stdout without stderr.
     """
-    stdout = "" if task.stdout_path in _NO_LOG else task.stdout_path
-    stderr = "" if task.stderr_path in _NO_LOG else task.stderr_path
+    paths = task_logs.shim_paths(log, directory, (task.stdout_path, task.stderr_path))
+    stdout, stderr = ("" if path in task_logs.NO_LOG else path for path in paths)
     if bool(stdout) != bool(stderr):
         return stdout or os.devnull, stderr or os.devnull
     return stdout, stderr

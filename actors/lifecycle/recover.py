@@ -170,7 +170,8 @@ async def _attach(task: RunningTask, log: StepLog) -> tuple[WorkerLink | None, E
     ended = await asyncio.to_thread(journal.read_exit, str(task.directory))
     if ended is not None:
         log("exit record read")
-        return None, ended
+        # The last lines may be in the FIFO still, where only a worker collects them.
+        return await _fork(task, log) if task.state.log.has_collector else None, ended
     return await _new_worker(task, log), None
 
 
@@ -228,16 +229,7 @@ async def _new_worker(task: RunningTask, log: StepLog) -> WorkerLink | None:
             sources = (record.stdout, record.stderr)
     if task.from_go_driver:
         await services.launcher.ensure()  # the launcher of an older release relays no logs
-    await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
-    spec = worker_spec(
-        services,
-        state.container_id,
-        task.directory,
-        (state.stdout_path, state.stderr_path),
-        stdout_source=sources[0],
-        stderr_source=sources[1],
-    )
-    link = await services.launcher.fork(spec)
+    link = await _fork(task, log, sources)
     with link.dropped_on_failure():
         if task.from_go_driver and not link.relays:
             await teardown.end_worker(link)
@@ -253,9 +245,32 @@ async def _new_worker(task: RunningTask, log: StepLog) -> WorkerLink | None:
             "new worker for a running task",
             extra={"task_id": task.task_id, "container_id": state.container_id},
         )
-        log("worker forked")
         await _watch(task, link)
         log("worker waits for the exit")
+    return link
+
+
+async def _fork(task: RunningTask, log: StepLog, sources: tuple[str, str] = ("", "")) -> WorkerLink:
+    """Returns a new worker, which collects or keeps the logs at once.
+
+    Args:
+        task: the task.
+        log: gets a line.
+        sources: the shim's FIFOs of a task of the Go driver.
+    """
+    services, state = task.services, task.state
+    await asyncio.to_thread(task.directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+    spec = worker_spec(
+        services,
+        state.container_id,
+        task.directory,
+        state.log,
+        (state.stdout_path, state.stderr_path),
+        stdout_source=sources[0],
+        stderr_source=sources[1],
+    )
+    link = await services.launcher.fork(spec)
+    log("worker forked")
     return link
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from actors.model import task_logs
 from actors.model.node import Node
 from workers import protocol
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from actors.handles.handle import HandleState
     from actors.lifecycle.admission import Admission
     from actors.model.nomad import NetworkOverride
+    from actors.model.task_logs import LogTarget
     from actors.processes.launcher_link import LauncherLink
     from actors.processes.worker_link import WorkerLink
     from workers.protocol import ExitRecord
@@ -101,7 +103,8 @@ def worker_spec(
     services: Services,
     container_id: str,
     directory: Path,
-    logs: tuple[str, str],
+    log: LogTarget,
+    nomad_logs: tuple[str, str],
     **more: Any,
 ) -> protocol.WorkerSpec:
     """Builds the order for a new worker of a task.
@@ -110,16 +113,16 @@ def worker_spec(
         services: name the limits of the log buffer.
         container_id: the container that the worker is named after.
         directory: the task's state directory.
-        logs: the paths of Nomad's FIFOs for stdout and stderr.
+        log: the collector of the task's log.
+        nomad_logs: Nomad's paths for stdout and stderr.
         more: further fields of the order.
     """
     return protocol.WorkerSpec(
         name=container_id,
         dir=str(directory),
-        stdout=logs[0],
-        stderr=logs[1],
         log_buffer_bytes=services.settings.log_buffer_bytes,
         log_drops=services.settings.log_drops,
+        **task_logs.worker_fields(log, nomad_logs),
         **more,
     )
 

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 
 from containerd.spec.mounts import MountOption
 
-__all__ = ["Auth", "DeviceOption", "DriverSettings", "MountOption", "TaskOptions"]
+__all__ = [
+    "Auth",
+    "DeviceOption",
+    "DriverSettings",
+    "LogOptions",
+    "MountOption",
+    "TaskOptions",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +39,8 @@ class DriverSettings:
     total_mhz, cores: the node as Nomad sees the node, for the ticks of TaskStats.
     log_buffer_bytes: bytes that a log FIFO and its worker hold while no process reads the FIFO.
         Then the oldest bytes are dropped, or without log_drops the task waits.
+    log_collection: `nomad` or `driver`: the program that writes the log files.
+    log_max_files, log_max_file_bytes: limits for each stream, where the driver writes the files.
     default_ulimits: like a task's ulimits, which win by name.
     auth_config: path of a Docker config.json.
     auth_helper: the end of the program's name `docker-credential-…`.
@@ -57,6 +66,9 @@ class DriverSettings:
     gc_dangling_dry_run: bool = False
     log_buffer_bytes: int = 16 << 20
     log_drops: bool = True
+    log_collection: str = "nomad"
+    log_max_files: int = 10
+    log_max_file_bytes: int = 10 << 20
     init_path: str = ""
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
@@ -74,6 +86,21 @@ class DeviceOption:
     host_path: str
     container_path: str = ""
     cgroup_permissions: str = "rwm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOptions:
+    """A task's `logging` block.
+
+    type: `files`, `journald` or `none`.
+    max_files, max_file_bytes: 0 leaves the number to the driver.
+    tag: Docker's template of the tag; empty: the task's name.
+    """
+
+    type: str
+    max_files: int = 0
+    max_file_bytes: int = 0
+    tag: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +132,7 @@ class TaskOptions:
     stop_signal: str = ""
     runtime: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    logging: LogOptions | None = None
     cpu_hard_limit: bool = False
     cpu_cfs_period_us: int = 100_000
     pids_limit: int = 0

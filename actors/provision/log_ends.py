@@ -57,8 +57,10 @@ class LogEnds:
 async def end_readers(task: TaskConfig) -> None:
     """Shows the readers of the task's logs a writer and an end, after a failed start.
 
-    A reader that has not opened the FIFOs yet gets a moment.
+    A reader that has not opened the FIFOs yet gets a moment. Without FIFOs Nomad has no reader.
     """
+    if not any(map(os.path.lexists, _paths(task))):
+        return
 
     def show_writers() -> bool:
         writers = _opened(task, os.O_WRONLY | os.O_NONBLOCK)

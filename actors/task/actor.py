@@ -131,6 +131,7 @@ class TaskActor(pykka.ThreadingActor):
                 self._exited(exit_record)
             case Drained(complete=complete):
                 self._drained = True
+                self._log_ends.drained(complete=complete)
                 self._reports.logs_drained(complete=complete)
             case LogChanged(state=state):
                 self._reports.log_changed(state)
@@ -163,10 +164,10 @@ class TaskActor(pykka.ThreadingActor):
     def _begin_recover(self, message: Recover) -> None:
         self._recovers = True
         self._reports.step("recovering task")
-        services, task = self._services, self._task
+        recovery = recover(self._services, self._task, message.version, message.driver_state)
 
         async def work() -> tuple[RunningTask, None]:
-            return await recover(services, task, message.version, message.driver_state), None
+            return await recovery, None
 
         self._begin(work(), message.reply)
 
@@ -205,8 +206,7 @@ class TaskActor(pykka.ThreadingActor):
             self._gone()
 
     def _listen(self, link: WorkerLink) -> None:
-        if self._running is not None and self._running.from_go_driver:
-            self._log_ends.hold(link)
+        self._log_ends.hold(self._running, link)
         self._worker.listen(link)
 
     # --- the end of the process
@@ -224,7 +224,7 @@ class TaskActor(pykka.ThreadingActor):
         self._advance(Event.EXITED)
         if not first:
             return
-        self._log_ends.release()
+        self._log_ends.exited()
         result = exit_result(self._exit)
         self._reports.ended(result, self._exit.oom_kills)
         if stopping:
@@ -253,8 +253,7 @@ class TaskActor(pykka.ThreadingActor):
     def _stop_deadline(self, step: int) -> None:
         if self._phase is not Phase.STOPPING:
             return
-        keys = {**self._reports.keys, "step": step}
-        _log.info("task still runs after its stop signal", extra=keys)
+        _log.info("task still runs after stop signal", extra={**self._reports.keys, "step": step})
         error = self._stop_sequence.advance(step)
         if error is not None:
             self._reports.stop_ended(error)
@@ -371,16 +370,19 @@ class TaskActor(pykka.ThreadingActor):
     # --- the death of the worker
 
     def _worker_lost(self, link: WorkerLink) -> None:
-        if link is not self._worker.link or self._phase not in ALIVE or self._running is None:
-            return
-        self._worker.link = None
-        self._replacement.lost(self._running)
+        if link is self._worker.link and self._running is not None and self._needs_worker():
+            self._worker.link = None
+            self._replacement.lost(self._running)
 
     def _worker_restored(self, message: WorkerRestored) -> None:
         if message.link is not None:
             self._replacement.restored(message.link)
-        elif message.error is not None and self._phase in ALIVE and self._running is not None:
+        elif message.error is not None and self._running is not None and self._needs_worker():
             self._replacement.failed(self._running, message.error)
+
+    def _needs_worker(self) -> bool:
+        """Returns whether the task runs, or lines of the ended task are not yet collected."""
+        return self._phase in ALIVE or (self._phase is Phase.EXITED and self._log_ends.open)
 
     # --- phase
 

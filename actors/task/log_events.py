@@ -14,6 +14,8 @@ _ADVICE = "restart the Nomad agent to start logmon again"
 
 def sentence(state: LogState) -> str:
     """Returns the text of a task event; empty for a state that only a newer worker knows."""
+    if state.problem:
+        return _unwritten(state)
     match state.state:
         case protocol.STALLED:
             return (
@@ -34,6 +36,27 @@ def sentence(state: LogState) -> str:
             return f"{state.stream} is read again; {state.dropped} bytes were dropped"
         case protocol.READING:
             return f"{state.stream} is read again; no bytes were lost"
+        case _:
+            return ""
+
+
+def _unwritten(state: LogState) -> str:
+    """Returns the text about a log that the worker itself cannot write."""
+    cannot = f"{state.stream} cannot be written to the allocation's log: {state.problem};"
+    match state.state:
+        case protocol.STALLED:
+            return f"{cannot} {_size(state.kept)} wait in memory, the limit is {_limit(state)}"
+        case protocol.DROPPING:
+            return f"{cannot} {_limit(state)} are full, and the oldest lines are dropped"
+        case protocol.BLOCKED:
+            return (
+                f"{cannot} {_limit(state)} are full, and the task waits in its next write"
+                " (log_buffer.when_full)"
+            )
+        case protocol.READING if state.dropped:
+            return f"{state.stream} is written again; {state.dropped} bytes were dropped"
+        case protocol.READING:
+            return f"{state.stream} is written again; no bytes were lost"
         case _:
             return ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from actors.model.settings import DriverSettings
+from actors.model.task_logs import DRIVER, NOMAD
 from plugin.options import readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
-from plugin.options.forms import log_buffer_bytes, log_drops, ulimits
+from plugin.options.forms import log_buffer_bytes, log_drops, log_file_bytes, ulimits
 from plugin.options.table import Option, block_fields, decode
 
 _DANGLING = (
@@ -88,6 +89,25 @@ _LOG_BUFFER = (
         default='"drop_oldest"',
         read=log_drops,
         doc="`drop_oldest`, or `block`: the task waits at its next write until a reader comes.",
+    ),
+)
+
+_LOG_FILES = (
+    Option(
+        name="max_files",
+        field="log_max_files",
+        hcl_type="number",
+        default="10",
+        read=readers.integer(1, 10_000),
+        doc="Most files of stdout and stderr each; the oldest file is removed.",
+    ),
+    Option(
+        name="max_file_size",
+        field="log_max_file_bytes",
+        hcl_type="string",
+        default='"10M"',
+        read=log_file_bytes,
+        doc="Largest size of a file: 64K to 1T.",
     ),
 )
 
@@ -180,7 +200,24 @@ OPTIONS: tuple[Option, ...] = (
         hcl_type="block",
         nested=_LOG_BUFFER,
         read=block_fields(_LOG_BUFFER),
-        doc="Output of a task without a reader, for example after the death of Nomad's `logmon`.",
+        doc="Output of a task without a reader, for example after the death of Nomad's `logmon`,"
+        " or with a full disk below the log files.",
+    ),
+    Option(
+        name="log_collection",
+        hcl_type="string",
+        default='"nomad"',
+        read=readers.choice(NOMAD, DRIVER),
+        doc="`nomad`: Nomad starts a process `logmon` for each task, which writes the log files;"
+        " `driver`: the task's worker writes the files, without `logmon`.",
+    ),
+    Option(
+        name="log_files",
+        hcl_type="block",
+        nested=_LOG_FILES,
+        read=block_fields(_LOG_FILES),
+        doc='Log files with `log_collection = "driver"`: Nomad does not send the numbers of a'
+        " job's `logs` block to drivers.",
     ),
     Option(
         name="init_path",

@@ -18,6 +18,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SMALLEST_SIZE, _LARGEST_SIZE = 1024, 1 << 50
 _SMALLEST_PIPE, _LARGEST_PIPE = 64 << 10, 1 << 30
+_SMALLEST_LOG, _LARGEST_LOG = 64 << 10, 1 << 40
 # The kernel's names of resource limits, as runc accepts these after RLIMIT_.
 _ULIMITS = (
     *("as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile"),
@@ -81,6 +82,15 @@ def log_buffer_bytes(value: Any, path: str, problems: list[str]) -> int:
     return size
 
 
+def log_file_bytes(value: Any, path: str, problems: list[str]) -> int:
+    """Reads the size of a log file in bytes."""
+    before = len(problems)
+    size: int = size_bytes("")(value, path, problems)
+    if len(problems) == before and not _SMALLEST_LOG <= size <= _LARGEST_LOG:
+        problems.append(f"{path}: {readers.shown(str(value))} is not between 64K and 1T")
+    return size
+
+
 def log_drops(value: Any, path: str, problems: list[str]) -> bool:
     """Reads `when_full`; returns True if a full log drops its oldest lines."""
     return bool(readers.choice("drop_oldest", "block")(value, path, problems) != "block")
@@ -89,7 +99,7 @@ def log_drops(value: Any, path: str, problems: list[str]) -> bool:
 def ulimits(value: Any, path: str, problems: list[str]) -> dict[str, tuple[int, int]]:
     """Reads limits as (soft, hard) by lower-case name; "unlimited" is 2**64 - 1."""
     limits: dict[str, tuple[int, int]] = {}
-    for name, text in _pairs(value, path, problems):
+    for name, text in pairs(value, path, problems):
         key = name.lower().removeprefix("rlimit_")
         if key not in _ULIMITS:
             problems.append(f"{path}.{name[:64]}: no such limit, known: {', '.join(_ULIMITS)}")
@@ -114,7 +124,7 @@ def _limit(text: str) -> int:
 def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
     """Reads kernel parameters by dotted name; only namespaced parameters are allowed."""
     parameters: dict[str, str] = {}
-    for name, text in _pairs(value, path, problems):
+    for name, text in pairs(value, path, problems):
         key = name.replace("/", ".") if "/" in name and "." not in name else name
         if not _SYSCTL.fullmatch(key):
             problems.append(f"{path}: {readers.shown(name)} is not a kernel parameter's name")
@@ -135,7 +145,7 @@ def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
 def labels(value: Any, path: str, problems: list[str]) -> dict[str, str]:
     """Reads labels for containerd's container; refuses labels of driver, Nomad and containerd."""
     allowed: dict[str, str] = {}
-    for name, text in _pairs(value, path, problems):
+    for name, text in pairs(value, path, problems):
         if not name or name.startswith(_RESERVED_LABELS):
             problems.append(f"{path}: {readers.shown(name)} is not a label that a job may set")
         elif len(f"{name}{text}".encode(errors="surrogatepass")) > _MAX_LABEL_BYTES:
@@ -251,7 +261,7 @@ def signal_name(value: Any, path: str, problems: list[str]) -> str:
     return name
 
 
-def _pairs(value: Any, path: str, problems: list[str]) -> Iterator[tuple[str, str]]:
+def pairs(value: Any, path: str, problems: list[str]) -> Iterator[tuple[str, str]]:
     """Yields (name, text) of each entry; in HCL an attribute is a map, a block a list of maps."""
     maps = [value] if isinstance(value, Mapping) else value
     if not isinstance(maps, list | tuple) or not all(isinstance(item, Mapping) for item in maps):

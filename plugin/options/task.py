@@ -5,6 +5,7 @@ from __future__ import annotations
 from actors.model.settings import TaskOptions
 from plugin.options import forms, readers
 from plugin.options.auth import TASK_AUTH, task_auth
+from plugin.options.logs import LOGGING, logging_block
 from plugin.options.mounts import MOUNT, MOUNTS, mount_blocks, mounts, volumes
 from plugin.options.table import Option, decode
 
@@ -125,6 +126,13 @@ _PROCESS = (
         hcl_type="list(map(string))",
         read=forms.labels,
         doc="Labels on containerd's container.",
+    ),
+    Option(
+        name="logging",
+        hcl_type="block",
+        nested=LOGGING,
+        read=logging_block,
+        doc="The task's log, in Docker's form.",
     ),
 )
 _RESOURCES = (

@@ -33,14 +33,6 @@ if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
 
 _Isolation = driver_pb2.NetworkIsolationSpec
-_CAPABILITIES = driver_pb2.DriverCapabilities(
-    send_signals=True,
-    exec=True,
-    fs_isolation=driver_pb2.DriverCapabilities.IMAGE,
-    network_isolation_modes=[_Isolation.GROUP, _Isolation.TASK],
-    must_create_network=False,
-    mount_configs=driver_pb2.DriverCapabilities.ANY_MOUNTS,
-)
 # Less is decoded in less time than a thread needs to start.
 _SMALL_BYTES = 16 * 1024
 T = TypeVar("T")
@@ -73,8 +65,17 @@ class DriverService:
     async def capabilities(
         self, _: driver_pb2.CapabilitiesRequest
     ) -> driver_pb2.CapabilitiesResponse:
-        """Returns the capabilities, which are constant."""
-        return driver_pb2.CapabilitiesResponse(capabilities=_CAPABILITIES)
+        """Returns the capabilities. Nomad's task runners ask after SetConfig."""
+        capabilities = driver_pb2.DriverCapabilities(
+            send_signals=True,
+            exec=True,
+            fs_isolation=driver_pb2.DriverCapabilities.IMAGE,
+            network_isolation_modes=[_Isolation.GROUP, _Isolation.TASK],
+            must_create_network=False,
+            mount_configs=driver_pb2.DriverCapabilities.ANY_MOUNTS,
+            disable_log_collection=self._gateway.collects_logs(),
+        )
+        return driver_pb2.CapabilitiesResponse(capabilities=capabilities)
 
     async def fingerprint(
         self, _: driver_pb2.FingerprintRequest

@@ -68,6 +68,9 @@ class FakeGateway(Gateway):
             raise DriverError("task not found for given id", code=Code.NOT_FOUND)
         return self.tasks[task_id]
 
+    def collects_logs(self) -> bool:
+        return self.settings is not None and self.settings.log_collection == "driver"
+
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""
         match options.image:

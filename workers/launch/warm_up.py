@@ -27,7 +27,7 @@ DIRECTORY = "rehearsal"
 ROUNDS = 12
 """Python specialises a function's bytecode after its eighth run."""
 
-_FIFO, _SHIM = "log.fifo", "shim.sock"
+_LOG, _SHIM = "log.stdout", "shim.sock"
 _LINE = b"rehearsed\n"
 _RESPONSE_HEADER = struct.Struct(">IIBB")
 _WAIT_STREAM, _STATE_STREAM, _RESPONSE = 1, 3, 2
@@ -48,18 +48,25 @@ def run(state_dir: str, rounds: int = ROUNDS) -> None:
     _clear(path)
     os.mkdir(path, 0o700)  # noqa: PTH102 - pathlib is not in the import set
     try:
-        os.mkfifo(f"{path}/{_FIFO}", 0o600)
+        os.mkfifo(f"{path}/{protocol.STDOUT_FIFO}", 0o600)
         for _ in range(rounds):
-            _Life(path).run()
+            _Life(path, "").run()
+            _Life(path, protocol.FILES).run()
     finally:
         _clear(path)
 
 
 class _Life:
-    """A worker with a plugin and a shim, all on the worker's loop."""
+    """A worker with a plugin and a shim, all on the worker's loop.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: the task's state directory.
+        log_type: see `WorkerSpec`.
+    """
+
+    def __init__(self, path: str, log_type: str) -> None:
         self._path = path
+        self._log_type = log_type
         self._worker: Worker | None = None
         self._plugin, self._theirs = c_modules.socketpair()
         self._decoder = frames.Decoder()
@@ -68,15 +75,17 @@ class _Life:
         self._shim: c_modules.socket | None = None
         self._ended = self._late = False
         # Both ends of the task's log, as the shim holds both, and the reader's end.
-        self._log = os.open(f"{path}/{_FIFO}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        fifo = f"{path}/{protocol.STDOUT_FIFO}"
+        self._log = os.open(fifo, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def run(self) -> None:
         """Runs the life from the fork to the end."""
         spec = protocol.WorkerSpec(
             name=DIRECTORY,
             dir=self._path,
-            stdout=f"{self._path}/{_FIFO}",
+            stdout=f"{self._path}/{_LOG if self._log_type else protocol.STDOUT_FIFO}",
             log_patience_ms=0,
+            log_type=self._log_type,
         )
         fork: Frame = {"op": protocol.FORK, **protocol.STATED, "spec": spec.to_wire()}
         self._plugin.sendall(frames.encode(fork))
@@ -121,7 +130,8 @@ class _Life:
                     container_id=DIRECTORY,
                 )
             case 2:
-                os.read(self._log, len(_LINE))
+                if not self._log_type:
+                    os.read(self._log, len(_LINE))
                 self._ask(protocol.STATS, interval_ms=60_000)
             case protocol.STATS:
                 os.close(self._log)
@@ -168,8 +178,8 @@ class _Life:
             if sock is not None:
                 sock.close()
         os.close(self._directory)
-        control_names = (protocol.EXIT_RECORD, protocol.WORKER_LOCK, _SHIM)
-        for name in control_names:
+        names = (protocol.EXIT_RECORD, protocol.WORKER_LOCK, _SHIM, f"{_LOG}.0")
+        for name in names:
             _remove(f"{self._path}/{name}")
 
 

@@ -57,6 +57,7 @@ class LogBuffer:
         report: Callable[[], None],
     ) -> None:
         self.state = protocol.READING
+        self.problem = ""  # why the worker itself, as the reader, does not read
         self.dropped = 0
         self.limit = spec.log_buffer_bytes
         self._spec = spec
@@ -91,6 +92,11 @@ class LogBuffer:
         """Stops the checks."""
         if self._timer is not None:
             self._timer.cancel()
+
+    def resume(self) -> None:
+        """Stops the checks, and reports a reader: the worker itself has read all bytes."""
+        self.stop()
+        self._rest()
 
     def _check_later(self) -> None:
         self._loop.watch(self._descriptor, HANG_UP, self._on_event)

@@ -10,7 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from workers.logs.keeper import Keeper
+    from workers.logs.streams import Stream
     from workers.loop import Loop, Timer
 
 _CHECK_S = 0.25
@@ -19,17 +19,17 @@ _LONGEST_S = 30.0
 
 
 class Drain:
-    """Watches the keepers of a task from the end of the task on.
+    """Watches the log streams of a task from the end of the task on.
 
     Args:
         loop: the worker's loop.
-        keepers: keepers of the task; may be empty.
+        streams: streams of the task's log; may be empty.
         done: called once: with True if the shim has written the whole logs.
     """
 
-    def __init__(self, loop: Loop, keepers: Sequence[Keeper], done: Callable[[bool], None]) -> None:
+    def __init__(self, loop: Loop, streams: Sequence[Stream], done: Callable[[bool], None]) -> None:
         self._loop = loop
-        self._keepers = keepers
+        self._streams = streams
         self._done = done
         self._timer: Timer | None = None
         self._has_begun = False
@@ -43,15 +43,15 @@ class Drain:
         if self._has_begun:
             return
         self._has_begun = True
-        for keeper in self._keepers:
-            keeper.wake()
+        for stream in self._streams:
+            stream.wake()
         self.check()
         if not self._is_over:
             self._timer = self._loop.later(_CHECK_S, self._tick)
 
     def check(self) -> None:
         """Ends the wait if the shim has closed all write ends."""
-        if self._has_begun and all(keeper.hung_up for keeper in self._keepers):
+        if self._has_begun and all(stream.hung_up for stream in self._streams):
             self._finish(complete=True)
 
     def cancel(self) -> None:
@@ -62,13 +62,13 @@ class Drain:
 
     def _tick(self) -> None:
         """Ends the wait if no fill level has changed for a while; a reader changes the level."""
-        unread = [keeper.unread() for keeper in self._keepers]
+        unread = [stream.unread() for stream in self._streams]
         if unread != self._unread:
             self._still_s = 0.0
         else:
             self._still_s += _CHECK_S
-            for keeper in self._keepers:
-                keeper.make_space()
+            for stream in self._streams:
+                stream.make_space()
         self._total_s += _CHECK_S
         self._unread = unread
         if self._still_s >= _STUCK_S or self._total_s >= _LONGEST_S:

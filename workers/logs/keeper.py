@@ -89,12 +89,16 @@ class Keeper:
         self._buffer: LogBuffer | None = None  # none for a task without output
         loop.watch(self._reader, HANG_UP | READ, self._on_event)
 
-    def paths(self) -> tuple[str, str]:
-        """Returns the path of the FIFO, and a path in /proc that always opens the same FIFO.
+    def paths(self) -> dict[str, str]:
+        """Returns the path of the FIFO, with a path in /proc that always opens the same FIFO.
 
         The path in /proc is valid during the first stage.
         """
-        return self.path, f"/proc/{os.getpid()}/fd/{self._reader}"
+        return {self.path: f"/proc/{os.getpid()}/fd/{self._reader}"}
+
+    def sources(self) -> list[str]:
+        """Returns no path: Nomad reads this FIFO."""
+        return []
 
     def hold(self, *, wanted: bool) -> bool:
         """Opens the write end as soon as the shim of a start has one; closes if not wanted.

@@ -55,7 +55,7 @@ def open_fifo(path: str, flags: int, *, brief: str, resolution: str) -> int:
             for the open are left.
     """
     try:
-        named = _open_reference(path)
+        named = open_reference(path, 3)
         try:
             if not stat.S_ISFIFO(os.fstat(named).st_mode):
                 raise DriverError(
@@ -74,8 +74,13 @@ def open_fifo(path: str, flags: int, *, brief: str, resolution: str) -> int:
         ) from error
 
 
-def _open_reference(path: str) -> int:
-    base, *steps = path.rsplit("/", 3)
+def open_reference(path: str, names: int) -> int:
+    """Opens a reference (O_PATH) to a file; no link is followed in the last names of the path.
+
+    Raises:
+        OSError: the file does not exist, or another file than a directory is on the way.
+    """
+    base, *steps = path.rsplit("/", names)
     descriptor = os.open(base or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for number, step in enumerate(steps, 1):
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC

@@ -42,6 +42,7 @@ class LogReports:
             dropped=buffer.dropped + self._dropped_unreported.get(stream, 0),
             limit=buffer.limit,
             wanted=self._spec.log_buffer_bytes,
+            problem=buffer.problem,
         )
         self._states[stream] = state
         if state.state == protocol.READING:

@@ -1,13 +1,18 @@
-"""Reader of a task's log FIFO, as Nomad's logmon."""
+"""Readers of a task's log: of the FIFO, as Nomad's logmon, and of log files, as `alloc logs -f`."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
 from actors.exec.fifo import FifoReader
 
 _MAX_LINE_BYTES = 64 * 1024
+_CHUNK_BYTES = 64 * 1024
+_LOOK_AGAIN_S = 0.05
 
 
 class LogReader:
@@ -50,6 +55,66 @@ class LogReader:
     def close(self) -> None:
         """Closes the FIFO; the worker's keeper holds the data for the next reader."""
         self._reader.close()
+
+
+class LogFollower:
+    """Reader of the log files of a stream, from the first file to the last.
+
+    Args:
+        path: path of the files without number.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._number = -1
+        self._file = -1
+        self._ending = False
+
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """Yields data until `finish` was called and the last file is read."""
+        while True:
+            ending = self._ending
+            if data := self._read():
+                yield data
+                continue
+            later = self._next_number()
+            if data := self._read():  # perhaps written before the next file was created
+                yield data
+            elif later is not None:
+                self._open(later)
+            elif ending:
+                return
+            else:
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+    def finish(self) -> None:
+        """Marks the end of the task: the files are complete."""
+        self._ending = True
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _read(self) -> bytes:
+        return os.read(self._file, _CHUNK_BYTES) if self._file >= 0 else b""
+
+    def _next_number(self) -> int | None:
+        prefix = f"{self._path.name}."
+        numbers = [
+            int(entry.name.removeprefix(prefix))
+            for entry in self._path.parent.glob(f"{prefix}*")
+            if entry.name.removeprefix(prefix).isdecimal()
+        ]
+        return min((number for number in numbers if number > self._number), default=None)
+
+    def _open(self, number: int) -> None:
+        self.close()
+        self._number = number
+        with contextlib.suppress(FileNotFoundError):  # removed as the oldest file
+            path = self._path.with_name(f"{self._path.name}.{number}")
+            self._file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 class Lines:

@@ -84,6 +84,8 @@ class PluginSession:
         self._calls = PluginCalls()
         self._task_spec = hclspec_pb2.Spec()
         self.info = PluginInfo(name="", version="")
+        self.collects_logs = False
+        """True if the plugin writes the log files, and reads no FIFO's end."""
 
     async def launch(self) -> None:
         """Starts the plugin, configures it and reads the task schema.
@@ -109,6 +111,8 @@ class PluginSession:
                 raise
         answer = await self._ask("TaskConfigSchema", driver_pb2.TaskConfigSchemaRequest())
         self._task_spec = answer.spec
+        able = await self._ask("Capabilities", driver_pb2.CapabilitiesRequest())
+        self.collects_logs = able.capabilities.disable_log_collection
 
     async def _introduce(self) -> PluginInfo:
         answer = await self._calls.ask(

@@ -64,6 +64,10 @@ class AllocDir:
         """Returns the path of the FIFO of a task's `stdout` or `stderr`."""
         return self.path / "alloc" / "logs" / f".{task}.{stream}.fifo"
 
+    def log(self, task: str, stream: str) -> Path:
+        """Returns the path of the log files of a task's `stdout` or `stderr`, without number."""
+        return self.path / "alloc" / "logs" / f"{task}.{stream}"
+
     def write(self, task: str, template: Template, destination: str, text: str) -> None:
         """Writes a rendered template below the task's directory or the shared directory.
 

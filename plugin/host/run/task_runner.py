@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from actors.model.nomad import ExitResult
-from plugin.host.agent.log_reader import LogReader
+from plugin.host.agent.log_reader import LogFollower, LogReader
 from plugin.host.agent.plugin_restart import PluginRestarter
 from plugin.host.agent.session import Handle, PluginSession
 from plugin.host.run.alloc_plan import PlannedTask
@@ -61,7 +61,7 @@ class TaskRunner:
         self._service = service
         self._handle: Handle | None = None
         self._may_read = asyncio.Event()
-        self._readers: list[LogReader] = []
+        self._readers: list[LogReader | LogFollower] = []
         self._logs: list[asyncio.Task[None]] = []
         self.removed = False
 
@@ -88,12 +88,16 @@ class TaskRunner:
             await self._clean_up()
 
     def _open_logs(self) -> None:
+        alloc, task = self._planned.alloc, self._planned.task.name
         for stream in _STREAMS:
-            reader = LogReader(self._planned.alloc.fifo(self._planned.task.name, stream))
+            if self._session.collects_logs:
+                reader: LogReader | LogFollower = LogFollower(alloc.log(task, stream))
+            else:
+                reader = LogReader(alloc.fifo(task, stream))
             self._readers.append(reader)
             self._logs.append(asyncio.create_task(self._show_log(reader, stream)))
 
-    async def _show_log(self, reader: LogReader, stream: str) -> None:
+    async def _show_log(self, reader: LogReader | LogFollower, stream: str) -> None:
         # The line about the start comes before the log.
         await self._may_read.wait()
         try:
@@ -131,6 +135,8 @@ class TaskRunner:
         finally:
             await _cancel(helpers)
         self._service.ended()
+        if self._session.collects_logs:
+            await self._destroy()  # completes the log files
         # The end of the log comes before the line about the end of the task.
         for reader in self._readers:
             reader.finish()
@@ -187,6 +193,8 @@ class TaskRunner:
             reader.close()
 
     async def _destroy(self) -> None:
+        if self.removed:
+            return
         # A plugin that died during a start may have left a container.
         try:
             await self._restarter.call(

@@ -11,7 +11,9 @@ from workers.protocol import LogState
 MIB = 1 << 20
 
 
-def told(state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB) -> str:
+def told(
+    state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB, problem: str = ""
+) -> str:
     return log_events.sentence(
         LogState(
             stream="stdout",
@@ -20,6 +22,7 @@ def told(state: str, *, kept: int = 0, dropped: int = 0, limit: int = 16 * MIB) 
             dropped=dropped,
             limit=limit,
             wanted=16 * MIB,
+            problem=problem,
         )
     )
 
@@ -47,3 +50,16 @@ def test_a_kernel_that_gives_less_than_was_asked_for_is_named() -> None:
 
 def test_a_state_of_a_newer_worker_is_passed_over() -> None:
     assert told("compressed") == ""
+
+
+def test_a_log_that_the_worker_cannot_write_is_told_with_the_reason() -> None:
+    full = "No space left on device"
+    for state in (protocol.STALLED, protocol.DROPPING, protocol.BLOCKED):
+        text = told(state, kept=3 * MIB // 2, problem=full)
+        assert text.startswith(
+            "stdout cannot be written to the allocation's log: No space left on device; "
+        )
+        assert "16 MiB" in text
+    assert told(protocol.READING, dropped=77, problem=full).endswith("77 bytes were dropped")
+    assert told(protocol.READING, problem=full) == "stdout is written again; no bytes were lost"
+    assert told("compressed", problem=full) == ""

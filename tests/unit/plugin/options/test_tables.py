@@ -62,10 +62,14 @@ def test_defaults_of_the_table_are_the_defaults_of_the_dataclasses() -> None:
 def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
     # Settings which share a block or a list.
     several = {"auth_config", "auth_helper", "image_gc", "image_gc_delay_s"}
-    several |= {"log_buffer_bytes", "log_drops"}
+    several |= {"log_buffer_bytes", "log_drops", "log_max_files", "log_max_file_bytes"}
     of_the_node = {"total_mhz", "cores"}
     dangling = {name for name in fields_of(DriverSettings) if name.startswith("gc_dangling")}
-    driver = {option.target for option in options.DRIVER_OPTIONS} - {"gc", "log_buffer"}
+    driver = {option.target for option in options.DRIVER_OPTIONS} - {
+        "gc",
+        "log_buffer",
+        "log_files",
+    }
     assert driver == fields_of(DriverSettings) - several - dangling - of_the_node
     task = {option.target for option in options.TASK_OPTIONS} | {"cdi_devices"}
     assert task == fields_of(TaskOptions)
