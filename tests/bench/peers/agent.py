@@ -54,9 +54,13 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:
-    """The drivers on one agent, and the reasons of absent drivers by column."""
+    """The drivers on one agent, and the reasons of absent drivers by column.
+
+    `nomad` is the agent's version.
+    """
 
     agent: NomadAgent
+    nomad: str
     peers: list[Peer]
     absent: dict[str, str]
 
@@ -76,13 +80,14 @@ class _Agent(NomadAgent):
 
 
 @contextlib.contextmanager
-def field_of(columns: Collection[str]) -> Iterator[Field]:
+def field_of(columns: Collection[str], options: Mapping[str, str]) -> Iterator[Field]:
     """Starts the daemons of the wanted drivers and an agent, for a `with` block.
 
     A driver that cannot run here is in `absent`, with the reason.
 
     Args:
         columns: the wanted drivers.
+        options: further options of this driver's plugin block, as HCL.
 
     Raises:
         BuildError: no agent can be built.
@@ -97,8 +102,9 @@ def field_of(columns: Collection[str]) -> Iterator[Field]:
         reference = images.push(registry.host, "busybox", "1", image)
         config = (
             f'containerd_address = "{containerd.address}"\n'
-            f'containerd_namespace = "{containerd.namespace}"\nstate_dir = "{folder}"'
+            f'containerd_namespace = "{containerd.namespace}"\nstate_dir = "{folder}"\n'
         )
+        config += "\n".join(f"{name} = {value}" for name, value in options.items())
         peers = [
             Peer(
                 column=OURS,
@@ -137,7 +143,8 @@ def _healthy(agent: NomadAgent, peers: list[Peer], absent: dict[str, str]) -> Fi
             absent[peer.column] = f"{peer.driver} is not healthy: {reason}"
         else:
             found.append(peer)
-    return Field(agent=agent, peers=found, absent=absent)
+    version = (agent.api.node() or {}).get("Attributes", {}).get("nomad.version", "")
+    return Field(agent=agent, nomad=version, peers=found, absent=absent)
 
 
 def _is_healthy(agent: NomadAgent, driver: str) -> bool:

@@ -123,12 +123,13 @@ def _part(own: Results, kind: str) -> str | None:
 
 def caption(field: Field, missing: Collection[str], arguments: argparse.Namespace) -> str:
     """Returns the paragraph above the table: releases, machine, sizes and missing drivers."""
+    options = "".join(f"`{name} = {value}`, " for name, value in arguments.config)
     versions = ", ".join(peer.version for peer in field.peers if peer.version)
     text = (
-        f"Release {RELEASE} with {versions}, all on one Nomad agent in turns, in one run of"
-        f" `./dev bench --peers`: {os.cpu_count()} cores, Linux {platform.release()},"
-        f" {arguments.rounds} single tasks, {arguments.batches} batch jobs and"
-        f" {arguments.batches} crowds of idle tasks of each driver, medians,"
+        f"Release {RELEASE}, {options}with {versions}, all on one agent of Nomad {field.nomad} in"
+        f" turns, in one run of `./dev bench --peers`: {os.cpu_count()} cores,"
+        f" Linux {platform.release()}, {arguments.rounds} single tasks, {arguments.batches} batch"
+        f" jobs and {arguments.batches} crowds of idle tasks of each driver, medians,"
         " images present, no network."
     )
     return f"{text} Not measured: {', '.join(missing)}." if missing else text
@@ -151,6 +152,14 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         help="batch jobs, and crowds of idle tasks, of each driver",
     )
     parser.add_argument("--tasks", type=int, default=PAGE_TASKS, help="of a batch, and idle tasks")
+    parser.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=_option,
+        metavar="KEY=VALUE",
+        help="a further option of this driver's plugin block; may be repeated",
+    )
     parser.add_argument("--json", action="store_true", help="all results for programs, on stdout")
     parser.add_argument(
         "--no-page", action="store_true", help="leave README.md and docs/performance.md alone"
@@ -168,12 +177,21 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     return arguments
 
 
+def _option(text: str) -> tuple[str, str]:
+    """Returns the name and the value of an option, the value as HCL."""
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text}: KEY=VALUE is needed, as log_level=debug")
+    bare = value in {"true", "false"} or value.isdecimal()
+    return name, value if bare else json.dumps(value)
+
+
 def main(words: Sequence[str]) -> int:
     """Measures, prints, and fills the pages; the exit status is 1 if this driver has no figures."""
     arguments = parse(words)
     chosen = [_NAMES[name] for name in arguments.drivers] or list(COLUMNS)
     try:
-        with field_of(chosen) as field:
+        with field_of(chosen, dict(arguments.config)) as field:
             comparison = Comparison(field, Progress(4))
             comparison.measure(arguments.rounds, arguments.batches, arguments.tasks)
     except BuildError as error:

@@ -7,10 +7,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from proto.release import RELEASE
 from tests.bench.peers import compare, measures, page
 from tests.bench.peers.agent import (
     COLUMNS,
@@ -162,6 +163,27 @@ def test_an_absent_peer_says_how_to_get_the_program(monkeypatch: pytest.MonkeyPa
         podman_plugin()
 
 
+def test_the_caption_names_releases_options_and_missing_drivers() -> None:
+    ours = Peer(column=OURS, driver="x", block="", version="containerd 1.6")
+    field = Field(agent=cast("Any", None), nomad="1.4.3", peers=[ours], absent={})
+    words = [
+        "--config",
+        "allow_privileged=false",
+        "--config",
+        "log_collection=driver",
+        "--rounds",
+        "7",
+    ]
+    text = compare.caption(field, [DOCKER], compare.parse(words))
+    assert (
+        f'{RELEASE}, `allow_privileged = false`, `log_collection = "driver"`, with containerd'
+        in text
+    )
+    assert "one agent of Nomad 1.4.3" in text
+    assert "7 single tasks" in text
+    assert text.endswith("Not measured: docker.")
+
+
 class Api:
     """An agent's API that counts its cleanings."""
 
@@ -179,7 +201,7 @@ def test_a_driver_that_fails_is_named_and_the_others_are_measured() -> None:
     api = Api()
     agent: Any = SimpleNamespace(api=api)
     peers = [Peer(column=column, driver=column, block="") for column in (OURS, DOCKER)]
-    field = Field(agent=agent, peers=peers, absent={PODMAN: "no podman"})
+    field = Field(agent=agent, nomad="1.4.3", peers=peers, absent={PODMAN: "no podman"})
     comparison = compare.Comparison(field, Progress(1, io.StringIO()))
 
     def step(peer: Peer, own: Results) -> None:
@@ -205,6 +227,7 @@ def cell_columns(results: Mapping[str, Results]) -> set[str]:
     [
         (["rkt"], "no driver 'rkt'; there are: this-driver, docker, podman, raw_exec"),
         (["--batches", "0"], "--batches 0: 1 or more is needed"),
+        (["--config", "log_level"], "log_level: KEY=VALUE is needed"),
         (["--tasks", "5"], "--tasks 5: the pages have figures of 50; add --no-page"),
     ],
 )
