@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -113,7 +114,8 @@ def memory(agent: NomadAgent, peer: Peer, count: int) -> Memory:
     for pid, line in _command_lines().items():
         kind = None if pid in known else kind_of(line)
         if kind is not None:
-            parts[kind] += processes.pss_mb(pid) / count
+            with contextlib.suppress(OSError):  # the process has ended
+                parts[kind] += processes.pss_mb(pid) / count
     agent.api.stop_and_wait(job["ID"], timeout_s=_TIMEOUT_S)
     return Memory(machine=(before - after) / count, parts=parts)
 
