@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -116,10 +117,14 @@ class Task:
 
 
 class Tasks:
-    """The tasks service of one namespace. `address` replaces the shim's own address in bundles."""
+    """The tasks service of one namespace.
+
+    `address` replaces the shim's own address in bundles. `make_shim` creates the shim of a task.
+    """
 
     def __init__(self, metadata: Metadata, base: Path) -> None:
         self.address = ""
+        self.make_shim: Callable[[str, str, Path, tuple[str, str]], FakeShim] = FakeShim
         self.tasks: dict[str, Task] = {}
         self._metadata = metadata
         self._base = base
@@ -135,7 +140,7 @@ class Tasks:
         place = self._base / f"{self._number}.{len(self._metadata.name)}.sock"
         arguments = json.loads(container.spec.value)["process"]["args"]
         script = f"exec {shlex.join(arguments)}"
-        shim = FakeShim(container.id, script, place, (request.stdout, request.stderr))
+        shim = self.make_shim(container.id, script, place, (request.stdout, request.stderr))
         task = self.tasks[container.id] = Task(shim, bundle, request)
         bundle.mkdir(parents=True, exist_ok=True)
         own = shim.create().address
