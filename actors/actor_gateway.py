@@ -93,10 +93,7 @@ class ActorGateway(Gateway):
         self._maker = ""
 
     def _make_services(self, settings: DriverSettings) -> Services:
-        """Creates the services of a configuration. Runs on the Supervisor's thread.
-
-        Objects of the event loop are only constructed here, and used on the loop later.
-        """
+        """Creates the services of a configuration."""
         node = this_node(settings, self._maker)
         collector = None
         if settings.image_gc and settings.enabled:
@@ -224,7 +221,7 @@ class ActorGateway(Gateway):
     async def task_events(self) -> AsyncGenerator[TaskEvent, None]:
         """See `Gateway`."""
         queue: asyncio.Queue[TaskEvent] = asyncio.Queue(QUEUE_LENGTH)
-        tell(self._events, Subscribe(queue=queue, loop=self._loop))
+        tell(self._events, Subscribe(queue=queue))
         try:
             while True:
                 yield await queue.get()

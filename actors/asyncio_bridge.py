@@ -1,15 +1,13 @@
-"""Calls between actor threads and the event loop. Neither side blocks the other.
+"""Messages between actors and coroutines. Both run on the event loop, and neither waits in place.
 
-An actor starts a coroutine with `spawn` and receives the result as a message. A caller on the loop
-sends a `Reply` to an actor and awaits the reply's future; `await pykka_future` would block the
-loop. `tell` has pykka's name for a message without an answer.
+An actor starts a coroutine with `spawn` and receives the result as a message. A caller sends a
+`Reply` to an actor and awaits the reply's future; `await pykka_future` would block the loop. `tell`
+has pykka's name for a message without an answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
@@ -18,22 +16,25 @@ import pykka
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
+# An event loop refers to its tasks weakly.
+_works: set[asyncio.Task[Any]] = set()
 
 
 class Reply(Generic[T]):
-    """Answer to a request. Created on the event loop; the first answer from any thread counts."""
+    """Answer to a request. Created and answered on the event loop; the first answer counts."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[T] = self._loop.create_future()
+        self.future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
     def answer(self, value: T) -> None:
         """Answers the request; later calls change nothing."""
-        self._once(lambda: self.future.set_result(value))
+        if not self.future.done():
+            self.future.set_result(value)
 
     def fail(self, error: BaseException) -> None:
         """Fails the request; later calls change nothing."""
-        self._once(lambda: self.future.set_exception(error))
+        if not self.future.done():
+            self.future.set_exception(error)
 
     def settle(self, value: T | None, error: BaseException | None) -> None:
         """Answers with `value`, or fails with `error`. Has the form of `spawn`'s `done`."""
@@ -41,15 +42,6 @@ class Reply(Generic[T]):
             self.fail(error)
         else:
             self.answer(cast("T", value))
-
-    def _once(self, action: Callable[[], None]) -> None:
-        def settle() -> None:
-            if not self.future.done():
-                action()
-
-        # The loop is closed when the process leaves; then no caller waits for the answer.
-        with contextlib.suppress(RuntimeError):
-            self._loop.call_soon_threadsafe(settle)
 
 
 def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
@@ -64,32 +56,45 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     return True
 
 
+class Work:
+    """A coroutine that `spawn` has started."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+
+    def cancel(self) -> None:
+        """Cancels the coroutine in a later step of the loop.
+
+        The coroutine has begun by then, so its clean-up runs and `done` is called.
+        """
+        self._task.get_loop().call_soon(self._task.cancel)
+
+
 def spawn(
     loop: asyncio.AbstractEventLoop,
     coroutine: Coroutine[Any, Any, T],
     done: Callable[[T | None, BaseException | None], object],
-) -> concurrent.futures.Future[T]:
-    """Runs a coroutine on the loop from any thread.
+) -> Work:
+    """Runs a coroutine on the loop. Must be called on the loop.
 
     Args:
         loop: the plugin's event loop.
         coroutine: the work.
-        done: called on the loop's thread with (result, None) or (None, error). Must not block.
+        done: called with (result, None) or (None, error). Must not block.
 
     Returns:
         A handle; `cancel()` cancels the coroutine, and `done` receives the CancelledError.
     """
 
-    async def run() -> T:
+    async def run() -> None:
         try:
             result = await coroutine
-        except BaseException as error:
+        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - for `done`
             done(None, error)
-            raise
-        done(result, None)
-        return result
+        else:
+            done(result, None)
 
-    future = asyncio.run_coroutine_threadsafe(run(), loop)
-    # `done` has received the error; reading the error keeps asyncio from logging the error again.
-    future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
-    return future
+    task = loop.create_task(run())
+    _works.add(task)
+    task.add_done_callback(_works.discard)
+    return Work(task)

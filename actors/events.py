@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
-import pykka
+from actors.loop_actor import LoopActor
 
 if TYPE_CHECKING:
     from actors.model.nomad import TaskEvent
@@ -27,10 +26,9 @@ class Publish:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subscribe:
-    """Put all later events into `queue`, which belongs to `loop`."""
+    """Put all later events into `queue`."""
 
     queue: asyncio.Queue[TaskEvent]
-    loop: asyncio.AbstractEventLoop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,7 @@ class Unsubscribe:
 EventMessage = Publish | Subscribe | Unsubscribe
 
 
-class EventActor(pykka.ThreadingActor):
+class EventActor(LoopActor):
     """Owner of the list of subscribers. The actor never blocks.
 
     A subscriber that does not read loses the oldest events; QUEUE_LENGTH events are kept. The first
@@ -51,12 +49,9 @@ class EventActor(pykka.ThreadingActor):
     first and subscribes to events later.
     """
 
-    use_daemon_thread = True
-
     def __init__(self) -> None:
         super().__init__()
-        self._subscribers: dict[int, tuple[asyncio.Queue[TaskEvent], asyncio.AbstractEventLoop]]
-        self._subscribers = {}
+        self._subscribers: dict[int, asyncio.Queue[TaskEvent]] = {}
         self._early: deque[TaskEvent] | None = deque(maxlen=QUEUE_LENGTH)
 
     def on_receive(self, message: EventMessage) -> None:
@@ -65,14 +60,13 @@ class EventActor(pykka.ThreadingActor):
             case Publish(event=event):
                 if self._early is not None:
                     self._early.append(event)
-                for queue, loop in self._subscribers.values():
-                    with contextlib.suppress(RuntimeError):  # the loop is closed
-                        loop.call_soon_threadsafe(_put, queue, event)
-            case Subscribe(queue=queue, loop=loop):
-                self._subscribers[id(queue)] = (queue, loop)
+                for queue in self._subscribers.values():
+                    _put(queue, event)
+            case Subscribe(queue=queue):
+                self._subscribers[id(queue)] = queue
                 early, self._early = self._early or (), None
                 for event in early:
-                    loop.call_soon_threadsafe(_put, queue, event)
+                    _put(queue, event)
             case Unsubscribe(queue=queue):
                 self._subscribers.pop(id(queue), None)
             case _:

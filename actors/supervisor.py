@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, assert_never
 
-import pykka
-
 from actors.asyncio_bridge import Reply, spawn, tell
 from actors.lifecycle import go_takeover
 from actors.lifecycle.recover import container_id
 from actors.lifecycle.retry import Retry
+from actors.loop_actor import LoopActor
 from actors.messages import (
     Claim,
     Configure,
@@ -34,10 +32,11 @@ from actors.task.messages import Begin, Destroy, Recover, TaskGone
 from actors.task.phases import Phase
 from actors.task.status import not_found
 from proto.errors import Code, DriverError
-from proto.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    import pykka
 
     from actors.lifecycle.running import Services
     from actors.model.nomad import TaskConfig
@@ -48,14 +47,12 @@ _log = logging.getLogger(__name__)
 _UNKNOWN_AWAY_S = 10.0
 
 
-class Supervisor(pykka.ThreadingActor):
+class Supervisor(LoopActor):
     """Owner of the map from task id to TaskActor, and of the services of the configuration.
 
     The actor never blocks. A failure of the Supervisor ends the process: Nomad starts a new plugin,
     which recovers every task. A restart is safer than a damaged Supervisor.
     """
-
-    use_daemon_thread = True
 
     def __init__(self, make_services: Callable[[DriverSettings], Services]) -> None:
         super().__init__()
@@ -150,12 +147,7 @@ class Supervisor(pykka.ThreadingActor):
         services = self._ready()
         if task.id in self._tasks:
             raise DriverError(f'task with ID "{task.id}" already started', code=Code.ALREADY_EXISTS)
-        try:
-            ref = TaskActor.start(services, task, self.actor_ref, phase)
-        except RuntimeError as error:  # the kernel refuses a thread
-            raise exhausted(
-                f"cannot start an actor for task {task.id}", OSError(errno.EAGAIN, str(error))
-            ) from error
+        ref = TaskActor.start(services, task, self.actor_ref, phase)
         self._tasks[task.id] = ref
         container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=services.cgroup_v2)
         self._containers[task.id] = frozenset((container, *containers))

@@ -12,16 +12,16 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
 import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from plugin.host.agent.session import Handle
 from tests.bench import _SLEEPER, _cpu_percent, _cpu_s, _pss_mb, _pull_once, _watching
 from tests.support import images, loop_probe
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -34,7 +34,7 @@ from tests.support.stage import IMAGE
 
 _AT_ONCE = 4
 _SAMPLE = 20
-_PERIOD_S = 3.0
+_PERIOD_S = 5.0
 _NODE = "bench-node"
 _SWEEP = re.compile(r"orphan sweep completed .*elapsed_ms=(\d+)")
 
@@ -54,7 +54,7 @@ class Row:
     stats_plugin_percent: float = 0.0
     stats_pause_ms: float = 0.0
     starts_pause_ms: float = 0.0
-    gc_ms: float = 0.0
+    starts_gc_ms: float = 0.0
     sweep_ms: float = 0.0
     sweep_pause_ms: float = 0.0
     fingerprint_ms: float = 0.0
@@ -62,7 +62,9 @@ class Row:
     recover_at_once_s: float = 0.0
     foreign_sweep_ms: float = 0.0
     foreign_pause_ms: float = 0.0
-    recovered: dict[str, float] = field(default_factory=dict)
+    recovered_mb: float = 0.0
+    recover_pause_ms: float = 0.0
+    recover_gc_ms: float = 0.0
 
 
 class _Sweeps(logging.Handler):
@@ -81,10 +83,10 @@ class _Sweeps(logging.Handler):
 class Bench:
     """A plugin with a probe, and the tasks that run."""
 
-    def __init__(self, driver: Driver, image: str, *, fast: bool) -> None:
+    def __init__(self, driver: Driver, image: str) -> None:
         self.driver = driver
         self.image = image
-        self.handles: dict[str, tuple[Job, object]] = {}
+        self.handles: dict[str, tuple[Job, Handle]] = {}
         self.sweeps = _Sweeps()
         log = logging.getLogger("plugin.host.plugin")
         log.addHandler(self.sweeps)
@@ -92,7 +94,6 @@ class Bench:
         log.propagate = False
         program = Path(driver.session._program[-1])
         self._figures = loop_probe.probed(program, sys.executable)
-        self._fast = fast
 
     async def probe(self) -> dict[str, float]:
         """Returns the figures of the plugin since the last call."""
@@ -123,19 +124,22 @@ class Bench:
         """Starts tasks up to a count, and measures."""
         row = Row(count)
         await self.fill(count - _SAMPLE)
+        await self._swept()  # the next sweep begins after the starts
         await self.probe()
         pid = self.driver.session.pid
         cpu = _cpu_s(pid)
         row.start_ms = statistics.median([await self.start() for _ in range(_SAMPLE)])
         row.start_cpu_ms = (_cpu_s(pid) - cpu) * 1000 / _SAMPLE
         told = await self.probe()
-        row.starts_pause_ms, row.gc_ms = told["pause_ms"], told["gc_ms"]
+        row.starts_pause_ms = told["pause_ms"]
         await asyncio.sleep(1)
         workers = worker_pids(self.driver.state_dir)
+        await self._swept()
         row.worker_mb = statistics.mean(map(_pss_mb, workers[:: max(1, len(workers) // _SAMPLE)]))
         row.plugin_mb = _pss_mb(pid)
         row.threads = int(told["threads"])
         row.idle_percent = await _cpu_percent([pid], seconds)
+        row.starts_gc_ms = told["gc_ms"]
         async with _watching(self.driver, [job for job, _ in self.handles.values()]):
             await asyncio.sleep(2)
             await self.probe()
@@ -170,25 +174,29 @@ class Bench:
         session.kill_plugin()
         await session.launch()
         row.foreign_sweep_ms, row.foreign_pause_ms = await self.sweep()
-        for at_once in (1, 16):
-            session.kill_plugin()
-            await session.launch()
-            await self.driver.session.fingerprint()
-            waiting = [handle for _, handle in self.handles.values()]
-            await session.recover(waiting.pop())  # the first recovery loads the code
-            begun = time.perf_counter()
+        row.recover_s = await self._recover(1)
+        row.recover_at_once_s = await self._recover(16)
+        told = await self.probe()
+        row.recovered_mb = _pss_mb(session.pid)
+        row.recover_pause_ms, row.recover_gc_ms = told["pause_ms"], told["gc_ms"]
 
-            async def some() -> None:
-                while waiting:
-                    await session.recover(waiting.pop())
+    async def _recover(self, at_once: int) -> float:
+        """Recovers all tasks with a new plugin; returns the seconds."""
+        session = self.driver.session
+        session.kill_plugin()
+        await session.launch()
+        await session.fingerprint()
+        waiting = [handle for _, handle in self.handles.values()]
+        await session.recover(waiting.pop())  # the first recovery loads the code
+        await self.probe()
 
-            await asyncio.gather(*(some() for _ in range(at_once)))
-            took = time.perf_counter() - begun
-            if at_once == 1:
-                row.recover_s = took
-            else:
-                row.recover_at_once_s = took
-        row.recovered = {"plugin_mb": _pss_mb(session.pid), **await self.probe()}
+        async def some() -> None:
+            while waiting:
+                await session.recover(waiting.pop())
+
+        begun = time.perf_counter()
+        await asyncio.gather(*(some() for _ in range(at_once)))
+        return time.perf_counter() - begun
 
     async def end(self) -> None:
         """Destroys all tasks."""
@@ -225,7 +233,7 @@ def setting(kind: str, directory: Path) -> Iterator[Bench]:
         stack.callback(driver.close)
         if kind == "real":
             asyncio.run(_pull_once(driver, reference))
-        yield Bench(driver, reference, fast=kind == "fake")
+        yield Bench(driver, reference)
 
 
 async def measure(bench: Bench, counts: list[int], seconds: float) -> list[Row]:
@@ -242,11 +250,9 @@ async def measure(bench: Bench, counts: list[int], seconds: float) -> list[Row]:
 
 def show(rows: list[Row]) -> None:
     """Prints a line for each figure and a column for each row."""
-    names = [name for name in asdict(rows[0]) if name != "recovered"]
-    for name in names:
+    for name in asdict(rows[0]):
         values = (getattr(row, name) for row in rows)
         sys.stdout.write(f"{name:22}" + "".join(f"{value:>12.2f}" for value in values) + "\n")
-    sys.stdout.write(f"recovered: {rows[-1].recovered}\n")
 
 
 def main() -> int:

@@ -11,9 +11,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, assert_never
 
-import pykka
-
-from actors.asyncio_bridge import Reply, spawn, tell
+from actors.asyncio_bridge import Reply, Work, spawn, tell
 from actors.events import Publish
 from actors.images.messages import (
     EnsureImage,
@@ -29,11 +27,12 @@ from actors.images.messages import (
     TaskIdentity,
 )
 from actors.images.store import ImageStore
+from actors.loop_actor import LoopActor
 from actors.model.log_keys import elapsed_ms
 from actors.model.nomad import TaskEvent
 
 if TYPE_CHECKING:
-    import concurrent.futures
+    import pykka
 
     from actors.images.collector import ImageCollector
 
@@ -46,11 +45,11 @@ class _Pull:
 
     number: int
     waiters: list[tuple[Reply[ImageReady], TaskIdentity]] = field(default_factory=list)
-    handle: concurrent.futures.Future[ImageReady] | None = None
+    handle: Work | None = None
     begun: float = field(default_factory=time.monotonic)
 
 
-class ImageActor(pykka.ThreadingActor):
+class ImageActor(LoopActor):
     """Owner of the running pulls and removals. The actor never blocks.
 
     The work runs as coroutines on the event loop; the puller is a separate process. An image is in
@@ -58,8 +57,6 @@ class ImageActor(pykka.ThreadingActor):
     request for an image waits while the image is being removed. Without a collector no image is
     ever removed.
     """
-
-    use_daemon_thread = True
 
     def __init__(
         self,
@@ -78,7 +75,7 @@ class ImageActor(pykka.ThreadingActor):
         self._in_use: dict[Reply[ImageReady], str] = {}
         self._removing: set[str] = set()
         self._deferred: list[EnsureImage] = []
-        self._sweep: concurrent.futures.Future[tuple[str, ...]] | None = None
+        self._sweep: Work | None = None
 
     def on_start(self) -> None:
         """Schedules the first sweep for unused images."""

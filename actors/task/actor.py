@@ -6,12 +6,11 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, assert_never
 
-import pykka
-
-from actors.asyncio_bridge import Reply, spawn, tell
+from actors.asyncio_bridge import Reply, Work, spawn, tell
 from actors.lifecycle import go_takeover
 from actors.lifecycle.recover import recover
 from actors.lifecycle.start import start
+from actors.loop_actor import LoopActor
 from actors.model.nomad import ExitResult, TaskConfig
 from actors.task import phases, signal_names
 from actors.task.messages import (
@@ -47,9 +46,10 @@ from actors.task.worker_replacement import WorkerReplacement
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
-    import concurrent.futures
     from collections.abc import Callable, Coroutine
     from typing import Any, TypeVar
+
+    import pykka
 
     from actors.lifecycle.running import RunningTask, Services
     from actors.processes.worker_link import WorkerLink
@@ -61,14 +61,12 @@ _REMOVE_AGAIN_S = 10.0
 _log = logging.getLogger(__name__)
 
 
-class TaskActor(pykka.ThreadingActor):
+class TaskActor(LoopActor):
     """Owner of a task's phase, of the link to the worker, and of all requests that wait.
 
     The actor never blocks: slow work runs as coroutines on the event loop, and the result is a
     message. The actor reports the task's end to the Supervisor, which stops the actor.
     """
-
-    use_daemon_thread = True
 
     def __init__(
         self, services: Services, task: TaskConfig, supervisor: pykka.ActorRef[Any], phase: Phase
@@ -83,7 +81,7 @@ class TaskActor(pykka.ThreadingActor):
         self._exit: ExitRecord | None = None
         self._drained = False
         self._recovers = False
-        self._beginning: concurrent.futures.Future[Any] | None = None
+        self._beginning: Work | None = None
         self._waiters = Waiters[ExitResult]()
         self._stoppers = Waiters[None]()
         self._destroyers = Waiters[None]()
@@ -260,9 +258,8 @@ class TaskActor(pykka.ThreadingActor):
             self._stoppers.fail(error)
 
     def _call_later(self, seconds: float, step: int) -> None:
-        loop, ref = self._services.loop, self.actor_ref
         message = StopDeadline(step=step)
-        loop.call_soon_threadsafe(loop.call_later, seconds, lambda: tell(ref, message))
+        self._services.loop.call_later(seconds, tell, self.actor_ref, message)
 
     def _signal(self, message: Signal) -> None:
         number = signal_names.number(message.signal)
@@ -349,7 +346,7 @@ class TaskActor(pykka.ThreadingActor):
 
     def _remove_later(self) -> None:
         """Requests the removal again after a pause: Nomad does not repeat a failed DestroyTask."""
-        loop, ref = self._services.loop, self.actor_ref
+        ref = self.actor_ref
 
         def again() -> None:
             reply: Reply[None] = Reply()
@@ -357,7 +354,7 @@ class TaskActor(pykka.ThreadingActor):
             reply.future.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
             tell(ref, Destroy(force=True, reply=reply))
 
-        loop.call_soon_threadsafe(loop.call_later, _REMOVE_AGAIN_S, again)
+        self._services.loop.call_later(_REMOVE_AGAIN_S, again)
 
     def _gone(self) -> None:
         self._log_ends.release()

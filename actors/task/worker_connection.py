@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING
 
 from actors.asyncio_bridge import spawn, tell
@@ -61,10 +60,10 @@ class WorkerConnection:
             if message is not None:
                 tell(self._actor, message)
 
-        self._loop.call_soon_threadsafe(link.listen, receive)
+        link.listen(receive)
 
     def hand_over(self, message: Started | WorkerRestored | Exited) -> None:
-        """Sends a message, perhaps with a new link, to the actor. Runs on the event loop.
+        """Sends a message, perhaps with a new link, to the actor.
 
         The actor may stop at any moment. `close` finds a link that was sent before.
         """
@@ -78,8 +77,7 @@ class WorkerConnection:
     def close(self) -> None:
         """Closes the link, also a link whose message is still in the actor's inbox."""
         if self._sent is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed when the process leaves
-                self._loop.call_soon_threadsafe(self._give_up, self._sent)
+            self._give_up(self._sent)
 
     def _give_up(self, link: WorkerLink) -> None:
         """Ends the worker of a removed task. Workers of other tasks continue without the plugin."""

@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerReplacement:
-    """Starts new workers for one task. Belongs to the thread of the task's actor.
+    """Starts new workers for one task. Belongs to the task's actor.
 
     Args:
         reports: reports of the task.
-        listen: uses a new link. Runs on the actor's thread.
-        send: sends a message to the actor. Runs on the event loop.
+        listen: uses a new link.
+        send: sends a message to the actor.
     """
 
     def __init__(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pykka
 import pytest
 
 from actors.actor_gateway import ActorGateway
 from actors.asyncio_bridge import Reply, tell
 from actors.files.state_dir import task_directory
+from actors.loop_actor import LoopActor
 from actors.model.settings import TaskOptions
 from actors.task.actor import TaskActor
 from actors.task.messages import Destroy, Recover
@@ -24,10 +24,8 @@ from tests.support.workers import LauncherProcess
 IMAGE = "127.0.0.1:9/left:1"
 
 
-class _Slow(pykka.ThreadingActor):
+class _Slow(LoopActor):
     """A supervisor that has not yet received the end of the task's actor."""
-
-    use_daemon_thread = True
 
     def on_receive(self, message: object) -> None:
         """Does nothing."""
@@ -64,6 +62,6 @@ async def test_a_destroy_before_the_actor_of_a_failed_recovery_has_gone_removes_
         assert containerd.leftovers() == []
         directory = task_directory(launcher.state_dir, job.container)
         assert not directory.exists()
-        actor.stop()
-        supervisor.stop()
+        actor.stop(block=False)
+        supervisor.stop(block=False)
         await shut_down(gateway)

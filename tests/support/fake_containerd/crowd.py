@@ -72,9 +72,7 @@ class Crowd:
                 reply.cancel()
             writer.close()
 
-    async def _reply(
-        self, writer: asyncio.StreamWriter, stream: int, fields: ttrpc.Fields
-    ) -> None:
+    async def _reply(self, writer: asyncio.StreamWriter, stream: int, fields: ttrpc.Fields) -> None:
         method = ttrpc.octets(fields, 2).decode()
         payload = ttrpc.octets(fields, 3)
         member = self.members.get(ttrpc.octets(ttrpc.parse(payload), 1).decode())
@@ -118,7 +116,7 @@ class Member(FakeShim):
                 return ttrpc.message({1: _KILLED, 2: self._moment(self.exit.result())})
             case "State":
                 status = _STOPPED if self.exit.done() else self._status
-                told = {1: self.name, 3: self.pid, 4: status}
+                told: dict[int, int | str | bytes] = {1: self.name, 3: self.pid, 4: status}
                 if self.exit.done():
                     told |= {9: _KILLED, 10: self._moment(self.exit.result())}
                 return ttrpc.message(told)

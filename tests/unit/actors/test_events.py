@@ -10,12 +10,11 @@ from actors.model.nomad import TaskEvent
 
 async def test_the_first_subscriber_gets_what_came_before_it_and_the_second_does_not() -> None:
     actor = EventActor.start()
-    loop = asyncio.get_running_loop()
     queues: list[asyncio.Queue[TaskEvent]] = [asyncio.Queue(QUEUE_LENGTH) for _ in range(2)]
     try:
         actor.tell(Publish(event=event("early")))
         for queue in queues:
-            actor.tell(Subscribe(queue=queue, loop=loop))
+            actor.tell(Subscribe(queue=queue))
         actor.tell(Publish(event=event("late")))
         assert [(await queues[0].get()).message for _ in range(2)] == ["early", "late"]
         assert (await queues[1].get()).message == "late"

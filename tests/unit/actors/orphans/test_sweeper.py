@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 
@@ -14,10 +13,11 @@ from tests.support.services import services
 
 
 @pytest.fixture
-def register() -> Iterator[SupervisorRegister]:
-    supervisor = Supervisor.start(lambda _: services())
-    yield SupervisorRegister(supervisor)
-    supervisor.stop()
+def register(runner: asyncio.Runner) -> SupervisorRegister:
+    async def made() -> SupervisorRegister:
+        return SupervisorRegister(Supervisor.start(lambda _: services()))
+
+    return runner.run(made())
 
 
 async def test_a_container_is_claimed_once_until_it_is_released(
@@ -40,7 +40,7 @@ async def test_who_was_cancelled_while_asking_has_no_claim(register: SupervisorR
 
 
 async def test_without_a_supervisor_nothing_can_be_asked(register: SupervisorRegister) -> None:
-    register._supervisor.stop()
+    await asyncio.to_thread(register._supervisor.stop)
     with pytest.raises(DriverError, match="shutting down") as refused:
         await register.claim("a")
     assert refused.value.code is Code.UNAVAILABLE
