@@ -70,7 +70,7 @@ async def _crowd(setting: Setting, jobs: list[Job]) -> Crowd:
     workers_idle, idle = await asyncio.gather(
         processes.cpu_percent(workers, seconds), processes.cpu_percent(everybody, seconds)
     )
-    async with _watching(driver, jobs):
+    async with watching(driver, jobs):
         await asyncio.sleep(_SETTLE_S)
         watched = await processes.cpu_percent(everybody, seconds)
     return Crowd(
@@ -84,7 +84,7 @@ async def _crowd(setting: Setting, jobs: list[Job]) -> Crowd:
 
 
 @contextlib.asynccontextmanager
-async def _watching(driver: Driver, jobs: list[Job]) -> AsyncIterator[None]:
+async def watching(driver: Driver, jobs: list[Job]) -> AsyncIterator[None]:
     async def watch(job: Job) -> None:
         async for _ in driver.session.stats(job.id, 1.0):
             pass

@@ -1,4 +1,4 @@
-"""Costs against the number of tasks: `python -m tests.bench_scale {real|fake} COUNT ...`.
+"""Costs against the number of tasks: `python -m tests.bench.scale {real|fake} COUNT ...`.
 
 `real` has containerd and busybox. `fake` has real workers, a fake containerd, and one shim for all
 tasks, so thousands of tasks fit into a small machine. Each count is a row: the tasks of the
@@ -22,7 +22,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from plugin.host.agent.session import Handle
-from tests.bench import _SLEEPER, _cpu_percent, _cpu_s, _pss_mb, _pull_once, _watching
+from tests.bench.crowd import watching
+from tests.bench.processes import cpu_percent, cpu_s, pss_mb
+from tests.bench.setting import SLEEPER
 from tests.support import images, loop_probe
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
@@ -103,7 +105,7 @@ class Bench:
         """Starts a task; returns the milliseconds."""
         job = self.driver.task(node_id=_NODE)
         begun = time.perf_counter()
-        config = {"image": self.image, "command": "/bin/sh", "args": ["-c", _SLEEPER]}
+        config = {"image": self.image, "command": "/bin/sh", "args": ["-c", SLEEPER]}
         handle = await self.driver.session.start(job.config, config)
         self.handles[job.id] = (job, handle)
         return (time.perf_counter() - begun) * 1000
@@ -127,25 +129,25 @@ class Bench:
         await self._swept()  # the next sweep begins after the starts
         await self.probe()
         pid = self.driver.session.pid
-        cpu = _cpu_s(pid)
+        cpu = cpu_s(pid)
         row.start_ms = statistics.median([await self.start() for _ in range(_SAMPLE)])
-        row.start_cpu_ms = (_cpu_s(pid) - cpu) * 1000 / _SAMPLE
+        row.start_cpu_ms = (cpu_s(pid) - cpu) * 1000 / _SAMPLE
         told = await self.probe()
         row.starts_pause_ms = told["pause_ms"]
         await asyncio.sleep(1)
         workers = worker_pids(self.driver.state_dir)
         await self._swept()
-        row.worker_mb = statistics.mean(map(_pss_mb, workers[:: max(1, len(workers) // _SAMPLE)]))
-        row.plugin_mb = _pss_mb(pid)
+        row.worker_mb = statistics.mean(map(pss_mb, workers[:: max(1, len(workers) // _SAMPLE)]))
+        row.plugin_mb = pss_mb(pid)
         row.threads = int(told["threads"])
-        row.idle_percent = await _cpu_percent([pid], seconds)
+        row.idle_percent = await cpu_percent([pid], seconds)
         row.starts_gc_ms = told["gc_ms"]
-        async with _watching(self.driver, [job for job, _ in self.handles.values()]):
+        async with watching(self.driver, [job for job, _ in self.handles.values()]):
             await asyncio.sleep(2)
             await self.probe()
-            plugin, begun = _cpu_s(pid), time.perf_counter()
-            row.stats_percent = await _cpu_percent([pid, *workers], seconds)
-            row.stats_plugin_percent = (_cpu_s(pid) - plugin) * 100 / (time.perf_counter() - begun)
+            plugin, begun = cpu_s(pid), time.perf_counter()
+            row.stats_percent = await cpu_percent([pid, *workers], seconds)
+            row.stats_plugin_percent = (cpu_s(pid) - plugin) * 100 / (time.perf_counter() - begun)
             row.stats_pause_ms = (await self.probe())["pause_ms"]
         await asyncio.sleep(1)
         row.sweep_ms, row.sweep_pause_ms = await self.sweep()
@@ -177,7 +179,7 @@ class Bench:
         row.recover_s = await self._recover(1)
         row.recover_at_once_s = await self._recover(16)
         told = await self.probe()
-        row.recovered_mb = _pss_mb(session.pid)
+        row.recovered_mb = pss_mb(session.pid)
         row.recover_pause_ms, row.recover_gc_ms = told["pause_ms"], told["gc_ms"]
 
     async def _recover(self, at_once: int) -> float:
@@ -231,8 +233,6 @@ def setting(kind: str, directory: Path) -> Iterator[Bench]:
             reference = IMAGE
         driver = Driver(containerd, directory, config)
         stack.callback(driver.close)
-        if kind == "real":
-            asyncio.run(_pull_once(driver, reference))
         yield Bench(driver, reference)
 
 
