@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,32 +28,32 @@ from actors.model.ownership import (
 )
 from actors.orphans import stray_workers
 from actors.orphans.decision import Resource, ResourceKind
-from actors.processes import worker_link
-from containerd.api.records import Status
-from proto.errors import DriverError
-from proto.exhaustion import advice
 from workers import private_directory
 
 if TYPE_CHECKING:
     from actors.model.node import Node
-    from containerd.api.records import ContainerRecord
+    from containerd.api.records import ContainerRecord, LeaseRecord, SnapshotRecord
 
 _S = 1e-9
 _HAS_TASK_ID = f'labels."{LABEL_TASK_ID}"'
 _HAS_MAKER = f'labels."{LABEL_MAKER}"'
-_EXEC = "exec-*"
+_EXEC = "exec-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Containers:
-    """Containers of the namespace by id: all containers, and the driver's containers."""
+class _Listed:
+    """containerd's lists: all containers, and the snapshots and leases of the driver."""
 
-    all_ids: frozenset[str]
-    of_driver: Mapping[str, ContainerRecord]
+    containers: Sequence[ContainerRecord]
+    snapshots: Sequence[SnapshotRecord]
+    leases: Sequence[LeaseRecord]
 
 
 async def take(node: Node, tracked: frozenset[str]) -> list[Resource]:
     """Lists all objects of the driver. An object of an existing container is not listed separately.
+
+    The number of calls and threads does not depend on the number of tasks. `probe` adds the states
+    of processes.
 
     Args:
         node: containerd and the state directory.
@@ -64,42 +64,69 @@ async def take(node: Node, tracked: frozenset[str]) -> list[Resource]:
             can change the state directory.
     """
     await asyncio.to_thread(private_directory.check, str(node.state_dir))
-    containers = await _containers(node)
+    containerd = node.containerd
+    listed = _Listed(
+        containers=await containerd.containers.list(),
+        snapshots=[
+            snapshot
+            for snapshotter in await containerd.snapshotters()
+            for snapshot in await containerd.snapshots.list(snapshotter, _HAS_TASK_ID)
+        ],
+        leases=await containerd.leases.list(_HAS_TASK_ID, _HAS_MAKER),
+    )
+    return await asyncio.to_thread(_all, node, tracked, listed)
+
+
+def _all(node: Node, tracked: frozenset[str], listed: _Listed) -> list[Resource]:
+    """Adds the objects on the disk and in the process table. Blocks."""
+    present = frozenset(record.id for record in listed.containers)
     resources = [
-        await container(node, record)
-        for name, record in containers.of_driver.items()
-        if name not in tracked
+        _container(record)
+        for record in listed.containers
+        if record.id not in tracked and _is_of_driver(node, record.id, record.labels)
     ]
-    resources += await _snapshots(node, containers)
-    resources += await _leases(node, containers)
-    for directory in await asyncio.to_thread(_directories, node.state_dir / "tasks"):
+    resources += _snapshots(node, listed.snapshots, present)
+    resources += _leases(node, listed.leases, present)
+    directories = _directories(node.state_dir / "tasks")
+    for directory in directories:
         if directory.name in tracked:
-            resources += await asyncio.to_thread(_dead_sessions, directory)
-        elif directory.name not in containers.all_ids:
-            resources += await _directory(node, directory)
-    resources += await asyncio.to_thread(mounts, node)
-    strays = await asyncio.to_thread(stray_workers.find, node)
-    resources += [worker for worker in strays if worker.container not in containers.all_ids]
-    return resources
+            resources += _dead_sessions(directory)
+    known = tracked | present
+    resources += _owned(node, (each for each in directories if each.name not in known))
+    resources += mounts(node)
+    strays = stray_workers.find(node)
+    return resources + [worker for worker in strays if worker.container not in present]
 
 
-async def container(node: Node, record: ContainerRecord) -> Resource:
-    """Returns the present state of a container of the driver.
+async def of_container(node: Node, container_id: str) -> list[Resource]:
+    """Lists the objects of one container id, as `take` does. The number of calls is constant.
 
     Raises:
         DriverError: containerd does not answer.
     """
-    task = await node.containerd.tasks.get(record.id)
-    running = task is not None and task.status is not Status.STOPPED
-    directory = task_directory(node.state_dir, record.id)
+    record = await node.containerd.containers.get(container_id)
+    if record is not None:
+        found = _is_of_driver(node, record.id, record.labels)
+        return [_container(record)] if found else []
+    key = identifiers.snapshot_key(container_id)
+    snapshotters = await node.containerd.snapshotters()
+    snapshots = [await node.containerd.snapshots.get(name, key) for name in snapshotters]
+    leases = await node.containerd.leases.list(f'id=="{identifiers.lease_id(container_id)}"')
+    directory = task_directory(node.state_dir, container_id)
+    return [
+        *_snapshots(node, filter(None, snapshots), frozenset()),
+        *_leases(node, leases, frozenset()),
+        *await asyncio.to_thread(lambda: [*_owned(node, filter(Path.is_dir, [directory]))]),
+    ]
+
+
+def _container(record: ContainerRecord) -> Resource:
     return Resource(
         kind=ResourceKind.CONTAINER,
         name=record.id,
         container=record.id,
         owner=read_labels(record.labels),
         created_at_s=record.created_at_ns * _S,
-        running=running,
-        watched=await _peers(directory) not in {None, 0},
         snapshotter=record.snapshotter,
         task_id=record.labels.get(LABEL_TASK_ID, ""),
     )
@@ -117,95 +144,60 @@ def _is_of_driver(node: Node, container_id: str, labels: Mapping[str, str]) -> b
     )
 
 
-async def _containers(node: Node) -> _Containers:
-    records = await node.containerd.containers.list()
-    of_driver = {
-        record.id: record for record in records if _is_of_driver(node, record.id, record.labels)
-    }
-    return _Containers(all_ids=frozenset(record.id for record in records), of_driver=of_driver)
-
-
-async def _snapshots(node: Node, containers: _Containers) -> list[Resource]:
-    """Lists snapshots without a container."""
-    resources: list[Resource] = []
-    for snapshotter in await node.containerd.snapshotters():
-        for snapshot in await node.containerd.snapshots.list(snapshotter, _HAS_TASK_ID):
-            container_id = snapshot.key.removesuffix(identifiers.snapshot_key(""))
-            if container_id in containers.all_ids:
-                continue
-            if not _is_of_driver(node, container_id, snapshot.labels):
-                continue
-            resource = Resource(
+def _snapshots(
+    node: Node, snapshots: Iterable[SnapshotRecord], containers: frozenset[str]
+) -> Iterator[Resource]:
+    """Yields the snapshots without a container."""
+    for snapshot in snapshots:
+        container_id = snapshot.key.removesuffix(identifiers.snapshot_key(""))
+        if container_id in containers:
+            continue
+        if _is_of_driver(node, container_id, snapshot.labels):
+            yield Resource(
                 kind=ResourceKind.SNAPSHOT,
                 name=snapshot.key,
                 container=container_id,
                 owner=read_labels(snapshot.labels),
                 created_at_s=snapshot.created_at_ns * _S,
-                snapshotter=snapshotter,
+                snapshotter=snapshot.snapshotter,
                 task_id=snapshot.labels.get(LABEL_TASK_ID, ""),
             )
-            resources.append(resource)
-    return resources
 
 
-async def _leases(node: Node, containers: _Containers) -> list[Resource]:
-    """Lists leases without a container, and leases of pulls."""
-    resources: list[Resource] = []
-    for lease in await node.containerd.leases.list(_HAS_TASK_ID, _HAS_MAKER):
+def _leases(
+    node: Node, leases: Iterable[LeaseRecord], containers: frozenset[str]
+) -> Iterator[Resource]:
+    """Yields the leases without a container, and leases of pulls."""
+    for lease in leases:
         container_id = lease.id.removeprefix(identifiers.lease_id(""))
         # A task may have the name "pull".
         named = lease.id.startswith(identifiers.PULL_LEASE)
         pull = named and LABEL_TASK_ID not in lease.labels
-        if container_id in containers.all_ids:
+        if container_id in containers:
             continue
-        if not (pull or _is_of_driver(node, container_id, lease.labels)):
-            continue
-        resource = Resource(
-            kind=ResourceKind.LEASE,
-            name=lease.id,
-            container="" if pull else container_id,
-            owner=read_labels(lease.labels),
-            created_at_s=lease.created_at_ns * _S,
-            task_id=lease.labels.get(LABEL_TASK_ID, ""),
-        )
-        resources.append(resource)
-    return resources
+        if pull or _is_of_driver(node, container_id, lease.labels):
+            yield Resource(
+                kind=ResourceKind.LEASE,
+                name=lease.id,
+                container="" if pull else container_id,
+                owner=read_labels(lease.labels),
+                created_at_s=lease.created_at_ns * _S,
+                task_id=lease.labels.get(LABEL_TASK_ID, ""),
+            )
 
 
-async def _directory(node: Node, directory: Path) -> list[Resource]:
-    """Lists a state directory without a container, or the worker in the directory."""
-    owner = await asyncio.to_thread(read_owner, node, directory)
-    if owner is None:
-        return []
-    peers = await _peers(directory)
-    resource = Resource(
-        kind=ResourceKind.DIRECTORY,
-        name=str(directory),
-        container=directory.name,
-        owner=owner,
-        created_at_s=_changed_at_s(directory),
-    )
-    if peers is not None:
-        resource = replace(resource, kind=ResourceKind.WORKER, watched=peers > 0)
-    return [resource]
-
-
-async def _peers(directory: Path) -> int | None:
-    """Returns the number of other connections to the worker; None without a worker.
-
-    The number is 1 for a worker that does not report the number.
-    """
-    try:
-        link = await worker_link.connect(directory)
-    except OSError as error:
-        return 1 if advice(error) else None  # a worker exists, but does not accept
-    try:
-        peers = (await link.request("hello")).get("peers")
-    except DriverError:
-        return 1
-    finally:
-        await link.close()
-    return peers if isinstance(peers, int) else 1
+def _owned(node: Node, directories: Iterable[Path]) -> Iterator[Resource]:
+    """Yields the state directories of this containerd. Blocks."""
+    for directory in directories:
+        owner = read_owner(node, directory)
+        if owner is not None:
+            yield Resource(
+                kind=ResourceKind.DIRECTORY,
+                name=str(directory),
+                container=directory.name,
+                owner=owner,
+                created_at_s=_changed_at_s(directory),
+            )
 
 
 def _dead_sessions(directory: Path) -> list[Resource]:
@@ -218,8 +210,8 @@ def _dead_sessions(directory: Path) -> list[Resource]:
             owner=OwnerLabels(),
             created_at_s=_changed_at_s(session),
         )
-        for session in directory.glob(_EXEC)
-        if not _is_locked(session)
+        for session in _real_directories(directory)
+        if session.name.startswith(_EXEC) and not _is_locked(session)
     ]
 
 

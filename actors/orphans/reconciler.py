@@ -13,7 +13,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
@@ -33,6 +33,7 @@ from actors.orphans.decision import (
     ResourceKind,
     decide,
 )
+from actors.orphans.probe import probe
 from actors.provision import mount_sources
 from proto.errors import DriverError
 
@@ -170,13 +171,18 @@ class Reconciler:
         results = await self.inspect()
         orphans = [result for result in results if result.outcome is not Outcome.KEPT]
         new = self._first_seen.update((result.resource for result in orphans), self._now())
-        for result in orphans:
-            if result.resource in new:
-                keys = {**_keys(result.resource), "reason": result.reason}
-                _log.warning("orphan found", extra={**keys, "dry_run": self._policy.dry_run})
+        await asyncio.to_thread(self._log_found, orphans, {each.key for each in new})
         due = {result.resource.key for result in orphans if self._is_due(result)}
         await self._remove(results, lambda result: result.resource.key in due)
         return results
+
+    def _log_found(
+        self, orphans: Iterable[SweepResult], new: Collection[tuple[str, str, str]]
+    ) -> None:
+        for result in orphans:
+            if result.resource.key in new:
+                keys = {**_keys(result.resource), "reason": result.reason}
+                _log.warning("orphan found", extra={**keys, "dry_run": self._policy.dry_run})
 
     async def sweep_once(self) -> list[SweepResult]:
         """Removes old orphans at once, for a process that ends: the object's age is the grace time.
@@ -203,20 +209,12 @@ class Reconciler:
         # being removed.
         tracked = before | await self._register.tracked()
         facts = await asyncio.to_thread(self._facts, tracked)
-        decisions = [(resource, decide(resource, facts)) for resource in resources]
-        for resource, decision in decisions:
-            _log_decision(resource, decision)
-        live = {_group(each) for each, decision in decisions if decision.state is OwnerState.LIVE}
-        return [
-            SweepResult(
-                resource=resource,
-                reason=decision.reason,
-                certain=decision.certain,
-                outcome=Outcome.FOUND if decision.state is OwnerState.ORPHAN else Outcome.KEPT,
-            )
-            for resource, decision in decisions
-            if _group(resource) not in live
-        ]
+        decisions = await asyncio.to_thread(_decided, resources, facts)
+        open_ones = [each for each, decision in decisions if decision.state is not OwnerState.LIVE]
+        live = [pair for pair in decisions if pair[1].state is OwnerState.LIVE]
+        probed = await probe(self._node, open_ones)
+        decisions = live + await asyncio.to_thread(_decided, probed, facts)
+        return await asyncio.to_thread(_results, decisions)
 
     def _facts(self, tracked: frozenset[str]) -> Facts:
         state_dir = self._node.state_dir
@@ -240,6 +238,7 @@ class Reconciler:
         for result in results:
             groups.setdefault(_group(result.resource), []).append(result)
         for group in groups.values():
+            await asyncio.sleep(0)  # other work of the loop goes between the containers
             if any(result.outcome is Outcome.KEPT for result in group):
                 continue
             if not all(is_due(result) for result in group):
@@ -296,15 +295,15 @@ class Reconciler:
             self._register.release(resource.container)
 
     async def _remove_task(self, resources: Sequence[Resource]) -> bool:
-        group = _group(resources[0])
-        present = await inventory.take(self._node, await self._register.tracked())
-        if {resource for resource in present if _group(resource) == group} != set(resources):
+        container = resources[0].container
+        present = await probe(self._node, await inventory.of_container(self._node, container))
+        if set(present) != set(resources):
             return False  # another process works on the same objects
         snapshotters = {resource.snapshotter for resource in resources if resource.snapshotter}
         for snapshotter in snapshotters or {self._node.containerd.default_snapshotter}:
             await teardown.remove(
                 self._node,
-                resources[0].container,
+                container,
                 link=None,
                 reason="no task owns the container",
                 snapshotter=snapshotter,
@@ -335,6 +334,27 @@ def _group(resource: Resource) -> tuple[str, str]:
     """Returns a key that is equal for objects that are removed together."""
     alone = resource.kind in _ALONE or resource.pid or not resource.container
     return resource.container, resource.name if alone else ""
+
+
+def _decided(resources: Iterable[Resource], facts: Facts) -> list[tuple[Resource, Decision]]:
+    return [(resource, decide(resource, facts)) for resource in resources]
+
+
+def _results(decisions: Sequence[tuple[Resource, Decision]]) -> list[SweepResult]:
+    """Logs all decisions, and returns the objects without a live owner."""
+    for resource, decision in decisions:
+        _log_decision(resource, decision)
+    live = {_group(each) for each, decision in decisions if decision.state is OwnerState.LIVE}
+    return [
+        SweepResult(
+            resource=resource,
+            reason=decision.reason,
+            certain=decision.certain,
+            outcome=Outcome.FOUND if decision.state is OwnerState.ORPHAN else Outcome.KEPT,
+        )
+        for resource, decision in decisions
+        if _group(resource) not in live
+    ]
 
 
 def _log_decision(resource: Resource, decision: Decision) -> None:

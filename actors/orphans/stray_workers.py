@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,9 +27,9 @@ _DELETED = " (deleted)"
 
 def find(node: Node) -> list[Resource]:
     """Lists the stray workers of this state directory. Blocks briefly."""
-    tasks = os.path.realpath(node.state_dir / "tasks")
+    tasks = _tasks(node)
     resources: list[Resource] = []
-    for process in _workers():
+    for process in filter(_is_worker, processes()):
         container = _container(process, tasks)
         if container:
             resource = Resource(
@@ -52,19 +51,22 @@ def end(node: Node, worker: Resource) -> None:
     if descriptor is None:
         return
     try:
-        # Listed again while the pidfd is open: another process cannot get the number now.
-        strays = {(stray.pid, stray.container) for stray in find(node)}
-        if (worker.pid, worker.container) in strays:
+        # Read again while the pidfd is open: another process cannot get the number now.
+        path = Path(f"/proc/{worker.pid}")
+        if _is_worker(path) and _container(path, _tasks(node)) == worker.container:
             signal.pidfd_send_signal(descriptor, signal.SIGKILL)
     finally:
         os.close(descriptor)
 
 
-def _workers() -> Iterator[Path]:
-    for process in processes():
-        with contextlib.suppress(OSError):
-            if (process / "comm").read_text().strip() == _NAME:
-                yield process
+def _tasks(node: Node) -> str:
+    return os.path.realpath(node.state_dir / "tasks")
+
+
+def _is_worker(process: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return (process / "comm").read_text().strip() == _NAME
+    return False
 
 
 def _container(process: Path, tasks: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 import grpc.aio
@@ -13,8 +13,11 @@ from containerd.api import deadlines, methods
 from containerd.api.errors import driver_errors
 from containerd.api.methods import Method, Request, Response
 
+T = TypeVar("T")
 CALL_S = 10.0
 """Time limit of a quick call. A call with a longer limit has a liveness probe, see `deadlines`."""
+LIST_S = 30.0
+"""Time limit of a list that grows with the number of containers."""
 RUNTIME_S = 60.0
 """Time limit of a runtime: creating or starting a container may wait for disk, cgroups or a VM."""
 
@@ -93,8 +96,13 @@ class AsyncCalls:
         await self._unary(methods.VERSION, Empty(), "return its version", deadlines.PROBE_S)
 
     async def collect(
-        self, method: Method[Request, Response], request: Request, action: str, timeout_s: float
-    ) -> list[Response]:
+        self,
+        method: Method[Request, Response],
+        request: Request,
+        action: str,
+        timeout_s: float,
+        read: Callable[[Response], T],
+    ) -> list[T]:
         """Returns all messages of a server stream. Cancelling the coroutine ends the stream.
 
         Args:
@@ -102,6 +110,7 @@ class AsyncCalls:
             request: the message.
             action: the request in words; completes the sentence "containerd cannot …".
             timeout_s: time limit of the whole stream. A limit of `deadlines.within` can shorten it.
+            read: converts a message; the message is dropped then.
 
         Raises:
             DriverError: see `errors.as_driver_error`; messages before the failure are dropped.
@@ -111,7 +120,7 @@ class AsyncCalls:
             method.path, request_serializer=method.serialize, response_deserializer=method.parse
         )(request, timeout=timeout_s, metadata=headers(self.namespace))
         with driver_errors(method.path, action, self.address):
-            return [message async for message in call]
+            return [read(message) async for message in call]
 
     async def close(self) -> None:
         """Closes the channel; a later call opens a new channel."""

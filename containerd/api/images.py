@@ -66,9 +66,9 @@ class Content:
         """
         request = content_pb2.ReadContentRequest(digest=digest, size=limit_bytes + 1)
         parts = await self._call.collect(
-            methods.CONTENT_READ, request, f"read blob {digest}", CALL_S
+            methods.CONTENT_READ, request, f"read blob {digest}", CALL_S, lambda part: part.data
         )
-        data = b"".join(part.data for part in parts)
+        data = b"".join(parts)
         if len(data) > limit_bytes:
             raise DriverError(
                 f"blob {digest} is larger than a manifest or config can be",

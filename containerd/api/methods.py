@@ -100,9 +100,9 @@ CONTAINER_GET = _method(
 )
 CONTAINER_LIST = _method(
     _CONTAINERS,
-    "List",
+    "ListStream",
     containers_pb2.ListContainersRequest,
-    containers_pb2.ListContainersResponse,
+    containers_pb2.ListContainerMessage,
 )
 CONTAINER_CREATE = _method(
     _CONTAINERS,
@@ -118,6 +118,7 @@ TASK_DELETE = _method(_TASKS, "Delete", tasks_pb2.DeleteTaskRequest, tasks_pb2.D
 TASK_DELETE_PROCESS = _method(
     _TASKS, "DeleteProcess", tasks_pb2.DeleteProcessRequest, tasks_pb2.DeleteResponse
 )
+TASK_LIST = _method(_TASKS, "List", tasks_pb2.ListTasksRequest, tasks_pb2.ListTasksResponse)
 TASK_GET = _method(_TASKS, "Get", tasks_pb2.GetRequest, tasks_pb2.GetResponse)
 TASK_KILL = _method(_TASKS, "Kill", tasks_pb2.KillRequest, Empty)
 TASK_EXEC = _method(_TASKS, "Exec", tasks_pb2.ExecProcessRequest, Empty)

@@ -55,8 +55,9 @@ class Mount:
 class ContainerRecord:
     """A container: the record from which a task is created.
 
-    spec_json is the OCI runtime spec. runtime_binary is the program that runc's shim runs; empty
-    for the shim's own choice. containerd sets created_at_ns, nanoseconds since the epoch.
+    spec_json is the OCI runtime spec; empty in a list. runtime_binary is the program that runc's
+    shim runs; empty for the shim's own choice. containerd sets created_at_ns, nanoseconds since the
+    epoch.
     """
 
     id: str

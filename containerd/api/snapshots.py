@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 
 from containerd.api import methods
-from containerd.api.calls import CALL_S, RUNTIME_S, AsyncCalls
+from containerd.api.calls import CALL_S, LIST_S, RUNTIME_S, AsyncCalls
 from containerd.api.errors import unless_missing
 from containerd.api.records import Mount, SnapshotRecord
 from proto.containerd import snapshots_pb2
@@ -52,12 +53,16 @@ class Snapshots:
 
     async def exists(self, snapshotter: str, key: str) -> bool:
         """Returns True if a snapshot with the key or chain id exists."""
+        return await self.get(snapshotter, key) is not None
+
+    async def get(self, snapshotter: str, key: str) -> SnapshotRecord | None:
+        """Returns the snapshot with the key or chain id; None if the snapshot is missing."""
         request = snapshots_pb2.StatSnapshotRequest(snapshotter=snapshotter, key=key)
         action = f"look up snapshot {key} of {snapshotter}"
         answer = await unless_missing(
             self._call(methods.SNAPSHOT_STAT, request, action, timeout_s=CALL_S)
         )
-        return answer is not None
+        return None if answer is None else _record(snapshotter, answer.info)
 
     async def remove(self, snapshotter: str, key: str) -> None:
         """Removes a snapshot."""
@@ -71,16 +76,23 @@ class Snapshots:
         """Returns writable snapshots that match any filter; all without one."""
         request = snapshots_pb2.ListSnapshotsRequest(snapshotter=snapshotter, filters=filters)
         parts = await self._call.collect(
-            methods.SNAPSHOT_LIST, request, f"list snapshots of {snapshotter}", CALL_S
+            methods.SNAPSHOT_LIST,
+            request,
+            f"list snapshots of {snapshotter}",
+            LIST_S,
+            lambda part: [
+                _record(snapshotter, info)
+                for info in part.info
+                if info.kind == snapshots_pb2.ACTIVE
+            ],
         )
-        return tuple(
-            SnapshotRecord(
-                snapshotter=snapshotter,
-                key=info.name,
-                labels=dict(info.labels),
-                created_at_ns=info.created_at.ToNanoseconds(),
-            )
-            for part in parts
-            for info in part.info
-            if info.kind == snapshots_pb2.ACTIVE
-        )
+        return tuple(itertools.chain.from_iterable(parts))
+
+
+def _record(snapshotter: str, info: snapshots_pb2.Info) -> SnapshotRecord:
+    return SnapshotRecord(
+        snapshotter=snapshotter,
+        key=info.name,
+        labels=dict(info.labels),
+        created_at_ns=info.created_at.ToNanoseconds(),
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from google.protobuf.any_pb2 import Any as AnyMessage
 
 from containerd.api import methods
-from containerd.api.calls import CALL_S, RUNTIME_S, AsyncCalls
+from containerd.api.calls import CALL_S, LIST_S, RUNTIME_S, AsyncCalls
 from containerd.api.errors import unless_missing
 from containerd.api.records import Exit, Mount, Status, Streams, TaskRecord
-from proto.containerd import tasks_pb2, types_pb2
+from proto.containerd import task_types_pb2, tasks_pb2, types_pb2
 from proto.errors import Code, DriverError
 
 _PROCESS_URL = "types.containerd.io/opencontainers/runtime-spec/1/Process"
@@ -71,17 +71,13 @@ class Tasks:
         answer = await unless_missing(
             self._call(methods.TASK_GET, request, action, timeout_s=CALL_S)
         )
-        if answer is None:
-            return None
-        process = answer.process
-        return TaskRecord(
-            id=id,
-            pid=process.pid,
-            status=Status(process.status),
-            exit_status=process.exit_status,
-            stdout=process.stdout,
-            stderr=process.stderr,
-        )
+        return None if answer is None else _record(id, answer.process)
+
+    async def list(self) -> tuple[TaskRecord, ...]:
+        """Returns the tasks of all containers. A task whose shim does not answer can be missing."""
+        request = tasks_pb2.ListTasksRequest()
+        answer = await self._call(methods.TASK_LIST, request, "list tasks", timeout_s=LIST_S)
+        return tuple(_record(process.id, process) for process in answer.tasks)
 
     async def delete(self, id: str) -> Exit | None:
         """Deletes an ended task, and returns its exit; None if the task is missing.
@@ -190,6 +186,17 @@ class Tasks:
         await unless_missing(
             self._call(methods.TASK_DELETE_PROCESS, request, action, timeout_s=RUNTIME_S)
         )
+
+
+def _record(id: str, process: task_types_pb2.Process) -> TaskRecord:
+    return TaskRecord(
+        id=id,
+        pid=process.pid,
+        status=Status(process.status),
+        exit_status=process.exit_status,
+        stdout=process.stdout,
+        stderr=process.stderr,
+    )
 
 
 def _exit(answer: tasks_pb2.WaitResponse | tasks_pb2.DeleteResponse) -> Exit:

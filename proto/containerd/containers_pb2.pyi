@@ -74,14 +74,14 @@ class GetContainerResponse(_message.Message):
     container: Container
     def __init__(self, container: _Optional[_Union[Container, _Mapping]] = ...) -> None: ...
 
+class ListContainerMessage(_message.Message):
+    __slots__ = ["container"]
+    CONTAINER_FIELD_NUMBER: _ClassVar[int]
+    container: Container
+    def __init__(self, container: _Optional[_Union[Container, _Mapping]] = ...) -> None: ...
+
 class ListContainersRequest(_message.Message):
     __slots__ = ["filters"]
     FILTERS_FIELD_NUMBER: _ClassVar[int]
     filters: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, filters: _Optional[_Iterable[str]] = ...) -> None: ...
-
-class ListContainersResponse(_message.Message):
-    __slots__ = ["containers"]
-    CONTAINERS_FIELD_NUMBER: _ClassVar[int]
-    containers: _containers.RepeatedCompositeFieldContainer[Container]
-    def __init__(self, containers: _Optional[_Iterable[_Union[Container, _Mapping]]] = ...) -> None: ...

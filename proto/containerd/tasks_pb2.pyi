@@ -116,6 +116,18 @@ class KillRequest(_message.Message):
     signal: int
     def __init__(self, container_id: _Optional[str] = ..., exec_id: _Optional[str] = ..., signal: _Optional[int] = ..., all: bool = ...) -> None: ...
 
+class ListTasksRequest(_message.Message):
+    __slots__ = ["filter"]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    filter: str
+    def __init__(self, filter: _Optional[str] = ...) -> None: ...
+
+class ListTasksResponse(_message.Message):
+    __slots__ = ["tasks"]
+    TASKS_FIELD_NUMBER: _ClassVar[int]
+    tasks: _containers.RepeatedCompositeFieldContainer[_task_types_pb2.Process]
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_task_types_pb2.Process, _Mapping]]] = ...) -> None: ...
+
 class ResizePtyRequest(_message.Message):
     __slots__ = ["container_id", "exec_id", "height", "width"]
     CONTAINER_ID_FIELD_NUMBER: _ClassVar[int]

@@ -44,7 +44,8 @@ class Metadata:
     def containers(self) -> list[str]:
         """Lists the ids of the containers."""
         request = containers_pb2.ListContainersRequest()
-        return [one.id for one in self._ask(methods.CONTAINER_LIST, request).containers]
+        found = self._calls.stream(methods.CONTAINER_LIST, request, "list containers")
+        return [answer.container.id for answer in found]
 
     def tasks(self) -> list[str]:
         """Lists the ids of the containers that have a task."""

@@ -256,6 +256,9 @@ def _handlers(owner: type) -> dict[str, _Handler]:
 _OWN = _handlers(FakeContainerd)
 _BOOKS = _handlers(Metadata)
 _TASKS = _handlers(Tasks)
+_STREAMS = {
+    each.path for each in (methods.CONTENT_READ, methods.SNAPSHOT_LIST, methods.CONTAINER_LIST)
+}
 _REQUESTS = {path: one.request for path, one in {**_OWN, **_BOOKS, **_TASKS}.items()} | {
     methods.SNAPSHOT_PREPARE.path: snapshots_pb2.PrepareSnapshotRequest,
     methods.CONTENT_WRITE.path: content_pb2.WriteContentRequest,
@@ -291,7 +294,7 @@ class _Services(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         parts = {"request_deserializer": request.FromString, "response_serializer": _bytes}
         if path == methods.CONTENT_WRITE.path:
             return grpc.stream_stream_rpc_method_handler(many, **parts)
-        if path in {methods.CONTENT_READ.path, methods.SNAPSHOT_LIST.path}:
+        if path in _STREAMS:
             return grpc.unary_stream_rpc_method_handler(stream, **parts)
         return grpc.unary_unary_rpc_method_handler(unary, **parts)
 

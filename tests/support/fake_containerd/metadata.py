@@ -31,7 +31,7 @@ from proto.containerd import (
 from tests.support.fake_containerd.faults import Refused
 
 SNAPSHOTTERS = ("native", "overlayfs")
-_COND = re.compile(r'labels\."?([^"=]+)"?(?:==("(?:[^"\\]|\\.)*"|[^",]+))?')
+_COND = re.compile(r'(?:labels\."?([^"=]+)"?|id)(?:==("(?:[^"\\]|\\.)*"|[^",]+))?')
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -361,9 +361,9 @@ class Metadata:
     @serves(methods.CONTAINER_LIST)
     def container_list(
         self, request: containers_pb2.ListContainersRequest
-    ) -> containers_pb2.ListContainersResponse:
+    ) -> Iterator[containers_pb2.ListContainerMessage]:
         found = [one for one in self.containers.values() if _matches(one, request.filters)]
-        return containers_pb2.ListContainersResponse(containers=found)
+        return iter([containers_pb2.ListContainerMessage(container=one) for one in found])
 
     @serves(methods.CONTAINER_CREATE)
     def container_create(
@@ -406,7 +406,13 @@ def _set_label(labels: Any, key: str, value: str) -> None:
 def _matches(item: Any, filters: Any) -> bool:
     found = [_COND.fullmatch(text) for text in filters]
     assert all(found), f"the fake knows no such filter: {filters}"
-    return not found or any(one and _holds(item.labels, one[1], one[2]) for one in found)
+    return not found or any(one and _meets(item, one[1], one[2]) for one in found)
+
+
+def _meets(item: Any, label: str | None, value: str | None) -> bool:
+    if label is None:
+        return value is not None and json.loads(value) == item.id
+    return _holds(item.labels, label, value)
 
 
 def _holds(labels: Any, key: str, value: str | None) -> bool:

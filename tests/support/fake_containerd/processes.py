@@ -164,6 +164,11 @@ class Tasks:
     def get(self, request: tasks_pb2.GetRequest) -> tasks_pb2.GetResponse:
         return tasks_pb2.GetResponse(process=self._task(request.container_id).state())
 
+    @serves(methods.TASK_LIST)
+    def list(self, request: tasks_pb2.ListTasksRequest) -> tasks_pb2.ListTasksResponse:  # noqa: ARG002
+        processes = [task.state() for task in list(self.tasks.values())]
+        return tasks_pb2.ListTasksResponse(tasks=processes)
+
     @serves(methods.TASK_KILL)
     def kill(self, request: tasks_pb2.KillRequest) -> Empty:
         task = self._task(request.container_id)
