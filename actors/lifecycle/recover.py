@@ -69,7 +69,7 @@ async def recover(
     with link.dropped_on_failure() if link is not None else contextlib.nullcontext():
         if running.from_go_driver and exit_record is None:
             await go_takeover.begin(services, state.container_id)
-        network = await asyncio.to_thread(_network, task)
+        network = await asyncio.to_thread(_network, task) if task.network is not None else None
     log("task recovered")
     return dataclasses.replace(running, link=link, exit=exit_record, network=network)
 

@@ -71,12 +71,13 @@ def _is_worker(process: Path) -> bool:
 
 def _container(process: Path, tasks: str) -> str:
     """Returns the container whose removed state directory a worker holds open; may be empty."""
+    descriptors = f"{process}/fd"
     with contextlib.suppress(OSError):
-        for descriptor in (process / "fd").iterdir():
-            target = os.readlink(descriptor)  # noqa: PTH115 - the path may not exist
+        for descriptor in os.listdir(descriptors):  # noqa: PTH208 - thousands of workers
+            target = os.readlink(f"{descriptors}/{descriptor}")  # noqa: PTH115
             parent, _, name = target.removesuffix(_DELETED).rpartition("/")
-            if target.endswith(_DELETED) and parent == tasks:
-                return name
+            if parent == tasks:
+                return name if target.endswith(_DELETED) else ""
     return ""
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import cast
 
 from actors.model.cpu_topology import NodeSpeed
 from actors.model.nomad import CpuUsage, MemoryUsage, TaskUsage
 from proto.frames import Frame
+
+_Sample = Mapping[str, int | None]
 
 
 class UsageTracker:
@@ -18,7 +21,7 @@ class UsageTracker:
     def __init__(self, task_id: str, node: NodeSpeed) -> None:
         self._task_id = task_id
         self._node = node
-        self._last: Frame | None = None
+        self._last: _Sample = {}
 
     def next(self, sample: Frame) -> TaskUsage:
         """Returns the usage since the previous sample.
@@ -26,47 +29,43 @@ class UsageTracker:
         Args:
             sample: the worker's sample frame; times in nanoseconds, memory in bytes.
         """
-        percent = self._percent(sample, "cpu_total_ns")
+        now = cast("_Sample", sample)
+        before, self._last = self._last, now
+        elapsed_ns = _elapsed_ns(before, now)
+        percent = _percent(before, now, "cpu_total_ns", elapsed_ns)
         cpu = CpuUsage(
             percent=percent,
-            user_percent=self._percent(sample, "cpu_user_ns"),
-            system_percent=self._percent(sample, "cpu_system_ns"),
+            user_percent=_percent(before, now, "cpu_user_ns", elapsed_ns),
+            system_percent=_percent(before, now, "cpu_system_ns", elapsed_ns),
             total_ticks=percent / 100 * self._node.total_mhz / max(1, self._node.cores),
-            throttled_periods=_int(sample, "throttled_periods"),
-            throttled_ns=_int(sample, "throttled_ns"),
+            throttled_periods=now.get("throttled_periods"),
+            throttled_ns=now.get("throttled_ns"),
         )
-        self._last = sample
         return TaskUsage(
             task_id=self._task_id,
-            timestamp_ns=_int(sample, "t_ns") or 0,
+            timestamp_ns=now.get("t_ns") or 0,
             cpu=cpu,
             memory=MemoryUsage(
-                usage=_int(sample, "usage"),
-                rss=_int(sample, "rss"),
-                cache=_int(sample, "cache"),
-                swap=_int(sample, "swap"),
-                max_usage=_int(sample, "max_usage"),
-                kernel_usage=_int(sample, "kernel_usage"),
-                kernel_max_usage=_int(sample, "kernel_max_usage"),
+                usage=now.get("usage"),
+                rss=now.get("rss"),
+                cache=now.get("cache"),
+                swap=now.get("swap"),
+                max_usage=now.get("max_usage"),
+                kernel_usage=now.get("kernel_usage"),
+                kernel_max_usage=now.get("kernel_max_usage"),
             ),
         )
 
-    def _percent(self, sample: Frame, name: str) -> float:
-        """Computes the CPU use between two samples; 100 is one core busy for the whole time."""
-        if self._last is None:
-            return 0.0
-        before, now = _int(self._last, name), _int(sample, name)
-        elapsed = _elapsed_ns(self._last, sample)
-        if before is None or now is None or elapsed <= 0 or now < before:
-            return 0.0
-        return (now - before) * 100 / elapsed
+
+def _percent(before: _Sample, now: _Sample, name: str, elapsed_ns: int) -> float:
+    """Computes the CPU use between two samples; 100 is one core busy for the whole time."""
+    earlier, later = before.get(name), now.get(name)
+    if earlier is None or later is None or elapsed_ns <= 0 or later < earlier:
+        return 0.0
+    return (later - earlier) * 100 / elapsed_ns
 
 
-def _elapsed_ns(before: Frame, now: Frame) -> int:
+def _elapsed_ns(before: _Sample, now: _Sample) -> int:
     """Computes the time between two samples, by the monotonic clock if the samples have one."""
-    clock = "m_ns" if _int(before, "m_ns") and _int(now, "m_ns") else "t_ns"
-    return (_int(now, clock) or 0) - (_int(before, clock) or 0)
-
-
-def _int(sample: Frame, name: str) -> int | None:
-    return cast("int | None", sample.get(name))
+    clock = "m_ns" if before.get("m_ns") and now.get("m_ns") else "t_ns"
+    return (now.get(clock) or 0) - (before.get(clock) or 0)

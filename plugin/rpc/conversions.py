@@ -216,10 +216,10 @@ def _memory(memory: nomad.MemoryUsage) -> driver_pb2.MemoryUsage:
         ("swap", memory.swap, _Memory.SWAP),
     )
     known = [(name, value, field) for name, value, field in figures if value is not None]
-    message = driver_pb2.MemoryUsage(measured_fields=[field for _, _, field in known])
-    for name, value, _ in known:
-        setattr(message, name, _uint64(value))
-    return message
+    return driver_pb2.MemoryUsage(
+        measured_fields=[field for _, _, field in known],
+        **{name: _uint64(value) for name, value, _ in known},
+    )
 
 
 def event_message(item: nomad.TaskEvent) -> driver_pb2.DriverTaskEvent:
