@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pykka
-from pykka.messages import _ActorStop
+from pykka.messages import _ActorStop  # pyright: ignore[reportPrivateUsage]
 
 
 class _Inbox:
@@ -60,8 +60,6 @@ class LoopActor(pykka.Actor):
     is done: on the loop such a wait would last for ever.
     """
 
-    actor_inbox: _Inbox
-
     @staticmethod
     def _create_actor_inbox() -> _Inbox:
         return _Inbox()
@@ -71,7 +69,9 @@ class LoopActor(pykka.Actor):
         return pykka.ThreadingFuture()
 
     def _start_actor_loop(self) -> None:
-        self.actor_inbox.take = self._take
+        inbox = self.actor_inbox
+        assert isinstance(inbox, _Inbox)  # noqa: S101 - made above
+        inbox.take = self._take
         try:
             self.on_start()
         except Exception:  # noqa: BLE001 - pykka logs the failure
