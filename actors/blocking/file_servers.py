@@ -14,13 +14,12 @@ import asyncio
 import contextlib
 import os
 import posixpath
-import select
-import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from actors.blocking.mount_table import MountTable, Server
 from actors.processes import child_process
 from proto.errors import Code, DriverError
 
@@ -33,27 +32,7 @@ LATE_S = 30.0
 _MOST_LATE = 32
 _LINKS = 40
 _STAT = "/usr/bin/stat"
-# All other file systems count as file servers: they get their contents from another process.
-_LOCAL = frozenset(
-    {
-        *("aufs", "bcachefs", "binfmt_misc", "bpf", "btrfs", "cgroup", "cgroup2", "configfs"),
-        *("cpuset", "debugfs", "devpts", "devtmpfs", "ecryptfs", "efivarfs", "erofs", "exfat"),
-        *("ext2", "ext3", "ext4", "f2fs", "fusectl", "hugetlbfs", "iso9660", "jfs", "mqueue"),
-        *("nsfs", "ntfs", "ntfs3", "overlay", "proc", "pstore", "ramfs", "reiserfs", "rootfs"),
-        *("rpc_pipefs", "securityfs", "selinuxfs", "squashfs", "sysfs", "tmpfs", "tracefs"),
-        *("udf", "vfat", "xfs", "zfs"),
-    }
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A mounted file system whose contents another process has. number is the mount's id."""
-
-    number: str
-    point: str
-    kind: str
-    source: str
+_table = MountTable()
 
 
 class _UnprobedError(Exception):
@@ -89,7 +68,6 @@ _tour: ContextVar[_Tour | None] = ContextVar("tour", default=None)
 # child that waits in the kernel, and the code that runs in `run_probed` is called without services.
 _probes: dict[Server, _Probe] = {}
 _late: set[asyncio.Future[Any]] = set()
-_PART_BYTES = 65536
 
 
 def visit(path: str, what: str, *, root: str = "") -> None:
@@ -129,7 +107,7 @@ async def run_probed(work: Callable[[], T], report: Callable[[str], None] | None
     tour = _Tour()
 
     def run() -> T:
-        tour.servers = _mount_table.servers()
+        tour.servers = _table.servers()
         _tour.set(tour)  # in the thread's copy of the context
         return work()
 
@@ -194,78 +172,6 @@ def _returned(running: asyncio.Future[Any]) -> None:
     _late.discard(running)
     if not running.cancelled():
         running.exception()
-
-
-class _MountTable:
-    """The file servers by mount point, read again only when a mount of the machine has changed.
-
-    The kernel reports a change of a mount table as an urgent event of its open file (proc(5)).
-    Each start of a container changes the table: a node with a thousand mounts would otherwise
-    parse the whole table several times in each start.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._file = -1
-        self._changes = select.poll()
-        self._servers: dict[str, Server] = {}
-
-    def servers(self) -> dict[str, Server]:
-        """Returns the file servers, except for the machine's own root. Blocks."""
-        with self._lock:
-            try:
-                if self._file < 0:
-                    self._file = os.open("/proc/self/mountinfo", os.O_RDONLY | os.O_CLOEXEC)
-                    self._changes.register(self._file, select.POLLPRI)
-                elif not self._changes.poll(0):
-                    return self._servers
-                self._servers = dict(_servers(os.fsdecode(_whole(self._file))))
-            except OSError:
-                self._forget()
-            return self._servers
-
-    def _forget(self) -> None:
-        self._servers = {}
-        if self._file >= 0:
-            self._changes.unregister(self._file)
-            os.close(self._file)
-            self._file = -1
-
-
-def _whole(file: int) -> bytes:
-    parts, at = [], 0
-    while part := os.pread(file, _PART_BYTES, at):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
-
-
-_mount_table = _MountTable()
-
-
-def _servers(mountinfo: str) -> list[tuple[str, Server]]:
-    servers: list[tuple[str, Server]] = []
-    # Only a line feed separates two mounts: a name can contain any other line separator.
-    for line in mountinfo.split("\n"):
-        fields, _, rest = line.partition(" - ")
-        kind, _, rest = rest.partition(" ")
-        if not kind or kind in _LOCAL:
-            continue
-        number, _, _, _, point, *_ = fields.split(" ")
-        point = _plain(point)
-        if point != "/":
-            source = _plain(rest.partition(" ")[0])
-            servers.append((point, Server(number, point, kind, source)))
-    return servers
-
-
-def _plain(field: str) -> str:
-    """Resolves the escapes for blanks and backslashes in a field of mountinfo."""
-    if "\\" not in field:
-        return field
-    for written, meant in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
-        field = field.replace(written, meant)
-    return field
 
 
 def _on_the_way(path: str, tour: _Tour, *, links: bool) -> Server | None:

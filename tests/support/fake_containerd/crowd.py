@@ -39,7 +39,7 @@ class Crowd:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         serving = asyncio.start_unix_server(self._serve, place, backlog=4096)
-        asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
 
     @property
     def pid(self) -> int:
@@ -52,11 +52,21 @@ class Crowd:
         return self.members[name]
 
     def close(self) -> None:
-        """Ends the process and the shim's thread; the connections end with the workers."""
+        """Ends the process, the connections and the shim's thread. The workers must have ended."""
         self._process.kill()
         self._process.wait(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
+        self._loop.close()
+
+    async def _end(self) -> None:
+        """Ends the connections and all calls."""
+        self._server.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         waits: set[asyncio.Task[None]] = set()
@@ -68,6 +78,8 @@ class Crowd:
                 waits.add(reply)
                 reply.add_done_callback(waits.discard)
         except (asyncio.IncompleteReadError, OSError):
+            pass
+        finally:
             for reply in waits:
                 reply.cancel()
             writer.close()
