@@ -53,8 +53,8 @@ class Containers:
     async def list(self, *filters: str) -> tuple[ContainerRecord, ...]:
         """Returns containers that match any filter, in containerd's syntax; all without one.
 
-        The records have no spec. A stream, because containerd sends no message of more than 16 MiB:
-        the specs of 1600 containers.
+        The records have no spec. containerd answers with a stream: a single message has at most
+        16 MiB, which the specs of some thousand containers exceed.
         """
         request = containers_pb2.ListContainersRequest(filters=filters)
         found = await self._call.collect(
