@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from workers.logs.streams import Stream
 
 _MIN_STATS_S = 0.05
+_TURNS = 10
 _MAX_SIGNAL = 64
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
 _NEXT_START_S, _HELD_S, _CHECK_S = 600.0, 1.0, 0.05
@@ -375,11 +376,12 @@ def _drained_event(*, complete: bool) -> Frame:
 
 
 def _until_next(interval_s: float) -> float:
-    """Returns the seconds to the next multiple of the interval on the clock of all workers.
+    """Returns the seconds to the worker's next turn. Workers of a turn have the same clock.
 
-    So the samples of all tasks come together, and the plugin wakes up once for all tasks. Two
-    samples are never closer than half an interval.
+    An interval has ten turns. So the plugin wakes up ten times in an interval for fifty tasks, and
+    gets the samples of thousands of tasks in ten parts. Two samples are never closer than half an
+    interval.
     """
-    now_s = time.monotonic()
+    now_s = time.monotonic() - interval_s * (os.getpid() % _TURNS) / _TURNS
     wait_s = interval_s - now_s % interval_s
     return wait_s if wait_s > interval_s / 2 else wait_s + interval_s

@@ -1,7 +1,7 @@
 """Probe of the processes behind listed objects: containerd's tasks, and the workers.
 
-A sweep probes only objects without a live owner. A probe costs a connection to the worker, so a
-number of probes runs together.
+A sweep probes only objects that seem to be orphans, and `gc` also objects of unknown owners. A
+probe costs a connection to the worker, so a number of probes runs together.
 """
 
 from __future__ import annotations

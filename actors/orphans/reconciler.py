@@ -168,7 +168,7 @@ class Reconciler:
         Raises:
             DriverError: containerd does not answer; no object was removed.
         """
-        results = await self.inspect()
+        results = await self._inspect({OwnerState.ORPHAN})
         orphans = [result for result in results if result.outcome is not Outcome.KEPT]
         new = self._first_seen.update((result.resource for result in orphans), self._now())
         await asyncio.to_thread(self._log_found, orphans, {each.key for each in new})
@@ -203,6 +203,10 @@ class Reconciler:
         Raises:
             DriverError: containerd does not answer.
         """
+        return await self._inspect({OwnerState.ORPHAN, OwnerState.KEPT})
+
+    async def _inspect(self, probed: Collection[OwnerState]) -> list[SweepResult]:
+        """Returns the objects without a live owner; probes the processes of objects in a state."""
         before = await self._register.tracked()
         resources = await inventory.take(self._node, before)
         # Asked again: a task that came during the listing is no orphan, and a task that went is
@@ -210,10 +214,10 @@ class Reconciler:
         tracked = before | await self._register.tracked()
         facts = await asyncio.to_thread(self._facts, tracked)
         decisions = await asyncio.to_thread(_decided, resources, facts)
-        open_ones = [each for each, decision in decisions if decision.state is not OwnerState.LIVE]
-        live = [pair for pair in decisions if pair[1].state is OwnerState.LIVE]
-        probed = await probe(self._node, open_ones)
-        decisions = live + await asyncio.to_thread(_decided, probed, facts)
+        chosen = [each for each, decision in decisions if decision.state in probed]
+        others = [pair for pair in decisions if pair[1].state not in probed]
+        states = await probe(self._node, chosen)
+        decisions = others + await asyncio.to_thread(_decided, states, facts)
         return await asyncio.to_thread(_results, decisions)
 
     def _facts(self, tracked: frozenset[str]) -> Facts:
