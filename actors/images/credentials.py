@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from actors.blocking import file_servers
 from actors.images import credential_helper
 from actors.images.docker_config import DockerConfig
-from containerd.registry.auth import is_for
-from containerd.registry.credentials import Credentials, host_of, namespace_of
+from containerd.registry.credentials import Credentials, host_of, is_for, namespace_of
 
 if TYPE_CHECKING:
     from actors.model.settings import Auth, DriverSettings

@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from containerd.registry.auth import is_for
-from containerd.registry.credentials import Credentials, namespace_of
+from containerd.registry.credentials import Credentials, is_for, namespace_of
 from proto.errors import Code, DriverError
 
 _LIMIT_BYTES = 1024 * 1024

@@ -8,13 +8,13 @@ operator's.
 from __future__ import annotations
 
 import base64
-import ipaddress
 import json
 import re
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import SplitResult, urlencode, urlsplit
 
-from containerd.registry.credentials import credentials_for, host_of, namespace_of
+from containerd.registry.addresses import is_loopback, web_address
+from containerd.registry.credentials import credentials_for
 from containerd.registry.errors import token_denied
 from containerd.registry.shown_text import shown
 from proto.errors import Code, DriverError
@@ -25,50 +25,6 @@ if TYPE_CHECKING:
 # A piece of WWW-Authenticate: name="value", name=value, or the scheme at a challenge's beginning.
 _PIECE = re.compile(r'[\s,]*(?:([A-Za-z_-]+)\s*=\s*(?:"([^"]*)"|([^\s,"]+))|([A-Za-z0-9_-]+))')
 _MAX_TOKEN_BYTES = 64 * 1024
-
-
-def is_loopback(host: str) -> bool:
-    """Returns True for a name or address of this machine itself, with or without a port.
-
-    Does not resolve names: only `localhost` and loopback addresses count.
-    """
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-        if name == "localhost":
-            return True
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
-
-
-def web_address(url: str) -> SplitResult | None:
-    """Splits an http or https URL; None if the URL is malformed or parsers disagree about it."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return None
-    # Some parsers drop control characters and backslashes, other parsers split at them.
-    ambiguous = (
-        "@" in parts.netloc or "\\" in parts.netloc or any(c < " " or c == "\x7f" for c in url)
-    )
-    if parts.scheme not in {"http", "https"} or not parts.hostname or ambiguous:
-        return None
-    return parts
-
-
-def same_server(url: str, other: str) -> bool:
-    """Returns True if two URLs have the same host and port; a scheme's default port counts as 0."""
-    return _server(url) == _server(other)
-
-
-def _server(url: str) -> tuple[str, int]:
-    try:
-        parts = urlsplit(url)
-        port = parts.port or 0
-    except ValueError:
-        return url, 0
-    default = {"http": 80, "https": 443}.get(parts.scheme)
-    return (parts.hostname or "").rstrip("."), 0 if port == default else port
 
 
 def _challenges(header: str) -> dict[str, dict[str, str]]:
@@ -84,22 +40,6 @@ def _challenges(header: str) -> dict[str, dict[str, str]]:
         else:
             current.setdefault(name.lower(), quoted or plain or "")
     return challenges
-
-
-def is_for(address: str, host: str, repository: str) -> bool:
-    """Returns True if an address of a registry, or of a registry's namespace, has a repository.
-
-    A namespace ends at a slash or with the repository: team-a does not contain team-ab.
-
-    Args:
-        address: a registry's address in any form, perhaps with a namespace.
-        host: the registry of the image.
-        repository: the repository of the image.
-    """
-    namespace = namespace_of(address)
-    return host_of(address) == host and (
-        not namespace or f"{repository}/".startswith(f"{namespace}/")
-    )
 
 
 class Fetch(Protocol):

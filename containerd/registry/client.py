@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlencode, urljoin, urlsplit
 
 from containerd.image import manifests
-from containerd.registry.auth import Authorizer, is_loopback, same_server, web_address
+from containerd.registry.addresses import is_loopback, same_server, web_address
+from containerd.registry.auth import Authorizer
 from containerd.registry.errors import (
     denied,
     denied_elsewhere,

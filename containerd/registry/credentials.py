@@ -49,3 +49,19 @@ def namespace_of(address: str) -> str:
     bare = address.rpartition("//")[2]
     path = bare.partition("/")[2].strip("/")
     return "" if path in {"v1", "v2"} else path
+
+
+def is_for(address: str, host: str, repository: str) -> bool:
+    """Returns True if an address of a registry, or of a registry's namespace, has a repository.
+
+    A namespace ends at a slash or with the repository: team-a does not contain team-ab.
+
+    Args:
+        address: a registry's address in any form, perhaps with a namespace.
+        host: the registry of the image.
+        repository: the repository of the image.
+    """
+    namespace = namespace_of(address)
+    return host_of(address) == host and (
+        not namespace or f"{repository}/".startswith(f"{namespace}/")
+    )

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from containerd.reference import DEFAULT_REGISTRY
-from containerd.registry.auth import web_address
+from containerd.registry.addresses import web_address
 from containerd.registry.credentials import HUB_NAMES
 from proto.errors import Code, DriverError
 

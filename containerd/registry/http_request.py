@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from containerd.registry.auth import same_server
+from containerd.registry.addresses import same_server
 from containerd.registry.errors import CHECK_REGISTRY, away, late, reason, refused, silent
 from containerd.registry.hosts import Endpoint
 from containerd.registry.proxies import Proxies, Proxy

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from containerd.registry.auth import Authorizer, _challenges, is_loopback, web_address
+from containerd.registry.addresses import is_loopback, web_address
+from containerd.registry.auth import Authorizer, _challenges
 from containerd.registry.credentials import Credentials, credentials_for
 from proto.errors import Code, DriverError
 
