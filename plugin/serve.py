@@ -36,8 +36,6 @@ _SERVER_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
 ]
-# Time for sending the answer to Shutdown before the process ends.
-_ANSWER_S = 0.02
 # An agent's probes have ended by then.
 _SWEEP_S = 5.0
 
@@ -58,36 +56,47 @@ def run(make_gateway: Callable[[], Gateway] = _actors) -> None:
     # Ctrl-C on an agent in the foreground also reaches the plugin; the agent decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     process.raise_file_limit()
-    rendezvous = Rendezvous()
+    asyncio.run(_serve(make_gateway))
+
+
+async def _serve(make_gateway: Callable[[], Gateway]) -> None:
+    loop = asyncio.get_running_loop()
+    rendezvous: Rendezvous | None = None
 
     def leave() -> NoReturn:
-        rendezvous.remove()
+        if rendezvous is not None:
+            rendezvous.remove()
         os._exit(0)
 
+    # Not signal.signal: the kernel may deliver the signal to a thread of gRPC, or just before the
+    # loop sleeps. Only the wake-up descriptor of the loop works in both cases.
+    # And before the directory exists: the default action would leave the directory behind.
+    loop.add_signal_handler(signal.SIGTERM, leave)
+    rendezvous = Rendezvous()
     try:
-        asyncio.run(_serve(rendezvous, make_gateway, leave))
+        await _served(loop, rendezvous, make_gateway, leave)
     finally:
         rendezvous.remove()
 
 
-async def _serve(
-    rendezvous: Rendezvous, make_gateway: Callable[[], Gateway], leave: Callable[[], NoReturn]
+async def _served(
+    loop: asyncio.AbstractEventLoop,
+    rendezvous: Rendezvous,
+    make_gateway: Callable[[], Gateway],
+    leave: Callable[[], NoReturn],
 ) -> None:
-    loop = asyncio.get_running_loop()
-    # Not signal.signal: the kernel may deliver the signal to a thread of gRPC, or just before the
-    # loop sleeps. Only the wake-up descriptor of the loop works in both cases.
-    loop.add_signal_handler(signal.SIGTERM, leave)
     stack_dump.install(loop)
     process.leave_with_dev_host(leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)
-    services = LazyServices(
-        functools.cache(make_gateway), lambda: loop.call_later(_ANSWER_S, leave)
-    )
+    services = LazyServices(functools.cache(make_gateway), leave)
     server.add_generic_rpc_handlers((services,))
     if not server.add_insecure_port(f"unix:{rendezvous.socket}"):
         raise RuntimeError(f"cannot listen on {rendezvous.socket}")
     await server.start()
     rendezvous.announce()
+    if environment.dev_host_pid():
+        # A dev host calls each service, and loads its own modules meanwhile.
+        loop.call_soon(services.load)
     loop.call_later(_SWEEP_S, rendezvous.sweep)
     await server.wait_for_termination()
 
@@ -97,7 +106,7 @@ class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
     Args:
         gateway: returns the gateway of the process; the first call creates the gateway.
-        leave: ends the process after the current answer is sent.
+        leave: ends the process.
     """
 
     def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
@@ -109,14 +118,25 @@ class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         """Returns the handler of a method; with None gRPC answers UNIMPLEMENTED."""
         name, _, method = handler_call_details.method.removeprefix("/").rpartition("/")
         if name not in self._loaded:
-            from plugin.rpc import handlers  # noqa: PLC0415 - the first call loads the service
-
-            if name in handlers.BASE_SERVICES:
-                self._loaded |= handlers.base(self._gateway, self._leave)
-            elif name == handlers.DRIVER_SERVICE:
-                self._loaded |= handlers.driver(self._gateway())
-                # The loaded objects live as long as the process. Without the freeze each full
-                # collection visits them and delays a task's start by 10 ms.
-                gc.collect()
-                gc.freeze()
+            self._load(name)
         return self._loaded.get(name, {}).get(method)
+
+    def load(self) -> None:
+        """Loads the services of a task driver."""
+        from plugin.rpc import handlers  # noqa: PLC0415 - as below
+
+        for name in (*handlers.BASE_SERVICES, handlers.DRIVER_SERVICE):
+            if name not in self._loaded:
+                self._load(name)
+
+    def _load(self, name: str) -> None:
+        from plugin.rpc import handlers  # noqa: PLC0415 - the first call loads the service
+
+        if name in handlers.BASE_SERVICES:
+            self._loaded |= handlers.base(self._gateway, self._leave)
+        elif name == handlers.DRIVER_SERVICE:
+            self._loaded |= handlers.driver(self._gateway())
+            # The loaded objects live as long as the process. Without the freeze each full
+            # collection visits them and delays a task's start by 10 ms.
+            gc.collect()
+            gc.freeze()

@@ -14,6 +14,7 @@ from actors.blocking import file_servers
 from actors.health import runtime_checks
 from actors.health.findings import Finding, fail, ok, sentence, warn
 from actors.images.docker_config import DockerConfig
+from actors.model.cni import CNI_DIRECTORIES
 from actors.model.node import Node
 from actors.provision import stale_ports
 from actors.provision.init_program import init_program
@@ -26,7 +27,6 @@ from containerd.security.policy import apparmor_is_enabled
 from proto.errors import DriverError
 from workers import identity, protocol
 
-CNI_DIRECTORIES = ("/opt/cni/bin", "/usr/lib/cni")
 _CNI_PLUGINS = ("bridge", "firewall", "host-local", "loopback", "portmap")
 _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 _V1_CONTROLLERS = (*_CONTROLLERS, "cpuacct", "devices", "freezer")

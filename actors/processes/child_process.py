@@ -7,7 +7,6 @@ plugin only at the end of both.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import os
@@ -15,8 +14,12 @@ import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proto.exhaustion import advice, exhausted
+
+if TYPE_CHECKING:
+    import asyncio
 
 PIPE = subprocess.PIPE
 DEVNULL = subprocess.DEVNULL
@@ -88,6 +91,8 @@ async def started(
         OSError: the program cannot be started.
         DriverError: code EXHAUSTED; no process, descriptor or memory is left.
     """
+    import asyncio  # noqa: PLC0415 - a run starts its plugin before it loads asyncio
+
     begin = functools.partial(
         start,
         argv,
@@ -158,12 +163,23 @@ def forsake(process: Child) -> None:
         process.wait(_MOMENT_S)
 
 
+def dismiss(process: Child) -> None:
+    """Asks a child to end with SIGTERM, and kills the child after 5 s. Closes its pipes. Blocks."""
+    if process.poll() is None:
+        process.terminate()
+        finish(process, _DEATH_S)
+    for pipe in filter(None, (process.stdout, process.stderr)):
+        pipe.close()
+
+
 async def ended(process: Child) -> int:
     """Waits for the end of a child without a thread, and reaps it.
 
     Returns:
         The exit status, negative for a signal.
     """
+    import asyncio  # noqa: PLC0415 - as in `started`
+
     loop = asyncio.get_running_loop()
     descriptor = os.pidfd_open(process.pid)
     try:

@@ -7,9 +7,7 @@ full, and Ctrl-C may come at any moment. None of these ends a command with a tra
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import io
-import json
 import os
 import shutil
 import sys
@@ -76,6 +74,8 @@ def show_rows(rows: Sequence[Row], table: Table[Row], *, as_json: bool) -> None:
         DriverError: stdout cannot be written.
     """
     if as_json:
+        import dataclasses  # noqa: PLC0415 - help and version need no dataclass
+
         show(json_lines([dataclasses.asdict(row) for row in rows]))  # type: ignore[call-overload]
     else:
         show(table(rows, colours=sys.stdout.isatty(), width=_terminal_width()))
@@ -83,6 +83,8 @@ def show_rows(rows: Sequence[Row], table: Table[Row], *, as_json: bool) -> None:
 
 def json_lines(objects: Sequence[dict[str, Any]]) -> str:
     """Returns a JSON object per line."""
+    import json  # noqa: PLC0415 - as in `show_rows`
+
     return "".join(f"{json.dumps(item)}\n" for item in objects)
 
 

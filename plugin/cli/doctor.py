@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
+from argparse import Namespace
 from collections.abc import Sequence
 
 from actors.health.doctor import examine
@@ -12,14 +12,9 @@ from actors.model.node import this_node
 from actors.model.settings import DriverSettings
 from plugin import environment
 from plugin.cli import console, plugin_block
-from plugin.cli.parser import Parser
 from plugin.texts import one_line
 from proto.errors import DriverError
 
-_EPILOG = """\
-exit status: 0 when tasks can run, with or without warnings; 1 when no task can run; 2 when the
-options are wrong
-"""
 _COLOURS = {
     Verdict.OK: console.GREEN,
     Verdict.WARN: console.YELLOW,
@@ -27,13 +22,12 @@ _COLOURS = {
 }
 
 
-def run(argv: list[str]) -> int:
+def run(arguments: Namespace) -> int:
     """Checks the machine, prints the findings and returns the exit status.
 
     Raises:
         DriverError: stdout cannot be written.
     """
-    arguments = _parser().parse_args(argv)
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
     except DriverError as error:
@@ -67,10 +61,3 @@ async def _examine(settings: DriverSettings) -> list[Finding]:
         return await examine(node, proxies=environment.proxies())
     finally:
         await node.containerd.close()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("doctor", "Checks whether tasks can run on this machine, and advises.", _EPILOG)
-    plugin_block.add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object per line")
-    return parser

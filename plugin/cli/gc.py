@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import dataclasses
 import os
 import time
+from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
 from actors.model.node import Node, this_node
@@ -15,21 +15,11 @@ from actors.orphans import peers
 from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy
 from actors.processes import idle_launcher
 from plugin.cli import console, plugin_block
-from plugin.cli.parser import Parser
 from plugin.host.run.sweep import Row, as_row, networks_and_files
 from plugin.options.readers import parse_duration_s
 from plugin.texts import one_line
 from proto.errors import Code, DriverError
 
-_EPILOG = """\
-gc removes objects of killed runs of `containerd-driver run`, and objects of plugins that have
-ended. A Nomad agent may come back for its tasks at any time, so gc only shows the objects of a
-node, unless --node says that the node will not come back. A running plugin searches for orphans of
-its node, see gc.dangling_containers in the configuration.
-
-exit status: 0; 1 when an object could not be removed, or no search was possible; 2 when the options
-are wrong
-"""
 _HEAD = ("KIND", "NAME", "SINCE", "WHAT", "WHY")
 _COLOURS = {
     Outcome.FOUND: console.YELLOW,
@@ -38,13 +28,12 @@ _COLOURS = {
 }
 
 
-def run(argv: list[str]) -> int:
+def run(arguments: Namespace) -> int:
     """Searches, removes, prints the rows and returns the exit status.
 
     Raises:
         DriverError: no search was possible, so no object was removed; or stdout cannot be written.
     """
-    arguments = _parser().parse_args(argv)
     try:
         settings = plugin_block.settings(arguments.config_file, arguments.config)
         grace_s = _grace_s(arguments.grace, settings)
@@ -149,31 +138,3 @@ def _grace_s(text: str, settings: DriverSettings) -> float:
 
 def _date(since: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(since))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser(
-        "gc",
-        "Removes orphans: containers, snapshots, leases, workers, state directories and networks of"
-        " runs that no live task owns.",
-        _EPILOG,
-    )
-    plugin_block.add_arguments(parser)
-    add = parser.add_argument
-    add("--dry-run", action="store_true", help="only show the orphans")
-    add(
-        "--node",
-        action="append",
-        default=[],
-        metavar="ID",
-        help="id of a Nomad node that will not come back, as shown in WHY: its tasks are stopped"
-        " and removed",
-    )
-    add(
-        "--grace",
-        default="",
-        metavar="TIME",
-        help="keep younger objects (default: gc.dangling_containers.creation_grace, 5m)",
-    )
-    add("--json", action="store_true", help="one JSON object per line")
-    return parser

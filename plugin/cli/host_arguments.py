@@ -7,37 +7,11 @@ import ipaddress
 from pathlib import Path
 from typing import Any
 
-from actors.health.doctor import CNI_DIRECTORIES
 from plugin.cli import plugin_block
 from plugin.host.job.block_reader import BlockReader, labelled
 from plugin.host.job.hcl_job import merged
 from plugin.host.run.machine import LOOPBACK, HostOptions, HostVolume
 from proto.errors import Code, DriverError
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options to a parser."""
-    add = parser.add_argument
-    add(
-        "--host-volume",
-        action="append",
-        default=[],
-        metavar="NAME=PATH[:ro]",
-        help="a volume for volume blocks of type host; the client block of --config-file also has"
-        " volumes",
-    )
-    add(
-        "--host-ip",
-        default=LOOPBACK,
-        metavar="ADDRESS",
-        help="address of this machine for the ports of the job (default: 127.0.0.1)",
-    )
-    add(
-        "--cni-path",
-        default=":".join(CNI_DIRECTORIES),
-        metavar="DIR[:DIR]",
-        help=f"directories of CNI plugins (default: {':'.join(CNI_DIRECTORIES)})",
-    )
 
 
 def read(arguments: argparse.Namespace) -> HostOptions:
@@ -62,7 +36,7 @@ def read(arguments: argparse.Namespace) -> HostOptions:
             )
     return HostOptions(
         volumes=volumes,
-        address=_address(arguments.host_ip),
+        address=LOOPBACK if arguments.host_ip is None else _address(arguments.host_ip),
         cni_directories=tuple(filter(None, arguments.cni_path.split(":"))),
     )
 

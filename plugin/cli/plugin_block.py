@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -16,23 +15,6 @@ from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
 _PLUGIN = "containerd-driver"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config` and `--config-file` to a parser."""
-    parser.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        metavar="OPTION=VALUE",
-        help="an option of the plugin block, such as containerd_address=/run/x.sock",
-    )
-    parser.add_argument(
-        "--config-file",
-        type=Path,
-        metavar="FILE",
-        help="read the plugin block of an agent's HCL file",
-    )
 
 
 def settings(file: Path | None, words: list[str]) -> DriverSettings:

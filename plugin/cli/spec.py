@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import json
 import tempfile
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,6 @@ from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings
 from plugin import options
 from plugin.cli import console, host_arguments, plugin_block
-from plugin.cli.parser import Parser
 from plugin.host.agent import hcl_config
 from plugin.host.job import jobfile
 from plugin.host.network.ports import HostPorts
@@ -28,22 +27,14 @@ from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
 _STAND_IN = "/proc/self/ns/net"
-_EPILOG = """\
-The command asks containerd about the image, and pulls, starts and leaves nothing. For a job with
-one task the output is a spec, for several tasks an object with a spec for each. Identifiers and
-paths of an allocation differ from run to run.
-
-exit status: 0; 1 when a task could not start; 2 when the options are wrong
-"""
 
 
-def run(argv: list[str]) -> int:
+def run(arguments: Namespace) -> int:
     """Prints the specs and returns the exit status.
 
     Raises:
         DriverError: a task could not start.
     """
-    arguments = _parser().parse_args(argv)
     try:
         variables = plugin_block.pairs(arguments.var, "--var")
         settings = plugin_block.settings(arguments.config_file, arguments.config)
@@ -97,14 +88,3 @@ async def _spec(node: Node, planned: PlannedTask) -> dict[str, Any]:
         if network is not None and namespace.get("path") == _STAND_IN:
             namespace["path"] = network.path
     return preview.document
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = Parser("spec", "Prints the OCI spec that the tasks of a job file would get.", _EPILOG)
-    add = parser.add_argument
-    add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
-    add("--task", default="", metavar="NAME", help="only this task")
-    add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
-    plugin_block.add_arguments(parser)
-    host_arguments.add_arguments(parser)
-    return parser

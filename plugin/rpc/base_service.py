@@ -25,12 +25,10 @@ class BaseService:
 
     Args:
         gateway: returns the gateway; the first call starts the actors.
-        leave: ends the process after the answer is sent.
     """
 
-    def __init__(self, gateway: Callable[[], Gateway], leave: Callable[[], object]) -> None:
+    def __init__(self, gateway: Callable[[], Gateway]) -> None:
         self._gateway = gateway
-        self._leave = leave
 
     async def plugin_info(self, _: base_pb2.PluginInfoRequest) -> base_pb2.PluginInfoResponse:
         """Returns name, type and versions."""
@@ -53,9 +51,8 @@ class BaseService:
         return base_pb2.SetConfigResponse()
 
     async def controller_shutdown(self, _: goplugin_pb2.Empty) -> goplugin_pb2.Empty:
-        """Ends the process, as go-plugin's Kill asks; tasks go on."""
+        """Answers go-plugin's Kill; the process ends after the answer, and tasks go on."""
         _log.info("the agent ends the plugin; tasks go on")
-        self._leave()
         return goplugin_pb2.Empty()
 
     async def check(self, _: health_pb2.HealthCheckRequest) -> health_pb2.HealthCheckResponse:

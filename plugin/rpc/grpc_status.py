@@ -51,6 +51,20 @@ def unary(
     return handler
 
 
+def last(
+    method: Callable[[Request], Awaitable[Response]], leave: Callable[[], object]
+) -> Callable[[Request, Context], Awaitable[Response]]:
+    """Returns a handler of the last request: calls `leave` when the answer is sent."""
+    answer = unary(method)
+
+    async def handler(request: Request, context: Context) -> Response:
+        # gRPC calls the callback after the transport has taken the answer.
+        context.add_done_callback(lambda _: leave())  # type: ignore[arg-type] # the stub is no Protocol
+        return await answer(request, context)
+
+    return handler
+
+
 def server_stream(
     method: Callable[[Request], AsyncGenerator[Response, None]],
 ) -> Callable[[Request, Context], AsyncGenerator[Response, None]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 
 from plugin.rpc.base_service import BaseService
-from plugin.rpc.grpc_status import both_streams, server_stream, unary
+from plugin.rpc.grpc_status import both_streams, last, server_stream, unary
 from proto.nomad import base_pb2, goplugin_pb2, health_pb2
 
 if TYPE_CHECKING:
@@ -26,8 +26,13 @@ DRIVER_SERVICE = "hashicorp.nomad.plugins.drivers.proto.Driver"
 
 
 def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
-    """Returns the handlers of the services that every plugin has."""
-    service = BaseService(gateway, leave)
+    """Returns the handlers of the services that every plugin has.
+
+    Args:
+        gateway: returns the gateway of the process.
+        leave: ends the process.
+    """
+    service = BaseService(gateway)
     info, schema, config = service.plugin_info, service.config_schema, service.set_config
     health = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
     return {
@@ -39,7 +44,12 @@ def base(gateway: Callable[[], Gateway], leave: Callable[[], object]) -> Table:
             "SetConfig": _one(config, base_pb2.SetConfigRequest, base_pb2.SetConfigResponse),
         },
         _CONTROLLER: {
-            "Shutdown": _one(service.controller_shutdown, goplugin_pb2.Empty, goplugin_pb2.Empty)
+            "Shutdown": _handler(
+                grpc.unary_unary_rpc_method_handler,
+                last(service.controller_shutdown, leave),
+                goplugin_pb2.Empty,
+                goplugin_pb2.Empty,
+            )
         },
         _HEALTH: {"Check": _one(service.check, *health)},
     }

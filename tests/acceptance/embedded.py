@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 from actors.model.nomad import ExecInput, ExecOutput, ExitResult, TaskUsage
 from plugin.host.agent.log_reader import LogReader
-from plugin.host.agent.session import Handle, default_program
+from plugin.host.agent.plugin_program import default_program
+from plugin.host.agent.session import Handle
 from plugin.host.job import jobfile
 from plugin.host.network.ports import HostPorts
 from plugin.host.run import alloc_plan

@@ -249,6 +249,26 @@ def test_the_plugin_may_open_as_many_files_as_the_host_allows(
         assert re.search(r"^Max open files +4000 +4000 ", limits, re.MULTILINE)
 
 
+def test_a_plugin_of_the_embedded_host_loads_the_driver_before_the_first_call(
+    program: Path,
+) -> None:
+    with PluginProcess(program, CONTAINERD_DRIVER_HOST=str(os.getpid())) as plugin:
+        maps = Path(f"/proc/{plugin.child.pid}/maps")
+        # No module of the handshake needs msgpack.
+        wait_until(lambda: "msgpack" in maps.read_text(), DEADLINE_S)
+
+
+def test_the_plugin_loads_no_http_client() -> None:
+    show = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import plugin.serve, plugin.json_logging,"
+        " plugin.rpc.driver_service, plugin.rpc.handlers, actors.actor_gateway; print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", show], capture_output=True, text=True, check=True
+    )
+    assert not {"urllib3", "http.client"} & set(done.stdout.split())
+
+
 def test_a_plugin_of_the_embedded_host_ends_when_that_is_killed(program: Path) -> None:
     host = subprocess.Popen(["sleep", "600"])
     try:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Sequence
 from typing import IO
 
 from actors.processes import child_process
-from plugin import environment
+from plugin.host.agent import plugin_program
 from plugin.host.agent.hclog import parse_line
 from plugin.host.agent.log_reader import Lines
 from proto.errors import Code, DriverError
@@ -26,39 +27,27 @@ class PluginProcess:
 
     Args:
         program: the executable and its arguments.
+        child: the process, if `plugin_program` has started it; no other program reads its pipes.
     """
 
-    def __init__(self, program: Sequence[str]) -> None:
+    def __init__(self, program: Sequence[str], child: child_process.Child | None = None) -> None:
         self._program = list(program)
-        self._child: child_process.Child | None = None
+        self._child = child
         self._pumps: list[asyncio.Task[None]] = []
         self._tail: collections.deque[str] = collections.deque(maxlen=5)
 
     async def start(self) -> str:
-        """Starts the process and returns the path of the plugin's socket.
+        """Starts the process if there is none, and returns the path of the plugin's socket.
 
         Raises:
             DriverError: code UNAVAILABLE, with the end of the log: the process cannot be started,
                 or prints no handshake.
         """
-        try:
-            self._child = await child_process.started(
-                self._program,
-                env=environment.for_plugin_of_this_process(),
-                stdout=child_process.PIPE,
-                stderr=child_process.PIPE,
-                # The dev host gets Ctrl-C and the hang-up of the terminal: stops need the plugin.
-                new_session=True,
-            )
-        except OSError as error:
-            raise DriverError(
-                f"cannot start the plugin {self._program[0]}: {error.strerror}",
-                code=Code.UNAVAILABLE,
-            ) from error
-        assert self._child.stdout is not None  # noqa: S101 - PIPE was asked for
-        assert self._child.stderr is not None  # noqa: S101
-        self._pumps.append(asyncio.create_task(self._pump_log(self._child.stderr)))
-        reader, transport = await _reader(self._child.stdout)
+        child = self._child = self._child or self._started()
+        assert child.stdout is not None  # noqa: S101 - PIPE was asked for
+        assert child.stderr is not None  # noqa: S101
+        self._pumps.append(asyncio.create_task(self._pump_log(child.stderr)))
+        reader, transport = await _reader(child.stdout)
         try:
             line = (await asyncio.wait_for(reader.readline(), _START_S)).decode(errors="replace")
         except (TimeoutError, ValueError):
@@ -72,6 +61,15 @@ class PluginProcess:
         if len(fields) < _MIN_FIELDS or fields[2] != "unix" or fields[4] != "grpc":
             raise await self._no_plugin(line)
         return fields[3]
+
+    def _started(self) -> child_process.Child:
+        try:
+            return plugin_program.start(self._program)
+        except OSError as error:
+            raise DriverError(
+                f"cannot start the plugin {self._program[0]}: {error.strerror}",
+                code=Code.UNAVAILABLE,
+            ) from error
 
     async def _no_plugin(self, line: str) -> DriverError:
         reason = line.strip() or "no handshake"
@@ -116,8 +114,10 @@ class PluginProcess:
 
     async def finish(self, grace_s: float) -> None:
         """Waits `grace_s` seconds for the end, then kills; reads the log to its end."""
-        if self._child is not None:
-            await asyncio.to_thread(child_process.finish, self._child, grace_s)
+        if self._child is not None and self.alive:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child_process.ended(self._child), grace_s)
+            await asyncio.to_thread(child_process.finish, self._child, 0)
         if self._pumps:
             await asyncio.wait(self._pumps, timeout=_LOG_END_S)
         for pump in self._pumps:

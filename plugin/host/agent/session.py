@@ -7,7 +7,6 @@ through the same session, with the RPCs of `tests/support/agent_session.py` in a
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +22,7 @@ from actors.model.nomad import (
     TaskEvent,
     TaskUsage,
 )
-from actors.processes import child_process
+from actors.processes.child_process import Child
 from plugin.host.agent import hcl_config
 from plugin.host.agent.conversions import (
     nomad_config,
@@ -75,11 +74,18 @@ class PluginSession:
     Args:
         program: the plugin's executable and arguments.
         config: the plugin block's values.
+        child: the first process, if `plugin_program` has started it.
     """
 
-    def __init__(self, program: Sequence[str], config: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        program: Sequence[str],
+        config: Mapping[str, Any] | None = None,
+        child: Child | None = None,
+    ) -> None:
         self._program = list(program)
         self._config = dict(config or {})
+        self._child = child
         self._process = PluginProcess(self._program)
         self._calls = PluginCalls()
         self._task_spec = hclspec_pb2.Spec()
@@ -277,7 +283,8 @@ class PluginSession:
     async def _handshake(self) -> str:
         await self._calls.close()
         await self._process.finish(_EXIT_S)
-        self._process = PluginProcess(self._program)
+        child, self._child = self._child, None
+        self._process = PluginProcess(self._program, child)
         return await self._process.start()
 
     async def _ask(self, name: str, request: Message) -> Any:
@@ -289,8 +296,3 @@ def _duration(seconds: float) -> Duration:
     message = Duration()
     message.FromNanoseconds(round(seconds * 1e9))
     return message
-
-
-def default_program() -> list[str]:
-    """Returns the command that starts the driver of this process as a plugin."""
-    return [sys.executable, "-I", str(child_process.ROOT / "plugin" / "main.py")]

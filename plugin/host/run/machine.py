@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from actors.health.doctor import CNI_DIRECTORIES
+from actors.model.cni import CNI_DIRECTORIES
 
 LOOPBACK = "127.0.0.1"
 

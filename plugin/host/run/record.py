@@ -18,6 +18,7 @@ from typing import Any
 from actors.model.node import Node
 from actors.model.nomad import PortMapping
 from actors.model.ownership import RUN
+from actors.orphans import peers
 from actors.orphans.peers import Peer, Presence
 from plugin.host.run.alloc_plan import Alloc
 from proto.errors import DriverError
@@ -144,6 +145,13 @@ class RunRecord:
         """Ends the record: removes the record of a clean run, leaves another record to a sweep."""
         if self._presence is not None:
             self._presence.withdraw() if clean else self._presence.close()
+
+
+def dead_runs(node: Node) -> list[Peer]:
+    """Returns the records of killed runs. Reads small files."""
+    return [
+        peer for peer in peers.peers(node.state_dir) if peer.name.startswith(RUN) and not peer.alive
+    ]
 
 
 def read_trace(peer: Peer) -> RunTrace | None:

@@ -12,14 +12,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from actors.model.node import Node
-from actors.model.ownership import LABEL_OWNER, RUN
+from actors.model.ownership import LABEL_OWNER
 from actors.orphans import peers
 from actors.orphans.peers import Peer
 from actors.orphans.reconciler import NoTasks, Outcome, Reconciler, SweepPolicy, SweepResult
 from plugin.host.network import namespaces
 from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run.allocdir import AllocDir
-from plugin.host.run.record import AllocTrace, RunTrace, containerd_of, own_network, read_trace
+from plugin.host.run.record import (
+    AllocTrace,
+    RunTrace,
+    containerd_of,
+    dead_runs,
+    own_network,
+    read_trace,
+)
 from proto.errors import DriverError
 
 
@@ -55,13 +62,6 @@ def as_row(result: SweepResult) -> Row:
         why=result.reason,
         error=result.error,
     )
-
-
-def dead_runs(node: Node) -> list[Peer]:
-    """Returns the records of killed runs. Reads small files."""
-    return [
-        peer for peer in peers.peers(node.state_dir) if peer.name.startswith(RUN) and not peer.alive
-    ]
 
 
 async def before_a_run(node: Node, note: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from rich.console import Console
 from actors.health.findings import Finding, Verdict
 from actors.model.nomad import CpuUsage, ExitResult, MemoryUsage, PortMapping, TaskUsage
 from actors.orphans.reconciler import Outcome
-from plugin.cli import console, doctor, gc, run
+from plugin.cli import console, dev_host, doctor, gc
 from plugin.cli.screens import JsonScreen, PlainScreen
 from plugin.cli.terminal_screen import TerminalScreen
 from plugin.host.run.screen import Screen
@@ -102,7 +102,7 @@ def test_errors_and_log_lines_are_text(capfdbinary: pytest.CaptureFixture[bytes]
     console.complain(FORGED)
     handler = logging.StreamHandler(sys.stderr)
     record = logging.makeLogRecord({"msg": "%s", "args": (FORGED,)})
-    shown = run._PlainFormatter("%(message)s").format(record)
+    shown = dev_host._PlainFormatter("%(message)s").format(record)
     handler.close()
     quiet(capfdbinary.readouterr().err)
     quiet(shown.encode())

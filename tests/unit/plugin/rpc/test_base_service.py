@@ -18,7 +18,7 @@ Core = base_pb2.ClientTopologyCore
 
 def _configured(topology: base_pb2.ClientTopology | None) -> tuple[int, int]:
     gateway = FakeGateway()
-    service = BaseService(lambda: gateway, lambda: None)
+    service = BaseService(lambda: gateway)
     request = base_pb2.SetConfigRequest(
         nomad_config={"driver": {"Topology": topology}} if topology is not None else None
     )

@@ -11,6 +11,7 @@ import pytest
 from actors.model import cpu_topology
 from actors.model.cpu_topology import NodeSpeed
 from actors.model.nomad import DnsConfig, MountConfig, NetworkIsolation, PortMapping, TaskConfig
+from plugin.cli import arguments as command_line
 from plugin.cli import host_arguments
 from plugin.host.agent.conversions import task_message
 from plugin.host.job.jobfile import Job, JobGroup, JobTask, Template
@@ -194,7 +195,7 @@ def test_a_line_says_where_a_port_is(alloc: str, to: int, line: str) -> None:
 
 def options(*words: str, config_file: Path | None = None) -> HostOptions:
     parser = argparse.ArgumentParser()
-    host_arguments.add_arguments(parser)
+    command_line.add_host_arguments(parser)
     arguments = parser.parse_args(words)
     arguments.config_file = config_file
     return host_arguments.read(arguments)
