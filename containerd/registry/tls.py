@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import os
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -19,21 +22,13 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
     Raises:
         DriverError: code INVALID; a certificate or key file cannot be used.
     """
-    if endpoint.skip_verify:
-        # Reading the system's CAs takes milliseconds.
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    else:
-        tls = ssl.create_default_context()
-    # With check_hostname False urllib3 compares the name itself. urllib3 1.26 cannot connect to an
-    # address otherwise.
-    tls.check_hostname = False
-    if endpoint.skip_verify:
-        tls.verify_mode = ssl.CERT_NONE
-    for file in endpoint.ca:
-        try:
-            tls.load_verify_locations(file)
-        except (OSError, ssl.SSLError) as error:
-            raise _unusable(endpoint, file, "is no CA in PEM form", error) from error
+    try:
+        if not endpoint.client:
+            return _kept(endpoint.skip_verify, endpoint.ca, _stamps(endpoint))
+        tls = _verifying(endpoint.skip_verify, endpoint.ca)
+    except _UnusableCaError as error:
+        what = "is no CA in PEM form"
+        raise _unusable(endpoint, error.file, what, error.reason) from error
     for certificate, key in endpoint.client:
         try:
             # Without the argument OpenSSL would ask for a password at the terminal.
@@ -42,6 +37,56 @@ def context(endpoint: Endpoint) -> ssl.SSLContext:
             what = f"is no client certificate for key {key or certificate}"
             raise _unusable(endpoint, certificate, what, error) from error
     return tls
+
+
+class _UnusableCaError(Exception):
+    """A CA file cannot be read."""
+
+    def __init__(self, file: str, reason: Exception) -> None:
+        super().__init__(file)
+        self.file, self.reason = file, reason
+
+
+def _verifying(skip_verify: bool, ca: tuple[str, ...]) -> ssl.SSLContext:  # noqa: FBT001
+    """Builds a context without client certificates."""
+    # Reading the system's CAs takes 30 ms.
+    create = _unchecked if skip_verify else ssl.create_default_context
+    tls = create()
+    # With check_hostname False urllib3 compares the name itself. urllib3 1.26 cannot connect to an
+    # address otherwise.
+    tls.check_hostname = False
+    if skip_verify:
+        tls.verify_mode = ssl.CERT_NONE
+    for file in ca:
+        try:
+            tls.load_verify_locations(file)
+        except (OSError, ssl.SSLError) as error:
+            raise _UnusableCaError(file, error) from error
+    return tls
+
+
+def _unchecked() -> ssl.SSLContext:
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+# A context needs 1 MB. A context with a client's private key is never kept.
+@functools.lru_cache(maxsize=2)
+def _kept(
+    skip_verify: bool,  # noqa: FBT001
+    ca: tuple[str, ...],
+    _: tuple[tuple[int, int, int], ...],
+) -> ssl.SSLContext:
+    return _verifying(skip_verify, ca)
+
+
+def _stamps(endpoint: Endpoint) -> tuple[tuple[int, int, int], ...]:
+    """Returns inode, size and time of each CA file: a changed file needs a new context."""
+    found: list[tuple[int, int, int]] = []
+    for file in (ssl.get_default_verify_paths().cafile or "", *endpoint.ca):
+        with contextlib.suppress(OSError):
+            entry = os.stat(file)  # noqa: PTH116 - no object each
+            found.append((entry.st_ino, entry.st_size, entry.st_mtime_ns))
+    return tuple(found)
 
 
 def of_proxy(host: str) -> ssl.SSLContext:
