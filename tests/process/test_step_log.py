@@ -31,6 +31,7 @@ KEYS = {"task_id", "alloc_id", "container_id", "reason", "elapsed_ms"}
 START = [
     {"job checked"},
     {"image ready", "state directory created"},
+    {"start admitted to the runtime"},
     {
         *("worker forked", "mount sources pinned", "snapshot prepared", "spec built"),
         "container created",
