@@ -1,3 +1,3 @@
 """Release number of the driver. A test compares the number with pyproject.toml."""
 
-RELEASE = "1.3.0"
+RELEASE = "1.4.0"
