@@ -45,11 +45,14 @@ class Runs:
         return self.runs[-1]
 
     def started(self, image: str, *words: str) -> Run:
-        """Starts a run and returns once the task runs."""
+        """Starts a run and returns once the task runs and the start has released the pins."""
         before = self.allocations()
         run = self.new()
         run.start([group(BRIDGE, task(image, SLEEPER))], *words)
         run.wait_said("log")
+        # A start releases the pins after the answer; a kill before would leave them to the sweep.
+        pins = self.driver.state_dir / "mounts"
+        wait_until(lambda: not list(pins.glob("*")), 10, "the pins of the start stay")
         run.alloc_ids = sorted(self.allocations() - before)
         return run
 
