@@ -1,7 +1,7 @@
 """Table of the mounted file servers, from the kernel's list of all mounts.
 
 For each reading the kernel writes the whole list: 0.7 ms of CPU for 500 mounts, 3 ms for 2000. Each
-task is a mount, and a start needs the table twice. So starts on a full node would cost more.
+task is a mount, and a start needs the table twice. So the list is read only after a change.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-# A table is used again for so many times the CPU time of its reading, and at most for one second.
-_REUSE, _OLDEST_S = 100, 1.0
 _PART_BYTES = 65536
 # All other file systems count as file servers: they get their contents from another process.
 _LOCAL = frozenset(
@@ -77,43 +74,27 @@ class _Mountinfo:
 
 
 class MountTable:
-    """The mounted file servers, at most a second old. Any thread may use the table.
+    """The mounted file servers. Any thread may use the table.
 
-    Readings take at most 1 % of a core: a table that takes 1 ms is used for 100 ms. A file server
-    that was mounted since has answered the mount.
+    The table is read again after each change: a file server that was mounted a moment ago can
+    already be silent, and a thread that waits for the server cannot be ended.
 
     Args:
         read: returns a mountinfo; None if no mount has changed since the last call.
-        now: a monotonic clock, in seconds.
-        spent: the CPU time of the calling thread, in seconds.
     """
 
-    def __init__(
-        self,
-        read: Callable[[], bytes | None] | None = None,
-        now: Callable[[], float] = time.monotonic,
-        spent: Callable[[], float] = time.thread_time,
-    ) -> None:
+    def __init__(self, read: Callable[[], bytes | None] | None = None) -> None:
         self._read = read or _Mountinfo().read
         self._lock = threading.Lock()
-        self._now = now
-        self._spent = spent
-        self._known: tuple[float, Mapping[str, Server]] = (float("-inf"), {})
+        self._servers: Mapping[str, Server] = {}
 
     def servers(self) -> Mapping[str, Server]:
-        """Returns the file servers by mount point, except for the machine's own root."""
+        """Returns the file servers by mount point, except for the machine's own root. Blocks."""
         with self._lock:
-            until, servers = self._known
-            if self._now() < until:
-                return servers
-            begun = self._spent()
             mountinfo = self._read()
-            if mountinfo is None:
-                return servers
-            servers = dict(_servers(os.fsdecode(mountinfo)))
-            reuse_s = min(_OLDEST_S, (self._spent() - begun) * _REUSE)
-            self._known = (self._now() + reuse_s, servers)
-            return servers
+            if mountinfo is not None:
+                self._servers = dict(_servers(os.fsdecode(mountinfo)))
+            return self._servers
 
 
 def _servers(mountinfo: str) -> list[tuple[str, Server]]:
