@@ -251,7 +251,9 @@ class TaskActor(LoopActor):
     def _stop_deadline(self, step: int) -> None:
         if self._phase is not Phase.STOPPING:
             return
-        _log.info("task still runs after stop signal", extra={**self._reports.keys, "step": step})
+        _log.info(
+            "task still runs after its stop signal", extra={**self._reports.keys, "step": step}
+        )
         error = self._stop_sequence.advance(step)
         if error is not None:
             self._reports.stop_ended(error)

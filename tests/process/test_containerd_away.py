@@ -35,7 +35,7 @@ async def test_every_call_of_a_tasks_life_has_a_deadline(stage: Stage) -> None:
     await stage.session.stop(job.id)
     await stage.session.destroy(job.id)
     made = {call.path: call.deadline_s for call in stage.containerd.calls}
-    assert {methods.TASK_START.path, methods.TASK_DELETE.path, methods.LEASE_DELETE.path} <= set(
+    assert {methods.TASK_START.path, methods.TASK_DELETE.path, methods.SNAPSHOT_REMOVE.path} <= set(
         made
     )
     del made[methods.TASK_WAIT.path]  # of an exec: ends with the command, or with the caller
@@ -112,7 +112,7 @@ async def test_a_destroy_waits_for_a_containerd_that_restarts(stage: Stage) -> N
 
 @pytest.mark.parametrize(
     "method",
-    [methods.TASK_DELETE, methods.CONTAINER_DELETE, methods.SNAPSHOT_REMOVE, methods.LEASE_DELETE],
+    [methods.TASK_DELETE, methods.SNAPSHOT_REMOVE, methods.CONTAINER_DELETE],
     ids=lambda method: method.path.rpartition(".")[2],
 )
 async def test_a_destroy_that_containerd_refuses_is_told_and_can_be_tried_again(
@@ -206,7 +206,10 @@ async def test_a_recovery_that_needs_containerd_touches_nothing_without_and_work
 async def test_a_start_told_to_go_while_containerd_is_silent_ends_when_it_speaks_again(
     stage: Stage,
 ) -> None:
-    undoing = [stage.containerd.hang(methods.TASK_GET), stage.containerd.hang(methods.LEASE_DELETE)]
+    undoing = [
+        stage.containerd.hang(methods.TASK_GET),
+        stage.containerd.hang(methods.SNAPSHOT_REMOVE),
+    ]
     fault = stage.containerd.hang(methods.TASK_START)
     job = stage.driver.task()
     starting = asyncio.create_task(stage.start(job))

@@ -22,7 +22,7 @@ FEW, MANY = 12, 200
 SOON = {"period": "1s", "creation_grace": "1s"}
 LISTS = {methods.CONTAINER_LIST.path, methods.LEASE_LIST.path, methods.TASK_LIST.path}
 OF_A_START = {
-    *(methods.IMAGE_GET.path, methods.LEASE_CREATE.path, methods.SNAPSHOT_PREPARE.path),
+    *(methods.IMAGE_GET.path, methods.SNAPSHOT_STAT.path, methods.SNAPSHOT_PREPARE.path),
     *(methods.CONTAINER_CREATE.path, methods.TASK_CREATE.path, methods.TASK_START.path),
     methods.TASK_GET.path,
 }
@@ -46,13 +46,21 @@ async def start(stage: Stage, node: str = NODE) -> tuple[Job, Handle]:
     return job, await stage.session.start(job.config, config)
 
 
+async def released(stage: Stage, *jobs: Job) -> None:
+    """Waits until the starts have released the pins of their mount sources."""
+    pins = [stage.driver.state_dir / "mounts" / job.container for job in jobs]
+    await until(lambda: not any(pin.exists() for pin in pins), DEADLINE_S, "pins stay")
+
+
 async def fill(stage: Stage, count: int, node: str = NODE) -> list[tuple[Job, Handle]]:
     """Starts tasks, four at a time."""
 
     async def some() -> list[tuple[Job, Handle]]:
         return [await start(stage, node) for _ in range(count // 4)]
 
-    return list(itertools.chain(*await asyncio.gather(*(some() for _ in range(4)))))
+    started = list(itertools.chain(*await asyncio.gather(*(some() for _ in range(4)))))
+    await released(stage, *(job for job, _ in started))
+    return started
 
 
 def calls(stage: Stage, since: int) -> Counter[str]:
@@ -71,7 +79,7 @@ async def calls_of_a_start(stage: Stage) -> Counter[str]:
     """Counts the calls for one start, without the sweeps' lists."""
     since = len(stage.containerd.calls)
     job, _ = await start(stage)
-    await until(lambda: job.container not in str(stage.containerd.metadata.leases), DEADLINE_S)
+    await released(stage, job)
     found = calls(stage, since)
     return Counter({path: found[path] for path in OF_A_START})
 

@@ -67,7 +67,9 @@ async def test_a_plugin_that_gets_no_thread_or_process_fails_by_name_and_lives_o
                 await stage.driver.start(job, image, SLEEPER)
             except DriverError as error:
                 scarce = "TasksMax" in str(error) or "want of memory or processes" in str(error)
-                assert scarce, str(error)  # noqa: PT017 - with some it works
+                # With some processes a pull works, and meets the port where nothing listens.
+                scarce |= "Connection refused" in str(error)
+                assert scarce, str(error)  # noqa: PT017
                 assert error.recoverable  # noqa: PT017
         assert (await stage.session.exec(runs.id, ["/bin/echo", "on"])).stdout == b"on\n"
         await stage.session.stop(runs.id)
