@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import statistics
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ class Crowd:
     plugin_mb: float
     workers_idle: float
     idle: float
-    watched: float
+    watched: float = 0.0
     """With statistics of each task every second; plugin, launcher and workers."""
 
 
@@ -40,8 +41,14 @@ async def measure(setting: Setting) -> Measured:
         jobs: list[Job] = []
         for count in counts:
             await _start(setting, jobs, count)
-            found.append(await _crowd(setting, jobs))
-            setting.progress.step(len(found), len(counts), f"with {count} tasks")
+            found.append(await _crowd(setting, count))
+            setting.progress.step(len(found), 2 * len(counts), f"with {count} tasks")
+        # Last: a worker copies pages for its first sample, and keeps the copies.
+        for number, crowd in enumerate(found):
+            watched = await _watched(setting, jobs[: crowd.count])
+            found[number] = dataclasses.replace(crowd, watched=watched)
+            done = len(counts) + number + 1
+            setting.progress.step(done, 2 * len(counts), f"with statistics of {crowd.count} tasks")
         for job in jobs:
             await setting.driver.session.stop(job.id, timeout_s=10)
             await setting.driver.end(job)
@@ -59,28 +66,35 @@ async def _start(setting: Setting, jobs: list[Job], count: int) -> None:
     await asyncio.sleep(_SETTLE_S)
 
 
-async def _crowd(setting: Setting, jobs: list[Job]) -> Crowd:
+async def _crowd(setting: Setting, count: int) -> Crowd:
     driver, seconds = setting.driver, setting.plan.seconds
     workers = worker_pids(driver.state_dir)
-    launcher = launcher_pid(driver.state_dir)
-    plugin = driver.session.pid
-    everybody = [*workers, plugin, *([launcher] if launcher else [])]
     each = [processes.pss_mb(pid) for pid in workers]
-    plugin_mb = processes.pss_mb(plugin)
+    plugin_mb = processes.pss_mb(driver.session.pid)
     workers_idle, idle = await asyncio.gather(
-        processes.cpu_percent(workers, seconds), processes.cpu_percent(everybody, seconds)
+        processes.cpu_percent(workers, seconds),
+        processes.cpu_percent(_everybody(driver), seconds),
     )
-    async with watching(driver, jobs):
-        await asyncio.sleep(_SETTLE_S)
-        watched = await processes.cpu_percent(everybody, seconds)
     return Crowd(
-        count=len(jobs),
+        count=count,
         workers_mb=each,
         plugin_mb=plugin_mb,
         workers_idle=workers_idle,
         idle=idle,
-        watched=watched,
     )
+
+
+async def _watched(setting: Setting, jobs: list[Job]) -> float:
+    driver = setting.driver
+    async with watching(driver, jobs):
+        await asyncio.sleep(_SETTLE_S)
+        return await processes.cpu_percent(_everybody(driver), setting.plan.seconds)
+
+
+def _everybody(driver: Driver) -> list[int]:
+    """Returns the processes of the driver: plugin, launcher and workers."""
+    launcher = launcher_pid(driver.state_dir)
+    return [*worker_pids(driver.state_dir), driver.session.pid, *([launcher] if launcher else [])]
 
 
 @contextlib.asynccontextmanager
