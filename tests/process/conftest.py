@@ -1,4 +1,4 @@
-"""A real plugin on a fake containerd, common to the tests of a file."""
+"""A real plugin on a fake containerd, and a launcher alone, common to the tests of a file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.garbage import pytest_runtest_teardown
 from tests.support.stage import Stage
+from tests.support.workers import LauncherProcess
 
 __all__ = ["pytest_runtest_teardown", "running", "stage"]
 
@@ -25,6 +26,13 @@ def stage(running: Stage) -> Iterator[Stage]:
     """Yields the file's stage and checks that the test's tasks leave nothing."""
     yield running
     running.reset()
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[LauncherProcess]:
+    """Yields one launcher for all tests of the module."""
+    with LauncherProcess() as running:
+        yield running
 
 
 @pytest.fixture

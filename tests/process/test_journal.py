@@ -20,13 +20,6 @@ FIELDS = "CONTAINER_NAME=c1\nSYSLOG_IDENTIFIER=web\nNOMAD_ALLOC_ID=a1\n"
 Journal = RealJournal | RecordingJournal
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 @pytest.fixture(params=[RealJournal, RecordingJournal])
 def journal(request: pytest.FixtureRequest) -> Iterator[Journal]:
     """Yields each of both journals."""

@@ -22,13 +22,6 @@ LINES = b"".join(b"%d\n" % number for number in range(1, 40_001))  # 0.2 MB
 MakeTask = Callable[[str], FakeTask]
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 @pytest.fixture
 def make_task(launcher: LauncherProcess, request: pytest.FixtureRequest) -> Iterator[MakeTask]:
     """Makes the task of a fake shim and ends the task after the test."""

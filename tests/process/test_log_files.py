@@ -28,13 +28,6 @@ SLOWLY = (
 )
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 class Life:
     """A task whose log the worker collects, in small files."""
 

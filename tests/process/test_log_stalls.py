@@ -33,13 +33,6 @@ AFTER_HALF = (
 WRITE_HALVES = f"seq 1 70000; {AFTER_HALF}"
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 class Life:
     """A task with a worker and readers of stdout."""
 

@@ -21,13 +21,6 @@ from workers.shim import ttrpc
 LINES = "i=0; while test $i -lt {count}; do i=$((i+1)); echo line $i; done"
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 class Relayed:
     """A task that runs behind the shim's FIFOs, with two more FIFOs in place of Nomad's."""
 

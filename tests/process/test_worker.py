@@ -21,13 +21,6 @@ from workers import control, exit_record, protocol
 from workers.protocol import LOST_CODE, ExitRecord, ShimTarget
 
 
-@pytest.fixture(scope="module")
-def launcher() -> Iterator[LauncherProcess]:
-    """Yields one launcher for all tests of the module."""
-    with LauncherProcess() as running:
-        yield running
-
-
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """Returns a task name for the test, short enough for a socket's path."""
