@@ -1,12 +1,12 @@
-"""Builds the real parts of the tests: a Nomad agent, plugin hosts, a CSI plugin.
+"""Builds the real parts of the tests: two Nomad agents, plugin hosts, a CSI plugin.
 
 Each part is a Go program with a separate folder, built from the module proxy. A cache folder, named
 after all inputs of the build, keeps the program. By hand:
 
     python tests/nomad/build.py            builds all, prints their paths
-    python tests/nomad/build.py agent      builds the agent only
+    python tests/nomad/build.py agent      builds the agent of the oldest supported Nomad only
 
-`NOMAD_BIN` names a `nomad` to use instead of a built agent.
+`NOMAD_BIN` names a `nomad` to use instead of both agents.
 """
 
 from __future__ import annotations
@@ -43,9 +43,13 @@ class Target:
     tags: str = ""
 
 
+NEWER_AGENT = "agent-1.6.2"
+"""An agent that asks drivers for their capability to collect logs: Nomad 1.6 or newer."""
+AGENTS = ("agent", NEWER_AGENT)
 # From Nomad 1.7 on an agent sends processor data to plugins: the tag adds the data.
 TARGETS = {
     "agent": Target(folder="agent"),
+    NEWER_AGENT: Target(folder="agent", modfile="go.v1.6.mod"),
     "host-1.5.17": Target(folder="host"),
     "host-1.11.0": Target(folder="host", modfile="go.v1.11.mod", tags="topology"),
     # The program runs in an image without a C library.
@@ -71,7 +75,7 @@ def build(name: str) -> Path:
         BuildError: Go is missing or the build failed.
     """
     given = os.environ.get("NOMAD_BIN", "")
-    if name == "agent" and given:
+    if name in AGENTS and given:
         if not os.access(given, os.X_OK):
             raise BuildError(f"NOMAD_BIN={given} is not an executable file")
         return Path(given)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import re
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.nomad.api import NomadApi
-from tests.nomad.build import BuildError, build
+from tests.nomad.build import NEWER_AGENT, BuildError, build
 from tests.nomad.go_host import GoHost
 from tests.nomad.nomad_agent import NomadAgent
 from tests.nomad.workload import Workload
@@ -19,6 +21,12 @@ from tests.support.needs import missing
 from tests.support.plugin_dir import make_plugin_dir
 
 HOSTS = ("1.5.17", "1.11.0")
+PROGRAMS = {
+    "nomad_agent": ["agent"],
+    "newer_agent": [NEWER_AGENT],
+    "host_binary": [f"host-{version}" for version in HOSTS],
+}
+"""The programs to build, by the fixture that needs the programs."""
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -26,12 +34,11 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if session.config.option.collectonly:
         return
     wanted = {fixture for item in session.items for fixture in getattr(item, "fixturenames", ())}
-    programs = ["agent"] if "nomad_agent" in wanted else []
-    programs += [f"host-{version}" for version in HOSTS if "host_binary" in wanted]
-    for program in programs:
-        # The fixture builds the program again and reports the error.
-        with contextlib.suppress(BuildError):
-            build(program)
+    for fixture in wanted & PROGRAMS.keys():
+        for program in PROGRAMS[fixture]:
+            # The fixture builds the program again and reports the error.
+            with contextlib.suppress(BuildError):
+                build(program)
 
 
 def built(name: str) -> Path:
@@ -69,6 +76,17 @@ def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
         make_plugin_dir(agent.plugins)
         with agent:
             yield agent
+
+
+@pytest.fixture(scope="session")
+def newer_agent() -> Path:
+    """Builds the agent that asks drivers for their capability to collect logs."""
+    program = built(NEWER_AGENT)
+    done = subprocess.run([program, "version"], capture_output=True, text=True, check=True)
+    if tuple(map(int, re.findall(r"\d+", done.stdout)[:2])) < (1, 6):
+        named = " ".join(done.stdout.split()[:2])
+        missing("nomad", f"NOMAD_BIN is {named}: name an agent of 1.6 or newer")
+    return program
 
 
 @pytest.fixture

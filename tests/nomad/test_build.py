@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -51,15 +52,37 @@ def test_a_build_that_fails_is_one_line_of_a_skip_and_told_whole_where_required(
 
 
 @pytest.mark.usefixtures("no_go")
-def test_a_given_nomad_takes_the_agents_place(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("name", building.AGENTS)
+def test_a_given_nomad_takes_the_place_of_each_agent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
     given = tmp_path / "nomad"
     monkeypatch.setenv("NOMAD_BIN", str(given))
     with pytest.raises(building.BuildError, match="not an executable file"):
-        building.build("agent")
+        building.build(name)
     given.touch(mode=0o755)
-    assert building.build("agent") == given
+    assert building.build(name) == given
+    with pytest.raises(building.BuildError, match="go is not on PATH"):
+        building.build("host-1.11.0")
+
+
+@pytest.mark.parametrize("target", building.TARGETS.values(), ids=building.TARGETS)
+def test_each_target_has_a_module_file_with_sums(target: building.Target) -> None:
+    modfile = building.HERE / target.folder / target.modfile
+    assert "github.com/" in modfile.read_text()
+    assert "h1:" in modfile.with_suffix(".sum").read_text()
+
+
+@pytest.mark.nomad
+@pytest.mark.skipif("NOMAD_BIN" in os.environ, reason="NOMAD_BIN replaces the built agent")
+def test_the_newer_agent_is_of_the_release_in_its_module_file(newer_agent: Path) -> None:
+    target = building.TARGETS[building.NEWER_AGENT]
+    modfile = (building.HERE / target.folder / target.modfile).read_text()
+    release = building.NEWER_AGENT.removeprefix("agent-")
+    assert f"\tgithub.com/hashicorp/nomad v{release}\n" in modfile
+    for words in (["version"], ["--version"]):
+        done = subprocess.run([newer_agent, *words], capture_output=True, text=True, check=True)
+        assert release in f"{done.stdout}{done.stderr}", words
 
 
 @pytest.mark.nomad

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 import tempfile
 import uuid
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.nomad.api import NomadApi, make_job
-from tests.nomad.conftest import built, plugin_config
+from tests.nomad.conftest import plugin_config
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import children
@@ -34,17 +33,12 @@ COUNTER = "i=0; while true; do i=$((i + 1)); echo line $i; sleep 0.01; done"
 
 
 @pytest.fixture
-def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
+def agent(containerd: ContainerdDaemon, newer_agent: Path) -> Iterator[NomadAgent]:
     """Starts an agent whose driver collects the logs."""
-    binary = built("agent")
-    said = subprocess.run([binary, "version"], capture_output=True, text=True, check=True).stdout
-    version = tuple(map(int, re.findall(r"\d+", said)[:2]))
-    if version < (1, 6):
-        pytest.skip(f"{said.split()[1]} starts logmon for each task: NOMAD_BIN names another agent")
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
         state_dir = Path(folder)
         config = f"{plugin_config(containerd, state_dir)}\n{DRIVER}\n{FILES}"
-        running = NomadAgent(binary, config, state_dir)
+        running = NomadAgent(newer_agent, config, state_dir)
         make_plugin_dir(running.plugins)
         with running:
             yield running

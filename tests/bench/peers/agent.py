@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.peers.daemons import AbsentError, Dockerd, PodmanService
-from tests.nomad.build import build
+from tests.nomad.build import NEWER_AGENT, build
 from tests.nomad.nomad_agent import DRIVER, NomadAgent
 from tests.support import images
 from tests.support.containerd_daemon import ContainerdDaemon
@@ -92,7 +92,7 @@ def field_of(columns: Collection[str], options: Mapping[str, str]) -> Iterator[F
     Raises:
         BuildError: no agent can be built.
     """
-    binary = build("agent")
+    binary = build(NEWER_AGENT)
     with contextlib.ExitStack() as stack:
         containerd = stack.enter_context(ContainerdDaemon())
         registry = stack.enter_context(Registry())

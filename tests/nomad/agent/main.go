@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/hashicorp/nomad/command"
+	"github.com/hashicorp/nomad/version"
 	"github.com/mitchellh/cli"
 
 	// The agent starts its own executable again for these: their init functions take over then.
@@ -18,7 +19,7 @@ import (
 func main() {
 	ui := &cli.BasicUi{Reader: os.Stdin, Writer: os.Stdout, ErrorWriter: os.Stderr}
 	meta := command.Meta{Ui: ui}
-	app := cli.NewCLI("nomad", "1.4.3")
+	app := cli.NewCLI("nomad", version.GetVersion().VersionNumber())
 	app.Args = os.Args[1:]
 	app.Commands = command.Commands(&meta, ui)
 	code, err := app.Run()
