@@ -1,22 +1,28 @@
-"""The row `logs`: bytes a second of a task's log, beside a plain pipe."""
+"""The row `logs`: bytes a second of a task's log, through Nomad's FIFO and by the collector."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import select
 import statistics
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench.figures import Figure, Measured, Plot, PlotKind, samples
 from tests.bench.setting import Setting
-from tests.support.driver import launched
+from tests.support.driver import Driver, launched
+from tests.support.launcher import end_launcher
 
 _MIB = 1024 * 1024
 _LOG_MIB = 1024
 _BLOCK = 64 * 1024
+# The last block is in the pipe when `dd` ends, so all bytes but 64 KiB are in the files.
+_MARKED = ": >/local/begin; {write} && : >/local/end"
 _WRITE = f"dd if=/dev/zero bs={_BLOCK} count={_LOG_MIB * _MIB // _BLOCK}"
 _PART_OF_ROUNDS = 20
 _READ_BYTES = _MIB
@@ -24,18 +30,21 @@ _FIRST_BYTE_MS = 30_000
 
 
 async def measure(setting: Setting) -> Measured:
-    """Measures 1 GiB of a task's log through the FIFO, beside a plain pipe of the same reader."""
+    """Measures 1 GiB of log through the FIFO, beside a plain pipe, and into the worker's files."""
     rounds = max(2, setting.plan.rounds // _PART_OF_ROUNDS)
-    pipe, fifo = [], []
-    async with launched(setting.driver):
-        for number in range(rounds + 1):
-            by_pipe = await asyncio.to_thread(_through_pipe)
-            by_fifo = await _through_fifo(setting)
-            if number:
-                pipe.append(_LOG_MIB / by_pipe)
-                fifo.append(_LOG_MIB / by_fifo)
-            setting.progress.step(number, rounds, "GiB")
-    ours, plain = statistics.median(fifo), statistics.median(pipe)
+    pipe, fifo, files = [], [], []
+    with _collecting(setting) as collecting:
+        async with launched(setting.driver), launched(collecting):
+            for number in range(rounds + 1):
+                by_pipe = await asyncio.to_thread(_through_pipe)
+                by_fifo = await _through_fifo(setting)
+                by_files = await _into_files(collecting, setting.image)
+                if number:
+                    pipe.append(_LOG_MIB / by_pipe)
+                    fifo.append(_LOG_MIB / by_fifo)
+                    files.append(_LOG_MIB / by_files)
+                setting.progress.step(number, rounds, "GiB")
+    ours, plain, collected = map(statistics.median, (fifo, pipe, files))
     return Measured(
         figures=[
             Figure(
@@ -44,7 +53,14 @@ async def measure(setting: Setting) -> Measured:
                 limit=2.0,  # the shim copies once more
                 unit="x",
                 note=f"{ours:.0f} MiB/s against {plain:.0f} MiB/s",
-            )
+            ),
+            Figure(
+                name="the same with log_collection = driver / through a plain pipe",
+                value=plain / collected,
+                limit=3.0,  # the shim copies once more, and the pages of the files are new
+                unit="x",
+                note=f"{collected:.0f} MiB/s against {plain:.0f} MiB/s",
+            ),
         ],
         plots=[
             Plot(
@@ -52,10 +68,41 @@ async def measure(setting: Setting) -> Measured:
                 kind=PlotKind.BARS,
                 x="",
                 y="MiB/s",
-                series={"plain pipe": samples(pipe), "task of this driver": samples(fifo)},
+                series={
+                    "plain pipe": samples(pipe),
+                    "task of this driver": samples(fifo),
+                    "log_collection = driver": samples(files),
+                },
             )
         ],
     )
+
+
+@contextlib.contextmanager
+def _collecting(setting: Setting) -> Iterator[Driver]:
+    """Yields a second driver on the same containerd, which collects the logs."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = {"log_collection": "driver"}
+        driver = Driver(setting.driver.containerd, Path(directory), config)
+        try:
+            yield driver
+        finally:
+            end_launcher(driver.state_dir)
+
+
+async def _into_files(driver: Driver, image: str) -> float:
+    """Returns the seconds that a task needs for 1 GiB of log, by the task's own marks."""
+    job = driver.task("writer")
+    for stream in ("stdout", "stderr"):  # as on a Nomad client
+        job.alloc.fifo(job.config.name, stream).unlink()
+    config = {"image": image, "command": "/bin/sh", "args": ["-c", _MARKED.format(write=_WRITE)]}
+    await driver.session.start(job.config, config)
+    result = await driver.session.wait(job.id)
+    assert result.exit_code == 0, result
+    local = job.alloc.path / job.config.name / "local"
+    begun, ended = ((local / name).stat().st_mtime_ns for name in ("begin", "end"))
+    await driver.session.destroy(job.id)
+    return (ended - begun) / 1e9
 
 
 async def _through_fifo(setting: Setting) -> float:

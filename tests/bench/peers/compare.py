@@ -41,7 +41,7 @@ class Comparison:
         self.results = {peer.column: Results() for peer in field.peers}
 
     def measure(self, rounds: int, batches: int, tasks: int) -> None:
-        """Measures all drivers in turns: single tasks, batch jobs, memory of idle tasks."""
+        """Measures all drivers in turns: single tasks, batch jobs, memory of idle tasks, a log."""
         agent = self._field.agent
         self._turns("first task", 1, lambda peer, _: measures.single(agent, peer, Results()))
         self._turns("single task", rounds, lambda peer, own: measures.single(agent, peer, own))
@@ -54,6 +54,12 @@ class Comparison:
             f"memory of {tasks}",
             batches,
             lambda peer, own: own.memory.append(measures.memory(agent, peer, tasks)),
+        )
+
+        self._turns(
+            "log of 1 GiB",
+            batches,
+            lambda peer, own: own.log_mb_s.append(measures.log_mb_s(agent, peer)),
         )
 
     def _turns(self, text: str, rounds: int, step: Callable[[Peer, Results], None]) -> None:
@@ -104,6 +110,7 @@ def cells(results: Mapping[str, Results], tasks: int) -> dict[str, dict[str, str
         "part of Nomad's `logmon`, MB": lambda own: _part(own, "logmon"),
         "part of the shim, MB": lambda own: _part(own, "shim"),
         "part of the worker, `docker_logger` or `executor`, MB": lambda own: _part(own, "worker"),
+        "1 GiB of log through Nomad, 64 KiB writes, MB/s": lambda own: _median(own.log_mb_s, 0),
     }
     return {
         name: {column: text for column, own in results.items() if (text := cell(own)) is not None}
@@ -129,7 +136,7 @@ def caption(field: Field, missing: Collection[str], arguments: argparse.Namespac
         f"Release {RELEASE}, {options}with {versions}, all on one agent of Nomad {field.nomad} in"
         f" turns, in one run of `./dev bench --peers`: {os.cpu_count()} cores,"
         f" Linux {platform.release()}, {arguments.rounds} single tasks, {arguments.batches} batch"
-        f" jobs and {arguments.batches} crowds of idle tasks of each driver, medians,"
+        f" jobs, crowds of idle tasks and logs of each driver, medians,"
         " images present, no network."
     )
     return f"{text} Not measured: {', '.join(missing)}." if missing else text
@@ -149,7 +156,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
         "--batches",
         type=int,
         default=3,
-        help="batch jobs, and crowds of idle tasks, of each driver",
+        help="batch jobs, crowds of idle tasks, and logs, of each driver",
     )
     parser.add_argument("--tasks", type=int, default=PAGE_TASKS, help="of a batch, and idle tasks")
     parser.add_argument(
@@ -192,7 +199,7 @@ def main(words: Sequence[str]) -> int:
     chosen = [_NAMES[name] for name in arguments.drivers] or list(COLUMNS)
     try:
         with field_of(chosen, dict(arguments.config)) as field:
-            comparison = Comparison(field, Progress(4))
+            comparison = Comparison(field, Progress(5))
             comparison.measure(arguments.rounds, arguments.batches, arguments.tasks)
     except BuildError as error:
         sys.stderr.write(f"there is no Nomad agent: {error}\n")

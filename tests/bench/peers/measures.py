@@ -20,6 +20,16 @@ from tests.support.waiting import wait_until
 
 _SECOND = 1_000_000_000
 _RUNNING = ': > "$NOMAD_ALLOC_DIR/data/running"'
+_LOG_BYTES = 1 << 30
+_BLOCK_BYTES = 1 << 16
+# The last block is in the pipe when `dd` ends, so the reader has read all bytes but 64 KiB.
+_WRITE_LOG = (
+    ': > "$NOMAD_ALLOC_DIR/data/begin"; '
+    f"dd if=/dev/zero bs={_BLOCK_BYTES} count={_LOG_BYTES // _BLOCK_BYTES} && "
+    ': > "$NOMAD_ALLOC_DIR/data/end"'
+)
+# The default of Nomad, and of this driver's `log_files`.
+_LOG_CONFIG = {"MaxFiles": 10, "MaxFileSizeMB": 10}
 _TIMEOUT_S = 120
 _SETTLE_S = 5.0
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -55,6 +65,7 @@ class Results:
     kill_ms: list[float] = field(default_factory=list)
     batches: list[Batch] = field(default_factory=list)
     memory: list[Memory] = field(default_factory=list)
+    log_mb_s: list[float] = field(default_factory=list)
     failure: str = ""
 
 
@@ -118,6 +129,23 @@ def memory(agent: NomadAgent, peer: Peer, count: int) -> Memory:
                 parts[kind] += processes.pss_mb(pid) / count
     agent.api.stop_and_wait(job["ID"], timeout_s=_TIMEOUT_S)
     return Memory(machine=(before - after) / count, parts=parts)
+
+
+def log_mb_s(agent: NomadAgent, peer: Peer) -> float:
+    """Runs a task that writes 1 GiB of log in blocks of 64 KiB; returns MB (10^6 bytes) a second.
+
+    The task itself marks begin and end. So the start and the end of the task do not count.
+    """
+    job = _job(peer, _WRITE_LOG, kind="batch")
+    group = job["TaskGroups"][0]
+    group["EphemeralDisk"] = {"SizeMB": 300}
+    group["Tasks"][0]["LogConfig"] = _LOG_CONFIG
+    alloc = agent.api.start(job, _TIMEOUT_S)
+    data = agent.alloc_root / alloc / "alloc/data"
+    wait_until((data / "end").exists, _TIMEOUT_S, lambda: agent.api.story(alloc))
+    spent_ns = (data / "end").stat().st_mtime_ns - (data / "begin").stat().st_mtime_ns
+    agent.api.stop(job["ID"], purge=True)
+    return _LOG_BYTES * 1e3 / spent_ns
 
 
 def _job(peer: Peer, script: str, *, kind: str, count: int = 1) -> Json:

@@ -96,6 +96,7 @@ def test_cells_are_medians_and_leave_out_what_was_not_measured() -> None:
             Memory(machine=machine, parts={"logmon": 14.6, "shim": shim, "worker": 0.0})
             for machine, shim in ((35.0, 2.6), (18.04, 9.0), (3.0, 0.0))
         ],
+        log_mb_s=[578.4, 900.0, 400.0],
     )
     found = compare.cells({OURS: whole, DOCKER: Results(setup_ms=[200.0])}, 50)
     assert list(found.values()) == [
@@ -107,6 +108,7 @@ def test_cells_are_medians_and_leave_out_what_was_not_measured() -> None:
         {OURS: "14.6"},
         {OURS: "2.6"},
         {},
+        {OURS: "578"},
     ]
     shown = page.formatted(found, [OURS, DOCKER]).splitlines()
     assert shown[0].split() == ["this", "driver", "docker"]
