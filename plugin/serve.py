@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
+import logging
 import os
 import signal
 from collections.abc import Callable, Mapping
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import environment, process, stack_dump
+from plugin import environment, json_logging, process, stack_dump
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ async def _serve(make_gateway: Callable[[], Gateway]) -> None:
     def leave() -> NoReturn:
         if rendezvous is not None:
             rendezvous.remove()
+        logging.shutdown()
         os._exit(0)
 
     # Not signal.signal: the kernel may deliver the signal to a thread of gRPC, or just before the
@@ -85,6 +87,7 @@ async def _served(
     make_gateway: Callable[[], Gateway],
     leave: Callable[[], NoReturn],
 ) -> None:
+    json_logging.write_together(loop)
     stack_dump.install(loop)
     process.leave_with_dev_host(leave)
     server = grpc.aio.server(options=_SERVER_OPTIONS)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from plugin.json_logging import REDACTED, HclogFormatter
+from plugin.json_logging import REDACTED, HclogFormatter, StderrHandler
 from tests.support.plugin_process import checked_hclog_line
 
 _FORMATTER = HclogFormatter()
@@ -182,3 +184,96 @@ def test_any_record_is_one_line(message: str, extra: dict[str, Any]) -> None:
         if key not in vars(record):
             vars(record)[key] = value
     checked_hclog_line(_FORMATTER.format(record))
+
+
+class _Stderr:
+    """Lines that a handler has written to standard error."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self._text = ""
+
+    def messages(self) -> list[str]:
+        """Returns the messages of all lines."""
+        self._text += self._capture.readouterr().err
+        return [json.loads(line)["@message"] for line in self._text.splitlines()]
+
+    async def has(self, *messages: str) -> None:
+        """Waits until exactly these messages are written."""
+        async with asyncio.timeout(10):
+            while self.messages() != [*messages]:
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def stderr(capsys: pytest.CaptureFixture[str]) -> _Stderr:
+    """Returns the lines on standard error."""
+    return _Stderr(capsys)
+
+
+@pytest.fixture
+def log() -> Iterator[logging.Logger]:
+    """Yields a logger with a handler of its own."""
+    logger = logging.Logger("together")  # noqa: LOG001 - unknown to all others
+    handler = StderrHandler()
+    handler.setFormatter(HclogFormatter())
+    logger.addHandler(handler)
+    yield logger
+    handler.close()
+
+
+def _handler(log: logging.Logger) -> StderrHandler:
+    (handler,) = log.handlers
+    assert isinstance(handler, StderrHandler)
+    return handler
+
+
+def test_a_line_is_written_at_once_without_a_loop(log: logging.Logger, stderr: _Stderr) -> None:
+    log.debug("first")
+    assert stderr.messages() == ["first"]
+
+
+async def test_lines_wait_for_each_other_and_are_written_in_their_order(
+    log: logging.Logger, stderr: _Stderr
+) -> None:
+    _handler(log).delay(asyncio.get_running_loop())
+    log.debug("first")
+    await asyncio.to_thread(log.info, "second")
+    assert not stderr.messages()
+    await stderr.has("first", "second")
+    log.debug("third")
+    await stderr.has("first", "second", "third")
+
+
+async def test_a_line_of_a_thread_is_written_without_any_other_line(
+    log: logging.Logger, stderr: _Stderr
+) -> None:
+    _handler(log).delay(asyncio.get_running_loop())
+    await asyncio.to_thread(log.info, "alone")
+    await stderr.has("alone")
+
+
+async def test_a_warning_is_written_at_once_behind_the_lines_before(
+    log: logging.Logger, stderr: _Stderr
+) -> None:
+    _handler(log).delay(asyncio.get_running_loop())
+    log.debug("first")
+    log.warning("second")
+    assert stderr.messages() == ["first", "second"]
+
+
+async def test_a_flush_writes_all_lines(log: logging.Logger, stderr: _Stderr) -> None:
+    _handler(log).delay(asyncio.get_running_loop())
+    log.debug("last words")
+    _handler(log).flush()
+    assert stderr.messages() == ["last words"]
+
+
+def test_a_line_is_written_at_once_when_the_loop_has_ended(
+    log: logging.Logger, stderr: _Stderr
+) -> None:
+    loop = asyncio.new_event_loop()
+    _handler(log).delay(loop)
+    loop.close()
+    log.debug("late")
+    assert stderr.messages() == ["late"]
