@@ -17,7 +17,7 @@ import os
 import re
 import shlex
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from containerd import runtimes
 from containerd.security import known_holes
 from proto.errors import DriverError
 from proto.release import RELEASE
+from proto.values import dataclass
 
 HOME = Path("/run/nomad-driver-containerd")
 """Directory of the machine; the same for every state_dir."""

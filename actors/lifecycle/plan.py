@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +24,7 @@ from containerd.runtimes import Runtime
 from containerd.security.policy import Security, SecurityRequest
 from containerd.spec.build import SpecInputs
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.node import Node

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.model import identifiers
 from actors.model.settings import DriverSettings
 from containerd.api.client import Containerd
+from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

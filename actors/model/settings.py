@@ -7,9 +7,10 @@ there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from containerd.spec.mounts import MountOption
+from proto.values import dataclass
 
 __all__ = [
     "Auth",

@@ -11,12 +11,13 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from actors.provision import network_sysctls
 from containerd import syscalls
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _ROUTES = Path("/proc/thread-self/net/route")
 _ROUTE_FIELDS = 8

@@ -16,10 +16,10 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from containerd.api.records import ShimAddress
+from proto.values import dataclass
 
 _TASKS = "io.containerd.runtime.v2.task"
 _LIMIT_BYTES = 4096

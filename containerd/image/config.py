@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from containerd.image import platforms
 from containerd.image.manifests import damaged, json_object
 from containerd.image.platforms import Platform
+from proto.values import dataclass
 
 CONFIG_LIMIT_BYTES = 8 * 1024 * 1024
 

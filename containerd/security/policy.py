@@ -12,7 +12,6 @@ capabilities, and seccomp and apparmor_profile confine the task if the job sets 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from containerd.documents import Document
@@ -20,6 +19,7 @@ from containerd.security import capabilities, seccomp, seccomp_files
 from containerd.security.seccomp import Profile
 from containerd.security.seccomp_default import DEFAULT_PROFILE
 from proto.errors import Code, start_refused
+from proto.values import dataclass
 
 # Files that reveal the host or other tasks, or that control the host's hardware.
 MASKED_PATHS = (
