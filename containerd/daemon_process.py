@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import struct
-from pathlib import Path
 
 from containerd.security import capabilities
 from proto.values import dataclass
@@ -65,17 +64,20 @@ def _peer(address: str) -> int:
 
 
 def _read(pid: int) -> DaemonProcess:
-    process = Path(f"/proc/{pid}")
-    soft, hard = _field(process / "limits", "Max open files").split()[:2]
-    held = capabilities.effective((process / "status").read_text())
+    soft, hard = _field(_text(f"/proc/{pid}/limits"), "Max open files").split()[:2]
+    held = capabilities.effective(_text(f"/proc/{pid}/status"))
     return DaemonProcess(
         open_files=(_number(soft), _number(hard)), raises_limits="CAP_SYS_RESOURCE" in held
     )
 
 
-def _field(path: Path, name: str) -> str:
-    lines = path.read_text().splitlines()
-    return next(line.removeprefix(name).strip() for line in lines if line.startswith(name))
+def _text(path: str) -> str:
+    with open(path) as file:  # noqa: PTH123 - at each start
+        return file.read()
+
+
+def _field(text: str, name: str) -> str:
+    return next(line.removeprefix(name) for line in text.splitlines() if line.startswith(name))
 
 
 def _number(text: str) -> int:

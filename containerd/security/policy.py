@@ -11,6 +11,7 @@ capabilities, and seccomp and apparmor_profile confine the task if the job sets 
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -146,8 +147,9 @@ def _all_of(host: Host) -> tuple[str, ...]:
     return tuple(name for name in host.kernel_capabilities if name in host.own_capabilities)
 
 
+@functools.cache
 def this_host() -> Host:
-    """Reads the kernel's features and the capabilities of this process."""
+    """Reads the kernel's features and the capabilities of this process; none of them changes."""
     names = os.uname()
     return Host(
         machine=names.machine,
