@@ -43,7 +43,8 @@ _MIN_STATS_S = 0.05
 _TURNS = 10
 _MAX_SIGNAL = 64
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
-_NEXT_START_S, _HELD_S, _CHECK_S = 600.0, 1.0, 0.05
+_NEXT_START_S, _CREATE_S, _SLOW_S = 600.0, 60.0, 1.0
+_CHECK_S = 0.002  # containerd cancels a Create whose plugin died: the shim lives for some 10 ms
 
 
 class Worker:
@@ -189,6 +190,8 @@ class Worker:
         if self._watch is not None and not self._watch.seen:
             self._watch.close()
             self._watch = None
+            if not self._connections():
+                self._alone()
 
     def _serve_kill(self, connection: Connection, request: Frame) -> None:
         number = request.get("signal")
@@ -267,12 +270,19 @@ class Worker:
             self._hold_logs()
 
     def _hold_logs(self) -> None:
-        """Holds the write ends, and repeats: containerd may still be starting a shim."""
-        holds = [stream.hold(wanted=self._watch is None) for stream in self._streams]
-        if self._watch is None and time.monotonic() > self._alone_until:
+        """Holds the write ends, and repeats: containerd may still be starting a shim.
+
+        The plugin gives a Create up after `_CREATE_S`, and containerd ends the Create sooner.
+        """
+        held = [stream.hold(wanted=self._watch is None) for stream in self._streams]
+        left_s = self._alone_until - time.monotonic()
+        if self._watch is not None:
+            self._alone_until = 0.0
+        elif left_s < 0:
             self._leave()
-        elif self._watch is None:
-            self.loop.later(_HELD_S if all(holds) else _CHECK_S, self._hold_logs)
+        else:
+            often = not all(held) and left_s > _NEXT_START_S - _CREATE_S
+            self.loop.later(_CHECK_S if often else _SLOW_S, self._hold_logs)
 
     def _leave(self) -> None:
         self.listener.close()

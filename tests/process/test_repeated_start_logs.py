@@ -93,3 +93,23 @@ async def test_a_worker_without_its_plugin_holds_the_logs_when_containerd_ends_t
     stage.containerd.tasks.tasks.pop(job.container).remove()
     await whole_log(stage, job, out)
     await until(lambda: not runs(around.worker), 10, "the first start's worker is left")
+
+
+async def test_a_worker_without_its_plugin_outlives_a_shim_that_closed_its_write_end(
+    stage: Stage, job: Job
+) -> None:
+    around = await cut_short(stage, job, "container", PLUGIN)
+    fifo = job.alloc.fifo("t", "stdout")
+    assert around.worker is not None
+    mine = [around.worker]
+    read_end = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    os.close(os.open(fifo, os.O_WRONLY))
+    await until(lambda: not holders(fifo, os.O_RDONLY, mine), 10, "the worker did not notice")
+    await asyncio.sleep(0.3)  # the worker checks again
+    assert runs(around.worker)
+    os.close(read_end)
+    await stage.session.launch()
+    task = again(job)
+    await stage.session.start(task.config, CUT)
+    await until(lambda: not runs(around.worker), 10, "the first start's worker is left")
+    await stage.session.destroy(task.id)

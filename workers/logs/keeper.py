@@ -6,8 +6,9 @@ A keeper is a reader that never reads. Rules of the kernel and of Nomad shape th
 - The content of a FIFO is lost when the last descriptor of either end is closed.
 - Nomad's logmon ends for good at the end of file, and a reader sees the end of file when no writer
   is left. So no process may open and close the write end before the shim has opened the write end.
-  When the plugin of a start has died, the keeper holds the write end beside the shim: the shim may
-  end before the shim of the next start opens.
+  When the plugin of a start has died, the keeper holds the write end beside the shim: containerd
+  ends that shim soon, and the shim of the next start opens later. Not before the shim: a death of
+  the worker would end logmon then.
 - A read end reports EPOLLHUP when a writer was present since the open and none is left: the shim
   has written everything and closed.
 - A keeper with the read end open is itself a reader and cannot see another reader. With the write
@@ -101,11 +102,13 @@ class Keeper:
         return []
 
     def hold(self, *, wanted: bool) -> bool:
-        """Opens the write end as soon as the shim of a start has one; closes if not wanted.
+        """Opens the write end if the shim of a start has one; closes if not wanted.
 
         Returns:
-            True if the keeper holds the write end.
+            True if the keeper holds the write end, or comes too late: the shim has closed.
         """
+        if self._reader < 0 or self.hung_up:
+            return True
         if not wanted:
             self._close_writer()
         elif self._writer < 0 and pipe.has_writer(self._reader):
