@@ -6,7 +6,7 @@ import contextlib
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +14,14 @@ import pytest
 from tests.nomad.api import NomadApi
 from tests.nomad.build import NEWER_AGENT, BuildError, build
 from tests.nomad.go_host import GoHost
-from tests.nomad.nomad_agent import NomadAgent
+from tests.nomad.nomad_agent import DRIVER, NomadAgent
 from tests.nomad.workload import Workload
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.needs import missing
 from tests.support.plugin_dir import make_plugin_dir
 
 HOSTS = ("1.5.17", "1.11.0")
+_LINES = 120
 PROGRAMS = {
     "nomad_agent": ["agent"],
     "newer_agent": [NEWER_AGENT],
@@ -140,3 +141,17 @@ def nomad_host(_shared_host: GoHost) -> Iterator[GoHost]:
     """Yields a host with a launched plugin for many tests, and ends each test's tasks."""
     yield _shared_host
     _shared_host.end_all()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Adds the driver's last lines in the agent's log to the report of a failed test."""
+    report = yield
+    started = getattr(item, "funcargs", {})
+    agent = started.get("nomad_agent") or started.get("newer_agent")
+    if report.when == "call" and report.failed and isinstance(agent, NomadAgent):
+        lines = [line for line in agent.tail(300_000).splitlines() if DRIVER in line]
+        report.sections.append(("driver in the agent's log", "\n".join(lines[-_LINES:])))
+    return report

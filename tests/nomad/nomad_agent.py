@@ -167,9 +167,9 @@ class NomadAgent:
         """Returns the processes of the driver's plugin."""
         return pids_with(str(self.plugins / DRIVER))
 
-    def tail(self) -> str:
+    def tail(self, characters: int = 4000) -> str:
         """Returns the end of the agent's log."""
-        return self.log.read_text(errors="replace")[-4000:]
+        return self.log.read_text(errors="replace")[-characters:]
 
     def close(self) -> None:
         """Ends all jobs, the agent, and everything that the agent or the driver has left."""
