@@ -150,7 +150,7 @@ def pytest_runtest_makereport(
     """Adds the driver's last lines in the agent's log to the report of a failed test."""
     report = yield
     started = getattr(item, "funcargs", {})
-    agent = started.get("nomad_agent") or started.get("newer_agent")
+    agent = started.get("nomad_agent") or started.get("agent")
     if report.when == "call" and report.failed and isinstance(agent, NomadAgent):
         lines = [line for line in agent.tail(300_000).splitlines() if DRIVER in line]
         report.sections.append(("driver in the agent's log", "\n".join(lines[-_LINES:])))
