@@ -38,6 +38,7 @@ from actors.model.cpu_topology import NodeSpeed
 from actors.model.log_keys import task_keys
 from actors.model.node import this_node
 from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
+from actors.model.shim_groups import ShimGroups
 from actors.model.task_logs import DRIVER
 from actors.orphans import sweeper
 from actors.orphans.sweeper import Sweeper
@@ -86,6 +87,7 @@ class ActorGateway(Gateway):
         self._services: Services | None = None
         self._admission = Admission((os.cpu_count() or 1) * STARTS_PER_CORE)
         self._releases = Releases()
+        self._shim_groups = ShimGroups()
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
@@ -121,6 +123,7 @@ class ActorGateway(Gateway):
             events=self._events,
             admission=self._admission,
             releases=self._releases,
+            shim_groups=self._shim_groups,
         )
         return self._services
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, TypeVar, cast
 
 import pykka
@@ -98,3 +98,15 @@ def spawn(
     _works.add(task)
     task.add_done_callback(_works.discard)
     return Work(task)
+
+
+async def all_ended(*steps: Awaitable[Any]) -> list[Any]:
+    """Runs steps together; raises the first failure when all steps have ended.
+
+    A step that still runs would create objects beside the undo of the others.
+    """
+    outcomes = await asyncio.gather(*steps, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return outcomes

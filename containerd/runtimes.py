@@ -21,6 +21,7 @@ DIRECTORIES = (
 )
 DEFAULT = "io.containerd.runc.v2"
 _RUNCS_SHIM = re.compile(r"(?:^|/)containerd-shim-runc-v[0-9]+$")
+_GROUPING_SHIM = re.compile(r"(?:^|/)containerd-shim-runc-v2$")
 _TYPE = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.(v[0-9]+)")
 
 
@@ -49,6 +50,11 @@ class Runtime:
         """
         shim = _programs(self)[0]
         return _RUNCS_SHIM.search(shim) is not None and self.binary_name != "runsc"
+
+    @property
+    def groups(self) -> bool:
+        """True if one shim can hold several containers: runc and crun below runc's shim."""
+        return _GROUPING_SHIM.search(_programs(self)[0]) is not None and self.shows_mounts
 
 
 # In order of preference: the first runtime with installed programs is used.

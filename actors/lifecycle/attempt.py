@@ -24,9 +24,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from actors.asyncio_bridge import tell
+from actors.asyncio_bridge import all_ended, tell
 from actors.blocking import file_servers
 from actors.events import Publish
 from actors.handles.handle import VERSION, HandleState
@@ -37,6 +37,7 @@ from actors.lifecycle.running import RunningTask, Services, watch, worker_spec
 from actors.lifecycle.undo import Undo, to_its_end
 from actors.model import identifiers
 from actors.model.nomad import StartedTask, TaskEvent
+from actors.model.shim_groups import ALLOC
 from actors.processes import worker_link
 from actors.provision import mount_check, oom_score
 from actors.provision.pinned_sources import PinnedSources
@@ -44,7 +45,7 @@ from containerd.api.records import ContainerRecord, Streams
 from containerd.api.snapshots import GC_ROOT
 from containerd.documents import Document
 from containerd.spec import root_links
-from containerd.spec.build import build_and_encode
+from containerd.spec.build import build_and_encode, with_shim_group
 from containerd.spec.users import ResolvedUser, remembered, resolve
 from proto.errors import Code, DriverError
 from workers import protocol
@@ -52,6 +53,7 @@ from workers import protocol
 if TYPE_CHECKING:
     from actors.images.messages import ImageReady
     from actors.lifecycle.plan import Preparation
+    from actors.model.shim_groups import Member
     from actors.processes.worker_link import WorkerLink
     from actors.provision.log_ends import LogEnds
     from actors.step_log import StepLog
@@ -93,6 +95,7 @@ class Attempt:
         self._id = self._plan.container_id
         self._pinned = PinnedSources(prepared.task, prepared.parts)
         self._undo = Undo(self._containerd, log)
+        self._member: Member | None = None
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         """Runs all steps, or undoes the steps that were done.
@@ -126,18 +129,22 @@ class Attempt:
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
         self._undo.later("cgroup", self._restore_cgroup)
-        self._image, _ = await _all(self._wait_for_image(), self._create_directory())
+        self._image, _ = await all_ended(self._wait_for_image(), self._create_directory())
         # From here on the start creates objects that only this plugin's undo removes at once.
         self._undo.wait_for_containerd()
         async with self._services.admission.turn(self._log, self._publish):
             return await self._use_runtime()
 
     async def _use_runtime(self) -> tuple[WorkerLink, int, int]:
-        container = asyncio.ensure_future(self._create_container())  # sends its request first
-        link, (mounts, document) = await _all(self._fork(), container)
-        with self._reporting("containerd has not yet created the container"):
-            pid = await self._create_task(mounts, link)
-            await _all(self._watch(link, pid), self._check_created(pid, document))
+        async with contextlib.AsyncExitStack() as group:
+            container = asyncio.ensure_future(self._create_container(group))  # requests first
+            link, (mounts, document) = await all_ended(self._fork(), container)
+            with self._reporting("containerd has not yet created the container"):
+                pid = await self._create_task(mounts, link)
+            if self._member is not None:
+                self._member.pid = pid
+        with self._reporting("containerd has not yet started the container"):
+            await all_ended(self._watch(link, pid), self._check_created(pid, document))
             # Read before the call: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
             pid = await self._containerd.tasks.start(self._id)
@@ -213,13 +220,26 @@ class Attempt:
         await self._pinned.finished()
         self._log("mount sources pinned")
 
-    async def _create_container(self) -> tuple[tuple[Mount, ...], Document]:
+    async def _create_container(
+        self, group: contextlib.AsyncExitStack
+    ) -> tuple[tuple[Mount, ...], Document]:
         """Prepares the snapshot, pins the mount sources and creates the container.
 
         The spec of an image that is known already is built while containerd prepares the snapshot.
+
+        Args:
+            group: ends after the Create of the task, which may share the shim of other tasks.
         """
         snapshot = asyncio.ensure_future(self._prepare_snapshot())
-        mounts, (document, spec_json) = await _all(snapshot, self._build_spec_and_pin(snapshot))
+        spec = self._build_spec_and_pin(snapshot)
+        mounts, (document, spec_json) = await all_ended(snapshot, spec)
+        if self._services.settings.shim_per == ALLOC and self._plan.runtime.groups:
+            joining = self._services.shim_groups.joining(
+                self._task.alloc_id, self._plan.runtime, self._id, self._containerd.has_shim
+            )
+            self._member = await group.enter_async_context(joining)
+            spec_json = with_shim_group(spec_json, self._member.group)
+            self._log("shim chosen")
         creating = self._containerd.containers.create(
             ContainerRecord(
                 id=self._id,
@@ -273,7 +293,8 @@ class Attempt:
         return build_and_encode(plan.spec_inputs(placed, self._image, user))
 
     async def _create_task(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
-        self._undo.later("task", teardown.delete_task, self._containerd, self._id)
+        alloc_id = self._task.alloc_id
+        self._undo.later("task", teardown.delete_task, self._services, self._id, alloc_id)
         out, err = link.log_path(self._plan.stdout), link.log_path(self._plan.stderr)
         creating = self._containerd.tasks.create(self._id, mounts, Streams(stdout=out, stderr=err))
         try:
@@ -370,15 +391,3 @@ async def _check_worker(link: WorkerLink, failure: DriverError) -> None:
             recoverable=True,
             code=Code.UNAVAILABLE,
         ) from lost
-
-
-async def _all(*steps: Awaitable[Any]) -> list[Any]:
-    """Runs steps together; raises the first failure when all steps have ended.
-
-    A step that still runs would create objects beside the undo.
-    """
-    outcomes = await asyncio.gather(*steps, return_exceptions=True)
-    for outcome in outcomes:
-        if isinstance(outcome, BaseException):
-            raise outcome
-    return outcomes

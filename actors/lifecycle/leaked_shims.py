@@ -10,6 +10,7 @@ from pathlib import Path
 from actors.processes import child_process
 from containerd.api import shims
 from containerd.api.client import Containerd
+from containerd.api.shims import ShimProcess, serves_others
 
 _BUDGET_S = 5.0
 _POLL_S = 0.02
@@ -20,23 +21,25 @@ _STATE_FILES = {"state.json": "runc", "status": "crun"}
 _log = logging.getLogger(__name__)
 
 
-async def end(containerd: Containerd, container_id: str) -> None:
+async def end(containerd: Containerd, container_id: str, group: str = "") -> None:
     """Kills the shims of a container, and waits until bundles and runtime state are gone.
 
     Call only where containerd knows no task of the container. containerd still notices the death of
     the shim, and cleans up: the container's processes, mounts and bundle.
 
+    A shim that also holds other containers stays. The shim that was started for a container can
+    hold only others by now.
+
     Args:
         containerd: the client, with the container's namespace.
         container_id: the container.
+        group: the id of the container whose shim the container shares; empty: none.
     """
     now = asyncio.get_running_loop().time
     deadline = now() + _BUDGET_S
     bundles: set[Path] = set()
     while True:
-        leaked = await asyncio.to_thread(
-            shims.find_processes, containerd.address, containerd.namespace, container_id
-        )
+        leaked = await asyncio.to_thread(_find, containerd, container_id, group)
         bundles |= {shim.bundle for shim in leaked if not shim.is_command}
         if not leaked and not any(bundle.exists() for bundle in bundles):
             break
@@ -55,6 +58,15 @@ async def end(containerd: Containerd, container_id: str) -> None:
                 shims.kill(shim)
         await asyncio.sleep(_POLL_S)
     await asyncio.to_thread(_delete_in_runtime, containerd.namespace, container_id)
+
+
+def _find(containerd: Containerd, container_id: str, group: str) -> list[ShimProcess]:
+    found = shims.find_processes(containerd.address, containerd.namespace, {container_id, group})
+    return [
+        shim
+        for shim in found
+        if (shim.id == container_id if shim.is_command else not serves_others(shim, container_id))
+    ]
 
 
 def _delete_in_runtime(namespace: str, container_id: str) -> None:

@@ -59,7 +59,7 @@ class Releases:
 class Services(Node):
     """The plugin's services for all tasks. One object for each configuration of the driver.
 
-    `admission` and `releases` are the same objects in all of them.
+    `admission`, `releases` and `shim_groups` are the same objects in all of them.
     """
 
     loop: asyncio.AbstractEventLoop

@@ -19,6 +19,7 @@ from actors.processes import worker_link
 from actors.provision import mount_sources
 from actors.step_log import StepLog
 from containerd.api.records import Status
+from containerd.spec.build import shim_group
 from proto.errors import Code, DriverError
 from workers import protocol
 
@@ -65,20 +66,22 @@ async def remove(
     """
     containerd = node.containerd
     left = ["task", "snapshot", "container"]
+    alloc_id = ""
     log = StepLog(_log, reason, container_id=container_id)
     try:
         record = await containerd.containers.get(container_id)
         key = identifiers.snapshot_key(container_id)
         if record is not None:
             snapshotter, key = record.snapshotter, record.snapshot_key
+            alloc_id = record.labels.get(LABEL_ALLOC_ID, "")
             log = StepLog(
                 _log,
                 reason,
                 container_id=container_id,
                 task_id=record.labels.get(LABEL_TASK_ID, ""),
-                alloc_id=record.labels.get(LABEL_ALLOC_ID, ""),
+                alloc_id=alloc_id,
             )
-        await delete_task(containerd, container_id)
+        await delete_task(node, container_id, alloc_id)
         left.remove("task")
         log("task deleted")
         await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
@@ -133,28 +136,33 @@ async def remove_directory(directory: Path) -> None:
         )
 
 
-async def delete_task(containerd: Containerd, container_id: str) -> None:
+async def delete_task(node: Node, container_id: str, alloc_id: str) -> None:
     """Kills the task if it runs, and deletes the task.
 
     Ends a leaked shim of the container where containerd knows no task.
 
     Args:
-        containerd: the client, with the container's namespace.
+        node: containerd with the container's namespace, and the groups of shims.
         container_id: the container, whose task may be gone already.
+        alloc_id: the task's allocation; empty where the allocation is unknown.
 
     Raises:
         DriverError: containerd refuses. Code TIMEOUT; the process survives SIGKILL for 10 s, stuck
             in the kernel.
     """
+    containerd = node.containerd
     record = await containerd.tasks.get(container_id)
-    if record is None:
-        await leaked_shims.end(containerd, container_id)
-        return
-    if record.status is not Status.STOPPED:
+    if record is not None and record.status is not Status.STOPPED:
         with contextlib.suppress(DriverError):  # the task can end meanwhile; the status shows that
             await containerd.tasks.kill(container_id, signal.SIGKILL, everyone=True)
         await _until_stopped(containerd, container_id)
-    await containerd.tasks.delete(container_id)
+    async with node.shim_groups.leaving(alloc_id, container_id):
+        if record is None:
+            container = await containerd.containers.get(container_id)
+            group = shim_group(container.spec_json) if container is not None else ""
+            await leaked_shims.end(containerd, container_id, group)
+        else:
+            await containerd.tasks.delete(container_id)
 
 
 async def _until_stopped(containerd: Containerd, container_id: str) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import field
 from pathlib import Path
 
 from actors.model import identifiers
 from actors.model.settings import DriverSettings
+from actors.model.shim_groups import ShimGroups
 from containerd.api.client import Containerd
 from proto.values import dataclass
 
@@ -16,6 +18,7 @@ class Node:
 
     namespace: containerd's.
     maker: the process's name in `actors.orphans.peers`; empty for a process without objects.
+    shim_groups: the same object for all configurations of a plugin.
     """
 
     settings: DriverSettings
@@ -23,6 +26,7 @@ class Node:
     namespace: str
     cgroup_v2: bool
     maker: str = ""
+    shim_groups: ShimGroups = field(default_factory=ShimGroups)
 
     @property
     def state_dir(self) -> Path:

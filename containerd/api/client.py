@@ -91,3 +91,8 @@ class Containerd:
     async def shim(self, id: str, pid: int) -> ShimAddress | None:
         """Returns the address of the container's shim; None for a shim that speaks no ttrpc."""
         return shims.find_address(self.address, self.namespace, id, pid)
+
+    def has_shim(self, id: str, pid: int) -> bool:
+        """Returns whether the container has a shim that accepts connections."""
+        shim = shims.find_address(self.address, self.namespace, id, pid)
+        return shim is not None and shims.accepts(shim)

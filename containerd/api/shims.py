@@ -15,7 +15,8 @@ import itertools
 import json
 import os
 import signal
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from containerd.api.records import ShimAddress
@@ -25,40 +26,97 @@ _TASKS = "io.containerd.runtime.v2.task"
 _LIMIT_BYTES = 4096
 _PREFIX = "containerd-shim"
 _COMMANDS = {"start", "delete"}
+_UNIX = "unix://"
+_UNIX_FIELDS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShimProcess:
     """A process of a shim's program.
 
-    bundle is the process's working directory; containerd removes the bundle last.
+    bundle is the process's working directory, the bundle of the shim's first container. containerd
+    removes a bundle last; the kernel then adds a word to the path.
     is_command is True for a short-lived process: the start of a shim, or the clean-up after a shim.
     """
 
     pid: int
+    id: str
     bundle: Path
     is_command: bool
 
 
-def find_processes(address: str, namespace: str, container_id: str) -> list[ShimProcess]:
-    """Returns the shim processes that containerd at an address has started for a container.
+def find_processes(address: str, namespace: str, ids: Collection[str]) -> list[ShimProcess]:
+    """Returns the shim processes that containerd at an address has started for some containers.
 
     Blocks for a moment.
     """
-    wanted = {"-address": address, "-namespace": namespace, "-id": container_id}
+    wanted = {"-address": address, "-namespace": namespace}
     processes: list[ShimProcess] = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             arguments = _arguments(entry)
-            if _is_shim(arguments, wanted):
-                bundle = (entry / "cwd").readlink()
-                command = arguments[-1] in _COMMANDS
+            own_id = _shim_id(arguments, wanted)
+            if own_id and own_id in ids:
                 processes.append(
-                    ShimProcess(pid=int(entry.name), bundle=bundle, is_command=command)
+                    ShimProcess(
+                        pid=int(entry.name),
+                        id=own_id,
+                        bundle=(entry / "cwd").readlink(),
+                        is_command=arguments[-1] in _COMMANDS,
+                    )
                 )
     return processes
+
+
+def serves_others(shim: ShimProcess, container_id: str) -> bool:
+    """Returns whether a shim holds other containers than one: their bundles name the shim's socket.
+
+    Blocks for a moment.
+    """
+    try:
+        sockets = _sockets(Path("/proc", str(shim.pid)))
+        others = [entry for entry in shim.bundle.parent.iterdir() if entry.name != container_id]
+    except OSError:  # the shim has ended
+        return False
+    addresses = (_read(directory) for directory in others)
+    return any(named is not None and named.address in sockets for named in addresses)
+
+
+def accepts(shim: ShimAddress) -> bool:
+    """Returns whether a shim accepts connections; does not block."""
+    path, is_path = shim.address.removeprefix(_UNIX), shim.address.startswith(_UNIX)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.setblocking(False)
+        try:
+            connection.connect(path if is_path else f"\0{path}")
+        except BlockingIOError:  # many connections wait for a living shim
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def _sockets(process: Path) -> set[str]:
+    """Returns the addresses of a process's unix sockets, in containerd's form."""
+    links = [_link(entry) for entry in (process / "fd").iterdir()]
+    inodes = {link.removeprefix("socket:[").removesuffix("]") for link in links}
+    addresses: set[str] = set()
+    for line in (process / "net/unix").read_text(errors="replace").splitlines():
+        # Num, RefCount, Protocol, Flags, Type, St, Inode, and the path of a bound socket.
+        fields = line.split(maxsplit=7)
+        if len(fields) == _UNIX_FIELDS and fields[6] in inodes:
+            path = fields[7]
+            addresses.add(path.removeprefix("@") if path.startswith("@") else _UNIX + path)
+    return addresses
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed meanwhile
+        return ""
 
 
 def kill(shim: ShimProcess) -> None:
@@ -77,11 +135,14 @@ def _arguments(process: Path) -> list[str]:
     return text.rstrip("\0").split("\0")
 
 
-def _is_shim(arguments: Sequence[str], wanted: dict[str, str]) -> bool:
+def _shim_id(arguments: Sequence[str], wanted: dict[str, str]) -> str:
+    """Returns the id that a shim was started with; empty for other processes."""
     if not os.path.basename(arguments[0]).startswith(_PREFIX):  # noqa: PTH119 - of every process
-        return False
+        return ""
     options = dict(itertools.pairwise(arguments))
-    return all(options.get(option) == value for option, value in wanted.items())
+    if any(options.get(option) != value for option, value in wanted.items()):
+        return ""
+    return options.get("-id", "")
 
 
 def find_address(

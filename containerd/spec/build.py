@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 OCI_VERSION = "1.0.2"
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATH = "/.init"
+SHIM_GROUP = "io.containerd.runc.v2.group"
+"""Annotation by which runc's shim finds the shim that a container joins."""
 _MAX_HOSTNAME = 63
 # The kernel's limits for execve: a single string with its NUL (MAX_ARG_STRLEN), and all strings
 # with a pointer each (three quarters of _STK_LIM). Beyond the limits the runtime's execve fails
@@ -133,6 +135,20 @@ def build_and_encode(inputs: SpecInputs) -> tuple[Document, bytes]:
     """
     document = build_spec(inputs)
     return document, json.dumps(document, separators=(",", ":")).encode()
+
+
+def with_shim_group(spec_json: bytes, group: str) -> bytes:
+    """Returns the JSON of a spec without annotations, with the group of the container's shim."""
+    notes = json.dumps({"annotations": {SHIM_GROUP: group}}, separators=(",", ":")).encode()
+    return spec_json.removesuffix(b"}") + b"," + notes.removeprefix(b"{")
+
+
+def shim_group(spec_json: bytes) -> str:
+    """Returns the group of a container's shim; empty for a container with a shim of its own."""
+    if SHIM_GROUP.encode() not in spec_json:
+        return ""
+    notes = json.loads(spec_json).get("annotations") or {}
+    return str(notes.get(SHIM_GROUP, ""))
 
 
 def encoded_for_exec(

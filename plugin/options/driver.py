@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from actors.model.settings import DriverSettings
+from actors.model.shim_groups import ALLOC, TASK
 from actors.model.task_logs import DRIVER, NOMAD
 from plugin.options import readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
@@ -218,6 +219,15 @@ OPTIONS: tuple[Option, ...] = (
         read=block_fields(_LOG_FILES),
         doc='Log files with `log_collection = "driver"`: Nomad does not send the numbers of a'
         " job's `logs` block to drivers.",
+    ),
+    Option(
+        name="shim_per",
+        hcl_type="string",
+        default='"task"',
+        read=readers.choice(TASK, ALLOC),
+        doc="`task`: each task has a shim of containerd; `alloc`: the tasks of an allocation with"
+        " the same runtime (runc or crun) share one shim, which saves memory. The end of a shared"
+        " shim ends all its tasks, see [operations.md](operations.md#one-shim-for-an-allocation).",
     ),
     Option(
         name="init_path",

@@ -55,3 +55,20 @@ def test_an_operators_path_is_a_shim_if_it_is_a_file(tmp_path: Path) -> None:
         runtimes.resolve(str(shim))
     shim.touch()
     assert runtimes.resolve(str(shim)) == Runtime(name=str(shim))
+
+
+@pytest.mark.parametrize(
+    ("runtime", "groups"),
+    [
+        (Runtime(name="io.containerd.runc.v2"), True),
+        (Runtime(name="io.containerd.runc.v2", binary_name="crun"), True),
+        (Runtime(name="/opt/bin/containerd-shim-runc-v2"), True),
+        (Runtime(name="io.containerd.runc.v2", binary_name="runsc"), False),
+        (Runtime(name="io.containerd.runc.v1"), False),
+        (Runtime(name="io.containerd.runsc.v1"), False),
+        (Runtime(name="io.containerd.kata.v2"), False),
+    ],
+    ids=str,
+)
+def test_only_runc_and_crun_share_shims(runtime: Runtime, groups: bool) -> None:
+    assert runtime.groups is groups

@@ -94,8 +94,10 @@ async def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_kil
     made: Shims,
 ) -> None:
     errand = made.start(ID, "-bundle", "/b", "delete")
-    (found,) = shims.find_processes(ADDRESS, NAMESPACE, ID)
-    assert found == shims.ShimProcess(pid=errand.process.pid, bundle=errand.bundle, is_command=True)
+    (found,) = shims.find_processes(ADDRESS, NAMESPACE, {ID})
+    assert found == shims.ShimProcess(
+        pid=errand.process.pid, id=ID, bundle=errand.bundle, is_command=True
+    )
     ending = asyncio.create_task(leaked_shims.end(Containerd(ADDRESS, NAMESPACE), ID))
     await asyncio.wait([ending], timeout=0.1)
     assert not ending.done()
@@ -107,5 +109,6 @@ async def test_a_process_that_cleans_up_for_containerd_is_waited_for_and_not_kil
 
 def test_a_shim_that_has_become_another_process_is_not_killed(made: Shims) -> None:
     shim = made.start()
-    shims.kill(shims.ShimProcess(pid=shim.process.pid, bundle=Path("/elsewhere"), is_command=False))
+    other = Path("/elsewhere")
+    shims.kill(shims.ShimProcess(pid=shim.process.pid, id=ID, bundle=other, is_command=False))
     assert shim.runs()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from containerd.image.config import ImageConfig
-from containerd.spec.build import SpecInputs, build_spec, process_for_exec
+from containerd.spec.build import (
+    SpecInputs,
+    build_and_encode,
+    build_spec,
+    process_for_exec,
+    shim_group,
+    with_shim_group,
+)
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
 
@@ -158,3 +166,17 @@ def test_arguments_may_be_a_quarter_of_the_stack() -> None:
     assert len(process(args=many, entrypoint=("a",))["args"]) == 150_001
     larger = {"stack": (16 << 20, 16 << 20)}
     assert process(args=words, rlimits=larger)["rlimits"][0]["type"] == "RLIMIT_STACK"
+
+
+def test_a_spec_names_the_group_of_its_shim_and_is_otherwise_unchanged() -> None:
+    inputs = SpecInputs(
+        image_config=ImageConfig(cmd=("/bin/true",)),
+        user=ResolvedUser(uid=0, gid=0),
+        hostname="h",
+        cgroup_path="/nomad/t",
+    )
+    document, alone = build_and_encode(inputs)
+    grouped = with_shim_group(alone, 'a"b')
+    note = {"io.containerd.runc.v2.group": 'a"b'}
+    assert json.loads(grouped) == {**document, "annotations": note}
+    assert (shim_group(grouped), shim_group(alone)) == ('a"b', "")
