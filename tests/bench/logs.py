@@ -55,11 +55,11 @@ async def measure(setting: Setting) -> Measured:
                 note=f"{ours:.0f} MiB/s against {plain:.0f} MiB/s",
             ),
             Figure(
-                name="the same with log_collection = driver / through a plain pipe",
-                value=plain / collected,
-                limit=3.0,  # the shim copies once more, and the pages of the files are new
+                name="the same into files with log_collection = driver / through the FIFO",
+                value=ours / collected,
+                limit=1.5,  # the bytes of the files are copied once more, on the same cores
                 unit="x",
-                note=f"{collected:.0f} MiB/s against {plain:.0f} MiB/s",
+                note=f"{collected:.0f} MiB/s against {ours:.0f} MiB/s",
             ),
         ],
         plots=[

@@ -218,6 +218,48 @@ def test_a_stream_that_nobody_collects_has_no_file(life: Life) -> None:
     worker.socket.close()
 
 
+def capacity(life: Life) -> int:
+    """Returns the capacity of the FIFO of stdout."""
+    fifo = os.open(life.state / protocol.STDOUT_FIFO, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return pipe.capacity(fifo)
+    finally:
+        os.close(fifo)
+
+
+# Large writes, until `go`.
+BUSY = (
+    "until test -e {go}; do dd if=/dev/zero bs=64k count=8; sleep 0.1; done; echo >{done};"
+    " exec sleep 600"
+)
+
+
+@pytest.mark.parametrize(
+    ("buffer", "busy"), [(16 * 1024, 256), (64, 64)], ids=["usual-buffer", "small-buffer"]
+)
+def test_the_fifo_is_larger_while_a_task_is_busy_within_the_limit_of_the_buffer(
+    life: Life, buffer: int, busy: int
+) -> None:
+    life.start(BUSY, log_buffer_bytes=buffer * KIB)
+    wait_until(lambda: len(life.data()) > 1 << 20 and capacity(life) == busy * KIB, 20)
+    (life.directory / "go").touch()
+    life.wait_for("done")
+    wait_until(lambda: capacity(life) == pipe.USUAL_BYTES, 20, "the FIFO stays large")
+    finish(life)
+    assert len(life.data()) % (512 * KIB) == 0
+
+
+def test_the_next_worker_shrinks_the_fifo_of_a_quiet_task(life: Life) -> None:
+    life.start("echo line; exec sleep 600")
+    wait_until(lambda: life.data() == b"line\n", 20)
+    fifo = os.open(life.state / protocol.STDOUT_FIFO, os.O_RDONLY | os.O_NONBLOCK)
+    assert pipe.resize(fifo, 256 * KIB)
+    os.close(fifo)
+    life.replace()
+    wait_until(lambda: capacity(life) == pipe.USUAL_BYTES, 20, "the FIFO stays large")
+    finish(life)
+
+
 @pytest.fixture
 def disk(life: Life) -> Iterator[SmallDisk]:
     """Yields a small disk below the files of the task."""

@@ -7,12 +7,19 @@ end too, so the content outlives each of them and the worker. The FIFO is the bu
 or an absent journald as for a stopped reader: `LogBuffer` enlarges the FIFO, then drops and counts
 the oldest lines.
 
+A task that writes all the time would wake the worker for every 32 KiB, the most that a shim writes
+at once. A wake-up costs more than the move of the bytes, and the shim waits meanwhile: splice()
+locks the FIFO. So after a large move the FIFO is enlarged, and the worker pauses before the next
+move. Measured with 1 GiB on two cores: 0.45 of the worker's CPU time, and 1.2 times the throughput.
+A larger FIFO or a longer pause gave no more.
+
 A collector is used like a `Keeper`.
 """
 
 from __future__ import annotations
 
 import os
+import time
 
 from proto.errors import Code
 from proto.exhaustion import exhausted
@@ -32,6 +39,11 @@ if TYPE_CHECKING:
     from workers.protocol import WorkerSpec
 
 _AGAIN_S = 1.0
+_LARGE_MOVE_BYTES = 32 * 1024
+_BUSY_BYTES = 256 * 1024
+"""Capacity of the FIFO of a busy task; see `pipe` for the price of larger FIFOs."""
+_PAUSE_S = 0.0001
+_QUIET_S = 1.0
 
 
 class Collector:
@@ -51,6 +63,8 @@ class Collector:
     _timer: Timer | None = None
     _fails = False
     _awaited = -1
+    _busy = False
+    _quiet: Timer | None = None
 
     def __init__(
         self,
@@ -70,6 +84,8 @@ class Collector:
         self._on_hang_up = on_hang_up
         self._on_stall = on_stall
         loop.watch(fifo, READ, self._on_event)
+        if pipe.capacity(fifo) > pipe.USUAL_BYTES:  # enlarged by an earlier worker
+            self._quiet = loop.later(_QUIET_S, self._shrink)
 
     def paths(self) -> dict[str, str]:
         """Returns no path: the shim opens the FIFO by the FIFO's own path."""
@@ -132,12 +148,31 @@ class Collector:
 
     def _move(self) -> None:
         try:
-            if self._sink.take(self._reader) == 0:
-                self._end()
+            count = self._sink.take(self._reader)
         except BlockingIOError:
             return
         except OSError as error:
             self._stall(error)
+            return
+        if not count:
+            self._end()
+        elif count >= _LARGE_MOVE_BYTES and self._sink.TAKES_ALL:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Enlarges the FIFO of a busy task, and lets the next bytes come together."""
+        self._busy = True
+        if self._quiet is None:
+            pipe.resize(self._reader, min(_BUSY_BYTES, self._spec.log_buffer_bytes))
+            self._quiet = self._loop.later(_QUIET_S, self._shrink)
+        if pipe.capacity(self._reader) > pipe.USUAL_BYTES:
+            time.sleep(_PAUSE_S)
+
+    def _shrink(self) -> None:
+        """Gives the FIFO the usual capacity, unless the task is busy or the sink takes nothing."""
+        busy, self._busy, self._quiet = self._busy, False, None
+        if busy or self._fails or not pipe.resize(self._reader, pipe.USUAL_BYTES):
+            self._quiet = self._loop.later(_QUIET_S, self._shrink)
 
     def _end(self) -> None:
         try:
@@ -205,8 +240,9 @@ class Collector:
     def _stop_waiting(self) -> None:
         if self._buffer is not None:
             self._buffer.stop()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._quiet):
+            if timer is not None:
+                timer.cancel()
         self._loop.forget(self._awaited)
 
 

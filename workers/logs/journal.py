@@ -44,6 +44,8 @@ class Journal:
         fields: fields of all messages, in the form of the protocol.
     """
 
+    TAKES_ALL = False  # 32 KiB at most
+
     def __init__(self, path: str, socket_path: str, fields: bytes) -> None:
         self.path = path
         self._socket_path = socket_path

@@ -49,6 +49,9 @@ class LogFiles:
         DriverError: the directory cannot be opened.
     """
 
+    TAKES_ALL = True
+    """A take moves all bytes of a FIFO of any size, up to the end of the file."""
+
     def __init__(self, path: str, most_files: int, most_bytes: int) -> None:
         self.path = path
         self._directory, self._name = _open_directory(path), path.rpartition("/")[2]

@@ -29,7 +29,8 @@ from proto.exhaustion import exhausted
 from workers import procfs
 
 USUAL_BYTES = 64 * 1024
-"""Capacity of a new pipe of Linux. Measured: a larger pipe passes no more bytes in a second."""
+"""Capacity of a new pipe of Linux. Measured with a reader that never pauses: a larger pipe passes
+no more bytes in a second."""
 
 _F_SETPIPE_SZ, _F_GETPIPE_SZ = 1031, 1032
 _MAX_SIZE = "/proc/sys/fs/pipe-max-size"
