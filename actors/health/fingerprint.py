@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 _HEALTHY_S = 10.0
 _UNHEALTHY_S = 1.0
 _CALL_S = 5.0
-_KNOWN_S = 0.2
 _log = logging.getLogger(__name__)
 
 DISABLED = Fingerprint(
@@ -36,9 +35,8 @@ async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
     """Yields a fingerprint at once, and a new fingerprint after each change. Never ends."""
     last: Fingerprint | None = None
     runtimes = RuntimeWatch()
-    runtimes.programs()
-    # Stored results are read at once. A program that must be probed is reported after the probe.
-    await runtimes.pause(_KNOWN_S)
+    # A program that must be probed is reported after the probe.
+    await runtimes.read_stored()
     while True:
         now = await take(services, runtimes.programs())
         if now != last:

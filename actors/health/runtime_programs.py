@@ -4,6 +4,9 @@ An installed program may refuse every start: crun on a host with both versions o
 gVisor on a new kernel. The probe starts a container with a program that does not exist. A runtime
 that names the missing program in the error has done every other step. The results are kept until a
 program's file changes or the machine boots.
+
+A probe of all runtimes uses a processor for up to a second. So a plugin begins a second after its
+first fingerprint: the first start, and a whole `run` of a short job, have the processors.
 """
 
 from __future__ import annotations
@@ -40,6 +43,7 @@ _RUNS_IN = {
 _log = logging.getLogger(__name__)
 _ABSENT = "/containerd-driver-probe"
 _LIMIT_S = 15.0
+_PROBE_AFTER_S = 1.0
 _MAX_REASON = 300
 _VERSION = re.compile(r"^\w+ version (\S+)|^commit: (\S*deb\S*)", re.MULTILINE)
 
@@ -105,14 +109,23 @@ def probe(home: Path | None = None) -> tuple[RuntimeProgram, ...]:
         return tuple(_described(name, path) for name, path, *_ in files)
 
 
+def stored(files: FileStates, home: Path | None = None) -> tuple[RuntimeProgram, ...]:
+    """Returns the stored results; empty if none are valid, or if another plugin probes now."""
+    try:
+        with _stored(home or HOME, fcntl.LOCK_EX | fcntl.LOCK_NB) as file:
+            return _read_stored(file, files)
+    except OSError:
+        return ()
+
+
 @contextlib.contextmanager
-def _stored(home: Path) -> Generator[int, None, None]:
+def _stored(home: Path, lock: int = fcntl.LOCK_EX) -> Generator[int, None, None]:
     """Locks the file of results inside the block: two plugins never probe at the same time."""
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     file = os.open(home / "runtimes.json", flags, 0o600)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, lock)
         yield file
     finally:
         os.close(file)
@@ -211,8 +224,15 @@ class RuntimeWatch:
         self._programs: tuple[RuntimeProgram, ...] = ()
         self._probe: asyncio.Task[tuple[RuntimeProgram, ...]] | None = None
 
+    async def read_stored(self) -> None:
+        """Reads the results of an earlier probe. A program without a result is probed later."""
+        files = file_states()
+        programs = await asyncio.to_thread(stored, files)
+        if programs:
+            self._files, self._programs = files, programs
+
     def programs(self) -> tuple[RuntimeProgram, ...]:
-        """Returns the latest results. Starts a probe if a program's file has changed."""
+        """Returns the latest results. Schedules a probe if a program's file has changed."""
         if self._probe is not None and self._probe.done():
             error = self._probe.exception()
             if error is None:
@@ -223,12 +243,17 @@ class RuntimeWatch:
         files = file_states()
         if self._probe is None and files != self._files:
             self._files = files
-            self._probe = asyncio.create_task(asyncio.to_thread(probe))
+            self._probe = asyncio.create_task(_probe_later())
         return self._programs
 
     async def pause(self, seconds: float) -> None:
-        """Waits for so many seconds, or until the end of a running probe."""
+        """Waits for so many seconds, or until the end of a scheduled probe."""
         if self._probe is None:
             await asyncio.sleep(seconds)
         else:
             await asyncio.wait([self._probe], timeout=seconds)
+
+
+async def _probe_later() -> tuple[RuntimeProgram, ...]:
+    await asyncio.sleep(_PROBE_AFTER_S)
+    return await asyncio.to_thread(probe)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -108,3 +109,24 @@ async def test_who_watches_waits_for_no_runtime(machine: Machine) -> None:
         assert [found.name for found in watch.programs()] == ["runc"]
     finally:
         os.close(gate)
+
+
+async def test_stored_results_are_read_without_a_probe(machine: Machine) -> None:
+    machine.install("runc", WORKS)
+    runtime_programs.probe()
+    probed = machine.runs()
+    watch = RuntimeWatch()
+    await watch.read_stored()
+    assert [found.name for found in watch.programs()] == ["runc"]
+    await watch.pause(0)
+    assert machine.runs() == probed
+
+
+async def test_results_that_another_plugin_is_writing_are_not_waited_for(machine: Machine) -> None:
+    machine.install("runc", WORKS)
+    runtime_programs.probe()
+    with (machine.home / "runtimes.json").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        watch = RuntimeWatch()
+        await watch.read_stored()
+        assert watch.programs() == ()
