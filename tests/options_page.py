@@ -86,7 +86,8 @@ def table(options: tuple[Option, ...]) -> str:
 def rows(options: tuple[Option, ...], prefix: str) -> Iterator[str]:
     """Yields the rows of the options, the options of a block below their block."""
     for option in options:
-        default = "–" if option.default in {"", '""'} else f"`{option.default}`"
+        value = option.default or option.implied
+        default = "–" if value in {"", '""'} else f"`{value}`"
         shown = "**required**" if option.required else default
         yield f"| `{prefix}{option.name}` | {option.hcl_type} | {shown} | {option.doc} |"
         yield from rows(option.nested, f"{prefix}{option.name}.")

@@ -74,7 +74,7 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             "driver.containerd-driver": True,
             "driver.containerd-driver.version": RELEASE,
             "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
-            "driver.containerd-driver.privileged": services.settings.allow_privileged,
+            "driver.containerd-driver.privileged": services.settings.gates.allow_privileged,
             "driver.containerd-driver.runtimes": ",".join(offered),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,

@@ -34,7 +34,7 @@ def check(node: Node) -> Iterator[Finding]:
             )
         for program in programs:
             yield from _program(program, is_default=program.name == default.binary)
-    for name in settings.allow_runtimes:
+    for name in settings.gates.allow_runtimes:
         try:
             runtimes.resolve(name)
         except DriverError as error:

@@ -25,7 +25,9 @@ _CPUSETS = "/sys/fs/cgroup/cpuset/"
 _OF_NOMAD_1_7 = {"share.slice", "reserve.slice"}
 
 
-def limits(assigned: Resources, options: TaskOptions, settings: DriverSettings) -> resources.Limits:
+def limits(
+    assigned: Resources, options: TaskOptions, settings: DriverSettings, *, usual_pids: int = 0
+) -> resources.Limits:
     """Computes the limits of a task.
 
     Args:
@@ -33,6 +35,7 @@ def limits(assigned: Resources, options: TaskOptions, settings: DriverSettings) 
             the task has no hard limit.
         options: the job's options.
         settings: have the node's MHz and cores.
+        usual_pids: most processes of a task without a limit of its own; 0 is no limit.
     """
     quota = 0
     if options.cpu_hard_limit:
@@ -48,7 +51,7 @@ def limits(assigned: Resources, options: TaskOptions, settings: DriverSettings) 
         cpu_quota_us=quota,
         cpu_period_us=options.cpu_cfs_period_us,
         cpus=assigned.cpuset_cpus,
-        pids=max(0, options.pids_limit),
+        pids=max(0, options.pids_limit) or usual_pids,
     )
 
 

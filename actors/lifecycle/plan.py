@@ -18,6 +18,7 @@ from actors.images.request import request
 from actors.lifecycle import cgroup
 from actors.model import identifiers, ownership, task_logs
 from actors.model.ownership import OwnerLabels
+from actors.provision import gates
 from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
@@ -27,6 +28,7 @@ from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
 
 if TYPE_CHECKING:
+    from actors.model.gates import Gates
     from actors.model.node import Node
     from actors.model.nomad import TaskConfig
     from actors.model.settings import DriverSettings, TaskOptions
@@ -89,6 +91,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
             code=Code.DENIED,
         )
     _check(task, options)
+    gates.check(settings.gates_of(task.namespace), options)
     container = identifiers.container_id(task.alloc_id, task.name, cgroup_v2=node.cgroup_v2)
     directory = task_directory(node.state_dir, container)
     log = task_logs.target_of(settings, options, task, container)
@@ -98,7 +101,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         container_id=container,
         directory=directory,
         image=request(node, task, options),
-        runtime=_runtime(settings, options),
+        runtime=_runtime(settings, settings.gates_of(task.namespace), options),
         init=init_program(settings) if options.init else "",
         hostname=_hostname(task, options),
         log=log,
@@ -136,9 +139,9 @@ def _hostname(task: TaskConfig, options: TaskOptions) -> str:
     return options.hostname or identifiers.hostname(task.alloc_id, task.name)
 
 
-def _runtime(settings: DriverSettings, options: TaskOptions) -> Runtime:
+def _runtime(settings: DriverSettings, allow: Gates, options: TaskOptions) -> Runtime:
     written = options.runtime or settings.containerd_runtime
-    allowed = settings.allow_runtimes or runtimes.KNOWN
+    allowed = allow.allow_runtimes or runtimes.KNOWN
     # A runtime runs as root with the job's options, so only names on a list are allowed.
     if options.runtime and written not in (*allowed, settings.containerd_runtime):
         raise start_refused(
@@ -163,8 +166,11 @@ def _check_sysctls(options: TaskOptions) -> None:
         raise start_refused(f"sysctl: {name} would change the host's own value with {shared}")
 
 
-def security_request(settings: DriverSettings, options: TaskOptions) -> SecurityRequest:
+def security_request(
+    settings: DriverSettings, options: TaskOptions, namespace: str = ""
+) -> SecurityRequest:
     """Returns the job's security options beside the operator's limits for them."""
+    allow = settings.gates_of(namespace)
     return SecurityRequest(
         privileged=options.privileged,
         cap_add=options.cap_add,
@@ -172,7 +178,9 @@ def security_request(settings: DriverSettings, options: TaskOptions) -> Security
         seccomp=options.seccomp,
         seccomp_profile=options.seccomp_profile,
         apparmor_profile=options.apparmor_profile,
-        allow_privileged=settings.allow_privileged,
+        allow_privileged=allow.allow_privileged,
+        allow_caps=allow.allow_caps,
+        no_new_privileges=allow.no_new_privileges,
         seccomp_profile_dir=settings.seccomp_profile_dir,
     )
 
@@ -212,6 +220,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
     """
     node, task, options = prepared.node, prepared.task, prepared.options
     plan, parts = prepared.plan, prepared.parts
+    allow = node.settings.gates_of(task.namespace)
     return SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -229,7 +238,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         cgroup_path=cgroup.cgroup_path(
             task.resources, plan.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
-        limits=cgroup.limits(task.resources, options, node.settings),
+        limits=cgroup.limits(task.resources, options, node.settings, usual_pids=allow.pids_limit),
         rlimits={
             "nofile": parts.daemon.task_open_files(),
             **node.settings.default_ulimits,

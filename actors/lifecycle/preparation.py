@@ -45,7 +45,7 @@ async def prepare(
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
         planned = plan.make(node, task, options)
-        wanted = plan.security_request(node.settings, options)
+        wanted = plan.security_request(node.settings, options, task.namespace)
         if wanted.seccomp_profile:
             file_servers.visit(wanted.seccomp_profile_dir, "seccomp_profile_dir")
         security = for_task(wanted)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
+from actors.model.gates import Gates
 from containerd.spec.mounts import MountOption
 from proto.values import dataclass
 
@@ -46,13 +47,12 @@ class DriverSettings:
     default_ulimits: like a task's ulimits, which win by name.
     auth_config: path of a Docker config.json.
     auth_helper: the end of the program's name `docker-credential-…`.
+    gates: limits for all jobs; `namespace_gates` wins for jobs of a namespace of Nomad.
     """
 
     enabled: bool = True
     containerd_runtime: str = "io.containerd.runc.v2"
     stats_interval_s: float = 1.0
-    allow_runtimes: tuple[str, ...] = ()
-    allow_privileged: bool = True
     seccomp_profile_dir: str = "/opt/seccomp"
     auth: Auth | None = None
     auth_config: str = ""
@@ -80,6 +80,12 @@ class DriverSettings:
     state_dir: str = "/run/nomad-driver-containerd"
     total_mhz: int = 0
     cores: int = 0
+    gates: Gates = field(default_factory=Gates)
+    namespace_gates: Mapping[str, Gates] = field(default_factory=dict)
+
+    def gates_of(self, namespace: str) -> Gates:
+        """Returns the gates for the jobs of a namespace of Nomad."""
+        return self.namespace_gates.get(namespace or "default", self.gates)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,9 +19,10 @@ from typing import TypeVar
 
 from actors.blocking import file_servers
 from actors.files import private_files
+from actors.model.gates import Gates
 from actors.model.nomad import MountConfig, NetworkOverride, TaskConfig
 from actors.model.settings import DriverSettings, MountOption, TaskOptions
-from actors.provision import etc_files, lost_network, mount_sources, netns, network_sysctls
+from actors.provision import etc_files, gates, lost_network, mount_sources, netns, network_sysctls
 from actors.provision.etc_files import HostTexts, NetworkFiles
 from actors.provision.mount_sources import Source
 from actors.provision.netns import Network
@@ -114,11 +115,12 @@ def gather(
         DriverError: code INVALID; a mount or a device is impossible, or does not exist here. Code
             PRECONDITION; the allocation's network namespace is gone, or has lost its address.
     """
+    allow = settings.gates_of(task.namespace)
     edits = _cdi_edits(settings, options)
     own_requests = list(_directories(task))
     requests = [
         *(_volume_request(volume, options) for volume in task.mounts),
-        *(_job_request(mount, task, options) for mount in options.mounts),
+        *(_job_request(mount, task, options, allow) for mount in options.mounts),
         *(_cdi_request(point) for point in edits.mounts),
     ]
     points = [request.build() for request in (*own_requests, *requests)]
@@ -185,7 +187,9 @@ def _volume_request(volume: MountConfig, options: TaskOptions) -> _Request:
     )
 
 
-def _job_request(mount: MountOption, task: TaskConfig, options: TaskOptions) -> _Request:
+def _job_request(
+    mount: MountOption, task: TaskConfig, options: TaskOptions, allow: Gates
+) -> _Request:
     def locate() -> Source:
         if mount.type == "volume" and _is_a_name(mount.source):
             raise start_refused(
@@ -193,7 +197,7 @@ def _job_request(mount: MountOption, task: TaskConfig, options: TaskOptions) -> 
                 " named volumes",
                 'use a volume block of Nomad, or a path such as "local/data"',
             )
-        return mount_sources.locate(mount.source, task)
+        return gates.volume(allow, mount_sources.locate(mount.source, task))
 
     build = partial(job_mount, mount, privileged=options.privileged)
     return _Request(build=build, locate=locate)

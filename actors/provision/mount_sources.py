@@ -43,14 +43,16 @@ class Source:
     """A path of the node, or a path below `root` that follows no link.
 
     what: names the option, for errors.
+    with_mounts: True for a path of the node that is pinned with all mounts below it.
     """
 
     path: str
     root: str = ""
     what: str = "mounts"
+    with_mounts: bool = False
 
     def __str__(self) -> str:
-        return f"{self.root}/{self.path}" if self.root else self.path
+        return f"{self.root.rstrip('/')}/{self.path}" if self.root else self.path
 
 
 def locate(source: str, task: TaskConfig) -> Source:
@@ -103,12 +105,17 @@ def _relative_to(path: str, directory: str) -> str | None:
 
 def holds_logs(source: Source) -> bool:
     """Returns whether the source contains the group's log directory."""
-    return bool(source.root) and source.path == SHARED
+    return _is_in_allocation(source) and source.path == SHARED
 
 
 def is_in_logs(source: Source) -> bool:
     """Returns whether the source is the group's log directory or lies in it."""
-    return bool(source.root) and (source.path == LOGS or source.path.startswith(f"{LOGS}/"))
+    in_logs = source.path == LOGS or source.path.startswith(f"{LOGS}/")
+    return _is_in_allocation(source) and in_logs
+
+
+def _is_in_allocation(source: Source) -> bool:
+    return bool(source.root) and not source.with_mounts
 
 
 def check(source: Source) -> None:
@@ -127,6 +134,20 @@ def check(source: Source) -> None:
         os.stat(source.path)  # noqa: PTH116 - the operator's links are followed
     except OSError as error:
         raise _cannot(source, error) from error
+
+
+def reached(source: Source) -> Path:
+    """Returns the path of a source of the node after all links. Blocks.
+
+    Raises:
+        DriverError: code INVALID; the source is missing or unusable.
+    """
+    file_servers.visit(source.path, source.what)
+    descriptor = _open(source)
+    try:
+        return Path(f"/proc/self/fd/{descriptor}").readlink()
+    finally:
+        os.close(descriptor)
 
 
 def entry(source: Source, path: str) -> Entry:
@@ -275,8 +296,12 @@ def _pin_one(source: Source, target: str) -> None:
             os.mkdir(target, 0o700)  # noqa: PTH102 - no object for each pin
         else:
             os.close(os.open(target, _NEW_FILE, 0o600))
-        # Not recursive, so one unmount releases the pin. No task can mount below its own directory.
-        syscalls.mount(f"/proc/self/fd/{descriptor}", target, "", syscalls.MS_BIND)
+        # No task can mount below its own directory.
+        rest = syscalls.MS_REC if source.with_mounts else 0
+        syscalls.mount(f"/proc/self/fd/{descriptor}", target, "", syscalls.MS_BIND | rest)
+        if rest:
+            # The release of the pin must not unmount the node's own mounts below the source.
+            syscalls.mount("", target, "", syscalls.MS_SLAVE | rest)
     finally:
         os.close(descriptor)
 

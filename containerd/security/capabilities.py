@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable
 
-from proto.errors import start_refused
+from proto.errors import Code, start_refused
 
 # A capability's number is its index in NAMES: `linux/capability.h`.
 NAMES = (
@@ -122,6 +122,41 @@ def canonical(written: str, kernel: Collection[str], option: str) -> str:
         f"{option}: {written[:64]!r} is no capability",
         f"did you mean {close[0]}?" if close else "capabilities(7) lists all names",
     )
+
+
+def allowed(
+    allow: Collection[str] | None, add: Iterable[str], kernel: Collection[str]
+) -> tuple[str, ...]:
+    """Checks cap_add against allow_caps of the operator; returns the defaults in allow_caps.
+
+    The defaults are cut too: with NET_RAW a task can forge packets of its neighbours.
+
+    Args:
+        allow: the allowed names, or `all`; None allows all.
+        add: the job's cap_add; `all` needs `all` in `allow`.
+        kernel: the kernel's capabilities.
+
+    Raises:
+        DriverError: code DENIED; a capability is not allowed.
+    """
+    if allow is None:
+        return DEFAULT
+    names = {canonical(name, NAMES, "allow_caps") for name in allow}
+    if ALL in names:
+        return DEFAULT
+    wanted = {canonical(name, kernel, "cap_add") for name in add}
+    if refused := sorted(wanted - names):
+        raise start_refused(
+            f"driver does not allow the following capabilities: {_short(refused)}",
+            "remove these from cap_add; allow_caps in the driver's plugin block is"
+            f" {_short(sorted(names)) or 'empty'}",
+            code=Code.DENIED,
+        )
+    return tuple(name for name in DEFAULT if name in names)
+
+
+def _short(names: Iterable[str]) -> str:
+    return ", ".join(name.removeprefix(_PREFIX).lower() for name in names)
 
 
 def granted(

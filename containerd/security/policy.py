@@ -1,9 +1,10 @@
 """Decides a task's rights on the host: capabilities, seccomp, AppArmor, hidden paths, privileged.
 
-`noNewPrivileges` is false, the default of Docker and Podman too. True would disable setuid bits and
-file capabilities, and so break sudo, su and ping of most images. A setuid program gains at most the
-task's bounding set. The seccomp filter stays in force: the runtime installs the filter before the
-program starts, while the runtime still has the right to do so.
+`noNewPrivileges` is false, the default of Docker and Podman too, unless the operator sets
+`no_new_privileges`. True disables setuid bits and file capabilities, and so breaks sudo, su and
+ping of most images. A setuid program gains at most the task's bounding set. The seccomp filter
+stays in force: the runtime installs the filter before the program starts, while the runtime still
+has the right to do so.
 
 A privileged task has the driver's own capabilities. The other options still count: cap_drop removes
 capabilities, and seccomp and apparmor_profile confine the task if the job sets them.
@@ -54,7 +55,10 @@ class Security:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecurityRequest:
-    """Options of a job, and the operator's limits (`allow_privileged`, `seccomp_profile_dir`)."""
+    """Options of a job, and the operator's gates.
+
+    allow_caps: the capabilities that a task may have, or `all`; None allows all.
+    """
 
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
@@ -63,6 +67,8 @@ class SecurityRequest:
     seccomp_profile: str = ""
     apparmor_profile: str = ""
     allow_privileged: bool = True
+    allow_caps: tuple[str, ...] | None = None
+    no_new_privileges: bool = False
     seccomp_profile_dir: str
 
 
@@ -118,10 +124,11 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
     Raises:
         DriverError: code INVALID; a capability is unknown, or the host has no AppArmor.
     """
+    base = capabilities.allowed(request.allow_caps, request.cap_add, host.kernel_capabilities)
     granted = capabilities.granted(
         request.cap_add,
         request.cap_drop,
-        base=_all_of(host) if request.privileged else capabilities.DEFAULT,
+        base=_all_of(host) if request.privileged else base,
         everything=_all_of(host),
         kernel=host.kernel_capabilities,
     )
@@ -135,6 +142,7 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
         document = seccomp.build(profile, granted, host.machine, host.kernel_release)
     return Security(
         capabilities=granted,
+        no_new_privileges=request.no_new_privileges,
         seccomp=document,
         apparmor_profile=request.apparmor_profile,
         masked_paths=() if request.privileged else MASKED_PATHS,

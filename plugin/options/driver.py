@@ -5,7 +5,7 @@ from __future__ import annotations
 from actors.model.settings import DriverSettings
 from actors.model.shim_groups import ALLOC, TASK
 from actors.model.task_logs import DRIVER, NOMAD
-from plugin.options import readers
+from plugin.options import gates, readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
 from plugin.options.forms import log_buffer_bytes, log_drops, log_file_bytes, ulimits
 from plugin.options.table import Option, block_fields, decode
@@ -130,26 +130,12 @@ OPTIONS: tuple[Option, ...] = (
         " …, or `runc`, `crun`, `runsc`, `kata`.",
     ),
     Option(
-        name="allow_runtimes",
-        hcl_type="list(string)",
-        default="[]",
-        read=readers.texts,
-        doc="Runtimes that a task's `runtime` may name; empty: every runtime named on this page.",
-    ),
-    Option(
         name="stats_interval",
         field="stats_interval_s",
         hcl_type="string",
         default='"1s"',
         read=readers.duration_s(at_least=0.1),
         doc="Time between two samples of a task's statistics, while a client reads them.",
-    ),
-    Option(
-        name="allow_privileged",
-        hcl_type="bool",
-        default="true",
-        read=readers.boolean,
-        doc="`false` refuses privileged jobs.",
     ),
     Option(
         name="seccomp_profile_dir",
@@ -274,6 +260,7 @@ OPTIONS: tuple[Option, ...] = (
         doc="Directory of the sockets and exit records of launcher and workers; must not survive"
         " a reboot.",
     ),
+    *gates.OPTIONS,
 )
 
 
@@ -289,4 +276,7 @@ def driver_settings(packed: bytes, *, total_mhz: int = 0, cores: int = 0) -> Dri
         DriverError: code INVALID, with every problem in the block.
     """
     fields = decode(OPTIONS, packed, "the plugin block of containerd-driver")
-    return DriverSettings(**fields, total_mhz=total_mhz, cores=cores)
+    node, spaces = gates.gates(fields)
+    return DriverSettings(
+        **fields, total_mhz=total_mhz, cores=cores, gates=node, namespace_gates=spaces
+    )

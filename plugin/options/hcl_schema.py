@@ -17,6 +17,12 @@ def _spec(option: Option) -> hclspec_pb2.Spec:
         return hclspec_pb2.Spec(
             block_list=hclspec_pb2.BlockList(name=option.name, nested=schema(option.nested))
         )
+    if option.labelled:
+        return hclspec_pb2.Spec(
+            block_map=hclspec_pb2.BlockMap(
+                name=option.name, labels=["name"], nested=schema(option.nested)
+            )
+        )
     if option.nested:
         return hclspec_pb2.Spec(
             block_value=hclspec_pb2.Block(

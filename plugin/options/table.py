@@ -27,9 +27,11 @@ class Option:
         field: field of the dataclass, if different from `name`. The tuples of several options with
             the same field are joined.
         default: HCL literal; empty for none.
+        implied: value of an absent option in docs/options.md, where the schema has no default.
         required: True if a job must set the option.
         nested: options of a block; with `nested` the option is a block, not an attribute.
         repeated: True if the block may stand several times.
+        labelled: True if the block has a label, and may stand once for each label.
     """
 
     name: str
@@ -38,9 +40,11 @@ class Option:
     read: readers.Reader
     field: str = ""
     default: str = ""
+    implied: str = ""
     required: bool = False
     nested: tuple[Option, ...] = ()
     repeated: bool = False
+    labelled: bool = False
 
     @property
     def target(self) -> str:

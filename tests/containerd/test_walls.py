@@ -46,7 +46,8 @@ def daemon(programs: Path) -> Iterator[ContainerdDaemon]:
 @pytest.fixture
 def strict(daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
     """Yields a driver that runs no privileged task."""
-    made = Driver(daemon, tmp_path, {"allow_privileged": False})
+    modes = {"pid": ["host"], "ipc": ["host"], "uts": ["host"]}
+    made = Driver(daemon, tmp_path, {"allow_privileged": False, "allowed_modes": modes})
     try:
         yield made
         made.wait_clean()

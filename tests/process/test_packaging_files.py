@@ -124,7 +124,7 @@ def test_the_unit_and_the_plugin_agree_on_the_state_directory() -> None:
 
 def test_the_sample_configuration_is_one_that_the_driver_takes() -> None:
     settings = plugin_block.settings(DEBIAN / "example" / "nomad-agent.hcl", [])
-    assert settings.allow_privileged is False
+    assert settings.gates.allow_privileged is False
 
 
 def test_the_sample_job_is_one_that_runs_without_hcl() -> None:

@@ -32,6 +32,7 @@ class TaskFields(TypedDict, total=False):
     """Fields of a `TaskConfig` that few tests set."""
 
     user: str
+    namespace: str
     node_id: str
     network: NetworkIsolation | None
     dns: DnsConfig | None

@@ -62,6 +62,8 @@ def _value(spec: Spec, value: Any, path: str, problems: list[str]) -> Any:
             return _block(spec.block_value, value, path, problems)
         case "block_list" | "block_set" as kind:
             return _block_list(getattr(spec, kind), value, path, problems)
+        case "block_map":
+            return _block_map(spec.block_map, value, path, problems)
         case "block_attrs":
             return _block_attrs(spec.block_attrs, value, path, problems)
         case kind:
@@ -91,6 +93,20 @@ def _block_list(
         _object(spec.nested.object, block, f"{path}[{index}].", problems)
         for index, block in enumerate(blocks)
     ]
+
+
+def _block_map(
+    spec: hclspec_pb2.BlockMap, value: Any, path: str, problems: list[str]
+) -> dict[str, Any]:
+    labelled = _blocks(value, path, problems)
+    blocks: dict[str, Any] = {}
+    for label, inner in ((name, inner) for block in labelled for name, inner in block.items()):
+        here = f"{path}.{label}"
+        if label in blocks:
+            problems.append(f"{here}: appears more than once")
+        found = _blocks(inner, here, problems)
+        blocks[label] = _object(spec.nested.object, found[0] if found else {}, f"{here}.", problems)
+    return blocks
 
 
 def _block_attrs(

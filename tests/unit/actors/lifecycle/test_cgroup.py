@@ -60,6 +60,13 @@ def test_negative_pids_are_no_limit() -> None:
     assert oci_resources(_limits(Resources(), pids_limit=9))["pids"] == {"limit": 9}
 
 
+@pytest.mark.parametrize(("of_job", "expected"), [(0, 7), (-1, 7), (5, 5)])
+def test_a_job_without_a_limit_of_pids_has_the_nodes(of_job: int, expected: int) -> None:
+    options = TaskOptions(image="x", pids_limit=of_job)
+    made = cgroup.limits(Resources(), options, DriverSettings(), usual_pids=7)
+    assert made.pids == expected
+
+
 def test_a_container_goes_into_the_cgroup_that_nomad_made_on_v2() -> None:
     def path(cpuset: str, *, v2: bool) -> str:
         return cgroup.cgroup_path(Resources(cpuset_cgroup=cpuset), "c", "nomad.slice", cgroup_v2=v2)

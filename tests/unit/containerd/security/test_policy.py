@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from actors.lifecycle import plan
+from actors.model.gates import Gates
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.image.config import ImageConfig
 from containerd.security import capabilities
@@ -135,7 +136,7 @@ def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
 
 
 def test_privileged_is_refused_where_the_operator_says_so() -> None:
-    settings = DriverSettings(allow_privileged=False)
+    settings = DriverSettings(gates=Gates(allow_privileged=False))
     request = plan.security_request(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
         for_task(request)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -14,9 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.model.gates import Gates
 from actors.model.settings import Auth, DriverSettings, TaskOptions
 from plugin import options
+from plugin.options import gates as gate_options
 from plugin.options.readers import parse_duration_s
+from plugin.options.table import Option
 from proto.errors import Code, DriverError
 
 _WORD = "p"
@@ -59,18 +62,25 @@ def test_defaults_of_the_table_are_the_defaults_of_the_dataclasses() -> None:
                 assert read == getattr(make, option.target), option.name
 
 
+def _leaves(option: Option) -> Iterator[Option]:
+    yield from option.nested or (option,)
+
+
 def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
     # Settings which share a block or a list.
     several = {"auth_config", "auth_helper", "image_gc", "image_gc_delay_s"}
     several |= {"log_buffer_bytes", "log_drops", "log_max_files", "log_max_file_bytes"}
-    of_the_node = {"total_mhz", "cores"}
+    of_the_node = {"total_mhz", "cores", "gates", "namespace_gates"}
     dangling = {name for name in fields_of(DriverSettings) if name.startswith("gc_dangling")}
     driver = {option.target for option in options.DRIVER_OPTIONS} - {
         "gc",
         "log_buffer",
         "log_files",
     }
-    assert driver == fields_of(DriverSettings) - several - dangling - of_the_node
+    gates = {option.target for option in gate_options.OPTIONS}
+    assert driver - gates == fields_of(DriverSettings) - several - dangling - of_the_node
+    by_field = {name.target for option in gate_options.GATES for name in _leaves(option)}
+    assert by_field - {"userns"} == fields_of(Gates)
     task = {option.target for option in options.TASK_OPTIONS} | {"cdi_devices"}
     assert task == fields_of(TaskOptions)
 
@@ -228,7 +238,7 @@ def test_a_whole_plugin_block_is_read() -> None:
         enabled=False,
         containerd_runtime="io.containerd.runsc.v1",
         stats_interval_s=0.1,
-        allow_privileged=False,
+        gates=Gates(allow_privileged=False),
         auth=Auth(username="u", password=_WORD),
         containerd_address="/tmp/c.sock",
         containerd_namespace="nomad.slice",

@@ -1,0 +1,88 @@
+"""The operator's gates: options of a job that this node refuses. Names and rules are Docker's.
+
+Each gate is an option of the plugin block (`plugin.options.gates`). A closed gate is written once
+for the node, or for one Nomad namespace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from containerd.security import capabilities
+from proto.errors import DriverError
+from proto.values import dataclass
+
+# The capabilities that Nomad's own drivers allow by default (drivers/shared/capabilities).
+NOMAD_CAPABILITIES = (
+    "audit_write",
+    "chown",
+    "dac_override",
+    "fowner",
+    "fsetid",
+    "kill",
+    "mknod",
+    "net_bind_service",
+    "setfcap",
+    "setgid",
+    "setpcap",
+    "setuid",
+    "sys_chroot",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gates:
+    """Limits for the jobs of a node. None is an open gate; an empty tuple allows nothing.
+
+    allow_privileged: True also opens the modes of the host.
+    allow_runtimes: empty: every known runtime.
+    allow_caps: names in any case, with or without CAP_, or `all`.
+    allow_devices, allow_registries, allow_snapshotters, allow_sysctls: globs.
+    volumes: False allows only sources in the allocation's directory.
+    volume_paths: globs of the node's paths; empty: every path.
+    pid_modes, ipc_modes, uts_modes: globs of modes that count without allow_privileged.
+    pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
+    """
+
+    allow_privileged: bool = True
+    allow_runtimes: tuple[str, ...] = ()
+    allow_caps: tuple[str, ...] | None = None
+    allow_devices: tuple[str, ...] | None = None
+    allow_host_network: bool = True
+    allow_registries: tuple[str, ...] | None = None
+    allow_snapshotters: tuple[str, ...] | None = None
+    allow_sysctls: tuple[str, ...] | None = None
+    volumes: bool = True
+    volume_paths: tuple[str, ...] = ()
+    pid_modes: tuple[str, ...] = ()
+    ipc_modes: tuple[str, ...] = ()
+    uts_modes: tuple[str, ...] = ()
+    pids_limit: int = 0
+    no_new_privileges: bool = False
+
+
+OPEN = Gates()
+"""The gates of a plugin block without a gate."""
+
+HARDENED = Gates(
+    allow_privileged=False,
+    allow_caps=NOMAD_CAPABILITIES,
+    allow_devices=(),
+    allow_host_network=False,
+    allow_sysctls=(),
+    volumes=False,
+    pids_limit=4096,
+    no_new_privileges=True,
+)
+"""The gates of `hardened = true`."""
+
+
+def unknown_capabilities(names: Iterable[str]) -> list[str]:
+    """Returns the names that no capability has."""
+    unknown: list[str] = []
+    for name in names:
+        try:
+            capabilities.canonical(name, capabilities.NAMES, "allow_caps")
+        except DriverError:
+            unknown.append(name)
+    return unknown

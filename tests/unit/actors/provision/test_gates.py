@@ -1,0 +1,164 @@
+"""The operator's gates: from the plugin block to the refusal of a job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from actors.lifecycle import plan
+from actors.model.gates import HARDENED, Gates
+from actors.model.settings import DeviceOption, DriverSettings, TaskOptions
+from actors.provision import gates
+from actors.provision.mount_sources import Source
+from containerd.security import policy
+from plugin import options
+from plugin.options import hcl_schema
+from proto.errors import Code, DriverError
+
+
+def settings(**block: Any) -> DriverSettings:
+    return options.driver_settings(msgpack.packb(block))
+
+
+def refusal(allow: Gates, **job: Any) -> str:
+    with pytest.raises(DriverError) as caught:
+        gates.check(allow, TaskOptions(image=job.pop("image", "redis:7"), **job))
+    assert caught.value.code is Code.DENIED
+    return str(caught.value)
+
+
+CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+    ({"allow_privileged": False}, {"pid_mode": "host"}, 'cannot apply "pid_mode" configuration'),
+    ({"allow_privileged": False}, {"ipc_mode": "host"}, 'cannot apply "ipc_mode" configuration'),
+    ({"allow_privileged": False}, {"uts_mode": "host"}, 'cannot apply "uts_mode" configuration'),
+    ({"allow_host_network": False}, {"host_network": True}, "allow_host_network is false"),
+    ({"allow_sysctls": ["net.*"]}, {"sysctl": {"kernel.shmmax": "1"}}, "allow_sysctls is net.*"),
+    ({"allow_devices": []}, {"devices": (DeviceOption(host_path="/dev/fuse"),)}, "is empty"),
+    (
+        {"allow_devices": ["/dev/dri/*"]},
+        {"devices": (DeviceOption(host_path="/dev/dri/../mem"),)},
+        "'/dev/mem' is not allowed",
+    ),
+    ({"allow_devices": ["/dev/*"]}, {"cdi_devices": ("vendor.com/gpu=0",)}, "vendor.com/gpu=0"),
+    ({"allow_snapshotters": ["native"]}, {"snapshotter": "stargz"}, "allow_snapshotters"),
+    ({"allow_registries": ["ghcr.io"]}, {}, "'docker.io/library/redis' is not allowed"),
+    ({"allow_registries": ["docker.io/team/*"]}, {"image": "other/x"}, "docker.io/other/x"),
+    ({"pids_limit": 100}, {"pids_limit": 101}, "pids_limit cannot be greater than nomad plugin"),
+]
+OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"allow_privileged": False, "allowed_modes": {"pid": ["host"]}}, {"pid_mode": "host"}),
+    ({"allowed_modes": {"pid": []}}, {"pid_mode": "host", "ipc_mode": "host"}),
+    ({"allow_host_network": False}, {}),
+    ({"allow_sysctls": ["net.*"]}, {"sysctl": {"net.core.somaxconn": "1"}}),
+    ({"allow_devices": ["/dev/fuse"]}, {"devices": (DeviceOption(host_path="/dev//fuse"),)}),
+    ({"allow_devices": ["vendor.com/*"]}, {"cdi_devices": ("vendor.com/gpu=0",)}),
+    ({"allow_snapshotters": ["native"]}, {"snapshotter": "native"}),
+    ({"allow_snapshotters": ["native"]}, {}),
+    ({"allow_registries": ["docker.io"]}, {}),
+    ({"allow_registries": ["docker.io/team/*"]}, {"image": "team/x:1"}),
+    ({"allow_registries": []}, {"load": "local/image.tar"}),
+    ({"pids_limit": 100}, {"pids_limit": 100}),
+    ({}, {"pid_mode": "host", "uts_mode": "host", "host_network": True}),
+]
+
+
+@pytest.mark.parametrize(("block", "job", "words"), CLOSED)
+def test_a_closed_gate_names_the_option_and_the_gate(
+    block: dict[str, Any], job: dict[str, Any], words: str
+) -> None:
+    assert words in refusal(settings(**block).gates, **job)
+
+
+@pytest.mark.parametrize(("block", "job"), OPEN)
+def test_an_open_gate_lets_the_job_pass(block: dict[str, Any], job: dict[str, Any]) -> None:
+    gates.check(settings(**block).gates, TaskOptions(image=job.pop("image", "redis:7"), **job))
+
+
+def granted(allow: DriverSettings, **job: Any) -> tuple[str, ...]:
+    request = plan.security_request(allow, TaskOptions(image="x", **job))
+    return policy.decide(request, policy.this_host(), None).capabilities
+
+
+def test_capabilities_outside_of_allow_caps_are_taken_from_the_defaults_too() -> None:
+    allow = settings(allow_caps=["chown", "NET_ADMIN", "cap_kill"])
+    assert set(granted(allow)) == {"CAP_CHOWN", "CAP_KILL"}
+    assert set(granted(allow, cap_add=("net_admin",))) == {"CAP_CHOWN", "CAP_KILL", "CAP_NET_ADMIN"}
+    assert "CAP_NET_RAW" in granted(settings(allow_caps=["all"]))
+    assert "CAP_NET_RAW" in granted(settings())
+
+
+@pytest.mark.parametrize("added", ["net_raw", "all", "SYS_ADMIN"])
+def test_a_capability_that_is_not_allowed_is_refused(added: str) -> None:
+    with pytest.raises(DriverError, match="does not allow the following capabilities") as caught:
+        granted(settings(allow_caps=["chown"]), cap_add=(added,))
+    assert caught.value.code is Code.DENIED
+    assert "allow_caps in the driver's plugin block is chown" in str(caught.value)
+
+
+def test_hardened_closes_and_a_value_beside_wins() -> None:
+    assert settings(hardened=True).gates == HARDENED
+    mixed = settings(hardened=True, allow_host_network=True, volumes={"enabled": True}).gates
+    assert mixed.allow_host_network
+    assert mixed.volumes
+    assert not mixed.allow_privileged
+
+
+def test_a_namespace_overrides_the_gates_of_the_node() -> None:
+    made = settings(
+        hardened=True,
+        allow_devices=["/dev/fuse"],
+        namespace={"infra": {"allow_privileged": True, "allow_devices": None}, "default": None},
+    )
+    assert made.gates_of("infra").allow_privileged
+    assert made.gates_of("infra").allow_devices == ("/dev/fuse",)
+    assert not made.gates_of("infra").volumes
+    assert not made.gates_of("web").allow_privileged
+    assert made.gates_of("").allow_privileged is False
+
+
+def test_wrong_values_are_named_with_their_place() -> None:
+    with pytest.raises(DriverError) as caught:
+        settings(allow_caps=["root"], namespace={"web": {"allow_caps": ["x"], "hardened": True}})
+    assert "allow_caps: 'root' is no capability" in str(caught.value)
+    assert "namespace.web.allow_caps: 'x' is no capability" in str(caught.value)
+    assert "namespace.web.hardened: no such option" in str(caught.value)
+
+
+def test_an_absent_gate_is_absent_in_the_schema_too() -> None:
+    # Nomad sends the default of a schema like a value of the operator.
+    schema = hcl_schema.schema(options.DRIVER_OPTIONS).object.attributes
+    assert schema["allow_privileged"].WhichOneof("block") == "Attr"
+    nested = schema["namespace"].block_map.nested.object.attributes
+    assert nested["allow_privileged"].WhichOneof("block") == "Attr"
+    assert list(schema["namespace"].block_map.labels) == ["name"]
+
+
+def denied(allow: Gates, path: Path) -> str:
+    with pytest.raises(DriverError) as caught:
+        gates.volume(allow, Source(path=str(path)))
+    assert caught.value.code is Code.DENIED
+    return str(caught.value)
+
+
+def test_volumes_are_compared_with_the_path_that_the_kernel_reaches(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "in/away").symlink_to(tmp_path / "out")
+    allow = settings(volumes={"allowed_paths": [f"{tmp_path}/in", f"{tmp_path}/x*"]}).gates
+    made = gates.volume(allow, Source(path=f"{tmp_path}/in/deep"))
+    assert made == Source(path=f"{tmp_path}/in/deep"[1:], root="/", with_mounts=True)
+    assert f"which is '{tmp_path}/out'" in denied(allow, tmp_path / "in/away")
+    assert f"allowed_paths }} is {tmp_path}/in" in denied(allow, tmp_path / "in/../out")
+    own = Source(path="t/local", root=str(tmp_path))
+    assert gates.volume(allow, own) == own
+
+
+def test_without_volumes_only_the_allocation_is_left(tmp_path: Path) -> None:
+    allow = settings(volumes={"enabled": False}).gates
+    assert "volumes { enabled } is false" in denied(allow, tmp_path)
+    own = Source(path="t/local", root=str(tmp_path))
+    assert gates.volume(allow, own) == own
+    assert gates.volume(Gates(), Source(path="/etc")) == Source(path="/etc")
