@@ -92,7 +92,7 @@ def test_another_snapshotter_and_another_client_get_the_blobs_from_the_registry(
             with pytest.raises(AssertionError, match="not found"):
                 containerd.ctr("images", "export", archive, name)
             if by_ctr:
-                containerd.ctr("images", "pull", "--plain-http", name)
+                containerd.ctr("content", "fetch", "--plain-http", name)
             else:
                 assert store.get(name, snapshotter="native").digest == registry.image.digest
             assert fetched(registry) == 2
