@@ -92,12 +92,13 @@ def newer_agent() -> Path:
 
 @pytest.fixture
 def nomad(nomad_agent: NomadAgent) -> Iterator[NomadApi]:
-    """Yields the agent's API and purges the jobs that the test leaves."""
+    """Yields the agent's API; afterwards the agent forgets the test's jobs."""
     if nomad_agent.process is None:
         nomad_agent.start()
     yield nomad_agent.api
-    for job in nomad_agent.api.jobs():
-        nomad_agent.api.stop_and_wait(job)
+    if nomad_agent.process is None:
+        nomad_agent.start()
+    nomad_agent.forget_jobs()
 
 
 @pytest.fixture

@@ -190,10 +190,23 @@ class NomadAgent:
             mounted.detach_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)
 
-    def _end_jobs(self) -> None:
+    def forget_jobs(self) -> None:
+        """Ends all jobs, and waits until servers and client have removed the allocations.
+
+        A Nomad before 1.9.2 that starts again sends SIGKILL to the pid of each log collector in its
+        state, also of ended allocations (hashicorp/nomad#23969). Another process has the pid by
+        then: a task of the next test, or a process of another test.
+        """
         for job in self.api.jobs():
             self.api.stop_and_wait(job)
         self.api.collect_garbage()
+        wait_until(self._has_no_alloc, 30, lambda: f"{list(self.alloc_root.iterdir())} stay")
+
+    def _has_no_alloc(self) -> bool:
+        return not self.alloc_root.exists() or not any(self.alloc_root.iterdir())
+
+    def _end_jobs(self) -> None:
+        self.forget_jobs()
         wait_until(lambda: not mounts_below(self.base), 20)
 
     def _environment(self) -> Mapping[str, str]:
