@@ -62,6 +62,7 @@ async def examine(
         lambda: _open_files(node, root),
         lambda: _logs(node, root),
         lambda: _state(node),
+        lambda: _gates(node),
     )
     for check in checks:
         try:
@@ -69,6 +70,15 @@ async def examine(
         except DriverError as error:
             findings.append(fail("files", sentence(error), error.resolution))
     return findings
+
+
+def _gates(node: Node) -> Iterator[Finding]:
+    """Tells the operator which options of jobs have no limit, for the node and each namespace."""
+    settings = node.settings
+    for name, gates in {"": settings.gates, **settings.namespace_gates}.items():
+        jobs = f"jobs of namespace {name}" if name else "jobs"
+        open_gates = ", ".join(gates.open()) or "none"
+        yield ok("gates", f"open for {jobs}: {open_gates}; hardened = true closes most of them")
 
 
 def _kernel() -> Finding:

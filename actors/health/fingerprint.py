@@ -75,6 +75,7 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             "driver.containerd-driver.version": RELEASE,
             "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
             "driver.containerd-driver.privileged": services.settings.gates.allow_privileged,
+            "driver.containerd-driver.open_gates": ",".join(services.settings.gates.open()),
             "driver.containerd-driver.runtimes": ",".join(offered),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,

@@ -60,6 +60,22 @@ class Gates:
     pids_limit: int = 0
     no_new_privileges: bool = False
 
+    def open(self) -> tuple[str, ...]:
+        """Returns the options of the plugin block that limit no job."""
+        state = {
+            "allow_privileged": self.allow_privileged,
+            "volumes": self.volumes and not self.volume_paths,
+            "allow_caps": self.allow_caps is None,
+            "allow_devices": self.allow_devices is None,
+            "allow_host_network": self.allow_host_network,
+            "allow_registries": self.allow_registries is None,
+            "allow_snapshotters": self.allow_snapshotters is None,
+            "allow_sysctls": self.allow_sysctls is None,
+            "pids_limit": self.pids_limit == 0,
+            "no_new_privileges": not self.no_new_privileges,
+        }
+        return tuple(name for name, is_open in state.items() if is_open)
+
 
 OPEN = Gates()
 """The gates of a plugin block without a gate."""

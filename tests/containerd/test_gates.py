@@ -74,6 +74,9 @@ async def test_hardened_refuses_before_a_pull_and_runs_a_plain_task(
     with_gates: MakeDriver, busybox_image: str
 ) -> None:
     hardened = with_gates(hardened=True)
+    async with launched(hardened) as session:
+        node = (await session.fingerprint()).attributes
+    assert node["driver.containerd-driver.open_gates"] == "allow_registries,allow_snapshotters"
     for options, words in (
         ({"privileged": True}, "Running privileged jobs are not allowed"),
         ({"cap_add": ["net_raw"]}, "driver does not allow the following capabilities: net_raw"),

@@ -10,6 +10,7 @@ import pytest
 
 from actors.health import doctor
 from actors.health.findings import Finding, Verdict
+from actors.model.gates import HARDENED, Gates
 from actors.model.node import Node, this_node
 from actors.model.settings import DriverSettings
 from containerd import daemon_process
@@ -256,3 +257,12 @@ def test_the_table_is_as_narrow_as_the_terminal() -> None:
         "         → do this then",
         "           that",
     ]
+
+
+async def test_open_gates_are_named_for_the_node_and_for_a_namespace(
+    tmp_path: Path, machine: Path
+) -> None:
+    made = node(tmp_path, gates=HARDENED, namespace_gates={"infra": Gates()})
+    hardened, infra = [about.text for about in (await findings(made, machine))["gates"]]
+    assert hardened.startswith("open for jobs: allow_registries, allow_snapshotters;")
+    assert infra.startswith("open for jobs of namespace infra: allow_privileged, volumes,")

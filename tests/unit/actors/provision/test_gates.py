@@ -15,6 +15,7 @@ from actors.provision import gates
 from actors.provision.mount_sources import Source
 from containerd.security import policy
 from plugin import options
+from plugin.options import gates as gate_options
 from plugin.options import hcl_schema
 from proto.errors import Code, DriverError
 
@@ -162,3 +163,11 @@ def test_without_volumes_only_the_allocation_is_left(tmp_path: Path) -> None:
     own = Source(path="t/local", root=str(tmp_path))
     assert gates.volume(allow, own) == own
     assert gates.volume(Gates(), Source(path="/etc")) == Source(path="/etc")
+
+
+def test_open_gates_are_the_options_without_a_limit() -> None:
+    assert settings(hardened=True).gates.open() == ("allow_registries", "allow_snapshotters")
+    assert "volumes" in settings().gates.open()
+    assert "volumes" not in settings(volumes={"allowed_paths": ["/srv"]}).gates.open()
+    names = {option.name for option in gate_options.GATES}
+    assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes"}
