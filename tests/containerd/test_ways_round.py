@@ -21,7 +21,8 @@ pytestmark = pytest.mark.containerd
 @pytest.fixture
 def strict(runtimes_daemon: ContainerdDaemon, tmp_path: Path) -> Iterator[Driver]:
     """Yields a driver that runs no privileged task."""
-    made = Driver(runtimes_daemon, tmp_path, {"allow_privileged": False})
+    modes = {"ipc": ["host"]}
+    made = Driver(runtimes_daemon, tmp_path, {"allow_privileged": False, "allowed_modes": modes})
     try:
         yield made
         made.wait_clean()
