@@ -186,7 +186,12 @@ def gates(fields: dict[str, Any]) -> tuple[Gates, dict[str, Gates]]:
     """
     names = [field.name for field in dataclasses.fields(Gates)]
     base = HARDENED if fields.pop("hardened", False) else OPEN
-    own = {name: fields.pop(name) for name in names if name in fields}
-    node = dataclasses.replace(base, **own)
+    node = _over(base, {name: fields.pop(name) for name in names if name in fields})
     spaces = fields.pop("namespace", {})
-    return node, {name: dataclasses.replace(node, **values) for name, values in spaces.items()}
+    return node, {name: _over(node, values) for name, values in spaces.items()}
+
+
+def _over(base: Gates, own: Mapping[str, Any]) -> Gates:
+    """Returns the gates with other values. Allowed paths open mounts that `base` forbids."""
+    opened = {"volumes": True} if own.get("volume_paths") else {}
+    return dataclasses.replace(base, **{**opened, **own})

@@ -22,7 +22,7 @@ GATES = """
     hardened = true
     allow_caps = ["chown", "net_raw"]
     namespace "default" {
-      volumes { allowed_paths = ["/etc/hostname"] enabled = true }
+      volumes { allowed_paths = ["/etc/hostname"] }
     }
     namespace "other" { allow_privileged = true }
 """

@@ -105,6 +105,9 @@ def test_hardened_closes_and_a_value_beside_wins() -> None:
     assert mixed.allow_host_network
     assert mixed.volumes
     assert not mixed.allow_privileged
+    assert settings(hardened=True, volumes={"allowed_paths": ["/srv"]}).gates.volumes
+    closed = settings(volumes={"enabled": False, "allowed_paths": ["/srv"]}).gates
+    assert not closed.volumes
 
 
 def test_a_namespace_overrides_the_gates_of_the_node() -> None:
