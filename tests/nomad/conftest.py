@@ -67,16 +67,32 @@ def plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
     """
 
 
-@pytest.fixture(scope="session")
-def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
-    """Starts a whole agent with the driver, ready for jobs."""
+@contextlib.contextmanager
+def started_agent(
+    binary: Path, containerd: ContainerdDaemon, options: str = ""
+) -> Iterator[NomadAgent]:
+    """Starts a whole agent with the driver, ready for jobs.
+
+    Args:
+        binary: path of a `nomad`.
+        containerd: the driver's containerd.
+        options: further options of the driver's config block, in HCL.
+    """
     # A short path: sockets are below the directory.
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
         state_dir = Path(folder)
-        agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir)
+        config = f"{plugin_config(containerd, state_dir)}\n{options}"
+        agent = NomadAgent(binary, config, state_dir)
         make_plugin_dir(agent.plugins)
         with agent:
             yield agent
+
+
+@pytest.fixture(scope="session")
+def nomad_agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
+    """Starts the agent that most tests share."""
+    with started_agent(built("agent"), containerd) as agent:
+        yield agent
 
 
 @pytest.fixture(scope="session")

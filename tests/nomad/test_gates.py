@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.nomad.api import make_job
-from tests.nomad.conftest import built, plugin_config
+from tests.nomad.conftest import built, started_agent
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
@@ -31,13 +29,8 @@ GATES = """
 @pytest.fixture
 def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
     """Starts an agent with gates, also for a namespace."""
-    with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
-        state_dir = Path(folder)
-        config = f"{plugin_config(containerd, state_dir)}\n{GATES}"
-        running = NomadAgent(built("agent"), config, state_dir)
-        make_plugin_dir(running.plugins)
-        with running:
-            yield running
+    with started_agent(built("agent"), containerd, GATES) as running:
+        yield running
 
 
 def test_nomad_reads_the_gates_of_the_node_and_of_a_namespace(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.nomad.api import NomadApi, make_job
-from tests.nomad.conftest import plugin_config
+from tests.nomad.conftest import started_agent
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import children
-from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
@@ -35,13 +33,8 @@ COUNTER = "i=0; while true; do i=$((i + 1)); echo line $i; sleep 0.01; done"
 @pytest.fixture
 def agent(containerd: ContainerdDaemon, newer_agent: Path) -> Iterator[NomadAgent]:
     """Starts an agent whose driver collects the logs."""
-    with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
-        state_dir = Path(folder)
-        config = f"{plugin_config(containerd, state_dir)}\n{DRIVER}\n{FILES}"
-        running = NomadAgent(newer_agent, config, state_dir)
-        make_plugin_dir(running.plugins)
-        with running:
-            yield running
+    with started_agent(newer_agent, containerd, f"{DRIVER}\n{FILES}") as running:
+        yield running
 
 
 def switch(agent: NomadAgent, before: str, after: str) -> None:

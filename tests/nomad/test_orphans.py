@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,10 +23,9 @@ from actors.model.ownership import (
 from containerd.api.client import Containerd
 from containerd.api.records import ContainerRecord, Streams
 from tests.nomad.api import DEAF, make_job
-from tests.nomad.conftest import built, plugin_config
+from tests.nomad.conftest import built, started_agent
 from tests.nomad.nomad_agent import NomadAgent
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.plugin_dir import make_plugin_dir
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
@@ -40,13 +38,8 @@ DEADLINE_S = 60.0
 @pytest.fixture
 def agent(containerd: ContainerdDaemon) -> Iterator[NomadAgent]:
     """Yields an agent whose plugin sweeps twice a second."""
-    with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
-        state_dir = Path(folder)
-        config = f"{plugin_config(containerd, state_dir)}\n{SOON}"
-        made = NomadAgent(built("agent"), config, state_dir)
-        make_plugin_dir(made.plugins)
-        with made:
-            yield made
+    with started_agent(built("agent"), containerd, SOON) as running:
+        yield running
 
 
 async def forgotten(containerd: ContainerdDaemon, like: str) -> str:
