@@ -58,12 +58,18 @@ class Resources:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MountConfig:
-    """Nomad's mount: a volume_mount of the job, resolved by Nomad to a path of the node."""
+    """Nomad's mount: a volume_mount of the job, resolved by Nomad to a path of the node.
+
+    selinux_label: `z`, `Z` or empty, from a Nomad of 1.8 or newer.
+    request_name: the name of the group's volume request, from a Nomad of 2.0 or newer.
+    """
 
     task_path: str
     host_path: str
     readonly: bool
     propagation_mode: str = ""
+    selinux_label: str = ""
+    request_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +106,7 @@ class TaskConfig:
     """Nomad's TaskConfig without the driver's own options.
 
     id: `<alloc>/<task>/<8 hex>`, new for every start.
+    parent_job_id: the job of which a dispatched or periodic job is a run; else empty.
     env: NOMAD_* and the job's env.
     stdout_path, stderr_path: empty or /dev/null where Nomad collects no logs.
     Paths are paths of the node.
@@ -110,6 +117,7 @@ class TaskConfig:
     alloc_id: str = ""
     job_id: str = ""
     job_name: str = ""
+    parent_job_id: str = ""
     task_group_name: str = ""
     namespace: str = ""
     node_name: str = ""

@@ -36,6 +36,8 @@ def read_task_config(message: driver_pb2.TaskConfig) -> nomad.TaskConfig:
         alloc_id=message.alloc_id,
         job_id=message.job_id,
         job_name=message.job_name,
+        # Nomad 2.0 fills the field only for its own drivers, the variable for all.
+        parent_job_id=message.parent_job_id or message.env.get("NOMAD_JOB_PARENT_ID", ""),
         task_group_name=message.task_group_name,
         namespace=message.namespace,
         node_name=message.node_name,
@@ -60,6 +62,8 @@ def _mount(message: driver_pb2.Mount) -> nomad.MountConfig:
         host_path=message.host_path,
         readonly=message.readonly,
         propagation_mode=message.propagation_mode,
+        selinux_label=message.selinux_label,
+        request_name=message.request_name,
     )
 
 

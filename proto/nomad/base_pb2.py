@@ -14,17 +14,17 @@ _sym_db = _symbol_database.Default()
 from proto.nomad import hclspec_pb2 as proto_dot_nomad_dot_hclspec__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/nomad/base.proto\x12\"hashicorp.nomad.plugins.base.proto\x1a\x19proto/nomad/hclspec.proto\"\x13\n\x11PluginInfoRequest\"\x95\x01\n\x12PluginInfoResponse\x12<\n\x04type\x18\x01 \x01(\x0e\x32..hashicorp.nomad.plugins.base.proto.PluginType\x12\x1b\n\x13plugin_api_versions\x18\x02 \x03(\t\x12\x16\n\x0eplugin_version\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x15\n\x13\x43onfigSchemaRequest\"R\n\x14\x43onfigSchemaResponse\x12:\n\x04spec\x18\x01 \x01(\x0b\x32,.hashicorp.nomad.plugins.shared.hclspec.Spec\"\x8d\x01\n\x10SetConfigRequest\x12\x16\n\x0emsgpack_config\x18\x01 \x01(\x0c\x12\x45\n\x0cnomad_config\x18\x02 \x01(\x0b\x32/.hashicorp.nomad.plugins.base.proto.NomadConfig\x12\x1a\n\x12plugin_api_version\x18\x03 \x01(\t\"\x13\n\x11SetConfigResponse\"T\n\x0bNomadConfig\x12\x45\n\x06\x64river\x18\x01 \x01(\x0b\x32\x35.hashicorp.nomad.plugins.base.proto.NomadDriverConfig\"\x87\x01\n\x11NomadDriverConfig\x12\x15\n\rClientMaxPort\x18\x01 \x01(\r\x12\x15\n\rClientMinPort\x18\x02 \x01(\r\x12\x44\n\x08Topology\x18\x03 \x01(\x0b\x32\x32.hashicorp.nomad.plugins.base.proto.ClientTopology\"\xab\x01\n\x0e\x43lientTopology\x12\x10\n\x08node_ids\x18\x01 \x03(\r\x12\x45\n\x05\x63ores\x18\x03 \x03(\x0b\x32\x36.hashicorp.nomad.plugins.base.proto.ClientTopologyCore\x12\x1e\n\x16override_total_compute\x18\x04 \x01(\x04\x12 \n\x18override_withold_compute\x18\x05 \x01(\x04\"\xd9\x01\n\x12\x43lientTopologyCore\x12\x11\n\tsocket_id\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\r\x12\x0f\n\x07\x63ore_id\x18\x03 \x01(\r\x12\x41\n\ncore_grade\x18\x04 \x01(\x0e\x32-.hashicorp.nomad.plugins.base.proto.CoreGrade\x12\x0f\n\x07\x64isable\x18\x05 \x01(\x08\x12\x12\n\nbase_speed\x18\x06 \x01(\x04\x12\x11\n\tmax_speed\x18\x07 \x01(\x04\x12\x13\n\x0bguess_speed\x18\x08 \x01(\x04*1\n\nPluginType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x44RIVER\x10\x02\x12\n\n\x06\x44\x45VICE\x10\x03*,\n\tCoreGrade\x12\x0f\n\x0bPerformance\x10\x00\x12\x0e\n\nEfficiency\x10\x01\x32\x87\x03\n\nBasePlugin\x12{\n\nPluginInfo\x12\x35.hashicorp.nomad.plugins.base.proto.PluginInfoRequest\x1a\x36.hashicorp.nomad.plugins.base.proto.PluginInfoResponse\x12\x81\x01\n\x0c\x43onfigSchema\x12\x37.hashicorp.nomad.plugins.base.proto.ConfigSchemaRequest\x1a\x38.hashicorp.nomad.plugins.base.proto.ConfigSchemaResponse\x12x\n\tSetConfig\x12\x34.hashicorp.nomad.plugins.base.proto.SetConfigRequest\x1a\x35.hashicorp.nomad.plugins.base.proto.SetConfigResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16proto/nomad/base.proto\x12\"hashicorp.nomad.plugins.base.proto\x1a\x19proto/nomad/hclspec.proto\"\x13\n\x11PluginInfoRequest\"\x95\x01\n\x12PluginInfoResponse\x12<\n\x04type\x18\x01 \x01(\x0e\x32..hashicorp.nomad.plugins.base.proto.PluginType\x12\x1b\n\x13plugin_api_versions\x18\x02 \x03(\t\x12\x16\n\x0eplugin_version\x18\x03 \x01(\t\x12\x0c\n\x04name\x18\x04 \x01(\t\"\x15\n\x13\x43onfigSchemaRequest\"R\n\x14\x43onfigSchemaResponse\x12:\n\x04spec\x18\x01 \x01(\x0b\x32,.hashicorp.nomad.plugins.shared.hclspec.Spec\"\x8d\x01\n\x10SetConfigRequest\x12\x16\n\x0emsgpack_config\x18\x01 \x01(\x0c\x12\x45\n\x0cnomad_config\x18\x02 \x01(\x0b\x32/.hashicorp.nomad.plugins.base.proto.NomadConfig\x12\x1a\n\x12plugin_api_version\x18\x03 \x01(\t\"\x13\n\x11SetConfigResponse\"T\n\x0bNomadConfig\x12\x45\n\x06\x64river\x18\x01 \x01(\x0b\x32\x35.hashicorp.nomad.plugins.base.proto.NomadDriverConfig\"\x87\x01\n\x11NomadDriverConfig\x12\x15\n\rClientMaxPort\x18\x01 \x01(\r\x12\x15\n\rClientMinPort\x18\x02 \x01(\r\x12\x44\n\x08Topology\x18\x03 \x01(\x0b\x32\x32.hashicorp.nomad.plugins.base.proto.ClientTopology\"\xf6\x01\n\x0e\x43lientTopology\x12\x10\n\x08node_ids\x18\x01 \x03(\r\x12I\n\tdistances\x18\x02 \x01(\x0b\x32\x36.hashicorp.nomad.plugins.base.proto.ClientTopologySLIT\x12\x45\n\x05\x63ores\x18\x03 \x03(\x0b\x32\x36.hashicorp.nomad.plugins.base.proto.ClientTopologyCore\x12\x1e\n\x16override_total_compute\x18\x04 \x01(\x04\x12 \n\x18override_withold_compute\x18\x05 \x01(\x04\"7\n\x12\x43lientTopologySLIT\x12\x11\n\tdimension\x18\x01 \x01(\r\x12\x0e\n\x06values\x18\x02 \x03(\r\"\xd9\x01\n\x12\x43lientTopologyCore\x12\x11\n\tsocket_id\x18\x01 \x01(\r\x12\x0f\n\x07node_id\x18\x02 \x01(\r\x12\x0f\n\x07\x63ore_id\x18\x03 \x01(\r\x12\x41\n\ncore_grade\x18\x04 \x01(\x0e\x32-.hashicorp.nomad.plugins.base.proto.CoreGrade\x12\x0f\n\x07\x64isable\x18\x05 \x01(\x08\x12\x12\n\nbase_speed\x18\x06 \x01(\x04\x12\x11\n\tmax_speed\x18\x07 \x01(\x04\x12\x13\n\x0bguess_speed\x18\x08 \x01(\x04*1\n\nPluginType\x12\x0b\n\x07UNKNOWN\x10\x00\x12\n\n\x06\x44RIVER\x10\x02\x12\n\n\x06\x44\x45VICE\x10\x03*,\n\tCoreGrade\x12\x0f\n\x0bPerformance\x10\x00\x12\x0e\n\nEfficiency\x10\x01\x32\x87\x03\n\nBasePlugin\x12{\n\nPluginInfo\x12\x35.hashicorp.nomad.plugins.base.proto.PluginInfoRequest\x1a\x36.hashicorp.nomad.plugins.base.proto.PluginInfoResponse\x12\x81\x01\n\x0c\x43onfigSchema\x12\x37.hashicorp.nomad.plugins.base.proto.ConfigSchemaRequest\x1a\x38.hashicorp.nomad.plugins.base.proto.ConfigSchemaResponse\x12x\n\tSetConfig\x12\x34.hashicorp.nomad.plugins.base.proto.SetConfigRequest\x1a\x35.hashicorp.nomad.plugins.base.proto.SetConfigResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.nomad.base_pb2', globals())
 if _descriptor._USE_C_DESCRIPTORS == False:
 
   DESCRIPTOR._options = None
-  _PLUGINTYPE._serialized_start=1152
-  _PLUGINTYPE._serialized_end=1201
-  _COREGRADE._serialized_start=1203
-  _COREGRADE._serialized_end=1247
+  _PLUGINTYPE._serialized_start=1284
+  _PLUGINTYPE._serialized_end=1333
+  _COREGRADE._serialized_start=1335
+  _COREGRADE._serialized_end=1379
   _PLUGININFOREQUEST._serialized_start=89
   _PLUGININFOREQUEST._serialized_end=108
   _PLUGININFORESPONSE._serialized_start=111
@@ -42,9 +42,11 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   _NOMADDRIVERCONFIG._serialized_start=621
   _NOMADDRIVERCONFIG._serialized_end=756
   _CLIENTTOPOLOGY._serialized_start=759
-  _CLIENTTOPOLOGY._serialized_end=930
-  _CLIENTTOPOLOGYCORE._serialized_start=933
-  _CLIENTTOPOLOGYCORE._serialized_end=1150
-  _BASEPLUGIN._serialized_start=1250
-  _BASEPLUGIN._serialized_end=1641
+  _CLIENTTOPOLOGY._serialized_end=1005
+  _CLIENTTOPOLOGYSLIT._serialized_start=1007
+  _CLIENTTOPOLOGYSLIT._serialized_end=1062
+  _CLIENTTOPOLOGYCORE._serialized_start=1065
+  _CLIENTTOPOLOGYCORE._serialized_end=1282
+  _BASEPLUGIN._serialized_start=1382
+  _BASEPLUGIN._serialized_end=1773
 # @@protoc_insertion_point(module_scope)

@@ -13,16 +13,18 @@ Performance: CoreGrade
 UNKNOWN: PluginType
 
 class ClientTopology(_message.Message):
-    __slots__ = ["cores", "node_ids", "override_total_compute", "override_withold_compute"]
+    __slots__ = ["cores", "distances", "node_ids", "override_total_compute", "override_withold_compute"]
     CORES_FIELD_NUMBER: _ClassVar[int]
+    DISTANCES_FIELD_NUMBER: _ClassVar[int]
     NODE_IDS_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_TOTAL_COMPUTE_FIELD_NUMBER: _ClassVar[int]
     OVERRIDE_WITHOLD_COMPUTE_FIELD_NUMBER: _ClassVar[int]
     cores: _containers.RepeatedCompositeFieldContainer[ClientTopologyCore]
+    distances: ClientTopologySLIT
     node_ids: _containers.RepeatedScalarFieldContainer[int]
     override_total_compute: int
     override_withold_compute: int
-    def __init__(self, node_ids: _Optional[_Iterable[int]] = ..., cores: _Optional[_Iterable[_Union[ClientTopologyCore, _Mapping]]] = ..., override_total_compute: _Optional[int] = ..., override_withold_compute: _Optional[int] = ...) -> None: ...
+    def __init__(self, node_ids: _Optional[_Iterable[int]] = ..., distances: _Optional[_Union[ClientTopologySLIT, _Mapping]] = ..., cores: _Optional[_Iterable[_Union[ClientTopologyCore, _Mapping]]] = ..., override_total_compute: _Optional[int] = ..., override_withold_compute: _Optional[int] = ...) -> None: ...
 
 class ClientTopologyCore(_message.Message):
     __slots__ = ["base_speed", "core_grade", "core_id", "disable", "guess_speed", "max_speed", "node_id", "socket_id"]
@@ -43,6 +45,14 @@ class ClientTopologyCore(_message.Message):
     node_id: int
     socket_id: int
     def __init__(self, socket_id: _Optional[int] = ..., node_id: _Optional[int] = ..., core_id: _Optional[int] = ..., core_grade: _Optional[_Union[CoreGrade, str]] = ..., disable: bool = ..., base_speed: _Optional[int] = ..., max_speed: _Optional[int] = ..., guess_speed: _Optional[int] = ...) -> None: ...
+
+class ClientTopologySLIT(_message.Message):
+    __slots__ = ["dimension", "values"]
+    DIMENSION_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    dimension: int
+    values: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, dimension: _Optional[int] = ..., values: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class ConfigSchemaRequest(_message.Message):
     __slots__ = []

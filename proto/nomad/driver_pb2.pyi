@@ -28,12 +28,14 @@ class AllocatedMemoryResources(_message.Message):
     def __init__(self, memory_mb: _Optional[int] = ..., memory_max_mb: _Optional[int] = ...) -> None: ...
 
 class AllocatedTaskResources(_message.Message):
-    __slots__ = ["cpu", "memory"]
+    __slots__ = ["cpu", "memory", "networks"]
     CPU_FIELD_NUMBER: _ClassVar[int]
     MEMORY_FIELD_NUMBER: _ClassVar[int]
+    NETWORKS_FIELD_NUMBER: _ClassVar[int]
     cpu: AllocatedCpuResources
     memory: AllocatedMemoryResources
-    def __init__(self, cpu: _Optional[_Union[AllocatedCpuResources, _Mapping]] = ..., memory: _Optional[_Union[AllocatedMemoryResources, _Mapping]] = ...) -> None: ...
+    networks: _containers.RepeatedCompositeFieldContainer[NetworkResource]
+    def __init__(self, cpu: _Optional[_Union[AllocatedCpuResources, _Mapping]] = ..., memory: _Optional[_Union[AllocatedMemoryResources, _Mapping]] = ..., networks: _Optional[_Iterable[_Union[NetworkResource, _Mapping]]] = ...) -> None: ...
 
 class CPUUsage(_message.Message):
     __slots__ = ["measured_fields", "percent", "system_mode", "throttled_periods", "throttled_time", "total_ticks", "user_mode"]
@@ -370,16 +372,20 @@ class MemoryUsage(_message.Message):
     def __init__(self, rss: _Optional[int] = ..., cache: _Optional[int] = ..., max_usage: _Optional[int] = ..., kernel_usage: _Optional[int] = ..., kernel_max_usage: _Optional[int] = ..., measured_fields: _Optional[_Iterable[_Union[MemoryUsage.Fields, str]]] = ..., usage: _Optional[int] = ..., swap: _Optional[int] = ...) -> None: ...
 
 class Mount(_message.Message):
-    __slots__ = ["host_path", "propagation_mode", "readonly", "task_path"]
+    __slots__ = ["host_path", "propagation_mode", "readonly", "request_name", "selinux_label", "task_path"]
     HOST_PATH_FIELD_NUMBER: _ClassVar[int]
     PROPAGATION_MODE_FIELD_NUMBER: _ClassVar[int]
     READONLY_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_NAME_FIELD_NUMBER: _ClassVar[int]
+    SELINUX_LABEL_FIELD_NUMBER: _ClassVar[int]
     TASK_PATH_FIELD_NUMBER: _ClassVar[int]
     host_path: str
     propagation_mode: str
     readonly: bool
+    request_name: str
+    selinux_label: str
     task_path: str
-    def __init__(self, task_path: _Optional[str] = ..., host_path: _Optional[str] = ..., readonly: bool = ..., propagation_mode: _Optional[str] = ...) -> None: ...
+    def __init__(self, task_path: _Optional[str] = ..., host_path: _Optional[str] = ..., readonly: bool = ..., propagation_mode: _Optional[str] = ..., selinux_label: _Optional[str] = ..., request_name: _Optional[str] = ...) -> None: ...
 
 class NetworkIsolationSpec(_message.Message):
     __slots__ = ["hostsConfig", "labels", "mode", "path"]
@@ -422,6 +428,30 @@ class NetworkOverride(_message.Message):
     auto_advertise: bool
     port_map: _containers.ScalarMap[str, int]
     def __init__(self, port_map: _Optional[_Mapping[str, int]] = ..., addr: _Optional[str] = ..., auto_advertise: bool = ...) -> None: ...
+
+class NetworkPort(_message.Message):
+    __slots__ = ["label", "value"]
+    LABEL_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    label: str
+    value: int
+    def __init__(self, label: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+
+class NetworkResource(_message.Message):
+    __slots__ = ["cidr", "device", "dynamic_ports", "ip", "mbits", "reserved_ports"]
+    CIDR_FIELD_NUMBER: _ClassVar[int]
+    DEVICE_FIELD_NUMBER: _ClassVar[int]
+    DYNAMIC_PORTS_FIELD_NUMBER: _ClassVar[int]
+    IP_FIELD_NUMBER: _ClassVar[int]
+    MBITS_FIELD_NUMBER: _ClassVar[int]
+    RESERVED_PORTS_FIELD_NUMBER: _ClassVar[int]
+    cidr: str
+    device: str
+    dynamic_ports: _containers.RepeatedCompositeFieldContainer[NetworkPort]
+    ip: str
+    mbits: int
+    reserved_ports: _containers.RepeatedCompositeFieldContainer[NetworkPort]
+    def __init__(self, device: _Optional[str] = ..., cidr: _Optional[str] = ..., ip: _Optional[str] = ..., mbits: _Optional[int] = ..., reserved_ports: _Optional[_Iterable[_Union[NetworkPort, _Mapping]]] = ..., dynamic_ports: _Optional[_Iterable[_Union[NetworkPort, _Mapping]]] = ...) -> None: ...
 
 class PortMapping(_message.Message):
     __slots__ = ["host_ip", "label", "to", "value"]
@@ -515,7 +545,7 @@ class StopTaskResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class TaskConfig(_message.Message):
-    __slots__ = ["alloc_dir", "alloc_id", "device_env", "devices", "dns", "env", "id", "job_id", "job_name", "mounts", "msgpack_driver_config", "name", "namespace", "network_isolation_spec", "node_id", "node_name", "resources", "stderr_path", "stdout_path", "task_group_name", "user"]
+    __slots__ = ["alloc_dir", "alloc_id", "device_env", "devices", "dns", "env", "id", "job_id", "job_name", "mounts", "msgpack_driver_config", "name", "namespace", "network_isolation_spec", "node_id", "node_name", "parent_job_id", "resources", "stderr_path", "stdout_path", "task_group_name", "user"]
     class DeviceEnvEntry(_message.Message):
         __slots__ = ["key", "value"]
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -546,6 +576,7 @@ class TaskConfig(_message.Message):
     NETWORK_ISOLATION_SPEC_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     NODE_NAME_FIELD_NUMBER: _ClassVar[int]
+    PARENT_JOB_ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCES_FIELD_NUMBER: _ClassVar[int]
     STDERR_PATH_FIELD_NUMBER: _ClassVar[int]
     STDOUT_PATH_FIELD_NUMBER: _ClassVar[int]
@@ -567,12 +598,13 @@ class TaskConfig(_message.Message):
     network_isolation_spec: NetworkIsolationSpec
     node_id: str
     node_name: str
+    parent_job_id: str
     resources: Resources
     stderr_path: str
     stdout_path: str
     task_group_name: str
     user: str
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., msgpack_driver_config: _Optional[bytes] = ..., env: _Optional[_Mapping[str, str]] = ..., device_env: _Optional[_Mapping[str, str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., user: _Optional[str] = ..., alloc_dir: _Optional[str] = ..., stdout_path: _Optional[str] = ..., stderr_path: _Optional[str] = ..., task_group_name: _Optional[str] = ..., job_name: _Optional[str] = ..., alloc_id: _Optional[str] = ..., network_isolation_spec: _Optional[_Union[NetworkIsolationSpec, _Mapping]] = ..., dns: _Optional[_Union[DNSConfig, _Mapping]] = ..., job_id: _Optional[str] = ..., namespace: _Optional[str] = ..., node_name: _Optional[str] = ..., node_id: _Optional[str] = ...) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., msgpack_driver_config: _Optional[bytes] = ..., env: _Optional[_Mapping[str, str]] = ..., device_env: _Optional[_Mapping[str, str]] = ..., resources: _Optional[_Union[Resources, _Mapping]] = ..., mounts: _Optional[_Iterable[_Union[Mount, _Mapping]]] = ..., devices: _Optional[_Iterable[_Union[Device, _Mapping]]] = ..., user: _Optional[str] = ..., alloc_dir: _Optional[str] = ..., stdout_path: _Optional[str] = ..., stderr_path: _Optional[str] = ..., task_group_name: _Optional[str] = ..., job_name: _Optional[str] = ..., alloc_id: _Optional[str] = ..., network_isolation_spec: _Optional[_Union[NetworkIsolationSpec, _Mapping]] = ..., dns: _Optional[_Union[DNSConfig, _Mapping]] = ..., job_id: _Optional[str] = ..., namespace: _Optional[str] = ..., node_name: _Optional[str] = ..., node_id: _Optional[str] = ..., parent_job_id: _Optional[str] = ...) -> None: ...
 
 class TaskConfigSchemaRequest(_message.Message):
     __slots__ = []

@@ -54,6 +54,7 @@ def task_message(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig
         stderr_path=task.stderr_path,
         task_group_name=task.task_group_name,
         job_name=task.job_name,
+        parent_job_id=task.parent_job_id,
         alloc_id=task.alloc_id,
         job_id=task.job_id,
         namespace=task.namespace,
@@ -97,6 +98,8 @@ def _mount(mount: nomad.MountConfig) -> driver_pb2.Mount:
         host_path=mount.host_path,
         readonly=mount.readonly,
         propagation_mode=mount.propagation_mode,
+        selinux_label=mount.selinux_label,
+        request_name=mount.request_name,
     )
 
 

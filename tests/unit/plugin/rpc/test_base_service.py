@@ -56,6 +56,12 @@ def test_compute_is_counted_as_nomads_own_ticks_are(
     assert _configured(topology) == expected
 
 
+def test_the_distances_of_nodes_have_nomads_numbers() -> None:
+    wire = b"\x12\x08\x08\x02\x12\x04\x0a\x14\x14\x0a"  # field 2: 2 rows of packed numbers
+    distances = base_pb2.ClientTopology.FromString(wire).distances
+    assert (distances.dimension, list(distances.values)) == (2, [10, 20, 20, 10])
+
+
 def test_the_release_has_one_home_and_the_package_agrees() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == RELEASE

@@ -126,6 +126,32 @@ def test_a_whole_task_config_is_read() -> None:
     )
 
 
+def test_the_newest_fields_have_nomads_numbers() -> None:
+    labels = b"\x2a\x01Z\x32\x04data"  # Mount: field 5, "Z"; field 6, "data"
+    parent = b"\xb2\x01\x06parent"  # TaskConfig: field 22
+    message = wire.TaskConfig.FromString(b"\x0a\x01x\x3a" + bytes([len(labels)]) + labels + parent)
+    task = read_task_config(message)
+    mount = nomad.MountConfig(
+        task_path="", host_path="", readonly=False, selinux_label="Z", request_name="data"
+    )
+    assert (task.mounts, task.parent_job_id) == ((mount,), "parent")
+    network = b"\x0a\x04eth0\x12\x01c\x1a\x01i\x20\x05\x2a\x05\x0a\x01p\x10\x50\x32\x03\x0a\x01d"
+    resources = wire.AllocatedTaskResources.FromString(b"\x2a" + bytes([len(network)]) + network)
+    assert resources.networks[0] == wire.NetworkResource(
+        device="eth0",
+        cidr="c",
+        ip="i",
+        mbits=5,
+        reserved_ports=[{"label": "p", "value": 80}],
+        dynamic_ports=[{"label": "d"}],
+    )
+
+
+def test_the_parent_of_a_run_is_also_read_from_the_environment() -> None:
+    message = wire.TaskConfig(id="x", env={"NOMAD_JOB_PARENT_ID": "nightly"})
+    assert read_task_config(message).parent_job_id == "nightly"
+
+
 def test_what_nomad_leaves_out_is_none_or_empty() -> None:
     task = read_task_config(wire.TaskConfig(id="x"))
     assert task == nomad.TaskConfig(id="x", name="")
