@@ -22,7 +22,7 @@ from actors.provision import gates
 from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
-from containerd.security.policy import Security, SecurityRequest
+from containerd.security.policy import Security
 from containerd.spec.build import SpecInputs
 from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
@@ -164,25 +164,6 @@ def _check_sysctls(options: TaskOptions) -> None:
         else:
             continue
         raise start_refused(f"sysctl: {name} would change the host's own value with {shared}")
-
-
-def security_request(
-    settings: DriverSettings, options: TaskOptions, namespace: str = ""
-) -> SecurityRequest:
-    """Returns the job's security options beside the operator's limits for them."""
-    allow = settings.gates_of(namespace)
-    return SecurityRequest(
-        privileged=options.privileged,
-        cap_add=options.cap_add,
-        cap_drop=options.cap_drop,
-        seccomp=options.seccomp,
-        seccomp_profile=options.seccomp_profile,
-        apparmor_profile=options.apparmor_profile,
-        allow_privileged=allow.allow_privileged,
-        allow_caps=allow.allow_caps,
-        no_new_privileges=allow.no_new_privileges,
-        seccomp_profile_dir=settings.seccomp_profile_dir,
-    )
 
 
 def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from actors.files.state_dir import pins_directory
 from actors.lifecycle import plan
 from actors.lifecycle.plan import Preparation
 from actors.processes import runtime_versions
-from actors.provision import host_resources
+from actors.provision import confinement, host_resources
 from containerd.security.policy import for_task
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ async def prepare(
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
         planned = plan.make(node, task, options)
-        wanted = plan.security_request(node.settings, options, task.namespace)
+        wanted = confinement.request(node.settings, options, task.namespace)
         if wanted.seccomp_profile:
             file_servers.visit(wanted.seccomp_profile_dir, "seccomp_profile_dir")
         security = for_task(wanted)

@@ -19,6 +19,7 @@ __all__ = [
     "DriverSettings",
     "LogOptions",
     "MountOption",
+    "SecurityOptions",
     "TaskOptions",
 ]
 
@@ -113,6 +114,23 @@ class LogOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecurityOptions:
+    """A task's `security_opt`. An empty word and None stand for an absent item.
+
+    seccomp: `unconfined`, `builtin`, or the path of a profile.
+    apparmor: `unconfined`, or the name of a profile.
+    system_paths: True shows the paths of /proc and /sys that are hidden or read-only otherwise.
+    writable_cgroups: True makes the task's cgroup writable for the task.
+    """
+
+    no_new_privileges: bool | None = None
+    seccomp: str = ""
+    apparmor: str = ""
+    system_paths: bool = False
+    writable_cgroups: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskOptions:
     """The job's `config` block. None means "not set" where an empty value has another meaning.
 
@@ -155,6 +173,7 @@ class TaskOptions:
     seccomp: bool = False
     seccomp_profile: str = ""
     apparmor_profile: str = ""
+    security_opt: SecurityOptions = field(default_factory=SecurityOptions)
     readonly_rootfs: bool = False
     pid_mode: str = ""
     ipc_mode: str = ""

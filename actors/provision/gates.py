@@ -30,6 +30,7 @@ def check(gates: Gates, options: TaskOptions) -> None:
         DriverError: code DENIED; the text names the option and the gate.
     """
     _modes(gates, options)
+    _privileges(gates, options)
     if options.host_network and not gates.allow_host_network:
         raise refused("host_network = true", "allow_host_network is false")
     _listed("sysctl", options.sysctl, "allow_sysctls", gates.allow_sysctls)
@@ -102,6 +103,23 @@ def _modes(gates: Gates, options: TaskOptions) -> None:
                 f' {{ {name.removesuffix("_mode")} = ["{mode}"] }}, or allow_privileged = true',
                 code=Code.DENIED,
             )
+
+
+def _privileges(gates: Gates, options: TaskOptions) -> None:
+    """Checks the items of `security_opt` that give a job more rights.
+
+    A writable /proc/sys or cgroup leads root in a container to the node, as `privileged` does:
+    by kernel.core_pattern, for example.
+    """
+    wanted = options.security_opt
+    if gates.no_new_privileges and wanted.no_new_privileges is False:
+        raise refused("security_opt: no-new-privileges=false", "no_new_privileges is true")
+    for item, given in (
+        ("systempaths=unconfined", wanted.system_paths),
+        ("writable-cgroups", wanted.writable_cgroups),
+    ):
+        if given and not gates.allow_privileged:
+            raise refused(f"security_opt: {item}", "allow_privileged is false")
 
 
 def _listed(option: str, values: Iterable[str], gate: str, allowed: tuple[str, ...] | None) -> None:

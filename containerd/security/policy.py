@@ -1,10 +1,10 @@
 """Decides a task's rights on the host: capabilities, seccomp, AppArmor, hidden paths, privileged.
 
 `noNewPrivileges` is false, the default of Docker and Podman too, unless the operator sets
-`no_new_privileges`. True disables setuid bits and file capabilities, and so breaks sudo, su and
-ping of most images. A setuid program gains at most the task's bounding set. The seccomp filter
-stays in force: the runtime installs the filter before the program starts, while the runtime still
-has the right to do so.
+`no_new_privileges`, or the job sets `security_opt`. True disables setuid bits and file
+capabilities, and so breaks sudo, su and ping of most images. A setuid program gains at most the
+task's bounding set. The seccomp filter stays in force: the runtime installs the filter before the
+program starts, while the runtime still has the right to do so.
 
 A privileged task has the driver's own capabilities. The other options still count: cap_drop removes
 capabilities, and seccomp and apparmor_profile confine the task if the job sets them.
@@ -50,6 +50,7 @@ class Security:
     apparmor_profile: str = ""
     masked_paths: tuple[str, ...] = MASKED_PATHS
     readonly_paths: tuple[str, ...] = READONLY_PATHS
+    writable_cgroups: bool = False
     privileged: bool = False
 
 
@@ -57,6 +58,7 @@ class Security:
 class SecurityRequest:
     """Options of a job, and the operator's gates.
 
+    system_paths: True hides no path, and makes none read-only.
     allow_caps: the capabilities that a task may have, or `all`; None allows all.
     """
 
@@ -66,6 +68,8 @@ class SecurityRequest:
     seccomp: bool = False
     seccomp_profile: str = ""
     apparmor_profile: str = ""
+    system_paths: bool = False
+    writable_cgroups: bool = False
     allow_privileged: bool = True
     allow_caps: tuple[str, ...] | None = None
     no_new_privileges: bool = False
@@ -137,7 +141,7 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
             "apparmor_profile: AppArmor is not enabled on this node",
             "remove the option, or constrain the job to nodes with AppArmor",
         )
-    document = None
+    document, all_paths = None, request.privileged or request.system_paths
     if profile is not None:
         document = seccomp.build(profile, granted, host.machine, host.kernel_release)
     return Security(
@@ -145,8 +149,9 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
         no_new_privileges=request.no_new_privileges,
         seccomp=document,
         apparmor_profile=request.apparmor_profile,
-        masked_paths=() if request.privileged else MASKED_PATHS,
-        readonly_paths=() if request.privileged else READONLY_PATHS,
+        masked_paths=() if all_paths else MASKED_PATHS,
+        readonly_paths=() if all_paths else READONLY_PATHS,
+        writable_cgroups=request.privileged or request.writable_cgroups,
         privileged=request.privileged,
     )
 

@@ -374,6 +374,7 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
     of_kernel = kernel_file_systems(
         shm_size_bytes=inputs.shm_size_bytes,
         privileged=inputs.security.privileged,
+        writable_cgroups=inputs.security.writable_cgroups,
         host_ipc=inputs.host_ipc,
     )
     kept = [point for point in of_kernel if not covers(inputs.mounts, point["destination"])]

@@ -7,6 +7,7 @@ from plugin.options import forms, readers
 from plugin.options.auth import TASK_AUTH, task_auth
 from plugin.options.logs import LOGGING, logging_block
 from plugin.options.mounts import MOUNT, MOUNTS, mount_blocks, mounts, volumes
+from plugin.options.security_opt import security_opt
 from plugin.options.table import Option, decode
 
 _MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
@@ -225,6 +226,14 @@ _ISOLATION = (
         hcl_type="string",
         read=readers.text(256),
         doc="AppArmor profile of the task; the profile must be loaded on the host.",
+    ),
+    Option(
+        name="security_opt",
+        hcl_type="list(string)",
+        read=security_opt,
+        doc="Docker's list: `no-new-privileges`, `seccomp=unconfined` or a profile's path,"
+        " `apparmor=unconfined` or a profile's name, `label=disable`; nerdctl's"
+        " `systempaths=unconfined` and `writable-cgroups`.",
     ),
     Option(
         name="readonly_rootfs",

@@ -111,6 +111,24 @@ async def test_a_namespace_opens_a_gate_for_its_own_jobs(
     assert "allow_host_network is false" in await refusal(driver, host_network=True)
 
 
+async def test_security_opt_opens_the_nodes_paths_with_the_gate_of_privileged_jobs_only(
+    with_gates: MakeDriver, busybox_image: str
+) -> None:
+    # A task that may write to the host's kernel.core_pattern runs its program as root of the host.
+    script = "f=/proc/sys/kernel/core_pattern; v=$(cat $f); echo $v >$f && echo way"
+    script += "; grep NoNewPrivs /proc/self/status"
+    ways = ["systempaths=unconfined", "writable-cgroups", "no-new-privileges"]
+    closed = with_gates(allow_privileged=False)
+    for way in ways[:2]:
+        assert "allow_privileged is false" in await refusal(closed, security_opt=[way])
+    said = await output(closed, busybox_image, script)
+    assert "way" not in said
+    assert "NoNewPrivs:\t0" in said
+    said = await output(with_gates(), busybox_image, script, security_opt=ways)
+    assert "way" in said
+    assert "NoNewPrivs:\t1" in said
+
+
 async def test_a_link_below_an_allowed_path_leads_to_no_other_place(
     with_gates: MakeDriver, busybox_image: str, tmp_path: Path
 ) -> None:

@@ -20,7 +20,7 @@ from actors.images.messages import ImageReady
 from actors.lifecycle import plan
 from actors.model.nomad import DeviceConfig, MountConfig, Resources, TaskConfig
 from actors.model.settings import DriverSettings
-from actors.provision import host_resources
+from actors.provision import confinement, host_resources
 from containerd.image.config import ImageConfig
 from containerd.security.policy import for_task
 from containerd.spec.build import build_spec
@@ -146,7 +146,7 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     chosen = options.task_options(msgpack.packb(config))
     node = services(DriverSettings(cdi_spec_dirs=()))
     made = plan.make(node, task, chosen)
-    for_task(plan.security_request(node.settings, chosen))
+    for_task(confinement.request(node.settings, chosen))
     pins = pins_directory(Path("/run/x"), made.container_id)
     parts = host_resources.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
     user = lookup(task.user or image.user, accounts, chosen.group_add)

@@ -8,10 +8,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from actors.lifecycle import plan
 from actors.model.gates import HARDENED, Gates
-from actors.model.settings import DeviceOption, DriverSettings, TaskOptions
-from actors.provision import gates
+from actors.model.settings import DeviceOption, DriverSettings, SecurityOptions, TaskOptions
+from actors.provision import confinement, gates
 from actors.provision.mount_sources import Source
 from containerd.security import policy
 from plugin import options
@@ -48,6 +47,21 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"allow_registries": ["ghcr.io"]}, {}, "'docker.io/library/redis' is not allowed"),
     ({"allow_registries": ["docker.io/team/*"]}, {"image": "other/x"}, "docker.io/other/x"),
     ({"pids_limit": 100}, {"pids_limit": 101}, "pids_limit cannot be greater than nomad plugin"),
+    (
+        {"no_new_privileges": True},
+        {"security_opt": SecurityOptions(no_new_privileges=False)},
+        "no_new_privileges is true",
+    ),
+    (
+        {"allow_privileged": False},
+        {"security_opt": SecurityOptions(system_paths=True)},
+        "systempaths=unconfined is not allowed on this node: allow_privileged is false",
+    ),
+    (
+        {"allow_privileged": False},
+        {"security_opt": SecurityOptions(writable_cgroups=True)},
+        "writable-cgroups is not allowed on this node: allow_privileged is false",
+    ),
 ]
 OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allow_privileged": False, "allowed_modes": {"pid": ["host"]}}, {"pid_mode": "host"}),
@@ -63,6 +77,8 @@ OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allow_registries": []}, {"load": "local/image.tar"}),
     ({"pids_limit": 100}, {"pids_limit": 100}),
     ({}, {"pid_mode": "host", "uts_mode": "host", "host_network": True}),
+    ({}, {"security_opt": SecurityOptions(system_paths=True, writable_cgroups=True)}),
+    ({"no_new_privileges": True}, {"security_opt": SecurityOptions(no_new_privileges=True)}),
 ]
 
 
@@ -79,7 +95,7 @@ def test_an_open_gate_lets_the_job_pass(block: dict[str, Any], job: dict[str, An
 
 
 def granted(allow: DriverSettings, **job: Any) -> tuple[str, ...]:
-    request = plan.security_request(allow, TaskOptions(image="x", **job))
+    request = confinement.request(allow, TaskOptions(image="x", **job))
     return policy.decide(request, policy.this_host(), None).capabilities
 
 
@@ -89,6 +105,12 @@ def test_capabilities_outside_of_allow_caps_are_taken_from_the_defaults_too() ->
     assert set(granted(allow, cap_add=("net_admin",))) == {"CAP_CHOWN", "CAP_KILL", "CAP_NET_ADMIN"}
     assert "CAP_NET_RAW" in granted(settings(allow_caps=["all"]))
     assert "CAP_NET_RAW" in granted(settings())
+
+
+@pytest.mark.parametrize(("gate", "wish"), [(True, None), (True, True), (False, True)])
+def test_the_gate_is_the_least_that_a_job_gets(gate: bool, wish: bool | None) -> None:
+    wanted = TaskOptions(image="x", security_opt=SecurityOptions(no_new_privileges=wish))
+    assert confinement.request(settings(no_new_privileges=gate), wanted).no_new_privileges
 
 
 @pytest.mark.parametrize("added", ["net_raw", "all", "SYS_ADMIN"])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from actors.lifecycle import plan
 from actors.model.gates import Gates
-from actors.model.settings import DriverSettings, TaskOptions
+from actors.model.settings import DriverSettings, SecurityOptions, TaskOptions
+from actors.provision import confinement
 from containerd.image.config import ImageConfig
 from containerd.security import capabilities
 from containerd.security.policy import Host, Security, SecurityRequest, decide, for_task, this_host
@@ -33,7 +33,7 @@ HOST = Host(
 
 
 def decided(host: Host = HOST, **options: Any) -> Security:
-    request = plan.security_request(DriverSettings(), TaskOptions(image="x", **options))
+    request = confinement.request(DriverSettings(), TaskOptions(image="x", **options))
     return decide(request, host, DEFAULT_PROFILE if request.seccomp else None)
 
 
@@ -135,9 +135,67 @@ def test_an_apparmor_profile_is_refused_where_there_is_none() -> None:
     assert caught.value.code is Code.INVALID
 
 
+def test_items_of_security_opt_become_fields_of_the_spec() -> None:
+    made = document(
+        decided(
+            security_opt=SecurityOptions(
+                no_new_privileges=True,
+                seccomp="builtin",
+                apparmor="web",
+                system_paths=True,
+                writable_cgroups=True,
+            )
+        )
+    )
+    assert made["process"]["noNewPrivileges"] is True
+    assert made["process"]["apparmorProfile"] == "web"
+    assert outcome(made["linux"]["seccomp"], "mount")[0] == "SCMP_ACT_ERRNO"
+    assert made["linux"]["maskedPaths"] == made["linux"]["readonlyPaths"] == []
+    assert "rw" in options_of(made, "/sys/fs/cgroup")
+    assert "ro" in options_of(made, "/sys")
+
+
+def test_unconfined_items_set_no_filter_and_no_profile() -> None:
+    free = SecurityOptions(seccomp="unconfined", apparmor="unconfined")
+    made = document(decided(dataclasses.replace(HOST, apparmor=False), security_opt=free))
+    assert "seccomp" not in made["linux"]
+    assert "apparmorProfile" not in made["process"]
+
+
+@pytest.mark.parametrize(
+    ("item", "options"),
+    [
+        ({"seccomp": "unconfined"}, {"seccomp": True}),
+        ({"seccomp": "a.json"}, {"seccomp": True, "seccomp_profile": "b.json"}),
+        ({"seccomp": "builtin"}, {"seccomp": True, "seccomp_profile": "b.json"}),
+        ({"apparmor": "a"}, {"apparmor_profile": "b"}),
+        ({"apparmor": "unconfined"}, {"apparmor_profile": "b"}),
+    ],
+)
+def test_two_options_that_contradict_each_other_are_refused(
+    item: dict[str, Any], options: dict[str, Any]
+) -> None:
+    with pytest.raises(DriverError, match=r"security_opt: .* contradicts ") as caught:
+        decided(security_opt=SecurityOptions(**item), **options)
+    assert caught.value.code is Code.INVALID
+
+
+def test_the_same_wish_may_stand_twice() -> None:
+    twice = confinement.wishes(
+        TaskOptions(
+            image="x",
+            seccomp=True,
+            seccomp_profile="a.json",
+            apparmor_profile="web",
+            security_opt=SecurityOptions(seccomp="a.json", apparmor="web"),
+        )
+    )
+    assert (twice.seccomp, twice.seccomp_profile, twice.apparmor) == (True, "a.json", "web")
+
+
 def test_privileged_is_refused_where_the_operator_says_so() -> None:
     settings = DriverSettings(gates=Gates(allow_privileged=False))
-    request = plan.security_request(settings, TaskOptions(image="x", privileged=True))
+    request = confinement.request(settings, TaskOptions(image="x", privileged=True))
     with pytest.raises(DriverError) as caught:
         for_task(request)
     assert caught.value.code is Code.DENIED
