@@ -43,7 +43,8 @@ def wishes(options: TaskOptions) -> Wishes:
     apparmor = options.apparmor_profile or wanted.apparmor
     if options.apparmor_profile and wanted.apparmor not in {"", apparmor}:
         raise _contradiction(f"apparmor={wanted.apparmor[:64]}", f"apparmor_profile = {apparmor!r}")
-    seccomp, profile = options.seccomp or None, options.seccomp_profile
+    seccomp: bool | None = options.seccomp or None
+    profile = options.seccomp_profile
     if wanted.seccomp == UNCONFINED:
         if options.seccomp or profile:
             raise _contradiction("seccomp=unconfined", "seccomp and seccomp_profile")

@@ -325,15 +325,14 @@ def kernel_file_systems(
 
     Args:
         shm_size_bytes: size of /dev/shm; 0 means 64 MiB.
-        privileged: True lets the task write to /sys and to the task's cgroup.
+        privileged: True lets the task write to /sys.
         writable_cgroups: True lets the task write to the task's cgroup.
         host_ipc: True for a task in the host's IPC namespace.
     """
     shm = "/dev/shm"  # noqa: S108
     # Whole KiB, rounded up: the kernel reads size=0 as "no limit".
     shm_kib = (shm_size_bytes or DEFAULT_SHM_BYTES) + 1023 >> 10
-    access = "rw" if privileged else "ro"
-    cgroup_access = "rw" if privileged or writable_cgroups else "ro"
+    access, cgroups = ("rw" if given else "ro" for given in (privileged, writable_cgroups))
     return [
         _oci("/proc", "proc", "proc", _SECURE),
         _oci("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
@@ -348,7 +347,7 @@ def kernel_file_systems(
         else _oci(shm, "tmpfs", "shm", (*_SECURE, "mode=1777", f"size={shm_kib}k")),
         _oci("/dev/mqueue", "mqueue", "mqueue", _SECURE),
         _oci("/sys", "sysfs", "sysfs", (*_SECURE, access)),
-        _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", cgroup_access)),
+        _oci("/sys/fs/cgroup", "cgroup", "cgroup", (*_SECURE, "relatime", cgroups)),
     ]
 
 
