@@ -20,6 +20,7 @@ DIRECTORIES = (
     *("/opt/containerd/bin", "/usr/libexec"),
 )
 DEFAULT = "io.containerd.runc.v2"
+_NVIDIA = "nvidia-container-runtime"
 _RUNCS_SHIM = re.compile(r"(?:^|/)containerd-shim-runc-v[0-9]+$")
 _GROUPING_SHIM = re.compile(r"(?:^|/)containerd-shim-runc-v2$")
 _TYPE = re.compile(r"io\.containerd\.([a-z0-9_-]+)\.(v[0-9]+)")
@@ -52,6 +53,11 @@ class Runtime:
         return _RUNCS_SHIM.search(shim) is not None and self.binary_name != "runsc"
 
     @property
+    def adds_gpus(self) -> bool:
+        """True for nvidia's runtime, which adds GPUs, mounts and hooks and runs runc."""
+        return self.binary_name == _NVIDIA
+
+    @property
     def groups(self) -> bool:
         """True if one shim can hold several containers: runc and crun below runc's shim."""
         return _GROUPING_SHIM.search(_programs(self)[0]) is not None and self.shows_mounts
@@ -67,6 +73,9 @@ _SHORT_NAMES = {
     ),
     "kata": (Runtime(name="io.containerd.kata.v2"),),
 }
+# A job names such a runtime only with the operator's leave, in allow_runtimes: nvidia's obeys more
+# variables of a task than the choice of GPUs.
+_OPERATORS = {"nvidia": (Runtime(name=DEFAULT, binary_name=_NVIDIA),)}
 _LONG_NAMES = (
     "io.containerd.runc.v2",
     "io.containerd.runc.v1",
@@ -82,7 +91,8 @@ def resolve(written: str, directories: tuple[str, ...] = DIRECTORIES) -> Runtime
     Raises:
         DriverError: code INVALID; the name is unknown, or the programs are not installed.
     """
-    candidates = _SHORT_NAMES.get(written) or (Runtime(name=written),)
+    named = _SHORT_NAMES.get(written) or _OPERATORS.get(written)
+    candidates = named or (Runtime(name=written),)
     if written == "io.containerd.runsc.v1":
         candidates = _SHORT_NAMES["runsc"]
     missing: list[str] = []

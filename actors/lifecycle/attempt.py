@@ -336,7 +336,7 @@ class Attempt:
         def check() -> None:
             oom_score.set_score(pid, self._id, self._options.oom_score_adj)
             if self._plan.runtime.shows_mounts:
-                mount_check.check(pid, document)
+                mount_check.check(pid, document, more=self._plan.runtime.adds_gpus)
 
         if len(document["mounts"]) <= _FEW_MOUNTS:
             check()  # takes less time than a thread takes to begin

@@ -51,7 +51,12 @@ async def prepare(
         security = for_task(wanted)
         pins = pins_directory(node.state_dir, planned.container_id)
         parts = host_resources.gather(
-            node.settings, task, options, hostname=planned.hostname, pins=pins
+            node.settings,
+            task,
+            options,
+            hostname=planned.hostname,
+            pins=pins,
+            runtime=planned.runtime,
         )
         rro = runtime_versions.takes_rro(planned.runtime)
         return Preparation(

@@ -22,12 +22,21 @@ from actors.files import private_files
 from actors.model.gates import Gates
 from actors.model.nomad import MountConfig, NetworkOverride, TaskConfig
 from actors.model.settings import DriverSettings, MountOption, TaskOptions
-from actors.provision import etc_files, gates, lost_network, mount_sources, netns, network_sysctls
+from actors.provision import (
+    cdi_devices,
+    etc_files,
+    gates,
+    lost_network,
+    mount_sources,
+    netns,
+    network_sysctls,
+)
 from actors.provision.etc_files import HostTexts, NetworkFiles
 from actors.provision.mount_sources import Source
 from actors.provision.netns import Network
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
+from containerd.runtimes import Runtime
 from containerd.spec import cdi, devices
 from containerd.spec.devices import DeviceNode
 from containerd.spec.mounts import MountPoint, bind, job_mount, volume_mount
@@ -101,6 +110,7 @@ def gather(
     *,
     hostname: str,
     pins: Path,
+    runtime: Runtime,
 ) -> HostParts:
     """Collects a task's resources of the node. Blocks; changes nothing.
 
@@ -110,13 +120,14 @@ def gather(
         options: the job's options.
         hostname: the task's host name, for /etc/hosts and /etc/hostname.
         pins: the directory for the pins of mount sources.
+        runtime: the task's runtime.
 
     Raises:
         DriverError: code INVALID; a mount or a device is impossible, or does not exist here. Code
             PRECONDITION; the allocation's network namespace is gone, or has lost its address.
     """
     allow = settings.gates_of(task.namespace)
-    edits = _cdi_edits(settings, options)
+    edits = cdi_devices.edits(settings, task, options, runtime)
     own_requests = list(_directories(task))
     requests = [
         *(_volume_request(volume, options) for volume in task.mounts),
@@ -153,12 +164,6 @@ def gather(
         sysctl=_sysctl(options, network),
         daemon=daemon_process.inspect(settings.containerd_address),
     )
-
-
-def _cdi_edits(settings: DriverSettings, options: TaskOptions) -> cdi.Edits:
-    for directory in settings.cdi_spec_dirs if options.cdi_devices else ():
-        file_servers.visit(directory, "cdi_spec_dirs")
-    return cdi.edits(options.cdi_devices, settings.cdi_spec_dirs)
 
 
 def _directories(task: TaskConfig) -> Iterator[_Request]:

@@ -23,12 +23,13 @@ from proto.errors import Code, DriverError, start_refused
 _log = logging.getLogger(__name__)
 
 
-def check(pid: int, spec: Document) -> None:
+def check(pid: int, spec: Document, *, more: bool = False) -> None:
     """Checks each mount of the spec in a created process. Blocks for a moment.
 
     Args:
         pid: the created process, whose program has not started.
         spec: the OCI spec that the runtime got.
+        more: True for a runtime that adds mounts of its own.
 
     Raises:
         DriverError: code INVALID; a link has led a mount to another path. Code UNAVAILABLE; the
@@ -47,7 +48,7 @@ def check(pid: int, spec: Document) -> None:
     try:
         mounted = final_mounts.parse(os.fsdecode((process / "mountinfo").read_bytes()))
         directory = _Root(root)
-        difference = final_mounts.first_difference(spec, mounted, directory.node)
+        difference = final_mounts.first_difference(spec, mounted, directory.node, more=more)
         if difference is not None:
             raise _refusal(difference, directory.link_in(difference.target))
     except OSError as error:

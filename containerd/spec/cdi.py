@@ -34,6 +34,11 @@ _HOOKS = (
 _KNOWN_EDITS = frozenset(
     {"env", "deviceNodes", "mounts", "hooks", "additionalGids", "additionalGIDs"}
 )
+_ADVICE = {
+    "nvidia.com": "write the GPUs of this node with the NVIDIA Container Toolkit: nvidia-ctk cdi"
+    " generate --format=json --output=/etc/cdi/nvidia.json"
+}
+"""Ways to get the files of a vendor."""
 _log = logging.getLogger(__name__)
 
 
@@ -237,10 +242,12 @@ def _unknown(
     name: str, known: Mapping[str, _Device], unread: list[str], searched: tuple[str, ...]
 ) -> DriverError:
     names = ", ".join(sorted(known)[:20]) or "none"
+    vendor = _ADVICE.get(name.partition("/")[0])
+    advice = f"{vendor}; " if vendor else ""
     problem = f"; left out: {'; '.join(unread[:5])}" if unread else ""
     return start_refused(
         f"devices: no CDI device {name[:128]!r} in {' and '.join(searched)}",
-        f"known: {names}{problem}",
+        f"{advice}known: {names}{problem}",
     )
 
 

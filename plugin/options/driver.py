@@ -127,7 +127,7 @@ OPTIONS: tuple[Option, ...] = (
         default='"io.containerd.runc.v2"',
         read=readers.required_text,
         doc="Runtime of tasks without `runtime`: `io.containerd.runc.v2`, `io.containerd.runsc.v1`"
-        " …, or `runc`, `crun`, `runsc`, `kata`.",
+        " …, or `runc`, `crun`, `runsc`, `kata`, `nvidia`.",
     ),
     Option(
         name="stats_interval",

@@ -84,7 +84,8 @@ GATES: tuple[Option, ...] = (
         hcl_type="list(string)",
         implied="[]",
         read=readers.texts,
-        doc="Runtimes that a task's `runtime` may name; empty: every runtime named on this page.",
+        doc="Runtimes that a task's `runtime` may name; empty: every runtime named on this"
+        " page but `nvidia`.",
     ),
     Option(
         name="allow_caps",

@@ -197,3 +197,37 @@ async def test_a_cdi_device_brings_its_node_mount_variable_and_hook(
         mine.wait_clean()
     finally:
         mine.close()
+
+
+async def test_gpus_of_the_device_plugin_appear_and_the_jobs_own_variable_brings_none(
+    driver: Driver, busybox_image: str, node: str, tmp_path: Path
+) -> None:
+    edits = {"deviceNodes": [{"path": "/dev/nvidia0", "hostPath": node}]}
+    document = {
+        "cdiVersion": "0.5.0",
+        "kind": "nvidia.com/gpu",
+        "devices": [{"name": name, "containerEdits": edits} for name in ("0", "GPU-8f6d", "all")],
+    }
+    (tmp_path / "cdi").mkdir()
+    (tmp_path / "cdi/nvidia.json").write_text(json.dumps(document))
+    (tmp_path / "second").mkdir()
+    settings = {"cdi_spec_dirs": [str(tmp_path / "cdi")], "allow_devices": []}
+    mine = Driver(driver.containerd, tmp_path / "second", settings)
+    script = "stat -c '%n %t:%T' /dev/nvidia* 2>/dev/null; echo $NVIDIA_VISIBLE_DEVICES"
+
+    async def started(gpu: str | None, own: str) -> str:
+        job = mine.task(env={"NVIDIA_VISIBLE_DEVICES": own})
+        given = {} if gpu is None else {"NVIDIA_VISIBLE_DEVICES": gpu}
+        job.config = dataclasses.replace(job.config, device_env=given)
+        return await output(mine, job, busybox_image, script)
+
+    try:
+        async with launched(mine):
+            assert await started("GPU-8f6d", "GPU-8f6d") == "/dev/nvidia0 1:b\nvoid\n"
+            assert await started(None, "all") == "all\n"
+            assert await started("none", "all") == "void\n"
+            with pytest.raises(DriverError, match=r"no CDI device .*=GPU-77'"):
+                await started("GPU-77", "0")
+        mine.wait_clean()
+    finally:
+        mine.close()

@@ -25,6 +25,13 @@ def test_short_names_stand_for_a_shim_and_a_program(tmp_path: Path) -> None:
     assert runtimes.available(here) == ("runc", "crun", "io.containerd.runc.v2")
 
 
+def test_jobs_need_the_operators_leave_for_nvidias_runtime(tmp_path: Path) -> None:
+    here = _machine(tmp_path, "containerd-shim-runc-v2", "runc", "nvidia-container-runtime")
+    assert runtimes.resolve("nvidia", here).adds_gpus
+    assert not runtimes.resolve("runc", here).adds_gpus
+    assert "nvidia" not in runtimes.KNOWN
+
+
 def test_gvisors_own_shim_is_preferred_and_its_program_will_do(tmp_path: Path) -> None:
     here = _machine(tmp_path, "containerd-shim-runc-v2", "runsc")
     through_runc = Runtime(name="io.containerd.runc.v2", binary_name="runsc")

@@ -148,7 +148,14 @@ def document(task: TaskConfig, config: Any, image: ImageConfig, accounts: Accoun
     made = plan.make(node, task, chosen)
     for_task(confinement.request(node.settings, chosen))
     pins = pins_directory(Path("/run/x"), made.container_id)
-    parts = host_resources.gather(node.settings, task, chosen, hostname=made.hostname, pins=pins)
+    parts = host_resources.gather(
+        node.settings,
+        task,
+        chosen,
+        hostname=made.hostname,
+        pins=pins,
+        runtime=made.runtime,
+    )
     user = lookup(task.user or image.user, accounts, chosen.group_add)
     ready = ImageReady(name="x", digest="sha256:0", chain_id="sha256:0", config=image)
     prepared = plan.Preparation(node=node, task=task, options=chosen, plan=made, parts=parts)

@@ -11,6 +11,8 @@ import pytest
 from actors.model.nomad import DeviceConfig, MountConfig, TaskConfig
 from actors.model.settings import DeviceOption, DriverSettings, MountOption, TaskOptions
 from actors.provision import host_resources
+from containerd import runtimes
+from containerd.runtimes import Runtime
 from containerd.spec.mounts import MountPoint
 from proto.errors import DriverError
 
@@ -31,7 +33,9 @@ def gather(alloc: Path, *mounts: MountOption, **more: Any) -> host_resources.Hos
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir=str(alloc), **fields)
     settings = DriverSettings(cdi_spec_dirs=(str(alloc.parent / "cdi"),))
     options = TaskOptions(image="x", mounts=mounts, **more.pop("options", {}))
-    return host_resources.gather(settings, task, options, hostname="web-1", pins=PINS)
+    return host_resources.gather(
+        settings, task, options, hostname="web-1", pins=PINS, runtime=Runtime(name=runtimes.DEFAULT)
+    )
 
 
 def held(parts: host_resources.HostParts) -> dict[str, str]:

@@ -85,6 +85,7 @@ def test_no_mount_is_where_nobody_has_asked_for_it(place: str) -> None:
     assert verdict(spec(), mounted(place)) == f"{place}: the spec has no mount at this path"
     hooks = spec(hooks={"createRuntime": [{"path": "/bin/true"}]})
     assert verdict(hooks, mounted(place)) == ""
+    assert final_mounts.first_difference(spec(), mounted(place), node_of, more=True) is None
 
 
 def test_each_node_is_the_device_of_its_name() -> None:
