@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import secrets
@@ -18,8 +19,11 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
+from actors.exec import options
+from actors.exec import user as exec_user
 from actors.exec.errors import directory_is_gone, in_few_words
 from actors.exec.fifo import FifoReader, FifoWriter
+from actors.exec.options import ExecOptions
 from actors.exec.remains import kill, open_started
 from actors.files import tree_removal
 from actors.lifecycle.retry import Retry, retry
@@ -28,13 +32,14 @@ from actors.model.nomad import ExecInput, ExecOutput, ExecResult, ExitResult
 from actors.provision import oom_score
 from containerd.api import deadlines
 from containerd.api.records import Streams
-from containerd.spec.build import encoded_for_exec
+from containerd.spec.exec_process import Command, encoded, process_for_exec
 from proto.errors import Code, DriverError
 from proto.exhaustion import exhausted
 
 if TYPE_CHECKING:
     from actors.exec.tail import TailBudget
     from actors.lifecycle.running import RunningTask
+    from containerd.documents import Document
 
 # After the command's end, a background process of the command may still hold the outputs.
 _LINGER_S = 1.0
@@ -64,6 +69,7 @@ class ExecSession:
         self._container = task.state.container_id
         self._task_pid = task.state.pid
         self._pid = 0
+        self._root_allowed = "root" in task.gates.exec_options
         self._terminal = terminal
         self.cwd = directory
         self._id = f"exec-{secrets.token_hex(8)}"
@@ -81,11 +87,11 @@ class ExecSession:
             "exec_id": self._id,
         }
 
-    async def open(self, command: Sequence[str], size: tuple[int, int] | None) -> None:
+    async def open(self, command: ExecOptions, size: tuple[int, int] | None) -> None:
         """Starts the command.
 
         Args:
-            command: the program and the arguments.
+            command: the program and the arguments, with options.
             size: (height, width) of the terminal in characters; None for the runtime's default.
 
         Raises:
@@ -100,14 +106,7 @@ class ExecSession:
                 f"cannot run a command: container {self._container} does not exist",
                 code=Code.NOT_FOUND,
             )
-        process, encoded = await asyncio.to_thread(
-            encoded_for_exec,
-            record.spec_json,
-            list(command),
-            terminal=self._terminal,
-            size=size,
-            cwd=self.cwd,
-        )
+        process, packed = await asyncio.to_thread(self._process, record.spec_json, command, size)
         self.cwd = str(process["cwd"])
         try:
             stdin, stdout, stderr = self._make_fifos()
@@ -118,18 +117,39 @@ class ExecSession:
             await containerd.tasks.create_exec(
                 self._container,
                 self._id,
-                encoded,
+                packed,
                 Streams(stdin=stdin, stdout=stdout, stderr=stderr, terminal=self._terminal),
             )
             self._log_step("exec created")
             self._pid = await containerd.tasks.start_exec(self._container, self._id)
             self._log_step("exec started", pid=self._pid)
         except DriverError as error:
-            short = in_few_words(error, command, self.cwd)
+            short = in_few_words(error, command.command, self.cwd)
             if directory_is_gone(error):
                 raise LostDirectoryError(short.brief, code=short.code) from error
             raise short from error
         oom_score.set_score(self._pid, self._container, process["oomScoreAdj"])
+
+    def _process(
+        self, spec_json: bytes, wanted: ExecOptions, size: tuple[int, int] | None
+    ) -> tuple[Document, bytes]:
+        """Builds the OCI process and its JSON. Blocks: the job decides the size of the spec."""
+        spec: Document = json.loads(spec_json)
+        user = None
+        if wanted.user:
+            user = exec_user.resolve(wanted.user, self._container, self._task_pid)
+            if not self._root_allowed:
+                exec_user.check_root(user, spec["process"])
+        command = Command(
+            words=wanted.command,
+            terminal=self._terminal,
+            size=size,
+            cwd=self.cwd or wanted.cwd,
+            user=user,
+            env=wanted.env,
+        )
+        process = process_for_exec(spec, command)
+        return process, encoded(process)
 
     def _log_step(self, text: str, **more: object) -> None:
         _log.debug(text, extra={**self._keys, **more, "elapsed_ms": elapsed_ms(self._begun)})
@@ -302,7 +322,7 @@ async def stream(
 
     Args:
         task: the running task.
-        command: the program and the arguments.
+        command: the program and the arguments, or options and these, see `actors.exec.options`.
         terminal: True gives the command a terminal; stdout then contains stderr too.
         inputs: the client's messages: stdin, the close of stdin, window sizes.
 
@@ -313,18 +333,26 @@ async def stream(
         DriverError: the command cannot be run; code INVALID for a wrong command, NOT_FOUND if the
             container does not exist.
     """
+    marked = bool(command) and command[0] == options.MARK
+    wanted = (
+        options.read(command, task.gates.exec_options)
+        if marked
+        else ExecOptions(command=tuple(command))
+    )
     session = ExecSession(task, terminal=terminal)
     feeder: asyncio.Task[None] | None = None
     try:
         first, rest = await _peek(inputs) if terminal else (None, inputs)
         size = first.resize if first else None
         try:
-            await session.open(command, size)
+            await session.open(wanted, size)
         except LostDirectoryError:
+            if wanted.cwd:
+                raise
             lost = session.cwd
             await session.close()
             session = ExecSession(task, terminal=terminal, directory="/")
-            await session.open(command, size)
+            await session.open(wanted, size)
             yield _in_root(lost, terminal=terminal)
         feeder = asyncio.create_task(session.feed(rest))
         async with contextlib.aclosing(session.outputs()) as outputs:

@@ -123,6 +123,7 @@ class Attempt:
                 directory=self._plan.directory,
                 link=link,
                 network=network,
+                nomad_namespace=self._task.namespace,
             ),
             StartedTask(handle_version=VERSION, driver_state=state.encode(), network=network),
         )

@@ -117,6 +117,7 @@ async def _read_handle(
         directory=task_directory(services.state_dir, state.container_id),
         link=None,
         from_go_driver=from_go_driver,
+        nomad_namespace=task.namespace,
     )
 
 

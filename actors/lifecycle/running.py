@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from actors.handles.handle import HandleState
     from actors.lifecycle.admission import Admission
+    from actors.model.gates import Gates
     from actors.model.nomad import NetworkOverride
     from actors.model.task_logs import LogTarget
     from actors.processes.launcher_link import LauncherLink
@@ -97,6 +98,12 @@ class RunningTask:
     exit: ExitRecord | None = None
     network: NetworkOverride | None = None
     from_go_driver: bool = False
+    nomad_namespace: str = ""
+
+    @property
+    def gates(self) -> Gates:
+        """The operator's gates for the task's job."""
+        return self.services.settings.gates_of(self.nomad_namespace)
 
 
 def worker_spec(

@@ -28,6 +28,8 @@ NOMAD_CAPABILITIES = (
     "setuid",
     "sys_chroot",
 )
+EXEC_OPTIONS = ("user", "cwd", "env", "root")
+"""Words of the gate `exec_options`; `root` is root as a user in a task that is not root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Gates:
     volumes: False allows only sources in the allocation's directory.
     volume_paths: globs of the node's paths; empty: every path.
     pid_modes, ipc_modes, uts_modes: globs of modes that count without allow_privileged.
+    exec_options: options before a command in a task, see `actors.exec.options`.
     pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
     """
 
@@ -59,6 +62,7 @@ class Gates:
     uts_modes: tuple[str, ...] = ()
     pids_limit: int = 0
     no_new_privileges: bool = False
+    exec_options: tuple[str, ...] = ()
 
     def open(self) -> tuple[str, ...]:
         """Returns the options of the plugin block that limit no job."""

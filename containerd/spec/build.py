@@ -151,60 +151,6 @@ def shim_group(spec_json: bytes) -> str:
     return str(notes.get(SHIM_GROUP, ""))
 
 
-def encoded_for_exec(
-    spec_json: bytes,
-    command: list[str],
-    *,
-    terminal: bool,
-    size: tuple[int, int] | None = None,
-    cwd: str = "",
-) -> tuple[Document, bytes]:
-    """Builds the process of an exec and its JSON for containerd. Call it in an executor.
-
-    Args:
-        spec_json: the task's OCI spec.
-        command: program and arguments.
-        terminal: True for an exec with a terminal.
-        size: (height, width) of the terminal in characters.
-        cwd: working directory; empty for the task's own.
-    """
-    document = process_for_exec(json.loads(spec_json), command, terminal=terminal, size=size)
-    if cwd:
-        document["cwd"] = cwd
-    return document, json.dumps(document, separators=(",", ":")).encode()
-
-
-def process_for_exec(
-    spec: Document, command: list[str], *, terminal: bool, size: tuple[int, int] | None = None
-) -> Document:
-    """Builds the OCI process of a command in a running task, with the task's user, env and limits.
-
-    An earlier release or the Go driver may have created the task. With a terminal, TERM is the
-    task's own, or else xterm.
-
-    Args:
-        spec: the task's OCI spec.
-        command: program and arguments.
-        terminal: True for an exec with a terminal.
-        size: (height, width) of the terminal in characters.
-    """
-    process: Document = dict(spec["process"])
-    process["args"] = command
-    process["terminal"] = terminal
-    process.pop("consoleSize", None)
-    process.setdefault("oomScoreAdj", 0)
-    if uid := process.get("user", {}).get("uid", 0):
-        granted = process.get("capabilities", {}).get("bounding", [])
-        process["capabilities"] = _capability_sets(granted, uid)
-    if terminal:
-        env = process.get("env", [])
-        if not any(entry.startswith("TERM=") for entry in env):
-            process["env"] = [*env, "TERM=xterm"]
-        if size is not None and min(size) > 0:
-            process["consoleSize"] = {"height": size[0], "width": size[1]}
-    return process
-
-
 def arguments(inputs: SpecInputs) -> list[str]:
     """Builds the command line by Docker's rules for entrypoint, command and args.
 
@@ -283,7 +229,7 @@ def _process(inputs: SpecInputs) -> Document:
         "env": variables,
         "user": user,
         "noNewPrivileges": security.no_new_privileges,
-        "capabilities": _capability_sets(security.capabilities, inputs.user.uid),
+        "capabilities": capability_sets(security.capabilities, inputs.user.uid),
         # A runtime inherits containerd's score and hands the score on, and containerd's unit
         # protects containerd from the OOM killer: the kernel would kill the agent before the task
         # which used up the memory.
@@ -299,7 +245,7 @@ def _process(inputs: SpecInputs) -> Document:
     return process
 
 
-def _capability_sets(granted: Sequence[str], uid: int) -> Document:
+def capability_sets(granted: Sequence[str], uid: int) -> Document:
     """Returns the capability sets of a process; only the bounding set for users other than root.
 
     Docker does the same. execve clears the other sets of such users, but a runtime which applies
@@ -330,14 +276,23 @@ def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> Non
 
 def _cwd(inputs: SpecInputs) -> str:
     cwd = inputs.cwd or inputs.image_config.working_dir or "/"
-    # normpath keeps two slashes at the start; the kernel reads them as a single slash.
-    clean = posixpath.normpath("/" + cwd.lstrip("/"))
-    # A working directory in /proc could lead runc into its own leaked descriptors: CVE-2024-21626.
-    if not cwd.startswith("/") or "\0" in cwd or clean.split("/")[1] in {"proc", "sys"}:
+    clean = working_directory(cwd)
+    if not clean:
         raise start_refused(
             f"cwd: {cwd[:128]!r} is not an absolute path of the container outside /proc and /sys"
         )
     return clean
+
+
+def working_directory(path: str) -> str:
+    """Returns the path in its short form; empty for a path that no process may work in.
+
+    A working directory in /proc could lead runc into its own leaked descriptors: CVE-2024-21626.
+    """
+    # normpath keeps two slashes at the start; the kernel reads them as a single slash.
+    clean = posixpath.normpath("/" + path.lstrip("/"))
+    allowed = path.startswith("/") and "\0" not in path
+    return clean if allowed and clean.split("/")[1] not in {"proc", "sys"} else ""
 
 
 def _hostname(name: str) -> str:

@@ -238,7 +238,7 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
         DriverError: the snapshot cannot be mounted or a file cannot be read.
     """
     try:
-        return read_root(mounts, _read_both)
+        return read_root(mounts, read_both)
     except OSError as error:
         raise DriverError(
             "cannot read the image's /etc/passwd and /etc/group",
@@ -247,9 +247,19 @@ def read_accounts(mounts: tuple[Mount, ...]) -> Accounts:
         ) from error
 
 
-def _read_both(root: int) -> Accounts:
+def read_both(root: int, resolve_flags: int = 0) -> Accounts:
+    """Reads passwd and group below a root directory. Blocks: call `read_both` in an executor.
+
+    Args:
+        root: descriptor of the directory.
+        resolve_flags: RESOLVE_* flags beside the fixed flags.
+
+    Raises:
+        DriverError: a file is not a regular file.
+        OSError: a file cannot be read.
+    """
     paths = ("etc/passwd", "etc/group")
-    passwd, group = (_read(root, path) for path in paths)
+    passwd, group = (_read(root, path, resolve_flags) for path in paths)
     cut = tuple(
         f"/{path}"
         for path, text in zip(paths, (passwd, group), strict=True)
@@ -265,13 +275,12 @@ def _whole_lines(text: bytes) -> str:
     return text.decode(errors="replace")
 
 
-def _read(root: int, path: str) -> bytes:
+def _read(root: int, path: str, resolve_flags: int) -> bytes:
     """Reads the limit and a byte more of a file of the image; empty for a missing file."""
     try:
         # The file may be a FIFO or a device, so the open must not block or have effects.
-        descriptor = syscalls.open_plain(
-            root, path, syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
-        )
+        inside = syscalls.RESOLVE_IN_ROOT | syscalls.RESOLVE_NO_MAGICLINKS
+        descriptor = syscalls.open_plain(root, path, inside | resolve_flags)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     try:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from actors.model.gates import HARDENED, OPEN, Gates, unknown_capabilities
+from actors.model.gates import EXEC_OPTIONS, HARDENED, OPEN, Gates, unknown_capabilities
 from plugin.options import readers
 from plugin.options.table import Option, block_fields, read_fields
 
@@ -19,6 +19,16 @@ def _caps(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
     unknown = unknown_capabilities(names)
     problems += [f"{path}: {readers.shown(name)} is no capability" for name in unknown]
     return names
+
+
+def _exec_options(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    words = readers.texts(value, path, problems)
+    known = ", ".join(EXEC_OPTIONS)
+    unknown = [word for word in words if word not in EXEC_OPTIONS]
+    problems += [f"{path}: {readers.shown(word)} is not one of {known}" for word in unknown]
+    if "root" in words and "user" not in words:
+        problems.append(f"{path}: root has an effect only beside user")
+    return words
 
 
 def _allow(name: str, meaning: str) -> Option:
@@ -137,6 +147,15 @@ GATES: tuple[Option, ...] = (
         read=readers.boolean,
         doc="`true` takes the effect of set-user-ID bits and file capabilities away from tasks:"
         " `sudo` and `su` fail.",
+    ),
+    Option(
+        name="exec_options",
+        hcl_type="list(string)",
+        implied="[]",
+        read=_exec_options,
+        doc="Options that a caller of `nomad alloc exec` may set for the command: `user`, `cwd`,"
+        " `env`, and `root` for root in a task that runs as another user, see"
+        " [operations.md](operations.md#commands-as-another-user).",
     ),
 )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proto.errors import DriverError
 from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
+from tests.support.driver import Driver, Job, launched
 from tests.support.needs import need_containerd, need_program
 from tests.support.registry import Registry
 from tests.support.waiting import until
@@ -134,3 +136,48 @@ async def test_options_that_give_such_a_user_nothing_are_told(driver: Driver, im
         listening.cancel()
         assert events[0].startswith("cap_add gives user 1000 no capability, as with Docker")
         assert events[1].startswith("privileged gives user 1000 no capability")
+
+
+async def test_a_command_runs_as_another_user_where_the_operator_allows_options(
+    containerd: ContainerdDaemon, image: str, tmp_path: Path
+) -> None:
+    """The gate closed is the attack: root for a caller in a task that is not root."""
+    block = {
+        "exec_options": ["user", "cwd", "env"],
+        "namespace": {"ops": {"exec_options": ["user", "root"]}},
+    }
+    driver = Driver(containerd, tmp_path, block)
+    shown = 'id -u; id -g; pwd; echo "$HOME $A"; cat /secret'
+    try:
+        async with launched(driver) as session:
+            job, root = driver.task(user="bob"), driver.task(user="bob", namespace="ops")
+            for each in (job, root):
+                await driver.start(each, image, "exec sleep 60")
+
+            async def said(task: Job, *words: str) -> str:
+                done = await session.exec(task.id, [*words, "/bin/sh", "-c", shown], 30)
+                return done.stdout.decode()
+
+            own = (await said(job)).split()
+            assert own == ["1000", "1000", "/", "/home/bob"]
+            words = ("exec:/", "user=77:78", "cwd=/etc", "env=A=b", "--")
+            assert (await said(job, *words)).split() == ["77", "78", "/etc", "/", "b"]
+            for user, refusal in (
+                ("root", "user is root: the task is not"),
+                ("toor", "user is root"),
+                ("77", "user 77 has group 0"),
+                ("nobody-here", "the container has no such user"),
+            ):
+                with pytest.raises(DriverError, match=refusal):
+                    await said(job, "exec:/", f"user={user}", "--")
+            with pytest.raises(DriverError, match="working directory /gone: no such file"):
+                await said(job, "exec:/", "cwd=/gone", "--")
+            assert (await said(root, "exec:/", "user=toor", "--")).split() == [
+                *("0", "0", "/", "/", "of", "root"),
+            ]
+            for each in (job, root):
+                await session.stop(each.id, 10, "SIGKILL")
+                await driver.end(each)
+        driver.wait_clean()
+    finally:
+        driver.close()

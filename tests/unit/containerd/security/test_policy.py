@@ -16,8 +16,9 @@ from containerd.image.config import ImageConfig
 from containerd.security import capabilities
 from containerd.security.policy import Host, Security, SecurityRequest, decide, for_task, this_host
 from containerd.security.seccomp_default import DEFAULT_PROFILE
-from containerd.spec.build import SpecInputs, build_spec, process_for_exec
+from containerd.spec.build import SpecInputs, build_spec
 from containerd.spec.devices import DeviceNode
+from containerd.spec.exec_process import Command, process_for_exec
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
 from tests.support.seccomp import docker_profile, mask_of, outcome
@@ -123,7 +124,7 @@ def test_options_beside_privileged_still_count() -> None:
 def test_an_apparmor_profile_is_passed_where_there_is_apparmor() -> None:
     made = document(decided(apparmor_profile="docker-default"))
     assert made["process"]["apparmorProfile"] == "docker-default"
-    process = process_for_exec(made, ["sh"], terminal=False)
+    process = process_for_exec(made, Command(words=["sh"], terminal=False))
     assert process["apparmorProfile"] == "docker-default"
     assert process["capabilities"] == made["process"]["capabilities"]
 

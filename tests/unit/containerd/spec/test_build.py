@@ -14,10 +14,10 @@ from containerd.spec.build import (
     SpecInputs,
     build_and_encode,
     build_spec,
-    process_for_exec,
     shim_group,
     with_shim_group,
 )
+from containerd.spec.exec_process import Command, process_for_exec
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
 
@@ -145,17 +145,36 @@ def test_an_exec_in_a_task_of_an_earlier_release_has_the_rights_of_one_of_this()
     task: dict[str, Any] = {
         "process": {"user": {"uid": 1000, "gid": 0}, "capabilities": sets, "env": ["A=b"]}
     }
-    document = process_for_exec(task, ["sh"], terminal=False)
+    document = process_for_exec(task, Command(words=["sh"], terminal=False))
     assert document["capabilities"] == {"bounding": ["CAP_CHOWN"]}
     assert document["oomScoreAdj"] == 0
     task["process"]["user"]["uid"] = 0
-    assert process_for_exec(task, ["sh"], terminal=False)["capabilities"] == sets
+    assert process_for_exec(task, Command(words=["sh"], terminal=False))["capabilities"] == sets
+
+
+@pytest.mark.parametrize(("uid", "kinds"), [(0, 3), (7, 1)])
+def test_another_user_gets_the_bounding_set_of_the_task_and_a_home(uid: int, kinds: int) -> None:
+    task = {
+        "process": {
+            "user": {"uid": 1000, "gid": 1000},
+            "cwd": "/",
+            "capabilities": {"bounding": ["CAP_CHOWN"]},
+            "env": ["HOME=/home/app", "A=b"],
+        }
+    }
+    user = ResolvedUser(uid=uid, gid=5, additional_gids=(5, 6), home="/other")
+    command = Command(words=["sh"], user=user, cwd="/srv", env={"A": "c", "B": "d"})
+    made = process_for_exec(task, command)
+    assert made["user"] == {"uid": uid, "gid": 5, "additionalGids": [5, 6]}
+    assert list(made["capabilities"].values()) == [["CAP_CHOWN"]] * kinds
+    assert (made["cwd"], made["env"]) == ("/srv", ["HOME=/other", "A=c", "B=d"])
+    assert process_for_exec(task, Command(words=["sh"], env={"HOME": "/x"}))["env"][-1] == "HOME=/x"
 
 
 @pytest.mark.parametrize(("env", "term"), [([], "xterm"), (["TERM=vt100"], "vt100")])
 def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None:
     task = {"process": {"user": {"uid": 0}, "env": [*env, "TERMINAL=x"]}}
-    document = process_for_exec(task, ["sh"], terminal=True, size=(24, 80))
+    document = process_for_exec(task, Command(words=["sh"], terminal=True, size=(24, 80)))
     assert [entry for entry in document["env"] if entry.startswith("TERM=")] == [f"TERM={term}"]
 
 
