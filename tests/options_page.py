@@ -23,11 +23,14 @@ Written by `./dev options` from the tables of the program: change the tables, no
 - [Options of the driver](#options-of-the-driver): the plugin block of the agent's configuration
 - [Options of a task](#options-of-a-task): the job's `config` block. [Image](#image) ·
   [Process](#process) · [Resources](#resources) · [Isolation](#isolation) · [Network](#network) ·
-  [Devices and mounts](#devices-and-mounts)
+  [Devices and mounts](#devices-and-mounts) ·
+  [Options of docker and podman](#options-of-docker-and-podman)
 
 A time is written as `"30s"`, `"5m"` or `"1h"`, a size as `"64M"` or `"1G"`. A name with a dot is an
 option of a block: `gc.image_delay` means `gc {{ image_delay = "1h" }}`. A wrong option is refused
 before anything is pulled or started; the error names every problem at once.
+
+A `map(string)` may be a block or an attribute: `labels {{ a = "b" }}` and `labels = {{ a = "b" }}`.
 
 ## Options of the driver
 

@@ -105,7 +105,7 @@ def test_the_page_of_options_has_a_row_for_every_option() -> None:
     for option in (*options.DRIVER_OPTIONS, *options.TASK_OPTIONS):
         assert f"`{option.name}`" in page
         assert {f"`{option.name}.{inner.name}`" for inner in option.nested} <= set(page)
-    assert page["`auth.password`"][:2] == ["string", "**required**"]
+    assert page["`image`"][:2] == ["string", "**required**"]
     assert page["`image_pull_timeout`"][:2] == ["string", '`"5m"`']
     assert all(len(row) == 3 for name, row in page.items() if name.startswith("`"))
 

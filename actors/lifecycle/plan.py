@@ -223,6 +223,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         rlimits={
             "nofile": parts.daemon.task_open_files(),
             **node.settings.default_ulimits,
+            **({"nofile": (options.file_limit, options.file_limit)} if options.file_limit else {}),
             **options.ulimits,
         },
         oom_score_adj=options.oom_score_adj,

@@ -140,6 +140,7 @@ class TaskOptions:
     ulimits: (soft, hard) by lower-case name.
     cdi_devices: `vendor/class=name`.
     extra_hosts: (name, address); the address can be `host-gateway`.
+    warnings: sentences on options of other drivers that have no effect here.
     """
 
     image: str
@@ -166,6 +167,7 @@ class TaskOptions:
     oom_score_adj: int = 0
     shm_size_bytes: int = 0
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    file_limit: int = 0
     sysctl: Mapping[str, str] = field(default_factory=dict)
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
@@ -185,3 +187,4 @@ class TaskOptions:
     devices: tuple[DeviceOption, ...] = ()
     cdi_devices: tuple[str, ...] = ()
     mounts: tuple[MountOption, ...] = ()
+    warnings: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from actors.model.settings import Auth
-from plugin.options import readers
+from plugin.options import foreign, readers
 from plugin.options.table import Option, block, read_fields
 
 _MAX_SECRET_BYTES = 64 * 1024
@@ -20,18 +20,17 @@ TASK_AUTH = (
     Option(
         name="username",
         hcl_type="string",
-        required=True,
         read=readers.text(),
         doc="User name at the registry.",
     ),
     Option(
         name="password",
         hcl_type="string",
-        required=True,
         read=readers.text(_MAX_SECRET_BYTES, secret=True),
         doc="Password or access token at the registry.",
     ),
     _SERVER,
+    *foreign.AUTH,
 )
 DRIVER_AUTH = (
     Option(
@@ -63,19 +62,23 @@ DRIVER_AUTH = (
 )
 
 
-def task_auth(value: Any, path: str, problems: list[str]) -> Auth | None:
-    """Reads a task's `auth` block; None if the user or the password is empty.
+def task_auth(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads a task's `auth` block; no credentials if the user or the password is empty.
 
     A template may leave both empty.
     """
     values = block(value, path, problems)
     if values is None:
-        return None
+        return readers.Fields()
     before = len(problems)
-    fields = read_fields(TASK_AUTH, values, f"{path}.", problems)
-    if len(problems) > before or not fields["username"] or not fields["password"]:
-        return None
-    return Auth(**fields)
+    fields = readers.Fields(read_fields(TASK_AUTH, values, f"{path}.", problems))
+    made = readers.Fields(warnings=fields.pop(foreign.WARNINGS, ()))
+    for name, other in (("username", "password"), ("password", "username")):
+        if name not in fields and fields.get(other):
+            problems.append(f"{path}.{name}: is required")
+    if len(problems) == before and fields.get("username") and fields.get("password"):
+        made["auth"] = Auth(**fields)
+    return made
 
 
 def driver_auth(value: Any, path: str, problems: list[str]) -> readers.Fields:

@@ -8,7 +8,7 @@ from actors.model.task_logs import DRIVER, NOMAD
 from plugin.options import gates, readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
 from plugin.options.forms import log_buffer_bytes, log_drops, log_file_bytes, ulimits
-from plugin.options.table import Option, block_fields, decode
+from plugin.options.table import MAP, Option, block_fields, decode
 
 _DANGLING = (
     Option(
@@ -226,7 +226,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="default_ulimit",
         field="default_ulimits",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=ulimits,
         doc="Limits of tasks that do not set their own, written as a task's `ulimit`; default:"
         ' `nofile = "1024:524288"`.',

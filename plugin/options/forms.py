@@ -250,6 +250,11 @@ def _quoted(text: str) -> str:
     return json.dumps(text[:64])
 
 
+def entrypoint(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """Reads a list of words, or a single word as Podman's driver writes an entrypoint."""
+    return readers.words([value] if isinstance(value, str) else value, path, problems)
+
+
 def signal_name(value: Any, path: str, problems: list[str]) -> str:
     """Reads the name or the number of a signal, or an empty text."""
     name: str = readers.text()(value, path, problems)
@@ -275,8 +280,11 @@ def pairs(value: Any, path: str, problems: list[str]) -> Iterator[tuple[str, str
     for key, text in merged.items():
         before = len(problems)
         name = read(key, path, problems)
-        if isinstance(text, int) and not isinstance(text, bool):
-            text = str(text)  # noqa: PLW2901 - a JSON job file has numbers here
+        # A job has numbers and truth values here; HCL's conversion to a string writes them so.
+        if isinstance(text, bool):
+            text = "true" if text else "false"  # noqa: PLW2901
+        elif isinstance(text, int | float):
+            text = str(int(text)) if text == text // 1 else str(text)  # noqa: PLW2901
         checked = read(text, f"{path}.{str(key)[:64]}", problems)
         if len(problems) == before:
             yield name, checked

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from plugin.options.table import Option
+from plugin.options.table import MAP, Option
 from proto.nomad import hclspec_pb2
 
 
@@ -29,8 +29,11 @@ def _spec(option: Option) -> hclspec_pb2.Spec:
                 name=option.name, required=option.required, nested=schema(option.nested)
             )
         )
+    # HCL has no type for all forms of a map: `map(string)` refuses a block, which Nomad sends as a
+    # list of maps, and `list(map(string))` refuses an attribute.
+    hcl_type = "any" if option.hcl_type == MAP else option.hcl_type
     attribute = hclspec_pb2.Spec(
-        Attr=hclspec_pb2.Attr(name=option.name, type=option.hcl_type, required=option.required)
+        Attr=hclspec_pb2.Attr(name=option.name, type=hcl_type, required=option.required)
     )
     if not option.default:
         return attribute

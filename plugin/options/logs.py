@@ -9,7 +9,7 @@ from actors.model.settings import LogOptions
 from actors.model.task_logs import FILES, JOURNALD, NONE, TAG_FIELDS
 from plugin.options import readers
 from plugin.options.forms import log_file_bytes, pairs
-from plugin.options.table import Option, block, read_fields
+from plugin.options.table import MAP, Option, block, read_fields
 
 _TYPES = {
     **dict.fromkeys(("json-file", "local", "k8s-file", "nomad", "files"), FILES),
@@ -87,7 +87,7 @@ LOGGING = (
     ),
     Option(
         name="config",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=_config,
         doc="`max-file`, `max-size`: instead of the driver's `log_files`. `tag`: CONTAINER_TAG and"
         " SYSLOG_IDENTIFIER in the journal, by default the task's name; may have `{{.Name}}`,"
@@ -95,7 +95,7 @@ LOGGING = (
     ),
     Option(
         name="options",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=_config,
         doc="Podman's name of `config`.",
     ),

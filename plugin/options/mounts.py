@@ -1,4 +1,4 @@
-"""Options of mounts in three forms: `mounts` with fstab options, Docker's `mount` and `volumes`."""
+"""Options of mounts: `mounts` and `mount` with fstab options or Docker's keys, and `volumes`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.model.settings import MountOption
-from plugin.options import forms, readers
+from plugin.options import foreign, forms, readers
 from plugin.options.table import Option, block_fields, read_fields
 
 _TYPE = Option(
@@ -28,17 +28,6 @@ _SOURCE = Option(
     hcl_type="string",
     read=readers.text(),
     doc="Path on the host; a relative path starts at the task directory, as `local/…`.",
-)
-MOUNTS = (
-    _TYPE,
-    _TARGET,
-    _SOURCE,
-    Option(
-        name="options",
-        hcl_type="list(string)",
-        read=readers.texts,
-        doc="Mount options; a bind needs at least `rbind` and `ro` or `rw`.",
-    ),
 )
 _BIND = (
     Option(
@@ -71,6 +60,12 @@ MOUNT = (
     _TARGET,
     _SOURCE,
     Option(
+        name="options",
+        hcl_type="list(string)",
+        read=readers.texts,
+        doc="Mount options, such as `rbind` and `ro`.",
+    ),
+    Option(
         name="readonly",
         hcl_type="bool",
         default="false",
@@ -91,31 +86,26 @@ MOUNT = (
         read=block_fields(_TMPFS),
         doc="For type `tmpfs`.",
     ),
+    Option(
+        name="volume_options",
+        hcl_type="block",
+        field=foreign.WARNINGS,
+        nested=foreign.VOLUME,
+        read=block_fields(foreign.VOLUME),
+        doc="For type `volume`, with a path as its source.",
+    ),
 )
-_BINDS = frozenset({"bind", "volume"})
 _VOLUME_PARTS = (2, 3)  # source:target[:options]
 
 
-def mounts(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ...]:
-    """Reads blocks of the Go driver.
-
-    By the Go driver's rule a bind must state its options, at least rbind and ro.
-    """
-    read: list[MountOption] = []
-    for where, fields in _blocks(MOUNTS, value, path, problems):
-        mount = MountOption(**fields)
-        if mount.type in _BINDS and not mount.options:
-            problems.append(
-                f"{where}: Options cannot be empty for mount type: {mount.type}."
-                " You need to atleast pass rbind and ro."
-            )
-        read.append(mount)
-    return tuple(read)
-
-
-def mount_blocks(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ...]:
-    """Reads blocks in Docker's form."""
-    return tuple(MountOption(**fields) for _, fields in _blocks(MOUNT, value, path, problems))
+def mounts(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads blocks with the keys of the Go driver and of Docker."""
+    blocks = _blocks(MOUNT, value, path, problems)
+    warnings = [fields.pop(foreign.WARNINGS, ()) for fields in blocks]
+    return readers.Fields(
+        mounts=tuple(MountOption(**fields) for fields in blocks),
+        warnings=tuple(sentence for sentences in warnings for sentence in sentences),
+    )
 
 
 def volumes(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ...]:
@@ -136,8 +126,8 @@ def volumes(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ..
 
 def _blocks(
     options: tuple[Option, ...], value: Any, path: str, problems: list[str]
-) -> list[tuple[str, dict[str, Any]]]:
-    """Returns (path, fields) of each block without a problem."""
+) -> list[dict[str, Any]]:
+    """Returns the fields of each block without a problem."""
     if isinstance(value, Mapping):
         value = [value]
     if not isinstance(value, list | tuple):
@@ -146,7 +136,7 @@ def _blocks(
     if len(value) > readers.MAX_ITEMS:
         problems.append(f"{path}: has {len(value)} blocks, at most {readers.MAX_ITEMS}")
         return []
-    read: list[tuple[str, dict[str, Any]]] = []
+    read: list[dict[str, Any]] = []
     for index, item in enumerate(value):
         where, before = f"{path}[{index}]", len(problems)
         if not isinstance(item, Mapping):
@@ -154,5 +144,5 @@ def _blocks(
             continue
         fields = read_fields(options, item, f"{where}.", problems)
         if len(problems) == before:
-            read.append((where, fields))
+            read.append(fields)
     return read

@@ -13,6 +13,8 @@ from proto.errors import Code, DriverError
 from proto.values import dataclass
 
 _MAX_PROBLEMS = 20
+MAP = "map(string)"
+"""HCL type of a map that is written as a block, as an attribute, or as a list of maps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +27,7 @@ class Option:
         doc: row in docs/options.md.
         read: reads and checks the value; if `read` returns `Fields`, the fields are set by name.
         field: field of the dataclass, if different from `name`. The tuples of several options with
-            the same field are joined.
+            the same field are joined; other values must be the same.
         default: HCL literal; empty for none.
         implied: value of an absent option in docs/options.md, where the schema has no default.
         required: True if a job must set the option.
@@ -114,12 +116,15 @@ def read_fields(
                 problems.append(f"{prefix}{option.name}: is required")
             continue
         checked = option.read(value, f"{prefix}{option.name}", problems)
-        if isinstance(checked, readers.Fields):
-            fields.update(checked)
-        elif option.target in fields:
-            fields[option.target] += checked
-        else:
-            fields[option.target] = checked
+        several = isinstance(checked, readers.Fields)
+        for target, part in (checked if several else {option.target: checked}).items():
+            before = fields.setdefault(target, part)
+            if before is part:
+                continue
+            if isinstance(part, tuple):
+                fields[target] = before + part
+            elif before != part:
+                problems.append(f"{prefix}{option.name}: differs from another name of the option")
     return fields
 
 

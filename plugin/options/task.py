@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from actors.model.settings import TaskOptions
-from plugin.options import forms, readers
+from plugin.options import foreign, forms, readers
 from plugin.options.auth import TASK_AUTH, task_auth
 from plugin.options.logs import LOGGING, logging_block
-from plugin.options.mounts import MOUNT, MOUNTS, mount_blocks, mounts, volumes
+from plugin.options.mounts import MOUNT, mounts, volumes
 from plugin.options.security_opt import security_opt
-from plugin.options.table import Option, decode
+from plugin.options.table import MAP, Option, decode
 
 _MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
 
@@ -86,15 +86,30 @@ _PROCESS = (
     ),
     Option(
         name="entrypoint",
-        hcl_type="list(string)",
-        read=readers.words,
-        doc='Replaces ENTRYPOINT and CMD; `[""]` clears the image\'s ENTRYPOINT.',
+        hcl_type="any",
+        read=forms.entrypoint,
+        doc='Replaces ENTRYPOINT and CMD, as a list or as one word; `[""]` clears the image\'s'
+        " ENTRYPOINT.",
     ),
     Option(
         name="cwd",
         hcl_type="string",
         read=readers.container_path,
         doc="Working directory; an absent directory is created.",
+    ),
+    Option(
+        name="work_dir",
+        field="cwd",
+        hcl_type="string",
+        read=readers.container_path,
+        doc="Docker's name of `cwd`.",
+    ),
+    Option(
+        name="working_dir",
+        field="cwd",
+        hcl_type="string",
+        read=readers.container_path,
+        doc="Podman's name of `cwd`.",
     ),
     Option(
         name="group_add",
@@ -124,7 +139,7 @@ _PROCESS = (
     ),
     Option(
         name="labels",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=forms.labels,
         doc="Labels on containerd's container.",
     ),
@@ -176,13 +191,20 @@ _RESOURCES = (
     Option(
         name="ulimit",
         field="ulimits",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=forms.ulimits,
         doc='Limits by name, as `soft:hard` or one number for both: `nofile = "1024:65536"`.',
     ),
     Option(
+        name="file_limit",
+        hcl_type="number",
+        default="0",
+        read=readers.integer(0, 1 << 30),
+        doc="Most open files, soft and hard; `nofile` of `ulimit` wins. 0: the driver's.",
+    ),
+    Option(
         name="sysctl",
-        hcl_type="list(map(string))",
+        hcl_type=MAP,
         read=forms.sysctls,
         doc="Kernel parameters of the container's own namespaces.",
     ),
@@ -303,10 +325,10 @@ _FILES = (
     Option(
         name="mounts",
         hcl_type="block list",
-        nested=MOUNTS,
+        nested=MOUNT,
         repeated=True,
         read=mounts,
-        doc="Mounts with fstab options.",
+        doc="Mounts with fstab options or with Docker's keys.",
     ),
     Option(
         name="mount",
@@ -314,8 +336,8 @@ _FILES = (
         hcl_type="block list",
         nested=MOUNT,
         repeated=True,
-        read=mount_blocks,
-        doc="Mounts in Docker's form.",
+        read=mounts,
+        doc="Another name of `mounts`.",
     ),
     Option(
         name="volumes",
@@ -333,6 +355,7 @@ GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("Isolation", _ISOLATION),
     ("Network", _NETWORK),
     ("Devices and mounts", _FILES),
+    ("Options of docker and podman", foreign.TASK),
 )
 """Options by subject, in the order of docs/options.md."""
 OPTIONS: tuple[Option, ...] = tuple(option for _, group in GROUPS for option in group)

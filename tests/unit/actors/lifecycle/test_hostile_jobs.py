@@ -106,7 +106,7 @@ def values(option: Option) -> st.SearchStrategy[Any]:
         "bool": st.booleans(),
         "number": NUMBER,
         "list(string)": st.lists(TEXT, max_size=4),
-        "list(map(string))": st.lists(st.dictionaries(TEXT, TEXT, max_size=3), max_size=2),
+        "map(string)": st.lists(st.dictionaries(TEXT, TEXT, max_size=3), max_size=2),
         "any": st.lists(TEXT | st.dictionaries(TEXT, TEXT, max_size=3), max_size=3),
     }
     return kinds[option.hcl_type]
@@ -241,7 +241,6 @@ def test_s25_any_task_of_nomad_is_started_or_refused(
             "seccomp_profile_dir",
             "allow_runtimes",
             "allow_privileged",
-            "init_path",
             "cgroup_parent",
         ),
         *("containerd_namespace", "containerd_address", "state_dir", "registry_config_path"),

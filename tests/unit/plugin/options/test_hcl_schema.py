@@ -39,19 +39,18 @@ def test_literals_are_hcl_expressions_of_their_type() -> None:
             assert isinstance(json.loads(option.default), kinds[option.hcl_type]), option.name
 
 
-@pytest.mark.parametrize(
-    ("table", "required"), [(options.DRIVER_OPTIONS, False), (options.TASK_OPTIONS, True)]
-)
-def test_auth_is_a_block_that_asks_a_job_for_user_and_password(
-    table: tuple[Option, ...], *, required: bool
-) -> None:
+@pytest.mark.parametrize("table", [options.DRIVER_OPTIONS, options.TASK_OPTIONS])
+def test_auth_is_a_block_whose_attributes_are_optional(table: tuple[Option, ...]) -> None:
     spec = hcl_schema.schema(table).object.attributes["auth"]
     assert spec.WhichOneof("block") == "block_value"
     assert (spec.block_value.name, spec.block_value.required) == ("auth", False)
     inner = spec.block_value.nested.object.attributes
-    assert inner["username"].Attr.required is required
-    assert inner["password"].Attr.required is required
-    assert inner["server_address"].Attr.required is False
+    assert not any(attribute.Attr.required for attribute in inner.values())
+
+
+def test_a_map_may_be_a_block_or_an_attribute() -> None:
+    spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["labels"]
+    assert spec.Attr.type == "any"
 
 
 def test_mounts_are_blocks_that_may_stand_several_times() -> None:
