@@ -15,7 +15,8 @@ import pykka
 from actors.asyncio_bridge import Reply, tell
 from actors.blocking.threads import Threads
 from actors.events import QUEUE_LENGTH, EventActor, Subscribe, Unsubscribe
-from actors.exec.session import collect, stream
+from actors.exec.collect import collect
+from actors.exec.session import stream
 from actors.exec.tail import TailBudget
 from actors.gateway import Gateway
 from actors.health import fingerprint

@@ -141,7 +141,7 @@ async def test_options_that_give_such_a_user_nothing_are_told(driver: Driver, im
 async def test_a_command_runs_as_another_user_where_the_operator_allows_options(
     containerd: ContainerdDaemon, image: str, tmp_path: Path
 ) -> None:
-    """The gate closed is the attack: root for a caller in a task that is not root."""
+    # The attack is root for a caller in a task that is not root.
     block = {
         "exec_options": ["user", "cwd", "env"],
         "namespace": {"ops": {"exec_options": ["user", "root"]}},
