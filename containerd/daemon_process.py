@@ -42,15 +42,41 @@ class DaemonProcess:
 USUAL = DaemonProcess(open_files=OPEN_FILES, raises_limits=True)
 
 
-def inspect(address: str) -> DaemonProcess:
-    """Reads the limits of the process behind containerd's socket; USUAL if that is impossible.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """A process that was behind a socket: pid and start time name the process of this boot."""
 
-    Blocks for a moment.
+    pid: int
+    start: str
+    limits: DaemonProcess
+
+
+# By the socket's address. Each start asks, and an inspection costs containerd a connection.
+_seen: dict[str, _Seen] = {}
+
+
+def inspect(address: str) -> DaemonProcess:
+    """Returns the limits of the process behind containerd's socket; USUAL if that is impossible.
+
+    The limits are read once for each process. Blocks for a moment.
     """
     try:
-        return _read(_peer(address))
+        seen = _seen.get(address)
+        if seen is None or _start(seen.pid) != seen.start:
+            pid = _peer(address)
+            seen = _seen[address] = _Seen(pid=pid, start=_start(pid), limits=_read(pid))
     except (OSError, ValueError, StopIteration):
         return USUAL
+    return seen.limits
+
+
+def _start(pid: int) -> str:
+    """Returns the start time of a process; empty without such a process."""
+    try:
+        # Fields after the command's closing bracket; the start time is the twentieth.
+        return _text(f"/proc/{pid}/stat").rpartition(")")[2].split()[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 def _peer(address: str) -> int:

@@ -1,8 +1,8 @@
 """One attempt to start a task: the steps in their order, each with its undo.
 
-    image ready     ┐   ┌ worker forked, log FIFOs open                        ┐
-                    ┼ → ┤                       ┌ container created            ┼ → task created
-    state directory ┘   └ snapshot prepared, spec ┴ sources of mounts pinned   ┘
+                                      ┌ worker forked, log FIFOs open ┐
+    image ready → ┬ state directory ──┴ sources of mounts pinned      ┼ → task created
+                  └ snapshot prepared, spec → container created       ┘
         → the worker waits at the shim, mounts checked → task started → pins released
 
 containerd opens Nomad's log FIFOs itself, and its Create hangs while no process reads them. So the
@@ -130,7 +130,7 @@ class Attempt:
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
         self._undo.later("cgroup", self._restore_cgroup)
-        self._image, _ = await all_ended(self._wait_for_image(), self._create_directory())
+        self._image = await self._wait_for_image()
         # From here on the start creates objects that only this plugin's undo removes at once.
         self._undo.wait_for_containerd()
         async with self._services.admission.turn(self._log, self._publish):
@@ -138,8 +138,12 @@ class Attempt:
 
     async def _use_runtime(self) -> tuple[WorkerLink, int, int]:
         async with contextlib.AsyncExitStack() as group:
-            container = asyncio.ensure_future(self._create_container(group))  # requests first
-            link, (mounts, document) = await all_ended(self._fork(), container)
+            directory = asyncio.ensure_future(self._create_directory())
+            (mounts, document), link, _ = await all_ended(
+                self._create_container(group),
+                self._fork(directory),
+                self._pin_sources(directory),
+            )
             with self._reporting("containerd has not yet created the container"):
                 pid = await self._create_task(mounts, link)
             if self._member is not None:
@@ -181,13 +185,17 @@ class Attempt:
         return image
 
     async def _create_directory(self) -> None:
-        """Creates the state directory, whose note names the owner of all later objects."""
+        """Creates the state directory, whose note names the owner of worker and pins.
+
+        The objects in containerd name their owner themselves.
+        """
         directory = self._plan.directory
         self._undo.later("state directory", teardown.remove_directory, directory)
         await asyncio.to_thread(create_directory, self._services, directory, self._plan.owner)
         self._log("state directory created")
 
-    async def _fork(self) -> WorkerLink:
+    async def _fork(self, directory: asyncio.Future[None]) -> WorkerLink:
+        await directory
         spec = worker_spec(
             self._services,
             self._id,
@@ -213,8 +221,9 @@ class Attempt:
         self._log("snapshot prepared")
         return mounts
 
-    async def _pin_sources(self) -> None:
+    async def _pin_sources(self, directory: asyncio.Future[None]) -> None:
         """Pins the sources of the task's mounts until the runtime has mounted them."""
+        await directory
         self._pinned.begin()
         self._undo.later("network files", self._pinned.remove_files)
         self._undo.later("pinned sources", self._pinned.release)
@@ -224,7 +233,7 @@ class Attempt:
     async def _create_container(
         self, group: contextlib.AsyncExitStack
     ) -> tuple[tuple[Mount, ...], Document]:
-        """Prepares the snapshot, pins the mount sources and creates the container.
+        """Prepares the snapshot and creates the container.
 
         The spec of an image that is known already is built while containerd prepares the snapshot.
 
@@ -232,8 +241,7 @@ class Attempt:
             group: ends after the Create of the task, which may share the shim of other tasks.
         """
         snapshot = asyncio.ensure_future(self._prepare_snapshot())
-        spec = self._build_spec_and_pin(snapshot)
-        mounts, (document, spec_json) = await all_ended(snapshot, spec)
+        mounts, (document, spec_json) = await all_ended(snapshot, self._build_spec(snapshot))
         if self._services.settings.shim_per == ALLOC and self._plan.runtime.groups:
             joining = self._services.shim_groups.joining(
                 self._task.alloc_id, self._plan.runtime, self._id, self._containerd.has_shim
@@ -257,14 +265,6 @@ class Attempt:
         await self._undo.create(creating, "container", delete, self._id)
         self._log("container created")
         return mounts, document
-
-    async def _build_spec_and_pin(
-        self, snapshot: asyncio.Future[tuple[Mount, ...]]
-    ) -> tuple[Document, bytes]:
-        """Builds the spec, then pins the sources: two threads would only wait for each other."""
-        built = await self._build_spec(snapshot)
-        await self._pin_sources()
-        return built
 
     async def _build_spec(
         self, snapshot: asyncio.Future[tuple[Mount, ...]]

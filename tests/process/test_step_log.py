@@ -30,9 +30,10 @@ KEYS = {"task_id", "alloc_id", "container_id", "reason", "elapsed_ms"}
 # Steps of one group run together; each group begins after the end of the previous group.
 START = [
     {"job checked"},
-    {"image ready", "state directory created"},
+    {"image ready"},
     {"start admitted to the runtime"},
     {
+        "state directory created",
         *("worker forked", "mount sources pinned", "snapshot prepared", "spec built"),
         "container created",
     },

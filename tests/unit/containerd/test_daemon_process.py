@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from containerd import daemon_process
@@ -19,6 +23,33 @@ def test_the_process_behind_a_socket_is_looked_at(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     known = tuple((1 << 64) - 1 if one == resource.RLIM_INFINITY else one for one in limits)
     assert found.open_files == known
+
+
+def test_another_process_behind_the_same_socket_is_looked_at_again(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    for open_files in ((100, 200), (300, 400)):
+        with _listening(path, open_files):
+            for _ in range(2):
+                assert daemon_process.inspect(str(path)).open_files == open_files
+        path.unlink()
+
+
+@contextlib.contextmanager
+def _listening(path: Path, open_files: tuple[int, int]) -> Iterator[None]:
+    script = (
+        "import resource, socket, sys\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, {open_files})\n"
+        f"s = socket.socket(socket.AF_UNIX); s.bind({str(path)!r}); s.listen()\n"
+        "print(flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        assert process.stdin is not None
+        process.stdin.close()
 
 
 def test_a_socket_with_nobody_behind_it_is_a_usual_containerds(tmp_path: Path) -> None:
