@@ -85,10 +85,13 @@ def _checked(values: dict[str, str]) -> dict[str, str]:
     for key, value in values.items():
         if not value or "\0" in value:
             raise _refused(f"{key}= needs a value")
-    cwd = values.get("cwd", "")
-    if cwd and not (clean := working_directory(cwd)):
+    cwd = values.get("cwd")
+    if cwd is None:
+        return values
+    clean = working_directory(cwd)
+    if not clean:
         raise _refused(f"cwd={_cut(cwd)}: write an absolute path outside /proc and /sys")
-    return {**values, "cwd": clean} if cwd else values
+    return {**values, "cwd": clean}
 
 
 def _cut(text: str) -> str:

@@ -52,9 +52,10 @@ def process_for_exec(spec: Document, command: Command) -> Document:
     variables = dict(command.env)
     user = command.user
     if user is not None:
-        process["user"] = {"uid": user.uid, "gid": user.gid}
+        ids: Document = {"uid": user.uid, "gid": user.gid}
         if user.additional_gids:
-            process["user"]["additionalGids"] = list(user.additional_gids)
+            ids["additionalGids"] = list(user.additional_gids)
+        process["user"] = ids
         variables = {"HOME": user.home or "/", **variables}
     uid = process.get("user", {}).get("uid", 0)
     if uid or user is not None:
