@@ -195,4 +195,4 @@ def test_open_gates_are_the_options_without_a_limit() -> None:
     assert "volumes" in settings().gates.open()
     assert "volumes" not in settings(volumes={"allowed_paths": ["/srv"]}).gates.open()
     names = {option.name for option in gate_options.GATES}
-    assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes"}
+    assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes", "exec_options"}
