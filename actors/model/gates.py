@@ -77,6 +77,7 @@ class Gates:
             "allow_sysctls": self.allow_sysctls is None,
             "pids_limit": self.pids_limit == 0,
             "no_new_privileges": not self.no_new_privileges,
+            "exec_options": "root" in self.exec_options,
         }
         return tuple(name for name, is_open in state.items() if is_open)
 

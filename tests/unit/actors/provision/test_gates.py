@@ -196,3 +196,4 @@ def test_open_gates_are_the_options_without_a_limit() -> None:
     assert "volumes" not in settings(volumes={"allowed_paths": ["/srv"]}).gates.open()
     names = {option.name for option in gate_options.GATES}
     assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes", "exec_options"}
+    assert "exec_options" in Gates(exec_options=("user", "root")).open()
