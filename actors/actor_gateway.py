@@ -79,6 +79,7 @@ class ActorGateway(Gateway):
     """
 
     def __init__(self, proxies: Mapping[str, str] | None = None) -> None:
+        super().__init__()
         self._proxies = proxies or {}
         self._loop = asyncio.get_running_loop()
         self._executor = Threads()
@@ -145,6 +146,11 @@ class ActorGateway(Gateway):
         """See `Gateway`."""
         services = self._services
         return services is not None and services.settings.log_collection == DRIVER
+
+    def creates_networks(self) -> bool:
+        """See `Gateway`."""
+        services = self._services
+        return services is not None and services.settings.network_creation == DRIVER
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""

@@ -7,6 +7,7 @@ given id", unless the method's docstring differs.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
@@ -16,6 +17,7 @@ from actors.model.nomad import (
     ExecResult,
     ExitResult,
     Fingerprint,
+    NetworkIsolation,
     StartedTask,
     TaskConfig,
     TaskEvent,
@@ -23,12 +25,16 @@ from actors.model.nomad import (
     TaskUsage,
 )
 from actors.model.settings import DriverSettings, TaskOptions
-from actors.provision import log_ends
+from actors.provision import alloc_networks, log_ends
 from proto.errors import Code, DriverError
 
 
 class Gateway(ABC):
     """The driver, as RPC services use the driver. Lives as long as the plugin process."""
+
+    def __init__(self) -> None:
+        # A creation and a removal of the same namespace must not overlap.
+        self._networks = asyncio.Lock()
 
     @abstractmethod
     async def configure(self, settings: DriverSettings) -> None:
@@ -37,6 +43,28 @@ class Gateway(ABC):
     @abstractmethod
     def collects_logs(self) -> bool:
         """Returns whether the driver writes the log files; False before `configure`."""
+
+    @abstractmethod
+    def creates_networks(self) -> bool:
+        """Returns whether the driver creates networks, not Nomad; False before `configure`."""
+
+    async def create_network(self, alloc_id: str, hostname: str) -> tuple[NetworkIsolation, bool]:
+        """Creates an allocation's network namespace.
+
+        Args:
+            alloc_id: Nomad's id.
+            hostname: the group's host name, or empty.
+
+        Returns:
+            The network; and False if the namespace was there already.
+        """
+        async with self._networks:
+            return await asyncio.to_thread(alloc_networks.create, alloc_id, hostname)
+
+    async def destroy_network(self, alloc_id: str) -> None:
+        """Removes an allocation's network namespace; a missing namespace is no failure."""
+        async with self._networks:
+            await asyncio.to_thread(alloc_networks.destroy, alloc_id)
 
     @abstractmethod
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:

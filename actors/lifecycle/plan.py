@@ -18,7 +18,7 @@ from actors.images.request import request
 from actors.lifecycle import cgroup
 from actors.model import identifiers, ownership, task_logs
 from actors.model.ownership import OwnerLabels
-from actors.provision import gates
+from actors.provision import alloc_networks, gates
 from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
@@ -136,7 +136,11 @@ def _hostname(task: TaskConfig, options: TaskOptions) -> str:
     """Returns the container's host name; the node's own where the task shares the UTS namespace."""
     if options.uts_mode:
         return platform.node()
-    return options.hostname or identifiers.hostname(task.alloc_id, task.name)
+    if options.hostname:
+        return options.hostname
+    if task.network is not None and (name := task.network.labels.get(alloc_networks.HOSTNAME)):
+        return identifiers.checked_hostname(name, "network")
+    return identifiers.hostname(task.alloc_id, task.name)
 
 
 def _runtime(settings: DriverSettings, allow: Gates, options: TaskOptions) -> Runtime:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 
 PREFIX = "nomad-driver-containerd"
 PULL_LEASE = f"{PREFIX}-pull-"
@@ -21,6 +21,7 @@ _VALID_ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _UNSAFE = re.compile(r"[^A-Za-z0-9]+")
 # The kernel allows 64 bytes for a host name, DNS 63 for a label.
 _MAX_HOSTNAME = 63
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 
 
 def namespace(*, cgroup_v2: bool) -> str:
@@ -42,6 +43,24 @@ def split_task_id(task_id: str) -> tuple[str, str]:
             code=Code.INVALID,
         )
     return alloc, name
+
+
+def checked_hostname(name: str, option: str) -> str:
+    """Returns a host name.
+
+    Args:
+        name: the name, as Nomad or a job gives it.
+        option: the option's name, for errors.
+
+    Raises:
+        DriverError: code INVALID; the kernel or /etc/hosts cannot have the name.
+    """
+    if len(name) > _MAX_HOSTNAME or not _HOSTNAME.fullmatch(name):
+        raise start_refused(
+            f"{option}: {name[:80]!r} is not a host name of at most {_MAX_HOSTNAME} letters,"
+            " digits, - and ."
+        )
+    return name
 
 
 def is_container_id(text: str) -> bool:

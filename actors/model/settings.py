@@ -44,6 +44,7 @@ class DriverSettings:
         Then the oldest bytes are dropped, or without log_drops the task waits.
     log_collection: `nomad` or `driver`: the program that writes the log files.
     shim_per: `task` or `alloc`: the containers that share one shim.
+    network_creation: `nomad` or `driver`: the program that creates an allocation's network.
     log_max_files, log_max_file_bytes: limits for each stream, where the driver writes the files.
     default_ulimits: like a task's ulimits, which win by name.
     auth_config: path of a Docker config.json.
@@ -73,6 +74,7 @@ class DriverSettings:
     log_max_files: int = 10
     log_max_file_bytes: int = 10 << 20
     shim_per: str = "task"
+    network_creation: str = "nomad"
     init_path: str = ""
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")

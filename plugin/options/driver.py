@@ -216,6 +216,15 @@ OPTIONS: tuple[Option, ...] = (
         " shim ends all its tasks, see [operations.md](operations.md#one-shim-for-an-allocation).",
     ),
     Option(
+        name="network_creation",
+        hcl_type="string",
+        default='"nomad"',
+        read=readers.choice(NOMAD, DRIVER),
+        doc="`driver`: the driver creates the network namespace of an allocation, and `network {"
+        " hostname }` of a job names the tasks; Nomad 1.11.2 or newer. A group that also has a task"
+        " of Nomad's docker driver then fails, see [networking.md](networking.md#host-names).",
+    ),
+    Option(
         name="init_path",
         hcl_type="string",
         default='""',

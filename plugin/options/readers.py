@@ -10,6 +10,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from actors.model import identifiers
+from proto.errors import DriverError
+
 Reader = Callable[[Any, str, list[str]], Any]
 
 
@@ -37,7 +40,6 @@ _UNITS_S = {
 }
 _PART = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 # The kernel, /etc/hosts and /etc/hostname get the name: blanks and newlines are not allowed.
-_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 # containerd's identifiers.Validate, also for namespaces.
 _CONTAINERD_NAME = re.compile(r"[A-Za-z0-9]+(?:[._-](?:[A-Za-z0-9]+))*")
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -178,8 +180,11 @@ def container_path(value: Any, path: str, problems: list[str]) -> str:
 def hostname(value: Any, path: str, problems: list[str]) -> str:
     """Reads a host name, or an empty text."""
     string: str = text(63)(value, path, problems)
-    if string and not _HOSTNAME.fullmatch(string):
-        problems.append(f"{path}: {shown(string)} is not a host name: letters, digits, - and .")
+    if string:
+        try:
+            identifiers.checked_hostname(string, path)
+        except DriverError as error:
+            problems.append(error.brief)
     return string
 
 

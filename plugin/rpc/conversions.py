@@ -164,6 +164,20 @@ def start_response(
     )
 
 
+def network_response(
+    network: nomad.NetworkIsolation, *, created: bool
+) -> driver_pb2.CreateNetworkResponse:
+    """Builds the answer to CreateNetwork; `created` is False for a network of an earlier call."""
+    return driver_pb2.CreateNetworkResponse(
+        isolation_spec=driver_pb2.NetworkIsolationSpec(
+            mode=driver_pb2.NetworkIsolationSpec.NetworkIsolationMode.Name(network.mode),
+            path=network.path,
+            labels=dict(network.labels),
+        ),
+        created=created,
+    )
+
+
 def inspect_response(status: nomad.TaskStatus) -> driver_pb2.InspectTaskResponse:
     """Builds the answer to InspectTask."""
     return driver_pb2.InspectTaskResponse(

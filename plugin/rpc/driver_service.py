@@ -15,6 +15,7 @@ from plugin.rpc.conversions import (
     failed_fingerprint_response,
     fingerprint_response,
     inspect_response,
+    network_response,
     read_seconds,
     read_task_config,
     start_response,
@@ -71,7 +72,7 @@ class DriverService:
             exec=True,
             fs_isolation=driver_pb2.DriverCapabilities.IMAGE,
             network_isolation_modes=[_Isolation.GROUP, _Isolation.TASK],
-            must_create_network=False,
+            must_create_network=self._gateway.creates_networks(),
             mount_configs=driver_pb2.DriverCapabilities.ANY_MOUNTS,
             disable_log_collection=self._gateway.collects_logs(),
         )
@@ -200,15 +201,20 @@ class DriverService:
                 yield response
 
     async def create_network(
-        self, _: driver_pb2.CreateNetworkRequest
+        self, request: driver_pb2.CreateNetworkRequest
     ) -> driver_pb2.CreateNetworkResponse:
-        """Creates nothing: Nomad creates the network of an alloc."""
-        return driver_pb2.CreateNetworkResponse(created=False)
+        """Creates the network of an alloc, where the operator has chosen so; else Nomad does."""
+        if not self._gateway.creates_networks():
+            return driver_pb2.CreateNetworkResponse(created=False)
+        network, created = await self._gateway.create_network(request.alloc_id, request.hostname)
+        return network_response(network, created=created)
 
     async def destroy_network(
-        self, _: driver_pb2.DestroyNetworkRequest
+        self, request: driver_pb2.DestroyNetworkRequest
     ) -> driver_pb2.DestroyNetworkResponse:
-        """Does nothing: CreateNetwork has created nothing."""
+        """Removes the network of an alloc; after a restart, the request may have the id alone."""
+        if self._gateway.creates_networks():
+            await self._gateway.destroy_network(request.alloc_id)
         return driver_pb2.DestroyNetworkResponse()
 
 

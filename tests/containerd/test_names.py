@@ -232,3 +232,19 @@ async def test_the_hosts_network_and_a_bridge_exclude_each_other(
         await printed(
             driver, busybox_image, "true", driver.task(network=network), host_network=True
         )
+
+
+async def test_the_groups_host_name_is_the_tasks_unless_the_job_sets_another(
+    driver: Driver, busybox_image: str, network: NetworkIsolation
+) -> None:
+    named = dataclasses.replace(network, labels={"docker_sandbox_hostname": "db.internal"})
+    script = "hostname; cat /etc/hostname; grep $(hostname) /etc/hosts"
+    async with launched(driver):
+        text = await driver.output(busybox_image, script, driver.task("web", network=named))
+        assert text == f"db.internal\ndb.internal\n{ADDRESS}\tdb.internal db\n"
+        job = driver.task("web", network=named)
+        assert await driver.output(busybox_image, "hostname", job, hostname="own") == "own\n"
+        wrong = dataclasses.replace(network, labels={"docker_sandbox_hostname": "a\n1.2.3.4 evil"})
+        with pytest.raises(DriverError, match="is not a host name"):
+            await driver.output(busybox_image, "hostname", driver.task("web", network=wrong))
+    driver.wait_clean()

@@ -5,6 +5,7 @@ Agent, bridge and rules are in a network namespace of the test's own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Iterator
@@ -54,16 +55,32 @@ def network() -> Iterator[OwnNetwork]:
         yield own
 
 
-@pytest.fixture
-def bridged(containerd: ContainerdDaemon, network: OwnNetwork) -> Iterator[NomadApi]:
-    """Yields an agent with a bridge for jobs."""
+@contextlib.contextmanager
+def bridged_agent(
+    containerd: ContainerdDaemon, network: OwnNetwork, options: str = ""
+) -> Iterator[NomadAgent]:
+    """Starts an agent with a bridge for jobs.
+
+    Args:
+        containerd: the driver's containerd.
+        network: the network of agent and bridge.
+        options: further options of the driver's config block, in HCL.
+    """
     with tempfile.TemporaryDirectory(prefix="cd-n-", dir="/run") as folder:
         state_dir = Path(folder)
-        agent = NomadAgent(built("agent"), plugin_config(containerd, state_dir), state_dir, network)
+        config = f"{plugin_config(containerd, state_dir)}\n{options}"
+        agent = NomadAgent(built("agent"), config, state_dir, network)
         make_plugin_dir(agent.plugins)
         (agent.cni / f"{NETWORK}.conflist").write_text(json.dumps(conflist(agent.base / "ipam")))
         with agent:
-            yield agent.api
+            yield agent
+
+
+@pytest.fixture
+def bridged(containerd: ContainerdDaemon, network: OwnNetwork) -> Iterator[NomadApi]:
+    """Yields an agent with a bridge for jobs."""
+    with bridged_agent(containerd, network) as agent:
+        yield agent.api
 
 
 async def test_a_published_port_and_the_drivers_address_are_registered_and_answer(
@@ -126,6 +143,34 @@ async def test_a_task_of_mode_none_restarts_without_an_address(
     wait_until(lambda: bridged.logs(alloc).count("begun") == 2, 30, lambda: bridged.story(alloc))
     bridged.wait_state(alloc, "running")
     bridged.stop_and_wait("none")
+
+
+async def test_a_network_of_the_driver_is_connected_kept_over_a_restart_and_removed(
+    containerd: ContainerdDaemon, network: OwnNetwork, driver: Driver, busybox_image: str
+) -> None:
+    async with launched(driver):
+        await driver.output(busybox_image, "true")
+    script = "mkdir /www; echo here >/www/index.html; exec busybox httpd -f -p 8080 -h /www"
+    command = {"image": busybox_image, "command": "sh", "args": ["-c", script]}
+    job = make_job("named", command, **DEAF)
+    port = {"Label": "http", "To": 8080}
+    job["TaskGroups"][0]["Networks"] = [
+        {"Mode": f"cni/{NETWORK}", "Hostname": "db", "DynamicPorts": [port]}
+    ]
+    with bridged_agent(containerd, network, 'network_creation = "driver"') as agent:
+        alloc = agent.api.run(job)
+        (reached,) = agent.api.alloc(alloc)["AllocatedResources"]["Shared"]["Ports"]
+        address = f"127.0.0.1:{reached['Value']}"
+        wait_until(partial(network.fetch, address), 20, f"{address} is silent")
+        netns = Path("/var/run/netns") / alloc
+        inode = netns.stat().st_ino
+        agent.kill()
+        agent.start()
+        agent.api.wait_state(alloc, "running")
+        assert network.fetch(address) == "here\n"
+        assert netns.stat().st_ino == inode
+        agent.api.stop_and_wait("named")
+        wait_until(lambda: not netns.exists(), 20, "the namespace stays")
 
 
 def registered(nomad: NomadApi, name: str) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,8 +33,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PluginProcess]
         yield process
 
 
-def _configure(product: PluginProcess, directory: Path) -> None:
+def _configure(product: PluginProcess, directory: Path, **options: str) -> None:
     config = {"containerd_address": f"{directory}/nowhere.sock", "state_dir": f"{directory}/state"}
+    config |= options
     request = base_pb2.SetConfigRequest(msgpack_config=msgpack.packb(config))
     product.unary(BASE, "SetConfig", request)
 
@@ -76,3 +79,25 @@ def test_without_containerd_the_product_is_unhealthy_with_the_reason(
     failure = failure_of(product, "StartTask", task=task_message("nowhere"))
     assert failure.code() in {grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNKNOWN}
     assert "the containerd driver failed inside" not in failure.details()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="root alone creates network namespaces")
+def test_a_network_survives_the_plugin_and_is_removed_by_its_allocations_id(
+    tmp_path: Path,
+) -> None:
+    alloc_id, plugins = str(uuid.uuid4()), make_plugin_dir(tmp_path)
+    path = Path("/var/run/netns") / alloc_id
+    with PluginProcess(plugins) as first:
+        _configure(first, tmp_path, network_creation="driver")
+        assert first.driver("Capabilities").capabilities.must_create_network
+        answer = first.driver("CreateNetwork", alloc_id=alloc_id, hostname="db")
+        assert (answer.created, answer.isolation_spec.path) == (True, str(path))
+        assert dict(answer.isolation_spec.labels) == {"docker_sandbox_hostname": "db"}
+        first.shut_down()
+    with PluginProcess(plugins) as second:
+        _configure(second, tmp_path, network_creation="driver")
+        again = second.driver("CreateNetwork", alloc_id=alloc_id, hostname="db")
+        assert (again.created, again.isolation_spec) == (False, answer.isolation_spec)
+        second.driver("DestroyNetwork", alloc_id=alloc_id)
+        assert not path.exists()
+        second.shut_down()

@@ -52,6 +52,7 @@ class FakeGateway(Gateway):
     """A gateway with its tasks in a dict. `closed` names the streams with a closed generator."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.settings: DriverSettings | None = None
         self.tasks: dict[str, FakeTask] = {}
         self.closed: list[str] = []
@@ -70,6 +71,9 @@ class FakeGateway(Gateway):
 
     def collects_logs(self) -> bool:
         return self.settings is not None and self.settings.log_collection == "driver"
+
+    def creates_networks(self) -> bool:
+        return self.settings is not None and self.settings.network_creation == "driver"
 
     async def start_task(self, task: TaskConfig, options: TaskOptions) -> StartedTask:
         """See `Gateway`."""

@@ -64,6 +64,7 @@ def task_message(task: nomad.TaskConfig, packed: bytes) -> driver_pb2.TaskConfig
     if task.network is not None:
         message.network_isolation_spec.mode = driver_pb2.NetworkIsolationSpec.GROUP
         message.network_isolation_spec.path = task.network.path
+        message.network_isolation_spec.labels.update(task.network.labels)
     if task.dns is not None:
         message.dns.SetInParent()
         message.dns.servers.extend(task.dns.servers)

@@ -20,6 +20,7 @@ from typing import Any
 from actors.files import tree_removal
 from actors.model.nomad import PortMapping
 from actors.processes import child_process, short_program
+from actors.provision import alloc_networks
 from plugin.host.network import iptables, namespaces
 from plugin.host.network.ports import container_port
 from proto.errors import Code, DriverError
@@ -139,7 +140,7 @@ class BridgeNetwork:
         allows. The bridge plugin then leaves its masquerading rules. With the namespace the bridge
         plugin fails if chains are missing, and is called again without the namespace.
         """
-        if not namespaces.is_mounted(netns):
+        if not alloc_networks.is_mounted(Path(netns)):
             netns = ""
         failures: list[DriverError] = []
 

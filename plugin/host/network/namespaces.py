@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from collections.abc import Sequence
 
 from actors.processes import child_process, short_program
+from actors.provision import alloc_networks
 from proto.errors import Code, DriverError
 
-DIRECTORY = "/var/run/netns"
 _PROGRAM = child_process.ROOT / "plugin" / "host" / "network" / "netns_program.py"
 _LIMIT_S = 60.0
 
 
 def path(alloc_id: str) -> str:
     """Returns the path of an allocation's namespace, as in a Nomad client."""
-    return f"{DIRECTORY}/{alloc_id}"
-
-
-def is_mounted(netns: str) -> bool:
-    """Returns True if the path is a network namespace; an unmount leaves a plain file."""
-    with contextlib.suppress(OSError):
-        # All namespaces are in one file system, which has no other files.
-        return os.stat(netns).st_dev == os.stat("/proc/self/ns/net").st_dev  # noqa: PTH116
-    return False
+    return f"{alloc_networks.DIRECTORY}/{alloc_id}"
 
 
 def add(names: Sequence[str]) -> None:

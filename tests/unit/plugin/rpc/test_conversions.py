@@ -17,6 +17,7 @@ from plugin.rpc.conversions import (
     exec_stream_response,
     fingerprint_response,
     inspect_response,
+    network_response,
     read_exec_input,
     read_seconds,
     read_task_config,
@@ -150,6 +151,15 @@ def test_the_newest_fields_have_nomads_numbers() -> None:
 def test_the_parent_of_a_run_is_also_read_from_the_environment() -> None:
     message = wire.TaskConfig(id="x", env={"NOMAD_JOB_PARENT_ID": "nightly"})
     assert read_task_config(message).parent_job_id == "nightly"
+
+
+def test_a_created_network_has_the_mode_that_nomad_connects() -> None:
+    network = nomad.NetworkIsolation(mode=1, path="/var/run/netns/a", labels={"l": "v"})
+    answer = network_response(network, created=True)
+    assert answer.created
+    assert answer.isolation_spec == wire.NetworkIsolationSpec(
+        mode=wire.NetworkIsolationSpec.GROUP, path="/var/run/netns/a", labels={"l": "v"}
+    )
 
 
 def test_what_nomad_leaves_out_is_none_or_empty() -> None:
