@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from actors.model import identifiers
 from containerd.spec import resources
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
     from actors.model.nomad import Resources
     from actors.model.settings import DriverSettings, TaskOptions
 
+_MIB = 1024 * 1024
+_MOST_CPUS = 1 << 17  # more than any kernel has
 _CGROUPS = "/sys/fs/cgroup/"
 _CPUSETS = "/sys/fs/cgroup/cpuset/"
 _OF_NOMAD_1_7 = {"share.slice", "reserve.slice"}
@@ -36,23 +38,140 @@ def limits(
         options: the job's options.
         settings: have the node's MHz and cores.
         usual_pids: most processes of a task without a limit of its own; 0 is no limit.
+
+    Raises:
+        DriverError: code INVALID; limits of the memory contradict each other.
     """
+    hard, soft = _memory(assigned, options)
     quota = 0
     if options.cpu_hard_limit:
         quota = resources.quota_us(
             assigned.percent_ticks, max(1, settings.cores), options.cpu_cfs_period_us
         )
     return resources.Limits(
-        memory_bytes=assigned.memory_limit_bytes if assigned.memory_max_mb >= 0 else 0,
-        memory_reservation_bytes=assigned.memory_mb * 1024 * 1024 if assigned.memory_max_mb else 0,
+        memory_bytes=hard,
+        memory_reservation_bytes=soft,
+        memory_swap_bytes=_swap(hard, options.memory_swap_bytes),
+        memory_swappiness=options.memory_swappiness,
         cpu_shares=resources.shares(assigned.cpu_shares, settings.total_mhz)
         if assigned.cpu_shares > 0
         else 0,
         cpu_quota_us=quota,
         cpu_period_us=options.cpu_cfs_period_us,
-        cpus=assigned.cpuset_cpus,
+        cpus=options.cpuset_cpus or assigned.cpuset_cpus,
+        mems=options.cpuset_mems,
         pids=max(0, options.pids_limit) or usual_pids,
     )
+
+
+def _memory(assigned: Resources, options: TaskOptions) -> tuple[int, int]:
+    """Returns the limit and the reservation of the memory in bytes; 0 is none.
+
+    memory_hard_limit makes `memory` the reservation, as memory_max does. The greater of both is the
+    limit. A memory_max of -1 removes the limit.
+    """
+    memory = assigned.memory_mb * _MIB
+    wanted = options.memory_hard_limit_mb * _MIB
+    if 0 < wanted < memory:
+        raise start_refused(
+            f"memory_hard_limit: {options.memory_hard_limit_mb} MB is less than the"
+            f" {assigned.memory_mb} MB of memory, which the task may use in any case",
+            "raise memory_hard_limit, or lower resources { memory }",
+        )
+    hard = max(assigned.memory_limit_bytes, wanted) if assigned.memory_max_mb >= 0 else 0
+    soft = memory if assigned.memory_max_mb or wanted else 0
+    if options.memory_reservation_bytes:
+        if hard and options.memory_reservation_bytes > hard:
+            raise start_refused(
+                f"memory_reservation: {options.memory_reservation_bytes} bytes are more than the"
+                f" limit of {hard} bytes",
+                "lower memory_reservation, or raise resources { memory }",
+            )
+        soft = min(options.memory_reservation_bytes, memory or options.memory_reservation_bytes)
+    return hard, soft
+
+
+def _swap(hard: int, together: int) -> int:
+    """Checks memory_swap, which counts memory and swap together, against the limit in bytes."""
+    if together and not hard:
+        raise start_refused(
+            "memory_swap: the task has no limit of memory, so the kernel takes no limit of swap",
+            "remove memory_swap, or memory_max = -1",
+        )
+    if 0 < together < hard:
+        raise start_refused(
+            f"memory_swap: {together} bytes are less than the limit of {hard} bytes: memory_swap"
+            " counts memory and swap together",
+            "raise memory_swap; the limit itself means no swap",
+        )
+    return together
+
+
+def check_cpuset(assigned: Resources, options: TaskOptions, *, cgroup_v2: bool) -> None:
+    """Checks the processors and NUMA nodes of a job's own choice against the granted ones.
+
+    Blocks for a moment: files of the kernel are read.
+
+    Args:
+        assigned: Nomad's resources of the task.
+        options: the job's options.
+        cgroup_v2: True on a node with the unified hierarchy.
+
+    Raises:
+        DriverError: code INVALID; the choice is outside, or Nomad itself changes the task's cores.
+    """
+    if options.cpuset_cpus or options.cpuset_mems:
+        _refuse_managed_cores(assigned, cgroup_v2=cgroup_v2)
+    if options.cpuset_cpus:
+        granted = assigned.cpuset_cpus or _effective(assigned, "cpus", cgroup_v2=cgroup_v2)
+        _refuse_outside("cpuset_cpus", options.cpuset_cpus, granted, "processors")
+    if options.cpuset_mems:
+        granted = _effective(assigned, "mems", cgroup_v2=cgroup_v2)
+        _refuse_outside("cpuset_mems", options.cpuset_mems, granted, "NUMA nodes")
+
+
+def _refuse_managed_cores(assigned: Resources, *, cgroup_v2: bool) -> None:
+    """Refuses a choice of cores that Nomad would overwrite: on v1, and with Nomad before 1.7."""
+    if not assigned.cpuset_cgroup or not (cgroup_v2 or assigned.cpuset_cgroup.startswith(_CPUSETS)):
+        return
+    if not cgroup_v2 or Path(assigned.cpuset_cgroup).parent.name not in _OF_NOMAD_1_7:
+        raise start_refused(
+            "cpuset_cpus, cpuset_mems: this Nomad chooses the processors of a running task itself",
+            "use resources { cores = … }; or cgroup v2 with Nomad 1.7 or newer",
+        )
+
+
+def _effective(assigned: Resources, kind: str, *, cgroup_v2: bool) -> str:
+    """Returns the list of the nearest cgroup of Nomad, else of the machine; empty if unknown."""
+    places = []
+    if cgroup_v2 and _names_a_cgroup(assigned):
+        here = Path(assigned.cpuset_cgroup)
+        places = [place / f"cpuset.{kind}.effective" for place in (here, *here.parents[:-3])]
+    online = "cpu/online" if kind == "cpus" else "node/online"
+    for path in (*places, Path("/sys/devices/system") / online):
+        with contextlib.suppress(OSError):
+            if text := path.read_text().strip():
+                return text
+    return ""
+
+
+def _refuse_outside(option: str, wanted: str, granted: str, what: str) -> None:
+    outside = _numbers(wanted) - _numbers(granted)
+    if outside and granted:
+        raise start_refused(
+            f"{option}: the {what} {', '.join(map(str, sorted(outside)))[:128]} are not granted to"
+            f" the task: {granted[:128]}",
+            f"choose among {granted[:128]}, or reserve cores with resources {{ cores = … }}",
+        )
+
+
+def _numbers(text: str) -> set[int]:
+    """Returns the numbers of a list such as `0-2,5`."""
+    numbers: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), min(int(last or first), _MOST_CPUS) + 1))
+    return numbers
 
 
 def cgroup_path(assigned: Resources, container: str, namespace: str, *, cgroup_v2: bool) -> str:

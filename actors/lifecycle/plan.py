@@ -24,6 +24,7 @@ from containerd import runtimes
 from containerd.runtimes import Runtime
 from containerd.security.policy import Security
 from containerd.spec.build import SpecInputs
+from containerd.spec.resources import Limits
 from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
 
@@ -42,7 +43,8 @@ class Plan:
     """Names and paths of one start. stdout and stderr are the shim's FIFOs, or both empty.
 
     `labels` go onto every object of the start in containerd; `owner` is a part of them.
-    `preparation` sets security and recursive_readonly, which depend on the node.
+    warnings are sentences on options without effect. `preparation` sets security and
+    recursive_readonly, which depend on the node.
     """
 
     container_id: str
@@ -58,6 +60,8 @@ class Plan:
     labels: dict[str, str]
     security: Security = field(default_factory=Security)
     recursive_readonly: bool = False
+    limits: Limits = field(default_factory=Limits)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
     directory = task_directory(node.state_dir, container)
     log = task_logs.target_of(settings, options, task, container)
     stdout, stderr = _logs(log, directory, task)
+    limits, unused = _limits(node, task, options)
     owner = ownership.owner_of(node, task)
     return Plan(
         container_id=container,
@@ -109,6 +114,8 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         stderr=stderr,
         owner=owner,
         labels={**options.labels, **ownership.labels(task, owner)},
+        limits=limits,
+        warnings=(*options.warnings, *unused),
     )
 
 
@@ -123,13 +130,19 @@ def _check(task: TaskConfig, options: TaskOptions) -> None:
             " should be set",
             code=Code.INVALID,
         )
-    if options.command and options.entrypoint:
-        raise start_refused(
-            "Both command and entrypoint are set. Only one of them needs to be set."
-        )
     _check_sysctls(options)
     if options.uts_mode and options.hostname:
         raise start_refused("hostname and uts_mode are mutually exclusive")
+
+
+def _limits(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[Limits, tuple[str, ...]]:
+    """Returns the task's limits, and sentences on limits that this machine does not have."""
+    pids = node.settings.gates_of(task.namespace).pids_limit
+    limits = cgroup.limits(task.resources, options, node.settings, usual_pids=pids)
+    if limits.memory_swappiness is None or not node.cgroup_v2:
+        return limits, ()
+    sentence = "memory_swappiness: cgroup v2 has no such setting"
+    return dataclasses.replace(limits, memory_swappiness=None), (sentence,)
 
 
 def _hostname(task: TaskConfig, options: TaskOptions) -> str:
@@ -205,7 +218,6 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
     """
     node, task, options = prepared.node, prepared.task, prepared.options
     plan, parts = prepared.plan, prepared.parts
-    allow = node.settings.gates_of(task.namespace)
     return SpecInputs(
         image_config=image.config,
         command=options.command,
@@ -223,7 +235,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         cgroup_path=cgroup.cgroup_path(
             task.resources, plan.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
-        limits=cgroup.limits(task.resources, options, node.settings, usual_pids=allow.pids_limit),
+        limits=plan.limits,
         rlimits={
             "nofile": parts.daemon.task_open_files(),
             **node.settings.default_ulimits,
@@ -242,6 +254,8 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         host_pid=bool(options.pid_mode),
         host_ipc=bool(options.ipc_mode),
         host_uts=bool(options.uts_mode),
+        host_cgroup=bool(options.cgroupns),
+        umask=options.umask,
         security=plan.security,
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=node.cgroup_v2,

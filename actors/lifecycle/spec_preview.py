@@ -56,7 +56,7 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
         user, placed = await _user_and_targets(prepared, image)
         return Preview(
             document=build_spec(plan.spec_inputs(placed, image, user)),
-            notes=(*options.warnings, *notes, *plan.notes_on_user(options, user)),
+            notes=(*prepared.plan.warnings, *notes, *plan.notes_on_user(options, user)),
         )
     except DriverError as error:
         if image.digest:

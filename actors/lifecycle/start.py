@@ -70,7 +70,7 @@ async def _start(
     async with _image_use(services, task) as ask:
         early = _early_lookup(services, task, options, ask)
         prepared = await preparation.prepare(services, task, options, report)
-        _warn(task, options, report)
+        _warn(task, prepared.plan.warnings, report)
         for note in prepared.parts.notes:
             report(note)
         image = asyncio.ensure_future(_image(prepared.plan.image, early, ask))
@@ -81,10 +81,10 @@ async def _start(
             image.cancel()
 
 
-def _warn(task: TaskConfig, options: TaskOptions, report: Callable[[str], None]) -> None:
+def _warn(task: TaskConfig, warnings: tuple[str, ...], report: Callable[[str], None]) -> None:
     """Reports the options without effect, in one event and one line of the log."""
-    if options.warnings:
-        reason = "; ".join(options.warnings)
+    if warnings:
+        reason = "; ".join(warnings)
         _log.warning("options have no effect", extra={"task_id": task.id, "reason": reason})
         report(f"options without effect: {reason}")
 

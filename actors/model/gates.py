@@ -42,7 +42,9 @@ class Gates:
     allow_devices, allow_registries, allow_snapshotters, allow_sysctls: globs.
     volumes: False allows only sources in the allocation's directory.
     volume_paths: globs of the node's paths; empty: every path.
-    pid_modes, ipc_modes, uts_modes: globs of modes that count without allow_privileged.
+    pid_modes, ipc_modes, uts_modes, cgroup_modes: globs of modes that count without
+        allow_privileged.
+    allow_memory_hard_limit: False refuses a limit above the memory that Nomad has planned.
     exec_options: options before a command in a task, see `actors.exec.options`.
     pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
     """
@@ -60,6 +62,8 @@ class Gates:
     pid_modes: tuple[str, ...] = ()
     ipc_modes: tuple[str, ...] = ()
     uts_modes: tuple[str, ...] = ()
+    cgroup_modes: tuple[str, ...] = ()
+    allow_memory_hard_limit: bool = True
     pids_limit: int = 0
     no_new_privileges: bool = False
     exec_options: tuple[str, ...] = ()
@@ -72,6 +76,7 @@ class Gates:
             "allow_caps": self.allow_caps is None,
             "allow_devices": self.allow_devices is None,
             "allow_host_network": self.allow_host_network,
+            "allow_memory_hard_limit": self.allow_memory_hard_limit,
             "allow_registries": self.allow_registries is None,
             "allow_snapshotters": self.allow_snapshotters is None,
             "allow_sysctls": self.allow_sysctls is None,
@@ -90,6 +95,7 @@ HARDENED = Gates(
     allow_caps=NOMAD_CAPABILITIES,
     allow_devices=(),
     allow_host_network=False,
+    allow_memory_hard_limit=False,
     allow_sysctls=(),
     volumes=False,
     pids_limit=4096,

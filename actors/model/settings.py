@@ -137,6 +137,11 @@ class TaskOptions:
     """The job's `config` block. None means "not set" where an empty value has another meaning.
 
     pids_limit: 0 or less is no limit.
+    memory_hard_limit_mb, memory_reservation_bytes, memory_swap_bytes: 0 is not set. The swap counts
+        memory too, as in Docker.
+    cpuset_cpus, cpuset_mems: lists such as `0-2,5`; empty: all that the node grants.
+    umask: None is the runtime's.
+    cgroupns: empty or `host`.
     shm_size_bytes: 0 is the default size.
     pid_mode, ipc_mode, uts_mode: empty or `host`.
     ulimits: (soft, hard) by lower-case name.
@@ -158,6 +163,7 @@ class TaskOptions:
     entrypoint: tuple[str, ...] | None = None
     cwd: str = ""
     group_add: tuple[str, ...] = ()
+    umask: int | None = None
     init: bool = False
     stop_signal: str = ""
     runtime: str = ""
@@ -166,6 +172,12 @@ class TaskOptions:
     cpu_hard_limit: bool = False
     cpu_cfs_period_us: int = 100_000
     pids_limit: int = 0
+    memory_hard_limit_mb: int = 0
+    memory_reservation_bytes: int = 0
+    memory_swap_bytes: int = 0
+    memory_swappiness: int | None = None
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
     oom_score_adj: int = 0
     shm_size_bytes: int = 0
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
@@ -179,12 +191,16 @@ class TaskOptions:
     apparmor_profile: str = ""
     security_opt: SecurityOptions = field(default_factory=SecurityOptions)
     readonly_rootfs: bool = False
+    cgroupns: str = ""
     pid_mode: str = ""
     ipc_mode: str = ""
     uts_mode: str = ""
     hostname: str = ""
     host_network: bool = False
     host_dns: bool = True
+    dns_servers: tuple[str, ...] = ()
+    dns_searches: tuple[str, ...] = ()
+    dns_options: tuple[str, ...] = ()
     extra_hosts: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceOption, ...] = ()
     cdi_devices: tuple[str, ...] = ()

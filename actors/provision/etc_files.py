@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING
 
+from actors.model.nomad import DnsConfig
 from actors.provision.netns import Network
 from proto.errors import start_refused
 from proto.values import dataclass
 
 if TYPE_CHECKING:
-    from actors.model.nomad import DnsConfig
     from actors.model.settings import TaskOptions
 
 HOST_GATEWAY = "host-gateway"
@@ -32,7 +32,12 @@ _LOCALHOST: tuple[str, ...] = (
 )
 # Debian's address for the name of a host that has no address in a network.
 _NAME_LOOPBACK = "127.0.1.1"
-_WORD = re.compile(r"[!-~]+")
+WORD = re.compile(r"[!-~]+")
+"""A word of /etc/resolv.conf."""
+_BLOCK_WINS = (
+    "dns_servers, dns_search_domains and dns_options have no effect: the group's network has a dns"
+    " block, which replaces all three, as with docker"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +150,9 @@ def _resolv(
     options: TaskOptions, network: Network | None, dns: DnsConfig | None, host: HostTexts
 ) -> tuple[str | None, tuple[str, ...]]:
     """Merges the job's DNS over the node's; returns None where the image's file is to stay."""
+    own = _dns_of(options)
+    unused = (_BLOCK_WINS,) if dns and own else ()
+    dns = dns or own
     if dns is None and not (options.host_dns or options.host_network):
         return None, ()
     separate = network is not None and not options.host_network
@@ -152,7 +160,7 @@ def _resolv(
     if dns is None:
         return text, notes
     for word in (*dns.servers, *dns.searches, *dns.options):
-        if not _WORD.fullmatch(word):
+        if not WORD.fullmatch(word):
             raise start_refused(f"network.dns: {word[:64]!r} is not a single word")
     base = _Resolver.parse(text)
     merged = _Resolver(
@@ -160,7 +168,15 @@ def _resolv(
         searches=dns.searches or base.searches,
         options=dns.options or base.options,
     )
-    return merged.text(), () if dns.servers else notes
+    return merged.text(), unused if dns.servers else (*unused, *notes)
+
+
+def _dns_of(options: TaskOptions) -> DnsConfig | None:
+    """Returns the DNS settings of the task's config; None without a setting."""
+    own = DnsConfig(
+        servers=options.dns_servers, searches=options.dns_searches, options=options.dns_options
+    )
+    return own if own.servers or own.searches or own.options else None
 
 
 def _reachable(host: HostTexts) -> tuple[str, tuple[str, ...]]:

@@ -33,6 +33,8 @@ def check(gates: Gates, options: TaskOptions) -> None:
     _privileges(gates, options)
     if options.host_network and not gates.allow_host_network:
         raise refused("host_network = true", "allow_host_network is false")
+    if options.memory_hard_limit_mb and not gates.allow_memory_hard_limit:
+        raise refused("memory_hard_limit", "allow_memory_hard_limit is false")
     _listed("sysctl", options.sysctl, "allow_sysctls", gates.allow_sysctls)
     names = (posixpath.normpath(option.host_path) for option in options.devices)
     _listed("devices", (*names, *options.cdi_devices), "allow_devices", gates.allow_devices)
@@ -95,6 +97,7 @@ def _modes(gates: Gates, options: TaskOptions) -> None:
         ("pid_mode", options.pid_mode, gates.pid_modes),
         ("ipc_mode", options.ipc_mode, gates.ipc_modes),
         ("uts_mode", options.uts_mode, gates.uts_modes),
+        ("cgroupns", options.cgroupns, gates.cgroup_modes),
     ):
         if mode and not _matches(mode, allowed):
             raise start_refused(

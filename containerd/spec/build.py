@@ -3,7 +3,7 @@
 The spec starts from containerd's default for a Unix container and differs in three points:
 - /run is a tmpfs only if the root is read-only: a tmpfs hides the image's files in /run.
 - Each task has a private cgroup namespace with a read-only /sys/fs/cgroup, so a JVM sees the
-  task's limits.
+  task's limits. A job can ask for the host's namespace.
 - Swap is off by default.
 
 The spec always has a limit of open files and an OOM score (defaults in `daemon_process`). Without
@@ -65,6 +65,7 @@ class SpecInputs:
     cwd: str = ""
     env: Mapping[str, str] = field(default_factory=dict)
     user: ResolvedUser
+    umask: int | None = None
     security: Security = field(default_factory=Security)
     hostname: str
     cgroup_path: str
@@ -82,6 +83,7 @@ class SpecInputs:
     host_pid: bool = False
     host_ipc: bool = False
     host_uts: bool = False
+    host_cgroup: bool = False
     readonly_rootfs: bool = False
     cgroup_v2: bool = False
 
@@ -154,21 +156,18 @@ def shim_group(spec_json: bytes) -> str:
 def arguments(inputs: SpecInputs) -> list[str]:
     """Builds the command line by Docker's rules for entrypoint, command and args.
 
-    `command` replaces the image's CMD and keeps the ENTRYPOINT; `entrypoint` replaces both. `args`
-    follow; `args` alone replace CMD. An empty entrypoint counts as absent. An entrypoint of empty
+    `entrypoint` replaces the image's ENTRYPOINT and CMD; `command` replaces CMD. `args` follow;
+    `args` alone replace CMD. An empty entrypoint counts as absent. An entrypoint of empty
     words only, such as `[""]`, clears the image's. Any other empty word stays.
 
     Raises:
-        DriverError: code INVALID; both `command` and `entrypoint` are set, or no program is named.
+        DriverError: code INVALID; no program is named.
     """
     image = inputs.image_config
-    if inputs.command and inputs.entrypoint:
-        raise start_refused(
-            "Both command and entrypoint are set. Only one of them needs to be set."
-        )
     image_entrypoint = _unless_blank(image.entrypoint)
     if inputs.entrypoint:
-        words = _unless_blank(inputs.entrypoint) + inputs.args
+        named = (inputs.command,) if inputs.command else ()
+        words = _unless_blank(inputs.entrypoint) + named + inputs.args
     elif inputs.command:
         words = (*image_entrypoint, inputs.command, *inputs.args)
     elif inputs.args:
@@ -220,6 +219,8 @@ def _process(inputs: SpecInputs) -> Document:
     user: Document = {"uid": inputs.user.uid, "gid": inputs.user.gid}
     if inputs.user.additional_gids:
         user["additionalGids"] = list(inputs.user.additional_gids)
+    if inputs.umask is not None:
+        user["umask"] = inputs.umask
     security = inputs.security
     words, variables = arguments(inputs), environment(inputs)
     _check_sizes(words, variables, inputs.rlimits)
@@ -304,7 +305,12 @@ def _hostname(name: str) -> str:
 
 
 def _namespaces(inputs: SpecInputs) -> list[Document]:
-    shared = {"pid": inputs.host_pid, "ipc": inputs.host_ipc, "uts": inputs.host_uts}
+    shared = {
+        "pid": inputs.host_pid,
+        "ipc": inputs.host_ipc,
+        "uts": inputs.host_uts,
+        "cgroup": inputs.host_cgroup,
+    }
     kinds: list[Document] = [
         {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup") if not shared.get(kind)
     ]

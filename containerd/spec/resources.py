@@ -15,15 +15,19 @@ _MIN_QUOTA_US = 1000
 class Limits:
     """Limits of a task; 0 and "" mean "no limit".
 
-    cpu_quota_us counts per cpu_period_us. cpus is a list such as `0-2,5`.
+    memory_swap_bytes counts memory too; 0 is no swap. cpu_quota_us counts per cpu_period_us. cpus
+    and mems are lists such as `0-2,5`.
     """
 
     memory_bytes: int = 0
+    memory_swap_bytes: int = 0
+    memory_swappiness: int | None = None
     memory_reservation_bytes: int = 0
     cpu_shares: int = 0
     cpu_quota_us: int = 0
     cpu_period_us: int = 100_000
     cpus: str = ""
+    mems: str = ""
     pids: int = 0
 
 
@@ -63,13 +67,17 @@ def oci_resources(limits: Limits) -> Document:
         cpu["period"] = limits.cpu_period_us
     if limits.cpus:
         cpu["cpus"] = limits.cpus
+    if limits.mems:
+        cpu["mems"] = limits.mems
     if cpu:
         resources["cpu"] = cpu
     memory: Document = {}
     if limits.memory_bytes > 0:
         memory["limit"] = limits.memory_bytes
         # Memory and swap together: equal to the limit means no swap.
-        memory["swap"] = limits.memory_bytes
+        memory["swap"] = limits.memory_swap_bytes or limits.memory_bytes
+    if limits.memory_swappiness is not None:
+        memory["swappiness"] = limits.memory_swappiness
     if limits.memory_reservation_bytes > 0:
         memory["reservation"] = limits.memory_reservation_bytes
     if memory:

@@ -193,7 +193,8 @@ def check_copies(points: Sequence[MountPoint]) -> None:
             raise start_refused(
                 f"mounts: tmpcopyup of {point.target[:128]!r} would copy a directory that tasks and"
                 " the host can change during the copy",
-                "remove tmpcopyup, or mount the tmpfs over a directory of the image",
+                "remove tmpcopyup, write notmpcopyup in tmpfs, or mount the tmpfs over a directory"
+                " of the image",
             )
 
 

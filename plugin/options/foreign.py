@@ -190,18 +190,7 @@ TASK = (
         refused(name, kind, "is not built yet", "remove the option")
         for name, kind in (
             ("arch", "string"),
-            ("cgroupns", "string"),
-            ("cpuset_cpus", "string"),
-            ("cpuset_mems", "string"),
-            ("dns_options", "list(string)"),
-            ("dns_search_domains", "list(string)"),
-            ("dns_servers", "list(string)"),
-            ("memory_hard_limit", "number"),
-            ("memory_reservation", "string"),
-            ("memory_swap", "string"),
-            ("memory_swappiness", "number"),
             ("os", "string"),
-            ("tmpfs", "list(string)"),
             ("variant", "string"),
         )
     ),

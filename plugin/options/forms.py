@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors.model.settings import DeviceOption
-from actors.provision.etc_files import HOST_GATEWAY
+from actors.provision.etc_files import HOST_GATEWAY, WORD
 from actors.task import signal_names
 from plugin.options import readers
 from proto.errors import DriverError
@@ -41,6 +41,8 @@ _CDI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-
 _PERMISSIONS = re.compile(r"r?w?m?")
 _DEVICE_KEYS = ("host_path", "container_path", "cgroup_permissions")
 _SHORT_DEVICE_PARTS = 3
+_OCTAL = re.compile(r"0?[0-7]{1,3}")
+_CPU_LIST = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?){0,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
 
 
@@ -248,6 +250,47 @@ def _address(text: str) -> str:
 
 def _quoted(text: str) -> str:
     return json.dumps(text[:64])
+
+
+def umask(value: Any, path: str, problems: list[str]) -> int | None:
+    """Reads permission bits in octal; None for an empty text."""
+    text: str = readers.text()(value, path, problems)
+    if text and not _OCTAL.fullmatch(text):
+        problems.append(f"{path}: {readers.shown(text)} is not an octal number up to 0777")
+        return None
+    return int(text, 8) if text else None
+
+
+def cpu_list(value: Any, path: str, problems: list[str]) -> str:
+    """Reads a list of numbers and ranges, as `0-2,5`, or an empty text."""
+    text: str = readers.text()(value, path, problems)
+    if text and not _CPU_LIST.fullmatch(text):
+        problems.append(f"{path}: {readers.shown(text)} is not a list of numbers such as 0-2,5")
+        return ""
+    for first, last in (part.split("-") for part in text.split(",") if "-" in part):
+        if int(first) > int(last):
+            problems.append(f"{path}: the range {first}-{last} is empty")
+    return text
+
+
+def addresses(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """Reads a list of IP addresses."""
+    written = readers.texts(value, path, problems)
+    for index, text in enumerate(written):
+        try:
+            _address(text if text != HOST_GATEWAY else "")
+        except ValueError:
+            problems.append(f"{path}[{index}]: {readers.shown(text)} is not an IP address")
+    return written
+
+
+def resolver_words(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """Reads words for /etc/resolv.conf: root writes the file, and a blank would make two words."""
+    written = readers.texts(value, path, problems)
+    for index, text in enumerate(written):
+        if not WORD.fullmatch(text):
+            problems.append(f"{path}[{index}]: {readers.shown(text)} is not a single word")
+    return written
 
 
 def entrypoint(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:

@@ -73,6 +73,14 @@ _MODES = tuple(
     for kind in ("pid", "ipc", "uts")
 )
 
+_CGROUPNS = Option(
+    name="cgroupns",
+    field="cgroup_modes",
+    hcl_type="list(string)",
+    implied="[]",
+    read=readers.texts,
+    doc="Values of `cgroupns` that jobs may set, such as `host`.",
+)
 _USERNS = Option(
     name="userns",
     hcl_type="list(string)",
@@ -107,8 +115,8 @@ GATES: tuple[Option, ...] = (
     Option(
         name="allowed_modes",
         hcl_type="block",
-        nested=(*_MODES, _USERNS),
-        read=block_fields((*_MODES, _USERNS)),
+        nested=(*_MODES, _CGROUPNS, _USERNS),
+        read=block_fields((*_MODES, _CGROUPNS, _USERNS)),
         doc="Host namespaces of jobs, where `allow_privileged` is `false`.",
     ),
     Option(
@@ -125,6 +133,14 @@ GATES: tuple[Option, ...] = (
         implied="true",
         read=readers.boolean,
         doc="`false` refuses `host_network = true`.",
+    ),
+    Option(
+        name="allow_memory_hard_limit",
+        hcl_type="bool",
+        implied="true",
+        read=readers.boolean,
+        doc="`false` refuses `memory_hard_limit`, by which a job takes more memory than Nomad has"
+        " planned.",
     ),
     _allow(
         "allow_registries",

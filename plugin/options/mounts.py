@@ -124,6 +124,22 @@ def volumes(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ..
     return tuple(read)
 
 
+def tmpfs(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ...]:
+    """Reads file systems in memory in Podman's form, `target[:options]`.
+
+    Podman copies the image's files at the target, unless the job says `notmpcopyup`.
+    """
+    read: list[MountOption] = []
+    for text in readers.texts(value, path, problems):
+        target, _, options = text.partition(":")
+        words = [word for word in options.split(",") if word]
+        words += [flag for flag in ("nosuid", "nodev", "noexec") if flag[2:] not in words]
+        words += [] if "notmpcopyup" in words else ["tmpcopyup"]
+        kept = tuple(dict.fromkeys(word for word in words if word != "notmpcopyup"))
+        read.append(MountOption(type="tmpfs", target=target, options=kept))
+    return tuple(read)
+
+
 def _blocks(
     options: tuple[Option, ...], value: Any, path: str, problems: list[str]
 ) -> list[dict[str, Any]]:

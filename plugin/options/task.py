@@ -6,11 +6,10 @@ from actors.model.settings import TaskOptions
 from plugin.options import foreign, forms, readers
 from plugin.options.auth import TASK_AUTH, task_auth
 from plugin.options.logs import LOGGING, logging_block
-from plugin.options.mounts import MOUNT, mounts, volumes
+from plugin.options.mounts import MOUNT, mounts, tmpfs, volumes
+from plugin.options.resources import RESOURCES
 from plugin.options.security_opt import security_opt
 from plugin.options.table import MAP, Option, decode
-
-_MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
 
 _IMAGE = (
     Option(
@@ -76,7 +75,7 @@ _PROCESS = (
         name="command",
         hcl_type="string",
         read=readers.text(readers.MAX_ARGUMENT_BYTES),
-        doc="Replaces the image's CMD, keeps its ENTRYPOINT.",
+        doc="Replaces the image's CMD, and comes after the ENTRYPOINT or `entrypoint`.",
     ),
     Option(
         name="args",
@@ -118,6 +117,13 @@ _PROCESS = (
         doc="More groups of the task's user, by the image's names or by number.",
     ),
     Option(
+        name="umask",
+        hcl_type="string",
+        read=forms.umask,
+        doc="Permission bits that new files do not get, in octal, such as `027`; default: the"
+        " runtime's, 022.",
+    ),
+    Option(
         name="init",
         hcl_type="bool",
         default="false",
@@ -149,64 +155,6 @@ _PROCESS = (
         nested=LOGGING,
         read=logging_block,
         doc="The task's log, in Docker's form.",
-    ),
-)
-_RESOURCES = (
-    Option(
-        name="cpu_hard_limit",
-        hcl_type="bool",
-        default="false",
-        read=readers.boolean,
-        doc="`true` makes `resources.cpu` a limit; `false`: a weight.",
-    ),
-    Option(
-        name="cpu_cfs_period",
-        field="cpu_cfs_period_us",
-        hcl_type="number",
-        default="100000",
-        read=readers.integer(1000, 1_000_000),
-        doc="Period of the hard limit, in microseconds.",
-    ),
-    Option(
-        name="pids_limit",
-        hcl_type="number",
-        default="0",
-        read=readers.integer(-1, _MAX_PIDS),
-        doc="Most processes and threads at once; 0 is no limit.",
-    ),
-    Option(
-        name="oom_score_adj",
-        hcl_type="number",
-        default="0",
-        read=readers.integer(0, 1000),
-        doc="0 to 1000; the kernel kills a task with a higher value sooner when memory runs out.",
-    ),
-    Option(
-        name="shm_size",
-        field="shm_size_bytes",
-        hcl_type="string",
-        read=forms.size_bytes("Error in setting shm_size: "),
-        doc='Size of /dev/shm, such as `"128M"`; default: 64M.',
-    ),
-    Option(
-        name="ulimit",
-        field="ulimits",
-        hcl_type=MAP,
-        read=forms.ulimits,
-        doc='Limits by name, as `soft:hard` or one number for both: `nofile = "1024:65536"`.',
-    ),
-    Option(
-        name="file_limit",
-        hcl_type="number",
-        default="0",
-        read=readers.integer(0, 1 << 30),
-        doc="Most open files, soft and hard; `nofile` of `ulimit` wins. 0: the driver's.",
-    ),
-    Option(
-        name="sysctl",
-        hcl_type=MAP,
-        read=forms.sysctls,
-        doc="Kernel parameters of the container's own namespaces.",
     ),
 )
 _ISOLATION = (
@@ -265,6 +213,14 @@ _ISOLATION = (
         doc="`true` makes the container's root read-only.",
     ),
     Option(
+        name="cgroupns",
+        hcl_type="string",
+        default='""',
+        read=readers.host_mode("Invalid cgroupns. Set cgroupns=host or cgroupns=private."),
+        doc="`host` shows the cgroups of the node below /sys/fs/cgroup; `private`, the default,"
+        " those of the task.",
+    ),
+    Option(
         name="pid_mode",
         hcl_type="string",
         default='""',
@@ -308,6 +264,26 @@ _NETWORK = (
         doc="`false` keeps the image's `/etc/resolv.conf`, unless the group has a `dns` block.",
     ),
     Option(
+        name="dns_servers",
+        hcl_type="list(string)",
+        read=forms.addresses,
+        doc="Addresses of DNS servers in `/etc/resolv.conf`, instead of the node's. A `dns` block"
+        " of the group's network replaces all three options.",
+    ),
+    Option(
+        name="dns_search_domains",
+        field="dns_searches",
+        hcl_type="list(string)",
+        read=forms.resolver_words,
+        doc="Domains of `search` in `/etc/resolv.conf`, instead of the node's.",
+    ),
+    Option(
+        name="dns_options",
+        hcl_type="list(string)",
+        read=forms.resolver_words,
+        doc="Words of `options` in `/etc/resolv.conf`, instead of the node's.",
+    ),
+    Option(
         name="extra_hosts",
         hcl_type="list(string)",
         read=forms.extra_hosts,
@@ -346,12 +322,20 @@ _FILES = (
         read=volumes,
         doc="Bind mounts as `source:target:options`.",
     ),
+    Option(
+        name="tmpfs",
+        field="mounts",
+        hcl_type="list(string)",
+        read=tmpfs,
+        doc="File systems in memory as `target` or `target:options`, with a copy of the image's"
+        " files at the target, as with Podman; the option `notmpcopyup` leaves the copy out.",
+    ),
 )
 
 GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
     ("Image", _IMAGE),
     ("Process", _PROCESS),
-    ("Resources", _RESOURCES),
+    ("Resources", RESOURCES),
     ("Isolation", _ISOLATION),
     ("Network", _NETWORK),
     ("Devices and mounts", _FILES),

@@ -71,6 +71,17 @@ def attacks(node: Path) -> dict[str, Attack]:
             script=f"[ $(readlink /proc/self/ns/pid) = {_namespace('pid')} ] && echo way",
             refusal='cannot apply "pid_mode" configuration',
         ),
+        "allow_privileged (cgroupns)": Attack(
+            options={"cgroupns": "host"},
+            script=f"[ $(readlink /proc/self/ns/cgroup) = {_namespace('cgroup')} ] && echo way",
+            refusal='cannot apply "cgroupns" configuration',
+        ),
+        "allow_memory_hard_limit": Attack(
+            options={"memory_hard_limit": 1024},
+            script="cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>&1"
+            " | grep -qx 1073741824 && echo way",
+            refusal="allow_memory_hard_limit is false",
+        ),
         "allow_devices": Attack(
             options={"devices": [f"{node}/device"]},
             script=f"head -c 1 {node}/device | grep -q . || echo way",

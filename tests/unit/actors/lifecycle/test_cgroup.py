@@ -12,6 +12,7 @@ from actors.lifecycle import cgroup
 from actors.model.nomad import Resources
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.spec.resources import Limits, oci_resources
+from proto.errors import DriverError
 
 MIB = 1024 * 1024
 NODE = DriverSettings(total_mhz=8000, cores=4)
@@ -111,3 +112,77 @@ def test_a_cpuset_is_joined_on_v1_only_and_only_where_cpusets_are(
     assert (reserved / "cpuset.cpus").read_text() == "0-1"
     outside = Resources(cpuset_cgroup="/sys/fs/cgroup/memory/x")
     cgroup.join_cpuset(outside, 42, cgroup_v2=False)
+
+
+def _memory(memory: int, maximum: int, **options: Any) -> Limits:
+    given = Resources(
+        memory_mb=memory, memory_max_mb=maximum, memory_limit_bytes=max(memory, maximum) * MIB
+    )
+    return _limits(given, **options)
+
+
+@pytest.mark.parametrize(
+    ("memory", "maximum", "wanted", "hard", "soft"),
+    [(64, 0, 256, 256, 64), (64, 128, 256, 256, 64), (64, 512, 256, 512, 64), (64, -1, 256, 0, 64)],
+)
+def test_memory_hard_limit_counts_where_greater_than_memory_max(
+    memory: int, maximum: int, wanted: int, hard: int, soft: int
+) -> None:
+    made = _memory(memory, maximum, memory_hard_limit_mb=wanted)
+    assert (made.memory_bytes, made.memory_reservation_bytes) == (hard * MIB, soft * MIB)
+
+
+def test_a_reservation_is_at_most_the_memory_and_swap_counts_the_memory_too() -> None:
+    made = _memory(64, 0, memory_reservation_bytes=32 * MIB, memory_swap_bytes=96 * MIB)
+    assert oci_resources(made)["memory"] == {
+        "limit": 64 * MIB,
+        "swap": 96 * MIB,
+        "reservation": 32 * MIB,
+    }
+    assert _memory(64, 128, memory_reservation_bytes=96 * MIB).memory_reservation_bytes == 64 * MIB
+    assert oci_resources(_memory(64, 0, memory_swappiness=0))["memory"]["swappiness"] == 0
+
+
+@pytest.mark.parametrize(
+    ("maximum", "options", "words"),
+    [
+        (0, {"memory_hard_limit_mb": 32}, "memory_hard_limit: 32 MB is less than the 64 MB"),
+        (0, {"memory_reservation_bytes": 65 * MIB}, "memory_reservation: 68157440 bytes are more"),
+        (0, {"memory_swap_bytes": 32 * MIB}, "memory_swap: 33554432 bytes are less"),
+        (-1, {"memory_swap_bytes": 32 * MIB}, "memory_swap: the task has no limit of memory"),
+    ],
+)
+def test_limits_of_the_memory_that_contradict_each_other_are_refused(
+    maximum: int, options: dict[str, int], words: str
+) -> None:
+    with pytest.raises(DriverError, match=words):
+        _memory(64, maximum, **options)
+
+
+def _check(given: Resources, *, cgroup_v2: bool = True, **options: str) -> None:
+    chosen = TaskOptions(image="a", **options)  # type: ignore[arg-type]
+    cgroup.check_cpuset(given, chosen, cgroup_v2=cgroup_v2)
+
+
+def test_processors_are_chosen_among_the_granted_ones() -> None:
+    _check(Resources(cpuset_cpus="0-3,8"), cpuset_cpus="1-2,8")
+    with pytest.raises(DriverError, match="cpuset_cpus: the processors 4, 9 are not granted"):
+        _check(Resources(cpuset_cpus="0-3,8"), cpuset_cpus="3-4,8-9")
+    with pytest.raises(DriverError, match="the processors 99999 are not granted"):
+        _check(Resources(), cpuset_cpus="0,99999")
+    with pytest.raises(DriverError, match="cpuset_mems: the NUMA nodes 4096 are not granted"):
+        _check(Resources(), cpuset_mems="4096")
+
+
+@pytest.mark.parametrize(
+    ("place", "cgroup_v2"),
+    [("/sys/fs/cgroup/cpuset/nomad/shared", False), ("/sys/fs/cgroup/nomad.slice/a.scope", True)],
+)
+def test_no_processor_is_chosen_where_nomad_changes_them(place: str, *, cgroup_v2: bool) -> None:
+    with pytest.raises(DriverError, match="this Nomad chooses the processors"):
+        _check(Resources(cpuset_cgroup=place), cgroup_v2=cgroup_v2, cpuset_cpus="0")
+
+
+def test_own_processors_and_numa_nodes_are_in_the_spec() -> None:
+    made = _limits(Resources(cpuset_cpus="0-3"), cpuset_cpus="1", cpuset_mems="0")
+    assert oci_resources(made)["cpu"] == {"cpus": "1", "mems": "0"}

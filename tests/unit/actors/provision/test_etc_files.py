@@ -119,3 +119,19 @@ def test_host_dns_false_leaves_the_images_file() -> None:
 def test_dns_words_cannot_bring_lines_of_their_own(word: str) -> None:
     with pytest.raises(DriverError, match="is not a single word"):
         build(dns=DnsConfig(servers=(word,)))
+
+
+def test_a_tasks_dns_options_replace_the_nodes_line_by_line() -> None:
+    assert resolv(BRIDGE, dns_servers=("9.9.9.9",), dns_options=("ndots:1",)) == [
+        "search lan",
+        "nameserver 9.9.9.9",
+        "options ndots:1",
+    ]
+    assert resolv(BRIDGE, dns_searches=("a.b", "c"), host_dns=False)[0] == "search a.b c"
+
+
+def test_a_dns_block_of_the_group_replaces_a_tasks_dns_options() -> None:
+    made = build(BRIDGE, DnsConfig(servers=("1.1.1.1",)), dns_servers=("9.9.9.9",))
+    assert "nameserver 1.1.1.1" in made.texts["/etc/resolv.conf"]
+    assert "9.9.9.9" not in made.texts["/etc/resolv.conf"]
+    assert "dns_servers, dns_search_domains and dns_options have no effect" in made.notes[0]

@@ -34,6 +34,12 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"allow_privileged": False}, {"pid_mode": "host"}, 'cannot apply "pid_mode" configuration'),
     ({"allow_privileged": False}, {"ipc_mode": "host"}, 'cannot apply "ipc_mode" configuration'),
     ({"allow_privileged": False}, {"uts_mode": "host"}, 'cannot apply "uts_mode" configuration'),
+    ({"allow_privileged": False}, {"cgroupns": "host"}, 'cannot apply "cgroupns" configuration'),
+    (
+        {"allow_memory_hard_limit": False},
+        {"memory_hard_limit_mb": 256},
+        "allow_memory_hard_limit is false",
+    ),
     ({"allow_host_network": False}, {"host_network": True}, "allow_host_network is false"),
     ({"allow_sysctls": ["net.*"]}, {"sysctl": {"kernel.shmmax": "1"}}, "allow_sysctls is net.*"),
     ({"allow_devices": []}, {"devices": (DeviceOption(host_path="/dev/fuse"),)}, "is empty"),
@@ -66,6 +72,8 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allow_privileged": False, "allowed_modes": {"pid": ["host"]}}, {"pid_mode": "host"}),
     ({"allowed_modes": {"pid": []}}, {"pid_mode": "host", "ipc_mode": "host"}),
+    ({"allow_privileged": False, "allowed_modes": {"cgroupns": ["host"]}}, {"cgroupns": "host"}),
+    ({"allow_memory_hard_limit": False}, {"memory_reservation_bytes": 1 << 20}),
     ({"allow_host_network": False}, {}),
     ({"allow_sysctls": ["net.*"]}, {"sysctl": {"net.core.somaxconn": "1"}}),
     ({"allow_devices": ["/dev/fuse"]}, {"devices": (DeviceOption(host_path="/dev//fuse"),)}),

@@ -117,6 +117,7 @@ IMAGE = ImageConfig(entrypoint=("/entry",), cmd=("cmd",))
         ({"entrypoint": ("sh", "-c", "")}, ["sh", "-c", ""]),
         ({"entrypoint": ("sh", "", "-x"), "args": ("", "a")}, ["sh", "", "-x", "", "a"]),
         ({"entrypoint": ("",), "args": ("a",)}, ["a"]),
+        ({"entrypoint": ("e",), "command": "c", "args": ("a",)}, ["e", "c", "a"]),
         ({"entrypoint": ("", ""), "args": ("a", "")}, ["a", ""]),
         ({"entrypoint": ()}, ["/entry", "cmd"]),
         ({"args": ("",)}, ["/entry", ""]),

@@ -267,3 +267,32 @@ def test_a_map_has_the_texts_that_hcl_makes_of_other_values() -> None:
     labels = {"a": True, "b": 1.5, "c": 3.0, "d": 7}
     read = _decoded({"image": "busybox", "labels": labels}).labels
     assert read == {"a": "true", "b": "1.5", "c": "3", "d": "7"}
+
+
+def test_a_tmpfs_of_podman_copies_the_files_of_the_image() -> None:
+    mounts = _decoded({"image": "busybox", "tmpfs": ["/a", "/b:exec,size=1m,notmpcopyup"]}).mounts
+    assert [(mount.type, mount.target, mount.options) for mount in mounts] == [
+        ("tmpfs", "/a", ("nosuid", "nodev", "noexec", "tmpcopyup")),
+        ("tmpfs", "/b", ("exec", "size=1m", "nosuid", "nodev")),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("dns_servers", ["9.9.9.9", "dns.example"], "[1]: 'dns.example' is not an IP address"),
+        ("dns_servers", ["host-gateway"], "is not an IP address"),
+        ("dns_search_domains", ["a b"], "[0]: 'a b' is not a single word"),
+        ("dns_options", ["a\nnameserver"], "is not a single word"),
+        ("umask", "08", "is not an octal number"),
+        ("cpuset_cpus", "0-", "is not a list of numbers such as 0-2,5"),
+        ("cpuset_mems", "3-1", "the range 3-1 is empty"),
+        ("memory_swappiness", 101, "is not between 0 and 100"),
+        ("cgroupns", "task:a", "Invalid cgroupns"),
+    ],
+)
+def test_values_of_moved_options_have_bounds(option: str, value: object, words: str) -> None:
+    with pytest.raises(DriverError) as refused:
+        _decoded({"image": "busybox", option: value})
+    assert f"{option}" in str(refused.value)
+    assert words in str(refused.value)
