@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 
@@ -13,6 +14,7 @@ from containerd.spec import mounts
 from containerd.spec.build import SpecInputs, build_spec
 from containerd.spec.resources import Limits
 from containerd.spec.users import ResolvedUser
+from proto.errors import DriverError
 from tests.bench.setting import SLEEPER
 from tests.support.driver import Job
 
@@ -88,15 +90,17 @@ class RawTask:
         )
 
     async def end(self) -> None:
-        """Kills the task, and removes all objects of the container."""
+        """Kills the task if it runs, and removes all objects of the container."""
         client, container = self._client, self._job.container
-        await client.tasks.kill(container, 9, everyone=True)
+        with contextlib.suppress(DriverError):  # the task has ended
+            await client.tasks.kill(container, 9, everyone=True)
         await client.tasks.wait(container)
         await client.tasks.delete(container)
         await client.containers.delete(container)
         await client.snapshots.remove(client.default_snapshotter, self._key)
         await client.leases.delete(container)
-        await self._job.logs_end()
+        if self._job.readers:
+            await self._job.logs_end()
 
 
 async def spent(client: Containerd, image: LoadedImage, reference: str, job: Job) -> float:

@@ -49,8 +49,10 @@ async def in_turns(setting: Setting, client: Containerd, reference: str, rounds:
 async def _round(driver: Driver, client: Containerd, image: LoadedImage, reference: str) -> Starts:
     spent = await raw_calls.spent(client, image, reference, driver.task("raw"))
     job = driver.task()
+    job.read_logs()  # as before the raw calls
+    config = {"image": reference, "command": "/bin/sh", "args": ["-c", SLEEPER]}
     begun = time.perf_counter()
-    await driver.start(job, reference, SLEEPER)
+    await driver.session.start(job.config, config)
     started = time.perf_counter() - begun
     await driver.session.stop(job.id, timeout_s=10)
     returned_ns = time.time_ns()
