@@ -30,7 +30,7 @@ def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
         snapshotter=options.snapshotter
         or node.settings.snapshotter
         or node.containerd.default_snapshotter,
-        timeout_s=options.image_pull_timeout_s,
+        timeout_s=options.image_pull_timeout_s or node.settings.image_pull_timeout_s,
         auth=options.auth,
         policy=policy(options, name),
         auth_soft_fail=options.auth_soft_fail,

@@ -335,7 +335,7 @@ class Attempt:
         """Checks the created process against the spec, before the task's program starts."""
 
         def check() -> None:
-            oom_score.set_score(pid, self._id, self._options.oom_score_adj)
+            oom_score.set_score(pid, self._id, self._plan.oom_score_adj)
             if self._plan.runtime.shows_mounts:
                 mount_check.check(pid, document, more=self._plan.runtime.adds_gpus)
 

@@ -58,6 +58,7 @@ class Plan:
     stderr: str
     owner: OwnerLabels
     labels: dict[str, str]
+    oom_score_adj: int = 0
     security: Security = field(default_factory=Security)
     recursive_readonly: bool = False
     limits: Limits = field(default_factory=Limits)
@@ -101,7 +102,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
     log = task_logs.target_of(settings, options, task, container)
     stdout, stderr = _logs(log, directory, task)
     limits, unused = _limits(node, task, options)
-    owner = ownership.owner_of(node, task)
+    owner, score = ownership.owner_of(node, task), options.oom_score_adj
     return Plan(
         container_id=container,
         directory=directory,
@@ -113,7 +114,12 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         stdout=stdout,
         stderr=stderr,
         owner=owner,
-        labels={**options.labels, **ownership.labels(task, owner)},
+        labels={
+            **options.labels,
+            **ownership.extra_labels(task, settings.extra_labels),
+            **ownership.labels(task, owner),
+        },
+        oom_score_adj=settings.oom_score_adj if score is None else score,
         limits=limits,
         warnings=(*options.warnings, *unused),
     )
@@ -242,7 +248,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
             **({"nofile": (options.file_limit, options.file_limit)} if options.file_limit else {}),
             **options.ulimits,
         },
-        oom_score_adj=options.oom_score_adj,
+        oom_score_adj=plan.oom_score_adj,
         sysctl={**parts.sysctl, **options.sysctl},
         shm_size_bytes=options.shm_size_bytes,
         init=plan.init,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import posixpath
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -22,7 +23,14 @@ LABEL_MAKER = f"{PREFIX}.io/maker"
 LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
 LABEL_KEPT_FOR = f"{PREFIX}.io/kept-for"
 """On a lease: a digest of the name of the image whose failed pull left blobs."""
-LABEL_ALLOC_ID = "com.hashicorp.nomad.alloc_id"
+
+_NOMAD = "com.hashicorp.nomad."
+LABEL_ALLOC_ID = f"{_NOMAD}alloc_id"
+EXTRA_LABELS = (
+    *("job_name", "job_id", "parent_job_id", "task_group_name", "task_name", "namespace"),
+    *("node_name", "node_id"),
+)
+"""Names of the labels that `extra_labels` chooses, as in Nomad's docker driver."""
 
 PLUGIN = "plugin-"
 """Begins the name of a plugin process under an agent."""
@@ -70,6 +78,20 @@ def labels(task: TaskConfig, owner: OwnerLabels) -> dict[str, str]:
         LABEL_OWNER: owner.owner,
         LABEL_MAKER: owner.maker,
         LABEL_STATE_DIR: owner.state_dir,
+    }
+
+
+def extra_labels(task: TaskConfig, patterns: tuple[str, ...]) -> dict[str, str]:
+    """Returns the labels about the job that the operator wants on each container.
+
+    Args:
+        task: Nomad's description of the task.
+        patterns: globs of EXTRA_LABELS.
+    """
+    names = {name for pattern in patterns for name in fnmatch.filter(EXTRA_LABELS, pattern)}
+    return {
+        f"{_NOMAD}{name}": task.name if name == "task_name" else getattr(task, name)
+        for name in sorted(names)
     }
 
 

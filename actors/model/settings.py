@@ -49,6 +49,10 @@ class DriverSettings:
     default_ulimits: like a task's ulimits, which win by name.
     auth_config: path of a Docker config.json.
     auth_helper: the end of the program's name `docker-credential-…`.
+    logging: of tasks without a `logging` block, where the driver collects logs.
+    dns_servers: instead of the servers in the node's resolv.conf; empty: those.
+    extra_labels: globs of names in `ownership.EXTRA_LABELS`.
+    warnings: sentences on options of other drivers that have no effect here.
     gates: limits for all jobs; `namespace_gates` wins for jobs of a namespace of Nomad.
     """
 
@@ -61,6 +65,7 @@ class DriverSettings:
     auth_helper: str = ""
     registry_config_path: str = "/etc/containerd/certs.d"
     snapshotter: str = ""
+    image_pull_timeout_s: float = 300.0
     pull_activity_timeout_s: float = 30.0
     image_gc: bool = True
     image_gc_delay_s: float = 3600.0
@@ -73,10 +78,14 @@ class DriverSettings:
     log_collection: str = "nomad"
     log_max_files: int = 10
     log_max_file_bytes: int = 10 << 20
+    logging: LogOptions | None = None
+    extra_labels: tuple[str, ...] = ()
+    dns_servers: tuple[str, ...] = ()
     shim_per: str = "task"
     network_creation: str = "nomad"
     init_path: str = ""
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    oom_score_adj: int = 0
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     containerd_address: str = "/run/containerd/containerd.sock"
     containerd_namespace: str = ""
@@ -85,6 +94,7 @@ class DriverSettings:
     cores: int = 0
     gates: Gates = field(default_factory=Gates)
     namespace_gates: Mapping[str, Gates] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def gates_of(self, namespace: str) -> Gates:
         """Returns the gates for the jobs of a namespace of Nomad."""
@@ -151,7 +161,7 @@ class TaskOptions:
     """
 
     image: str
-    image_pull_timeout_s: float = 300.0
+    image_pull_timeout_s: float | None = None
     image_pull_policy: str = ""
     force_pull: bool = False
     load: str = ""
@@ -178,7 +188,7 @@ class TaskOptions:
     memory_swappiness: int | None = None
     cpuset_cpus: str = ""
     cpuset_mems: str = ""
-    oom_score_adj: int = 0
+    oom_score_adj: int | None = None
     shm_size_bytes: int = 0
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     file_limit: int = 0

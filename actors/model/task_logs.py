@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from actors.model.settings import LogOptions
-from proto.errors import start_refused
+from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
 from workers import protocol
 
@@ -64,10 +64,11 @@ def target_of(
     Raises:
         DriverError: code INVALID; the job's log needs `log_collection = "driver"`.
     """
-    wanted = options.logging or LogOptions(type=FILES)
     if settings.log_collection == NOMAD:
-        _check_for_nomad(wanted)
+        if options.logging:
+            _check_for_nomad(options.logging)
         return NOMAD_LOG
+    wanted = options.logging or settings.logging or LogOptions(type=FILES)
     if wanted.type == JOURNALD:
         fields = _journal_fields(task, container_id, options.image, wanted.tag)
         return LogTarget(type=wanted.type, journal_fields=fields)
@@ -78,6 +79,21 @@ def target_of(
         max_files=wanted.max_files or settings.log_max_files,
         max_file_bytes=wanted.max_file_bytes or settings.log_max_file_bytes,
     )
+
+
+def check_default(settings: DriverSettings) -> None:
+    """Refuses a `logging` block of the plugin that no task could have.
+
+    Raises:
+        DriverError: code INVALID; the log needs `log_collection = "driver"`.
+    """
+    wanted = settings.logging
+    if settings.log_collection == NOMAD and wanted and wanted.type != FILES:
+        raise DriverError(
+            f"logging: the type {wanted.type} is not possible where Nomad collects the logs",
+            resolution='set log_collection = "driver" in the plugin block',
+            code=Code.INVALID,
+        )
 
 
 def _check_for_nomad(wanted: LogOptions) -> None:

@@ -7,6 +7,7 @@ running task.
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -144,6 +145,20 @@ class _Resolver:
         lines += [f"nameserver {server}" for server in self.servers]
         lines += [f"options {' '.join(self.options)}"] if self.options else []
         return "\n".join(lines) + "\n"
+
+
+def asking(host: HostTexts, servers: tuple[str, ...]) -> HostTexts:
+    """Returns the node's files with other DNS servers, which the operator has chosen for tasks.
+
+    Args:
+        host: the node's files.
+        servers: addresses of the servers; empty: those of the node.
+    """
+    if not servers:
+        return host
+    node = _Resolver.parse(host.uplink or host.resolv)
+    chosen = _Resolver(servers=servers, searches=node.searches, options=node.options)
+    return dataclasses.replace(host, resolv=chosen.text(), uplink="")
 
 
 def _resolv(

@@ -31,7 +31,7 @@ from actors.provision import (
     netns,
     network_sysctls,
 )
-from actors.provision.etc_files import HostTexts, NetworkFiles
+from actors.provision.etc_files import HostTexts, NetworkFiles, asking
 from actors.provision.mount_sources import Source
 from actors.provision.netns import Network
 from containerd import daemon_process
@@ -144,7 +144,8 @@ def gather(
             mount_sources.check(mount.source)
     network = _network(task)
     missing = lost_network.check(task, network)
-    files = _network_files(task, options, hostname, network)
+    host = asking(_host_texts(), settings.dns_servers)
+    files = _network_files(task, options, hostname, network, host)
     targets = {mount.point.target for mount in mounts}
     # A mount of the job in the place of such a file wins.
     texts = {path: text for path, text in files.texts.items() if path not in targets}
@@ -280,13 +281,11 @@ def _network(task: TaskConfig) -> Network | None:
 
 
 def _network_files(
-    task: TaskConfig, options: TaskOptions, hostname: str, network: Network | None
+    task: TaskConfig, options: TaskOptions, hostname: str, network: Network | None, host: HostTexts
 ) -> NetworkFiles:
     if not task.alloc_dir:
         return NetworkFiles()
-    return etc_files.build(
-        options, hostname=hostname, network=network, dns=task.dns, host=_host_texts()
-    )
+    return etc_files.build(options, hostname=hostname, network=network, dns=task.dns, host=host)
 
 
 def _file_mount(path: str, task: TaskConfig, options: TaskOptions) -> _Mount:

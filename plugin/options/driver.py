@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import fnmatch
+from typing import Any
+
+from actors.model.ownership import EXTRA_LABELS
 from actors.model.settings import DriverSettings
 from actors.model.shim_groups import ALLOC, TASK
-from actors.model.task_logs import DRIVER, NOMAD
-from plugin.options import gates, readers
+from actors.model.task_logs import DRIVER, NOMAD, check_default
+from plugin.options import foreign_plugin, gates, readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
-from plugin.options.forms import log_buffer_bytes, log_drops, log_file_bytes, ulimits
+from plugin.options.forms import addresses, log_buffer_bytes, log_drops, log_file_bytes, ulimits
+from plugin.options.logs import LOGGING, logging_block
 from plugin.options.table import MAP, Option, block_fields, decode
+
+
+def _extra_labels(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads patterns of labels; a pattern without a label is a warning, as a typo has no effect."""
+    patterns = readers.texts(value, path, problems)
+    useless = [word for word in patterns if not fnmatch.filter(EXTRA_LABELS, word)]
+    return readers.Fields(
+        extra_labels=patterns,
+        warnings=tuple(f"{path}: {readers.shown(word)} matches no label" for word in useless),
+    )
+
 
 _DANGLING = (
     Option(
@@ -71,6 +87,7 @@ _GC = (
         read=block_fields(_DANGLING),
         doc="Removal of orphans: containers without a live task, with all their parts.",
     ),
+    *foreign_plugin.GC,
 )
 
 _LOG_BUFFER = (
@@ -168,6 +185,14 @@ OPTIONS: tuple[Option, ...] = (
         doc="Snapshotter of tasks without `snapshotter`; empty: `overlayfs`.",
     ),
     Option(
+        name="image_pull_timeout",
+        field="image_pull_timeout_s",
+        hcl_type="string",
+        default='"5m"',
+        read=readers.duration_s(at_least=0.001),
+        doc="Longest time of a pull for jobs without `image_pull_timeout`.",
+    ),
+    Option(
         name="pull_activity_timeout",
         field="pull_activity_timeout_s",
         hcl_type="string",
@@ -193,7 +218,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="log_collection",
         hcl_type="string",
-        default='"nomad"',
+        implied='"nomad"',
         read=readers.choice(NOMAD, DRIVER),
         doc="`nomad`: Nomad starts a process `logmon` for each task, which writes the log files;"
         " `driver`: the task's worker writes the files, without `logmon`.",
@@ -205,6 +230,29 @@ OPTIONS: tuple[Option, ...] = (
         read=block_fields(_LOG_FILES),
         doc='Log files with `log_collection = "driver"`: Nomad does not send the numbers of a'
         " job's `logs` block to drivers.",
+    ),
+    Option(
+        name="logging",
+        hcl_type="block",
+        nested=LOGGING,
+        read=logging_block,
+        doc='Logs of tasks without `logging`, where `log_collection = "driver"`.',
+    ),
+    Option(
+        name="extra_labels",
+        hcl_type="list(string)",
+        implied="[]",
+        read=_extra_labels,
+        doc="Labels on containerd's containers, `com.hashicorp.nomad.NAME`, with `*` in NAME: "
+        + ", ".join(f"`{name}`" for name in EXTRA_LABELS)
+        + ".",
+    ),
+    Option(
+        name="dns_servers",
+        hcl_type="list(string)",
+        implied="[]",
+        read=addresses,
+        doc="DNS servers of tasks without servers of their own; empty: those of the node.",
     ),
     Option(
         name="shim_per",
@@ -241,6 +289,13 @@ OPTIONS: tuple[Option, ...] = (
         ' `nofile = "1024:524288"`.',
     ),
     Option(
+        name="oom_score_adj",
+        hcl_type="number",
+        default="0",
+        read=readers.integer(0, 1000),
+        doc="OOM score of tasks without `oom_score_adj`.",
+    ),
+    Option(
         name="cdi_spec_dirs",
         hcl_type="list(string)",
         default='["/etc/cdi", "/var/run/cdi"]',
@@ -270,6 +325,7 @@ OPTIONS: tuple[Option, ...] = (
         " a reboot.",
     ),
     *gates.OPTIONS,
+    *foreign_plugin.DRIVER,
 )
 
 
@@ -286,6 +342,8 @@ def driver_settings(packed: bytes, *, total_mhz: int = 0, cores: int = 0) -> Dri
     """
     fields = decode(OPTIONS, packed, "the plugin block of containerd-driver")
     node, spaces = gates.gates(fields)
-    return DriverSettings(
+    settings = DriverSettings(
         **fields, total_mhz=total_mhz, cores=cores, gates=node, namespace_gates=spaces
     )
+    check_default(settings)
+    return settings

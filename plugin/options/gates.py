@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.model.gates import EXEC_OPTIONS, HARDENED, OPEN, Gates, unknown_capabilities
-from plugin.options import readers
+from plugin.options import foreign_plugin, readers
 from plugin.options.table import Option, block_fields, read_fields
 
 _MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
@@ -59,6 +59,7 @@ _VOLUMES = (
         doc="Paths of the node that jobs may mount, with all below, with `*`; empty: all. Links"
         " are followed before the comparison.",
     ),
+    *foreign_plugin.VOLUMES,
 )
 
 _MODES = tuple(

@@ -75,9 +75,10 @@ RESOURCES = (
     Option(
         name="oom_score_adj",
         hcl_type="number",
-        default="0",
+        implied="0",
         read=readers.integer(0, 1000),
-        doc="0 to 1000; the kernel kills a task with a higher value sooner when memory runs out.",
+        doc="0 to 1000; the kernel kills a task with a higher value sooner when memory runs out."
+        " The plugin block may have another default.",
     ),
     Option(
         name="shm_size",

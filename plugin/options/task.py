@@ -23,9 +23,9 @@ _IMAGE = (
         name="image_pull_timeout",
         field="image_pull_timeout_s",
         hcl_type="string",
-        default='"5m"',
+        implied='"5m"',
         read=readers.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
-        doc="Longest time of a pull.",
+        doc="Longest time of a pull; the plugin block may have another default.",
     ),
     Option(
         name="image_pull_policy",

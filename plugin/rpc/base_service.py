@@ -47,6 +47,8 @@ class BaseService:
         """Reads the plugin block; Nomad calls the method several times, also on probed plugins."""
         total_mhz, cores = _topology(request)
         settings = options.driver_settings(request.msgpack_config, total_mhz=total_mhz, cores=cores)
+        for sentence in settings.warnings:
+            _log.warning("an option of the plugin block has no effect", extra={"reason": sentence})
         await self._gateway().configure(settings)
         return base_pb2.SetConfigResponse()
 

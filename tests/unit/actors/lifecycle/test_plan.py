@@ -47,3 +47,25 @@ def test_containerd_gets_both_log_paths_or_none(
     task = TaskConfig(id="a/t/1", name="t", alloc_id="a", stdout_path=stdout, stderr_path=stderr)
     made = plan.make(services(), task, TaskOptions(image="redis"))
     assert (made.stdout, made.stderr) == expected
+
+
+def test_the_plugin_block_gives_values_to_jobs_without_their_own() -> None:
+    settings = DriverSettings(
+        image_pull_timeout_s=9.0, oom_score_adj=7, extra_labels=("job_*", "task_name", "node_id")
+    )
+    task = TaskConfig(
+        id="a/web/1", name="web", alloc_id="a", job_id="shop", job_name="Shop", node_id="n1"
+    )
+    made = plan.make(services(settings), task, TaskOptions(image="redis"))
+    assert (made.image.timeout_s, made.oom_score_adj) == (9.0, 7)
+    nomad = {name: text for name, text in made.labels.items() if name.startswith("com.hashicorp.")}
+    assert nomad == {
+        "com.hashicorp.nomad.alloc_id": "a",
+        "com.hashicorp.nomad.job_id": "shop",
+        "com.hashicorp.nomad.job_name": "Shop",
+        "com.hashicorp.nomad.task_name": "web",
+        "com.hashicorp.nomad.node_id": "n1",
+    }
+    own = TaskOptions(image="redis", image_pull_timeout_s=3.0, oom_score_adj=0)
+    made = plan.make(services(settings), task, own)
+    assert (made.image.timeout_s, made.oom_score_adj) == (3.0, 0)

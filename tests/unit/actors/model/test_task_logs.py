@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import msgpack
@@ -63,6 +64,15 @@ def test_a_collected_log_has_own_fifos_and_the_files_of_logmon() -> None:
         "log_files": 3,
         "log_file_bytes": 1 << 20,
     }
+
+
+def test_the_plugin_block_has_the_log_of_tasks_without_their_own() -> None:
+    journal = LogOptions(type=JOURNALD, tag="{{.Name}}")
+    settings = dataclasses.replace(COLLECTS, logging=journal)
+    assert target(settings).type == JOURNALD
+    assert target(settings, LogOptions(type=FILES, max_files=2)).max_files == 2
+    small = dataclasses.replace(DriverSettings(), logging=LogOptions(type=FILES, max_files=2))
+    assert target(small) == NOMAD_LOG
 
 
 @pytest.mark.parametrize("none", ["/dev/null", ""])

@@ -135,3 +135,11 @@ def test_a_dns_block_of_the_group_replaces_a_tasks_dns_options() -> None:
     assert "nameserver 1.1.1.1" in made.texts["/etc/resolv.conf"]
     assert "9.9.9.9" not in made.texts["/etc/resolv.conf"]
     assert "dns_servers, dns_search_domains and dns_options have no effect" in made.notes[0]
+
+
+def test_the_operators_dns_servers_stand_in_for_the_nodes() -> None:
+    host = etc_files.asking(RESOLVED, ("9.9.9.9",))
+    assert resolv(BRIDGE, host=host) == ["search lan", "nameserver 9.9.9.9"]
+    own = DnsConfig(servers=("1.1.1.1",))
+    assert resolv(BRIDGE, own, host=host) == ["search lan", "nameserver 1.1.1.1"]
+    assert etc_files.asking(RESOLVED, ()) is RESOLVED

@@ -25,10 +25,10 @@ def test_an_option_without_a_default_is_a_plain_attribute() -> None:
 
 def test_a_default_wraps_an_attribute_that_carries_its_own_name() -> None:
     # Nomad's decoder takes an attribute's name in a default only from the attribute itself.
-    spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["image_pull_timeout"]
+    spec = hcl_schema.schema(options.TASK_OPTIONS).object.attributes["cpu_cfs_period"]
     assert spec.WhichOneof("block") == "default"
-    assert spec.default.primary.Attr.name == "image_pull_timeout"
-    assert spec.default.default.literal.value == '"5m"'
+    assert spec.default.primary.Attr.name == "cpu_cfs_period"
+    assert spec.default.default.literal.value == "100000"
 
 
 def test_literals_are_hcl_expressions_of_their_type() -> None:
