@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from actors.blocking import file_servers
-from actors.health import network_checks, runtime_checks
+from actors.health import network_checks, runtime_checks, selinux_checks
 from actors.health.findings import Finding, fail, ok, sentence, warn
 from actors.images.docker_config import DockerConfig
 from actors.model.cni import CNI_DIRECTORIES
@@ -54,6 +54,7 @@ async def examine(
         lambda: _cgroups(node, root),
         lambda: _seccomp(node, root),
         lambda: _apparmor(root),
+        lambda: selinux_checks.check(node, root),
         lambda: _network(root),
         lambda: network_checks.check(root),
         lambda: _ports(root),

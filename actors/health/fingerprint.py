@@ -12,7 +12,7 @@ from actors.health import runtime_programs
 from actors.health.runtime_programs import RuntimeProgram, RuntimeWatch
 from actors.model.nomad import Fingerprint, Health
 from containerd.api import deadlines, features
-from containerd.security import known_holes
+from containerd.security import known_holes, selinux
 from proto.errors import DriverError
 from proto.release import RELEASE
 
@@ -76,6 +76,8 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
             "driver.containerd-driver.privileged": services.settings.gates.allow_privileged,
             "driver.containerd-driver.open_gates": ",".join(services.settings.gates.open()),
+            "driver.containerd-driver.selinux": services.settings.selinux_enabled
+            and selinux.is_enabled(),
             "driver.containerd-driver.runtimes": ",".join(offered),
             "driver.containerd.containerd_version": version.version,
             "driver.containerd.containerd_revision": version.revision,

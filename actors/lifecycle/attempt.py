@@ -93,7 +93,7 @@ class Attempt:
         self._logs = logs
         self._log = log
         self._id = self._plan.container_id
-        self._pinned = PinnedSources(prepared.task, prepared.parts)
+        self._pinned = PinnedSources(prepared.task, prepared.parts, self._plan.contexts)
         self._undo = Undo(self._containerd, log)
         self._member: Member | None = None
 
@@ -297,7 +297,8 @@ class Attempt:
         alloc_id = self._task.alloc_id
         self._undo.later("task", teardown.delete_task, self._services, self._id, alloc_id)
         out, err = link.log_path(self._plan.stdout), link.log_path(self._plan.stderr)
-        creating = self._containerd.tasks.create(self._id, mounts, Streams(stdout=out, stderr=err))
+        root = tuple(mount.with_options(self._plan.contexts.root_options) for mount in mounts)
+        creating = self._containerd.tasks.create(self._id, root, Streams(stdout=out, stderr=err))
         try:
             pid = await self._answered(creating)
         except DriverError as error:

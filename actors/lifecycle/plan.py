@@ -23,6 +23,7 @@ from actors.provision.init_program import init_program
 from containerd import runtimes
 from containerd.runtimes import Runtime
 from containerd.security.policy import Security
+from containerd.security.selinux import Contexts
 from containerd.spec.build import SpecInputs
 from containerd.spec.resources import Limits
 from proto.errors import Code, DriverError, start_refused
@@ -43,7 +44,7 @@ class Plan:
     """Names and paths of one start. stdout and stderr are the shim's FIFOs, or both empty.
 
     `labels` go onto every object of the start in containerd; `owner` is a part of them.
-    warnings are sentences on options without effect. `preparation` sets security and
+    warnings are sentences on options without effect. `preparation` sets security, contexts and
     recursive_readonly, which depend on the node.
     """
 
@@ -60,6 +61,7 @@ class Plan:
     labels: dict[str, str]
     oom_score_adj: int = 0
     security: Security = field(default_factory=Security)
+    contexts: Contexts = field(default_factory=Contexts)
     recursive_readonly: bool = False
     limits: Limits = field(default_factory=Limits)
     warnings: tuple[str, ...] = ()
@@ -263,6 +265,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         host_cgroup=bool(options.cgroupns),
         umask=options.umask,
         security=plan.security,
+        contexts=plan.contexts,
         readonly_rootfs=options.readonly_rootfs,
         cgroup_v2=node.cgroup_v2,
     )

@@ -10,7 +10,7 @@ from actors.files.state_dir import pins_directory
 from actors.lifecycle import cgroup, plan
 from actors.lifecycle.plan import Preparation
 from actors.processes import runtime_versions
-from actors.provision import confinement, host_resources
+from actors.provision import confinement, host_resources, mount_sources
 from containerd.security.policy import for_task
 
 if TYPE_CHECKING:
@@ -59,12 +59,19 @@ async def prepare(
             pins=pins,
             runtime=planned.runtime,
         )
+        contexts = confinement.contexts(node.settings, task, options)
+        relabels = parts.relabels if contexts.process else ()
+        parts = dataclasses.replace(
+            parts, relabels=tuple(filter(mount_sources.may_relabel, relabels))
+        )
         rro = runtime_versions.takes_rro(planned.runtime)
         return Preparation(
             node=node,
             task=task,
             options=options,
-            plan=dataclasses.replace(planned, security=security, recursive_readonly=rro),
+            plan=dataclasses.replace(
+                planned, security=security, contexts=contexts, recursive_readonly=rro
+            ),
             parts=parts,
         )
 

@@ -42,6 +42,7 @@ class Gates:
     allow_devices, allow_registries, allow_snapshotters, allow_sysctls: globs.
     volumes: False allows only sources in the allocation's directory.
     volume_paths: globs of the node's paths; empty: every path.
+    volume_label: Docker's `z` or `Z` for mounts without either; not a limit.
     pid_modes, ipc_modes, uts_modes, cgroup_modes: globs of modes that count without
         allow_privileged.
     allow_memory_hard_limit: False refuses a limit above the memory that Nomad has planned.
@@ -59,6 +60,7 @@ class Gates:
     allow_sysctls: tuple[str, ...] | None = None
     volumes: bool = True
     volume_paths: tuple[str, ...] = ()
+    volume_label: str = ""
     pid_modes: tuple[str, ...] = ()
     ipc_modes: tuple[str, ...] = ()
     uts_modes: tuple[str, ...] = ()

@@ -10,10 +10,14 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from actors.model.gates import Gates
+from containerd.security.selinux import DISABLE as SELINUX_DISABLE
+from containerd.security.selinux import PARTS as SELINUX_PARTS
 from containerd.spec.mounts import MountOption
 from proto.values import dataclass
 
 __all__ = [
+    "SELINUX_DISABLE",
+    "SELINUX_PARTS",
     "Auth",
     "DeviceOption",
     "DriverSettings",
@@ -83,6 +87,7 @@ class DriverSettings:
     dns_servers: tuple[str, ...] = ()
     shim_per: str = "task"
     network_creation: str = "nomad"
+    selinux_enabled: bool = False
     init_path: str = ""
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     oom_score_adj: int = 0
@@ -131,6 +136,7 @@ class SecurityOptions:
 
     seccomp: `unconfined`, `builtin`, or the path of a profile.
     apparmor: `unconfined`, or the name of a profile.
+    labels: SELinux options as in `selinux_opts`.
     system_paths: True shows the paths of /proc and /sys that are hidden or read-only otherwise.
     writable_cgroups: True makes the task's cgroup writable for the task.
     """
@@ -138,6 +144,7 @@ class SecurityOptions:
     no_new_privileges: bool | None = None
     seccomp: str = ""
     apparmor: str = ""
+    labels: tuple[str, ...] = ()
     system_paths: bool = False
     writable_cgroups: bool = False
 
@@ -156,6 +163,7 @@ class TaskOptions:
     pid_mode, ipc_mode, uts_mode: empty or `host`.
     ulimits: (soft, hard) by lower-case name.
     cdi_devices: `vendor/class=name`.
+    selinux_opts: `disable`, or `key:value` with a key of `containerd.security.selinux.PARTS`.
     extra_hosts: (name, address); the address can be `host-gateway`.
     warnings: sentences on options of other drivers that have no effect here.
     """
@@ -200,6 +208,7 @@ class TaskOptions:
     seccomp_profile: str = ""
     apparmor_profile: str = ""
     security_opt: SecurityOptions = field(default_factory=SecurityOptions)
+    selinux_opts: tuple[str, ...] = ()
     readonly_rootfs: bool = False
     cgroupns: str = ""
     pid_mode: str = ""

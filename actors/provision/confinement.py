@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from containerd.security import selinux
 from containerd.security.policy import SecurityRequest
-from proto.errors import start_refused
+from containerd.security.selinux import Contexts
+from proto.errors import Code, start_refused
 from proto.values import dataclass
 
 if TYPE_CHECKING:
+    from actors.model.nomad import TaskConfig
     from actors.model.settings import DriverSettings, TaskOptions
     from proto.errors import DriverError
 
@@ -90,6 +93,30 @@ def request(settings: DriverSettings, options: TaskOptions, namespace: str = "")
         no_new_privileges=allow.no_new_privileges or bool(options.security_opt.no_new_privileges),
         seccomp_profile_dir=settings.seccomp_profile_dir,
     )
+
+
+def contexts(settings: DriverSettings, task: TaskConfig, options: TaskOptions) -> Contexts:
+    """Returns the SELinux contexts of a task; empty without SELinux on the node. Blocks.
+
+    As with Docker, a task that shares much with the node is not confined, unless the job asks.
+
+    Raises:
+        DriverError: code DENIED; the operator forbids options of contexts. Code PRECONDITION; the
+            policy has no contexts of containers.
+    """
+    if not settings.selinux_enabled or not selinux.is_enabled():
+        return Contexts()
+    wanted = (*options.selinux_opts, *options.security_opt.labels)
+    if wanted and not settings.gates_of(task.namespace).allow_privileged:
+        raise start_refused(
+            f"selinux_opts: {wanted[0][:64]!r} is not allowed on this node: allow_privileged is"
+            " false in the driver's plugin block",
+            "remove selinux_opts and security_opt label, or ask the operator of the node",
+            code=Code.DENIED,
+        )
+    if not wanted and (options.privileged or "host" in {options.pid_mode, options.ipc_mode}):
+        wanted = (selinux.DISABLE,)
+    return selinux.of_task(selinux.of_containers(), task.alloc_id, wanted)
 
 
 def _contradiction(item: str, other: str) -> DriverError:

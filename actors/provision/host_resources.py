@@ -32,7 +32,7 @@ from actors.provision import (
     network_sysctls,
 )
 from actors.provision.etc_files import HostTexts, NetworkFiles, asking
-from actors.provision.mount_sources import Source
+from actors.provision.mount_sources import Relabel, Source
 from actors.provision.netns import Network
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
@@ -61,6 +61,7 @@ class HostParts:
     own: the targets of the driver's own mounts.
     devices: nodes of the container; CDI's are among them.
     cdi: CDI's environment, groups and hooks.
+    relabels: sources that get an SELinux context, where SELinux confines the task.
     pins: the directory where `mount_sources.pin` mounts the sources in `pinned`.
     files: texts by name, for `private_files.write`, which runs before the pinning.
     notes: sentences for the job's author.
@@ -76,6 +77,7 @@ class HostParts:
     cdi: cdi.Edits = field(default_factory=cdi.Edits)
     pins: Path = Path()
     pinned: tuple[Source, ...] = ()
+    relabels: tuple[Relabel, ...] = ()
     files: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     network: NetworkOverride | None = None
@@ -89,10 +91,14 @@ class _Request:
 
     build: returns the mount, with the source as Nomad or the job names it.
     locate: returns the source of a bind; called when all mounts are built.
+    words: Docker's `z` or `Z` for the source's SELinux context, or empty.
+    asked: True if the words are the mount's own, and no default.
     """
 
     build: Callable[[], MountPoint]
     locate: Callable[[], Source]
+    words: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +107,7 @@ class _Mount:
 
     point: MountPoint
     source: Source | None
+    relabel: Relabel | None = None
 
 
 def gather(
@@ -128,9 +135,9 @@ def gather(
     """
     allow = settings.gates_of(task.namespace)
     edits = cdi_devices.edits(settings, task, options, runtime)
-    own_requests = list(_directories(task))
+    own_requests = list(_directories(task, allow.volume_label or "Z"))
     requests = [
-        *(_volume_request(volume, options) for volume in task.mounts),
+        *(_volume_request(volume, options, allow) for volume in task.mounts),
         *(_job_request(mount, task, options, allow) for mount in options.mounts),
         *(_cdi_request(point) for point in edits.mounts),
     ]
@@ -159,6 +166,7 @@ def gather(
         cdi=edits,
         pins=pins,
         pinned=tuple(paths.pinned),
+        relabels=tuple(mount.relabel for mount in mounts if mount.relabel),
         files=_by_name(texts, network),
         notes=(*missing, *files.notes),
         network=override(task, network),
@@ -167,7 +175,7 @@ def gather(
     )
 
 
-def _directories(task: TaskConfig) -> Iterator[_Request]:
+def _directories(task: TaskConfig, words: str) -> Iterator[_Request]:
     """Requests the directories of the allocation that a task sees."""
     if not task.alloc_dir:
         return
@@ -175,10 +183,12 @@ def _directories(task: TaskConfig) -> Iterator[_Request]:
         path = name if name == mount_sources.SHARED else f"{task.name}/{name}"
         source = Source(path=path, root=task.alloc_dir, what=variable)
         target = task.env.get(variable) or fallback
-        yield _Request(build=partial(bind, str(source), target), locate=partial(_same, source))
+        yield _Request(
+            build=partial(bind, str(source), target), locate=partial(_same, source), words=words
+        )
 
 
-def _volume_request(volume: MountConfig, options: TaskOptions) -> _Request:
+def _volume_request(volume: MountConfig, options: TaskOptions, allow: Gates) -> _Request:
     """Requests a host volume, a CSI volume or a mount of a device plugin: Nomad's own paths."""
     return _Request(
         build=partial(
@@ -190,6 +200,8 @@ def _volume_request(volume: MountConfig, options: TaskOptions) -> _Request:
             privileged=options.privileged,
         ),
         locate=partial(_same, Source(path=volume.host_path, what="volume_mount")),
+        words=volume.selinux_label or allow.volume_label,
+        asked=bool(volume.selinux_label),
     )
 
 
@@ -206,7 +218,10 @@ def _job_request(
         return gates.volume(allow, mount_sources.locate(mount.source, task))
 
     build = partial(job_mount, mount, privileged=options.privileged)
-    return _Request(build=build, locate=locate)
+    words = "".join(dict.fromkeys(word for word in mount.options if word in {"z", "Z"}))
+    return _Request(
+        build=build, locate=locate, words=words or allow.volume_label, asked=bool(words)
+    )
 
 
 def _cdi_request(point: MountPoint) -> _Request:
@@ -234,12 +249,10 @@ def _located(
             yield _Mount(point=point, source=None)
             continue
         source = request.locate()
+        relabel = Relabel(source=source, words=request.words, asked=request.asked)
         if mount_sources.is_in_logs(source) and not point.readonly:
-            yield _Mount(
-                point=dataclasses.replace(point, options=(*point.options, "ro")), source=source
-            )
-        else:
-            yield _Mount(point=point, source=source)
+            point = dataclasses.replace(point, options=(*point.options, "ro"))  # noqa: PLW2901
+        yield _Mount(point=point, source=source, relabel=relabel if request.words else None)
         if mount_sources.holds_logs(source):
             logs = Source(path=mount_sources.LOGS, root=task.alloc_dir, what="logs")
             yield _Mount(point=bind(str(logs), f"{point.target}/logs", readonly=True), source=logs)
@@ -292,7 +305,11 @@ def _file_mount(path: str, task: TaskConfig, options: TaskOptions) -> _Mount:
     """Mounts a network file, which the start writes before the pinning."""
     below = private_files.path_below(task.name, basename(path))
     source = Source(path=below, root=task.alloc_dir, what=path)
-    return _Mount(point=bind(str(source), path, readonly=options.readonly_rootfs), source=source)
+    return _Mount(
+        point=bind(str(source), path, readonly=options.readonly_rootfs),
+        source=source,
+        relabel=Relabel(source=source, words="Z"),
+    )
 
 
 def _by_name(texts: Mapping[str, str], network: Network | None) -> dict[str, str]:

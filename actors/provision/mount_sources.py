@@ -23,8 +23,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from actors.blocking import file_servers
+from actors.files import relabel
 from actors.model.nomad import TaskConfig
 from containerd import syscalls
+from containerd.security.selinux import Contexts
 from containerd.spec import root_links
 from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError, start_refused
@@ -53,6 +55,19 @@ class Source:
 
     def __str__(self) -> str:
         return f"{self.root.rstrip('/')}/{self.path}" if self.root else self.path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relabel:
+    """A source whose files get an SELinux context.
+
+    words: `z` for a context of all tasks, `Z` for the allocation's; other words are a mistake.
+    asked: True if the mount itself has the words.
+    """
+
+    source: Source
+    words: str
+    asked: bool = False
 
 
 def locate(source: str, task: TaskConfig) -> Source:
@@ -247,6 +262,51 @@ def _cannot(source: Source, error: OSError) -> DriverError:
     return start_refused(
         f"{source.what}: source {str(source)[:256]!r} cannot be used: {error.strerror}"
     )
+
+
+def may_relabel(wanted: Relabel) -> bool:
+    """Returns whether a source may get a context; False for the host's own directories. Blocks.
+
+    Raises:
+        DriverError: code INVALID; the mount itself asks for a context that the host's directory
+            cannot have, or the words are a mistake.
+    """
+    source = wanted.source
+    if wanted.words not in {"z", "Z"}:
+        raise start_refused(
+            f"{source.what}: the SELinux label {wanted.words[:64]!r} is neither z nor Z"
+        )
+    if _is_in_allocation(source):
+        return True
+    real = f"/{source.path}" if source.root else str(reached(source))
+    kept = relabel.is_kept(real)
+    if kept and wanted.asked:
+        raise start_refused(
+            f"{source.what}: {source.path[:128]!r} cannot get another SELinux context: the host"
+            " needs the context",
+            "remove z, Z or selinux_label, or mount a directory below",
+        )
+    return not kept
+
+
+def set_context(wanted: Relabel, contexts: Contexts) -> None:
+    """Sets the SELinux context of a source and of all files below. Blocks.
+
+    Raises:
+        DriverError: the source has changed since the check, or the kernel refuses.
+    """
+    context = contexts.shared_files if wanted.words == "z" else contexts.files
+    descriptor = _open(wanted.source)
+    try:
+        relabel.relabel(descriptor, context)
+    except OSError as error:
+        raise start_refused(
+            f"{wanted.source.what}: the files of {str(wanted.source)[:128]!r} cannot get the"
+            f" SELinux context {context[:128]}: {error.strerror}",
+            "remove z, Z or selinux_label, or set selinuxlabel in the driver's plugin block",
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 def pin_path(directory: Path, number: int) -> str:

@@ -12,6 +12,7 @@ from actors.provision import lost_network, mount_sources
 if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
     from actors.provision.host_resources import HostParts
+    from containerd.security.selinux import Contexts
 
 
 class PinnedSources:
@@ -20,11 +21,13 @@ class PinnedSources:
     Args:
         task: Nomad's description of the task.
         parts: the texts of the files, and the sources to pin.
+        contexts: the task's SELinux contexts, for the sources to relabel.
     """
 
-    def __init__(self, task: TaskConfig, parts: HostParts) -> None:
+    def __init__(self, task: TaskConfig, parts: HostParts, contexts: Contexts) -> None:
         self._task = task
         self._parts = parts
+        self._contexts = contexts
         self._earlier_network = ""
 
     def begin(self) -> None:
@@ -69,6 +72,8 @@ class PinnedSources:
         self._earlier_network = private_files.read(task.alloc_dir, task.name, lost_network.FILE)
         private_files.write(task.alloc_dir, task.name, parts.files)
         mount_sources.pin(parts.pins, parts.pinned)
+        for wanted in parts.relabels:
+            mount_sources.set_context(wanted, self._contexts)
 
     def _allocation(self) -> str:
         return f"the allocation {self._task.alloc_dir}"

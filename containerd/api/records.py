@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import field, replace
 from enum import Enum
 
 from proto.values import dataclass
@@ -51,6 +51,10 @@ class Mount:
     source: str
     options: tuple[str, ...]
     target: str = ""
+
+    def with_options(self, options: tuple[str, ...]) -> Mount:
+        """Returns the mount with further options."""
+        return replace(self, options=(*self.options, *options)) if options else self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

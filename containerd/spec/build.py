@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from containerd.documents import Document
 from containerd.security.policy import Security
+from containerd.security.selinux import Contexts
 from containerd.spec.devices import cgroup_rules, oci_nodes
 from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, rootfs_propagation
 from containerd.spec.resources import Limits, oci_resources
@@ -67,6 +68,7 @@ class SpecInputs:
     user: ResolvedUser
     umask: int | None = None
     security: Security = field(default_factory=Security)
+    contexts: Contexts = field(default_factory=Contexts)
     hostname: str
     cgroup_path: str
     limits: Limits = field(default_factory=Limits)
@@ -108,6 +110,8 @@ def build_spec(inputs: SpecInputs) -> Document:
     nodes = [node for node in inputs.devices if not covers(inputs.mounts, node.path)]
     if nodes:
         linux["devices"] = oci_nodes(nodes)
+    if inputs.contexts.files:
+        linux["mountLabel"] = inputs.contexts.files
     propagation = rootfs_propagation(inputs.mounts)
     if propagation:
         linux["rootfsPropagation"] = propagation
@@ -241,6 +245,8 @@ def _process(inputs: SpecInputs) -> Document:
             {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}
             for name, (soft, hard) in sorted(inputs.rlimits.items())
         ]
+    if inputs.contexts.process:
+        process["selinuxLabel"] = inputs.contexts.process
     if security.apparmor_profile:
         process["apparmorProfile"] = security.apparmor_profile
     return process

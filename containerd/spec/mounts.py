@@ -34,7 +34,7 @@ _FLAGS = frozenset(
     }
 )
 _BIND_FLAGS = _FLAGS | PROPAGATIONS | {"bind", "rbind"}
-# Hints for SELinux, volumes and macOS; Docker on Linux accepts and ignores them.
+# Hints for SELinux, see `Relabel`; for volumes and macOS: Docker on Linux accepts and ignores them.
 _IGNORED = frozenset({"z", "Z", "nocopy", "consistent", "cached", "delegated"})
 _TMPFS_VALUES = {
     "size": re.compile(r"[1-9][0-9]{0,17}[kKmMgGtT%]?"),

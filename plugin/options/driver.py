@@ -273,6 +273,15 @@ OPTIONS: tuple[Option, ...] = (
         " of Nomad's docker driver then fails, see [networking.md](networking.md#host-names).",
     ),
     Option(
+        name="selinux_enabled",
+        hcl_type="bool",
+        default="false",
+        read=readers.boolean,
+        doc="`true` confines tasks by SELinux, with two categories for each allocation, on a node"
+        " with an SELinux policy; needs `container-selinux`. See"
+        " [security.md](security.md#selinux).",
+    ),
+    Option(
         name="init_path",
         hcl_type="string",
         default='""',

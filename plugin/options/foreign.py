@@ -179,9 +179,6 @@ TASK = (
         "a program of the node would run as root",
         "use init = true; the operator can set init_path in the plugin block",
     ),
-    refused(
-        "selinux_opts", "list(string)", "tasks have the label of containerd", "remove the option"
-    ),
     ignored("socket", "string", "a node has one containerd for this driver", only=("default",)),
     refused("static_ips", "list(string)", *_ADDRESSES),
     refused("static_mac", "string", *_ADDRESSES),

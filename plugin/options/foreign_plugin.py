@@ -43,15 +43,6 @@ def _collection(value: Any, path: str, problems: list[str]) -> readers.Fields:
     return readers.Fields(log_collection="driver") if disabled else readers.Fields()
 
 
-def _selinux(value: Any, path: str, problems: list[str]) -> readers.Fields:
-    if value:
-        problems.append(
-            f"{path}: is not supported: the driver relabels no file; label the directories of the"
-            " node (semanage fcontext, restorecon)"
-        )
-    return readers.Fields()
-
-
 DRIVER = (
     refused("endpoint", "string", _DAEMON, _SOCKET),
     Option(
@@ -98,14 +89,5 @@ GC = (
         field=WARNINGS,
         read=_only_true,
         doc="Only `true`: a container is removed with its task.",
-    ),
-)
-
-VOLUMES = (
-    Option(
-        name="selinuxlabel",
-        hcl_type="string",
-        read=_selinux,
-        doc="Refused: the driver relabels no file; label the directories of the node.",
     ),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from actors.model.gates import EXEC_OPTIONS, HARDENED, OPEN, Gates, unknown_capabilities
-from plugin.options import foreign_plugin, readers
+from plugin.options import readers
 from plugin.options.table import Option, block_fields, read_fields
 
 _MAX_PIDS = 4 * 1024 * 1024  # the kernel's PID_MAX_LIMIT
@@ -59,7 +59,16 @@ _VOLUMES = (
         doc="Paths of the node that jobs may mount, with all below, with `*`; empty: all. Links"
         " are followed before the comparison.",
     ),
-    *foreign_plugin.VOLUMES,
+    Option(
+        name="selinuxlabel",
+        field="volume_label",
+        hcl_type="string",
+        implied='""',
+        read=readers.choice("z", "Z"),
+        doc="With `selinux_enabled`: `z` gives the files of mounts to all tasks of the node, `Z` to"
+        " the tasks of the allocation. A mount's own `z`, `Z` or `selinux_label` wins. Files of the"
+        " allocation have `Z` without the option.",
+    ),
 )
 
 _MODES = tuple(

@@ -8,7 +8,7 @@ from plugin.options.auth import TASK_AUTH, task_auth
 from plugin.options.logs import LOGGING, logging_block
 from plugin.options.mounts import MOUNT, mounts, tmpfs, volumes
 from plugin.options.resources import RESOURCES
-from plugin.options.security_opt import security_opt
+from plugin.options.security_opt import security_opt, selinux_opts
 from plugin.options.table import MAP, Option, decode
 
 _IMAGE = (
@@ -202,8 +202,16 @@ _ISOLATION = (
         hcl_type="list(string)",
         read=security_opt,
         doc="Docker's list: `no-new-privileges`, `seccomp=unconfined` or a profile's path,"
-        " `apparmor=unconfined` or a profile's name, `label=disable`; nerdctl's"
+        " `apparmor=unconfined` or a profile's name, `label=disable` or"
+        " `label=type:…` as in `selinux_opts`; nerdctl's"
         " `systempaths=unconfined` and `writable-cgroups`.",
+    ),
+    Option(
+        name="selinux_opts",
+        hcl_type="list(string)",
+        read=selinux_opts,
+        doc="Podman's list: `disable`, or `type:…`, `level:…`, `user:…`, `role:…`, `filetype:…`. No"
+        " effect without `selinux_enabled` in the plugin block, or without SELinux on the node.",
     ),
     Option(
         name="readonly_rootfs",

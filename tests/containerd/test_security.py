@@ -295,3 +295,26 @@ async def test_no_profile_path_reads_or_hangs_what_is_not_a_profile(
             assert words in said
             assert json.dumps(written) in said
             assert "s3cr3t" not in said
+
+
+@pytest.mark.skipif(Path("/sys/fs/selinux/enforce").exists(), reason="this host has SELinux")
+async def test_without_selinux_on_the_host_contexts_have_no_effect(
+    containerd: ContainerdDaemon, tmp_path: Path, busybox_image: str
+) -> None:
+    config = {"selinux_enabled": True, "volumes": {"selinuxlabel": "z"}}
+    driver = Driver(containerd, tmp_path, config)
+    (tmp_path / "volume").mkdir()
+    try:
+        said = await output(
+            driver,
+            busybox_image,
+            "echo written >/data/file; cat /data/file",
+            selinux_opts=["type:container_t", "level:s0:c1,c2"],
+            security_opt=["label=disable"],
+            volumes=[f"{tmp_path}/volume:/data:Z"],
+        )
+        assert said == "written\n"
+        assert os.listxattr(tmp_path / "volume") == []
+        driver.wait_clean()
+    finally:
+        driver.close()

@@ -57,6 +57,7 @@ _VOLUME_MOUNT = {
     "Destination": "destination",
     "ReadOnly": "read_only",
     "PropagationMode": "propagation_mode",
+    "SELinuxLabel": "selinux_label",
 }
 _TEMPLATE = {
     "EmbeddedTmpl": "data",

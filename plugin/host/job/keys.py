@@ -121,8 +121,7 @@ VOLUME = Keys(
 )
 
 VOLUME_MOUNT = Keys(
-    used=_words("volume destination read_only propagation_mode"),
-    ignored=_words("selinux_label"),
+    used=_words("volume destination read_only propagation_mode selinux_label"),
 )
 
 TEMPLATE = Keys(

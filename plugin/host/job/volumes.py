@@ -29,6 +29,7 @@ class VolumeMount:
     destination: str
     read_only: bool = False
     propagation_mode: str = "private"
+    selinux_label: str = ""
 
 
 def read_volumes(reader: BlockReader, where: str, blocks: Any) -> dict[str, Volume]:
@@ -92,6 +93,7 @@ def read_mounts(
                 destination=destination,
                 read_only=reader.flag(here, body, "read_only"),
                 propagation_mode=propagation,
+                selinux_label=str(body.get("selinux_label") or ""),
             )
         )
     return tuple(mounts)

@@ -233,6 +233,7 @@ def _mounts(
             host_path=volumes[mount.volume].path,
             readonly=mount.read_only or volumes[mount.volume].read_only,
             propagation_mode=mount.propagation_mode,
+            selinux_label=mount.selinux_label,
         )
         for mount in task.mounts
     )

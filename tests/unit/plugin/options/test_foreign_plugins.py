@@ -61,7 +61,7 @@ PODMAN = {
     "socket_path": "unix:///run/podman/podman.sock",
     "volumes": {"enabled": True, "selinuxlabel": "z"},
 }
-REFUSED = {"endpoint", "socket", "socket_path", "tls", "volumes"}
+REFUSED = {"endpoint", "socket", "socket_path", "tls"}
 WARNED = {
     *("client_http_timeout", "container_exists_attempts", "infra_image"),
     *("infra_image_pull_timeout", "networking", "nvidia_runtime", "recover_stopped"),
@@ -103,11 +103,15 @@ def test_every_option_of_other_plugin_blocks_is_taken_or_refused_with_advice(
 
 
 def test_parts_of_refused_blocks_are_told_alone() -> None:
-    assert settings(volumes={"enabled": False}).gates.volumes is False
-    assert "volumes.selinuxlabel: is not supported" in refusal(volumes=DOCKER["volumes"])
-    inner = {"ops": {"volumes": {"selinuxlabel": "z"}}}
-    assert "namespace.ops.volumes.selinuxlabel: is not supported" in refusal(namespace=inner)
     assert "gc.container: false is not supported" in refusal(gc={"container": False})
+
+
+def test_the_label_of_volumes_is_for_the_node_or_for_a_namespace() -> None:
+    read = settings(
+        volumes={"selinuxlabel": "z"}, namespace={"a": {"volumes": {"selinuxlabel": "Z"}}}
+    )
+    assert (read.gates.volume_label, read.gates_of("a").volume_label) == ("z", "Z")
+    assert "'shared' is not one of z, Z" in refusal(volumes={"selinuxlabel": "shared"})
 
 
 def test_defaults_for_jobs_come_from_the_block() -> None:

@@ -80,7 +80,7 @@ def test_every_setting_has_an_option_and_every_option_a_setting() -> None:
     gates = {option.target for option in gate_options.OPTIONS}
     assert driver - gates == fields_of(DriverSettings) - several - dangling - of_the_node
     by_field = {name.target for option in gate_options.GATES for name in _leaves(option)}
-    assert by_field - {"userns", "selinuxlabel"} == fields_of(Gates)
+    assert by_field - {"userns"} == fields_of(Gates)
     task = {option.target for option in options.TASK_OPTIONS} | {"cdi_devices"}
     assert task == fields_of(TaskOptions)
 
