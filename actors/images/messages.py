@@ -40,6 +40,7 @@ class ImageRequest:
         policy: see `PullPolicy`.
         auth_soft_fail: True pulls without credentials if the operator's source fails.
         archive: the archive to load; None pulls from a registry.
+        platform: the job's platform, normalised; empty for this machine's.
     """
 
     written: str = field(compare=False)
@@ -50,6 +51,7 @@ class ImageRequest:
     policy: PullPolicy
     auth_soft_fail: bool = False
     archive: Archive | None = None
+    platform: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from actors.images.messages import ImageRequest, PullPolicy
 from containerd import reference
+from containerd.image import platforms
 from containerd.pull.protocol import Archive
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
     from actors.model.node import Node
@@ -35,7 +36,35 @@ def request(node: Node, task: TaskConfig, options: TaskOptions) -> ImageRequest:
         policy=policy(options, name),
         auth_soft_fail=options.auth_soft_fail,
         archive=_archive(task, options.load) if options.load else None,
+        platform=platform(options),
     )
+
+
+def platform(options: TaskOptions) -> str:
+    """Returns the job's platform, normalised; empty for the platform of the machine.
+
+    Raises:
+        DriverError: code INVALID; Docker's and Podman's options contradict each other, or the
+            system is not Linux.
+    """
+    parts = tuple(options.platform.split("/")) if options.platform else ()
+    if len(parts) == 1:
+        parts = ("linux", *parts)
+    own = (options.os, options.arch, options.variant)
+    if parts and any(own):
+        raise start_refused("platform stands beside os, arch or variant: write one of both forms")
+    if not parts and not any(own):
+        return ""
+    system, arch, variant = (*parts, "", "")[:3] if parts else own
+    wanted = platforms.normalised(
+        system or "linux", arch or platforms.machine().runs[0].architecture, variant
+    )
+    if wanted.os != "linux":
+        raise start_refused(
+            f"platform: images for {wanted.os[:64]!r} do not run here, only images for linux"
+        )
+    # A variant that normalisation drops, such as v8 of arm64, is the job's wish all the same.
+    return f"{wanted.os}/{wanted.architecture}" + (f"/{variant}" if variant else "")
 
 
 def policy(options: TaskOptions, name: reference.Reference) -> PullPolicy:

@@ -65,7 +65,7 @@ class ImageStore:
         self._pullers = Pullers()
         self._tags = TagCheck(self._proxies)
         self._kept = KeptBlobs(containerd, self._labels)
-        self._known: OrderedDict[str, ImageReady] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}
 
     async def close(self) -> None:
@@ -92,7 +92,8 @@ class ImageStore:
         except DriverError as error:
             brief = f"Error in pulling image {request.written}: {error.brief}"
             raise error.replaced(brief=brief) from error
-        if mismatch := platforms.machine().mismatch(ready.config.platform):
+        mismatch = platforms.machine().mismatch(ready.config.platform)
+        if mismatch and not request.platform:
             report(mismatch)
         return ready
 
@@ -170,7 +171,8 @@ class ImageStore:
         self._snapshotters.add(name)
 
     async def _find(self, request: ImageRequest, name: str) -> ImageReady | None:
-        known = self._known.get(name)
+        key = name, request.platform
+        known = self._known.get(key)
         # Two questions at once: the snapshot of a remembered image is the likely one.
         record, here = await asyncio.gather(
             self._containerd.images.get(name), self._has_snapshot(request, known)
@@ -182,7 +184,7 @@ class ImageStore:
         ready = known
         if ready is None or ready.digest != record.digest:
             try:
-                image = await load_image(self._containerd.content, record)
+                image = await load_image(self._containerd.content, record, request.platform)
             except DriverError as error:
                 if error.code is not Code.NOT_FOUND:
                     raise
@@ -200,8 +202,8 @@ class ImageStore:
             here = await self._has_snapshot(request, ready)
         if not here:
             return None
-        self._known[name] = ready
-        self._known.move_to_end(name)
+        self._known[key] = ready
+        self._known.move_to_end(key)
         while len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return ready
@@ -321,7 +323,7 @@ class ImageStore:
             namespace=self._containerd.namespace,
             snapshotter=request.snapshotter,
             lease=lease,
-            platform="",
+            platform=request.platform,
             timeout_s=request.timeout_s,
             silence_s=self._silence_s,
             labels={collector.PULLED: "true"},

@@ -118,7 +118,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
         owner=owner,
         labels={
             **options.labels,
-            **ownership.extra_labels(task, settings.extra_labels),
+            **ownership.extra_labels(task, _extra_labels(settings, options)),
             **ownership.labels(task, owner),
         },
         oom_score_adj=settings.oom_score_adj if score is None else score,
@@ -151,6 +151,10 @@ def _limits(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[Limits,
         return limits, ()
     sentence = "memory_swappiness: cgroup v2 has no such setting"
     return dataclasses.replace(limits, memory_swappiness=None), (sentence,)
+
+
+def _extra_labels(settings: DriverSettings, options: TaskOptions) -> tuple[str, ...]:
+    return settings.extra_labels if options.extra_labels is None else options.extra_labels
 
 
 def _hostname(task: TaskConfig, options: TaskOptions) -> str:
@@ -264,6 +268,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         host_uts=bool(options.uts_mode),
         host_cgroup=bool(options.cgroupns),
         umask=options.umask,
+        annotations=options.annotations,
         security=plan.security,
         contexts=plan.contexts,
         readonly_rootfs=options.readonly_rootfs,

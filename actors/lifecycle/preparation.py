@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
 from actors.files.state_dir import pins_directory
+from actors.images import emulators
 from actors.lifecycle import cgroup, plan
 from actors.lifecycle.plan import Preparation
 from actors.processes import runtime_versions
@@ -45,6 +46,7 @@ async def prepare(
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
         planned = plan.make(node, task, options)
+        emulators.check(planned.image.platform)
         cgroup.check_cpuset(task.resources, options, cgroup_v2=node.cgroup_v2)
         wanted = confinement.request(node.settings, options, task.namespace)
         if wanted.seccomp_profile:

@@ -79,12 +79,12 @@ async def _image(node: Node, planned: Plan) -> tuple[ImageReady, tuple[str, ...]
     archived = wanted.archive is not None
     # Another image on this machine can have the name of an archive's image.
     record = None if archived else await node.containerd.images.get(wanted.name)
-    loaded = await _loaded(node, record) if record is not None else None
+    loaded = await _loaded(node, record, wanted.platform) if record is not None else None
     if record is not None and loaded is not None:
         ready = ImageReady(
             name=record.name, digest=record.digest, chain_id=loaded.chain_id, config=loaded.config
         )
-        mismatch = platforms.machine().mismatch(loaded.config.platform)
+        mismatch = not wanted.platform and platforms.machine().mismatch(loaded.config.platform)
         return ready, (mismatch,) if mismatch else ()
     unknown = ImageReady(name=wanted.name, digest="", chain_id="", config=ImageConfig())
     where = "comes with the job's archive" if archived else "is not on this machine"
@@ -95,12 +95,13 @@ async def _image(node: Node, planned: Plan) -> tuple[ImageReady, tuple[str, ...]
     return unknown, (note,)
 
 
-async def _loaded(node: Node, record: ImageRecord) -> LoadedImage | None:
-    """Returns containerd's copy of the image; None where blobs are missing."""
+async def _loaded(node: Node, record: ImageRecord, platform: str) -> LoadedImage | None:
+    """Returns containerd's copy of the image; None where blobs or the platform are missing."""
     try:
-        return await load_image(node.containerd.content, record)
+        return await load_image(node.containerd.content, record, platform)
     except DriverError as error:
-        if error.code is not Code.NOT_FOUND:
+        missing = {Code.NOT_FOUND, Code.UNSUPPORTED} if platform else {Code.NOT_FOUND}
+        if error.code not in missing:
             raise
         return None
 

@@ -46,6 +46,7 @@ class Gates:
     pid_modes, ipc_modes, uts_modes, cgroup_modes: globs of modes that count without
         allow_privileged.
     allow_memory_hard_limit: False refuses a limit above the memory that Nomad has planned.
+    allow_annotations: globs of a job's annotations.
     exec_options: options before a command in a task, see `actors.exec.options`.
     pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
     """
@@ -69,6 +70,7 @@ class Gates:
     pids_limit: int = 0
     no_new_privileges: bool = False
     exec_options: tuple[str, ...] = ()
+    allow_annotations: tuple[str, ...] = ()
 
     def open(self) -> tuple[str, ...]:
         """Returns the options of the plugin block that limit no job."""

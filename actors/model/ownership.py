@@ -82,17 +82,19 @@ def labels(task: TaskConfig, owner: OwnerLabels) -> dict[str, str]:
 
 
 def extra_labels(task: TaskConfig, patterns: tuple[str, ...]) -> dict[str, str]:
-    """Returns the labels about the job that the operator wants on each container.
+    """Returns the labels about the job that the operator or the job wants on the container.
+
+    A label without a value is left out.
 
     Args:
         task: Nomad's description of the task.
         patterns: globs of EXTRA_LABELS.
     """
     names = {name for pattern in patterns for name in fnmatch.filter(EXTRA_LABELS, pattern)}
-    return {
-        f"{_NOMAD}{name}": task.name if name == "task_name" else getattr(task, name)
-        for name in sorted(names)
+    values = {
+        name: task.name if name == "task_name" else getattr(task, name) for name in sorted(names)
     }
+    return {f"{_NOMAD}{name}": value for name, value in values.items() if value}
 
 
 def read_labels(labels: Mapping[str, str]) -> OwnerLabels:

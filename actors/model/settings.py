@@ -174,6 +174,10 @@ class TaskOptions:
     force_pull: bool = False
     load: str = ""
     snapshotter: str = ""
+    platform: str = ""
+    arch: str = ""
+    os: str = ""
+    variant: str = ""
     auth: Auth | None = None
     auth_soft_fail: bool = False
     command: str = ""
@@ -186,6 +190,8 @@ class TaskOptions:
     stop_signal: str = ""
     runtime: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    extra_labels: tuple[str, ...] | None = None
+    annotations: Mapping[str, str] = field(default_factory=dict)
     logging: LogOptions | None = None
     cpu_hard_limit: bool = False
     cpu_cfs_period_us: int = 100_000

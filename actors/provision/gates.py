@@ -36,6 +36,7 @@ def check(gates: Gates, options: TaskOptions) -> None:
     if options.memory_hard_limit_mb and not gates.allow_memory_hard_limit:
         raise refused("memory_hard_limit", "allow_memory_hard_limit is false")
     _listed("sysctl", options.sysctl, "allow_sysctls", gates.allow_sysctls)
+    _listed("annotations", options.annotations, "allow_annotations", gates.allow_annotations or ())
     names = (posixpath.normpath(option.host_path) for option in options.devices)
     _listed("devices", (*names, *options.cdi_devices), "allow_devices", gates.allow_devices)
     if options.snapshotter:

@@ -63,13 +63,15 @@ Walk = Generator[Wanted, bytes, Chosen]
 def choose(root: Descriptor, name: str, machine: str = "") -> Walk:
     """Chooses the manifest of an image for a machine.
 
-    A root that is a manifest is chosen whatever its platform is. A missing document is passed over
+    A root that is a manifest is chosen whatever its platform is, unless a job has chosen the
+    platform. A missing document is passed over
     if the image has another manifest for the architecture.
 
     Args:
         root: the image's manifest or index.
         name: the image, for errors.
-        machine: uname's machine; empty for the present machine.
+        machine: uname's machine, or the platform that a job has chosen; empty for the present
+            machine.
 
     Raises:
         DriverError: UNSUPPORTED, with the platforms of the image; NOT_FOUND if the machine's
@@ -115,11 +117,21 @@ class _Walk:
         if isinstance(document, Manifest):
             if artifact := manifests.artifact_type(document):
                 raise manifests.not_an_image(self._name, artifact)
-            return self._image(path, document)
+            chosen = self._image(path, document)
+            return (yield from self._of_platform(chosen)) if self._machine.exact else chosen
         best = yield from self._best(path, document)
         if best is None:
             raise self._missing[0] if self._missing else self._unsupported()
         return best.chosen
+
+    def _of_platform(self, chosen: Chosen) -> Walk:
+        """Returns the image of a root manifest with its config, which states the platform."""
+        body = yield Wanted(blob=chosen.manifest.config, is_config=True)
+        config = parse_config(body, self._name)
+        if self._machine.rank(config.platform) is None:
+            self._note(config.platform)
+            raise self._unsupported()
+        return replace(chosen, config=config)
 
     def _best(
         self, path: tuple[StoredDocument, ...], index: Index
@@ -237,7 +249,9 @@ class _Walk:
         return DriverError(
             f"image {self._name} has no manifest for {self._machine.name}",
             details=f"platforms of the image: {', '.join(sorted(self._others)) or 'none'}"[:500],
-            resolution="use an image built for this machine's architecture",
+            resolution="choose another platform, or an image that is built for the platform"
+            if self._machine.exact
+            else "use an image built for this machine's architecture",
             code=Code.UNSUPPORTED,
         )
 

@@ -31,18 +31,19 @@ class LoadedImage:
     chain_id: str
 
 
-async def load_image(content: Content, record: ImageRecord) -> LoadedImage:
+async def load_image(content: Content, record: ImageRecord, platform: str = "") -> LoadedImage:
     """Reads manifest and config of an image for this machine.
 
     Args:
         content: containerd's content store.
         record: the image.
+        platform: the platform that a job has chosen; empty for this machine's.
 
     Raises:
         DriverError: NOT_FOUND for a missing blob, or an error of `choice.choose`.
     """
     root = Descriptor(media_type=record.media_type, digest=record.digest, size=record.size)
-    walk = choose(root, record.name)
+    walk = choose(root, record.name, platform)
     step = _step(lambda: next(walk))
     while isinstance(step, Wanted):
         try:

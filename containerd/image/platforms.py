@@ -76,9 +76,13 @@ class Platform:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Machine:
-    """The platforms that a machine runs, best first."""
+    """The platforms that a machine runs, best first.
+
+    exact: True for the platforms of a job's choice: no image without one of them is taken.
+    """
 
     runs: tuple[Platform, ...]
+    exact: bool = False
 
     @property
     def name(self) -> str:
@@ -135,9 +139,28 @@ def of(fields: Mapping[str, Any]) -> Platform:
 
 @cache
 def machine(name: str = "") -> Machine:
-    """Returns this machine; for another name of uname, a machine with the smallest CPU."""
+    """Returns this machine; for another name of uname, a machine with the smallest CPU.
+
+    Args:
+        name: a name of uname, or a platform such as `linux/arm64` as a job chooses one.
+    """
+    if "/" in name:
+        return _chosen(*name.split("/"))
     own = os.uname().machine
     return machine_of(name or own, _flags() if name in {"", own} else frozenset())
+
+
+def _chosen(system: str, architecture: str, variant: str = "") -> Machine:
+    """Returns the platforms of a job's choice: the variant and lower ones, by default the best."""
+    wanted = normalised(system, architecture, variant)
+    own = machine()
+    if wanted.architecture not in {platform.architecture for platform in own.runs}:
+        own = machine_of(wanted.architecture, frozenset())
+    runs = [platform for platform in own.runs if platform.architecture == wanted.architecture]
+    if variant:
+        lower = runs[runs.index(wanted) + 1 :] if wanted in runs else runs
+        runs = [wanted, *lower]
+    return Machine(runs=tuple(runs), exact=True)
 
 
 def machine_of(name: str, flags: frozenset[str]) -> Machine:

@@ -40,7 +40,7 @@ class PullRequest:
         namespace: containerd's namespace.
         snapshotter: name of the snapshotter that unpacks the layers.
         lease: id of an existing lease, which protects all objects of the pull.
-        platform: uname's machine; empty for the present machine.
+        platform: the platform that a job has chosen; empty for the present machine.
         timeout_s: time limit of the whole pull.
         silence_s: time for which a registry or containerd may send nothing.
         labels: labels of the new image record.

@@ -80,6 +80,7 @@ class SpecInputs:
     mounts: tuple[MountPoint, ...] = ()
     devices: tuple[DeviceNode, ...] = ()
     hooks: Mapping[str, tuple[Document, ...]] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
     netns_path: str = ""
     host_network: bool = False
     host_pid: bool = False
@@ -125,6 +126,8 @@ def build_spec(inputs: SpecInputs) -> Document:
     }
     if inputs.hooks:
         document["hooks"] = {when: list(hooks) for when, hooks in inputs.hooks.items()}
+    if inputs.annotations:
+        document["annotations"] = dict(inputs.annotations)
     if inputs.host_uts:
         # With a hostname in the spec, runc would change the host's name.
         del document["hostname"]
@@ -144,7 +147,11 @@ def build_and_encode(inputs: SpecInputs) -> tuple[Document, bytes]:
 
 
 def with_shim_group(spec_json: bytes, group: str) -> bytes:
-    """Returns the JSON of a spec without annotations, with the group of the container's shim."""
+    """Returns the JSON of a spec with the group of the container's shim."""
+    if b'"annotations":' in spec_json:
+        document = json.loads(spec_json)
+        document["annotations"] = {**document.get("annotations", {}), SHIM_GROUP: group}
+        return json.dumps(document, separators=(",", ":")).encode()
     notes = json.dumps({"annotations": {SHIM_GROUP: group}}, separators=(",", ":")).encode()
     return spec_json.removesuffix(b"}") + b"," + notes.removeprefix(b"{")
 

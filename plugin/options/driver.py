@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import fnmatch
-from typing import Any
-
 from actors.model.ownership import EXTRA_LABELS
 from actors.model.settings import DriverSettings
 from actors.model.shim_groups import ALLOC, TASK
 from actors.model.task_logs import DRIVER, NOMAD, check_default
 from plugin.options import foreign_plugin, gates, readers
 from plugin.options.auth import DRIVER_AUTH, driver_auth
-from plugin.options.forms import addresses, log_buffer_bytes, log_drops, log_file_bytes, ulimits
+from plugin.options.forms import (
+    addresses,
+    extra_labels,
+    log_buffer_bytes,
+    log_drops,
+    log_file_bytes,
+    ulimits,
+)
 from plugin.options.logs import LOGGING, logging_block
 from plugin.options.table import MAP, Option, block_fields, decode
-
-
-def _extra_labels(value: Any, path: str, problems: list[str]) -> readers.Fields:
-    """Reads patterns of labels; a pattern without a label is a warning, as a typo has no effect."""
-    patterns = readers.texts(value, path, problems)
-    useless = [word for word in patterns if not fnmatch.filter(EXTRA_LABELS, word)]
-    return readers.Fields(
-        extra_labels=patterns,
-        warnings=tuple(f"{path}: {readers.shown(word)} matches no label" for word in useless),
-    )
-
 
 _DANGLING = (
     Option(
@@ -242,7 +235,7 @@ OPTIONS: tuple[Option, ...] = (
         name="extra_labels",
         hcl_type="list(string)",
         implied="[]",
-        read=_extra_labels,
+        read=extra_labels,
         doc="Labels on containerd's containers, `com.hashicorp.nomad.NAME`, with `*` in NAME: "
         + ", ".join(f"`{name}`" for name in EXTRA_LABELS)
         + ".",

@@ -183,13 +183,5 @@ TASK = (
     refused("static_ips", "list(string)", *_ADDRESSES),
     refused("static_mac", "string", *_ADDRESSES),
     refused("userns", "string", "tasks run in the node's user namespace", "set `user` in the task"),
-    *(
-        refused(name, kind, "is not built yet", "remove the option")
-        for name, kind in (
-            ("arch", "string"),
-            ("os", "string"),
-            ("variant", "string"),
-        )
-    ),
 )
 """Options at the top of a task's config."""

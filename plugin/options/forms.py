@@ -1,14 +1,16 @@
-"""Readers of values in a special form: sizes, ulimits, sysctls, labels, devices, hosts, signals."""
+"""Readers of values in a special form: sizes, ulimits, sysctls, labels, hosts, signals."""
 
 from __future__ import annotations
 
+import fnmatch
 import ipaddress
 import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from actors.model.settings import DeviceOption
+from actors.model.identifiers import PREFIX
+from actors.model.ownership import EXTRA_LABELS
 from actors.provision.etc_files import HOST_GATEWAY, WORD
 from actors.task import signal_names
 from plugin.options import readers
@@ -36,11 +38,11 @@ _IPC_SYSCTLS = frozenset(
     )
 )
 _RESERVED_LABELS = ("nomad-driver-containerd.io/", "com.hashicorp.nomad.", "containerd.io/")
+# The shim of another container, and the pod of a container in a sandbox of gVisor or Kata.
+_RESERVED_ANNOTATIONS = (f"{PREFIX}.io/", "io.containerd.", "io.kubernetes.cri")
 _MAX_LABEL_BYTES = 4096  # containerd's limit of key and value together
-_CDI_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*/[A-Za-z0-9][A-Za-z0-9_-]*=[A-Za-z0-9_.:-]+")
-_PERMISSIONS = re.compile(r"r?w?m?")
-_DEVICE_KEYS = ("host_path", "container_path", "cgroup_permissions")
-_SHORT_DEVICE_PARTS = 3
+_PLATFORM_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PLATFORM_PARTS = 3
 _OCTAL = re.compile(r"0?[0-7]{1,3}")
 _CPU_LIST = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?){0,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
@@ -144,6 +146,27 @@ def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
     return parameters
 
 
+def extra_labels(value: Any, path: str, problems: list[str]) -> readers.Fields:
+    """Reads patterns of labels; a pattern without a label is a warning, as a typo has no effect."""
+    patterns = readers.texts(value, path, problems)
+    useless = [word for word in patterns if not fnmatch.filter(EXTRA_LABELS, word)]
+    return readers.Fields(
+        extra_labels=patterns,
+        warnings=tuple(f"{path}: {readers.shown(word)} matches no label" for word in useless),
+    )
+
+
+def annotation_texts(value: Any, path: str, problems: list[str]) -> dict[str, str]:
+    """Reads annotations; refuses those by which the driver and containerd steer a shim."""
+    allowed: dict[str, str] = {}
+    for name, text in pairs(value, path, problems):
+        if not name or name.startswith(_RESERVED_ANNOTATIONS):
+            problems.append(f"{path}: {readers.shown(name)} is not an annotation of a job")
+        else:
+            allowed[name] = text
+    return allowed
+
+
 def labels(value: Any, path: str, problems: list[str]) -> dict[str, str]:
     """Reads labels for containerd's container; refuses labels of driver, Nomad and containerd."""
     allowed: dict[str, str] = {}
@@ -155,67 +178,6 @@ def labels(value: Any, path: str, problems: list[str]) -> dict[str, str]:
         else:
             allowed[name] = text
     return allowed
-
-
-def devices(value: Any, path: str, problems: list[str]) -> readers.Fields:
-    """Reads devices in the forms of Docker's command line and blocks, and names of CDI devices."""
-    items: Any = [value] if isinstance(value, Mapping | str) else value
-    if not isinstance(items, list | tuple) or len(items) > readers.MAX_ITEMS:
-        problems.append(f"{path}: {readers.shown(value)} is not a list of devices")
-        return readers.Fields()
-    plain: list[DeviceOption] = []
-    names: list[str] = []
-    for index, item in enumerate(items):
-        where = f"{path}[{index}]"
-        if isinstance(item, str) and _CDI_NAME.fullmatch(item):
-            names.append(item)
-        elif isinstance(item, str):
-            plain += _short_device(item, where, problems)
-        elif isinstance(item, Mapping):
-            plain += _device_block(item, where, problems)
-        else:
-            problems.append(f"{where}: {readers.shown(item)} is not a device")
-    return readers.Fields(devices=tuple(plain), cdi_devices=tuple(names))
-
-
-def _short_device(text: str, path: str, problems: list[str]) -> list[DeviceOption]:
-    parts = text.split(":")
-    host, inside, permissions = (*parts, "", "")[:_SHORT_DEVICE_PARTS]
-    if len(parts) == 2 and inside and not inside.startswith("/"):  # noqa: PLR2004
-        inside, permissions = "", inside
-    if len(parts) > _SHORT_DEVICE_PARTS:
-        problems.append(f"{path}: {readers.shown(text)} is not host:container:permissions")
-        return []
-    return _device(path, problems, host, inside, permissions)
-
-
-def _device_block(block: Mapping[Any, Any], path: str, problems: list[str]) -> list[DeviceOption]:
-    unknown = [str(key)[:64] for key in block if key not in _DEVICE_KEYS]
-    problems += [f"{path}.{key}: no such option" for key in unknown[:10]]
-    texts = [block.get(key) or "" for key in _DEVICE_KEYS]
-    if unknown or not all(isinstance(text, str) for text in texts):
-        problems.append(f"{path}: host_path, container_path and cgroup_permissions are strings")
-        return []
-    return _device(path, problems, *texts)
-
-
-def _device(
-    path: str, problems: list[str], host: str, inside: str, permissions: str
-) -> list[DeviceOption]:
-    before = len(problems)
-    for device_path in (host, inside or host):
-        readers.absolute_path(device_path or "nothing", path, problems)
-    if not _PERMISSIONS.fullmatch(permissions):
-        problems.append(f"{path}: permissions {readers.shown(permissions)} are not some of rwm")
-    if len(problems) > before:
-        return []
-    return [
-        DeviceOption(
-            host_path=host,
-            container_path=inside or host,
-            cgroup_permissions=permissions or "rwm",
-        )
-    ]
 
 
 def extra_hosts(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, str], ...]:
@@ -270,6 +232,25 @@ def cpu_list(value: Any, path: str, problems: list[str]) -> str:
     for first, last in (part.split("-") for part in text.split(",") if "-" in part):
         if int(first) > int(last):
             problems.append(f"{path}: the range {first}-{last} is empty")
+    return text
+
+
+def platform(value: Any, path: str, problems: list[str]) -> str:
+    """Reads `os/architecture/variant`; system and variant may be absent."""
+    text: str = readers.text(128)(value, path, problems)
+    parts = text.split("/")
+    if text and (len(parts) > _PLATFORM_PARTS or not all(map(_PLATFORM_WORD.fullmatch, parts))):
+        problems.append(f"{path}: {readers.shown(text)} is not a platform such as linux/arm64")
+        return ""
+    return text
+
+
+def platform_word(value: Any, path: str, problems: list[str]) -> str:
+    """Reads a part of a platform."""
+    text: str = readers.text(64)(value, path, problems)
+    if text and not _PLATFORM_WORD.fullmatch(text):
+        problems.append(f"{path}: {readers.shown(text)} is not a word such as arm64")
+        return ""
     return text
 
 

@@ -175,6 +175,14 @@ GATES: tuple[Option, ...] = (
         " `sudo` and `su` fail.",
     ),
     Option(
+        name="allow_annotations",
+        hcl_type="list(string)",
+        implied="[]",
+        read=readers.texts,
+        doc="Annotations of a job's `annotations`, with `*`, such as `com.example.*`. Runtimes obey"
+        " some: `org.systemd.property.*` (runc), `dev.gvisor.*`, `io.katacontainers.*`.",
+    ),
+    Option(
         name="exec_options",
         hcl_type="list(string)",
         implied="[]",

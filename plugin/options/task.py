@@ -4,72 +4,14 @@ from __future__ import annotations
 
 from actors.model.settings import TaskOptions
 from plugin.options import foreign, forms, readers
-from plugin.options.auth import TASK_AUTH, task_auth
+from plugin.options.devices import devices
+from plugin.options.image import IMAGE
 from plugin.options.logs import LOGGING, logging_block
 from plugin.options.mounts import MOUNT, mounts, tmpfs, volumes
 from plugin.options.resources import RESOURCES
 from plugin.options.security_opt import security_opt, selinux_opts
 from plugin.options.table import MAP, Option, decode
 
-_IMAGE = (
-    Option(
-        name="image",
-        hcl_type="string",
-        required=True,
-        read=readers.required_text,
-        doc="Image to run, written as for Docker.",
-    ),
-    Option(
-        name="image_pull_timeout",
-        field="image_pull_timeout_s",
-        hcl_type="string",
-        implied='"5m"',
-        read=readers.duration_s(prefix="Failed to parse image_pull_timeout: ", at_least=0.001),
-        doc="Longest time of a pull; the plugin block may have another default.",
-    ),
-    Option(
-        name="image_pull_policy",
-        hcl_type="string",
-        default='""',
-        read=readers.choice("always", "missing", "never"),
-        doc="`always`, `missing` or `never`; empty: `missing`, but `latest` is looked up first.",
-    ),
-    Option(
-        name="force_pull",
-        hcl_type="bool",
-        default="false",
-        read=readers.boolean,
-        doc='`true` is `image_pull_policy = "always"`.',
-    ),
-    Option(
-        name="load",
-        hcl_type="string",
-        read=readers.text(),
-        doc="Archive with the image, below the task directory, as written by `docker save` or"
-        " `skopeo`.",
-    ),
-    Option(
-        name="snapshotter",
-        hcl_type="string",
-        default='""',
-        read=readers.containerd_name,
-        doc="containerd's snapshotter; empty: the driver's.",
-    ),
-    Option(
-        name="auth",
-        hcl_type="block",
-        nested=TASK_AUTH,
-        read=task_auth,
-        doc="Credentials for the image's registry; these win over the driver's.",
-    ),
-    Option(
-        name="auth_soft_fail",
-        hcl_type="bool",
-        default="false",
-        read=readers.boolean,
-        doc="`true` pulls without credentials when the registry's credentials are unavailable.",
-    ),
-)
 _PROCESS = (
     Option(
         name="command",
@@ -148,6 +90,19 @@ _PROCESS = (
         hcl_type=MAP,
         read=forms.labels,
         doc="Labels on containerd's container.",
+    ),
+    Option(
+        name="extra_labels",
+        hcl_type="list(string)",
+        read=forms.extra_labels,
+        doc="Nomad's names of the task as labels, instead of the driver's `extra_labels`.",
+    ),
+    Option(
+        name="annotations",
+        hcl_type=MAP,
+        read=forms.annotation_texts,
+        doc="Annotations of the OCI spec, which a runtime may obey. The driver's"
+        " `allow_annotations` must allow each.",
     ),
     Option(
         name="logging",
@@ -302,7 +257,7 @@ _FILES = (
     Option(
         name="devices",
         hcl_type="any",
-        read=forms.devices,
+        read=devices,
         doc='Devices of the host: `"/dev/fuse"`, `"/dev/a:/dev/b:rw"`, blocks with `host_path`,'
         ' `container_path`, `cgroup_permissions`, or CDI names as `"vendor.com/gpu=0"`.',
     ),
@@ -341,7 +296,7 @@ _FILES = (
 )
 
 GROUPS: tuple[tuple[str, tuple[Option, ...]], ...] = (
-    ("Image", _IMAGE),
+    ("Image", IMAGE),
     ("Process", _PROCESS),
     ("Resources", RESOURCES),
     ("Isolation", _ISOLATION),

@@ -198,6 +198,37 @@ def test_a_manifest_for_another_machine_is_told_by_both_names(
     assert not any("is built for" in event for event in store.events)
 
 
+def test_two_jobs_have_different_platforms_of_one_image(
+    store: Images, containerd: ContainerdDaemon, served: Served, server: RecordingServer
+) -> None:
+    mine = served.document(served.manifest("mine"), **entry(images.host_architecture()))
+    other = served.document(served.manifest("other", architecture=OTHER), **entry(OTHER))
+    served.document(served.index(mine, other), tag="1")
+    image, chosen = f"{server.host}/x:1", f"linux/{OTHER}"
+    assert got(store, containerd, image).config.cmd == ("mine",)
+    assert store.get(image, platform=chosen).config.cmd == ("other",)
+    # Both are present now: no garbage collection removes one of them.
+    collected(containerd)
+    server.requests.clear()
+    for platform, cmd in (("", "mine"), (chosen, "other")):
+        ready = store.get(image, platform=platform, image_pull_policy="never")
+        assert ready.config.cmd == (cmd,)
+    assert server.requests == []
+    assert not any("is built for" in event for event in store.events)
+
+
+def test_a_present_image_of_another_platform_is_not_the_jobs(
+    store: Images, served: Served, server: RecordingServer
+) -> None:
+    served.document(served.manifest("mine"), tag="1")
+    image = f"{server.host}/x:1"
+    store.get(image)
+    for policy in ("never", "missing"):
+        with pytest.raises(DriverError, match=f"has no manifest for linux/{OTHER}"):
+            store.get(image, arch=OTHER, image_pull_policy=policy)
+    assert store.get(image, image_pull_policy="never").config.cmd == ("mine",)
+
+
 def test_an_index_that_lies_about_a_platform_is_told_too(
     store: Images, served: Served, server: RecordingServer
 ) -> None:

@@ -91,3 +91,33 @@ def test_a_task_without_a_directory_has_no_archive() -> None:
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a")
     with pytest.raises(DriverError, match="beneath the task's directory"):
         request.request(services(), task, TaskOptions(image="redis", load="x.tar"))
+
+
+@pytest.mark.parametrize(
+    ("options", "platform"),
+    [
+        ({}, ""),
+        ({"platform": "linux/arm64"}, "linux/arm64"),
+        ({"platform": "ARM64"}, "linux/arm64"),
+        ({"platform": "linux/aarch64/v8"}, "linux/arm64/v8"),
+        ({"arch": "arm", "variant": "v6"}, "linux/arm/v6"),
+        ({"os": "linux", "arch": "s390x"}, "linux/s390x"),
+    ],
+)
+def test_a_platform_is_written_as_for_docker_or_for_podman(
+    options: dict[str, str], platform: str
+) -> None:
+    assert asked(TaskOptions(image="redis", **options)).platform == platform  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"platform": "linux/arm64", "arch": "arm"}, "write one of both forms"),
+        ({"platform": "windows/amd64"}, "images for 'windows' do not run here"),
+        ({"os": "wasi", "arch": "wasm"}, "images for 'wasi' do not run here"),
+    ],
+)
+def test_a_platform_that_cannot_run_is_refused(options: dict[str, str], words: str) -> None:
+    with pytest.raises(DriverError, match=words):
+        asked(TaskOptions(image="redis", **options))  # type: ignore[arg-type]

@@ -236,7 +236,7 @@ def test_s25_any_task_of_nomad_is_started_or_refused(
 @pytest.mark.parametrize(
     "name",
     [
-        *("hooks", "annotations", "annotation", "cdi_spec_dirs", "runtime_options", "rootfs"),
+        *("hooks", "annotation", "cdi_spec_dirs", "runtime_options", "rootfs"),
         *(
             "seccomp_profile_dir",
             "allow_runtimes",

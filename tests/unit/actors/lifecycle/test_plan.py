@@ -69,3 +69,26 @@ def test_the_plugin_block_gives_values_to_jobs_without_their_own() -> None:
     own = TaskOptions(image="redis", image_pull_timeout_s=3.0, oom_score_adj=0)
     made = plan.make(services(settings), task, own)
     assert (made.image.timeout_s, made.oom_score_adj) == (3.0, 0)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "job", "names"),
+    [
+        ((), None, set()),
+        (("job_*",), None, {"job_name", "job_id"}),
+        (("*",), ("task_name",), {"task_name"}),
+        (("*",), (), set()),
+        ((), ("*",), {"job_name", "job_id", "task_name", "namespace"}),
+    ],
+)
+def test_extra_labels_have_nomads_names_of_the_task(
+    plugin: tuple[str, ...], job: tuple[str, ...] | None, names: set[str]
+) -> None:
+    task = TaskConfig(
+        id="a/web/1", name="web", alloc_id="a", job_id="j", job_name="job", namespace="default"
+    )
+    node = services(DriverSettings(extra_labels=plugin))
+    labels = plan.make(node, task, TaskOptions(image="redis", extra_labels=job)).labels
+    prefix = "com.hashicorp.nomad."
+    found = {key.removeprefix(prefix) for key in labels if key.startswith(prefix)}
+    assert found == {"alloc_id", *names}

@@ -40,6 +40,12 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"memory_hard_limit_mb": 256},
         "allow_memory_hard_limit is false",
     ),
+    ({}, {"annotations": {"a.b/c": "d"}}, "annotations: 'a.b/c' is not allowed"),
+    (
+        {"allow_annotations": ["com.example.*"]},
+        {"annotations": {"org.systemd.property.CPUWeight": "9"}},
+        "allow_annotations is com.example.*",
+    ),
     ({"allow_host_network": False}, {"host_network": True}, "allow_host_network is false"),
     ({"allow_sysctls": ["net.*"]}, {"sysctl": {"kernel.shmmax": "1"}}, "allow_sysctls is net.*"),
     ({"allow_devices": []}, {"devices": (DeviceOption(host_path="/dev/fuse"),)}, "is empty"),
@@ -74,6 +80,7 @@ OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allowed_modes": {"pid": []}}, {"pid_mode": "host", "ipc_mode": "host"}),
     ({"allow_privileged": False, "allowed_modes": {"cgroupns": ["host"]}}, {"cgroupns": "host"}),
     ({"allow_memory_hard_limit": False}, {"memory_reservation_bytes": 1 << 20}),
+    ({"allow_annotations": ["com.example.*"]}, {"annotations": {"com.example.a": "b"}}),
     ({"allow_host_network": False}, {}),
     ({"allow_sysctls": ["net.*"]}, {"sysctl": {"net.core.somaxconn": "1"}}),
     ({"allow_devices": ["/dev/fuse"]}, {"devices": (DeviceOption(host_path="/dev//fuse"),)}),
@@ -203,5 +210,6 @@ def test_open_gates_are_the_options_without_a_limit() -> None:
     assert "volumes" in settings().gates.open()
     assert "volumes" not in settings(volumes={"allowed_paths": ["/srv"]}).gates.open()
     names = {option.name for option in gate_options.GATES}
-    assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes", "exec_options"}
+    closed = {"exec_options", "allow_annotations"}
+    assert set(Gates().open()) == names - {"allow_runtimes", "allowed_modes"} - closed
     assert "exec_options" in Gates(exec_options=("user", "root")).open()

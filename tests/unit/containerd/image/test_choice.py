@@ -318,3 +318,30 @@ def test_any_index_leads_to_an_image_for_this_machine_or_a_refusal(
     else:
         assert str(store.config(chosen).platform).startswith("linux")
     assert not refusal or "has no manifest for linux/amd64" in refusal
+
+
+def test_a_jobs_platform_is_chosen_also_for_another_machine(store: Store) -> None:
+    names = [("amd64", ""), ("amd64", "v3"), ("arm64", ""), ("arm", "v6"), ("arm", "v7")]
+    entries = [
+        store.image("/".join(filter(None, name)), name[0], platform=platform(*name))
+        for name in names
+    ]
+    root = store.index(*entries)
+    for wanted, got in (
+        ("linux/arm64", "arm64"),
+        ("linux/arm64/v8", "arm64"),
+        ("linux/arm", "arm/v7"),
+        ("linux/arm/v6", "arm/v6"),
+        ("linux/amd64/v3", "amd64/v3"),
+    ):
+        assert store.cmd(root, wanted) == got, wanted
+    with pytest.raises(DriverError, match="has no manifest for linux/arm/v5") as caught:
+        store.choose(root, "linux/arm/v5")
+    assert "choose another platform" in caught.value.resolution
+    assert "linux/arm64" in caught.value.details
+
+
+def test_a_manifest_of_another_platform_than_the_jobs_is_refused(store: Store) -> None:
+    assert store.cmd(store.image("a", "arm64"), "linux/arm64") == "a"
+    with pytest.raises(DriverError, match="has no manifest for linux/arm64"):
+        store.choose(store.image("a", "amd64"), "linux/arm64")

@@ -200,3 +200,17 @@ def test_a_spec_names_the_group_of_its_shim_and_is_otherwise_unchanged() -> None
     note = {"io.containerd.runc.v2.group": 'a"b'}
     assert json.loads(grouped) == {**document, "annotations": note}
     assert (shim_group(grouped), shim_group(alone)) == ('a"b', "")
+
+
+def test_the_group_of_a_shim_stands_beside_a_jobs_annotations() -> None:
+    inputs = SpecInputs(
+        image_config=ImageConfig(cmd=("/bin/true",)),
+        user=ResolvedUser(uid=0, gid=0),
+        hostname="h",
+        cgroup_path="/nomad/t",
+        annotations={"com.example.a": "b"},
+    )
+    _, alone = build_and_encode(inputs)
+    assert json.loads(alone)["annotations"] == {"com.example.a": "b"}
+    assert shim_group(alone) == ""
+    assert shim_group(with_shim_group(alone, "g")) == "g"

@@ -289,6 +289,11 @@ def test_a_tmpfs_of_podman_copies_the_files_of_the_image() -> None:
         ("cpuset_mems", "3-1", "the range 3-1 is empty"),
         ("memory_swappiness", 101, "is not between 0 and 100"),
         ("cgroupns", "task:a", "Invalid cgroupns"),
+        ("platform", "linux/arm64/v8/x", "is not a platform such as linux/arm64"),
+        ("platform", "../arm64", "is not a platform such as linux/arm64"),
+        ("arch", "arm64/v8", "is not a word such as arm64"),
+        ("annotations", {"io.containerd.runc.v2.group": "g"}, "is not an annotation of a job"),
+        ("annotations", {"io.kubernetes.cri.sandbox-id": "g"}, "is not an annotation of a job"),
     ],
 )
 def test_values_of_moved_options_have_bounds(option: str, value: object, words: str) -> None:
