@@ -1,7 +1,8 @@
 """Command line of `containerd-driver`.
 
 Without arguments the program is Nomad's plugin. `run` is the dev host, which runs a job without
-Nomad. `spec` prints a task's OCI spec, `doctor` checks the machine, `gc` removes orphans.
+Nomad. `spec` prints a task's OCI spec, `convert` rewrites a job of another driver, `doctor` checks
+the machine, `gc` removes orphans.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def _command(arguments: list[str]) -> int:
         case ["--help" | "-h" | "help"]:
             console.show(_USAGE)
             return 0
-        case [("run" | "spec" | "doctor" | "gc") as command, *words]:
+        case [("run" | "spec" | "convert" | "doctor" | "gc") as command, *words]:
             from plugin.cli import arguments as command_line  # noqa: PLC0415
 
             parsed = command_line.parse(command, words)
@@ -65,11 +66,12 @@ def _command(arguments: list[str]) -> int:
             return console.WRONG_OPTIONS
 
 
-_COMMANDS = ("run", "spec", "doctor", "gc", "version", "help", "--version", "--help")
+_COMMANDS = ("run", "spec", "convert", "doctor", "gc", "version", "help", "--version", "--help")
 _USAGE = """\
 usage: containerd-driver                 serve a Nomad agent (the agent starts the program so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad
        containerd-driver spec JOB ...    print the OCI spec that a job would get
+       containerd-driver convert JOB ... rewrite a job of Nomad's docker or podman driver
        containerd-driver doctor ...      check this machine, and advise
        containerd-driver gc ...          remove orphans: objects that no live task owns
        containerd-driver --version
@@ -85,6 +87,8 @@ def _loaded(command: str) -> Callable[[Namespace], int]:
             from plugin.cli.run import run  # noqa: PLC0415
         case "spec":
             from plugin.cli.spec import run  # noqa: PLC0415
+        case "convert":
+            from plugin.cli.convert import run  # noqa: PLC0415
         case "doctor":
             from plugin.cli.doctor import run  # noqa: PLC0415
         case _:

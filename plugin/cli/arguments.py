@@ -1,4 +1,4 @@
-"""Arguments of the commands `run`, `spec`, `doctor` and `gc`.
+"""Arguments of the commands `run`, `spec`, `convert`, `doctor` and `gc`.
 
 The module loads none of the commands: help and mistakes are shown at once, and `run` starts its
 plugin before it loads the dev host.
@@ -27,6 +27,18 @@ paths of an allocation differ from run to run.
 
 exit status: 0; 1 when a task could not start; 2 when the options are wrong
 """
+_CONVERT = """\
+The file is a job in HCL or in Nomad's JSON, or an agent's file with the plugin block of docker or
+podman. Only the parts that this driver needs otherwise change: the driver's name, the network of a
+group, and the proxies of Consul Connect. Comments, formatting and expressions stay.
+
+The report has a line for each change, for each option without effect (note), and for each part that
+is not carried over. Such an option stays in the file, and the driver refuses the job until the
+author removes or replaces the option. The report goes to stderr, with --check to stdout.
+
+exit status: 0; 1 when a part is not carried over, or the file cannot be read or written; 2 when the
+options are wrong
+"""
 _DOCTOR = """\
 exit status: 0 when tasks can run, with or without warnings; 1 when no task can run; 2 when the
 options are wrong
@@ -48,7 +60,7 @@ def parse(command: str, words: list[str]) -> argparse.Namespace:
     Raises:
         SystemExit: after `--help`, with status 0; after a wrong argument, with status 2.
     """
-    parsers = {"run": _run, "spec": _spec, "doctor": _doctor, "gc": _gc}
+    parsers = {"run": _run, "spec": _spec, "convert": _convert, "doctor": _doctor, "gc": _gc}
     parsed: argparse.Namespace = parsers[command]().parse_args(words)
     return parsed
 
@@ -82,6 +94,30 @@ def _spec() -> Parser:
     add("--var", action="append", default=[], metavar="NAME=VALUE", help="an HCL variable")
     _add_plugin_arguments(parser)
     add_host_arguments(parser)
+    return parser
+
+
+def _convert() -> Parser:
+    parser = Parser(
+        "convert",
+        "Rewrites a job file of Nomad's docker or podman driver for this driver, and reports each"
+        " part that cannot be carried over.",
+        _CONVERT,
+    )
+    add = parser.add_argument
+    add("job", type=Path, help="job file, HCL or JSON; - reads stdin")
+    add("--check", action="store_true", help="write no file, only the report")
+    add("-o", "--output", type=Path, metavar="FILE", help="write FILE (default: stdout)")
+    add("-i", "--in-place", action="store_true", help="write the job file itself")
+    add(
+        "--driver",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="convert only the tasks of this driver: docker, podman or containerd-driver, whose"
+        " options are checked (default: all three)",
+    )
+    add("--json", action="store_true", help="one JSON object per line of the report")
     return parser
 
 

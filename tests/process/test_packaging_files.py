@@ -19,7 +19,7 @@ from workers import protocol
 ROOT = Path(__file__).resolve().parents[2]
 DEBIAN = ROOT / "packaging" / "debian"
 UNIT = DEBIAN / "nomad-driver-containerd.nomad-driver-containerd-launcher.service"
-COMMANDS = ("run", "spec", "doctor", "gc")
+COMMANDS = ("run", "spec", "convert", "doctor", "gc")
 COMPLETE = """
 _init_completion() {
   words=("${COMP_WORDS[@]}") cword=$COMP_CWORD
@@ -41,7 +41,7 @@ def options(command: str) -> set[str]:
         capture_output=True,
         text=True,
     )
-    return set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", done.stdout, re.MULTILINE))
+    return set(re.findall(r"^ +(?:-\w(?: [A-Z]+)?, )?(--[\w-]+)", done.stdout, re.MULTILINE))
 
 
 def completed(*words: str) -> set[str]:

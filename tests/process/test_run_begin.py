@@ -54,7 +54,7 @@ def test_a_run_that_is_refused_ends_its_plugin(
     assert error in said
 
 
-@pytest.mark.parametrize("command", ["run", "spec", "doctor", "gc"])
+@pytest.mark.parametrize("command", ["run", "spec", "convert", "doctor", "gc"])
 def test_help_loads_no_command(command: str) -> None:
     done = subprocess.run(
         [

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from plugin import environment
-from plugin.host.job.hcl_text import mask, unmask
+from plugin.host.job.hcl_text import Masked, mask, unmask
 from plugin.host.job.text import Block, too_deep
 from proto.errors import Code, DriverError
 
@@ -41,7 +41,8 @@ def parse_hcl(name: str, text: str, values: Mapping[str, str]) -> Block:
         DriverError: code INVALID, the text is not HCL, or has an expression that cannot be
             evaluated here; code UNSUPPORTED, python-hcl2 is missing.
     """
-    tree = _without_marks(_parsed(name, text))
+    tree, _ = parsed(name, text)
+    tree = _without_marks(tree)
     scope = _Scope(_variables(name, tree, values), merged(tree.get("locals")))
     document: Block = {}
     try:
@@ -69,7 +70,17 @@ def merged(blocks: Any) -> Block:
     return body
 
 
-def _parsed(name: str, text: str) -> Block:
+def parsed(name: str, text: str, function: str = "loads") -> tuple[Any, Masked]:
+    """Returns the result of a function of python-hcl2 for the masked source, and that source.
+
+    Args:
+        name: name of the file in errors.
+        text: the HCL source.
+        function: `loads` for values, or `parses_to_tree` for a tree with places.
+
+    Raises:
+        DriverError: code INVALID, the text is not HCL; code UNSUPPORTED, python-hcl2 is missing.
+    """
     try:
         import hcl2  # noqa: PLC0415 - the driver does not depend on hcl2
     except ImportError:
@@ -80,7 +91,8 @@ def _parsed(name: str, text: str) -> Block:
             code=Code.UNSUPPORTED,
         ) from None
     try:
-        document: Block = hcl2.loads(f"{mask(text)}\n")
+        masked = mask(text)
+        return getattr(hcl2, function)(f"{masked.text}\n"), masked
     except RecursionError:
         raise too_deep(name) from None
     except ValueError as error:
@@ -92,7 +104,6 @@ def _parsed(name: str, text: str) -> Block:
         raise DriverError(
             f"{where}: not HCL", details=_source_line(text, line), code=Code.INVALID
         ) from error
-    return document
 
 
 def _source_line(text: str, line: Any) -> str:

@@ -12,10 +12,13 @@ unclosed string shows tokens of the grammar. `mask` reports both with the line.
 
 from __future__ import annotations
 
+import bisect
 import re
 import sys
+from dataclasses import field
 
 from plugin.host.job.text import MAX_DEPTH
+from proto.values import dataclass
 
 _PLANE = 0x10FF00
 _MASKED = 0x80
@@ -30,7 +33,26 @@ _DOUBLED = ("$${", "%%{")
 _OPENED = ("${", "%{")
 
 
-def mask(text: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """Source without comments, heredocs and escapes, with the places of its parts in the file.
+
+    Attributes:
+        text: the masked source.
+        places: (index in `text`, index in the file) of each part, in ascending order.
+    """
+
+    text: str
+    places: tuple[tuple[int, int], ...] = field(default=())
+
+    def place(self, index: int) -> int:
+        """Returns the index in the file of a character of `text`."""
+        at = bisect.bisect_right(self.places, (index, sys.maxsize)) - 1
+        masked, real = self.places[at] if at >= 0 else (0, 0)
+        return real + index - masked
+
+
+def mask(text: str) -> Masked:
     """Returns the source without comments, heredocs and escapes.
 
     Raises:
@@ -52,24 +74,38 @@ class _Scanner:
         self._text = text
         self._at = 0
         self._out: list[str] = []
+        self._length = 0
+        self._places: list[tuple[int, int]] = []
         # Names of attributes in each open bracket; the first set has the names of the file.
         self._names: list[set[str]] = [set()]
 
-    def run(self) -> str:
+    def run(self) -> Masked:
         while self._at < len(self._text):
             self._note_bracket_or_attribute()
             comment = _COMMENT.match(self._text, self._at)
             heredoc = _HEREDOC.match(self._text, self._at)
             if comment:
+                self._put("\n" * comment[0].count("\n") or " ")
                 self._at = comment.end()
-                self._out.append("\n" * comment[0].count("\n") or " ")
             elif heredoc:
                 self._heredoc(heredoc)
             elif self._text[self._at] == '"':
                 self._string()
             else:
                 self._copy(1)
-        return "".join(self._out)
+        return Masked("".join(self._out), tuple(self._places))
+
+    def _put(self, part: str) -> None:
+        """Appends a part of the masked source, which stands at the present place of the file."""
+        if not self._places or self._at != self._next_place():
+            self._places.append((self._length, self._at))
+        self._out.append(part)
+        self._length += len(part)
+
+    def _next_place(self) -> int:
+        """Returns the place of the next part if the file goes on as the last part did."""
+        masked, real = self._places[-1]
+        return real + self._length - masked
 
     def _note_bracket_or_attribute(self) -> None:
         """Counts brackets, and remembers an attribute at the beginning of a line."""
@@ -90,7 +126,7 @@ class _Scanner:
                 self._names[-1].add(attribute[1])
 
     def _copy(self, count: int) -> None:
-        self._out.append(self._text[self._at : self._at + count])
+        self._put(self._text[self._at : self._at + count])
         self._at += count
 
     def _string(self) -> None:
@@ -116,10 +152,10 @@ class _Scanner:
             code = int(unicode[1] or unicode[2], 16)
             if code > sys.maxunicode or code in _HALVES:
                 raise ValueError(f"line {self._line(self._at)}: \\{unicode[0]} is not a character")
-            self._out.append(_masked(chr(code)))
+            self._put(_masked(chr(code)))
             self._at = unicode.end()
         elif letter in _ESCAPES:
-            self._out.append(_masked(_ESCAPES[letter]))
+            self._put(_masked(_ESCAPES[letter]))
             self._at += 2
         else:
             raise ValueError(
@@ -157,10 +193,14 @@ class _Scanner:
         inner = _Scanner(_dedented(body) if opening[1] else body)
         while inner._at < len(inner._text):
             if not inner._template():
-                inner._out.append(_masked(inner._text[inner._at]))
+                inner._put(_masked(inner._text[inner._at]))
                 inner._at += 1
-        self._out += ['"', *inner._out, '"', "\n" * (body.count("\n") + 1)]
+        self._put("".join(['"', *inner._out]))
+        # The closing quote stands for the last character of the closing line.
+        self._at = end.end() - 1
+        self._put('"')
         self._at = end.end()
+        self._put("\n" * (body.count("\n") + 1))
 
     def _line(self, position: int) -> int:
         return self._text.count("\n", 0, position) + 1

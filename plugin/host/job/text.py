@@ -5,6 +5,7 @@ The author of a file is not trusted: a file may be huge, deeply nested or invali
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,17 +23,23 @@ _MAX_CHARACTERS = 4 << 20
 _ANY_CHARACTER = "data"
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, exact: bool = False) -> str:
     """Returns the text of a file; `-` is stdin.
+
+    Args:
+        path: the file.
+        exact: True keeps each CR before a newline.
 
     Raises:
         DriverError: code INVALID, the file cannot be read, is not UTF-8, or is too large.
     """
     try:
         if str(path) == "-":
+            if exact and isinstance(sys.stdin, io.TextIOWrapper):
+                sys.stdin.reconfigure(newline="")
             text = sys.stdin.read(_MAX_CHARACTERS + 1)
         else:
-            with path.open(encoding="utf-8") as file:
+            with path.open(encoding="utf-8", newline="" if exact else None) as file:
                 text = file.read(_MAX_CHARACTERS + 1)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"

@@ -395,10 +395,19 @@ def test_every_example_is_a_job_for_this_driver(path: Path) -> None:
 
 def test_the_mask_keeps_line_numbers() -> None:
     text = 'a = <<EOH\nx\ny\nEOH\n/* c\n c */\nb = "\\n"\nhere'
-    assert hcl_text.mask(text).split("\n").index("here") == text.split("\n").index("here")
+    assert hcl_text.mask(text).text.split("\n").index("here") == text.split("\n").index("here")
 
 
 def test_masked_characters_are_restored() -> None:
-    masked = hcl_text.mask(r'"a\"\\\n\u00e9${b["c"]}"')
+    masked = hcl_text.mask(r'"a\"\\\n\u00e9${b["c"]}"').text
     assert "\\" not in masked
     assert hcl_text.unmask(masked) == '"a"\\\né${b["c"]}"'
+
+
+def test_the_mask_knows_the_place_of_each_part() -> None:
+    text = 'a /* x */ = "\\u00e9\\n${b}" # c\nd = <<-EOT\n  "x\n  EOT\ne = 1\n'
+    masked = hcl_text.mask(text)
+    for part in ("a", "=", "${b}", "d", "e = 1"):
+        assert masked.place(masked.text.index(part)) == text.index(part)
+    # The last quote of the masked heredoc stands for the last character of the closing line.
+    assert masked.place(masked.text.rindex('"')) == text.rindex("EOT") + 2

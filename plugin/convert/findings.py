@@ -1,0 +1,39 @@
+"""Findings of a conversion: each change, each note, and each part that was not carried over."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from proto.values import dataclass
+
+
+class Kind(StrEnum):
+    """Kind of a finding."""
+
+    CHANGED = "changed"
+    NOTE = "note"
+    LOST = "not carried over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A statement about a part of the file.
+
+    Attributes:
+        kind: the kind.
+        place: block of the part, for example `task "web"`.
+        option: name of the option; empty for the block itself.
+        line: number of the line in the file before the conversion.
+        text: the statement.
+    """
+
+    kind: Kind
+    place: str
+    option: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        """Returns the finding as a line for people."""
+        option = f", option {self.option}" if self.option else ""
+        return f"{self.kind}: {self.place}{option}, line {self.line}: {self.text}"
