@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from plugin.cli import console
-from plugin.convert.findings import Finding, Kind
+from plugin.convert.findings import Finding, Kind, report
 from plugin.convert.job_file import converted
 from plugin.convert.report import SOURCES
 from plugin.host.job.text import read_text
@@ -69,8 +69,7 @@ def _report(name: str, findings: Sequence[Finding], *, as_json: bool) -> list[st
     """Returns the lines of the report."""
     if as_json:
         return console.json_lines([dataclasses.asdict(item) for item in findings]).splitlines()
-    counts = [f"{sum(f.kind is kind for f in findings)} {kind}" for kind in Kind]
-    return [*map(str, findings), f"{name}: {', '.join(counts)}"]
+    return report(name, findings)
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from proto.values import dataclass
@@ -37,3 +38,14 @@ class Finding:
         """Returns the finding as a line for people."""
         option = f", option {self.option}" if self.option else ""
         return f"{self.kind}: {self.place}{option}, line {self.line}: {self.text}"
+
+
+def report(name: str, findings: Sequence[Finding]) -> list[str]:
+    """Returns the report on a file for people: a line for each finding, and the sums.
+
+    Args:
+        name: name of the file.
+        findings: the findings, in the order of the file.
+    """
+    sums = [f"{sum(finding.kind is kind for finding in findings)} {kind}" for kind in Kind]
+    return [*map(str, findings), f"{name}: {', '.join(sums)}"]

@@ -125,7 +125,7 @@ def _options(
         gone: the options that the conversion has replaced.
     """
     values = config.plain()
-    for name in values.keys() - gone:
+    for name in (name for name in values if name not in gone):
         entry = config.entry(name)
         line = entry.line if entry else config.line
         problem, notes = check(table, name, values[name])
