@@ -19,7 +19,7 @@ from actors.exec.collect import collect
 from actors.exec.session import stream
 from actors.exec.tail import TailBudget
 from actors.gateway import Gateway
-from actors.health import fingerprint
+from actors.health import confinement_checks, fingerprint
 from actors.images.actor import ImageActor
 from actors.images.collector import ImageCollector
 from actors.images.messages import Retire
@@ -44,10 +44,12 @@ from actors.model.task_logs import DRIVER
 from actors.orphans import sweeper
 from actors.orphans.sweeper import Sweeper
 from actors.processes import worker_link
+from actors.processes.apparmor_loader import ProfileLoader
 from actors.processes.launcher_link import LauncherLink
 from actors.supervisor import Supervisor
 from actors.task.messages import Inspect, Locate, Signal, Stop, TaskRequest, Wait
 from actors.task.usage import UsageTracker
+from containerd.security.policy import apparmor_is_enabled
 from proto.errors import Code, DriverError
 from workers import identity
 
@@ -126,6 +128,7 @@ class ActorGateway(Gateway):
             admission=self._admission,
             releases=self._releases,
             shim_groups=self._shim_groups,
+            apparmor=ProfileLoader(Path(settings.state_dir)),
         )
         return self._services
 
@@ -138,6 +141,8 @@ class ActorGateway(Gateway):
         if (services := self._ready()) is not earlier:
             await asyncio.to_thread(sweeper.release_mounts, services)
             self._sweeper.begin(services)
+            if confinement_checks.loads_profile(settings) and apparmor_is_enabled():
+                services.apparmor.begin()
             keys = {"namespace": services.namespace, "state_dir": settings.state_dir}
             _log.debug("driver configured", extra=keys)
         self._configured.set()

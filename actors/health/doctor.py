@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from actors.blocking import file_servers
-from actors.health import network_checks, runtime_checks, selinux_checks
+from actors.health import confinement_checks, network_checks, runtime_checks, selinux_checks
 from actors.health.findings import Finding, fail, ok, sentence, warn
 from actors.images.docker_config import DockerConfig
 from actors.model.cni import CNI_DIRECTORIES
@@ -23,7 +23,6 @@ from containerd.api import features
 from containerd.registry.hosts import load
 from containerd.registry.proxies import Proxies
 from containerd.security import capabilities, known_holes
-from containerd.security.policy import apparmor_is_enabled
 from proto.errors import DriverError
 from workers import identity, protocol
 
@@ -52,8 +51,7 @@ async def examine(
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: runtime_checks.check(node),
         lambda: _cgroups(node, root),
-        lambda: _seccomp(node, root),
-        lambda: _apparmor(root),
+        lambda: confinement_checks.check(node, root),
         lambda: selinux_checks.check(node, root),
         lambda: _network(root),
         lambda: network_checks.check(root),
@@ -64,7 +62,7 @@ async def examine(
         lambda: _open_files(node, root),
         lambda: _logs(node, root),
         lambda: _state(node),
-        lambda: _gates(node),
+        lambda: confinement_checks.gates(node),
     )
     for check in checks:
         try:
@@ -72,15 +70,6 @@ async def examine(
         except DriverError as error:
             findings.append(fail("files", sentence(error), error.resolution))
     return findings
-
-
-def _gates(node: Node) -> Iterator[Finding]:
-    """Tells the operator which options of jobs have no limit, for the node and each namespace."""
-    settings = node.settings
-    for name, gates in {"": settings.gates, **settings.namespace_gates}.items():
-        jobs = f"jobs of namespace {name}" if name else "jobs"
-        open_gates = ", ".join(gates.open()) or "none"
-        yield ok("gates", f"open for {jobs}: {open_gates}; hardened = true closes most of them")
 
 
 def _kernel() -> Finding:
@@ -162,26 +151,6 @@ def _cgroups(node: Node, root: Path) -> Iterator[Finding]:
         )
     else:
         yield ok("cgroups", f"{version} with {', '.join(_CONTROLLERS)}")
-
-
-def _seccomp(node: Node, root: Path) -> Iterator[Finding]:
-    if not (root / "proc/sys/kernel/seccomp/actions_avail").exists():
-        yield warn(
-            "seccomp",
-            "the kernel has no seccomp: jobs with seccomp = true do not start",
-            "use a kernel with CONFIG_SECCOMP_FILTER",
-        )
-        return
-    directory = Path(node.settings.seccomp_profile_dir)
-    file_servers.visit(str(directory), "seccomp_profile_dir")
-    profiles = len(list(directory.glob("*.json"))) if directory.is_dir() else 0
-    yield ok("seccomp", f"available; {profiles} profiles in {directory}")
-
-
-def _apparmor(root: Path) -> Iterator[Finding]:
-    enabled = apparmor_is_enabled(root)
-    text = "available" if enabled else "not enabled; jobs with a profile do not start"
-    yield ok("apparmor", text)
 
 
 def _network(root: Path) -> Iterator[Finding]:

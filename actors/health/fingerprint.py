@@ -8,16 +8,17 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
-from actors.health import runtime_programs
+from actors.health import confinement_checks, runtime_programs
 from actors.health.runtime_programs import RuntimeProgram, RuntimeWatch
 from actors.model.nomad import Fingerprint, Health
 from containerd.api import deadlines, features
-from containerd.security import known_holes, selinux
+from containerd.security import apparmor, known_holes, selinux
 from proto.errors import DriverError
 from proto.release import RELEASE
 
 if TYPE_CHECKING:
     from actors.lifecycle.running import Services
+    from actors.model.settings import DriverSettings
 
 _HEALTHY_S = 10.0
 _UNHEALTHY_S = 1.0
@@ -47,12 +48,14 @@ async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
         await runtimes.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
 
 
-def _description() -> str:
+def _description(settings: DriverSettings) -> str:
     """Describes a healthy driver. A silent file server only affects tasks with mounts there."""
+    profile = confinement_checks.shortfall(settings)
     points = ", ".join(server.point for server in file_servers.silent())
     if not points:
-        return "Healthy"
-    return f"Healthy, but no file server answers at {points}: tasks with mounts there do not start"
+        return f"Healthy, but {profile}" if profile else "Healthy"
+    text = f"Healthy, but no file server answers at {points}: tasks with mounts there do not start"
+    return f"{text}; {profile}" if profile else text
 
 
 async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) -> Fingerprint:
@@ -65,11 +68,15 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
         await services.launcher.ensure()
     except DriverError as error:
         return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})
+    if problem := services.apparmor.problem:
+        services.apparmor.begin()  # tries again: an operator may have installed the parser
+        if services.settings.gates.default_apparmor == apparmor.NAME:
+            return Fingerprint(health=Health.UNHEALTHY, description=problem, attributes={})
     holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
     offered = runtime_programs.offered(programs, services.settings.containerd_runtime)
     return Fingerprint(
         health=Health.HEALTHY,
-        description=_description(),
+        description=_description(services.settings),
         attributes={
             "driver.containerd-driver": True,
             "driver.containerd-driver.version": RELEASE,

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from actors.model.gates import Gates
     from actors.model.nomad import NetworkOverride
     from actors.model.task_logs import LogTarget
+    from actors.processes.apparmor_loader import ProfileLoader
     from actors.processes.launcher_link import LauncherLink
     from actors.processes.worker_link import WorkerLink
     from workers.protocol import ExitRecord
@@ -71,6 +72,7 @@ class Services(Node):
     events: pykka.ActorRef[Any]
     admission: Admission
     releases: Releases
+    apparmor: ProfileLoader
 
     def within(self, namespace: str) -> Services:
         """Returns the services for tasks in another namespace of containerd."""

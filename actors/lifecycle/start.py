@@ -30,6 +30,7 @@ from actors.lifecycle.attempt import Attempt
 from actors.lifecycle.retry import retry
 from actors.model.nomad import StartedTask, TaskConfig, TaskEvent
 from actors.step_log import StepLog
+from containerd.security import apparmor
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ async def _start(
         early = _early_lookup(services, task, options, ask)
         prepared = await preparation.prepare(services, task, options, report)
         _warn(task, prepared.plan.warnings, report)
+        if prepared.plan.security.apparmor_profile == apparmor.NAME:
+            await services.apparmor.loaded()
         for note in prepared.parts.notes:
             report(note)
         image = asyncio.ensure_future(_image(prepared.plan.image, early, ask))

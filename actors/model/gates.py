@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from containerd.security import capabilities
+from containerd.security import apparmor, capabilities
 from proto.errors import DriverError
 from proto.values import dataclass
+
+UNCONFINED = apparmor.UNCONFINED
 
 # The capabilities that Nomad's own drivers allow by default (drivers/shared/capabilities).
 NOMAD_CAPABILITIES = (
@@ -49,6 +51,10 @@ class Gates:
     allow_annotations: globs of a job's annotations.
     exec_options: options before a command in a task, see `actors.exec.options`.
     pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
+    default_seccomp: True filters tasks that are not privileged by the default profile.
+    default_apparmor: profile of tasks that are not privileged; empty for none.
+    allow_unconfined: False holds jobs to the two defaults, unless they name another profile.
+    allow_apparmor: globs of profiles that jobs may name.
     """
 
     allow_privileged: bool = True
@@ -71,6 +77,10 @@ class Gates:
     no_new_privileges: bool = False
     exec_options: tuple[str, ...] = ()
     allow_annotations: tuple[str, ...] = ()
+    default_seccomp: bool = False
+    default_apparmor: str = ""
+    allow_unconfined: bool = True
+    allow_apparmor: tuple[str, ...] | None = None
 
     def open(self) -> tuple[str, ...]:
         """Returns the options of the plugin block that limit no job."""
@@ -87,6 +97,10 @@ class Gates:
             "pids_limit": self.pids_limit == 0,
             "no_new_privileges": not self.no_new_privileges,
             "exec_options": "root" in self.exec_options,
+            "default_seccomp": not self.default_seccomp,
+            "default_apparmor": not self.default_apparmor,
+            "allow_unconfined": self.allow_unconfined,
+            "allow_apparmor": self.allow_apparmor is None,
         }
         return tuple(name for name, is_open in state.items() if is_open)
 
@@ -104,6 +118,10 @@ HARDENED = Gates(
     volumes=False,
     pids_limit=4096,
     no_new_privileges=True,
+    default_seccomp=True,
+    default_apparmor=apparmor.NAME,
+    allow_unconfined=False,
+    allow_apparmor=(),
 )
 """The gates of `hardened = true`."""
 

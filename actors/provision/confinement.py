@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from containerd.security import selinux
+from containerd.security.apparmor import UNCONFINED
 from containerd.security.policy import SecurityRequest
 from containerd.security.selinux import Contexts
 from proto.errors import Code, start_refused
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings, TaskOptions
     from proto.errors import DriverError
 
-UNCONFINED, BUILTIN = "unconfined", "builtin"
+BUILTIN = "builtin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,13 +80,15 @@ def request(settings: DriverSettings, options: TaskOptions, namespace: str = "")
     """
     allow = settings.gates_of(namespace)
     own = wishes(options)
+    by_default = not options.privileged  # as with Docker
     return SecurityRequest(
         privileged=options.privileged,
         cap_add=options.cap_add,
         cap_drop=options.cap_drop,
-        seccomp=bool(own.seccomp),
+        seccomp=allow.default_seccomp and by_default if own.seccomp is None else own.seccomp,
         seccomp_profile=own.seccomp_profile,
         apparmor_profile=own.apparmor or "",
+        default_apparmor=allow.default_apparmor if by_default and own.apparmor is None else "",
         system_paths=options.security_opt.system_paths,
         writable_cgroups=options.security_opt.writable_cgroups,
         allow_privileged=allow.allow_privileged,

@@ -13,13 +13,14 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from actors.provision import mount_sources
+from actors.provision import confinement, mount_sources
 from containerd import reference
 from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
     from actors.model.gates import Gates
     from actors.model.settings import TaskOptions
+    from actors.provision.confinement import Wishes
     from actors.provision.mount_sources import Source
 
 
@@ -31,6 +32,7 @@ def check(gates: Gates, options: TaskOptions) -> None:
     """
     _modes(gates, options)
     _privileges(gates, options)
+    _confinement(gates, confinement.wishes(options))
     if options.host_network and not gates.allow_host_network:
         raise refused("host_network = true", "allow_host_network is false")
     if options.memory_hard_limit_mb and not gates.allow_memory_hard_limit:
@@ -124,6 +126,16 @@ def _privileges(gates: Gates, options: TaskOptions) -> None:
     ):
         if given and not gates.allow_privileged:
             raise refused(f"security_opt: {item}", "allow_privileged is false")
+
+
+def _confinement(gates: Gates, wishes: Wishes) -> None:
+    if not gates.allow_unconfined:
+        free_of_profile = wishes.apparmor == ""
+        for name, free in (("seccomp", wishes.seccomp is False), ("apparmor", free_of_profile)):
+            if free:
+                raise refused(f"security_opt: {name}=unconfined", "allow_unconfined is false")
+    if wishes.apparmor and wishes.apparmor != gates.default_apparmor:
+        _listed("apparmor_profile", [wishes.apparmor], "allow_apparmor", gates.allow_apparmor)
 
 
 def _listed(option: str, values: Iterable[str], gate: str, allowed: tuple[str, ...] | None) -> None:

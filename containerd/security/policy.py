@@ -58,6 +58,7 @@ class Security:
 class SecurityRequest:
     """Options of a job, and the operator's gates.
 
+    default_apparmor: the node's profile, which is left out where the kernel has no AppArmor.
     system_paths: True hides no path, and makes none read-only.
     allow_caps: the capabilities that a task may have, or `all`; None allows all.
     """
@@ -68,6 +69,7 @@ class SecurityRequest:
     seccomp: bool = False
     seccomp_profile: str = ""
     apparmor_profile: str = ""
+    default_apparmor: str = ""
     system_paths: bool = False
     writable_cgroups: bool = False
     allow_privileged: bool = True
@@ -141,6 +143,7 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
             "apparmor_profile: AppArmor is not enabled on this node",
             "remove the option, or constrain the job to nodes with AppArmor",
         )
+    default = request.default_apparmor if host.apparmor else ""
     document, all_paths = None, request.privileged or request.system_paths
     if profile is not None:
         document = seccomp.build(profile, granted, host.machine, host.kernel_release)
@@ -148,7 +151,7 @@ def decide(request: SecurityRequest, host: Host, profile: Profile | None) -> Sec
         capabilities=granted,
         no_new_privileges=request.no_new_privileges,
         seccomp=document,
-        apparmor_profile=request.apparmor_profile,
+        apparmor_profile=request.apparmor_profile or default,
         masked_paths=() if all_paths else MASKED_PATHS,
         readonly_paths=() if all_paths else READONLY_PATHS,
         writable_cgroups=request.privileged or request.writable_cgroups,

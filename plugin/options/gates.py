@@ -6,7 +6,14 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from actors.model.gates import EXEC_OPTIONS, HARDENED, OPEN, Gates, unknown_capabilities
+from actors.model.gates import (
+    EXEC_OPTIONS,
+    HARDENED,
+    OPEN,
+    UNCONFINED,
+    Gates,
+    unknown_capabilities,
+)
 from plugin.options import readers
 from plugin.options.table import Option, block_fields, read_fields
 
@@ -29,6 +36,12 @@ def _exec_options(value: Any, path: str, problems: list[str]) -> tuple[str, ...]
     if "root" in words and "user" not in words:
         problems.append(f"{path}: root has an effect only beside user")
     return words
+
+
+def _profile(value: Any, path: str, problems: list[str]) -> str:
+    """Reads the name of an AppArmor profile; `unconfined` is no profile."""
+    name: str = readers.text(256)(value, path, problems)
+    return "" if name == UNCONFINED else name
 
 
 def _allow(name: str, meaning: str) -> Option:
@@ -191,6 +204,30 @@ GATES: tuple[Option, ...] = (
         " `env`, and `root` for root in a task that runs as another user, see"
         " [operations.md](operations.md#commands-as-another-user).",
     ),
+    Option(
+        name="default_seccomp",
+        hcl_type="bool",
+        implied="false",
+        read=readers.boolean,
+        doc="`true` filters system calls of tasks that are not privileged by the default profile.",
+    ),
+    Option(
+        name="default_apparmor",
+        hcl_type="string",
+        implied='""',
+        read=_profile,
+        doc="AppArmor profile of tasks that are not privileged; `containerd-driver-default`, with"
+        " the rules of Docker's default, is loaded by the driver, others by the operator. No effect"
+        " on a kernel without AppArmor.",
+    ),
+    Option(
+        name="allow_unconfined",
+        hcl_type="bool",
+        implied="true",
+        read=readers.boolean,
+        doc="`false` refuses `seccomp=unconfined` and `apparmor=unconfined` in `security_opt`.",
+    ),
+    _allow("allow_apparmor", "AppArmor profiles that a job may name beside `default_apparmor`"),
 )
 
 

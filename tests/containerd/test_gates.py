@@ -88,6 +88,7 @@ async def test_hardened_names_the_open_gates_and_runs_a_plain_task(
     allowed = set(capabilities.DEFAULT) - {"CAP_NET_RAW"}
     assert f"CapBnd:\t{mask_of(allowed):016x}" in status
     assert "NoNewPrivs:\t1" in status
+    assert "Seccomp:\t2" in status
     assert status.endswith("here\n")
 
 

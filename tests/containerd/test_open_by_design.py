@@ -93,6 +93,12 @@ def attacks(node: Path) -> dict[str, Attack]:
             refusal="driver does not allow the following capabilities: sys_admin",
         ),
         "no_new_privileges": Attack(script="grep -q 'NoNewPrivs:.0' /proc/self/status && echo way"),
+        "default_seccomp": Attack(script="grep -q 'Seccomp:.0' /proc/self/status && echo way"),
+        "default_seccomp (allow_unconfined)": Attack(
+            options={"security_opt": ["seccomp=unconfined"]},
+            script="unshare -U true && echo way",
+            refusal="allow_unconfined is false",
+        ),
         "allow_host_network": Attack(
             options={"host_network": True},
             script=f"[ $(readlink /proc/self/ns/net) = {_namespace('net')} ] && echo way",

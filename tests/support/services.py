@@ -10,6 +10,7 @@ from typing import Any, cast
 from actors.lifecycle.admission import Admission
 from actors.lifecycle.running import Releases, Services
 from actors.model.settings import DriverSettings
+from actors.processes.apparmor_loader import ProfileLoader
 from actors.processes.launcher_link import LauncherLink
 from containerd.api.client import Containerd
 
@@ -30,4 +31,5 @@ def services(settings: DriverSettings | None = None, *, cgroup_v2: bool = False)
         events=cast("Any", None),
         admission=Admission(1),
         releases=Releases(),
+        apparmor=ProfileLoader(Path(chosen.state_dir)),
     )

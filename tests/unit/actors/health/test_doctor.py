@@ -111,6 +111,29 @@ async def test_what_is_missing_is_named_with_advice(
     assert about.advice
 
 
+@pytest.mark.parametrize(
+    ("enabled", "profile", "verdict", "words"),
+    [
+        ("Y\n", "", Verdict.OK, "tasks get no profile by default"),
+        ("Y\n", "web", Verdict.OK, "tasks get web by default"),
+        ("Y\n", "other", Verdict.FAIL, "the profile other of default_apparmor is not loaded"),
+        ("N\n", "", Verdict.OK, "jobs with a profile do not start"),
+        ("N\n", "web", Verdict.WARN, "default_apparmor has no effect"),
+    ],
+)
+async def test_a_default_profile_is_held_against_the_kernel(
+    tmp_path: Path, machine: Path, enabled: str, profile: str, verdict: Verdict, words: str
+) -> None:
+    (machine / "sys/module/apparmor/parameters/enabled").write_text(enabled)
+    (machine / "sys/kernel/security/apparmor").mkdir(parents=True)
+    (machine / "sys/kernel/security/apparmor/profiles").write_text("web (enforce)\nx (complain)\n")
+    made = node(tmp_path, gates=Gates(default_apparmor=profile))
+    about = (await findings(made, machine))["apparmor"][0]
+    assert about.verdict is verdict
+    assert words in about.text
+    assert bool(about.advice) == (verdict is not Verdict.OK)
+
+
 @pytest.mark.parametrize("launched", [False, True])
 async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     tmp_path: Path, machine: Path, launched: bool

@@ -74,6 +74,18 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"security_opt": SecurityOptions(writable_cgroups=True)},
         "writable-cgroups is not allowed on this node: allow_privileged is false",
     ),
+    (
+        {"allow_unconfined": False},
+        {"security_opt": SecurityOptions(seccomp="unconfined")},
+        "seccomp=unconfined is not allowed on this node: allow_unconfined is false",
+    ),
+    ({"allow_unconfined": False}, {"apparmor_profile": "unconfined"}, "apparmor=unconfined"),
+    ({"allow_apparmor": ["web-*"]}, {"apparmor_profile": "firefox"}, "allow_apparmor is web-*"),
+    (
+        {"hardened": True},
+        {"security_opt": SecurityOptions(apparmor="firefox")},
+        "allow_apparmor is empty",
+    ),
 ]
 OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allow_privileged": False, "allowed_modes": {"pid": ["host"]}}, {"pid_mode": "host"}),
@@ -94,6 +106,13 @@ OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"pid_mode": "host", "uts_mode": "host", "host_network": True}),
     ({}, {"security_opt": SecurityOptions(system_paths=True, writable_cgroups=True)}),
     ({"no_new_privileges": True}, {"security_opt": SecurityOptions(no_new_privileges=True)}),
+    ({"allow_unconfined": False}, {"security_opt": SecurityOptions(seccomp="builtin")}),
+    ({"allow_apparmor": ["web-*"]}, {"apparmor_profile": "web-1"}),
+    (
+        {"default_apparmor": "usual", "allow_apparmor": []},
+        {"security_opt": SecurityOptions(apparmor="usual")},
+    ),
+    ({"default_seccomp": True}, {"security_opt": SecurityOptions(seccomp="unconfined")}),
 ]
 
 

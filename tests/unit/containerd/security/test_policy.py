@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from actors.model.gates import Gates
+from actors.model.gates import OPEN, Gates
 from actors.model.settings import DriverSettings, SecurityOptions, TaskOptions
 from actors.provision import confinement
 from containerd.image.config import ImageConfig
@@ -33,8 +33,9 @@ HOST = Host(
 )
 
 
-def decided(host: Host = HOST, **options: Any) -> Security:
-    request = confinement.request(DriverSettings(), TaskOptions(image="x", **options))
+def decided(host: Host = HOST, gates: Gates = OPEN, **options: Any) -> Security:
+    settings = DriverSettings(gates=gates)
+    request = confinement.request(settings, TaskOptions(image="x", **options))
     return decide(request, host, DEFAULT_PROFILE if request.seccomp else None)
 
 
@@ -161,6 +162,34 @@ def test_unconfined_items_set_no_filter_and_no_profile() -> None:
     made = document(decided(dataclasses.replace(HOST, apparmor=False), security_opt=free))
     assert "seccomp" not in made["linux"]
     assert "apparmorProfile" not in made["process"]
+
+
+BOTH = Gates(default_seccomp=True, default_apparmor="usual")
+
+
+@pytest.mark.parametrize(
+    ("options", "filtered", "profile"),
+    [
+        ({}, True, "usual"),
+        ({"seccomp": True, "apparmor_profile": "web"}, True, "web"),
+        ({"privileged": True}, False, ""),
+        ({"privileged": True, "seccomp": True, "apparmor_profile": "web"}, True, "web"),
+        ({"security_opt": SecurityOptions(seccomp="unconfined")}, False, "usual"),
+        ({"security_opt": SecurityOptions(apparmor="unconfined")}, True, ""),
+        ({"apparmor_profile": "unconfined"}, True, ""),
+    ],
+)
+def test_the_nodes_defaults_confine_each_task_but_privileged_and_unconfined_tasks(
+    options: dict[str, Any], filtered: bool, profile: str
+) -> None:
+    made = decided(gates=BOTH, **options)
+    assert (made.seccomp is not None, made.apparmor_profile) == (filtered, profile)
+
+
+def test_the_nodes_profile_is_left_out_where_the_kernel_has_no_apparmor() -> None:
+    made = decided(dataclasses.replace(HOST, apparmor=False), BOTH)
+    assert made.apparmor_profile == ""
+    assert made.seccomp is not None
 
 
 @pytest.mark.parametrize(
