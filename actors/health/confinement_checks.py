@@ -86,8 +86,7 @@ def _apparmor(settings: DriverSettings, root: Path) -> Iterator[Finding]:
 
 
 def _default_profiles(settings: DriverSettings) -> set[str]:
-    every = (settings.gates, *settings.namespace_gates.values())
-    return {gates.default_apparmor for gates in every} - {""}
+    return {gates.default_apparmor for gates in settings.every_gates()} - {""}
 
 
 def _loaded(root: Path) -> set[str]:

@@ -96,7 +96,9 @@ async def _containerd(node: Node) -> list[Finding]:
     if holes:
         names = ", ".join(f"{hole.cve} ({hole.effect})" for hole in holes)
         text = f"containerd {version.version} has known holes: {names}"
-        findings.append(warn("holes", text, runtime_checks.HOLES_ADVICE))
+        refuses = any(hole.escape for hole in holes)
+        refuses = refuses and not node.settings.gates.allow_known_holes
+        findings.append(runtime_checks.holes(text, refuses=refuses))
     lacking = features.lacking(version.version)
     if lacking:
         findings.append(

@@ -11,6 +11,8 @@ from actors.blocking import file_servers
 from actors.health import confinement_checks, runtime_programs
 from actors.health.runtime_programs import RuntimeProgram, RuntimeWatch
 from actors.model.nomad import Fingerprint, Health
+from actors.processes import known_escapes
+from containerd import runtimes
 from containerd.api import deadlines, features
 from containerd.security import apparmor, known_holes, selinux
 from proto.errors import DriverError
@@ -35,17 +37,17 @@ DISABLED = Fingerprint(
 async def watch(services: Services) -> AsyncGenerator[Fingerprint, None]:
     """Yields a fingerprint at once, and a new fingerprint after each change. Never ends."""
     last: Fingerprint | None = None
-    runtimes = RuntimeWatch()
+    programs = RuntimeWatch()
     # A program that must be probed is reported after the probe.
-    await runtimes.read_stored()
+    await programs.read_stored()
     while True:
-        now = await take(services, runtimes.programs())
+        now = await take(services, programs.programs())
         if now != last:
             if last is not None:
                 _log.info("fingerprint changed", extra={"reason": now.description})
             yield now
         last = now
-        await runtimes.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
+        await programs.pause(_HEALTHY_S if now.health is Health.HEALTHY else _UNHEALTHY_S)
 
 
 def _description(settings: DriverSettings) -> str:
@@ -72,6 +74,8 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
         services.apparmor.begin()  # tries again: an operator may have installed the parser
         if services.settings.gates.default_apparmor == apparmor.NAME:
             return Fingerprint(health=Health.UNHEALTHY, description=problem, attributes={})
+    if escapes := await _escapes(services.settings, version.version):
+        return Fingerprint(health=Health.UNHEALTHY, description=escapes, attributes={})
     holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
     offered = runtime_programs.offered(programs, services.settings.containerd_runtime)
     return Fingerprint(
@@ -93,6 +97,17 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             **({"driver.containerd.known_holes": ",".join(h.cve for h in holes)} if holes else {}),
         },
     )
+
+
+async def _escapes(settings: DriverSettings, containerd_version: str) -> str:
+    """Returns the reason why no task may start here; empty where any job may run despite holes."""
+    if any(gates.allow_known_holes for gates in settings.every_gates()):
+        return ""
+    try:
+        runtime = runtimes.resolve(settings.containerd_runtime)
+    except DriverError:  # the error of each start names the missing program
+        return ""
+    return await asyncio.to_thread(known_escapes.of_node, runtime, containerd_version)
 
 
 def _of_programs(programs: tuple[RuntimeProgram, ...]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from actors.health.runtime_programs import RuntimeProgram
 from actors.model.node import Node
 from actors.processes import runtime_versions
 from containerd import runtimes
+from containerd.security import known_holes
 from proto.errors import DriverError
 
 HOLES_ADVICE = "see docs/security.md for the attacks and for the driver's defence"
@@ -33,7 +34,11 @@ def check(node: Node) -> Iterator[Finding]:
                 "use Linux 5.12 or later, and runc 1.1 or crun 1.4 or later",
             )
         for program in programs:
-            yield from _program(program, is_default=program.name == default.binary)
+            yield from _program(
+                program,
+                is_default=program.name == default.binary,
+                allowed=settings.gates.allow_known_holes,
+            )
     for name in settings.gates.allow_runtimes:
         try:
             runtimes.resolve(name)
@@ -41,7 +46,7 @@ def check(node: Node) -> Iterator[Finding]:
             yield warn("runtime", f"allow_runtimes: {sentence(error)}", error.resolution)
 
 
-def _program(program: RuntimeProgram, *, is_default: bool) -> Iterator[Finding]:
+def _program(program: RuntimeProgram, *, is_default: bool, allowed: bool) -> Iterator[Finding]:
     known = f"{program.name} {program.version}".strip()
     if program.refusal:
         finding = fail if is_default else warn
@@ -53,8 +58,21 @@ def _program(program: RuntimeProgram, *, is_default: bool) -> Iterator[Finding]:
     else:
         yield ok(program.name, f"{known} at {program.path}")
     if program.holes:
-        yield warn(
-            "holes",
+        reason = known_holes.refusal(program.name, program.version)
+        yield holes(
             f"{known} has known holes: {', '.join(program.holes)}",
-            f"install a release or a distribution package without these holes; {HOLES_ADVICE}",
+            refuses=bool(reason) and is_default and not allowed,
         )
+
+
+def holes(text: str, *, refuses: bool) -> Finding:
+    """Returns the finding about a program's known holes.
+
+    Args:
+        text: the holes.
+        refuses: True if the driver starts no task because of the holes.
+    """
+    advice = f"install a release or a distribution package without these holes; {HOLES_ADVICE}"
+    if refuses:
+        return fail("holes", f"{text}: allow_known_holes is false, no task starts", advice)
+    return warn("holes", text, advice)

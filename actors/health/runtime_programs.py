@@ -17,7 +17,6 @@ import fcntl
 import json
 import logging
 import os
-import re
 import shlex
 from collections.abc import Generator
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.files import tree_removal
-from actors.processes import short_program
+from actors.processes import runtime_versions, short_program
 from containerd import runtimes
 from containerd.security import known_holes
 from proto.errors import DriverError
@@ -45,7 +44,6 @@ _ABSENT = "/containerd-driver-probe"
 _LIMIT_S = 15.0
 _PROBE_AFTER_S = 1.0
 _MAX_REASON = 300
-_VERSION = re.compile(r"^\w+ version (\S+)|^commit: (\S*deb\S*)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,12 +165,7 @@ def _described(name: str, path: str, home: Path | None = None) -> RuntimeProgram
     with contextlib.suppress(DriverError, OSError):
         if home is not None:
             refusal = _refusal(name, path, home / "probe")
-    version = ""
-    with contextlib.suppress(DriverError, OSError):
-        output = short_program.run([path, "--version"], timeout_s=_LIMIT_S).stdout
-        versions = [first or second for first, second in _VERSION.findall(output)]
-        # Debian prints the package's revision in the line of the commit.
-        version = versions[-1] if versions else ""
+    version = runtime_versions.version(Path(path))
     holes = tuple(hole.cve for hole in known_holes.of(name, version))
     return RuntimeProgram(name=name, path=path, version=version, refusal=refusal, holes=holes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from actors.files.state_dir import pins_directory
 from actors.images import emulators
 from actors.lifecycle import cgroup, plan
 from actors.lifecycle.plan import Preparation
-from actors.processes import runtime_versions
+from actors.processes import known_escapes, runtime_versions
 from actors.provision import confinement, host_resources, mount_sources
 from containerd.security.policy import for_task
 
@@ -78,6 +79,20 @@ async def prepare(
         )
 
     return await file_servers.run_probed(check, report)
+
+
+async def check_holes(node: Node, prepared: Preparation) -> None:
+    """Refuses a start on a node with a known hole, if the operator allows none.
+
+    Raises:
+        DriverError: code DENIED; the text names the hole and the releases to install.
+    """
+    if node.settings.gates_of(prepared.task.namespace).allow_known_holes:
+        return
+    version = await node.containerd.version()
+    runtime = prepared.plan.runtime
+    if reason := await asyncio.to_thread(known_escapes.of_node, runtime, version.version):
+        raise known_escapes.refused(reason)
 
 
 async def probe_servers(parts: HostParts) -> None:

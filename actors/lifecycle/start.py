@@ -72,6 +72,7 @@ async def _start(
         early = _early_lookup(services, task, options, ask)
         prepared = await preparation.prepare(services, task, options, report)
         _warn(task, prepared.plan.warnings, report)
+        await preparation.check_holes(services, prepared)
         if prepared.plan.security.apparmor_profile == apparmor.NAME:
             await services.apparmor.loaded()
         for note in prepared.parts.notes:

@@ -51,6 +51,8 @@ class Gates:
     allow_annotations: globs of a job's annotations.
     exec_options: options before a command in a task, see `actors.exec.options`.
     pids_limit: limit of tasks without their own limit, and the highest limit; 0 is no limit.
+    allow_known_holes: False refuses tasks on a node whose runtime or containerd has a known hole by
+        which tasks become root.
     default_seccomp: True filters tasks that are not privileged by the default profile.
     default_apparmor: profile of tasks that are not privileged; empty for none.
     allow_unconfined: False holds jobs to the two defaults, unless they name another profile.
@@ -77,6 +79,7 @@ class Gates:
     no_new_privileges: bool = False
     exec_options: tuple[str, ...] = ()
     allow_annotations: tuple[str, ...] = ()
+    allow_known_holes: bool = True
     default_seccomp: bool = False
     default_apparmor: str = ""
     allow_unconfined: bool = True
@@ -97,6 +100,7 @@ class Gates:
             "pids_limit": self.pids_limit == 0,
             "no_new_privileges": not self.no_new_privileges,
             "exec_options": "root" in self.exec_options,
+            "allow_known_holes": self.allow_known_holes,
             "default_seccomp": not self.default_seccomp,
             "default_apparmor": not self.default_apparmor,
             "allow_unconfined": self.allow_unconfined,
@@ -118,6 +122,7 @@ HARDENED = Gates(
     volumes=False,
     pids_limit=4096,
     no_new_privileges=True,
+    allow_known_holes=False,
     default_seccomp=True,
     default_apparmor=apparmor.NAME,
     allow_unconfined=False,

@@ -101,6 +101,10 @@ class DriverSettings:
     namespace_gates: Mapping[str, Gates] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
+    def every_gates(self) -> tuple[Gates, ...]:
+        """Returns the gates of the node, and of each namespace of Nomad with gates of its own."""
+        return self.gates, *self.namespace_gates.values()
+
     def gates_of(self, namespace: str) -> Gates:
         """Returns the gates for the jobs of a namespace of Nomad."""
         return self.namespace_gates.get(namespace or "default", self.gates)

@@ -1,4 +1,7 @@
-"""Versions of the runtimes' programs on this machine. Each program file is asked once."""
+"""Versions of the runtimes' programs on this machine. Each program file is asked once.
+
+A version of a distribution's package has the distribution's revision, such as 1.1.5+ds1-1+deb12u1.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,8 @@ from containerd.runtimes import Runtime
 from proto.errors import DriverError
 
 _ANSWER_S = 5.0
-_VERSION = re.compile(r"version v?(\d+)\.(\d+)")
+# Debian prints the package's revision in the line of the commit.
+_VERSION = re.compile(r"^\w+ version (\S+)|^commit: (\d+\.\d+\S*deb\S*)", re.MULTILINE)
 _NUMBERS = re.compile(r"(\d+)\.(\d+)")
 # The first versions with the mount option rro: of each program, and of the kernel (for
 # mount_setattr(2)).
@@ -41,7 +45,7 @@ def lacks_recursive_readonly(runtime: Runtime) -> str:
     path = runtimes.program(name)
     if needed is None or path is None:
         return f"{name} has no known support"
-    present = version(path)
+    present = _numbers(_NUMBERS, version(path))
     if present is None:
         return f"{name} does not print its version"
     if present < needed:
@@ -49,17 +53,19 @@ def lacks_recursive_readonly(runtime: Runtime) -> str:
     return ""
 
 
-def version(program: Path) -> tuple[int, int] | None:
-    """Returns the first two numbers of a program's version; None without a version. Blocks."""
+def version(program: Path) -> str:
+    """Returns the version of a program; empty for a program that prints none. Blocks."""
     try:
         return _asked(str(program), program.stat().st_mtime_ns)
     except (OSError, DriverError):
-        return None
+        return ""
 
 
 @functools.lru_cache(maxsize=16)
-def _asked(path: str, _changed_at_ns: int) -> tuple[int, int] | None:
-    return _numbers(_VERSION, programs.run([path, "--version"], timeout_s=_ANSWER_S).stdout)
+def _asked(path: str, _changed_at_ns: int) -> str:
+    output = programs.run([path, "--version"], timeout_s=_ANSWER_S).stdout
+    versions = [first or second for first, second in _VERSION.findall(output)]
+    return versions[-1] if versions else ""
 
 
 def _numbers(pattern: re.Pattern[str], text: str) -> tuple[int, int] | None:

@@ -24,35 +24,39 @@ _CHANGELOGS = Path("/usr/share/doc")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hole:
-    """A known hole; `closed` has the first release of each branch without the hole."""
+    """A known hole; `closed` has the first release of each branch without the hole.
+
+    escape: True if a task or an image can become root on the host.
+    """
 
     cve: str
     effect: str
     closed: tuple[str, ...]
+    escape: bool = False
+
+
+def _escape(cve: str, effect: str, *closed: str) -> Hole:
+    return Hole(cve=cve, effect=effect, closed=closed, escape=True)
 
 
 _NOVEMBER_2025 = ("1.2.8", "1.3.3", "1.4.0-rc.3")
 _HOLES = {
     "runc": (
-        Hole(cve="CVE-2024-21626", effect="an image opens the host", closed=("1.1.12",)),
+        _escape("CVE-2024-21626", "an image opens the host", "1.1.12"),
         Hole(
             cve="CVE-2024-45310",
             effect="a task makes empty files on the host",
             closed=("1.1.14", "1.2.0-rc.3"),
         ),
-        Hole(cve="CVE-2025-31133", effect="a task opens the host", closed=_NOVEMBER_2025),
-        Hole(cve="CVE-2025-52565", effect="a task opens the host", closed=_NOVEMBER_2025),
-        Hole(cve="CVE-2025-52881", effect="a task opens the host", closed=_NOVEMBER_2025),
+        _escape("CVE-2025-31133", "a task opens the host", *_NOVEMBER_2025),
+        _escape("CVE-2025-52565", "a task opens the host", *_NOVEMBER_2025),
+        _escape("CVE-2025-52881", "a task opens the host", *_NOVEMBER_2025),
     ),
     "crun": (
         Hole(cve="CVE-2022-27650", effect="a task has inheritable rights", closed=("1.4.4",)),
     ),
     "containerd": (
-        Hole(
-            cve="CVE-2020-15257",
-            effect="a task in the host's network opens the host",
-            closed=("1.3.9", "1.4.3"),
-        ),
+        _escape("CVE-2020-15257", "a task in the host's network opens the host", "1.3.9", "1.4.3"),
         Hole(
             cve="CVE-2021-32760",
             effect="an image changes modes of the host's files",
@@ -87,6 +91,29 @@ def of(program: str, version: str, changelogs: Path = _CHANGELOGS) -> tuple[Hole
         return tuple(suspected)
     changelog = _changelog(changelogs / program)
     return tuple(hole for hole in suspected if hole.cve not in changelog)
+
+
+def refusal(program: str, version: str, changelogs: Path = _CHANGELOGS) -> str:
+    """Returns a sentence about the holes by which a task can become root on the host. Blocks.
+
+    Args:
+        program: runc, crun or containerd.
+        version: as for `of`.
+        changelogs: directory of the packages' documents.
+
+    Returns:
+        The sentence with the releases to install; empty for a program without such a hole.
+    """
+    holes = [hole for hole in of(program, version, changelogs) if hole.escape]
+    if not holes:
+        return ""
+    names = ", ".join(f"{hole.cve} ({hole.effect})" for hole in holes)
+    newest = max((hole.closed for hole in holes), key=lambda closed: _numbers(closed[-1]))
+    releases = " or ".join(newest)
+    return (
+        f"{program} {version} has known holes: {names}; install {program} {releases}, or a package"
+        " of the distribution whose changelog names the holes"
+    )
 
 
 def _closed(version: str, releases: Sequence[str]) -> bool:

@@ -205,6 +205,14 @@ GATES: tuple[Option, ...] = (
         " [operations.md](operations.md#commands-as-another-user).",
     ),
     Option(
+        name="allow_known_holes",
+        hcl_type="bool",
+        implied="true",
+        read=readers.boolean,
+        doc="`false` starts no task while containerd or the task's runtime has a known hole by"
+        " which tasks become root, see [security.md](security.md#known-holes-of-runtimes).",
+    ),
+    Option(
         name="default_seccomp",
         hcl_type="bool",
         implied="false",

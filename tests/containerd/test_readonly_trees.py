@@ -40,7 +40,7 @@ async def test_what_is_mounted_below_a_read_only_mount_is_read_only_too(
     need_program(runtime)
     path = containerd_versions.program(runtime, containerd_versions.bin_dir())
     found = runtime_versions.version(Path(path or runtime))
-    if runtime == "runc" and (found is None or found < (1, 1)):
+    if runtime == "runc" and found.lstrip("v").startswith("1.0."):
         pytest.skip(f"the runc of this containerd is {found}: it has no rro")
     programs = tmp_path / "runtimes"
     programs.mkdir()

@@ -15,6 +15,7 @@ from typing import Any, TypedDict, Unpack
 
 from actors.exec.fifo import FifoReader
 from actors.model.nomad import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
+from actors.model.settings import DriverSettings
 from plugin.host.agent.session import Handle
 from plugin.host.run.allocdir import AllocDir
 from tests.support.agent_session import AgentSession
@@ -93,6 +94,9 @@ class Driver:
         self.containerd = containerd
         self.state_dir = directory / "state"
         self.alloc_root = directory / "allocs"
+        self.settings = DriverSettings(
+            containerd_address=containerd.address, containerd_namespace=containerd.namespace
+        )
         program = make_plugin_dir(directory / "plugins")
         self.session = AgentSession(
             [*_root(), str(program)],
