@@ -1,4 +1,4 @@
-"""System calls that Python's os module lacks: openat2, mount, umount2, unshare, setns."""
+"""System calls that Python's os module lacks: openat2, setns, and those for mounts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-# openat2 has the same number on every architecture.
-_SYS_OPENAT2 = 437
+# These have the same number on every architecture.
+_SYS_OPEN_TREE, _SYS_MOVE_MOUNT, _SYS_OPENAT2 = 428, 429, 437
+_AT_EMPTY_PATH = 0x1000
+_OPEN_TREE_CLONE = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_AT_FDCWD = -100
 _TRIES = 128
 RESOLVE_NO_XDEV = 0x01
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -138,6 +142,38 @@ def mount(source: str, target: str, kind: str, flags: int, data: str = "") -> No
         ),
         target,
     )
+
+
+def copy_mount(directory: int) -> int:
+    """Returns a descriptor of a copy of the mount at an open directory, attached nowhere.
+
+    Args:
+        directory: a descriptor of the mount namespace of the calling thread.
+
+    Raises:
+        OSError: of the kernel.
+    """
+    flags = _OPEN_TREE_CLONE | _AT_EMPTY_PATH | os.O_CLOEXEC
+    call = ctypes.c_long(_SYS_OPEN_TREE)
+    made = _libc.syscall(call, ctypes.c_int(directory), ctypes.c_char_p(b""), ctypes.c_uint(flags))
+    return _check(made, "open_tree")
+
+
+def attach_mount(mount: int, target: str) -> None:
+    """Attaches a mount of `copy_mount` at a directory, also one of another mount namespace.
+
+    Raises:
+        OSError: of the kernel; `filename` is the target.
+    """
+    moved = _libc.syscall(
+        ctypes.c_long(_SYS_MOVE_MOUNT),
+        ctypes.c_int(mount),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(os.fsencode(target)),
+        ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH),
+    )
+    _check(moved, target)
 
 
 def unmount(target: str) -> None:

@@ -93,7 +93,9 @@ class Attempt:
         self._logs = logs
         self._log = log
         self._id = self._plan.container_id
-        self._pinned = PinnedSources(prepared.task, prepared.parts, self._plan.contexts)
+        self._pinned = PinnedSources(
+            prepared.task, prepared.parts, self._plan.contexts, prepared.shared
+        )
         self._undo = Undo(self._containerd, log)
         self._member: Member | None = None
 

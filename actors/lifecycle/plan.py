@@ -18,8 +18,9 @@ from actors.images.request import request
 from actors.lifecycle import cgroup
 from actors.model import identifiers, ownership, task_logs
 from actors.model.ownership import OwnerLabels
-from actors.provision import alloc_networks, gates
+from actors.provision import alloc_networks, gates, shared_namespaces
 from actors.provision.init_program import init_program
+from actors.provision.shared_namespaces import SharedNamespaces
 from containerd import runtimes
 from containerd.runtimes import Runtime
 from containerd.security.policy import Security
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from actors.model.task_logs import LogTarget
     from actors.provision.host_resources import HostParts
     from containerd.spec.users import ResolvedUser
+
+
+_BRIDGE_NETWORK = 'write network { mode = "bridge" port "LABEL" { to = PORT } } into the group'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,13 +73,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preparation:
-    """A start that was checked against the job and the node. Nothing is created yet."""
+    """A start that was checked against the job and the node. Nothing is created yet.
+
+    shared: the open namespaces of other processes, which the holder of the object closes.
+    """
 
     node: Node
     task: TaskConfig
     options: TaskOptions
     plan: Plan
     parts: HostParts
+    shared: SharedNamespaces = field(default_factory=SharedNamespaces)
 
 
 def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
@@ -138,9 +146,27 @@ def _check(task: TaskConfig, options: TaskOptions) -> None:
             " should be set",
             code=Code.INVALID,
         )
+    _check_network(task, options)
     _check_sysctls(options)
     if options.uts_mode and options.hostname:
         raise start_refused("hostname and uts_mode are mutually exclusive")
+
+
+def _check_network(task: TaskConfig, options: TaskOptions) -> None:
+    if options.network_mode == "bridge" and task.network is None:
+        raise start_refused(
+            'network_mode: "bridge": the group has no network of its own', _BRIDGE_NETWORK
+        )
+    if options.host_network and options.network_mode not in {"", "host"}:
+        raise start_refused(
+            f"host_network and network_mode = {options.network_mode[:64]!r} are mutually exclusive"
+        )
+    known = {port.label for port in task.resources.ports} if task.network is not None else set()
+    for label in options.ports:
+        if label not in known:
+            raise start_refused(
+                f"Port {label[:64]!r} not found, check network block", _BRIDGE_NETWORK
+            )
 
 
 def _limits(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[Limits, tuple[str, ...]]:
@@ -182,17 +208,22 @@ def _runtime(settings: DriverSettings, allow: Gates, options: TaskOptions) -> Ru
 
 
 def _check_sysctls(options: TaskOptions) -> None:
-    """Refuses parameters of a namespace that the task shares with the node."""
+    """Refuses parameters of a namespace that the task shares with the node or another process."""
     for name in options.sysctl:
         if name.startswith("net.") and options.host_network:
             shared = "host_network"
+        elif name.startswith("net.") and ":" in options.network_mode:
+            shared = "network_mode"
         elif name == "kernel.domainname" and options.uts_mode:
             shared = "uts_mode"
         elif not name.startswith("net.") and name != "kernel.domainname" and options.ipc_mode:
             shared = "ipc_mode"
         else:
             continue
-        raise start_refused(f"sysctl: {name} would change the host's own value with {shared}")
+        owner = "another network's" if shared == "network_mode" else "the host's own"
+        if shared == "ipc_mode" and options.ipc_mode != "host":
+            owner = "another task's"
+        raise start_refused(f"sysctl: {name} would change {owner} value with {shared}")
 
 
 def notes_on_user(options: TaskOptions, user: ResolvedUser) -> tuple[str, ...]:
@@ -218,6 +249,22 @@ def _logs(log: LogTarget, directory: Path, task: TaskConfig) -> tuple[str, str]:
     if bool(stdout) != bool(stderr):
         return stdout or os.devnull, stderr or os.devnull
     return stdout, stderr
+
+
+def _shared_paths(prepared: Preparation) -> dict[str, str]:
+    """Returns the runtime's paths of the namespaces of other processes, by kind."""
+    kinds = [wish.kind for wish in shared_namespaces.wishes(prepared.options)]
+    if "ipc" in kinds:
+        kinds.append(shared_namespaces.MEMORY)
+    return {kind: shared_namespaces.pin_path(prepared.parts.pins, kind) for kind in kinds}
+
+
+def _network_path(prepared: Preparation) -> str:
+    """Returns the path of the task's network namespace; empty for a new one, or for the node's."""
+    mode, network = prepared.options.network_mode, prepared.task.network
+    if ":" in mode or mode == "none" or network is None:
+        return _shared_paths(prepared).get("network", "")
+    return network.path
 
 
 def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) -> SpecInputs:
@@ -261,10 +308,11 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         mounts=parts.mounts,
         devices=parts.devices,
         hooks=parts.cdi.hooks,
-        netns_path=task.network.path if task.network else "",
+        netns_path=_network_path(prepared),
         host_network=options.host_network,
-        host_pid=bool(options.pid_mode),
-        host_ipc=bool(options.ipc_mode),
+        host_pid=options.pid_mode == "host",
+        host_ipc=options.ipc_mode == "host",
+        namespaces=_shared_paths(prepared),
         host_uts=bool(options.uts_mode),
         host_cgroup=bool(options.cgroupns),
         umask=options.umask,

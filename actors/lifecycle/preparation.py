@@ -11,8 +11,10 @@ from actors.files.state_dir import pins_directory
 from actors.images import emulators
 from actors.lifecycle import cgroup, plan
 from actors.lifecycle.plan import Preparation
+from actors.model import confinement
 from actors.processes import known_escapes, runtime_versions
-from actors.provision import confinement, host_resources, mount_sources
+from actors.provision import gates, host_resources, mount_sources, shared_namespaces
+from actors.provision.shared_namespaces import SharedNamespaces
 from containerd.security.policy import for_task
 
 if TYPE_CHECKING:
@@ -42,8 +44,13 @@ async def prepare(
         DriverError: code INVALID or DENIED; the job cannot run here. Code UNAVAILABLE; a file
             server gives no answer.
     """
+    shared = SharedNamespaces()
+    if shared_namespaces.wishes(options):
+        gates.check(node.settings.gates_of(task.namespace), options)
+        shared = await shared_namespaces.opened(node, task, options)
 
     def check() -> Preparation:
+        gates.check_shared(node.settings.gates_of(task.namespace), shared.of_node)
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
         planned = plan.make(node, task, options)
@@ -56,7 +63,7 @@ async def prepare(
         pins = pins_directory(node.state_dir, planned.container_id)
         parts = host_resources.gather(
             node.settings,
-            task,
+            shared_namespaces.with_network(task, options, shared),
             options,
             hostname=planned.hostname,
             pins=pins,
@@ -76,9 +83,14 @@ async def prepare(
                 planned, security=security, contexts=contexts, recursive_readonly=rro
             ),
             parts=parts,
+            shared=shared,
         )
 
-    return await file_servers.run_probed(check, report)
+    try:
+        return await file_servers.run_probed(check, report)
+    except BaseException:
+        shared.close()
+        raise
 
 
 async def check_holes(node: Node, prepared: Preparation) -> None:

@@ -51,6 +51,7 @@ async def preview(node: Node, task: TaskConfig, options: TaskOptions) -> Preview
             the spec depends on an image that is not on this machine.
     """
     prepared = await preparation.prepare(node, task, options)
+    prepared.shared.close()
     image, notes = await _image(node, prepared.plan)
     try:
         user, placed = await _user_and_targets(prepared, image)

@@ -68,9 +68,11 @@ async def _start(
     def report(note: str) -> None:
         tell(services.events, Publish(event=TaskEvent.now(task, note)))
 
-    async with _image_use(services, task) as ask:
+    async with contextlib.AsyncExitStack() as use:
+        ask = await use.enter_async_context(_image_use(services, task))
         early = _early_lookup(services, task, options, ask)
         prepared = await preparation.prepare(services, task, options, report)
+        use.callback(prepared.shared.close)
         _warn(task, prepared.plan.warnings, report)
         await preparation.check_holes(services, prepared)
         if prepared.plan.security.apparmor_profile == apparmor.NAME:

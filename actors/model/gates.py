@@ -45,8 +45,8 @@ class Gates:
     volumes: False allows only sources in the allocation's directory.
     volume_paths: globs of the node's paths; empty: every path.
     volume_label: Docker's `z` or `Z` for mounts without either; not a limit.
-    pid_modes, ipc_modes, uts_modes, cgroup_modes: globs of modes that count without
-        allow_privileged.
+    pid_modes, ipc_modes, uts_modes, cgroup_modes, network_modes: globs of modes that count without
+        allow_privileged; network_modes for the networks of other allocations.
     allow_memory_hard_limit: False refuses a limit above the memory that Nomad has planned.
     allow_annotations: globs of a job's annotations.
     exec_options: options before a command in a task, see `actors.exec.options`.
@@ -74,6 +74,7 @@ class Gates:
     ipc_modes: tuple[str, ...] = ()
     uts_modes: tuple[str, ...] = ()
     cgroup_modes: tuple[str, ...] = ()
+    network_modes: tuple[str, ...] = ()
     allow_memory_hard_limit: bool = True
     pids_limit: int = 0
     no_new_privileges: bool = False

@@ -164,7 +164,11 @@ class TaskOptions:
     umask: None is the runtime's.
     cgroupns: empty or `host`.
     shm_size_bytes: 0 is the default size.
-    pid_mode, ipc_mode, uts_mode: empty or `host`.
+    pid_mode, ipc_mode: empty, `host`, or `task:` with the name of a task of the allocation.
+    uts_mode: empty or `host`.
+    network_mode: as pid_mode, or `none`, `bridge`, `container:` with an id, `ns:` with a path.
+    host_network: True also by network_mode.
+    ports: labels that the group's network must have.
     ulimits: (soft, hard) by lower-case name.
     cdi_devices: `vendor/class=name`.
     selinux_opts: `disable`, or `key:value` with a key of `containerd.security.selinux.PARTS`.
@@ -226,6 +230,8 @@ class TaskOptions:
     uts_mode: str = ""
     hostname: str = ""
     host_network: bool = False
+    network_mode: str = ""
+    ports: tuple[str, ...] = ()
     host_dns: bool = True
     dns_servers: tuple[str, ...] = ()
     dns_searches: tuple[str, ...] = ()

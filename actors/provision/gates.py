@@ -13,15 +13,18 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from actors.provision import confinement, mount_sources
+from actors.model import confinement
+from actors.provision import mount_sources, shared_namespaces
 from containerd import reference
 from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
+    from actors.model.confinement import Wishes
     from actors.model.gates import Gates
     from actors.model.settings import TaskOptions
-    from actors.provision.confinement import Wishes
     from actors.provision.mount_sources import Source
+
+_OTHERS = (shared_namespaces.CONTAINER, shared_namespaces.PATH)
 
 
 def check(gates: Gates, options: TaskOptions) -> None:
@@ -93,22 +96,45 @@ def refused(what: str, gate: str) -> DriverError:
     )
 
 
+def check_shared(gates: Gates, kinds: Iterable[str]) -> None:
+    """Checks namespaces that a task shares with another process.
+
+    Args:
+        gates: the operator's gates.
+        kinds: the kinds of namespaces that are the node's own; the other process may have got them
+            while a gate was open.
+
+    Raises:
+        DriverError: code DENIED.
+    """
+    for kind in kinds:
+        if kind != "network":
+            allowed = gates.pid_modes if kind == "pid" else gates.ipc_modes
+            _mode(gates, f"{kind}_mode", "host", allowed)
+        elif not gates.allow_host_network:
+            raise refused("network_mode: the network of the node", "allow_host_network is false")
+
+
 def _modes(gates: Gates, options: TaskOptions) -> None:
-    if gates.allow_privileged:
-        return
-    for name, mode, allowed in (
-        ("pid_mode", options.pid_mode, gates.pid_modes),
-        ("ipc_mode", options.ipc_mode, gates.ipc_modes),
-        ("uts_mode", options.uts_mode, gates.uts_modes),
-        ("cgroupns", options.cgroupns, gates.cgroup_modes),
-    ):
-        if mode and not _matches(mode, allowed):
-            raise start_refused(
-                f'cannot apply "{name}" configuration: {mode!r} is not allowed on this node',
-                f"remove {name}; or the operator sets allowed_modes"
-                f' {{ {name.removesuffix("_mode")} = ["{mode}"] }}, or allow_privileged = true',
-                code=Code.DENIED,
-            )
+    # Another allocation's network may be the host's, and has services on its loopback.
+    others = options.network_mode if options.network_mode.startswith(_OTHERS) else ""
+    if others and not gates.allow_host_network:
+        raise refused(f"network_mode = {others[:128]!r}", "allow_host_network is false")
+    _mode(gates, "pid_mode", options.pid_mode, gates.pid_modes)
+    _mode(gates, "ipc_mode", options.ipc_mode, gates.ipc_modes)
+    _mode(gates, "uts_mode", options.uts_mode, gates.uts_modes)
+    _mode(gates, "cgroupns", options.cgroupns, gates.cgroup_modes)
+    _mode(gates, "network_mode", others, gates.network_modes)
+
+
+def _mode(gates: Gates, name: str, mode: str, allowed: tuple[str, ...]) -> None:
+    if mode and not gates.allow_privileged and not _matches(mode, allowed):
+        raise start_refused(
+            f'cannot apply "{name}" configuration: {mode[:128]!r} is not allowed on this node',
+            f"remove {name}; or the operator sets allowed_modes"
+            f' {{ {name.removesuffix("_mode")} = ["{mode[:128]}"] }}, or allow_privileged = true',
+            code=Code.DENIED,
+        )
 
 
 def _privileges(gates: Gates, options: TaskOptions) -> None:

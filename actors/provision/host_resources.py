@@ -150,7 +150,9 @@ def gather(
         if mount.source is not None:
             mount_sources.check(mount.source)
     network = _network(task)
-    missing = lost_network.check(task, network)
+    # The address of a network that another process has made may change between two starts.
+    lasting = network if ":" not in options.network_mode else None
+    missing = lost_network.check(task, lasting)
     host = asking(_host_texts(), settings.dns_servers)
     files = _network_files(task, options, hostname, network, host)
     targets = {mount.point.target for mount in mounts}
@@ -167,7 +169,7 @@ def gather(
         pins=pins,
         pinned=tuple(paths.pinned),
         relabels=tuple(mount.relabel for mount in mounts if mount.relabel),
-        files=_by_name(texts, network),
+        files=_by_name(texts, lasting),
         notes=(*missing, *files.notes),
         network=override(task, network),
         sysctl=_sysctl(options, network),
@@ -347,7 +349,7 @@ def override(task: TaskConfig, network: Network | None) -> NetworkOverride | Non
 
 
 def _sysctl(options: TaskOptions, network: Network | None) -> Mapping[str, str]:
-    if options.host_network:
+    if options.host_network or ":" in options.network_mode:
         return {}
     return network.sysctl if network else network_sysctls.for_new_network()
 

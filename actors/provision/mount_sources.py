@@ -25,6 +25,8 @@ from pathlib import Path
 from actors.blocking import file_servers
 from actors.files import relabel
 from actors.model.nomad import TaskConfig
+from actors.provision import shared_namespaces
+from actors.provision.shared_namespaces import SharedNamespaces
 from containerd import syscalls
 from containerd.security.selinux import Contexts
 from containerd.spec import root_links
@@ -314,17 +316,18 @@ def pin_path(directory: Path, number: int) -> str:
     return f"{directory}/{number}"
 
 
-def pin(directory: Path, sources: Sequence[Source]) -> None:
+def pin(directory: Path, sources: Sequence[Source], shared: SharedNamespaces | None = None) -> None:
     """Mounts each source below the directory, under the source's number. Blocks.
 
     Args:
         directory: the directory of the pins; pins of an earlier start are released first.
         sources: in the order of their numbers.
+        shared: namespaces to pin beside the sources.
 
     Raises:
         DriverError: a source has changed since the check, or the kernel refuses. No pin is left.
     """
-    if not sources:
+    if not sources and not (shared and shared.descriptors):
         return
     release(directory)
     try:
@@ -335,6 +338,8 @@ def pin(directory: Path, sources: Sequence[Source]) -> None:
         syscalls.mount("tmpfs", str(directory), "tmpfs", flags, "mode=0700,size=1m")
         for number, source in enumerate(sources):
             _pin_one(source, pin_path(directory, number))
+        if shared:
+            shared_namespaces.pin(str(directory), shared)
     except DriverError:
         release(directory)
         raise

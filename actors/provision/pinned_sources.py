@@ -12,6 +12,7 @@ from actors.provision import lost_network, mount_sources
 if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig
     from actors.provision.host_resources import HostParts
+    from actors.provision.shared_namespaces import SharedNamespaces
     from containerd.security.selinux import Contexts
 
 
@@ -22,12 +23,20 @@ class PinnedSources:
         task: Nomad's description of the task.
         parts: the texts of the files, and the sources to pin.
         contexts: the task's SELinux contexts, for the sources to relabel.
+        shared: the namespaces of other processes to pin.
     """
 
-    def __init__(self, task: TaskConfig, parts: HostParts, contexts: Contexts) -> None:
+    def __init__(
+        self,
+        task: TaskConfig,
+        parts: HostParts,
+        contexts: Contexts,
+        shared: SharedNamespaces | None = None,
+    ) -> None:
         self._task = task
         self._parts = parts
         self._contexts = contexts
+        self._shared = shared
         self._earlier_network = ""
 
     def begin(self) -> None:
@@ -71,7 +80,7 @@ class PinnedSources:
         task, parts = self._task, self._parts
         self._earlier_network = private_files.read(task.alloc_dir, task.name, lost_network.FILE)
         private_files.write(task.alloc_dir, task.name, parts.files)
-        mount_sources.pin(parts.pins, parts.pinned)
+        mount_sources.pin(parts.pins, parts.pinned, self._shared)
         for wanted in parts.relabels:
             mount_sources.set_context(wanted, self._contexts)
 

@@ -38,6 +38,7 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT_PATH = "/.init"
 SHIM_GROUP = "io.containerd.runc.v2.group"
 """Annotation by which runc's shim finds the shim that a container joins."""
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 - the host's
 _MAX_HOSTNAME = 63
 # The kernel's limits for execve: a single string with its NUL (MAX_ARG_STRLEN), and all strings
 # with a pointer each (three quarters of _STK_LIM). Beyond the limits the runtime's execve fails
@@ -54,6 +55,7 @@ Rlimits = Mapping[str, tuple[int, int]]
 class SpecInputs:
     """All inputs of a spec. cgroup_path counts from the root of cgroups.
 
+    namespaces has paths of namespaces by kind, and of another task's /dev/shm as `shm`.
     netns_path joins a network namespace, host_network keeps the host's; without both the task gets
     a new namespace. rlimits are (soft, hard) by lower-case name. shm_size_bytes 0 means 64 MiB.
     init is the path of a static program of the host which becomes process 1, or empty.
@@ -86,6 +88,7 @@ class SpecInputs:
     host_pid: bool = False
     host_ipc: bool = False
     host_uts: bool = False
+    namespaces: Mapping[str, str] = field(default_factory=dict)
     host_cgroup: bool = False
     readonly_rootfs: bool = False
     cgroup_v2: bool = False
@@ -324,8 +327,11 @@ def _namespaces(inputs: SpecInputs) -> list[Document]:
         "uts": inputs.host_uts,
         "cgroup": inputs.host_cgroup,
     }
+    paths = inputs.namespaces
     kinds: list[Document] = [
-        {"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup") if not shared.get(kind)
+        {"type": kind, "path": paths[kind]} if kind in paths else {"type": kind}
+        for kind in ("pid", "ipc", "uts", "mount", "cgroup")
+        if not shared.get(kind)
     ]
     if inputs.netns_path:
         kinds.append({"type": "network", "path": inputs.netns_path})
@@ -349,7 +355,7 @@ def _mounts(inputs: SpecInputs) -> list[Document]:
         shm_size_bytes=inputs.shm_size_bytes,
         privileged=inputs.security.privileged,
         writable_cgroups=inputs.security.writable_cgroups,
-        host_ipc=inputs.host_ipc,
+        shm_source=_SHARED_MEMORY if inputs.host_ipc else inputs.namespaces.get("shm", ""),
     )
     kept = [point for point in of_kernel if not covers(inputs.mounts, point["destination"])]
     return kept + oci_mounts(inputs.mounts)

@@ -316,18 +316,18 @@ def kernel_file_systems(
     shm_size_bytes: int = 0,
     privileged: bool = False,
     writable_cgroups: bool = False,
-    host_ipc: bool = False,
+    shm_source: str = "",
 ) -> list[Document]:
     """Returns the mounts of /proc, /dev and /sys that every container has.
 
-    With the host's IPC namespace, /dev/shm is the host's. A mount of mqueue always shows the queues
-    of the mounting process's namespace.
+    A task in another IPC namespace has /dev/shm from there. A mount of mqueue always shows the
+    queues of the mounting process's namespace.
 
     Args:
         shm_size_bytes: size of /dev/shm; 0 means 64 MiB.
         privileged: True lets the task write to /sys.
         writable_cgroups: True lets the task write to the task's cgroup.
-        host_ipc: True for a task in the host's IPC namespace.
+        shm_source: path of another process's /dev/shm; empty for a new file system.
     """
     shm = "/dev/shm"  # noqa: S108
     # Whole KiB, rounded up: the kernel reads size=0 as "no limit".
@@ -342,8 +342,8 @@ def kernel_file_systems(
             "devpts",
             ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"),
         ),
-        _oci(shm, "bind", shm, ("rbind", *_SECURE))
-        if host_ipc
+        _oci(shm, "bind", shm_source, ("rbind", *_SECURE))
+        if shm_source
         else _oci(shm, "tmpfs", "shm", (*_SECURE, "mode=1777", f"size={shm_kib}k")),
         _oci("/dev/mqueue", "mqueue", "mqueue", _SECURE),
         _oci("/sys", "sysfs", "sysfs", (*_SECURE, access)),

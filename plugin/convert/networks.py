@@ -67,6 +67,9 @@ def fit_task(report: Report, place: str, config: Body, group: Body, mode: str) -
         The names of the options that are replaced.
     """
     gone = set()
+    mode_of_task = config.entry("network_mode")
+    if mode_of_task and (lost := _no_such_process(mode_of_task.value, group)):
+        report.add(Kind.LOST, place, "network_mode", mode_of_task.line, lost)
     for name, text in (
         ("network_mode", _fit_mode(report.document, config, group, mode)),
         ("ports", _fit_ports(report.document, config, group, mode)),
@@ -93,6 +96,16 @@ def _fit_mode(document: Document, config: Body, group: Body, mode: str) -> str:
     if not bridge and entry.value == "none":
         document.remove(entry)
         return "is removed: a task in a group without a network has loopback alone"
+    return ""
+
+
+def _no_such_process(mode: Any, group: Body) -> str:
+    """Returns the reason why the process whose network a task shares does not exist here."""
+    kind, _, name = str(mode).partition(":")
+    if kind == "container":
+        return f"containerd has no container {name!r}: name a task of the group, as task:NAME"
+    if kind == "task" and name not in {task.label for task in group.bodies("task")}:
+        return f"the group has no task {name!r}"
     return ""
 
 

@@ -141,21 +141,8 @@ TASK = (
         "use services of Nomad or Consul, or extra_hosts",
     ),
     refused(
-        "network_mode",
-        "string",
-        "the group has the network",
-        'use `network { mode = "bridge" }`, `"none"` or `"cni/NAME"` in the group, or'
-        " host_network = true",
-    ),
-    refused(
         "port_map",
         MAP,
-        "Nomad maps ports",
-        'use `network { mode = "bridge" port "NAME" { to = PORT } }` in the group',
-    ),
-    refused(
-        "ports",
-        "list(string)",
         "Nomad maps ports",
         'use `network { mode = "bridge" port "NAME" { to = PORT } }` in the group',
     ),
@@ -166,12 +153,6 @@ TASK = (
         "use `ephemeral_disk`, a host volume of limited size, or readonly_rootfs with a tmpfs",
     ),
     refused("tty", "bool", "tasks have no terminal", "use `nomad alloc exec -t` for a command"),
-    refused(
-        "userns_mode",
-        "string",
-        "tasks run in the node's user namespace",
-        "set `user` in the task",
-    ),
     ignored("volume_driver", "string", "a path needs no volume driver", only=("local",)),
     refused(
         "init_path",
@@ -182,6 +163,5 @@ TASK = (
     ignored("socket", "string", "a node has one containerd for this driver", only=("default",)),
     refused("static_ips", "list(string)", *_ADDRESSES),
     refused("static_mac", "string", *_ADDRESSES),
-    refused("userns", "string", "tasks run in the node's user namespace", "set `user` in the task"),
 )
 """Options at the top of a task's config."""

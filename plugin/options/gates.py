@@ -91,7 +91,9 @@ _MODES = tuple(
         hcl_type="list(string)",
         implied="[]",
         read=readers.texts,
-        doc=f"Values of `{kind}_mode` that jobs may set, such as `host`.",
+        doc=f"Values of `{kind}_mode` that jobs may set, such as `host` or `task:*`."
+        if kind != "uts"
+        else "Values of `uts_mode` that jobs may set: `host`.",
     )
     for kind in ("pid", "ipc", "uts")
 )
@@ -103,6 +105,15 @@ _CGROUPNS = Option(
     implied="[]",
     read=readers.texts,
     doc="Values of `cgroupns` that jobs may set, such as `host`.",
+)
+_NETWORK = Option(
+    name="network",
+    field="network_modes",
+    hcl_type="list(string)",
+    implied="[]",
+    read=readers.texts,
+    doc="Values of `network_mode` with the network of another allocation that jobs may set, such as"
+    " `ns:/var/run/netns/vpn`; `allow_host_network` must be `true`, too.",
 )
 _USERNS = Option(
     name="userns",
@@ -138,8 +149,8 @@ GATES: tuple[Option, ...] = (
     Option(
         name="allowed_modes",
         hcl_type="block",
-        nested=(*_MODES, _CGROUPNS, _USERNS),
-        read=block_fields((*_MODES, _CGROUPNS, _USERNS)),
+        nested=(*_MODES, _CGROUPNS, _NETWORK, _USERNS),
+        read=block_fields((*_MODES, _CGROUPNS, _NETWORK, _USERNS)),
         doc="Host namespaces of jobs, where `allow_privileged` is `false`.",
     ),
     Option(

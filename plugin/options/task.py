@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from actors.model.settings import TaskOptions
-from plugin.options import foreign, forms, readers
+from plugin.options import foreign, forms, isolation, readers
 from plugin.options.devices import devices
 from plugin.options.image import IMAGE
 from plugin.options.logs import LOGGING, logging_block
 from plugin.options.mounts import MOUNT, mounts, tmpfs, volumes
 from plugin.options.resources import RESOURCES
-from plugin.options.security_opt import security_opt, selinux_opts
 from plugin.options.table import MAP, Option, decode
 
 _PROCESS = (
@@ -155,7 +154,7 @@ _ISOLATION = (
     Option(
         name="security_opt",
         hcl_type="list(string)",
-        read=security_opt,
+        read=isolation.security_opt,
         doc="Docker's list: `no-new-privileges`, `seccomp=unconfined` or a profile's path,"
         " `apparmor=unconfined` or a profile's name, `label=disable` or"
         " `label=type:…` as in `selinux_opts`; nerdctl's"
@@ -164,7 +163,7 @@ _ISOLATION = (
     Option(
         name="selinux_opts",
         hcl_type="list(string)",
-        read=selinux_opts,
+        read=isolation.selinux_opts,
         doc="Podman's list: `disable`, or `type:…`, `level:…`, `user:…`, `role:…`, `filetype:…`. No"
         " effect without `selinux_enabled` in the plugin block, or without SELinux on the node.",
     ),
@@ -187,15 +186,17 @@ _ISOLATION = (
         name="pid_mode",
         hcl_type="string",
         default='""',
-        read=readers.host_mode("Invalid pid_mode. Set pid_mode=host to enable host pid namespace."),
-        doc="`host` shares the host's process namespace.",
+        read=isolation.process_mode("pid_mode", "private"),
+        doc="`host` shares the host's process namespace, `task:NAME` that of a running task of the"
+        " group, see [networking.md](networking.md#tasks-that-share-a-namespace).",
     ),
     Option(
         name="ipc_mode",
         hcl_type="string",
         default='""',
-        read=readers.host_mode("Invalid ipc_mode. Set ipc_mode=host to share the host's."),
-        doc="`host` shares the host's System V IPC, message queues and /dev/shm.",
+        read=isolation.process_mode("ipc_mode", "private", "shareable"),
+        doc="`host` shares the host's System V IPC, message queues and /dev/shm, `task:NAME` those"
+        " of a running task of the group; `private` and `shareable`: own ones.",
     ),
     Option(
         name="uts_mode",
@@ -218,6 +219,34 @@ _NETWORK = (
         default="false",
         read=readers.boolean,
         doc="`true` uses the host's network; not together with a `bridge` network of the group.",
+    ),
+    Option(
+        name="network_mode",
+        hcl_type="string",
+        read=isolation.network_mode,
+        doc="`host` is `host_network = true`, `none` a network with loopback alone, `bridge` the"
+        " group's network. `task:NAME`, `container:ID` and `ns:/PATH` share another network, see"
+        " [networking.md](networking.md#tasks-that-share-a-namespace).",
+    ),
+    Option(
+        name="ports",
+        hcl_type="list(string)",
+        read=readers.texts,
+        doc="Labels of ports in the group's `network` block, which Nomad maps.",
+    ),
+    Option(
+        name="userns_mode",
+        field="warnings",
+        hcl_type="string",
+        read=isolation.user_mode,
+        doc="Only `host`: tasks run in the node's user namespace.",
+    ),
+    Option(
+        name="userns",
+        field="warnings",
+        hcl_type="string",
+        read=isolation.user_mode,
+        doc="Podman's name of `userns_mode`.",
     ),
     Option(
         name="host_dns",
@@ -317,4 +346,7 @@ def task_options(packed: bytes) -> TaskOptions:
     Raises:
         DriverError: code INVALID, `failed to decode driver config`, with every problem.
     """
-    return TaskOptions(**decode(OPTIONS, packed, "the task's config"))
+    fields = decode(OPTIONS, packed, "the task's config")
+    if fields.get("network_mode") == "host":
+        fields["host_network"] = True
+    return TaskOptions(**fields)

@@ -139,7 +139,10 @@ class JobRunner:
     def _show_ports(self, allocs: list[Alloc]) -> None:
         for alloc in allocs:
             # In mode "host" only tasks with `host_network` are in the network of the host.
-            shared = any(task.options.get("host_network") for task in alloc.tasks)
+            shared = any(
+                task.options.get("host_network") or task.options.get("network_mode") == "host"
+                for task in alloc.tasks
+            )
             for port in alloc.ports if shared or alloc.mode == "bridge" else ():
                 self._screen.port(alloc.label if len(allocs) > 1 else "", port)
 

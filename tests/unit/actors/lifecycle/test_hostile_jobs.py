@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from actors.files.state_dir import pins_directory
 from actors.images.messages import ImageReady
 from actors.lifecycle import plan
+from actors.model import confinement
 from actors.model.nomad import DeviceConfig, MountConfig, Resources, TaskConfig
 from actors.model.settings import DriverSettings
-from actors.provision import confinement, host_resources
+from actors.provision import host_resources
 from containerd.image.config import ImageConfig
 from containerd.security.policy import for_task
 from containerd.spec.build import build_spec

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from actors.lifecycle import plan
-from actors.model.nomad import NetworkIsolation, TaskConfig
+from actors.model.nomad import NetworkIsolation, PortMapping, Resources, TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
 from proto.errors import DriverError
 from tests.support.services import services
@@ -30,6 +33,46 @@ def test_host_network_and_a_bridge_exclude_each_other() -> None:
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", network=bridge)
     with pytest.raises(DriverError, match="host_network and bridge network mode are mutually"):
         plan.make(services(), task, TaskOptions(image="redis", host_network=True))
+
+
+PORT = PortMapping(label="http", value=20000, to=80, host_ip="10.0.0.1")
+BRIDGE = NetworkIsolation(mode=1, path="/var/run/netns/a")
+
+
+def in_a_bridge() -> TaskConfig:
+    return replace(TASK, network=BRIDGE, resources=Resources(ports=(PORT,)))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "words"),
+    [
+        (TASK, {"network_mode": "bridge"}, "the group has no network of its own"),
+        (TASK, {"ports": ("http",)}, "Port 'http' not found, check network block"),
+        (in_a_bridge(), {"ports": ("http", "db")}, "Port 'db' not found"),
+        (TASK, {"host_network": True, "network_mode": "none"}, "are mutually exclusive"),
+        (
+            TASK,
+            {"network_mode": "task:a", "sysctl": {"net.core.somaxconn": "1"}},
+            "would change another network's value with network_mode",
+        ),
+        (
+            TASK,
+            {"ipc_mode": "task:a", "sysctl": {"kernel.shmmax": "1"}},
+            "would change another task's value with ipc_mode",
+        ),
+    ],
+)
+def test_a_network_that_the_job_cannot_have_is_refused(
+    task: TaskConfig, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(DriverError) as caught:
+        plan.make(services(), task, TaskOptions(image="redis", **options))
+    assert words in str(caught.value)
+
+
+def test_ports_of_the_groups_network_are_mapped_already() -> None:
+    options = TaskOptions(image="redis", network_mode="bridge", ports=("http",))
+    assert plan.make(services(), in_a_bridge(), options).container_id
 
 
 @pytest.mark.parametrize(

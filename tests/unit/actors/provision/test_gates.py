@@ -8,9 +8,10 @@ from typing import Any
 import msgpack
 import pytest
 
+from actors.model import confinement
 from actors.model.gates import HARDENED, Gates
 from actors.model.settings import DeviceOption, DriverSettings, SecurityOptions, TaskOptions
-from actors.provision import confinement, gates
+from actors.provision import gates
 from actors.provision.mount_sources import Source
 from containerd.security import policy
 from plugin import options
@@ -34,6 +35,21 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"allow_privileged": False}, {"pid_mode": "host"}, 'cannot apply "pid_mode" configuration'),
     ({"allow_privileged": False}, {"ipc_mode": "host"}, 'cannot apply "ipc_mode" configuration'),
     ({"allow_privileged": False}, {"uts_mode": "host"}, 'cannot apply "uts_mode" configuration'),
+    (
+        {"allow_privileged": False, "allowed_modes": {"pid": ["host"]}},
+        {"pid_mode": "task:web"},
+        'allowed_modes { pid = ["task:web"] }',
+    ),
+    (
+        {"allow_host_network": False, "allowed_modes": {"network": ["ns:*"]}},
+        {"network_mode": "ns:/proc/1/ns/net"},
+        "allow_host_network is false",
+    ),
+    (
+        {"allow_privileged": False},
+        {"network_mode": "container:x"},
+        'cannot apply "network_mode" configuration',
+    ),
     ({"allow_privileged": False}, {"cgroupns": "host"}, 'cannot apply "cgroupns" configuration'),
     (
         {"allow_memory_hard_limit": False},
@@ -89,6 +105,18 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
 ]
 OPEN: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"allow_privileged": False, "allowed_modes": {"pid": ["host"]}}, {"pid_mode": "host"}),
+    (
+        {"allow_privileged": False, "allowed_modes": {"pid": ["task:*"]}},
+        {"pid_mode": "task:web"},
+    ),
+    (
+        {"allow_privileged": False, "allowed_modes": {"network": ["ns:/var/run/netns/*"]}},
+        {"network_mode": "ns:/var/run/netns/vpn"},
+    ),
+    (
+        {"allow_privileged": False, "allow_host_network": False},
+        {"network_mode": "task:web"},
+    ),
     ({"allowed_modes": {"pid": []}}, {"pid_mode": "host", "ipc_mode": "host"}),
     ({"allow_privileged": False, "allowed_modes": {"cgroupns": ["host"]}}, {"cgroupns": "host"}),
     ({"allow_memory_hard_limit": False}, {"memory_reservation_bytes": 1 << 20}),
@@ -126,6 +154,24 @@ def test_a_closed_gate_names_the_option_and_the_gate(
 @pytest.mark.parametrize(("block", "job"), OPEN)
 def test_an_open_gate_lets_the_job_pass(block: dict[str, Any], job: dict[str, Any]) -> None:
     gates.check(settings(**block).gates, TaskOptions(image=job.pop("image", "redis:7"), **job))
+
+
+@pytest.mark.parametrize(
+    ("block", "kind", "words"),
+    [
+        ({"allow_host_network": False}, "network", "allow_host_network is false"),
+        ({"allow_privileged": False}, "pid", 'cannot apply "pid_mode" configuration'),
+        ({"allow_privileged": False}, "ipc", 'cannot apply "ipc_mode" configuration'),
+    ],
+)
+def test_another_process_is_no_way_into_the_nodes_namespaces(
+    block: dict[str, Any], kind: str, words: str
+) -> None:
+    with pytest.raises(DriverError) as caught:
+        gates.check_shared(settings(**block).gates, {kind})
+    assert words in str(caught.value)
+    gates.check_shared(settings().gates, {"network", "pid", "ipc"})
+    gates.check_shared(settings(**block).gates, ())
 
 
 def granted(allow: DriverSettings, **job: Any) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from actors.model import confinement
 from actors.model.gates import OPEN, Gates
 from actors.model.settings import DriverSettings, SecurityOptions, TaskOptions
-from actors.provision import confinement
 from containerd.image.config import ImageConfig
 from containerd.security import capabilities
 from containerd.security.policy import Host, Security, SecurityRequest, decide, for_task, this_host

@@ -179,6 +179,27 @@ def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None
     assert [entry for entry in document["env"] if entry.startswith("TERM=")] == [f"TERM={term}"]
 
 
+def test_namespaces_of_other_processes_have_paths_and_their_shared_memory() -> None:
+    inputs = SpecInputs(
+        image_config=ImageConfig(cmd=("a",)),
+        user=ResolvedUser(uid=0, gid=0),
+        hostname="h",
+        cgroup_path="/nomad/t",
+        namespaces={"pid": "/pins/pid", "ipc": "/pins/ipc", "shm": "/pins/shm"},
+        netns_path="/pins/network",
+    )
+    made = build_spec(inputs)
+    paths = {entry["type"]: entry.get("path") for entry in made["linux"]["namespaces"]}
+    assert paths == {
+        "pid": "/pins/pid",
+        "ipc": "/pins/ipc",
+        "network": "/pins/network",
+        **dict.fromkeys(("uts", "mount", "cgroup")),
+    }
+    [memory] = [point for point in made["mounts"] if point["destination"] == "/dev/shm"]
+    assert (memory["type"], memory["source"]) == ("bind", "/pins/shm")
+
+
 def test_arguments_may_be_a_quarter_of_the_stack() -> None:
     words = ("x" * 100_000,) * 25
     assert "a quarter of the stack of 8388608" in refused(args=words)

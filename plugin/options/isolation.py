@@ -1,4 +1,7 @@
-"""A task's `security_opt`, in the form of Docker and nerdctl, and Podman's `selinux_opts`."""
+"""A task's isolation: modes of its namespaces, and `security_opt`, in the words of other drivers.
+
+The words are those of Docker, Podman and nerdctl.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,10 @@ from plugin.options import readers
 _LABEL = re.compile(r"[A-Za-z0-9_.:,-]+")
 _SWITCH = {"": True, "true": True, "1": True, "false": False, "0": False}
 _SWITCHES = ("no-new-privileges", "writable-cgroups")
+_NETWORKS = (
+    'write network_mode = "host", "none", "bridge", "task:NAME", "container:ID" or "ns:/PATH"; for'
+    ' another network write network { mode = "cni/NAME" } into the group'
+)
 _KNOWN = (*_SWITCHES, "seccomp", "apparmor", "systempaths")
 
 
@@ -69,3 +76,62 @@ def _problem(name: str, content: str) -> str:
     if content.startswith("{"):
         return "has the text of a profile: write its path below the driver's seccomp_profile_dir"
     return ""
+
+
+def process_mode(option: str, *own: str) -> readers.Reader:
+    """Returns a reader of `host`, `task:NAME`, and words for a namespace of the task's own.
+
+    The last words read as an empty text. Words count in any case, names of tasks do not.
+
+    Args:
+        option: pid_mode or ipc_mode.
+        own: the words beside an empty text.
+    """
+    kind = option.removesuffix("_mode")
+    # The first sentence for pid_mode is the Go driver's.
+    host = "host pid namespace" if kind == "pid" else "sharing of the host's"
+    sentence = (
+        f"Invalid {option}. Set {option}=host to enable {host}."
+        f' Write {option} = "task:NAME" to share the namespace of another task of the group.'
+    )
+
+    def read(value: Any, path: str, problems: list[str]) -> str:
+        string: str = readers.text()(value, path, problems)
+        word = string.lower()
+        if word in {"", *own}:
+            return ""
+        if word == "host":
+            return word
+        if not _names(string, "task:"):
+            problems.append(f"{path}: {sentence}")
+        return string
+
+    return read
+
+
+def network_mode(value: Any, path: str, problems: list[str]) -> str:
+    """Reads the mode of a task's network; `default` reads as an empty text."""
+    string: str = readers.text()(value, path, problems)
+    word = string.lower()
+    if word in {"", "default"}:
+        return ""
+    if word in {"host", "none", "bridge"}:
+        return word
+    if not (_names(string, "task:") or _names(string, "container:") or string.startswith("ns:/")):
+        problems.append(f"{path}: {readers.shown(string)} is not supported: {_NETWORKS}")
+    return string
+
+
+def user_mode(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
+    """Reads the mode of a task's user namespace, which is always the node's; returns nothing."""
+    string: str = readers.text()(value, path, problems)
+    if string not in {"", "host"}:
+        problems.append(
+            f"{path}: {readers.shown(string)} is not supported: tasks run in the node's user"
+            " namespace; remove the option, and set `user` in the task"
+        )
+    return ()
+
+
+def _names(string: str, prefix: str) -> bool:
+    return string.startswith(prefix) and len(string) > len(prefix)
