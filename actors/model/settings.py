@@ -236,6 +236,7 @@ class TaskOptions:
     dns_servers: tuple[str, ...] = ()
     dns_searches: tuple[str, ...] = ()
     dns_options: tuple[str, ...] = ()
+    advertise_ipv6: bool = False
     extra_hosts: tuple[tuple[str, str], ...] = ()
     devices: tuple[DeviceOption, ...] = ()
     cdi_devices: tuple[str, ...] = ()

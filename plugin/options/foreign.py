@@ -115,12 +115,6 @@ VOLUME = (
 )
 
 TASK = (
-    refused(
-        "advertise_ipv6_address",
-        "bool",
-        "services get the addresses of the allocation's network",
-        'use a CNI network with IPv6, and `address_mode = "alloc"` in the service',
-    ),
     ignored("container_exists_attempts", "number", "a start removes leftovers of earlier starts"),
     _block(
         "healthchecks",

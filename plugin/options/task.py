@@ -276,6 +276,14 @@ _NETWORK = (
         doc="Words of `options` in `/etc/resolv.conf`, instead of the node's.",
     ),
     Option(
+        name="advertise_ipv6_address",
+        field="advertise_ipv6",
+        hcl_type="bool",
+        default="false",
+        read=readers.boolean,
+        doc='`true` gives services with `address_mode = "driver"` the IPv6 address of the task.',
+    ),
+    Option(
         name="extra_hosts",
         hcl_type="list(string)",
         read=forms.extra_hosts,
