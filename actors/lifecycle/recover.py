@@ -21,7 +21,7 @@ from actors.lifecycle import go_takeover, teardown
 from actors.lifecycle.running import RunningTask, Services, watch, worker_spec
 from actors.processes import worker_link
 from actors.processes.worker_link import WorkerLink
-from actors.provision import host_resources, netns
+from actors.provision import netns
 from actors.step_log import StepLog
 from proto.errors import Code, DriverError
 from proto.exhaustion import advice, exhausted
@@ -142,7 +142,7 @@ def _network(task: TaskConfig) -> NetworkOverride | None:
     if task.network is None:
         return None
     try:
-        return host_resources.override(task, netns.inspect(task.network.path))
+        return netns.override(task, netns.inspect(task.network.path))
     except DriverError:
         return None
 

@@ -171,7 +171,7 @@ def gather(
         relabels=tuple(mount.relabel for mount in mounts if mount.relabel),
         files=_by_name(texts, lasting),
         notes=(*missing, *files.notes),
-        network=override(task, network, ipv6=options.advertise_ipv6),
+        network=netns.override(task, network, ipv6=options.advertise_ipv6),
         sysctl=_sysctl(options, network),
         daemon=daemon_process.inspect(settings.containerd_address),
     )
@@ -334,36 +334,6 @@ def _text(path: str) -> str:
             return file.read(_MAX_HOST_FILE_BYTES).decode(errors="replace")
     except OSError:
         return ""
-
-
-def override(
-    task: TaskConfig, network: Network | None, *, ipv6: bool = False
-) -> NetworkOverride | None:
-    """Returns the task's own address, for services with `address_mode = "driver"`.
-
-    The address is not advertised by default: other services of the job keep the node's address and
-    port.
-
-    Args:
-        task: Nomad's description of the task.
-        network: the task's network; None without a network of its own.
-        ipv6: True returns the IPv6 address.
-
-    Raises:
-        DriverError: code INVALID; the network has no IPv6 address.
-    """
-    addresses = network.addresses if network else ()
-    if ipv6:
-        addresses = tuple(address for address in addresses if ":" in address)
-        if not addresses:
-            raise start_refused(
-                "advertise_ipv6_address: the task's network has no IPv6 address",
-                'give the group a network with IPv6, such as network { mode = "cni/NAME" }',
-            )
-    if not addresses:
-        return None
-    ports = {port.label: port.to if port.to > 0 else port.value for port in task.resources.ports}
-    return NetworkOverride(addr=addresses[0], auto_advertise=False, port_map=ports)
 
 
 def _sysctl(options: TaskOptions, network: Network | None) -> Mapping[str, str]:

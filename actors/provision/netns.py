@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 
+from actors.model.nomad import NetworkOverride, TaskConfig
 from actors.provision import network_sysctls
 from containerd import syscalls
-from proto.errors import Code, DriverError
+from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
 
 _ROUTES = Path("/proc/thread-self/net/route")
@@ -108,3 +109,33 @@ def gateway(routes: str) -> str:
         if len(fields) >= _ROUTE_FIELDS and fields[1] == fields[7] == "00000000":
             return socket.inet_ntoa(struct.pack("=I", int(fields[2], 16)))
     return ""
+
+
+def override(
+    task: TaskConfig, network: Network | None, *, ipv6: bool = False
+) -> NetworkOverride | None:
+    """Returns the task's own address, for services with `address_mode = "driver"`.
+
+    The address is not advertised by default: other services of the job keep the node's address and
+    port.
+
+    Args:
+        task: Nomad's description of the task.
+        network: the task's network; None without a network of its own.
+        ipv6: True returns the IPv6 address.
+
+    Raises:
+        DriverError: code INVALID; the network has no IPv6 address.
+    """
+    addresses = network.addresses if network else ()
+    if ipv6:
+        addresses = tuple(address for address in addresses if ":" in address)
+        if not addresses:
+            raise start_refused(
+                "advertise_ipv6_address: the task's network has no IPv6 address",
+                'give the group a network with IPv6, such as network { mode = "cni/NAME" }',
+            )
+    if not addresses:
+        return None
+    ports = {port.label: port.to if port.to > 0 else port.value for port in task.resources.ports}
+    return NetworkOverride(addr=addresses[0], auto_advertise=False, port_map=ports)

@@ -162,43 +162,6 @@ def test_a_containerd_that_is_away_makes_the_driver_unhealthy_not_the_agent_dead
     assert "none.sock" in first["description"]
 
 
-def test_a_task_config_is_parsed_against_the_schema_with_its_defaults(
-    nomad_host: GoHost, busybox_image: str
-) -> None:
-    parsed = nomad_host.call("parse", config_hcl=f'image = "{busybox_image}"')["config"]
-    assert parsed["image"] == busybox_image
-    assert parsed["cpu_cfs_period"] == 100000
-    assert parsed["image_pull_timeout"] is None  # the plugin block may have another default
-    assert parsed["command"] is None
-    full = nomad_host.call(
-        "parse",
-        config_hcl="""
-            image    = "i"
-            command  = "c"
-            args     = ["a", "b"]
-            cwd      = "/tmp"
-            hostname = "h"
-            auth {
-              username = "u"
-              password = "p"
-            }
-        """,
-    )["config"]
-    assert full["args"] == ["a", "b"]
-    assert full["auth"]["username"] == "u"
-
-
-def test_a_wrong_task_config_is_refused_by_name(nomad_host: GoHost) -> None:
-    for text, named in (
-        ('image = "i"\nimgae = "i"', "imgae"),
-        ('command = "c"', "image"),
-        ('image = "i"\nargs = "no list"', "args"),
-        ('image = ["i"]', "image"),
-    ):
-        with pytest.raises(HostError, match=named):
-            nomad_host.call("parse", config_hcl=text)
-
-
 # A task's life
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from actors.model.nomad import DeviceConfig, MountConfig, TaskConfig
 from actors.model.settings import DeviceOption, DriverSettings, MountOption, TaskOptions
-from actors.provision import host_resources
+from actors.provision import host_resources, netns
 from actors.provision.netns import Network
 from containerd import runtimes
 from containerd.runtimes import Runtime
@@ -217,10 +217,10 @@ def test_an_ipv6_address_is_advertised_if_the_job_says_so() -> None:
     task = TaskConfig(id="a/t/1", name="t", alloc_id="a")
     both = Network(addresses=("10.0.0.5", "fd00::5"))
     for ipv6, address in ((False, "10.0.0.5"), (True, "fd00::5")):
-        found = host_resources.override(task, both, ipv6=ipv6)
+        found = netns.override(task, both, ipv6=ipv6)
         assert found is not None
         assert found.addr == address
     with pytest.raises(DriverError, match="the task's network has no IPv6 address"):
-        host_resources.override(task, Network(addresses=("10.0.0.5",)), ipv6=True)
+        netns.override(task, Network(addresses=("10.0.0.5",)), ipv6=True)
     with pytest.raises(DriverError, match="the task's network has no IPv6 address"):
-        host_resources.override(task, None, ipv6=True)
+        netns.override(task, None, ipv6=True)
