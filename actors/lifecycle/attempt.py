@@ -41,7 +41,7 @@ from actors.model.shim_groups import ALLOC
 from actors.processes import worker_link
 from actors.provision import mount_check, oom_score
 from actors.provision.pinned_sources import PinnedSources
-from containerd.api.records import ContainerRecord, Streams
+from containerd.api.records import ContainerRecord
 from containerd.api.snapshots import GC_ROOT
 from containerd.documents import Document
 from containerd.spec import root_links
@@ -193,7 +193,9 @@ class Attempt:
         """
         directory = self._plan.directory
         self._undo.later("state directory", teardown.remove_directory, directory)
-        await asyncio.to_thread(create_directory, self._services, directory, self._plan.owner)
+        stdin = self._options.interactive
+        owner = self._plan.owner
+        await asyncio.to_thread(create_directory, self._services, directory, owner, stdin=stdin)
         self._log("state directory created")
 
     async def _fork(self, directory: asyncio.Future[None]) -> WorkerLink:
@@ -298,9 +300,9 @@ class Attempt:
     async def _create_task(self, mounts: tuple[Mount, ...], link: WorkerLink) -> int:
         alloc_id = self._task.alloc_id
         self._undo.later("task", teardown.delete_task, self._services, self._id, alloc_id)
-        out, err = link.log_path(self._plan.stdout), link.log_path(self._plan.stderr)
+        streams = plan.streams(self._plan, self._options, link.log_path)
         root = tuple(mount.with_options(self._plan.contexts.root_options) for mount in mounts)
-        creating = self._containerd.tasks.create(self._id, root, Streams(stdout=out, stderr=err))
+        creating = self._containerd.tasks.create(self._id, root, streams)
         try:
             pid = await self._answered(creating)
         except DriverError as error:

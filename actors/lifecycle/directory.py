@@ -19,18 +19,23 @@ from workers import private_directory, protocol
 if TYPE_CHECKING:
     from actors.model.node import Node
 
+STDIN = "stdin.fifo"
 _NOTE = "owner"
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _MAX_BYTES = 65536
 
 
-def create_directory(node: Node, directory: Path, owner: OwnerLabels) -> None:
+def create_directory(
+    node: Node, directory: Path, owner: OwnerLabels, *, stdin: bool = False
+) -> None:
     """Creates the state directory of a start, and removes an earlier task's exit record. Blocks.
 
     Args:
         node: the containerd and namespace of the task are written into the note.
         directory: the state directory; may exist.
         owner: the labels that the start's objects in containerd have too.
+        stdin: True creates the FIFO of an input that no process writes to. The shim waits for a
+            writer for ever, so the task's stdin has neither input nor end.
 
     Raises:
         DriverError: the directory cannot be created. Code DENIED; another user can change a
@@ -38,6 +43,9 @@ def create_directory(node: Node, directory: Path, owner: OwnerLabels) -> None:
     """
     try:
         _create(node, directory, owner)
+        if stdin:
+            (directory / STDIN).unlink(missing_ok=True)
+            os.mkfifo(directory / STDIN, 0o600)
     except OSError as error:
         raise exhausted(f"cannot create the task's state directory {directory}", error) from error
 

@@ -16,12 +16,14 @@ from actors.files.state_dir import task_directory
 from actors.images.messages import ImageReady, ImageRequest
 from actors.images.request import request
 from actors.lifecycle import cgroup
+from actors.lifecycle.directory import STDIN
 from actors.model import identifiers, ownership, task_logs
 from actors.model.ownership import OwnerLabels
 from actors.provision import alloc_networks, gates, shared_namespaces
 from actors.provision.init_program import init_program
 from actors.provision.shared_namespaces import SharedNamespaces
 from containerd import runtimes
+from containerd.api.records import Streams
 from containerd.runtimes import Runtime
 from containerd.security.policy import Security
 from containerd.security.selinux import Contexts
@@ -31,6 +33,8 @@ from proto.errors import Code, DriverError, start_refused
 from proto.values import dataclass
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from actors.model.gates import Gates
     from actors.model.node import Node
     from actors.model.nomad import TaskConfig
@@ -251,6 +255,24 @@ def _logs(log: LogTarget, directory: Path, task: TaskConfig) -> tuple[str, str]:
     return stdout, stderr
 
 
+def streams(planned: Plan, options: TaskOptions, log_path: Callable[[str], str]) -> Streams:
+    """Returns the streams of the task's process.
+
+    The shim writes the output of a terminal to stdout, and opens no stderr. The worker keeps the
+    FIFO of stderr as for a task that writes nothing there.
+
+    Args:
+        planned: the start, with the paths of the FIFOs.
+        options: the job's options.
+        log_path: returns the path by which the shim opens a log.
+    """
+    stdin = str(planned.directory / STDIN) if options.interactive else ""
+    stdout = log_path(planned.stdout)
+    if options.tty:
+        return Streams(stdin=stdin, stdout=stdout or os.devnull, terminal=True)
+    return Streams(stdin=stdin, stdout=stdout, stderr=log_path(planned.stderr))
+
+
 def _shared_paths(prepared: Preparation) -> dict[str, str]:
     """Returns the runtime's paths of the namespaces of other processes, by kind."""
     kinds = [wish.kind for wish in shared_namespaces.wishes(prepared.options)]
@@ -320,5 +342,6 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         security=plan.security,
         contexts=plan.contexts,
         readonly_rootfs=options.readonly_rootfs,
+        terminal=options.tty,
         cgroup_v2=node.cgroup_v2,
     )

@@ -196,6 +196,8 @@ class TaskOptions:
     umask: int | None = None
     init: bool = False
     stop_signal: str = ""
+    tty: bool = False
+    interactive: bool = False
     runtime: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     extra_labels: tuple[str, ...] | None = None

@@ -91,6 +91,7 @@ class SpecInputs:
     namespaces: Mapping[str, str] = field(default_factory=dict)
     host_cgroup: bool = False
     readonly_rootfs: bool = False
+    terminal: bool = False
     cgroup_v2: bool = False
 
 
@@ -217,6 +218,8 @@ def environment(inputs: SpecInputs) -> list[str]:
         if name:  # an image may have a variable without a name, and the runtime refuses such
             merged[name] = value
     merged.setdefault("HOME", inputs.user.home or "/")
+    if inputs.terminal:
+        merged.setdefault("TERM", "xterm")
     if not inputs.host_uts:
         # Some images use HOSTNAME as the address that their server listens on.
         merged.setdefault("HOSTNAME", _hostname(inputs.hostname))
@@ -250,6 +253,8 @@ def _process(inputs: SpecInputs) -> Document:
         # which used up the memory.
         "oomScoreAdj": inputs.oom_score_adj,
     }
+    if inputs.terminal:
+        process["terminal"] = True
     if inputs.rlimits:
         process["rlimits"] = [
             {"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard}

@@ -122,6 +122,7 @@ def _unexplained_mount(
         # A runtime without the right to create nodes binds the host's.
         *(f"/dev/{name}" for name in NODES),
         *(node["path"] for node in linux.get("devices", ())),
+        *(("/dev/console",) if spec.get("process", {}).get("terminal") else ()),
     }
     trees = (
         *(target for target, point in expected.items() if point["type"] in {"bind", "cgroup"}),

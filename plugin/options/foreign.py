@@ -121,9 +121,6 @@ TASK = (
         "Docker's checks of an image.",
         ignored("disable", "bool", "the health checks of an image are not run"),
     ),
-    refused(
-        "interactive", "bool", "tasks have no stdin", "use `nomad alloc exec -i` for a command"
-    ),
     refused("ipv4_address", "string", *_ADDRESSES),
     refused("ipv6_address", "string", *_ADDRESSES),
     ignored("isolation", "string", "only Windows has modes of isolation"),
@@ -146,7 +143,6 @@ TASK = (
         "the snapshotter has no quota for a container",
         "use `ephemeral_disk`, a host volume of limited size, or readonly_rootfs with a tmpfs",
     ),
-    refused("tty", "bool", "tasks have no terminal", "use `nomad alloc exec -t` for a command"),
     ignored("volume_driver", "string", "a path needs no volume driver", only=("local",)),
     refused(
         "init_path",

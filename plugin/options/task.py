@@ -72,6 +72,21 @@ _PROCESS = (
         doc="`true` runs a small init as process 1: reaps orphans, passes signals on.",
     ),
     Option(
+        name="tty",
+        hcl_type="bool",
+        default="false",
+        read=readers.boolean,
+        doc="`true` gives the task a terminal: all output is in stdout, with CR LF at the end of a"
+        " line, and TERM is `xterm` unless set.",
+    ),
+    Option(
+        name="interactive",
+        hcl_type="bool",
+        default="false",
+        read=readers.boolean,
+        doc="`true` keeps stdin open, without input and without an end; `false`: no stdin.",
+    ),
+    Option(
         name="stop_signal",
         hcl_type="string",
         read=forms.signal_name,

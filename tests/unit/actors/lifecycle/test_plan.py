@@ -10,6 +10,7 @@ import pytest
 from actors.lifecycle import plan
 from actors.model.nomad import NetworkIsolation, PortMapping, Resources, TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
+from containerd.api.records import Streams
 from proto.errors import DriverError
 from tests.support.services import services
 
@@ -33,6 +34,32 @@ def test_host_network_and_a_bridge_exclude_each_other() -> None:
     task = TaskConfig(id="a/web/1", name="web", alloc_id="a", network=bridge)
     with pytest.raises(DriverError, match="host_network and bridge network mode are mutually"):
         plan.make(services(), task, TaskOptions(image="redis", host_network=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, Streams(stdout="[/f/out]", stderr="[/f/err]")),
+        ({"tty": True}, Streams(stdout="[/f/out]", terminal=True)),
+        (
+            {"interactive": True},
+            Streams(stdin="/s/tasks/t-a/stdin.fifo", stdout="[/f/out]", stderr="[/f/err]"),
+        ),
+    ],
+)
+def test_a_terminal_has_one_stream_and_an_open_stdin_a_fifo(
+    options: dict[str, Any], expected: Streams
+) -> None:
+    task = replace(TASK, name="t", stdout_path="/f/out", stderr_path="/f/err")
+    chosen = TaskOptions(image="redis", **options)
+    made = plan.make(services(DriverSettings(state_dir="/s")), task, chosen)
+    assert plan.streams(made, chosen, lambda path: f"[{path}]") == expected
+
+
+def test_a_terminal_without_a_log_writes_to_the_null_device() -> None:
+    chosen = TaskOptions(image="redis", tty=True)
+    made = plan.make(services(), TASK, chosen)
+    assert plan.streams(made, chosen, str) == Streams(stdout="/dev/null", terminal=True)
 
 
 PORT = PortMapping(label="http", value=20000, to=80, host_ip="10.0.0.1")

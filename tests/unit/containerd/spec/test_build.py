@@ -179,6 +179,14 @@ def test_a_terminal_is_the_tasks_own_or_xterm(env: list[str], term: str) -> None
     assert [entry for entry in document["env"] if entry.startswith("TERM=")] == [f"TERM={term}"]
 
 
+@pytest.mark.parametrize(("env", "term"), [({}, "TERM=xterm"), ({"TERM": "vt100"}, "TERM=vt100")])
+def test_a_task_with_a_terminal_has_a_kind_of_terminal(env: dict[str, str], term: str) -> None:
+    made = process(terminal=True, env=env)
+    assert made["terminal"] is True
+    assert [entry for entry in made["env"] if entry.startswith("TERM=")] == [term]
+    assert "terminal" not in process(env=env)
+
+
 def test_namespaces_of_other_processes_have_paths_and_their_shared_memory() -> None:
     inputs = SpecInputs(
         image_config=ImageConfig(cmd=("a",)),

@@ -88,6 +88,14 @@ def test_no_mount_is_where_nobody_has_asked_for_it(place: str) -> None:
     assert final_mounts.first_difference(spec(), mounted(place), node_of, more=True) is None
 
 
+def test_a_terminal_is_mounted_at_the_console_and_at_no_other_place() -> None:
+    terminal = spec(process={"terminal": True})
+    assert verdict(terminal, mounted("/dev/console")) == ""
+    assert verdict(spec(process={}), mounted("/dev/console")).startswith("/dev/console: ")
+    for place in ("/proc/sysrq-trigger", "/dev/pts/0"):
+        assert verdict(terminal, mounted(place)) == f"{place}: the spec has no mount at this path"
+
+
 def test_each_node_is_the_device_of_its_name() -> None:
     def swapped(name: str) -> int:
         return node_of("zero" if name == "full" else name)
