@@ -77,9 +77,18 @@ class SharedNamespaces:
     def __init__(self) -> None:
         self.descriptors: dict[str, int] = {}
         self.of_node: set[str] = set()
+        self._closed = False
+
+    def add(self, kind: str, descriptor: int) -> None:
+        """Adds a descriptor; a late descriptor, after `close`, is closed."""
+        if self._closed:
+            os.close(descriptor)
+        else:
+            self.descriptors[kind] = descriptor
 
     def close(self) -> None:
         """Closes the descriptors."""
+        self._closed = True
         while self.descriptors:
             os.close(self.descriptors.popitem()[1])
 
@@ -103,7 +112,7 @@ async def opened(node: Node, task: TaskConfig, options: TaskOptions) -> SharedNa
 
 async def _open(node: Node, task: TaskConfig, wish: Wish, shared: SharedNamespaces) -> None:
     if wish.mode.startswith(PATH):
-        shared.descriptors[wish.kind] = await file_servers.run_probed(lambda: _of_path(wish))
+        shared.add(wish.kind, await file_servers.run_probed(lambda: _of_path(wish)))
     else:
         await _of_container(node, task, wish, shared)
     number = os.fstat(shared.descriptors[wish.kind]).st_ino
@@ -150,7 +159,9 @@ async def _of_container(node: Node, task: TaskConfig, wish: Wish, shared: Shared
         )
     pid = await _running(node, container)
     if pid:
-        await asyncio.to_thread(_of_process, pid, record, wish, shared)
+        opening = asyncio.to_thread(_of_process, pid, record, wish, shared)
+        # A task with the right to mount can have put a silent file system at its /dev/shm.
+        await file_servers.until(asyncio.ensure_future(opening), lambda: f"container {container}")
     # The same process still runs: nothing of another process was opened.
     if not pid or await _running(node, container) != pid:
         raise _not_running(wish)
@@ -172,9 +183,9 @@ def _of_process(pid: int, record: ContainerRecord, wish: Wish, shared: SharedNam
         try:
             if not _is_in_cgroup(process, record):
                 raise _not_running(wish)
-            shared.descriptors[wish.kind] = _file(process, f"ns/{_FILES[wish.kind]}")
+            shared.add(wish.kind, _file(process, f"ns/{_FILES[wish.kind]}"))
             if wish.kind == "ipc":
-                shared.descriptors[MEMORY] = _memory(process)
+                shared.add(MEMORY, _memory(process))
         finally:
             os.close(process)
     except OSError as error:

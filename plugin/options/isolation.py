@@ -5,6 +5,7 @@ The words are those of Docker, Podman and nerdctl.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from typing import Any
 
@@ -117,7 +118,8 @@ def network_mode(value: Any, path: str, problems: list[str]) -> str:
         return ""
     if word in {"host", "none", "bridge"}:
         return word
-    if not (_names(string, "task:") or _names(string, "container:") or string.startswith("ns:/")):
+    named = _names(string, "task:") or _names(string, "container:")
+    if not (named or (string.startswith("ns:") and _is_clean_path(string.removeprefix("ns:")))):
         problems.append(f"{path}: {readers.shown(string)} is not supported: {_NETWORKS}")
     return string
 
@@ -131,6 +133,11 @@ def user_mode(value: Any, path: str, problems: list[str]) -> tuple[str, ...]:
             " namespace; remove the option, and set `user` in the task"
         )
     return ()
+
+
+def _is_clean_path(path: str) -> bool:
+    """Returns True for an absolute path without `..`: such parts lead past the operator's globs."""
+    return path.startswith("/") and posixpath.normpath(f"/{path.lstrip('/')}") == path
 
 
 def _names(string: str, prefix: str) -> bool:
