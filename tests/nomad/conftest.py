@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from containerd import syscalls
 from tests.nomad.api import NomadApi
 from tests.nomad.build import NEWER_AGENT, BuildError, build
 from tests.nomad.go_host import GoHost
@@ -69,7 +70,7 @@ def plugin_config(containerd: ContainerdDaemon, state_dir: Path) -> str:
 
 @contextlib.contextmanager
 def started_agent(
-    binary: Path, containerd: ContainerdDaemon, options: str = ""
+    binary: Path, containerd: ContainerdDaemon, options: str = "", *, shared: bool = False
 ) -> Iterator[NomadAgent]:
     """Starts a whole agent with the driver, ready for jobs.
 
@@ -77,6 +78,7 @@ def started_agent(
         binary: path of a `nomad`.
         containerd: the driver's containerd.
         options: further options of the driver's config block, in HCL.
+        shared: True for a directory of the agent whose mounts propagate to tasks and back.
     """
     # A short path: sockets are below the directory.
     with tempfile.TemporaryDirectory(prefix="cd-a-", dir="/run") as folder:
@@ -84,6 +86,9 @@ def started_agent(
         config = f"{plugin_config(containerd, state_dir)}\n{options}"
         agent = NomadAgent(binary, config, state_dir)
         make_plugin_dir(agent.plugins)
+        if shared:
+            syscalls.mount(str(agent.base), str(agent.base), "", syscalls.MS_BIND)
+            syscalls.mount("", str(agent.base), "", syscalls.MS_SHARED)
         with agent:
             yield agent
 
