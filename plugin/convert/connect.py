@@ -32,12 +32,12 @@ def give_sidecar(report: Report, group: Body, service: Body, connect: Body) -> N
     """
     kind = next((kind for kind in _IMAGES if connect.entry(kind)), "")
     sidecar = next(connect.bodies("sidecar_task"), None)
-    driver = (sidecar.value("driver") if sidecar else None) or _chosen(group)
+    driver = (sidecar.text("driver") if sidecar else "") or _chosen(group)
     if not kind or driver not in report.drivers or driver == NAME:
         return
     config: dict[str, Any] = {"image": _IMAGES[kind], "args": _ARGS}
     network = next(group.bodies("network"), None)
-    if kind == "gateway" and network and network.value("mode") == "host":
+    if kind == "gateway" and network and network.text("mode") == "host":
         config["host_network"] = True
     if sidecar is None:
         task = {"driver": NAME, "config": config}
@@ -66,5 +66,5 @@ def _complete(report: Report, sidecar: Body, config: dict[str, Any]) -> None:
 
 def _chosen(group: Body) -> str:
     """Returns the driver that Nomad chooses for the proxies of a group."""
-    drivers = {task.value("driver") for task in group.bodies("task")}
+    drivers = {task.text("driver") for task in group.bodies("task")}
     return "podman" if "podman" in drivers and "docker" not in drivers else "docker"

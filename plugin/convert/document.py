@@ -83,6 +83,11 @@ class Body:
         entry = self.entry(name)
         return entry.value if entry else None
 
+    def text(self, name: str) -> str:
+        """Returns the text of an attribute; empty if absent, or of another type."""
+        value = self.value(name)
+        return value if isinstance(value, str) else ""
+
     def plain(self) -> dict[str, Any]:
         """Returns values by name, with a list of contents for each block."""
         values: dict[str, Any] = {}

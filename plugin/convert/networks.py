@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from plugin.convert.document import Body, Document
 from plugin.convert.findings import Kind
@@ -29,7 +28,7 @@ def fit_group(report: Report, group: Body, tasks: Sequence[Body]) -> str:
     bridged = [task for task in tasks if _shares(_mode(task), group)]
     hosted = [task for task in tasks if _mode(task) == "host"]
     network = next(group.bodies("network"), None)
-    mode = str((network.value("mode") if network else None) or "")
+    mode = network.text("mode") if network else ""
     own = mode not in {"", "host"}
     if hosted and (own or bridged):
         names = ", ".join(f'"{task.label}"' for task in hosted)
@@ -83,7 +82,7 @@ def fit_task(report: Report, place: str, config: Body, group: Body, mode: str) -
 
 def _fit_mode(document: Document, config: Body, group: Body, mode: str) -> str:
     entry = config.entry("network_mode")
-    if entry is None:
+    if entry is None or not isinstance(entry.value, str):
         return ""
     if entry.value == "host":
         document.rename(entry, "host_network")
@@ -114,7 +113,8 @@ def _fit_ports(document: Document, config: Body, group: Body, mode: str) -> str:
     if entry is None:
         return ""
     labels = {port.label for network in group.bodies("network") for port in network.bodies("port")}
-    known = isinstance(entry.value, list) and labels.issuperset(entry.value)
+    wanted = entry.value
+    known = isinstance(wanted, list) and all(label in labels for label in map(str, wanted))
     on_host = config.value("network_mode") == "host"
     if not known or not (on_host or mode == "bridge" or mode.startswith("cni/")):
         return ""
@@ -123,13 +123,13 @@ def _fit_ports(document: Document, config: Body, group: Body, mode: str) -> str:
     return f"is removed: {where} of the group"
 
 
-def _shares(mode: Any, group: Body) -> bool:
+def _shares(mode: str, group: Body) -> bool:
     """Returns True for a task's mode that the bridge network of a group replaces."""
     names = {task.label for task in group.bodies("task")}
-    return mode in _BRIDGES or str(mode).removeprefix("task:") in names
+    return mode in _BRIDGES or mode.removeprefix("task:") in names
 
 
-def _mode(task: Body) -> Any:
+def _mode(task: Body) -> str:
     """Returns the network mode of a task of docker or podman; empty for the default."""
     config = next(task.bodies("config"), None)
-    return (config.value("network_mode") if config else None) or ""
+    return config.text("network_mode") if config else ""

@@ -54,7 +54,7 @@ def _group(report: Report, group: Body) -> None:
     place = f'group "{group.label}"'
     _attributes(report, place, group)
     tasks = [*group.bodies("task")]
-    moved = [t for t in tasks if t.value("driver") in report.drivers and t.value("driver") != NAME]
+    moved = [task for task in tasks if task.text("driver") in {*report.drivers} - {NAME}]
     mode = networks.fit_group(report, group, moved)
     for task in tasks:
         _task(report, task, group, mode)

@@ -7,6 +7,8 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.model.settings import TaskOptions
 from plugin import options
@@ -327,3 +329,57 @@ def test_a_command_after_an_entrypoint_stays() -> None:
 def test_a_text_that_is_no_job_is_refused(text: str) -> None:
     with pytest.raises(DriverError):
         converted("j", text)
+
+
+_SCALARS = (
+    st.none()
+    | st.booleans()
+    | st.integers(-9, 9)
+    | st.sampled_from(["", "docker", "podman", "host", "bridge", "db", "${x}", "\ud800", "\0"])
+)
+_KEYS = st.sampled_from(
+    [
+        *("Name", "Driver", "Config", "Networks", "Mode", "Tasks", "Services", "Connect", "Label"),
+        *("SidecarTask", "SidecarService", "Gateway", "Constraints", "LTarget", "DynamicPorts"),
+        *("image", "ports", "network_mode", "mount", "labels", "auth", "logging", "target"),
+    ]
+)
+_TREES = st.recursive(
+    _SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_KEYS, inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(group=st.dictionaries(_KEYS, _TREES, max_size=6), task=st.dictionaries(_KEYS, _TREES))
+def test_a_job_of_any_shape_is_converted_or_refused(
+    group: dict[str, Any], task: dict[str, Any]
+) -> None:
+    for tasks in ([{"Driver": "docker", **task}], [task], []):
+        text = json.dumps({"ID": "j", "TaskGroups": [{**group, "Tasks": tasks}]}, indent=1)
+        try:
+            after, findings = converted("j", text)
+        except DriverError:
+            continue
+        json.loads(after)
+        assert all(str(finding) for finding in findings)
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"Driver": "docker", "Config": {"network_mode": ["host"]}},
+        {"Driver": "docker", "Config": {"network_mode": {"a": 1}}},
+        {"Driver": "docker", "Config": {"ports": [["db"], {"a": 1}]}},
+        {"Driver": "docker", "Config": [1]},
+        {"Driver": ["docker"]},
+        {"Driver": {"a": 1}, "Config": {"image": "i"}},
+    ],
+)
+def test_values_of_wrong_types_are_reported_or_left(task: dict[str, Any]) -> None:
+    connect: dict[str, Any] = {"SidecarService": {}}
+    networks = [{"Mode": ["bridge"], "DynamicPorts": [{"Label": ["db"]}]}]
+    for more in ({}, {"Services": [{"Connect": connect}]}, {"Networks": networks}):
+        group = {"Name": "g", "Tasks": [{"Name": "t", **task}], **more}
+        after, _ = converted("j", json.dumps({"ID": "j", "TaskGroups": [group]}))
+        json.loads(after)
