@@ -165,7 +165,9 @@ def _check_network(task: TaskConfig, options: TaskOptions) -> None:
         raise start_refused(
             f"host_network and network_mode = {options.network_mode[:64]!r} are mutually exclusive"
         )
-    known = {port.label for port in task.resources.ports} if task.network is not None else set()
+    # On the host's network a task listens on the ports themselves, as with Docker.
+    reachable = task.network is not None or options.host_network
+    known = {port.label for port in task.resources.ports} if reachable else set()
     for label in options.ports:
         if label not in known:
             raise start_refused(

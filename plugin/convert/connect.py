@@ -38,7 +38,7 @@ def give_sidecar(report: Report, group: Body, service: Body, connect: Body) -> N
     config: dict[str, Any] = {"image": _IMAGES[kind], "args": _ARGS}
     network = next(group.bodies("network"), None)
     if kind == "gateway" and network and network.text("mode") == "host":
-        config["host_network"] = True
+        config["network_mode"] = "host"
     if sidecar is None:
         task = {"driver": NAME, "config": config}
         report.document.put(connect, {"sidecar_task": task})
@@ -57,8 +57,6 @@ def _complete(report: Report, sidecar: Body, config: dict[str, Any]) -> None:
         added["config"] = config
     else:
         missing = {name: item for name, item in config.items() if own.entry(name) is None}
-        if own.entry("network_mode"):
-            missing.pop("host_network", None)
         if missing:
             report.document.put(own, missing)
     report.document.put(sidecar, added)

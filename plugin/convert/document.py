@@ -148,11 +148,3 @@ class Document:
 
     def _insert(self, body: Body, entries: Mapping[str, Any]) -> None:
         raise NotImplementedError
-
-    def rename(self, entry: Entry, name: str) -> None:
-        """Gives an entry another name."""
-        raise NotImplementedError
-
-    def remove(self, entry: Entry) -> None:
-        """Removes an entry with its line."""
-        raise NotImplementedError

@@ -175,20 +175,6 @@ class HclDocument(Document):
             for text in _lines(name, value, margin):
                 yield text.replace("\n", newline)
 
-    def rename(self, entry: Entry, name: str) -> None:
-        """Gives an entry another name."""
-        self.replace(entry.name_span, name)
-
-    def remove(self, entry: Entry) -> None:
-        """Removes an entry; removes its line if nothing else stands there."""
-        start, end = entry.span.start, entry.span.end
-        margin = self.text.rfind("\n", 0, start) + 1
-        rest = re.compile(r"[ \t]*(\r?\n|\Z)").match(self.text, end)
-        if rest and not self.text[margin:start].strip():
-            self.replace(Span(margin, rest.end()), "")
-        else:
-            self.replace(Span(start, end), "")
-
     def _margin(self, entry: Entry) -> str | None:
         """Returns the blanks before an entry; None if other text stands there."""
         start = self.text.rfind("\n", 0, entry.span.start) + 1

@@ -35,7 +35,7 @@ _NAMES = {
     "ReservedPorts": "port",
     "DynamicPorts": "port",
 }
-_API = {hcl: api for api, hcl in _NAMES.items() if list(_NAMES.values()).count(hcl) == 1}
+_API = {hcl: api for api, hcl in _NAMES.items() if hcl not in {"attribute", "port"}}
 _LABELS = {"Name", "Label"}
 _BLANKS = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
@@ -157,20 +157,6 @@ class JsonDocument(Document):
         """Returns the blanks before the first entry of an object."""
         blanks = _BLANKS.match(self.text, body.span.start)
         return blanks[0] if blanks and body.entries else ""
-
-    def rename(self, entry: Entry, name: str) -> None:
-        """Gives an entry another name."""
-        self.replace(entry.name_span, json.dumps(name))
-
-    def remove(self, entry: Entry) -> None:
-        """Removes an entry, with a comma beside it and the blanks between."""
-        after = re.compile(r"[ \t\r\n]*,[ \t\r\n]*").match(self.text, entry.span.end)
-        if after:
-            self.replace(Span(entry.span.start, after.end()), "")
-            return
-        before = re.search(r"[ \t\r\n]*,[ \t\r\n]*\Z", self.text[: entry.span.start])
-        start = before.start() if before else entry.span.start
-        self.replace(Span(start, entry.span.end), "")
 
 
 def _api(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from plugin.convert.document import Body, Document
+from plugin.convert.document import Body
 from plugin.convert.findings import Kind
 from plugin.convert.report import Report
 
@@ -13,19 +13,16 @@ _BRIDGES = {"", "bridge", "default"}
 _GROUP_BRIDGE = {"mode": "bridge"}
 
 
-def fit_group(report: Report, group: Body, tasks: Sequence[Body]) -> str:
+def fit_group(report: Report, group: Body, tasks: Sequence[Body]) -> None:
     """Gives the group a bridge network if a task of docker or podman has its own.
 
     Args:
         report: the conversion.
         group: the group.
         tasks: tasks of docker and podman in the group.
-
-    Returns:
-        The mode of the group's network afterwards; empty for none.
     """
     place = f'group "{group.label}"'
-    bridged = [task for task in tasks if _shares(_mode(task), group)]
+    bridged = [task for task in tasks if _mode(task) in _BRIDGES]
     hosted = [task for task in tasks if _mode(task) == "host"]
     network = next(group.bodies("network"), None)
     mode = network.text("mode") if network else ""
@@ -37,9 +34,9 @@ def fit_group(report: Report, group: Body, tasks: Sequence[Body]) -> str:
             " one network here: move these tasks into a group of their own"
         )
         report.add(Kind.LOST, place, "network_mode", group.line, text)
-        return mode
+        return
     if own or not bridged:
-        return mode
+        return
     if network is None:
         report.document.put(group, {"network": _GROUP_BRIDGE})
     else:
@@ -49,84 +46,33 @@ def fit_group(report: Report, group: Body, tasks: Sequence[Body]) -> str:
         text += "; the tasks of the group share the network and its ports"
     line = network.line if network else group.line
     report.add(Kind.CHANGED, place, "network", line, text)
-    return "bridge"
 
 
-def fit_task(report: Report, place: str, config: Body, group: Body, mode: str) -> frozenset[str]:
-    """Replaces the options of a task's network by the network of its group.
+def check_task(report: Report, place: str, config: Body, group: Body) -> None:
+    """Reports a network of another process that is not here, and ports that are not the group's.
 
     Args:
         report: the conversion.
         place: name of the task in the report.
         config: the task's config.
-        group: the group, with the labels of its ports.
-        mode: mode of the group's network.
-
-    Returns:
-        The names of the options that are replaced.
+        group: the group with the task.
     """
-    gone = set()
-    mode_of_task = config.entry("network_mode")
-    if mode_of_task and (lost := _no_such_process(mode_of_task.value, group)):
-        report.add(Kind.LOST, place, "network_mode", mode_of_task.line, lost)
-    for name, text in (
-        ("network_mode", _fit_mode(report.document, config, group, mode)),
-        ("ports", _fit_ports(report.document, config, group, mode)),
-    ):
-        entry = config.entry(name)
-        if entry and text:
-            report.add(Kind.CHANGED, place, name, entry.line, text)
-            gone.add(name)
-    return frozenset(gone)
-
-
-def _fit_mode(document: Document, config: Body, group: Body, mode: str) -> str:
     entry = config.entry("network_mode")
-    if entry is None or not isinstance(entry.value, str):
-        return ""
-    if entry.value == "host":
-        document.rename(entry, "host_network")
-        document.replace(entry.value_span, "true")
-        return "becomes host_network = true"
-    bridge = mode not in {"", "host", "none"}
-    if bridge and _shares(entry.value, group):
-        document.remove(entry)
-        return "is removed: the tasks of the group share the group's network"
-    if not bridge and entry.value == "none":
-        document.remove(entry)
-        return "is removed: a task in a group without a network has loopback alone"
-    return ""
-
-
-def _no_such_process(mode: Any, group: Body) -> str:
-    """Returns the reason why the process whose network a task shares does not exist here."""
-    kind, _, name = str(mode).partition(":")
+    kind, _, name = config.text("network_mode").partition(":")
+    lost = ""
     if kind == "container":
-        return f"containerd has no container {name!r}: name a task of the group, as task:NAME"
-    if kind == "task" and name not in {task.label for task in group.bodies("task")}:
-        return f"the group has no task {name!r}"
-    return ""
-
-
-def _fit_ports(document: Document, config: Body, group: Body, mode: str) -> str:
-    entry = config.entry("ports")
-    if entry is None:
-        return ""
+        lost = f"containerd has no container {name!r}: name a task of the group, as task:NAME"
+    elif kind == "task" and name not in {task.label for task in group.bodies("task")}:
+        lost = f"the group has no task {name!r}"
+    if entry and lost:
+        report.add(Kind.LOST, place, "network_mode", entry.line, lost)
+    ports = config.entry("ports")
     labels = {port.label for network in group.bodies("network") for port in network.bodies("port")}
-    wanted = entry.value
-    known = isinstance(wanted, list) and all(label in labels for label in map(str, wanted))
-    on_host = config.value("network_mode") == "host"
-    if not known or not (on_host or mode == "bridge" or mode.startswith("cni/")):
-        return ""
-    document.remove(entry)
-    where = "the task listens on the host's ports" if on_host else "Nomad publishes all ports"
-    return f"is removed: {where} of the group"
-
-
-def _shares(mode: str, group: Body) -> bool:
-    """Returns True for a task's mode that the bridge network of a group replaces."""
-    names = {task.label for task in group.bodies("task")}
-    return mode in _BRIDGES or mode.removeprefix("task:") in names
+    wanted = ports.value if ports and isinstance(ports.value, list) else []
+    strange = [text for text in map(str, wanted) if text not in labels]
+    if ports and strange:
+        text = f"the group's network has no port {', '.join(strange)}"
+        report.add(Kind.LOST, place, "ports", ports.line, text)
 
 
 def _mode(task: Body) -> str:

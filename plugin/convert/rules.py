@@ -37,7 +37,7 @@ def convert(document: Document, drivers: Iterable[str] = SOURCES) -> list[Findin
             _group(report, group)
         # Nomad makes a group of a task that stands directly in the job.
         for task in job.bodies("task"):
-            _task(report, task, task, "")
+            _task(report, task, job)
     return sorted(report.findings, key=lambda finding: finding.line)
 
 
@@ -55,9 +55,9 @@ def _group(report: Report, group: Body) -> None:
     _attributes(report, place, group)
     tasks = [*group.bodies("task")]
     moved = [task for task in tasks if task.text("driver") in {*report.drivers} - {NAME}]
-    mode = networks.fit_group(report, group, moved)
+    networks.fit_group(report, group, moved)
     for task in tasks:
-        _task(report, task, group, mode)
+        _task(report, task, group)
     services = [*group.bodies("service")]
     for task in tasks:
         services += task.bodies("service")
@@ -68,15 +68,8 @@ def _group(report: Report, group: Body) -> None:
                 _sidecar(report, service, sidecar)
 
 
-def _task(report: Report, task: Body, group: Body, mode: str) -> None:
-    """Converts a task of the drivers to convert.
-
-    Args:
-        report: the conversion.
-        task: the task.
-        group: its group.
-        mode: mode of the group's network after the conversion.
-    """
+def _task(report: Report, task: Body, group: Body) -> None:
+    """Converts a task of the drivers to convert."""
     place = f'task "{task.label}"'
     driver = task.entry("driver")
     if driver is None or driver.value not in report.drivers:
@@ -87,8 +80,8 @@ def _task(report: Report, task: Body, group: Body, mode: str) -> None:
     _attributes(report, place, task)
     _driver(report, place, driver)
     for config in task.bodies("config"):
-        gone = networks.fit_task(report, place, config, group, mode)
-        _options(report, place, config, options.TASK_OPTIONS, gone)
+        networks.check_task(report, place, config, group)
+        _options(report, place, config, options.TASK_OPTIONS)
 
 
 def _driver(report: Report, place: str, driver: Entry) -> None:
@@ -108,27 +101,12 @@ def _sidecar(report: Report, service: Body, sidecar: Body) -> None:
             _options(report, place, config, options.TASK_OPTIONS)
 
 
-def _options(
-    report: Report,
-    place: str,
-    config: Body,
-    table: tuple[options.Option, ...],
-    gone: frozenset[str] = frozenset(),
-) -> None:
-    """Reports the options that this driver ignores or does not take.
-
-    Args:
-        report: the conversion.
-        place: name of the block in the report.
-        config: the block.
-        table: the options of the block.
-        gone: the options that the conversion has replaced.
-    """
-    values = config.plain()
-    for name in (name for name in values if name not in gone):
+def _options(report: Report, place: str, config: Body, table: tuple[options.Option, ...]) -> None:
+    """Reports the options that this driver ignores or does not take."""
+    for name, value in config.plain().items():
         entry = config.entry(name)
         line = entry.line if entry else config.line
-        problem, notes = check(table, name, values[name])
+        problem, notes = check(table, name, value)
         if problem:
             report.add(Kind.LOST, place, name, line, problem)
         for note in notes:

@@ -119,6 +119,14 @@ def test_containerd_gets_both_log_paths_or_none(
     assert (made.stdout, made.stderr) == expected
 
 
+def test_ports_on_the_hosts_network_are_those_of_the_group() -> None:
+    task = replace(TASK, resources=Resources(ports=(PORT,)))
+    own = TaskOptions(image="redis", host_network=True, ports=("http",))
+    assert plan.make(services(), task, own).container_id
+    with pytest.raises(DriverError, match="Port 'db' not found"):
+        plan.make(services(), task, replace(own, ports=("db",)))
+
+
 def test_the_plugin_block_gives_values_to_jobs_without_their_own() -> None:
     settings = DriverSettings(
         image_pull_timeout_s=9.0, oom_score_adj=7, extra_labels=("job_*", "task_name", "node_id")

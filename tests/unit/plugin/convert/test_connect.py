@@ -82,7 +82,7 @@ def test_a_gateway_on_the_host_network_stays_there() -> None:
     after, _ = converted("j", service("gateway {}", mode="host", driver="exec"))
     config = sidecar(after)["config"]
     assert config["image"] == "${meta.connect.gateway_image}"
-    assert config["host_network"] is True
+    assert config["network_mode"] == "host"
 
 
 @pytest.mark.parametrize(

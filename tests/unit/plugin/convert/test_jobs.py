@@ -92,13 +92,11 @@ def test_only_the_driver_and_the_network_change_in_a_job_in_hcl(newline: str) ->
         '+ mode = "bridge"',
         '- driver = "docker"   // the driver',
         '+ driver = "containerd-driver"   // the driver',
-        '- ports   = ["db"]',
     ]
     assert after.count("\r") == after.count("\n") * (newline == "\r\n")
     assert kinds(findings, Kind.CHANGED) == [
         ('group "cache"', "network", 7),
         ('task "redis"', "driver", 12),
-        ('task "redis"', "ports", 16),
     ]
     assert kinds(findings, Kind.LOST) == []
 
@@ -131,19 +129,14 @@ def test_a_task_with_the_bridge_network_of_docker_gets_a_group_network() -> None
 def test_a_task_on_the_host_network_leaves_the_group_network_alone() -> None:
     text = task_hcl('image = "i"\nnetwork_mode = "host"', group="    network {}\n")
     after, findings = converted("j", text)
-    assert changed(text, after) == [
-        '- driver = "docker"',
-        '+ driver = "containerd-driver"',
-        '- network_mode = "host"',
-        "+ host_network = true",
-    ]
+    assert changed(text, after) == ['- driver = "docker"', '+ driver = "containerd-driver"']
     assert kinds(findings, Kind.LOST) == []
     (task,) = decoded(after)
     assert task.host_network
 
 
-@pytest.mark.parametrize(("mode", "network"), [("none", 0), ("bridge", 1), ("task:t", 1)])
-def test_other_modes_of_a_task_are_modes_of_the_group(mode: str, network: int) -> None:
+@pytest.mark.parametrize(("mode", "network"), [("none", 0), ("bridge", 1), ("default", 1)])
+def test_only_a_bridge_of_a_task_needs_a_network_of_the_group(mode: str, network: int) -> None:
     after, findings = converted("j", task_hcl(f'image = "i"\nnetwork_mode = "{mode}"'))
     assert kinds(findings, Kind.LOST) == []
     assert after.count(BRIDGE) == network
@@ -154,6 +147,15 @@ def test_other_modes_of_a_task_are_modes_of_the_group(mode: str, network: int) -
 def test_networks_that_nomad_does_not_know_are_not_carried_over(mode: str) -> None:
     text = task_hcl(f'image = "i"\nnetwork_mode = "{mode}"', group=BRIDGE)
     assert kinds(converted("j", text)[1], Kind.LOST) == [('task "t"', "network_mode", 11)]
+
+
+@pytest.mark.parametrize("mode", ["host", "bridge"])
+def test_ports_that_the_group_does_not_have_are_not_carried_over(mode: str) -> None:
+    network = '    network {\n      port "db" {}\n    }\n'
+    config = f'image = "i"\nnetwork_mode = "{mode}"\nports = ["db", "web"]'
+    _, findings = converted("j", task_hcl(config, group=network))
+    (lost,) = [finding for finding in findings if finding.kind is Kind.LOST]
+    assert (lost.option, lost.text) == ("ports", "the group's network has no port web")
 
 
 def test_tasks_on_two_networks_in_a_group_are_not_carried_over() -> None:
@@ -175,9 +177,7 @@ job "j" {
 }
 """
     after, findings = converted("j", text)
-    assert {line[2:].split()[0] for line in changed(text, after)} == {
-        *("driver", "network_mode", "host_network")
-    }
+    assert {line[2:].split()[0] for line in changed(text, after)} == {"driver"}
     assert kinds(findings, Kind.LOST) == [('group "g"', "network_mode", 2)]
 
 
@@ -305,7 +305,6 @@ def test_a_job_in_json_keeps_its_form(indent: int | None, wrapped: bool, network
     assert group["Networks"] == [{**(networks or [{}])[0], "Mode": "bridge"}]
     assert group["Tasks"][0]["Driver"] == "containerd-driver"
     group["Tasks"][0]["Driver"], group["Networks"] = "docker", networks
-    group["Tasks"][0]["Config"]["ports"] = ["db"]
     assert again == json.loads(before)
     assert ("\n" in after) is bool(indent)
     lost = kinds(findings, Kind.LOST)[-1]
