@@ -31,7 +31,7 @@ from actors.blocking import file_servers
 from actors.events import Publish
 from actors.handles.handle import VERSION, HandleState
 from actors.lifecycle import mount_targets, plan, preparation, teardown
-from actors.lifecycle.cgroup import join_cpuset, restore_cgroup
+from actors.lifecycle.cgroup import join_cpuset, limit_disk, restore_cgroup
 from actors.lifecycle.directory import create_directory
 from actors.lifecycle.running import RunningTask, Services, watch, worker_spec
 from actors.lifecycle.undo import Undo, to_its_end
@@ -98,6 +98,7 @@ class Attempt:
         )
         self._undo = Undo(self._containerd, log)
         self._member: Member | None = None
+        self._labels = dict(self._plan.labels)
 
     async def run(self) -> tuple[RunningTask, StartedTask]:
         """Runs all steps, or undoes the steps that were done.
@@ -131,7 +132,8 @@ class Attempt:
         )
 
     async def _steps(self) -> tuple[WorkerLink, int, int]:
-        self._undo.later("cgroup", self._restore_cgroup)
+        v2 = self._services.cgroup_v2
+        self._undo.later("cgroup", lambda: restore_cgroup(self._task.resources, cgroup_v2=v2))
         self._image = await self._wait_for_image()
         # From here on the start creates objects that only this plugin's undo removes at once.
         self._undo.wait_for_containerd()
@@ -163,9 +165,6 @@ class Attempt:
             # A worker or a shim of the earlier start writes to the logs, and both end now.
             await asyncio.to_thread(self._logs.hold)
         await self._undo.run(cause)
-
-    async def _restore_cgroup(self) -> None:
-        await restore_cgroup(self._task.resources, cgroup_v2=self._services.cgroup_v2)
 
     @contextlib.contextmanager
     def _reporting(self, problem: str) -> Generator[None, None, None]:
@@ -223,6 +222,7 @@ class Attempt:
         remove = self._containerd.snapshots.remove
         mounts = await self._undo.create(preparing, "snapshot", remove, snapshotter, key)
         self._log("snapshot prepared")
+        self._labels |= await limit_disk(mounts, self._options.storage_bytes, self._undo)
         return mounts
 
     async def _pin_sources(self, directory: asyncio.Future[None]) -> None:
@@ -256,7 +256,7 @@ class Attempt:
         creating = self._containerd.containers.create(
             ContainerRecord(
                 id=self._id,
-                labels=self._plan.labels,
+                labels=self._labels,
                 image=self._image.name,
                 runtime=self._plan.runtime.name,
                 runtime_binary=self._plan.runtime.binary_name,

@@ -1,4 +1,4 @@
-"""Limits and cgroups of a task: Nomad's resources and the job's options in the kernel's terms.
+"""Limits of a task, and its cgroup: Nomad's resources and the job's options in the kernel's terms.
 
 Nomad 1.3 to 1.6 wait for a task's cgroup of version 2 before they start the task again. The
 runtime removes the cgroup with the container, so a removal creates the cgroup again.
@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import posixpath
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.blocking import file_servers
 from actors.model import identifiers
+from actors.model.ownership import LABEL_QUOTA
+from containerd.rootfs import quota
 from containerd.spec import resources
 from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from actors.lifecycle.undo import Undo
+    from actors.model.node import Node
     from actors.model.nomad import Resources
     from actors.model.settings import DriverSettings, TaskOptions
+    from containerd.api.records import Mount
 
 _MIB = 1024 * 1024
 _MOST_CPUS = 1 << 17  # more than any kernel has
@@ -60,6 +70,7 @@ def limits(
         cpu_period_us=options.cpu_cfs_period_us,
         cpus=options.cpuset_cpus or assigned.cpuset_cpus,
         mems=options.cpuset_mems,
+        io_weight=options.blkio_weight,
         pids=max(0, options.pids_limit) or usual_pids,
     )
 
@@ -172,6 +183,72 @@ def _numbers(text: str) -> set[int]:
         first, _, last = part.partition("-")
         numbers.update(range(int(first), min(int(last or first), _MOST_CPUS) + 1))
     return numbers
+
+
+def disk_rates(options: TaskOptions) -> tuple[resources.Rate, ...]:
+    """Returns the limits of disks by the disks' numbers. Blocks: the disks are looked up.
+
+    Raises:
+        DriverError: code INVALID; a path is no disk of this node.
+    """
+    rates: list[resources.Rate] = []
+    for kind, path, limit in options.device_rates:
+        file_servers.visit(path, "device_*_bps, device_*_iops")
+        try:
+            found = Path(path).stat()
+        except OSError as error:
+            raise start_refused(
+                f"device limits: {path[:128]!r}: {error.strerror}", "name a disk of this node"
+            ) from error
+        major, minor = os.major(found.st_rdev), os.minor(found.st_rdev)
+        part = Path(f"/sys/dev/block/{major}:{minor}/partition")
+        if not stat.S_ISBLK(found.st_mode) or part.exists():
+            raise start_refused(
+                f"device limits: {path[:128]!r} is not a whole disk, and the kernel limits disks",
+                "name the disk, such as /dev/sda",
+            )
+        rates.append(resources.Rate(kind=kind, major=major, minor=minor, limit=limit))
+    return tuple(rates)
+
+
+async def check_disk(node: Node, options: TaskOptions) -> None:
+    """Checks whether this node can limit the files that a task writes.
+
+    Raises:
+        DriverError: code UNSUPPORTED; the file system of the snapshots has no quota of projects.
+    """
+    if options.storage_bytes:
+        name = options.snapshotter or node.settings.snapshotter
+        root = await node.containerd.snapshotter_root(name or node.containerd.default_snapshotter)
+        if root:
+            await asyncio.to_thread(quota.check, root)
+
+
+async def limit_disk(mounts: Sequence[Mount], size_bytes: int, undo: Undo) -> dict[str, str]:
+    """Limits the files that a task writes, and registers the undo.
+
+    Args:
+        mounts: the mounts of the task's new snapshot.
+        size_bytes: most bytes of the files; 0 is no limit.
+        undo: the undo steps of the start.
+
+    Returns:
+        The label of the container by which `free_disk` finds the limit.
+
+    Raises:
+        DriverError: code UNSUPPORTED; the snapshot cannot be limited.
+    """
+    if not size_bytes:
+        return {}
+    made = await asyncio.to_thread(quota.limit, mounts, size_bytes)
+    undo.later("quota", asyncio.to_thread, quota.release, made)
+    return {LABEL_QUOTA: made}
+
+
+async def free_disk(labels: Mapping[str, str]) -> None:
+    """Removes the limit of a container's snapshot that is gone, if the container had a limit."""
+    if made := labels.get(LABEL_QUOTA):
+        await asyncio.to_thread(quota.release, made)
 
 
 def cgroup_path(assigned: Resources, container: str, namespace: str, *, cgroup_v2: bool) -> str:

@@ -44,6 +44,7 @@ async def prepare(
         DriverError: code INVALID or DENIED; the job cannot run here. Code UNAVAILABLE; a file
             server gives no answer.
     """
+    await cgroup.check_disk(node, options)
     shared = SharedNamespaces()
     if shared_namespaces.wishes(options):
         gates.check(node.settings.gates_of(task.namespace), options)
@@ -75,12 +76,17 @@ async def prepare(
             parts, relabels=tuple(filter(mount_sources.may_relabel, relabels))
         )
         rro = runtime_versions.takes_rro(planned.runtime)
+        limits = dataclasses.replace(planned.limits, io_rates=cgroup.disk_rates(options))
         return Preparation(
             node=node,
             task=task,
             options=options,
             plan=dataclasses.replace(
-                planned, security=security, contexts=contexts, recursive_readonly=rro
+                planned,
+                security=security,
+                contexts=contexts,
+                recursive_readonly=rro,
+                limits=limits,
             ),
             parts=parts,
             shared=shared,

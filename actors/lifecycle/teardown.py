@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from actors.files import tree_removal
 from actors.files.state_dir import pins_directory, task_directory
 from actors.lifecycle import leaked_shims
+from actors.lifecycle.cgroup import free_disk
 from actors.model import identifiers
 from actors.model.ownership import LABEL_ALLOC_ID, LABEL_TASK_ID
 from actors.processes import worker_link
@@ -87,6 +88,7 @@ async def remove(
         await containerd.snapshots.remove(snapshotter or containerd.default_snapshotter, key)
         left.remove("snapshot")
         log("snapshot removed")
+        await free_disk(record.labels if record is not None else {})
         await containerd.containers.delete(container_id)
         log("container deleted")
     except DriverError as error:

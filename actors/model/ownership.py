@@ -23,6 +23,8 @@ LABEL_MAKER = f"{PREFIX}.io/maker"
 LABEL_STATE_DIR = f"{PREFIX}.io/state-dir"
 LABEL_KEPT_FOR = f"{PREFIX}.io/kept-for"
 """On a lease: a digest of the name of the image whose failed pull left blobs."""
+LABEL_QUOTA = f"{PREFIX}.io/quota"
+"""On a container: the limit of its files, see `containerd.rootfs.quota`."""
 
 _NOMAD = "com.hashicorp.nomad."
 LABEL_ALLOC_ID = f"{_NOMAD}alloc_id"

@@ -164,6 +164,9 @@ class TaskOptions:
     umask: None is the runtime's.
     cgroupns: empty or `host`.
     shm_size_bytes: 0 is the default size.
+    blkio_weight: 10 to 1000; 0 is the kernel's.
+    device_rates: (kind, path of a disk, limit in a second); the kinds are those of Rate.
+    storage_bytes: most bytes of the files that the task writes outside of its mounts; 0: no limit.
     pid_mode, ipc_mode: empty, `host`, or `task:` with the name of a task of the allocation.
     uts_mode: empty or `host`.
     network_mode: as pid_mode, or `none`, `bridge`, `container:` with an id, `ns:` with a path.
@@ -214,6 +217,9 @@ class TaskOptions:
     cpuset_mems: str = ""
     oom_score_adj: int | None = None
     shm_size_bytes: int = 0
+    storage_bytes: int = 0
+    blkio_weight: int = 0
+    device_rates: tuple[tuple[str, str, int], ...] = ()
     ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     file_limit: int = 0
     sysctl: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,16 @@ _MIN_QUOTA_US = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rate:
+    """A limit of a disk in a second; kind is `ReadBps`, `WriteBps`, `ReadIOPS` or `WriteIOPS`."""
+
+    kind: str
+    major: int
+    minor: int
+    limit: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Limits of a task; 0 and "" mean "no limit".
 
@@ -29,6 +39,8 @@ class Limits:
     cpus: str = ""
     mems: str = ""
     pids: int = 0
+    io_weight: int = 0
+    io_rates: tuple[Rate, ...] = ()
 
 
 def shares(mhz: int, total_mhz: int) -> int:
@@ -82,6 +94,12 @@ def oci_resources(limits: Limits) -> Document:
         memory["reservation"] = limits.memory_reservation_bytes
     if memory:
         resources["memory"] = memory
+    block_io: Document = {"weight": limits.io_weight} if limits.io_weight else {}
+    for rate in limits.io_rates:
+        device = {"major": rate.major, "minor": rate.minor, "rate": rate.limit}
+        block_io.setdefault(f"throttle{rate.kind}Device", []).append(device)
+    if block_io:
+        resources["blockIO"] = block_io
     if limits.pids > 0:
         resources["pids"] = {"limit": limits.pids}
     return resources

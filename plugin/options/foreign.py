@@ -137,12 +137,6 @@ TASK = (
         "Nomad maps ports",
         'use `network { mode = "bridge" port "NAME" { to = PORT } }` in the group',
     ),
-    refused(
-        "storage_opt",
-        MAP,
-        "the snapshotter has no quota for a container",
-        "use `ephemeral_disk`, a host volume of limited size, or readonly_rootfs with a tmpfs",
-    ),
     ignored("volume_driver", "string", "a path needs no volume driver", only=("local",)),
     refused(
         "init_path",

@@ -43,6 +43,7 @@ _RESERVED_ANNOTATIONS = (f"{PREFIX}.io/", "io.containerd.", "io.kubernetes.cri")
 _MAX_LABEL_BYTES = 4096  # containerd's limit of key and value together
 _PLATFORM_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _PLATFORM_PARTS = 3
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
 _OCTAL = re.compile(r"0?[0-7]{1,3}")
 _CPU_LIST = re.compile(r"[0-9]{1,5}(-[0-9]{1,5})?(,[0-9]{1,5}(-[0-9]{1,5})?){0,255}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9_])?")
@@ -98,6 +99,41 @@ def log_file_bytes(value: Any, path: str, problems: list[str]) -> int:
 def log_drops(value: Any, path: str, problems: list[str]) -> bool:
     """Reads `when_full`; returns True if a full log drops its oldest lines."""
     return bool(readers.choice("drop_oldest", "block")(value, path, problems) != "block")
+
+
+def device_rates(kind: str) -> readers.Reader:
+    """Returns a reader of limits of disks, `path:limit`, as (kind, path, limit).
+
+    Args:
+        kind: the limit, as in `containerd.spec.resources.Rate`. A limit of bytes is a size.
+    """
+
+    def read(value: Any, path: str, problems: list[str]) -> tuple[tuple[str, str, int], ...]:
+        rates: list[tuple[str, str, int]] = []
+        for index, text in enumerate(readers.texts(value, path, problems)):
+            where = f"{path}[{index}]"
+            device, _, number = text.rpartition(":")
+            if kind.endswith("Bps"):
+                limit = size_bytes("")(number, where, problems)
+            else:
+                limit = int(number) if _COUNT.fullmatch(number) else 0
+            if not limit or not device.startswith("/dev/") or "/../" in device:
+                problems.append(f'{where}: {readers.shown(text)} is not such as "/dev/sda:100"')
+            rates.append((kind, device, limit))
+        return tuple(rates)
+
+    return read
+
+
+def storage_bytes(value: Any, path: str, problems: list[str]) -> int:
+    """Reads `size` of Docker's storage options in bytes; 0 if absent."""
+    size = 0
+    for name, text in pairs(value, path, problems):
+        if name == "size":
+            size = size_bytes("")(text, f"{path}.size", problems)
+        else:
+            problems.append(f"{path}.{name[:64]}: is not supported: only size is; remove the key")
+    return size
 
 
 def ulimits(value: Any, path: str, problems: list[str]) -> dict[str, tuple[int, int]]:

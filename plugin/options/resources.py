@@ -88,6 +88,37 @@ RESOURCES = (
         doc='Size of /dev/shm, such as `"128M"`; default: 64M.',
     ),
     Option(
+        name="blkio_weight",
+        hcl_type="number",
+        default="0",
+        read=readers.integer(0, 1000),
+        doc="Weight of the task's input and output on disks, 10 to 1000, where the disk's scheduler"
+        " has weights (bfq, or io.cost).",
+    ),
+    *(
+        Option(
+            name=name,
+            field="device_rates",
+            hcl_type="list(string)",
+            read=forms.device_rates(kind),
+            doc=doc,
+        )
+        for name, kind, doc in (
+            ("device_read_bps", "ReadBps", 'Most bytes read in a second: `"/dev/sda:10M"`.'),
+            ("device_write_bps", "WriteBps", "Most bytes written in a second."),
+            ("device_read_iops", "ReadIOPS", 'Most reads in a second: `"/dev/sda:1000"`.'),
+            ("device_write_iops", "WriteIOPS", "Most writes in a second."),
+        )
+    ),
+    Option(
+        name="storage_opt",
+        field="storage_bytes",
+        hcl_type=MAP,
+        read=forms.storage_bytes,
+        doc='`size`: most bytes of the files that the task writes, such as `"10G"`, without its'
+        " mounts; only with the snapshotter `overlayfs` on ext4 or xfs with project quotas.",
+    ),
+    Option(
         name="ulimit",
         field="ulimits",
         hcl_type=MAP,

@@ -96,6 +96,7 @@ async def test_a_docker_job_runs_unchanged(driver: Driver, busybox_image: str) -
 
 async def test_a_podman_job_runs_unchanged(driver: Driver, busybox_image: str) -> None:
     script = "pwd; cat /bin/kept 2>&1; ls /etc/passwd; echo x > /etc/new && ls /etc/new; sleep 1000"
+    disk = next(f"/dev/{place.name}" for place in Path("/sys/block").iterdir())
     async with launched(driver) as session:
         job = driver.task(resources=MEMORY, dns=DnsConfig(servers=("192.0.2.1",)))
         await driver.start(
@@ -107,6 +108,8 @@ async def test_a_podman_job_runs_unchanged(driver: Driver, busybox_image: str) -
             tmpfs=["/etc:size=1m", "/bin2:notmpcopyup"],
             memory_reservation="16m",
             memory_swap="48m",
+            device_read_bps=[f"{disk}:1M"],
+            device_write_iops=[f"{disk}:100"],
             dns_servers=["192.0.2.53"],
             auth={"tls_verify": True},
             socket="default",
@@ -116,6 +119,8 @@ async def test_a_podman_job_runs_unchanged(driver: Driver, busybox_image: str) -
         assert "/etc/passwd" in job.out.decode()
         name = job.container
         assert _limit(name, "memory.soft_limit_in_bytes", "memory.low") == str(16 * MIB)
+        read = _limit(name, "blkio.throttle.read_bps_device", "io.max")
+        assert str(MIB) in read.replace("=", " ").split()
         await session.stop(job.id, 0, "SIGKILL")
         await driver.end(job)
 

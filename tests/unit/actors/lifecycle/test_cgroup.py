@@ -11,7 +11,7 @@ import pytest
 from actors.lifecycle import cgroup
 from actors.model.nomad import Resources
 from actors.model.settings import DriverSettings, TaskOptions
-from containerd.spec.resources import Limits, oci_resources
+from containerd.spec.resources import Limits, Rate, oci_resources
 from proto.errors import DriverError
 
 MIB = 1024 * 1024
@@ -186,3 +186,27 @@ def test_no_processor_is_chosen_where_nomad_changes_them(place: str, *, cgroup_v
 def test_own_processors_and_numa_nodes_are_in_the_spec() -> None:
     made = _limits(Resources(cpuset_cpus="0-3"), cpuset_cpus="1", cpuset_mems="0")
     assert oci_resources(made)["cpu"] == {"cpus": "1", "mems": "0"}
+
+
+def test_limits_of_disks_need_whole_disks_of_the_node() -> None:
+    for path, words in (("/dev/none", "No such file"), ("/dev/null", "is not a whole disk")):
+        rates = (("ReadBps", path, 1024),)
+        with pytest.raises(DriverError, match=words):
+            cgroup.disk_rates(TaskOptions(image="a", device_rates=rates))
+    assert cgroup.disk_rates(TaskOptions(image="a")) == ()
+
+
+def test_limits_of_disks_are_in_the_spec() -> None:
+    rates = (
+        Rate(kind="ReadBps", major=8, minor=0, limit=1024),
+        Rate(kind="ReadBps", major=8, minor=16, limit=2048),
+        Rate(kind="WriteIOPS", major=8, minor=0, limit=9),
+    )
+    assert oci_resources(Limits(io_weight=500, io_rates=rates))["blockIO"] == {
+        "weight": 500,
+        "throttleReadBpsDevice": [
+            {"major": 8, "minor": 0, "rate": 1024},
+            {"major": 8, "minor": 16, "rate": 2048},
+        ],
+        "throttleWriteIOPSDevice": [{"major": 8, "minor": 0, "rate": 9}],
+    }

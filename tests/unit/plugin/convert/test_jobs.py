@@ -182,13 +182,11 @@ job "j" {
 
 
 def test_an_option_that_is_not_carried_over_stays_in_the_file_with_its_line() -> None:
-    text = task_hcl(
-        'image = "i"\nmac_address = "a:b"\nstorage_opt = { size = "1G" }\nwrok_dir = "/"'
-    )
+    text = task_hcl('image = "i"\nmac_address = "a:b"\nnetwork_aliases = ["x"]\nwrok_dir = "/"')
     after, findings = converted("j", text)
     assert kinds(findings, Kind.LOST) == [
         ('task "t"', "mac_address", 7),
-        ('task "t"', "storage_opt", 8),
+        ('task "t"', "network_aliases", 8),
         ('task "t"', "wrok_dir", 9),
     ]
     assert 'mac_address = "a:b"' in after
