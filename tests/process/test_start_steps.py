@@ -96,7 +96,7 @@ async def test_a_log_that_is_no_fifo_fails_the_start(stage: Stage) -> None:
     fifo = Path(job.config.stdout_path)
     fifo.unlink()
     fifo.write_text("not a FIFO")
-    error = await stage.refusal(stage.session.start(job.config, {"image": IMAGE}))
+    error = await stage.refusal(stage.session.start(job.config, {"image": IMAGE, "command": "x"}))
     assert str(fifo) in str(error)
     assert fifo.read_text() == "not a FIFO"
 
