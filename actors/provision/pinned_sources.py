@@ -44,13 +44,16 @@ class PinnedSources:
         self._pinning = asyncio.ensure_future(asyncio.to_thread(self._pin))
 
     async def finished(self) -> None:
-        """Waits for the thread.
+        """Waits for the thread, and sets the SELinux contexts of the sources.
 
         Raises:
             DriverError: a file cannot be written, or a source cannot be pinned. Code UNAVAILABLE;
                 the kernel gives no answer.
         """
         await file_servers.until(self._pinning, self._allocation)
+        for wanted in self._parts.relabels:
+            # A volume with many files takes minutes, so without a limit of time.
+            await asyncio.to_thread(mount_sources.set_context, wanted, self._contexts)
 
     async def remove_files(self) -> None:
         """Removes the network files of a failed start.
@@ -81,8 +84,6 @@ class PinnedSources:
         self._earlier_network = private_files.read(task.alloc_dir, task.name, lost_network.FILE)
         private_files.write(task.alloc_dir, task.name, parts.files)
         mount_sources.pin(parts.pins, parts.pinned, self._shared)
-        for wanted in parts.relabels:
-            mount_sources.set_context(wanted, self._contexts)
 
     def _allocation(self) -> str:
         return f"the allocation {self._task.alloc_dir}"
