@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from proto.frames import Decoder, Frame
     from workers.loop import Loop, Timer
+    from workers.protocol import ExitRecord
 
     Serve = Callable[["Connection", Frame], None]
 
@@ -287,6 +288,16 @@ def send_failed(sock: c_modules.socket, error: DriverError) -> None:
         sock.send(frames.encode({"ok": False, "event": protocol.FAILED, "error": error.to_wire()}))
     except OSError:
         return
+
+
+def exit_event(record: ExitRecord) -> Frame:
+    """Returns the event of the task's end."""
+    return {"event": protocol.EXIT, **record.to_wire()}
+
+
+def drained_event(*, complete: bool) -> Frame:
+    """Returns the event of the end of the logs."""
+    return {"event": protocol.DRAINED, "complete": complete}
 
 
 def _out_of_resources(error: OSError) -> DriverError:

@@ -38,12 +38,18 @@ from workers.launch import lock as succession
 from workers.launch.child import FAILED, serve
 from workers.log import log, log_crash
 
+# isort: split
+# The last import: only workers of tasks with a health check touch the memory of the module. An
+# import in a worker could find the files of another release.
+from workers.health import monitor
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from proto.frames import Frame
 
+_PRELOADED = (monitor,)
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 _OPTIONS = {"--state-dir", "--notify", "--watchdog-us", "--listen-fds", "--idle-ms"}

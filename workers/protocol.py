@@ -40,6 +40,7 @@ LAUNCHER_LOG = "launcher.log"
 CONTROL_SOCKET = "control.sock"
 EXIT_RECORD = "exit"
 STDOUT_FIFO, STDERR_FIFO = "stdout.fifo", "stderr.fifo"
+HEALTH_CHECK = "health"
 WORKER_LOCK = "lock"
 
 # Requests. HELLO is understood by launcher and worker alike.
@@ -54,6 +55,9 @@ END = "end"
 RELEASE_READERS = "farewell"
 """Field of END: the task is destroyed; readers that wait for the end of a log receive the end."""
 
+STOPS = "stops"
+"""Field of KILL: the signal begins a stop of the task, so no more health checks begin."""
+
 # Events.
 READY = "ready"
 FAILED = "failed"
@@ -61,6 +65,8 @@ EXIT = "exit"
 DRAINED = "drained"
 LOG = "log"
 OOM = "oom"
+HEALTH = "health"
+"""Event with a HealthState; in `hello` the present status, or "" without a health check."""
 
 # States of a log FIFO.
 READING = "reading"
@@ -79,6 +85,8 @@ MAX_INTERVAL_MS = 24 * 3600 * 1000
 
 LOST_CODE = 137
 """Exit code of a task whose shim vanished without an answer: the code after SIGKILL."""
+
+_MAX_SIGNAL = 64
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "int": (int,),
@@ -108,6 +116,18 @@ def agree(peer: Mapping[str, object]) -> int:
         resolution="restart the launcher; running tasks are not affected",
         code=Code.UNSUPPORTED,
     )
+
+
+def signal_number(request: Mapping[str, object]) -> int:
+    """Reads the signal of a KILL.
+
+    Raises:
+        DriverError: code INVALID, no signal.
+    """
+    number = request.get("signal")
+    if type(number) is not int or not 0 < number <= _MAX_SIGNAL:
+        raise DriverError(f"{number!r:.20} is not a signal number", code=Code.INVALID)
+    return number
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True)
@@ -240,7 +260,7 @@ class ExitRecord(Record):
         oom_killed: True if such a kill ended the task; None from a worker of an older release,
             which does not decide.
         lost: True if the shim vanished without an answer; the code is LOST_CODE then.
-        reason: a sentence for a lost task, else "".
+        reason: a sentence for a lost task, and for a task that its health check has ended; else "".
     """
 
     code: int

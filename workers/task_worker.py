@@ -19,7 +19,7 @@ from workers.logs.drain import Drain
 from workers.logs.relay import Relay
 from workers.logs.reports import LogReports
 from workers.logs.streams import open_streams
-from workers.loop import Loop
+from workers.loop import Loop, until_next
 from workers.protocol import ExitRecord, ShimTarget, WorkerSpec
 from workers.shim.exit_watch import Watch
 from workers.worker_setup import (
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 
     from proto.frames import Decoder, Frame
     from workers.control import Connection
+    from workers.health.monitor import Monitor
     from workers.logs.streams import Stream
 
 _MIN_STATS_S = 0.05
-_TURNS = 2
-_MAX_SIGNAL = 64
 _RECORD_AGAIN_S, _RECORD_AGAIN_MAX_S = 0.5, 60.0
 _NEXT_START_S, _CREATE_S, _SLOW_S = 600.0, 60.0, 1.0
 _CHECK_S = 0.002  # containerd cancels a Create whose plugin died: the shim lives for some 10 ms
@@ -65,6 +64,7 @@ class Worker:
         self._reserved: exit_record.ReservedFile | None = None
         self._drained: bool | None = None
         self._watch: Watch | None = None
+        self._health: Monitor | None = None
         self._streams: list[Stream] = []
         self._spec = spec
         self._log_reports = LogReports(spec, self._connections)
@@ -100,6 +100,7 @@ class Worker:
             "drained": self._drained is not None,
             "logs": self.logs(),
             "relays": self._sources(),
+            protocol.HEALTH: self._health.status if self._health is not None else "",
             "peers": len(self.listener.connections()) - 1,
         }
 
@@ -146,6 +147,8 @@ class Worker:
                 connection.answer(request, self.hello())
                 self._log_reports.greet(connection)
                 self._report_oom()
+                if self._health is not None:
+                    self._health.greet()
             case protocol.WATCH:
                 self._serve_watch(connection, request)
             case protocol.KILL:
@@ -167,6 +170,8 @@ class Worker:
 
         def seen(pid: int, status: str, error: DriverError | None) -> None:
             if error is None:
+                if self._health is not None:
+                    self._health.begin(pid)
                 connection.answer(request, {"pid": pid, "status": status})
                 self._report_end(connection)
                 return
@@ -177,6 +182,7 @@ class Worker:
             seen(0, "stopped", None)
         elif self._watch is None:
             self._watch = Watch(self.loop, target, self._on_oom, self._on_exit)
+            self._health = self._health_of(self._watch)
             self._watch.begin(seen)
         elif self._watch.target.container_id == target.container_id:
             self._watch.ask_state(seen)
@@ -190,17 +196,20 @@ class Worker:
         if self._watch is not None and not self._watch.seen:
             self._watch.close()
             self._watch = None
+            if self._health is not None:
+                self._health.close()
             if not self._connections():
                 self._alone()
 
     def _serve_kill(self, connection: Connection, request: Frame) -> None:
-        number = request.get("signal")
-        if type(number) is not int or not 0 < number <= _MAX_SIGNAL:
-            raise DriverError(f"{number!r:.20} is not a signal number", code=Code.INVALID)
+        number = protocol.signal_number(request)
         if self._exit is not None:
             raise DriverError("the task has ended already", code=Code.NOT_FOUND)
         if self._watch is None:
             raise precondition("cannot signal the task: the worker does not watch the task yet")
+
+        if request.get(protocol.STOPS) is True and self._health is not None:
+            self._health.stop()
 
         def done(error: DriverError | None) -> None:
             if error is None:
@@ -235,12 +244,14 @@ class Worker:
         connection.send({"event": protocol.STATS, **self._watch.sample().to_wire()})
         if not connection.closed:
             connection.stats_timer = self.loop.later(
-                _until_next(interval_s), lambda: self._sample(connection, interval_s)
+                until_next(interval_s), lambda: self._sample(connection, interval_s)
             )
 
     def _serve_end(self, connection: Connection, request: Frame) -> None:
         """Closes everything before the answer, because a new worker may be forked right after."""
         self._drain.cancel()
+        if self._health is not None:
+            self._health.close()
         if self._watch is not None:
             self._watch.close()
         for relay in self._relays:
@@ -299,17 +310,26 @@ class Worker:
 
     def _report_end(self, connection: Connection) -> None:
         if self._exit is not None:
-            connection.send(_exit_event(self._exit))
+            connection.send(control.exit_event(self._exit))
         if self._drained is not None:
-            connection.send(_drained_event(complete=self._drained))
+            connection.send(control.drained_event(complete=self._drained))
+
+    def _health_of(self, watch: Watch) -> Monitor | None:
+        """Returns the health checks of the task, if any. The launcher has imported the module."""
+        if not os.access(protocol.HEALTH_CHECK, os.F_OK, dir_fd=self._directory):
+            return None
+        from workers.health import monitor  # noqa: PLC0415
+
+        return monitor.load(self.loop, self._spec, self._directory, watch, self._connections)
 
     def _on_exit(self, record: ExitRecord) -> None:
+        record = record if self._health is None else self._health.exit(record)
         self._exit = record
         self._keep_exit(record, _RECORD_AGAIN_S)
         for connection in self.listener.connections():
             if connection.stats_timer is not None:
                 connection.stats_timer.cancel()
-        self.listener.broadcast(_exit_event(record))
+        self.listener.broadcast(control.exit_event(record))
         self._drain.begin()
 
     def _on_oom(self, kills: int) -> None:
@@ -342,7 +362,7 @@ class Worker:
 
     def _on_drained(self, complete: bool) -> None:  # noqa: FBT001 - Drain's callback
         self._drained = complete
-        self.listener.broadcast(_drained_event(complete=complete))
+        self.listener.broadcast(control.drained_event(complete=complete))
 
 
 def run(
@@ -375,23 +395,3 @@ def run(
     connection.take(decoder.feed(b""))
     worker.loop.run()
     return 0
-
-
-def _exit_event(record: ExitRecord) -> Frame:
-    return {"event": protocol.EXIT, **record.to_wire()}
-
-
-def _drained_event(*, complete: bool) -> Frame:
-    return {"event": protocol.DRAINED, "complete": complete}
-
-
-def _until_next(interval_s: float) -> float:
-    """Returns the seconds to the worker's next turn. Workers of a turn have the same clock.
-
-    An interval has two turns: the plugin wakes up twice in an interval for fifty tasks, and gets
-    the samples of thousands of tasks in two parts. Ten turns cost fifty tasks twice the CPU time.
-    Two samples are never closer than half an interval.
-    """
-    now_s = time.monotonic() - interval_s * (os.getpid() % _TURNS) / _TURNS
-    wait_s = interval_s - now_s % interval_s
-    return wait_s if wait_s > interval_s / 2 else wait_s + interval_s

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from actors.asyncio_bridge import all_ended, tell
 from actors.blocking import file_servers
+from actors.checks import health_check
 from actors.events import Publish
 from actors.handles.handle import VERSION, HandleState
 from actors.lifecycle import mount_targets, plan, preparation, teardown
@@ -48,7 +49,6 @@ from containerd.spec import root_links
 from containerd.spec.build import build_and_encode, with_shim_group
 from containerd.spec.users import ResolvedUser, remembered, resolve
 from proto.errors import Code, DriverError
-from workers import protocol
 
 if TYPE_CHECKING:
     from actors.images.messages import ImageReady
@@ -153,6 +153,7 @@ class Attempt:
             if self._member is not None:
                 self._member.pid = pid
         with self._reporting("containerd has not yet started the container"):
+            await self._prepare_health_check(link, document)
             await all_ended(self._watch(link, pid), self._check_created(pid, document))
             # Read before the call: a short task has ended when containerd answers.
             started_at_ns = time.time_ns()
@@ -307,7 +308,7 @@ class Attempt:
             pid = await self._answered(creating)
         except DriverError as error:
             # Without the worker the shim finds no log FIFO, and the shim reports only that.
-            await _check_worker(link, error)
+            await worker_link.check_alive(link, error)
             raise
         self._log("task created")
         self._logs.close()  # the shim has opened the FIFOs
@@ -350,6 +351,19 @@ class Attempt:
             await asyncio.to_thread(check)
         self._log("mounts checked")
 
+    async def _prepare_health_check(self, link: WorkerLink, document: Document) -> None:
+        """Writes the task's health check for the worker, before the worker watches."""
+        note = await health_check.prepare(
+            self._plan.directory,
+            self._options,
+            self._image.config,
+            document,
+            link,
+            of_image=self._services.settings.image_healthchecks,
+        )
+        if note:
+            self._publish(note)
+
     async def _watch(self, link: WorkerLink, pid: int) -> None:
         if not await watch(self._services, self._id, pid, link):
             raise DriverError(
@@ -379,21 +393,3 @@ class Attempt:
             image=self._image.name,
             log=self._plan.log,
         )
-
-
-async def _check_worker(link: WorkerLink, failure: DriverError) -> None:
-    """Checks the worker with a request.
-
-    Raises:
-        DriverError: the worker has died; a new start may not meet this failure.
-    """
-    try:
-        await link.request(protocol.HELLO)
-    except DriverError as lost:
-        raise DriverError(
-            "the task's worker died during the start",
-            details=str(failure),
-            resolution=f"start the task again. {worker_link.REPEATED_DEATHS_ADVICE}",
-            recoverable=True,
-            code=Code.UNAVAILABLE,
-        ) from lost

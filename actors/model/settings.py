@@ -10,17 +10,24 @@ from collections.abc import Mapping
 from dataclasses import field
 
 from actors.model.gates import Gates
+from containerd.image.health_check import COMMAND, EVENT, NONE, RESTART, SHELL, HealthCheck
 from containerd.security.selinux import DISABLE as SELINUX_DISABLE
 from containerd.security.selinux import PARTS as SELINUX_PARTS
 from containerd.spec.mounts import MountOption
 from proto.values import dataclass
 
 __all__ = [
+    "COMMAND",
+    "EVENT",
+    "NONE",
+    "RESTART",
     "SELINUX_DISABLE",
     "SELINUX_PARTS",
+    "SHELL",
     "Auth",
     "DeviceOption",
     "DriverSettings",
+    "HealthCheck",
     "LogOptions",
     "MountOption",
     "SecurityOptions",
@@ -57,6 +64,7 @@ class DriverSettings:
     dns_servers: instead of the servers in the node's resolv.conf; empty: those.
     extra_labels: globs of names in `ownership.EXTRA_LABELS`.
     warnings: sentences on options of other drivers that have no effect here.
+    image_healthchecks: True runs the health check of an image for jobs without an own check.
     gates: limits for all jobs; `namespace_gates` wins for jobs of a namespace of Nomad.
     """
 
@@ -89,6 +97,7 @@ class DriverSettings:
     network_creation: str = "nomad"
     selinux_enabled: bool = False
     init_path: str = ""
+    image_healthchecks: bool = False
     default_ulimits: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     oom_score_adj: int = 0
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
@@ -206,6 +215,7 @@ class TaskOptions:
     extra_labels: tuple[str, ...] | None = None
     annotations: Mapping[str, str] = field(default_factory=dict)
     logging: LogOptions | None = None
+    healthcheck: HealthCheck | None = None
     cpu_hard_limit: bool = False
     cpu_cfs_period_us: int = 100_000
     pids_limit: int = 0

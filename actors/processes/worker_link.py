@@ -48,6 +48,8 @@ class WorkerLink:
         """Path of each log FIFO through the worker's descriptor: a swapped FIFO has no effect."""
         self.relays: list[str] = []
         """Such paths of the FIFOs that the worker relays; empty for an older release."""
+        self.health: str | None = None
+        """The task's health, "" without a check; None for a release before 1.4.0."""
         self.closed = False
         self._pump = asyncio.get_running_loop().create_task(self._read())
         _pumps.add(self._pump)
@@ -88,11 +90,13 @@ class WorkerLink:
         return answer
 
     def ready(self, frame: frames.Frame) -> None:
-        """Stores the paths of the logs in a `ready` event or in an answer to `hello`."""
+        """Stores the facts in a `ready` event or in an answer to `hello`."""
         logs = frame.get("logs")
         self.logs = dict(logs) if isinstance(logs, dict) else {}
         relays = frame.get("relays")
         self.relays = list(relays) if isinstance(relays, list) else []
+        health = frame.get(protocol.HEALTH)
+        self.health = health if isinstance(health, str) else None
 
     def log_path(self, path: str) -> str:
         """Returns the path by which the shim opens a log FIFO: through the worker's descriptor.
@@ -264,3 +268,21 @@ async def samples(directory: Path, interval_s: float) -> AsyncGenerator[frames.F
                         raise DriverError.from_wire(frame.get("error"))
     finally:
         writer.close()
+
+
+async def check_alive(link: WorkerLink, failure: DriverError) -> None:
+    """Checks the worker with a request.
+
+    Raises:
+        DriverError: the worker has died; a new start may not meet this failure.
+    """
+    try:
+        await link.request(protocol.HELLO)
+    except DriverError as lost:
+        raise DriverError(
+            "the task's worker died during the start",
+            details=str(failure),
+            resolution=f"start the task again. {REPEATED_DEATHS_ADVICE}",
+            recoverable=True,
+            code=Code.UNAVAILABLE,
+        ) from lost

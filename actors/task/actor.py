@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING, assert_never
 
@@ -11,14 +10,16 @@ from actors.lifecycle import go_takeover
 from actors.lifecycle.recover import recover
 from actors.lifecycle.start import start
 from actors.loop_actor import LoopActor
+from actors.model import signal_names
 from actors.model.nomad import ExitResult, TaskConfig
-from actors.task import phases, signal_names
+from actors.task import phases
 from actors.task.messages import (
     Begin,
     Destroy,
     Destroyed,
     Drained,
     Exited,
+    HealthChanged,
     Inspect,
     Locate,
     LogChanged,
@@ -38,7 +39,7 @@ from actors.task.messages import (
 from actors.task.phases import ALIVE, Event, Phase
 from actors.task.removal import remove_task, remove_unrecovered
 from actors.task.reports import TaskReports
-from actors.task.status import exit_result, not_found, task_status
+from actors.task.status import exit_result, not_found, start_error, task_status
 from actors.task.stop import StopSequence, deliver
 from actors.task.waiters import Waiters
 from actors.task.worker_connection import WorkerConnection
@@ -131,16 +132,17 @@ class TaskActor(LoopActor):
                 self._drained = True
                 self._log_ends.drained(complete=complete)
                 self._reports.logs_drained(complete=complete)
-            case LogChanged(state=state):
-                self._reports.log_changed(state)
-            case ProcessesKilled(kills=kills):
-                self._reports.kills(kills, "The task continues")
+            case LogChanged() | ProcessesKilled() | HealthChanged():
+                self._reports.of_worker(message)
             case Destroy():
                 self._destroy(message)
             case Destroyed(error=error):
                 self._destroyed(error)
             case Inspect(reply=reply):
-                reply.answer(task_status(self._task, self._phase, self._running, self._exit))
+                health = self._reports.health
+                reply.answer(
+                    task_status(self._task, self._phase, self._running, self._exit, health)
+                )
             case Signal():
                 self._signal(message)
             case Locate(reply=reply):
@@ -174,7 +176,7 @@ class TaskActor(LoopActor):
             if result is not None:
                 self._reports.started(result[0], recovered=self._recovers)
             self._worker.hand_over(Started(task=result and result[0], error=error))
-            reply.settle(result and result[1], None if result else _as_error(error))
+            reply.settle(result and result[1], None if result else start_error(error))
 
         self._beginning = spawn(self._services.loop, work, done)
 
@@ -205,6 +207,7 @@ class TaskActor(LoopActor):
 
     def _listen(self, link: WorkerLink) -> None:
         self._log_ends.hold(self._running, link)
+        self._reports.health = link.health or self._reports.health
         self._worker.listen(link)
 
     # --- the end of the process
@@ -224,7 +227,7 @@ class TaskActor(LoopActor):
             return
         self._log_ends.exited()
         result = exit_result(self._exit)
-        self._reports.ended(result, self._exit.oom_kills)
+        self._reports.ended(result, self._exit)
         if stopping:
             self._reports.stop_ended(None)
         self._waiters.answer(result)
@@ -272,7 +275,7 @@ class TaskActor(LoopActor):
         if number == 0:  # kill(2) with signal 0 only checks that the process exists
             message.reply.answer(None)
         else:
-            self._deliver(number, message.reply.settle)
+            self._deliver(number, message.reply.settle, stops=False)
 
     def _send(self, number: int) -> None:
         ref = self.actor_ref
@@ -281,13 +284,15 @@ class TaskActor(LoopActor):
             if error is not None:
                 tell(ref, SignalFailed(error=error))
 
-        self._deliver(number, done)
+        self._deliver(number, done, stops=True)
 
-    def _deliver(self, number: int, done: Callable[[None, BaseException | None], object]) -> None:
+    def _deliver(
+        self, number: int, done: Callable[[None, BaseException | None], object], *, stops: bool
+    ) -> None:
         assert self._running is not None  # noqa: S101
         running, link = self._running, self._worker.link
         container_id = running.state.container_id
-        work = deliver(running.services, link, container_id, number, self._reports)
+        work = deliver(running.services, link, container_id, number, self._reports, stops=stops)
         spawn(self._services.loop, work, done)
 
     # --- destroy
@@ -387,13 +392,3 @@ class TaskActor(LoopActor):
 
     def _advance(self, event: Event) -> None:
         self._phase = phases.advance(self._phase, event)
-
-
-def _as_error(error: BaseException | None) -> BaseException:
-    if isinstance(error, asyncio.CancelledError) or error is None:
-        return DriverError(
-            "the start was cancelled",
-            details="the task was stopped during the start",
-            code=Code.CANCELLED,
-        )
-    return error

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from actors.model.settings import TaskOptions
     from actors.processes.worker_link import WorkerLink
     from actors.provision.log_ends import LogEnds
+    from workers.health.records import HealthState
     from workers.protocol import ExitRecord, LogState
 
 
@@ -130,6 +131,17 @@ class ProcessesKilled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HealthChanged:
+    """The worker reports a change of the task's health."""
+
+    state: HealthState
+
+
+WorkerReport = LogChanged | ProcessesKilled | HealthChanged
+"""Reports of the worker that change no phase."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerLost:
     """The control connection of `link` ended."""
 
@@ -172,8 +184,7 @@ TaskMessage = (
     | Started
     | Exited
     | Drained
-    | LogChanged
-    | ProcessesKilled
+    | WorkerReport
     | WorkerLost
     | WorkerRestored
     | StopDeadline

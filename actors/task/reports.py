@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +12,9 @@ from actors.events import Publish
 from actors.model.log_keys import elapsed_ms, task_keys
 from actors.model.nomad import TaskEvent
 from actors.task import log_events
+from actors.task.messages import HealthChanged, LogChanged, ProcessesKilled
 from workers import protocol
+from workers.health import records, texts
 
 if TYPE_CHECKING:
     from typing import Any
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
     from actors.lifecycle.running import RunningTask
     from actors.model.nomad import ExitResult, TaskConfig
-    from workers.protocol import LogState
+    from actors.task.messages import WorkerReport
+    from workers.health.records import HealthState
+    from workers.protocol import ExitRecord, LogState
 
 _log = logging.getLogger(__name__)
 
@@ -31,11 +36,16 @@ class TaskReports:
     Args:
         task: Nomad's description of the task.
         events: the EventActor.
+
+    Attributes:
+        health: status of the task's health check; empty without a check.
+        keys: keys of log lines.
     """
 
     def __init__(self, task: TaskConfig, events: pykka.ActorRef[Any]) -> None:
         self._task = task
         self._events = events
+        self.health = ""
         self._kills = 0
         self._begun = self._stop_begun = time.monotonic()
         self.keys = task_keys(task)
@@ -67,21 +77,21 @@ class TaskReports:
         reason = {} if error is None else {"reason": str(error)}
         self.step(text, elapsed_ms=elapsed_ms(self._stop_begun), **reason)
 
-    def ended(self, result: ExitResult, oom_kills: int) -> None:
+    def ended(self, result: ExitResult, record: ExitRecord) -> None:
         """Reports the task's exit.
 
         Args:
             result: code, signal and reason of the exit.
-            oom_kills: number of processes that the kernel killed for lack of memory.
+            record: the exit as the worker has recorded the exit.
         """
         exit_keys = {"exit_code": result.exit_code, "oom_killed": result.oom_killed}
         _log.info("task ended", extra={**self.keys, **exit_keys})
-        if result.error:
+        if record.lost:
             self._publish(f"Container lost: {result.error}")
         elif result.oom_killed:
             self._publish("The kernel killed the task: out of memory")
         else:
-            self.kills(oom_kills, f"The task ended with code {result.exit_code}")
+            self.kills(record.oom_kills, f"The task ended with code {result.exit_code}")
 
     def kills(self, kills: int, consequence: str) -> None:
         """Reports processes of the task that the kernel killed for lack of memory.
@@ -105,6 +115,28 @@ class TaskReports:
         else:
             _log.warning("log FIFO not read to its end by Nomad", extra=self.keys)
 
+    def of_worker(self, message: WorkerReport) -> None:
+        """Reports a report of the worker that changes no phase."""
+        match message:
+            case LogChanged(state=log_state):
+                self.log_changed(log_state)
+            case ProcessesKilled(kills=kills):
+                self.kills(kills, "The task continues")
+            case HealthChanged(state=health_state):
+                self._health_changed(health_state)
+
+    def _health_changed(self, state: HealthState) -> None:
+        """Reports a change of the task's health."""
+        self.health = state.status
+        text = "Health check: healthy"
+        if state.status == records.UNHEALTHY:
+            text = f"Health check: unhealthy ({texts.cause(state)})"
+        if state.restarts:
+            text = f"{text}; the task is ended, so that its restart policy applies"
+        level = logging.WARNING if state.status == records.UNHEALTHY else logging.INFO
+        _log.log(level, "health of the task changed", extra={**self.keys, "reason": text})
+        self._publish(text, state.at_ns)
+
     def log_changed(self, state: LogState) -> None:
         """Reports a log whose reader stopped or returned."""
         text = log_events.sentence(state)
@@ -114,5 +146,8 @@ class TaskReports:
             _log.log(level, "reader of the task's log changed", extra=keys)
             self._publish(text)
 
-    def _publish(self, text: str) -> None:
-        tell(self._events, Publish(event=TaskEvent.now(self._task, text)))
+    def _publish(self, text: str, at_ns: int = 0) -> None:
+        event = TaskEvent.now(self._task, text)
+        if at_ns:  # may be past: a worker keeps reports while no plugin is connected
+            event = dataclasses.replace(event, timestamp_ns=at_ns)
+        tell(self._events, Publish(event=event))

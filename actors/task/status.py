@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -29,6 +30,17 @@ _NOMAD_STATE = {
 def not_found(task_id: str) -> DriverError:
     """Builds the error for an unknown task id, in Nomad's words."""
     return DriverError("task not found for given id", details=task_id[:200], code=Code.NOT_FOUND)
+
+
+def start_error(error: BaseException | None) -> BaseException:
+    """Returns the failure of a start; a cancelled start gets an error of the driver."""
+    if isinstance(error, asyncio.CancelledError) or error is None:
+        return DriverError(
+            "the start was cancelled",
+            details="the task was stopped during the start",
+            code=Code.CANCELLED,
+        )
+    return error
 
 
 def vanished() -> ExitRecord:
@@ -59,12 +71,16 @@ def exit_result(record: ExitRecord) -> ExitResult:
         exit_code=record.code,
         signal=number if 0 < number <= _HIGHEST_SIGNAL else 0,
         oom_killed=oom_killed,
-        error=record.reason if record.lost else "",
+        error=record.reason,
     )
 
 
 def task_status(
-    task: TaskConfig, phase: Phase, running: RunningTask | None, ended: ExitRecord | None
+    task: TaskConfig,
+    phase: Phase,
+    running: RunningTask | None,
+    ended: ExitRecord | None,
+    health: str = "",
 ) -> TaskStatus:
     """Returns the answer to InspectTask.
 
@@ -73,7 +89,9 @@ def task_status(
         phase: the task's phase.
         running: names and times of the container; None before the start has ended.
         ended: the exit record; None before the exit.
+        health: status of the task's health check; empty without a check.
     """
+    attributes = {"health": health} if health else {}
     state = running.state if running else None
     return TaskStatus(
         id=task.id,
@@ -82,6 +100,6 @@ def task_status(
         started_at_ns=state.started_at_ns if state else 0,
         completed_at_ns=ended.at_ns if ended else 0,
         result=exit_result(ended) if ended else ExitResult(exit_code=0),
-        driver_attributes={"containerName": state.container_id} if state else {},
+        driver_attributes={"containerName": state.container_id, **attributes} if state else {},
         network=running.network if running else None,
     )

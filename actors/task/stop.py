@@ -6,9 +6,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from actors.model import signal_names
 from actors.model.log_keys import elapsed_ms
-from actors.task import signal_names
 from proto.errors import Code, DriverError
+from workers import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,8 @@ async def deliver(
     container_id: str,
     number: int,
     reports: TaskReports,
+    *,
+    stops: bool = False,
 ) -> None:
     """Sends a signal to a task's first process.
 
@@ -39,24 +42,28 @@ async def deliver(
         container_id: containerd's id of the task's container.
         number: number of the signal, 1 to 64. `signal_names.number` converts a name.
         reports: reports of the task.
+        stops: True for a signal of a stop, after which no more health checks begin.
 
     Raises:
         DriverError: shim and containerd refuse the signal or do not answer.
     """
     begun = time.monotonic()
-    sender = await _send(services, link, container_id, number)
+    sender = await _send(services, link, container_id, number, stops=stops)
     text = "signal sent to task" if sender else "signal not sent: the task has ended"
     reports.step(
         text, signal=signal_names.name(number), sender=sender, elapsed_ms=elapsed_ms(begun)
     )
 
 
-async def _send(services: Services, link: WorkerLink | None, container_id: str, number: int) -> str:
+async def _send(
+    services: Services, link: WorkerLink | None, container_id: str, number: int, *, stops: bool
+) -> str:
     """Sends the signal. Returns the sender, or "" if the process has ended."""
     try:
         if link is not None and not link.closed:
             try:
-                await link.request("kill", signal=number, all=False)
+                fields = {"signal": number, "all": False, protocol.STOPS: stops}
+                await link.request(protocol.KILL, **fields)
             except DriverError as error:
                 if error.code not in {Code.UNAVAILABLE, Code.UNSUPPORTED}:
                     raise

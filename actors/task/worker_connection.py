@@ -9,6 +9,7 @@ from actors.lifecycle import teardown
 from actors.task.messages import (
     Drained,
     Exited,
+    HealthChanged,
     LogChanged,
     ProcessesKilled,
     Started,
@@ -16,6 +17,7 @@ from actors.task.messages import (
     WorkerRestored,
 )
 from workers import protocol
+from workers.health.records import HealthState
 from workers.protocol import ExitRecord, LogState
 
 if TYPE_CHECKING:
@@ -101,6 +103,8 @@ def _message(frame: Frame | None, link: WorkerLink) -> TaskMessage | None:
             return Drained(complete=frame.get("complete") is True)
         case {"event": protocol.LOG}:
             return LogChanged(state=LogState.from_wire(frame))
+        case {"event": protocol.HEALTH}:
+            return HealthChanged(state=HealthState.from_wire(frame))
         case {"event": protocol.OOM, "kills": int(kills)}:
             return ProcessesKilled(kills=kills)
         case _:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-from containerd.image import platforms
+from containerd.image import health_check, platforms
+from containerd.image.health_check import HealthCheck
 from containerd.image.manifests import damaged, json_object
 from containerd.image.platforms import Platform
 from proto.values import dataclass
@@ -15,7 +16,10 @@ CONFIG_LIMIT_BYTES = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """Defaults for the image's program. diff_ids are the uncompressed layers, lowest first."""
+    """Defaults for the image's program. diff_ids are the uncompressed layers, lowest first.
+
+    shell: program and options before a line of a health check; empty: `/bin/sh -c`.
+    """
 
     entrypoint: tuple[str, ...] = ()
     cmd: tuple[str, ...] = ()
@@ -23,6 +27,8 @@ class ImageConfig:
     user: str = ""
     working_dir: str = ""
     stop_signal: str = ""
+    health_check: HealthCheck | None = None
+    shell: tuple[str, ...] = ()
     diff_ids: tuple[str, ...] = ()
     platform: Platform = field(default_factory=Platform)
 
@@ -51,6 +57,8 @@ def parse_config(body: bytes, name: str) -> ImageConfig:
         user=_string(run, "User", name),
         working_dir=_string(run, "WorkingDir", name),
         stop_signal=_string(run, "StopSignal", name),
+        health_check=health_check.parse(run.get("Healthcheck")),
+        shell=_strings(run, "Shell", name),
         diff_ids=_strings(rootfs, "diff_ids", name),
         platform=platforms.of(fields),
     )

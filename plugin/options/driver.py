@@ -283,6 +283,14 @@ OPTIONS: tuple[Option, ...] = (
         " machine.",
     ),
     Option(
+        name="image_healthchecks",
+        hcl_type="bool",
+        default="false",
+        read=readers.boolean,
+        doc="`true` runs the HEALTHCHECK of an image for jobs without a"
+        " [`healthcheck`](#process) block.",
+    ),
+    Option(
         name="default_ulimit",
         field="default_ulimits",
         hcl_type=MAP,

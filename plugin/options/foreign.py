@@ -116,11 +116,6 @@ VOLUME = (
 
 TASK = (
     ignored("container_exists_attempts", "number", "a start removes leftovers of earlier starts"),
-    _block(
-        "healthchecks",
-        "Docker's checks of an image.",
-        ignored("disable", "bool", "the health checks of an image are not run"),
-    ),
     refused("ipv4_address", "string", *_ADDRESSES),
     refused("ipv6_address", "string", *_ADDRESSES),
     ignored("isolation", "string", "only Windows has modes of isolation"),

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from actors.model import signal_names
 from actors.model.identifiers import PREFIX
 from actors.model.ownership import EXTRA_LABELS
 from actors.provision.etc_files import HOST_GATEWAY, WORD
-from actors.task import signal_names
 from plugin.options import readers
 from proto.errors import DriverError
 

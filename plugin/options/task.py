@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from actors.model.settings import TaskOptions
-from plugin.options import foreign, forms, isolation, readers
-from plugin.options.devices import devices
+from plugin.options import foreign, forms, healthcheck, isolation, readers
 from plugin.options.image import IMAGE
 from plugin.options.logs import LOGGING, logging_block
-from plugin.options.mounts import MOUNT, mounts, tmpfs, volumes
+from plugin.options.mounts import MOUNT, devices, mounts, tmpfs, volumes
 from plugin.options.resources import RESOURCES
 from plugin.options.table import MAP, Option, decode
 
@@ -125,6 +124,7 @@ _PROCESS = (
         read=logging_block,
         doc="The task's log, in Docker's form.",
     ),
+    *healthcheck.OPTIONS,
 )
 _ISOLATION = (
     Option(

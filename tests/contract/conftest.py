@@ -1,5 +1,57 @@
-"""A test here that leaves an unclosed connection fails itself, and not a later test."""
+"""Tasks of the fake shim and of containerd's own, and a launcher, for the contract of a shim.
 
+A test here that leaves an unclosed connection fails itself, and not a later test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.fake_shim import FakeTask
 from tests.support.garbage import pytest_runtest_teardown
+from tests.support.shim_tasks import RealTask, import_image
+from tests.support.workers import LauncherProcess
 
 __all__ = ["pytest_runtest_teardown"]
+
+Task = FakeTask | RealTask
+MakeTask = Callable[[str], Task]
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[LauncherProcess]:
+    """Yields one launcher for all tests of the module."""
+    with LauncherProcess() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def chain_id(containerd: ContainerdDaemon, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Unpacks an image in the real containerd and returns the chain id."""
+    return import_image(containerd, tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.containerd)])
+def make_task(
+    request: pytest.FixtureRequest, tmp_path: Path, launcher: LauncherProcess
+) -> Iterator[MakeTask]:
+    """Yields a function that makes tasks which run a script; removes the tasks at the end."""
+    made: list[Task] = []
+
+    def make(script: str) -> Task:
+        name = f"{request.param}-{abs(hash(request.node.name)) % 10**8}-{len(made)}"
+        if request.param == "fake":
+            made.append(FakeTask(name, script, launcher.state_dir))
+        else:
+            daemon = request.getfixturevalue("containerd")
+            chain = request.getfixturevalue("chain_id")
+            made.append(RealTask(daemon, chain, name, script, launcher.state_dir))
+        return made[-1]
+
+    yield make
+    for task in made:
+        task.remove()

@@ -7,7 +7,9 @@ closes them in that order at the script's end. `FakeShim` and `FakeTask` are the
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import socket
 import socketserver
@@ -20,12 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from proto.errors import Code, DriverError
+from workers.health.exec_calls import EXEC_ID
 from workers.protocol import ShimTarget
 from workers.shim import ttrpc
 
 _HEADER = struct.Struct(">IIBB")
 _UNKNOWN, _NOT_FOUND, _UNIMPLEMENTED = 2, 5, 12
-_CREATED, _RUNNING, _STOPPED = 1, 2, 3
+_ALREADY_EXISTS = 6
+_CREATED, _RUNNING, _STOPPED, _PAUSED = 1, 2, 3, 4
 # In its first life, the shell waits to be started, as runc's init does.
 _FIRST_LIFE = 'read -r _ && exec /bin/sh -c "$0" </dev/null'
 
@@ -94,6 +98,16 @@ class FakeShim:
         """Makes each later Kill fail, as a runtime that cannot be started does."""
         _refusal(self._socket).write_text(text)
 
+    def pause(self) -> None:
+        """Stops the script as a pause does: State says so, and no exec is taken."""
+        _pause(self._socket).touch()
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continues a paused script."""
+        os.killpg(self.pid, signal.SIGCONT)
+        _pause(self._socket).unlink()
+
     def kill_shim(self) -> None:
         """Sends SIGKILL to the shim."""
         assert self._shim is not None
@@ -103,6 +117,8 @@ class FakeShim:
         """Ends shim and script."""
         if self._shim is None:
             return
+        with contextlib.suppress(DriverError, OSError):
+            self.call("Kill", ttrpc.message({1: self.name, 2: EXEC_ID, 3: int(signal.SIGKILL)}))
         kill_group(self.pid)
         self._shim.kill()
         self._shim.wait(10)
@@ -131,6 +147,107 @@ def kill_group(pid: int, number: int = signal.SIGKILL) -> None:
 
 def _refusal(place: Path) -> Path:
     return place.with_suffix(".refusal")
+
+
+def _pause(place: Path) -> Path:
+    return place.with_suffix(".paused")
+
+
+class _Exec:
+    """A further process of the task, with one file for both outputs."""
+
+    def __init__(self, output: str, process: bytes) -> None:
+        self._output = output
+        self._process = json.loads(process)
+        self._ended = threading.Event()
+        self.running: subprocess.Popen[bytes] | None = None
+
+    @property
+    def program(self) -> str:
+        """The name of the program."""
+        return str(self._process["args"][0])
+
+    def start(self) -> int:
+        """Starts the process."""
+        with Path(self._output).open("r+b", buffering=0) as output:
+            self.running = subprocess.Popen(
+                self._process["args"],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=dict(item.split("=", 1) for item in self._process.get("env", [])),
+                start_new_session=True,
+            )
+        threading.Thread(target=self._reap, daemon=True).start()
+        return self.running.pid
+
+    def _reap(self) -> None:
+        assert self.running is not None
+        self.running.wait()
+        self._ended.set()
+
+    def wait(self) -> int:
+        """Returns the exit code in a shim's terms after the end."""
+        self._ended.wait()
+        code = self.running.returncode if self.running else 0
+        return 128 - code if code < 0 else code
+
+    @property
+    def status(self) -> int:
+        """The status in a shim's terms."""
+        if self.running is None:
+            return _CREATED
+        return _STOPPED if self._ended.is_set() else _RUNNING
+
+
+class _Execs:
+    """The execs of one shim, by name."""
+
+    def __init__(self, place: Path) -> None:
+        self._execs: dict[str, _Exec] = {}
+        self._pause = _pause(place)
+
+    def answer(self, method: str, name: str, fields: ttrpc.Fields) -> tuple[int, bytes]:
+        """Answers a call with an exec id."""
+        if method == "Exec":
+            return self._create(name, fields)
+        one = self._execs.get(name)
+        if one is None:
+            return _NOT_FOUND, f"process does not exist {name}".encode()
+        match method:
+            case "Start":
+                return self._start(one)
+            case "Wait":
+                return 0, ttrpc.message({1: one.wait()})
+            case "State":
+                pid = one.running.pid if one.running else 0
+                return 0, ttrpc.message({1: name, 3: pid, 4: one.status})
+            case "Kill" if one.running is not None and one.status == _RUNNING:
+                one.running.send_signal(ttrpc.number(fields, 3))
+                return 0, b""
+            case "Kill":
+                return _NOT_FOUND, b"process already finished"
+            case "Delete" if one.status == _RUNNING:
+                return _UNKNOWN, b"cannot delete a running process"
+            case "Delete":
+                del self._execs[name]
+                return 0, b""
+        return _UNIMPLEMENTED, b"not a method of this shim"
+
+    def _create(self, name: str, fields: ttrpc.Fields) -> tuple[int, bytes]:
+        if self._pause.exists():
+            return _UNKNOWN, b"cannot exec in a paused state"
+        if name in self._execs:
+            return _ALREADY_EXISTS, f"id {name}".encode()
+        spec = ttrpc.parse(ttrpc.octets(fields, 7))
+        self._execs[name] = _Exec(ttrpc.octets(fields, 5).decode(), ttrpc.octets(spec, 2))
+        return 0, b""
+
+    def _start(self, one: _Exec) -> tuple[int, bytes]:
+        program = one.program
+        if shutil.which(program) is None:
+            return _UNKNOWN, f'exec: "{program}": executable file not found in $PATH'.encode()
+        return 0, ttrpc.message({1: one.start()})
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -163,11 +280,14 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
     def moment() -> bytes:
         return ttrpc.message({1: state["at_ns"] // 10**9, 2: state["at_ns"] % 10**9})
 
-    refusal = _refusal(Path(place))
+    refusal, paused = _refusal(Path(place)), _pause(Path(place))
+    execs = _Execs(Path(place))
 
     def answer(method: str, fields: ttrpc.Fields) -> tuple[int, bytes]:
         if method != "Start" and ttrpc.octets(fields, 1).decode() != name:
             return _NOT_FOUND, b"no such task"
+        if exec_id := ttrpc.octets(fields, 2).decode():
+            return execs.answer(method, exec_id, fields)
         match method:
             case "Wait":
                 ended.wait()
@@ -176,7 +296,7 @@ def serve(name: str, place: str, stdout: str, stderr: str, orphan: str, script: 
                 told: dict[int, Any] = {
                     1: name,
                     3: process.pid,
-                    4: state["status"],
+                    4: _PAUSED if paused.exists() else state["status"],
                     9: state["code"],
                 }
                 return 0, ttrpc.message({**told, 10: moment()})

@@ -1,7 +1,8 @@
 """Connection to a containerd shim, on the worker's loop.
 
-The worker sends only Wait, State and Kill: every change of containerd's metadata goes through
-containerd. Wait stays outstanding for the life of the task, also across a restart of containerd.
+The worker sends Wait, State and Kill, and the calls of a health check's exec, of which containerd
+has no metadata. Every change of containerd's metadata goes through containerd. Wait stays
+outstanding for the life of the task, also across a restart of containerd.
 """
 
 from __future__ import annotations
@@ -71,16 +72,16 @@ class Shim:
 
     def wait(self, answer: Answer) -> None:
         """Asks for the exit. The answer comes at the end of the task; at once after the end."""
-        self._call("Wait", ttrpc.wait_request(self._id), 0, answer)
+        self.call("Wait", ttrpc.wait_request(self._id), 0, answer)
 
     def state(self, answer: Answer) -> None:
         """Asks for pid and status."""
-        self._call("State", ttrpc.state_request(self._id), _CALL_TIMEOUT_NS, answer)
+        self.call("State", ttrpc.state_request(self._id), _CALL_TIMEOUT_NS, answer)
 
     def kill(self, signal: int, *, everyone: bool, answer: Answer) -> None:
         """Lets the runtime signal the first process, or all processes of the container."""
         payload = ttrpc.kill_request(self._id, signal, everyone=everyone)
-        self._call("Kill", payload, _CALL_TIMEOUT_NS, answer)
+        self.call("Kill", payload, _CALL_TIMEOUT_NS, answer)
 
     def close_when_idle(self) -> None:
         """Closes after the answer to the last open call. No further call may follow."""
@@ -96,7 +97,8 @@ class Shim:
             self._socket = None
         self._answers.clear()
 
-    def _call(self, method: str, payload: bytes, timeout_ns: int, answer: Answer) -> None:
+    def call(self, method: str, payload: bytes, timeout_ns: int, answer: Answer) -> None:
+        """Calls a method of the shim's Task service; a time of 0 is no limit."""
         if self._socket is None:
             answer(b"", _gone(self._id, "the connection is closed"))
             return

@@ -70,6 +70,11 @@ class Watch:
         self._tries = 0
         self._shim = Shim(loop, target, self._on_lost)
 
+    @property
+    def shim(self) -> Shim:
+        """The present connection to the shim."""
+        return self._shim
+
     def begin(self, seen: Seen) -> None:
         """Sends Wait and State; calls `seen` with pid and status, or with an error."""
         self._shim.wait(self._on_wait)

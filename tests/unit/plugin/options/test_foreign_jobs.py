@@ -208,14 +208,12 @@ def test_options_without_effect_come_as_warnings_with_their_paths() -> None:
             "image": "busybox",
             "isolation": "process",
             "auth": {"email": "a@b.c"},
-            "healthchecks": [{"disable": True}],
             "mount": {"target": "/t", "source": "local/x", "volume_options": {"labels": _MAP}},
             "mounts": [{"target": "/u", "source": "local/y", "volume_options": {"no_copy": True}}],
         }
     )
     assert sorted(sentence.partition(":")[0] for sentence in task.warnings) == [
         "auth.email",
-        "healthchecks.disable",
         "isolation",
         "mount[0].volume_options.labels",
         "mounts[0].volume_options.no_copy",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.task import signal_names
+from actors.model import signal_names
 from proto.errors import Code, DriverError
 
 
