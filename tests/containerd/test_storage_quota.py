@@ -36,6 +36,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ContainerdDaemo
     command = ["mount", "-o", "loop,prjquota", str(image), str(root)]
     mounted = subprocess.run(command, check=False, capture_output=True, text=True)
     if mounted.returncode:
+        shutil.rmtree(containerd.base)
         pytest.skip(f"this kernel has no project quotas of ext4: {mounted.stderr}")
     with containerd:
         yield containerd
