@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from actors.model.settings import DeviceOption, MountOption
@@ -101,17 +101,38 @@ MOUNT = (
         doc="For type `volume`, with a path as its source.",
     ),
 )
+_BINDS = frozenset({"bind", "volume"})
 _VOLUME_PARTS = (2, 3)  # source:target[:options]
 
 
 def mounts(value: Any, path: str, problems: list[str]) -> readers.Fields:
-    """Reads blocks with the keys of the Go driver and of Docker."""
+    """Reads blocks with the keys of the Go driver and of Docker.
+
+    By the Go driver's rule a bind has options, if the block has the key.
+    """
     blocks = _blocks(MOUNT, value, path, problems)
+    for where, item in _items(value, path):
+        kind = item.get("type") or "volume"
+        if item.get("options") == [] and kind in _BINDS:
+            problems.append(
+                f"{where}: Options cannot be empty for mount type: {kind}."
+                " You need to atleast pass rbind and ro."
+            )
     warnings = [fields.pop(foreign.WARNINGS, ()) for fields in blocks]
     return readers.Fields(
         mounts=tuple(MountOption(**fields) for fields in blocks),
         warnings=tuple(sentence for sentences in warnings for sentence in sentences),
     )
+
+
+def _items(value: Any, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yields (path, block) of each block; a value of another form has its problem already."""
+    items: list[Any] = [value]
+    if isinstance(value, list | tuple):
+        items = [*value]
+    for index, item in enumerate(items):
+        if isinstance(item, Mapping):
+            yield f"{path}[{index}]", item
 
 
 def volumes(value: Any, path: str, problems: list[str]) -> tuple[MountOption, ...]:

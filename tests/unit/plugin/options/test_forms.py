@@ -187,6 +187,13 @@ def test_mounts_are_read_in_all_three_forms_in_this_order() -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        (
+            {"mounts": [{"type": "bind", "target": "/t", "source": "/s", "options": []}]},
+            (
+                "Options cannot be empty for mount type: bind."
+                " You need to atleast pass rbind and ro."
+            ),
+        ),
         ({"mounts": [{"type": "ext4", "target": "/t"}]}, "not one of volume, bind, tmpfs"),
         ({"mounts": [{"type": "tmpfs"}]}, "mounts[0].target: is required"),
         ({"mounts": [{"taget": "/x"}]}, 'did you mean "target"'),
