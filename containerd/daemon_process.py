@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import socket
 import struct
+from dataclasses import dataclass
 
 from containerd.security import capabilities
-from proto.values import dataclass
 
 _CONNECT_S = 1.0
 _PEER = struct.Struct("=iII")

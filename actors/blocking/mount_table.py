@@ -10,8 +10,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
-
-from proto.values import dataclass
+from dataclasses import dataclass
 
 _PART_BYTES = 65536
 # All other file systems count as file servers: they get their contents from another process.

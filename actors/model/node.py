@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from actors.model import identifiers
 from actors.model.settings import DriverSettings
 from actors.model.shim_groups import ShimGroups
 from containerd.api.client import Containerd
-from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

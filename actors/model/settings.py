@@ -7,14 +7,13 @@ there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from actors.model.gates import Gates
 from containerd.image.health_check import COMMAND, EVENT, NONE, RESTART, SHELL, HealthCheck
 from containerd.security.selinux import DISABLE as SELINUX_DISABLE
 from containerd.security.selinux import PARTS as SELINUX_PARTS
 from containerd.spec.mounts import MountOption
-from proto.values import dataclass
 
 __all__ = [
     "COMMAND",

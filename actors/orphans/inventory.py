@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,6 @@ from actors.model.ownership import (
 )
 from actors.orphans import stray_workers
 from actors.orphans.decision import Resource, ResourceKind
-from proto.values import dataclass
 from workers import private_directory
 
 if TYPE_CHECKING:

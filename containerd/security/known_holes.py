@@ -11,9 +11,8 @@ import gzip
 import re
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from proto.values import dataclass
 
 _NUMBER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-~.]?rc\.?(\d+))?")
 _DISTRIBUTION = re.compile(r"[+~]ds|deb\d|ubuntu|-\d+$")

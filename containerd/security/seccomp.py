@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from containerd.documents import Document
-from proto.values import dataclass
 
 Version = tuple[int, int]
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from containerd.documents import Document
@@ -25,7 +25,6 @@ from containerd.spec.devices import cgroup_rules, oci_nodes
 from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, rootfs_propagation
 from containerd.spec.resources import Limits, oci_resources
 from proto.errors import Code, DriverError, start_refused
-from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.image.config import ImageConfig

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from containerd.spec.build import capability_sets
-from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.documents import Document

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ from plugin.process import raise_file_limit
 from plugin.texts import indented
 from proto.errors import DriverError
 from proto.exhaustion import exhausted
-from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

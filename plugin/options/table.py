@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -10,7 +11,6 @@ import msgpack
 from plugin.options import readers
 from plugin.texts import did_you_mean
 from proto.errors import Code, DriverError
-from proto.values import dataclass
 
 _MAX_PROBLEMS = 20
 MAP = "map(string)"

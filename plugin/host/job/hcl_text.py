@@ -15,10 +15,9 @@ from __future__ import annotations
 import bisect
 import re
 import sys
-from dataclasses import field
+from dataclasses import dataclass, field
 
 from plugin.host.job.text import MAX_DEPTH
-from proto.values import dataclass
 
 _PLANE = 0x10FF00
 _MASKED = 0x80

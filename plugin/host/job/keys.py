@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any
 
 from plugin.texts import did_you_mean
-from proto.values import dataclass
 
 
 def _words(text: str) -> frozenset[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from actors.model.nomad import Health
@@ -26,7 +27,6 @@ from plugin.host.run.screen import Screen
 from plugin.host.run.systemd import ServiceManager
 from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRunner
 from proto.errors import Code, DriverError
-from proto.values import dataclass
 
 _HEALTH_S = 30.0
 _PAUSE_S = 0.1

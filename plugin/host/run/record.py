@@ -11,6 +11,7 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from actors.orphans import peers
 from actors.orphans.peers import Peer, Presence
 from plugin.host.run.alloc_plan import Alloc
 from proto.errors import DriverError
-from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
