@@ -10,7 +10,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from actors.model.gates import Gates
-from containerd.image.health_check import COMMAND, EVENT, NONE, RESTART, SHELL, HealthCheck
+from containerd.image.health_check import (
+    COMMAND,
+    EVENT,
+    LEAST_S,
+    NONE,
+    RESTART,
+    SHELL,
+    HealthCheck,
+)
 from containerd.security.selinux import DISABLE as SELINUX_DISABLE
 from containerd.security.selinux import PARTS as SELINUX_PARTS
 from containerd.spec.mounts import MountOption
@@ -18,6 +26,7 @@ from containerd.spec.mounts import MountOption
 __all__ = [
     "COMMAND",
     "EVENT",
+    "LEAST_S",
     "NONE",
     "RESTART",
     "SELINUX_DISABLE",

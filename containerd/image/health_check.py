@@ -13,6 +13,8 @@ NONE, COMMAND, SHELL = "NONE", "CMD", "CMD-SHELL"
 """First words of a test: no check, the words of a command, a line for the image's shell."""
 _DEFAULT_SHELL = ("/bin/sh", "-c")
 _NS = 1_000_000_000
+LEAST_S = 0.1
+"""Shortest time: each check is work of the runtime, which no limit of the task holds."""
 _MOST_S, _MOST_RETRIES = 366 * 24 * 3600, 10_000
 
 
@@ -120,4 +122,6 @@ def _encodable(word: str) -> str:
 
 def _seconds(value: object) -> float | None:
     """Returns the seconds of a time in ns; None for 0, which means Docker's default."""
-    return value / _NS if type(value) is int and 0 < value <= _NS * _MOST_S else None
+    if type(value) is not int or not 0 < value <= _NS * _MOST_S:
+        return None
+    return max(LEAST_S, value / _NS)

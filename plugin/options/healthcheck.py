@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
-from actors.model.settings import COMMAND, EVENT, NONE, RESTART, SHELL, HealthCheck
+from actors.model.settings import COMMAND, EVENT, LEAST_S, NONE, RESTART, SHELL, HealthCheck
 from plugin.options import readers
 from plugin.options.table import Option, block, read_fields
 
-_LEAST_S = 0.1
+_MOST_TEST_BYTES = 1 << 20
+"""A runtime takes 2 MiB for the command of a check with the environment of the task."""
 _COUNT = readers.integer(1, 10_000)
 
 
@@ -54,7 +56,7 @@ _BLOCK = (
         field="interval_s",
         hcl_type="string",
         implied='"30s"',
-        read=readers.duration_s(at_least=_LEAST_S),
+        read=readers.duration_s(at_least=LEAST_S),
         doc="Time from the task's start to the first check, and from the end of a check to the"
         " next.",
     ),
@@ -63,7 +65,7 @@ _BLOCK = (
         field="timeout_s",
         hcl_type="string",
         implied='"30s"',
-        read=readers.duration_s(at_least=_LEAST_S),
+        read=readers.duration_s(at_least=LEAST_S),
         doc="Longest time of a check; then its processes are killed, and the check has failed.",
     ),
     Option(
@@ -79,7 +81,7 @@ _BLOCK = (
         field="start_interval_s",
         hcl_type="string",
         implied='"5s"',
-        read=readers.duration_s(at_least=_LEAST_S),
+        read=readers.duration_s(at_least=LEAST_S),
         doc="In place of `interval` within `start_period`, until the first success.",
     ),
     Option(
@@ -128,6 +130,8 @@ def _healthcheck(value: Any, path: str, problems: list[str]) -> HealthCheck | No
         problems.append(f"{path}: args has no effect without command")
     elif command:
         fields["test"] = (COMMAND, command, *args)
+    if len(json.dumps(fields.get("test", ()))) > _MOST_TEST_BYTES:
+        problems.append(f"{path}: the test is longer than {_MOST_TEST_BYTES >> 20} MiB as JSON")
     if fields.pop("disable", False):
         return HealthCheck(test=(NONE,))
     if fields.get("on_failure") == "":

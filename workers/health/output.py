@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 KEPT_BYTES = 4096
 _CHUNK_BYTES = 16384
+_MOST_OLD_READS = 64
+"""A FIFO has at most 1 MiB. A process that a check has left may write faster than the worker reads,
+so an empty FIFO may never come."""
 
 
 class Output:
@@ -41,8 +44,9 @@ class Output:
 
     def begin(self) -> None:
         """Drops old output, and reads from now on."""
-        while self._read():
-            pass
+        for _ in range(_MOST_OLD_READS):
+            if not self._read():
+                break
         self._kept = b""
         self._loop.watch(self._fifo, READ, self._on_ready)
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _START_S = 30.0
 """Docker's limit for the start of a check; the start does not count as the check's time."""
 _KILL_AGAIN_S = 5.0
+_MOST_DETAILS = 512
+"""Longest text of the shim that is kept: the text repeats the job's command."""
 _PAUSED = ("paused", "pausing")
 
 
@@ -165,7 +167,9 @@ class Run:
         if failure is not None and failure.code is Code.UNAVAILABLE:
             self._done(None)
             return
-        problem = self._late or (f"the command cannot run: {failure.details}" if failure else "")
+        problem = self._late
+        if failure is not None and not problem:
+            problem = f"the command cannot run: {failure.details[:_MOST_DETAILS]}"
         self._done(Result(code, problem, output))
 
     def _on_found(self, payload: bytes, error: DriverError | None) -> None:

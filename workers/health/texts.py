@@ -11,7 +11,7 @@ _LONGEST = 200
 
 def cause(state: HealthState) -> str:
     """Returns the cause of an unhealthy status: the exit code, and the first line of the output."""
-    words = state.problem or f"exit code {state.code}"
+    words = _first_line(state.problem) or f"exit code {state.code}"
     line = _first_line(state.output)
     return f"{words}: {line}" if line else words
 

@@ -48,6 +48,12 @@ def test_a_malformed_time_of_an_image_is_not_set(value: Any) -> None:
     assert parse(fields) == HealthCheck(test=("CMD", "a"))
 
 
+def test_an_image_cannot_ask_for_checks_without_a_pause() -> None:
+    read = parse({"Test": ["CMD", "a"], "Interval": 1, "Timeout": 1, "StartInterval": 1})
+    assert read is not None
+    assert (read.interval_s, read.timeout_s, read.start_interval_s) == (0.1, 0.1, 0.1)
+
+
 def test_without_times_dockers_defaults_hold() -> None:
     check = complete(HealthCheck(test=("CMD", "a", "b")), None, ())
     assert check is not None

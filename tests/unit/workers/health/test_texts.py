@@ -16,6 +16,8 @@ from workers.health.records import UNHEALTHY, HealthState
         ({"code": 7}, "exit code 7"),
         ({"code": 7, "output": "\n \nfirst\nsecond"}, "exit code 7: first"),
         ({"problem": "no end within 2 s", "output": "slow\n"}, "no end within 2 s: slow"),
+        ({"problem": "cannot run: \x1b\nx" + "y" * 999, "output": "z"}, "cannot run: ?: z"),
+        ({"problem": "y" * 999}, f"{'y' * 200}…"),
         ({"code": 1, "output": "a\x1b[31mred\x07"}, "exit code 1: a?[31mred?"),
         ({"code": 1, "output": "x" * 4096}, f"exit code 1: {'x' * 200}…"),
     ],
