@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _MIB = 1024 * 1024
 _MOST_CPUS = 1 << 17  # more than any kernel has
+_MOST_OPEN_FILES = Path("/proc/sys/fs/nr_open")
 _CGROUPS = "/sys/fs/cgroup/"
 _CPUSETS = "/sys/fs/cgroup/cpuset/"
 _OF_NOMAD_1_7 = {"share.slice", "reserve.slice"}
@@ -183,6 +184,21 @@ def _numbers(text: str) -> set[int]:
         first, _, last = part.partition("-")
         numbers.update(range(int(first), min(int(last or first), _MOST_CPUS) + 1))
     return numbers
+
+
+def check_open_files(options: TaskOptions) -> None:
+    """Checks a job's own limit of open files. Blocks for a moment: a file of the kernel is read.
+
+    Raises:
+        DriverError: code INVALID; the kernel refuses the limit, even to root.
+    """
+    option = "ulimit: nofile" if "nofile" in options.ulimits else "file_limit"
+    _, wanted = options.ulimits.get("nofile", (0, options.file_limit))
+    if wanted and wanted > (most := int(_MOST_OPEN_FILES.read_text())):
+        raise start_refused(
+            f"{option}: {wanted} is more than {most}, the kernel's limit",
+            f"write at most {most}, or the operator raises the kernel parameter fs.nr_open",
+        )
 
 
 def disk_rates(options: TaskOptions) -> tuple[resources.Rate, ...]:

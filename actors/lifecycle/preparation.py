@@ -57,6 +57,7 @@ async def prepare(
         planned = plan.make(node, task, options)
         emulators.check(planned.image.platform)
         cgroup.check_cpuset(task.resources, options, cgroup_v2=node.cgroup_v2)
+        cgroup.check_open_files(options)
         wanted = confinement.request(node.settings, options, task.namespace)
         if wanted.seccomp_profile:
             file_servers.visit(wanted.seccomp_profile_dir, "seccomp_profile_dir")

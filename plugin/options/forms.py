@@ -20,6 +20,7 @@ _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)(i?b)?", re.IGNORECASE)
 _POWERS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 _SMALLEST_SIZE, _LARGEST_SIZE = 1024, 1 << 50
 _SMALLEST_PIPE, _LARGEST_PIPE = 64 << 10, 1 << 30
+_SMALLEST_WEIGHT = 10
 _SMALLEST_LOG, _LARGEST_LOG = 64 << 10, 1 << 40
 # The kernel's names of resource limits, as runc accepts these after RLIMIT_.
 _ULIMITS = (
@@ -125,6 +126,14 @@ def device_rates(kind: str) -> readers.Reader:
     return read
 
 
+def disk_weight(value: Any, path: str, problems: list[str]) -> int:
+    """Reads the kernel's weight of input and output; 0 is none."""
+    weight: int = readers.integer(0, 1000)(value, path, problems)
+    if 0 < weight < _SMALLEST_WEIGHT:
+        problems.append(f"{path}: {weight} is not between {_SMALLEST_WEIGHT} and 1000")
+    return weight
+
+
 def storage_bytes(value: Any, path: str, problems: list[str]) -> int:
     """Reads `size` of Docker's storage options in bytes; 0 if absent."""
     size = 0
@@ -185,6 +194,13 @@ def sysctls(value: Any, path: str, problems: list[str]) -> dict[str, str]:
 def extra_labels(value: Any, path: str, problems: list[str]) -> readers.Fields:
     """Reads patterns of labels; a pattern without a label is a warning, as a typo has no effect."""
     patterns = readers.texts(value, path, problems)
+    longest = max(map(len, EXTRA_LABELS))
+    # Each pattern costs time and memory of the plugin.
+    if len(patterns) > len(EXTRA_LABELS) or any(len(word) > 2 * longest for word in patterns):
+        problems.append(
+            f"{path}: at most {len(EXTRA_LABELS)} patterns, each of at most {2 * longest} letters"
+        )
+        return readers.Fields()
     useless = [word for word in patterns if not fnmatch.filter(EXTRA_LABELS, word)]
     return readers.Fields(
         extra_labels=patterns,

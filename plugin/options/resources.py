@@ -91,7 +91,7 @@ RESOURCES = (
         name="blkio_weight",
         hcl_type="number",
         default="0",
-        read=readers.integer(0, 1000),
+        read=forms.disk_weight,
         doc="Weight of the task's input and output on disks, 10 to 1000, where the disk's scheduler"
         " has weights (bfq, or io.cost).",
     ),

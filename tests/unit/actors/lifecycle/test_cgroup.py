@@ -188,6 +188,17 @@ def test_own_processors_and_numa_nodes_are_in_the_spec() -> None:
     assert oci_resources(made)["cpu"] == {"cpus": "1", "mems": "0"}
 
 
+@pytest.mark.parametrize(
+    "options", [{"file_limit": 1 << 30}, {"ulimits": {"nofile": (1024, (1 << 64) - 1)}}]
+)
+def test_no_task_has_more_open_files_than_the_kernel_allows(options: dict[str, Any]) -> None:
+    most = int(Path("/proc/sys/fs/nr_open").read_text())
+    with pytest.raises(DriverError, match=f"is more than {most}, the kernel's limit"):
+        cgroup.check_open_files(TaskOptions(image="a", **options))
+    cgroup.check_open_files(TaskOptions(image="a", ulimits={"nofile": (1, most)}))
+    cgroup.check_open_files(TaskOptions(image="a", ulimits={"core": (0, 1 << 40)}))
+
+
 def test_limits_of_disks_need_whole_disks_of_the_node() -> None:
     for path, words in (("/dev/none", "No such file"), ("/dev/null", "is not a whole disk")):
         rates = (("ReadBps", path, 1024),)

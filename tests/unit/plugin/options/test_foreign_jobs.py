@@ -290,6 +290,7 @@ def test_a_tmpfs_of_podman_copies_the_files_of_the_image() -> None:
         ("device_read_bps", ["/dev/sda"], "is not such as"),
         ("device_write_bps", ["/etc/x:1M"], "is not such as"),
         ("device_read_iops", ["/dev/sda:1M"], "is not such as"),
+        ("blkio_weight", 9, "is not between 10 and 1000"),
         ("blkio_weight", 1001, "is not between 0 and 1000"),
         ("storage_opt", {"dm.basesize": "1G"}, "dm.basesize: is not supported: only size"),
         ("storage_opt", {"size": "much"}, "storage_opt.size: invalid size"),

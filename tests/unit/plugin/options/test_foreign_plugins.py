@@ -122,6 +122,13 @@ def test_defaults_for_jobs_come_from_the_block() -> None:
     assert read.warnings == ("extra_labels: 'jbo' matches no label",)
 
 
+def test_patterns_of_labels_are_few_and_short() -> None:
+    # A pattern becomes a regular expression, which stays in the plugin's memory.
+    for patterns in (["*a" * 100], ["job_id"] * 9):
+        problem = "extra_labels: at most 8 patterns, each of at most 30 letters"
+        assert problem in refusal(extra_labels=patterns)
+
+
 def test_no_log_collection_by_nomad_is_a_collection_by_the_driver() -> None:
     assert settings().log_collection == "nomad"
     assert settings(disable_log_collection=False).log_collection == "nomad"
