@@ -200,8 +200,14 @@ def _file(process: int, path: str) -> int:
 
 
 def _is_in_cgroup(process: int, record: ContainerRecord) -> bool:
-    path = json.loads(record.spec_json)["linux"]["cgroupsPath"]
-    name = posixpath.basename(path.rpartition(":")[2])
+    # Another client of containerd may have created the container, with a spec of any form.
+    try:
+        path = json.loads(record.spec_json)["linux"]["cgroupsPath"]
+        name = posixpath.basename(path.rpartition(":")[2])
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
+    if not name:
+        return False
     with open(_file(process, "cgroup")) as file:
         return any(name in line.strip().split("/") for line in file)
 

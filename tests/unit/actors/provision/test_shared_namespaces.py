@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -56,6 +57,21 @@ def test_a_reused_pid_is_refused() -> None:
     assert caught.value.code is Code.PRECONDITION
     assert caught.value.recoverable
     assert shared.descriptors == {}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *(b"", b"[]", b"{}", b'{"linux": null}', b'{"linux": {"cgroupsPath": 7}}'),
+        # Every process has an empty name in the path of a cgroup.
+        *(b'{"linux": {"cgroupsPath": ""}}', b'{"linux": {"cgroupsPath": "/"}}'),
+    ],
+)
+def test_the_container_of_another_client_may_have_any_spec(spec: bytes) -> None:
+    record = dataclasses.replace(container(""), spec_json=spec)
+    with pytest.raises(DriverError) as caught:
+        shared_namespaces._of_process(os.getpid(), record, NETWORK, SharedNamespaces())
+    assert caught.value.code is Code.PRECONDITION
 
 
 def test_a_process_that_is_gone_is_refused() -> None:
