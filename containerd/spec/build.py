@@ -42,6 +42,7 @@ _MAX_HOSTNAME = 63
 # The kernel's limits for execve: a single string with its NUL (MAX_ARG_STRLEN), and all strings
 # with a pointer each (three quarters of _STK_LIM). Beyond the limits the runtime's execve fails
 # after the start has been reported, and the task ends with status 1 and no reason.
+_MAX_PATH_BYTES = 4095  # PATH_MAX without the NUL
 _MAX_STRING_BYTES = 128 * 1024
 _MAX_STRINGS_BYTES = 6 * 1024 * 1024
 _POINTER_BYTES = 8
@@ -276,6 +277,17 @@ def capability_sets(granted: Sequence[str], uid: int) -> Document:
     return {kind: list(granted) for kind in kinds}
 
 
+def too_long(program: str) -> str:
+    """Returns why a program's name or path is refused; empty for a name that the kernel takes.
+
+    A runtime repeats the name in its error, and shims read the error after the end of the runtime:
+    with 64 KiB the pipe is full, and the runtime waits for ever, and each stop of the task.
+    """
+    size = len(program.encode(errors="surrogatepass"))
+    limit = f"the kernel's limit is {_MAX_PATH_BYTES}"
+    return f"the program's name has {size} bytes; {limit}" if size > _MAX_PATH_BYTES else ""
+
+
 def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> None:
     sizes = [len(text.encode(errors="surrogatepass")) + 1 for text in (*words, *variables)]
     for text, size in zip((*words, *variables), sizes, strict=True):
@@ -293,6 +305,8 @@ def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> Non
             f" stack of {stack} bytes",
             'raise the limit, as ulimit { stack = "33554432" }, or write the values to a file',
         )
+    if reason := too_long(words[0]):
+        raise start_refused(reason)
 
 
 def _cwd(inputs: SpecInputs) -> str:
@@ -300,7 +314,8 @@ def _cwd(inputs: SpecInputs) -> str:
     clean = working_directory(cwd)
     if not clean:
         raise start_refused(
-            f"cwd: {cwd[:128]!r} is not an absolute path of the container outside /proc and /sys"
+            f"cwd: {cwd[:128]!r} is not an absolute path of the container outside /proc and /sys,"
+            f" of at most {_MAX_PATH_BYTES} bytes"
         )
     return clean
 
@@ -312,7 +327,7 @@ def working_directory(path: str) -> str:
     """
     # normpath keeps two slashes at the start; the kernel reads them as a single slash.
     clean = posixpath.normpath("/" + path.lstrip("/"))
-    allowed = path.startswith("/") and "\0" not in path
+    allowed = path.startswith("/") and "\0" not in path and not too_long(clean)
     return clean if allowed and clean.split("/")[1] not in {"proc", "sys"} else ""
 
 

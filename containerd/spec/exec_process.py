@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from containerd.spec.build import capability_sets
+from containerd.spec.build import capability_sets, too_long
+from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
     from containerd.documents import Document
@@ -40,7 +41,12 @@ def process_for_exec(spec: Document, command: Command) -> Document:
 
     An earlier release or the Go driver may have created the task. With a terminal, TERM is the
     task's own, or else xterm. Another user gets the task's bounding set and the home of the user.
+
+    Raises:
+        DriverError: code INVALID; the program's name is longer than the kernel allows.
     """
+    if reason := too_long(command.words[0]):
+        raise DriverError(reason, code=Code.INVALID)
     process: Document = dict(spec["process"])
     process["args"] = list(command.words)
     process["terminal"] = command.terminal

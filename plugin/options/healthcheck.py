@@ -130,7 +130,13 @@ def _healthcheck(value: Any, path: str, problems: list[str]) -> HealthCheck | No
         problems.append(f"{path}: args has no effect without command")
     elif command:
         fields["test"] = (COMMAND, command, *args)
-    if len(json.dumps(fields.get("test", ()))) > _MOST_TEST_BYTES:
+    test = fields.get("test", ())
+    if (
+        test[:1] == (COMMAND,)
+        and len(test[1].encode(errors="surrogatepass")) > readers.MAX_NAME_BYTES
+    ):
+        problems.append(f"{path}: the program is longer than {readers.MAX_NAME_BYTES} bytes")
+    if len(json.dumps(test)) > _MOST_TEST_BYTES:
         problems.append(f"{path}: the test is longer than {_MOST_TEST_BYTES >> 20} MiB as JSON")
     if fields.pop("disable", False):
         return HealthCheck(test=(NONE,))

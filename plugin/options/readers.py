@@ -22,6 +22,7 @@ class Fields(dict[str, Any]):
 
 MAX_TEXT_BYTES = 4096
 MAX_ITEMS = 1024
+MAX_NAME_BYTES = 4095  # the kernel's PATH_MAX without the NUL
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1  # the kernel's MAX_ARG_STRLEN without the NUL
 # Limit of execve(2) for arguments and environment together, with a pointer for each word.
 MAX_ARGUMENTS_BYTES = 6 * 1024 * 1024

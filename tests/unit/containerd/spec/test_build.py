@@ -58,6 +58,7 @@ def refused(image: ImageConfig | None = None, **options: Any) -> str:
         "relative",
         "../../..",
         "/a\0b",
+        f"/{'a/' * 2048}",
     ],
 )
 def test_s16_no_working_directory_lies_below_proc(cwd: str) -> None:
@@ -87,7 +88,7 @@ def test_a_string_that_no_program_takes_is_named_and_not_shown() -> None:
     assert "hush" not in text
     assert "args: an argument has 131072 bytes" in refused(args=("x" * 128 * 1024,))
     whole = "x" * (128 * 1024 - 1)
-    assert process(args=(whole,))["args"] == [whole]
+    assert process(args=(whole,), entrypoint=("a",))["args"] == ["a", whole]
 
 
 def test_more_than_any_program_takes_is_refused() -> None:
@@ -153,6 +154,17 @@ def test_an_exec_in_a_task_of_an_earlier_release_has_the_rights_of_one_of_this()
     assert process_for_exec(task, Command(words=["sh"], terminal=False))["capabilities"] == sets
 
 
+def test_no_program_has_a_name_that_is_too_long_for_the_error_of_a_runtime() -> None:
+    # runc's error has the name, and a full pipe blocked runc, with every later call for the task.
+    reason = "the program's name has 4096 bytes; the kernel's limit is 4095"
+    assert reason in refused(entrypoint=("é" * 2048,))
+    assert reason in refused(ImageConfig(entrypoint=("x" * 4096,)), init="/init")
+    assert process(command="x" * 4095, args=("y" * 4096,))["args"] == ["x" * 4095, "y" * 4096]
+    with pytest.raises(DriverError) as caught:
+        process_for_exec({"process": {}}, Command(words=["x" * 4096]))
+    assert (str(caught.value), caught.value.code) == (reason, Code.INVALID)
+
+
 @pytest.mark.parametrize(("uid", "kinds"), [(0, 3), (7, 1)])
 def test_another_user_gets_the_bounding_set_of_the_task_and_a_home(uid: int, kinds: int) -> None:
     task = {
@@ -214,7 +226,10 @@ def test_arguments_may_be_a_quarter_of_the_stack() -> None:
     many = ("x",) * 150_000
     assert len(process(args=many, entrypoint=("a",))["args"]) == 150_001
     larger = {"stack": (16 << 20, 16 << 20)}
-    assert process(args=words, rlimits=larger)["rlimits"][0]["type"] == "RLIMIT_STACK"
+    assert (
+        process(args=words, entrypoint=("a",), rlimits=larger)["rlimits"][0]["type"]
+        == "RLIMIT_STACK"
+    )
 
 
 def test_a_spec_names_the_group_of_its_shim_and_is_otherwise_unchanged() -> None:

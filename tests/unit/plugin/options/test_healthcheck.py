@@ -89,6 +89,7 @@ def test_the_block_of_the_docker_driver_disables_the_image_check(
         ({"retries": 0}, "healthcheck.retries: 0 is not between"),
         ({"on_failure": "kill"}, "healthcheck.on_failure: 'kill' is not one of event, restart"),
         ({"test": ["CMD", *"x" * 250_000]}, "healthcheck: the test is longer than 1 MiB as JSON"),
+        ({"command": "x" * 4096}, "healthcheck: the program is longer than 4095 bytes"),
         ({"tests": "x"}, "healthcheck.tests: no such option, did you mean"),
     ],
 )
