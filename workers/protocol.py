@@ -66,7 +66,8 @@ DRAINED = "drained"
 LOG = "log"
 OOM = "oom"
 HEALTH = "health"
-"""Event with a HealthState; in `hello` the present status, or "" without a health check."""
+"""Event with a HealthState; in `hello` the present status, or "" without a health check; in the
+answer to WATCH the status of a task with a health check."""
 
 # States of a log FIFO.
 READING = "reading"

@@ -170,9 +170,11 @@ class Worker:
 
         def seen(pid: int, status: str, error: DriverError | None) -> None:
             if error is None:
+                answer: Frame = {"pid": pid, "status": status}
                 if self._health is not None:
                     self._health.begin(pid)
-                connection.answer(request, {"pid": pid, "status": status})
+                    answer[protocol.HEALTH] = self._health.status
+                connection.answer(request, answer)
                 self._report_end(connection)
                 return
             connection.refuse(request, error)

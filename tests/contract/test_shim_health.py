@@ -10,7 +10,7 @@ from tests.contract.conftest import MakeTask
 from tests.support.health import running, write_check, write_command
 from tests.support.waiting import wait_until
 from tests.support.workers import LauncherProcess, Peer
-from workers.health.records import HEALTHY, UNHEALTHY
+from workers.health.records import HEALTHY, STARTING, UNHEALTHY
 
 SLEEPS = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
 
@@ -87,7 +87,7 @@ def test_a_new_worker_ends_the_check_of_a_killed_worker_and_goes_on(
     first.socket.close()
     write_check(directory, "echo well")
     second = launcher.worker(task.name, task.stdout, task.stderr)
-    assert second.watch(target)["ok"] is True
+    assert second.watch(target)["health"] == STARTING
     assert second.event("health")["output"] == "well\n"
     assert running("sleep", time_s) == []
     finish(second)
