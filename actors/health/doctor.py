@@ -326,6 +326,7 @@ def _state(node: Node) -> Iterator[Finding]:
                 f"{directory} is open to others",
                 f"chown root {directory}; chmod 700 {directory}",
             )
+            return
         tasks = directory / "tasks"
         count = len(list(tasks.iterdir())) if tasks.is_dir() else 0
         yield ok("state", f"{directory}, {count} tasks")

@@ -115,6 +115,7 @@ def make(node: Node, task: TaskConfig, options: TaskOptions) -> Plan:
     log = task_logs.target_of(settings, options, task, container)
     stdout, stderr = _logs(log, directory, task)
     limits, unused = _limits(node, task, options)
+    unused = (*unused, *task_logs.unused(settings, options))
     owner, score = ownership.owner_of(node, task), options.oom_score_adj
     return Plan(
         container_id=container,

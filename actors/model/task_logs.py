@@ -81,6 +81,16 @@ def target_of(
     )
 
 
+def unused(settings: DriverSettings, options: TaskOptions) -> tuple[str, ...]:
+    """Returns a sentence about limits of a job's log files that Nomad's collector does not see."""
+    wanted = options.logging
+    if settings.log_collection != NOMAD or not wanted:
+        return ()
+    if not (wanted.max_files or wanted.max_file_bytes):
+        return ()
+    return ("logging: max-file and max-size: Nomad writes the files, within the task's logs block",)
+
+
 def check_default(settings: DriverSettings) -> None:
     """Refuses a `logging` block of the plugin that no task could have.
 
@@ -107,12 +117,6 @@ def _check_for_nomad(wanted: LogOptions) -> None:
         raise start_refused(
             "logging: the type journald is not possible where Nomad collects the logs",
             'set log_collection = "driver" in the plugin block',
-        )
-    if wanted.max_files or wanted.max_file_bytes:
-        raise start_refused(
-            "logging: max-file and max-size have no effect where Nomad collects the logs",
-            "write max_files and max_file_size into the task's logs block, or set"
-            ' log_collection = "driver" in the plugin block',
         )
 
 

@@ -14,8 +14,9 @@ from plugin.cli.parser import Parser
 
 _RUN = """\
 exit status: the exit code of the task, or with several tasks the first code that is not 0; 128+n
-for a task that signal n ended; 125 when the driver failed, the job is wrong or output was lost; 130
-when Ctrl-C came before the first start; 2 when the options are wrong
+for a task that signal n ended; 125 when the driver failed, a health check ended the task, the job
+is wrong or output was lost; 130 when Ctrl-C came before the first start; 2 when the options are
+wrong
 
 Ctrl-C stops the tasks as Nomad would (kill_signal, SIGKILL after kill_timeout), a second Ctrl-C
 kills the tasks, a third Ctrl-C leaves. An ended task is not restarted: agents restart tasks.

@@ -46,5 +46,7 @@ def report(name: str, findings: Sequence[Finding]) -> list[str]:
         name: name of the file.
         findings: the findings, in the order of the file.
     """
-    sums = [f"{sum(finding.kind is kind for finding in findings)} {kind}" for kind in Kind]
-    return [*map(str, findings), f"{name}: {', '.join(sums)}"]
+    counts = {kind: sum(finding.kind is kind for finding in findings) for kind in Kind}
+    notes = Kind.NOTE if counts[Kind.NOTE] == 1 else f"{Kind.NOTE}s"
+    sums = f"{counts[Kind.CHANGED]} {Kind.CHANGED}, {counts[Kind.NOTE]} {notes}"
+    return [*map(str, findings), f"{name}: {sums}, {counts[Kind.LOST]} {Kind.LOST}"]

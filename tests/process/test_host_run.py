@@ -184,7 +184,7 @@ def test_lines_of_several_tasks_stay_apart_also_without_ends(host: Host) -> None
     [
         ("signal 9", 137, "ended by SIGKILL (exit code 137)"),
         ("signal 15", 143, "ended by SIGTERM (exit code 143)"),
-        ("lost", 125, "lost: the shim vanished"),
+        ("lost", 125, "failed: the shim vanished"),
     ],
 )
 def test_other_ends_have_their_own_status(host: Host, step: str, status: int, words: str) -> None:

@@ -55,7 +55,7 @@ def port_text(alloc: str, port: PortMapping) -> str:
 def end_text(result: ExitResult) -> str:
     """Describes the end of a task."""
     if result.error:
-        return f"lost: {result.error}"
+        return f"failed: {result.error}"
     if result.oom_killed:
         return f"killed by the kernel, out of memory (exit code {result.exit_code})"
     if result.signal:

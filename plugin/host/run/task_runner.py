@@ -213,7 +213,7 @@ async def _cancel(jobs: Sequence[asyncio.Task[Any]]) -> None:
 
 
 def _exit_status(result: ExitResult) -> int:
-    """Returns the exit status for the shell: the task's exit code, 125 for a lost task."""
+    """Returns the exit status for the shell: the task's exit code, 125 for a task with an error."""
     if result.error:
         return DRIVER_FAILED
     return result.exit_code or (128 + result.signal if result.signal else 0)

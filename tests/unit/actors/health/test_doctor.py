@@ -235,7 +235,7 @@ async def test_a_state_directory_that_others_may_enter_is_a_failure(
 ) -> None:
     made = node(tmp_path)
     made.state_dir.chmod(0o755)
-    about = (await findings(made, machine))["state"][0]
+    (about,) = (await findings(made, machine))["state"]
     assert about.verdict is Verdict.FAIL
     assert f"chmod 700 {made.state_dir}" in about.advice
 

@@ -18,6 +18,7 @@ from actors.model.task_logs import (
     LogTarget,
     shim_paths,
     target_of,
+    unused,
     worker_fields,
 )
 from proto.errors import DriverError
@@ -131,7 +132,6 @@ def test_the_journal_gets_fields_of_container_and_task_with_a_line_each() -> Non
     [
         (LogOptions(type=NONE), "the type none has no effect where Nomad collects the logs"),
         (LogOptions(type=JOURNALD), "the type journald is not possible where Nomad collects"),
-        (LogOptions(type=FILES, max_files=2), "max-file and max-size have no effect where Nomad"),
     ],
 )
 def test_what_nomads_collector_cannot_do_is_refused_with_the_remedy(
@@ -142,6 +142,17 @@ def test_what_nomads_collector_cannot_do_is_refused_with_the_remedy(
     assert text in str(caught.value)
     assert "log_collection" in caught.value.resolution
     assert target(DriverSettings(), LogOptions(type=FILES, tag="x")) == NOMAD_LOG
+
+
+def test_limits_of_files_that_nomad_writes_are_no_obstacle_and_one_warning() -> None:
+    docker_job = TaskOptions(image="redis:7", logging=LogOptions(type=FILES, max_files=2))
+    made = plan.make(services(), TASK, docker_job)
+    assert made.log == NOMAD_LOG
+    (warning,) = made.warnings
+    assert "max-file and max-size" in warning
+    assert "logs block" in warning
+    assert unused(COLLECTS, docker_job) == ()
+    assert unused(DriverSettings(), TaskOptions(image="redis:7")) == ()
 
 
 def handle(log: LogTarget) -> HandleState:

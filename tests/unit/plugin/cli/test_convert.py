@@ -42,7 +42,7 @@ def test_the_job_goes_to_stdout_and_the_report_to_stderr(
     assert shown == converted(GOOD)
     assert said.decode().splitlines() == [
         'changed: task "t", option driver, line 5: "docker" becomes "containerd-driver"',
-        "web.nomad: 1 changed, 0 note, 0 not carried over",
+        "web.nomad: 1 changed, 0 notes, 0 not carried over",
     ]
     assert job.read_bytes() == GOOD.encode()
 
