@@ -61,7 +61,7 @@ def _command(arguments: list[str]) -> int:
             return _loaded(command)(parsed)
         case _:
             hint = did_you_mean(arguments[0], _COMMANDS)
-            console.report(f"containerd-driver: unknown arguments {arguments!r}{hint}")
+            console.report(f"containerd-driver: no command {arguments[0]!r}{hint}")
             console.write(sys.stderr, f"\n{_USAGE}".encode())
             return console.WRONG_OPTIONS
 

@@ -28,9 +28,7 @@ def convert(document: Document, drivers: Iterable[str] = SOURCES) -> list[Findin
         drivers: the drivers whose tasks are converted.
     """
     report = Report(document, tuple(drivers))
-    for block in document.root.bodies("plugin"):
-        if _PLUGINS.get(block.label) in report.drivers:
-            _plugin(report, block)
+    _plugins(report)
     for job in document.root.bodies("job"):
         _attributes(report, f'job "{job.label}"', job)
         for group in job.bodies("group"):
@@ -39,6 +37,20 @@ def convert(document: Document, drivers: Iterable[str] = SOURCES) -> list[Findin
         for task in job.bodies("task"):
             _task(report, task, job)
     return sorted(report.findings, key=lambda finding: finding.line)
+
+
+def _plugins(report: Report) -> None:
+    """Converts the plugin blocks of an agent's file, of which the agent uses one per driver."""
+    found = 0
+    for block in report.document.root.bodies("plugin"):
+        convertible = _PLUGINS.get(block.label) in report.drivers
+        if convertible:
+            _plugin(report, block)
+        if convertible or block.label == NAME:
+            found += 1
+            if found > 1:
+                text = "an agent uses one block of a driver: write all options into the first block"
+                report.add(Kind.LOST, f'plugin "{block.label}"', "", block.line, text)
 
 
 def _plugin(report: Report, block: Body) -> None:

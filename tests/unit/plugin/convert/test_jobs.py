@@ -280,6 +280,12 @@ plugin "docker" {
     assert kinds(findings, Kind.LOST) == [('plugin "docker"', "allow_privilegde", 5)]
 
 
+def test_a_second_plugin_block_is_not_carried_over_because_an_agent_uses_one() -> None:
+    blocks = ("docker", "exec", "nomad-driver-podman")
+    _, findings = converted("agent.hcl", "".join(f'plugin "{name}" {{\n}}\n' for name in blocks))
+    assert kinds(findings, Kind.LOST) == [('plugin "nomad-driver-podman"', "", 5)]
+
+
 PORTS = [{"Label": "db", "To": 6379}]
 NETWORKS = [None, [], [{"Mode": "", "DynamicPorts": PORTS}], [{"Mode": "host"}]]
 
