@@ -38,18 +38,12 @@ from workers.launch import lock as succession
 from workers.launch.child import FAILED, serve
 from workers.log import log, log_crash
 
-# isort: split
-# The last import: only workers of tasks with a health check touch the memory of the module. An
-# import in a worker could find the files of another release.
-from workers.health import monitor
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
     from proto.frames import Frame
 
-_PRELOADED = (monitor,)
 _EXIT_FAILED = 1
 _EXIT_USAGE = 2
 _OPTIONS = {"--state-dir", "--notify", "--watchdog-us", "--listen-fds", "--idle-ms"}
@@ -233,6 +227,11 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     faulthandler.register(c_modules.SIGUSR1, _STDERR)
     used = heap_layout.calls_of(lambda: warm_up.run(state_dir, 1))
     kept = [heap_layout.fill_gaps(), heap_layout.gather_code(used)]
+    # Only workers of tasks with a health check use the module. An import before the gathering costs
+    # every worker 0.04 MB. An import in a worker could find the files of another release.
+    from workers.health import monitor  # noqa: PLC0415
+
+    kept.append([monitor])
     # A failure before this line is on the parent's stderr. The log is not opened later, because
     # objects created after the last warm-up cost each worker pages.
     _log_to(directory)

@@ -88,7 +88,6 @@ async def test_a_docker_job_runs_unchanged(driver: Driver, busybox_image: str) -
         assert _limit(name, "memory.soft_limit_in_bytes", "memory.low") == str(32 * MIB)
         warning = await _warning(session)
         assert "isolation: only Windows" in warning
-        assert "healthchecks.disable" in warning
         assert "mounts[0].volume_options.no_copy" in warning
         await session.stop(job.id, 0, "SIGKILL")
         await driver.end(job)
