@@ -115,7 +115,7 @@ class ImageStore:
                 return await self._pull(request, report)
             return await self._newest(request, report, present)
         except DriverError as error:
-            if flaw is not None:
+            if flaw is not None and str(flaw) != str(error):
                 error.details = f"{error.details}; the present image cannot be run: {flaw}"
             if present is None or not error.recoverable or request.policy is PullPolicy.ALWAYS:
                 raise

@@ -37,7 +37,9 @@ def check(gates: Gates, options: TaskOptions) -> None:
     _privileges(gates, options)
     _confinement(gates, confinement.wishes(options))
     if options.host_network and not gates.allow_host_network:
-        raise refused("host_network = true", "allow_host_network is false")
+        by_mode = options.network_mode == "host"
+        option = 'network_mode = "host"' if by_mode else "host_network = true"
+        raise refused(option, "allow_host_network is false")
     if options.memory_hard_limit_mb and not gates.allow_memory_hard_limit:
         raise refused("memory_hard_limit", "allow_memory_hard_limit is false")
     _listed("sysctl", options.sysctl, "allow_sysctls", gates.allow_sysctls)

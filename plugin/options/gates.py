@@ -166,7 +166,7 @@ GATES: tuple[Option, ...] = (
         hcl_type="bool",
         implied="true",
         read=readers.boolean,
-        doc="`false` refuses `host_network = true`.",
+        doc='`false` refuses `host_network = true` and `network_mode = "host"`.',
     ),
     Option(
         name="allow_memory_hard_limit",

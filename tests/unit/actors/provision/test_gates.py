@@ -62,7 +62,11 @@ CLOSED: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         {"annotations": {"org.systemd.property.CPUWeight": "9"}},
         "allow_annotations is com.example.*",
     ),
-    ({"allow_host_network": False}, {"host_network": True}, "allow_host_network is false"),
+    (
+        {"allow_host_network": False},
+        {"host_network": True, "network_mode": "host"},
+        'network_mode = "host" is not allowed on this node: allow_host_network is false',
+    ),
     ({"allow_sysctls": ["net.*"]}, {"sysctl": {"kernel.shmmax": "1"}}, "allow_sysctls is net.*"),
     ({"allow_devices": []}, {"devices": (DeviceOption(host_path="/dev/fuse"),)}, "is empty"),
     (
