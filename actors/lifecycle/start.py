@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from actors.provision.log_ends import LogEnds
 
 Ask = Callable[[ImageRequest], asyncio.Future[ImageReady]]
+_LONGEST_REASON = 4096
 _PAUSES_S = (0.0, 0.2, 1.0)
 _log = logging.getLogger(__name__)
 
@@ -91,6 +92,8 @@ def _warn(task: TaskConfig, warnings: tuple[str, ...], report: Callable[[str], N
     """Reports the options without effect, in one event and one line of the log."""
     if warnings:
         reason = "; ".join(warnings)
+        if len(reason) > _LONGEST_REASON:  # the job decides the number, and Nomad keeps the event
+            reason = f"{reason[:_LONGEST_REASON]}…"
         _log.warning("options have no effect", extra={"task_id": task.id, "reason": reason})
         report(f"options without effect: {reason}")
 

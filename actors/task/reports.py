@@ -29,6 +29,28 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+_BURST, _EVERY_S = 10, 30.0
+"""Changes of the health that are reported at once; later changes are one in this time. A check may
+have another result ten times a second, and Nomad's servers keep each event."""
+
+
+class Pace:
+    """Lets a burst of reports through, and then one in a time."""
+
+    def __init__(self) -> None:
+        self._left, self._at_s = float(_BURST), 0.0
+        self.skipped = 0
+
+    def allows(self, now_s: float) -> bool:
+        """Returns whether a report may be made now; counts the skipped reports."""
+        self._left = min(_BURST, self._left + (now_s - self._at_s) / _EVERY_S)
+        self._at_s = now_s
+        if self._left < 1:
+            self.skipped += 1
+            return False
+        self._left -= 1
+        return True
+
 
 class TaskReports:
     """Reports one task's life to the log and to Nomad's list of task events.
@@ -47,6 +69,7 @@ class TaskReports:
         self._events = events
         self.health = ""
         self._kills = 0
+        self._health_pace = Pace()
         self._begun = self._stop_begun = time.monotonic()
         self.keys = task_keys(task)
 
@@ -128,11 +151,17 @@ class TaskReports:
     def _health_changed(self, state: HealthState) -> None:
         """Reports a change of the task's health."""
         self.health = state.status
+        pace = self._health_pace
+        if not (state.restarts or pace.allows(time.monotonic())):
+            return
         text = "Health check: healthy"
         if state.status == records.UNHEALTHY:
             text = f"Health check: unhealthy ({texts.cause(state)})"
         if state.restarts:
             text = f"{text}; the task is ended, so that its restart policy applies"
+        if pace.skipped:
+            text = f"{text}; {pace.skipped} changes before have no event"
+            pace.skipped = 0
         level = logging.WARNING if state.status == records.UNHEALTHY else logging.INFO
         _log.log(level, "health of the task changed", extra={**self.keys, "reason": text})
         self._publish(text, state.at_ns)
