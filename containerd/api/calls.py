@@ -25,6 +25,9 @@ RUNTIME_S = 60.0
 CHANNEL_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", 64 * 1024 * 1024),
     ("grpc.max_send_message_length", 64 * 1024 * 1024),
+    # An error is a header with the job's own words, and may be longer than gRPC's usual 8 KiB.
+    ("grpc.max_metadata_size", 1024 * 1024),
+    ("grpc.absolute_max_metadata_size", 1024 * 1024),
     ("grpc.initial_reconnect_backoff_ms", 100),
     # Time limit of connecting: a busy containerd accepts late.
     ("grpc.min_reconnect_backoff_ms", 5000),
