@@ -44,6 +44,7 @@ _MAX_HOSTNAME = 63
 # after the start has been reported, and the task ends with status 1 and no reason.
 _MAX_PATH_BYTES = 4095  # PATH_MAX without the NUL
 _MAX_STRING_BYTES = 128 * 1024
+_MAX_VARIABLES = 16_384
 _MAX_STRINGS_BYTES = 6 * 1024 * 1024
 _POINTER_BYTES = 8
 # Default size of the stack, the kernel's _STK_LIM: four times what all strings may take.
@@ -288,6 +289,18 @@ def too_long(program: str) -> str:
     return f"the program's name has {size} bytes; {limit}" if size > _MAX_PATH_BYTES else ""
 
 
+def too_many(variables: Sequence[str]) -> str:
+    """Returns why an environment is refused; empty for an environment of a usual size.
+
+    runc's time grows with the square of the number: 200,000 variables take a minute, in which no
+    stop of the task is possible.
+    """
+    number = len(variables)
+    return (
+        f"env has {number} variables, at most {_MAX_VARIABLES}" if number > _MAX_VARIABLES else ""
+    )
+
+
 def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> None:
     sizes = [len(text.encode(errors="surrogatepass")) + 1 for text in (*words, *variables)]
     for text, size in zip((*words, *variables), sizes, strict=True):
@@ -305,7 +318,7 @@ def _check_sizes(words: list[str], variables: list[str], limits: Rlimits) -> Non
             f" stack of {stack} bytes",
             'raise the limit, as ulimit { stack = "33554432" }, or write the values to a file',
         )
-    if reason := too_long(words[0]):
+    if reason := too_long(words[0]) or too_many(variables):
         raise start_refused(reason)
 
 

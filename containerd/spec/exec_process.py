@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from containerd.spec.build import capability_sets, too_long
+from containerd.spec.build import capability_sets, too_long, too_many
 from proto.errors import Code, DriverError
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def process_for_exec(spec: Document, command: Command) -> Document:
     task's own, or else xterm. Another user gets the task's bounding set and the home of the user.
 
     Raises:
-        DriverError: code INVALID; the program's name is longer than the kernel allows.
+        DriverError: code INVALID; the program's name is longer than the kernel allows, or the
+            environment is larger than runc takes in a short time.
     """
     if reason := too_long(command.words[0]):
         raise DriverError(reason, code=Code.INVALID)
@@ -68,6 +69,8 @@ def process_for_exec(spec: Document, command: Command) -> Document:
         process["capabilities"] = capability_sets(granted, uid)
     if variables:
         process["env"] = _merged(process.get("env", []), variables)
+    if reason := too_many(process.get("env", ())):
+        raise DriverError(reason, code=Code.INVALID)
     if command.terminal:
         env = process.get("env", [])
         if not any(entry.startswith("TERM=") for entry in env):

@@ -165,6 +165,16 @@ def test_no_program_has_a_name_that_is_too_long_for_the_error_of_a_runtime() -> 
     assert (str(caught.value), caught.value.code) == (reason, Code.INVALID)
 
 
+def test_no_environment_is_so_large_that_runc_needs_minutes() -> None:
+    many = {f"A{number}": "" for number in range(20_000)}
+    assert "variables, at most 16384" in refused(env=many)
+    assert "variables, at most 16384" in refused(
+        ImageConfig(cmd=("a",), env=tuple(f"{name}=" for name in many))
+    )
+    with pytest.raises(DriverError, match="env has 20000 variables, at most 16384"):
+        process_for_exec({"process": {}}, Command(words=["a"], env=many))
+
+
 @pytest.mark.parametrize(("uid", "kinds"), [(0, 3), (7, 1)])
 def test_another_user_gets_the_bounding_set_of_the_task_and_a_home(uid: int, kinds: int) -> None:
     task = {
