@@ -290,9 +290,8 @@ class TaskActor(LoopActor):
         self, number: int, done: Callable[[None, BaseException | None], object], *, stops: bool
     ) -> None:
         assert self._running is not None  # noqa: S101
-        running, link = self._running, self._worker.link
-        container_id = running.state.container_id
-        work = deliver(running.services, link, container_id, number, self._reports, stops=stops)
+        link = self._worker.link
+        work = deliver(self._running, link, self._task, number, self._reports, stops=stops)
         spawn(self._services.loop, work, done)
 
     # --- destroy

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from typing import TYPE_CHECKING
 
+from actors.lifecycle.cgroup import cgroup_path
 from actors.model import signal_names
 from actors.model.log_keys import elapsed_ms
+from actors.task import runtime_inits
 from proto.errors import Code, DriverError
 from workers import protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from actors.lifecycle.running import Services
+    from actors.lifecycle.running import RunningTask, Services
+    from actors.model.nomad import TaskConfig
     from actors.processes.worker_link import WorkerLink
     from actors.task.reports import TaskReports
 
@@ -22,9 +26,9 @@ KILL_BUDGET_S = 10.0
 
 
 async def deliver(
-    services: Services,
+    running: RunningTask,
     link: WorkerLink | None,
-    container_id: str,
+    task: TaskConfig,
     number: int,
     reports: TaskReports,
     *,
@@ -37,9 +41,9 @@ async def deliver(
     reports such an end, so the function does not fail then.
 
     Args:
-        services: the plugin's services, in the containerd namespace of the task.
+        running: the task's container, and the services in its containerd namespace.
         link: connection to the task's worker, or None.
-        container_id: containerd's id of the task's container.
+        task: Nomad's description of the task.
         number: number of the signal, 1 to 64. `signal_names.number` converts a name.
         reports: reports of the task.
         stops: True for a signal of a stop, after which no more health checks begin.
@@ -48,6 +52,11 @@ async def deliver(
         DriverError: shim and containerd refuse the signal or do not answer.
     """
     begun = time.monotonic()
+    services, container_id = running.services, running.state.container_id
+    if stops and number == signal.SIGKILL:
+        v2 = services.cgroup_v2
+        cgroup = cgroup_path(task.resources, container_id, services.namespace, cgroup_v2=v2)
+        await asyncio.to_thread(runtime_inits.kill, cgroup)
     sender = await _send(services, link, container_id, number, stops=stops)
     text = "signal sent to task" if sender else "signal not sent: the task has ended"
     reports.step(
