@@ -1,10 +1,15 @@
-"""The steps of a stop, without I/O."""
+"""The steps of a stop, without I/O, and the delivery of signals."""
 
 from __future__ import annotations
 
 import signal
+from types import SimpleNamespace
+from typing import Any, cast
 
-from actors.task.stop import KILL_BUDGET_S, StopSequence
+import pytest
+
+from actors.model.nomad import TaskConfig
+from actors.task.stop import KILL_BUDGET_S, StopSequence, deliver
 from proto.errors import Code
 
 
@@ -47,3 +52,31 @@ def test_a_stop_with_sigkill_has_no_second_signal() -> None:
     assert stopped.timers == [(KILL_BUDGET_S, 1)]
     assert stopped.sequence.advance(1) is not None
     assert stopped.signals == [signal.SIGKILL]
+
+
+async def test_only_the_sigkill_of_a_stop_ends_waiting_processes_of_the_runtime(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cgroups: list[str] = []
+    monkeypatch.setattr("actors.task.stop.runtime_inits.kill", cgroups.append)
+
+    async def request(_op: str, **_fields: object) -> dict[str, Any]:
+        return {}
+
+    running = SimpleNamespace(
+        services=SimpleNamespace(namespace="nomad", cgroup_v2=False),
+        state=SimpleNamespace(container_id="t-a"),
+    )
+    link = SimpleNamespace(closed=False, request=request)
+    reports = SimpleNamespace(step=lambda *_args, **_more: None)
+    for number, stops in ((15, True), (9, False), (9, True)):
+        await deliver(
+            cast("Any", running),
+            cast("Any", link),
+            TaskConfig(id="a/t/1", name="t"),
+            number,
+            cast("Any", reports),
+            stops=stops,
+        )
+    assert len(cgroups) == 1
+    assert cgroups[0].endswith("/t-a")
