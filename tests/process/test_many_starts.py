@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 from collections.abc import Iterable
 
@@ -34,14 +35,11 @@ def created(stage: Stage) -> list[str]:
     return [call.request.container_id for call in stage.containerd.calls if call.path == path]
 
 
-def waiting(stage: Stage, containers: list[str]) -> list[str]:
+def waiting(stage: Stage, log: pytest.LogCaptureFixture, containers: list[str]) -> list[str]:
     """Lists the containers of starts that are ready for the runtime and wait for their turn."""
     asked = set(created(stage))
-    return [
-        c
-        for c in containers
-        if c not in asked and (stage.driver.state_dir / "tasks" / c / "owner").exists()
-    ]
+    ready = " ".join(line for line in log.messages if line.startswith("image ready"))
+    return [c for c in containers if c not in asked and f"container_id={c}" in ready]
 
 
 async def end(stage: Stage, jobs: Iterable[Job]) -> None:
@@ -76,17 +74,22 @@ async def test_starts_that_hang_in_the_runtime_delay_the_others_and_tell_their_p
 
 
 async def test_neither_stops_nor_commands_wait_for_starts_and_a_stopped_start_leaves_the_queue(
-    stage: Stage,
+    stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.DEBUG, "plugin.host.plugin")
+
+    def ready() -> list[str]:
+        return waiting(stage, caplog, list(starts))
+
     busy = stage.driver.task("busy")
     await stage.start(busy)
     fault = stage.containerd.hang(methods.TASK_CREATE)
     starts = begin(stage, 6 * AT_ONCE)
     await until(lambda: fault.calls >= AT_ONCE, 20, "the turns are not all taken")
-    await until(lambda: len(waiting(stage, list(starts))) >= 3 * AT_ONCE, 20, "too few starts wait")
+    await until(lambda: len(ready()) >= 3 * AT_ONCE, 20, "too few starts wait")
 
     assert (await stage.session.exec(busy.id, ["/bin/echo", "hello"])).stdout == b"hello\n"
-    job, starting = starts[waiting(stage, list(starts))[-1]]
+    job, starting = starts[ready()[-1]]
     await stage.session.stop(job.id, timeout_s=1)
     with pytest.raises(DriverError, match="the start was cancelled"):
         await starting
