@@ -227,14 +227,14 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     faulthandler.register(c_modules.SIGUSR1, _STDERR)
     used = heap_layout.calls_of(lambda: warm_up.run(state_dir, 1))
     kept = [heap_layout.fill_gaps(), heap_layout.gather_code(used)]
+    # A failure before this line is on the parent's stderr. The log is not opened later, because
+    # objects created after the last warm-up cost each worker pages.
+    _log_to(directory)
     # Only workers of tasks with a health check use the module. An import before the gathering costs
     # every worker 0.04 MB. An import in a worker could find the files of another release.
     from workers.health import monitor  # noqa: PLC0415
 
     kept.append([monitor])
-    # A failure before this line is on the parent's stderr. The log is not opened later, because
-    # objects created after the last warm-up cost each worker pages.
-    _log_to(directory)
     warm_up.run(state_dir)
     inherited = socket_activation.listener(listen_fds, directory, protocol.LAUNCHER_SOCKET)
     launcher = Launcher(directory, lock, notifier, inherited)
