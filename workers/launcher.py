@@ -242,7 +242,7 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     # Workers share all present objects as long as no process writes to the objects' pages, and a
     # garbage collection writes to the header of every object.
     gc.collect()
-    kept.append(heap_layout.fill_gaps())
+    kept += [heap_layout.fill_gaps(), heap_layout.fill_large_gaps()]
     gc.disable()
     gc.freeze()
     bytearray(_TIDY_BYTES)
