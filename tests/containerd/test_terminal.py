@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, Job, launched
-from tests.support.victims import PLUGIN, WORKER, Victims, runs
+from tests.support.victims import CONTAINERD, PLUGIN, WORKER, Victims, runs
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.containerd
@@ -45,7 +45,7 @@ async def test_stdin_stays_open_without_input(
         assert said.split()[-1] == "status=143"  # a signal, and no end of stdin
 
 
-async def test_a_task_with_a_terminal_outlives_plugin_and_worker(
+async def test_a_task_with_a_terminal_outlives_plugin_worker_and_containerd(
     driver: Driver, busybox_image: str
 ) -> None:
     script = "i=0; while ! test -e /local/stop; do i=$((i+1)); echo $i; sleep 0.02; done; exit 7"
@@ -58,7 +58,7 @@ async def test_a_task_with_a_terminal_outlives_plugin_and_worker(
             await until(lambda: len(job.out) > length + 50, 10, "the task says nothing more")
 
         await more()
-        for victims in ((PLUGIN,), (WORKER,), (PLUGIN, WORKER)):
+        for victims in ((PLUGIN,), (WORKER,), (CONTAINERD,), (PLUGIN, WORKER)):
             around = Victims(driver, job)
             around.kill(*victims)
             await around.bring_back(*victims, handle=handle)
