@@ -6,7 +6,7 @@ heap, and new objects go into the gaps between. This module gathers the code in 
 small code in one size, and fills the gaps. The code that workers call lies apart from other code,
 and new objects begin on pages that are written in any case. Then the same work writes fewer pages.
 
-Measured with 50 tasks, against a limit of 1.30 MB:
+Measured with 50 tasks, against a limit of 1.30 MB (other machines have other figures):
 
     heap layout    memory of a worker (PSS)
     with           1.25 MB
@@ -67,7 +67,8 @@ def fill_large_gaps() -> list[object]:
     """Fills the gaps between larger objects, as `fill_gaps` does, and returns the objects to keep.
 
     The C library gives memory for objects above the limit of CPython's allocator. Without gaps the
-    objects of a worker lie one behind the other: 0.03 MB less.
+    objects of a worker lie one behind the other. Ten real tasks: 1120 KB of unshared memory for a
+    worker, 1148 KB without. The objects themselves cost each of 50 workers 8 KB of shared memory.
     """
     kept: list[object] = []
     size = _LARGEST_GAP
