@@ -28,7 +28,10 @@ Written by `./dev options` from the tables of the program: change the tables, no
 
 A time is written as `"30s"`, `"5m"` or `"1h"`, a size as `"64M"` or `"1G"`. A name with a dot is an
 option of a block: `gc.image_delay` means `gc {{ image_delay = "1h" }}`. A wrong option is refused
-before anything is pulled or started; the error names every problem at once.
+before anything is pulled or started; the error names all wrong values at once. Nomad itself names
+unknown options, before the driver. The operator's gates come last: the error names all forbidden
+options at once, except for `privileged`, capabilities, `runtime` and mounts, which are refused one
+after the other.
 
 A `map(string)` may be a block or an attribute: `labels {{ a = "b" }}` and `labels = {{ a = "b" }}`.
 

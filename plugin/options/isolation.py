@@ -90,9 +90,9 @@ def process_mode(option: str, *own: str) -> readers.Reader:
     """
     kind = option.removesuffix("_mode")
     # The first sentence for pid_mode is the Go driver's.
-    host = "host pid namespace" if kind == "pid" else "sharing of the host's"
+    purpose = "enable host pid namespace" if kind == "pid" else "share the host's"
     sentence = (
-        f"Invalid {option}. Set {option}=host to enable {host}."
+        f"Invalid {option}. Set {option}=host to {purpose}."
         f' Write {option} = "task:NAME" to share the namespace of another task of the group.'
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,8 +86,10 @@ def decode(options: tuple[Option, ...], packed: bytes, where: str) -> dict[str, 
         shown = problems[:_MAX_PROBLEMS]
         if len(problems) > len(shown):
             shown.append(f"and {len(problems) - len(shown)} more")
+        # The sentences of the Go driver, and some others, end with a full stop.
+        joined = re.sub(r"(?<!\.)\.; ", ". ", "; ".join(shown))
         raise DriverError(
-            f"failed to decode driver config: {'; '.join(shown)}",
+            f"failed to decode driver config: {joined}",
             resolution=f"correct {where}",
             code=Code.INVALID,
         )

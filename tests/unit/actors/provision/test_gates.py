@@ -155,6 +155,34 @@ def test_a_closed_gate_names_the_option_and_the_gate(
     assert words in refusal(settings(**block).gates, **job)
 
 
+def test_all_closed_gates_are_named_at_once_and_each_remedy_once() -> None:
+    text = refusal(
+        settings(hardened=True, pids_limit=100).gates,
+        pid_mode="host",
+        host_network=True,
+        devices=(DeviceOption(host_path="/dev/fuse"), DeviceOption(host_path="/dev/kvm")),
+        pids_limit=101,
+    )
+    assert text.count("Error in creating container: ") == 1
+    for part in (
+        'cannot apply "pid_mode" configuration',
+        "host_network = true is not allowed",
+        "'/dev/fuse' is not allowed",
+        "'/dev/kvm' is not allowed",
+        "pids_limit cannot be greater",
+        "remove pid_mode",
+    ):
+        assert part in text, part
+    assert text.count("remove the option, or ask the operator of the node") == 1
+
+
+def test_the_error_of_many_forbidden_options_has_an_end() -> None:
+    devices = tuple(DeviceOption(host_path=f"/dev/d{number}") for number in range(1000))
+    text = refusal(settings(allow_devices=[]).gates, devices=devices)
+    assert text.count("is not allowed") == 20
+    assert text.endswith("and more (remove the option, or ask the operator of the node)")
+
+
 @pytest.mark.parametrize(("block", "job"), OPEN)
 def test_an_open_gate_lets_the_job_pass(block: dict[str, Any], job: dict[str, Any]) -> None:
     gates.check(settings(**block).gates, TaskOptions(image=job.pop("image", "redis:7"), **job))

@@ -216,6 +216,8 @@ def test_modes_are_host_or_nothing() -> None:
     assert _task(ipc_mode="private").ipc_mode == ""
     words = "Invalid pid_mode. Set pid_mode=host to enable host pid namespace."
     assert words in _refused(pid_mode="container:x")
+    both = _refused(pid_mode="container:x", ipc_mode="container:x")
+    assert "another task of the group. ipc_mode: Invalid ipc_mode. Set" in both
 
 
 def test_policies_signals_and_numbers_are_checked() -> None:
