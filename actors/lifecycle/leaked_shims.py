@@ -1,4 +1,4 @@
-"""Ends shims that containerd has forgotten, so that the names of their containers are free."""
+"""Ends shims that containerd has forgotten or that give no answers, so that names become free."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _log = logging.getLogger(__name__)
 async def end(containerd: Containerd, container_id: str, group: str = "") -> None:
     """Kills the shims of a container, and waits until bundles and runtime state are gone.
 
-    Call only where containerd knows no task of the container. containerd still notices the death of
-    the shim, and cleans up: the container's processes, mounts and bundle.
+    Call only where containerd knows no task of the container, or gets no answer from the shim.
+    containerd notices the death of the shim, and cleans up: the container's processes, mounts and
+    bundle.
 
     A shim that also holds other containers stays. The shim that was started for a container can
     hold only others by now.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _KILL_WAIT_S = 10.0
 _RUNTIME_WAIT_S = 2.0
+_SHIM_WAIT_S = 5.0
 _FORK_WAIT_S = 2.0
 _POLL_S = 0.02
 _log = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ async def remove_directory(directory: Path) -> None:
 async def delete_task(node: Node, container_id: str, alloc_id: str) -> None:
     """Kills the task if it runs, and deletes the task.
 
-    Ends a leaked shim of the container where containerd knows no task.
+    Ends a leaked shim of the container where containerd knows no task, and a shim without answers.
 
     Args:
         node: containerd with the container's namespace, and the groups of shims.
@@ -155,21 +156,29 @@ async def delete_task(node: Node, container_id: str, alloc_id: str) -> None:
     containerd = node.containerd
     record = await containerd.tasks.get(container_id)
     if record is not None and record.status is not Status.STOPPED:
-        with contextlib.suppress(DriverError):  # the task can end meanwhile; the status shows that
-            await containerd.tasks.kill(container_id, signal.SIGKILL, everyone=True)
+        if record.status is not Status.UNKNOWN:  # the shim does not answer
+            with contextlib.suppress(
+                DriverError
+            ):  # the task can end meanwhile, as the status shows
+                await containerd.tasks.kill(container_id, signal.SIGKILL, everyone=True)
         await _until_stopped(containerd, container_id)
     async with node.shim_groups.leaving(alloc_id, container_id):
         if record is None:
-            container = await containerd.containers.get(container_id)
-            group = shim_group(container.spec_json) if container is not None else ""
-            await leaked_shims.end(containerd, container_id, group)
+            await _end_shim(containerd, container_id)
         else:
             await containerd.tasks.delete(container_id)
+
+
+async def _end_shim(containerd: Containerd, container_id: str) -> None:
+    container = await containerd.containers.get(container_id)
+    group = shim_group(container.spec_json) if container is not None else ""
+    await leaked_shims.end(containerd, container_id, group)
 
 
 async def _until_stopped(containerd: Containerd, container_id: str) -> None:
     now = asyncio.get_running_loop().time
     kill_directly_at, deadline = now() + _RUNTIME_WAIT_S, now() + _KILL_WAIT_S
+    end_shim_at = now() + _SHIM_WAIT_S
     while True:
         record = await containerd.tasks.get(container_id)
         # The kill removes a task that was created and never started.
@@ -179,6 +188,11 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
             kill_directly_at = deadline
             # gVisor's runtime does not kill a container that was created and not started.
             await _kill_directly(containerd, container_id, record.pid)
+        if record.status is Status.UNKNOWN and now() > end_shim_at:
+            end_shim_at = deadline
+            _log.warning("shim does not answer; ending it", extra={"container_id": container_id})
+            await _end_shim(containerd, container_id)
+            continue
         if now() > deadline:
             raise DriverError(
                 f"the process of container {container_id} survives SIGKILL",

@@ -1,4 +1,4 @@
-"""Watch of a task at the shim: the outstanding Wait, and the end of a task without a shim."""
+"""Watch of a task at the shim: the outstanding Wait, and the end of a task without a report."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ _KILLED_CODE = 128 + c_modules.SIGKILL
 _RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
 """Texts of a shim whose runtime could not be run."""
 _AGAIN_S = 1.0
+_KILL_S = 2.0
+"""Time that shim and runtime get for SIGKILL, before the worker kills the first process itself."""
+_REPORT_S, _UNKNOWN_S = 5.0, 25.0
+"""Time that a shim gets to report an exit, and more time if the kernel does not tell the exit code.
+A shim of several tasks is late while it creates one."""
 
 
 class Watch:
@@ -63,10 +68,11 @@ class Watch:
         self._on_exit = on_exit
         self._on_oom = on_oom
         self._oom: OomWatch | None = None
-        self._killed = False
+        self._killed = self._killed_by_worker = False
         self._refused: DriverError | None = None
         self._pidfd = -1
         self._timer: Timer | None = None
+        self._silence: Timer | None = None
         self._tries = 0
         self._shim = Shim(loop, target, self._on_lost)
 
@@ -89,14 +95,26 @@ class Watch:
     ) -> None:
         """Lets the runtime signal the task: only the runtime surely knows all processes."""
         self._killed |= number == c_modules.SIGKILL
+        open_calls = [done]
 
         def answered(_: bytes, error: DriverError | None) -> None:
-            done(None if error is not None and self._signal(number, error) else error)
+            if open_calls:
+                done(None if error is not None and self._signal(number, error) else error)
+                open_calls.clear()
+
+        def silent() -> None:
+            error = DriverError(f"the shim has not answered for {_KILL_S:g} s")
+            if open_calls and self._signal(number, error):
+                answered(b"", None)
 
         self._shim.kill(number, everyone=everyone, answer=answered)
+        if number == c_modules.SIGKILL:
+            self._loop.later(_KILL_S, silent)
 
     def _signal(self, number: int, refused: DriverError) -> bool:
-        """Signals the first process if the runtime could not be run; False if not signalled.
+        """Signals the first process without the shim; False if not signalled.
+
+        A signal other than SIGKILL is sent only if the runtime could not be run.
 
         The bundle may be gone: containerd 1.4 removes bundles that the metadata does not have. With
         gVisor the first process is not the task's, so other signals than SIGKILL are not sent.
@@ -108,6 +126,7 @@ class Watch:
             c_modules.pidfd_send_signal(self._pidfd, number)
         except OSError:  # the process has ended, or has no pidfd
             return False
+        self._killed_by_worker |= number == c_modules.SIGKILL
         log(
             f"worker: container_id={self.target.container_id} signal {number} sent without the"
             f" runtime: {refused}"
@@ -154,7 +173,9 @@ class Watch:
         try:
             process = identity.identify(pid)
             pidfd = identity.open_pidfd(process) if process else None
-            self._pidfd = -1 if pidfd is None else pidfd
+            if pidfd is not None:
+                self._pidfd = pidfd
+                self._loop.watch(pidfd, READ, self._on_process_end)
             self.readings = cgroups.locate(pid)
             self._oom = OomWatch(self._loop, self.readings, self._on_oom)
         except OSError as error:
@@ -171,6 +192,28 @@ class Watch:
             self._refused = error
             if self.seen:
                 self._lose(str(error))
+
+    def _on_process_end(self, _events: int) -> None:
+        """Limits the time for the shim's report: a shim or a runtime that hangs reports nothing."""
+        at_ns = time.time_ns()
+        self._loop.forget(self._pidfd)
+        self._silence = self._loop.later(_REPORT_S, lambda: self._end_unreported(at_ns))
+
+    def _end_unreported(self, at_ns: int) -> None:
+        known = identity.exit_code(self._pidfd)
+        code = _KILLED_CODE if known is None and self._killed_by_worker else known
+        if code is not None:
+            log(
+                f"worker: container_id={self.target.container_id} the shim has not reported the"
+                f" exit for {_REPORT_S:g} s, exit code {code} is the kernel's"
+            )
+            self._end(code, at_ns, "")
+            return
+        reason = (
+            "the task's first process has ended, and the containerd shim of the task has not"
+            f" reported the exit for {_REPORT_S + _UNKNOWN_S:g} s"
+        )
+        self._silence = self._loop.later(_UNKNOWN_S, lambda: self._end_lost(reason))
 
     def _on_lost(self, reason: str) -> None:
         """Connects again once, because the shim may be alive and only the connection lost."""
@@ -248,8 +291,9 @@ class Watch:
         )
 
     def _release(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._silence):
+            if timer is not None:
+                timer.cancel()
         if self._pidfd >= 0:
             self._loop.forget(self._pidfd)
             os.close(self._pidfd)
