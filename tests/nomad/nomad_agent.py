@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from plugin.host.network import namespaces
 from tests.nomad.api import NomadApi
 from tests.nomad.leftovers import end_all_with, end_cgroups, mounts_below, pids_with, unmount_below
 from tests.support import mounted
@@ -183,9 +184,11 @@ class NomadAgent:
             for folder in (self.base, self.state_dir):
                 if folder is not None:
                     end_all_with(str(folder))
-            if self.alloc_root.exists():
-                for alloc in self.alloc_root.iterdir():
-                    end_cgroups(alloc.name)
+            allocs = [entry.name for entry in self.alloc_root.glob("*")]
+            for alloc in allocs:
+                end_cgroups(alloc)
+            if allocs:  # a killed client removes no network
+                namespaces.remove(allocs)
             unmount_below(self.base)
             mounted.detach_below(self.base)
             shutil.rmtree(self.base, ignore_errors=True)

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import json
 import tempfile
+import uuid
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from plugin.host.network import namespaces
 from tests.nomad.api import DEAF, Json, NomadApi, make_job
 from tests.nomad.conftest import built, plugin_config
 from tests.nomad.nomad_agent import NomadAgent
@@ -171,6 +173,17 @@ async def test_a_network_of_the_driver_is_connected_kept_over_a_restart_and_remo
         assert netns.stat().st_ino == inode
         agent.api.stop_and_wait("named")
         wait_until(lambda: not netns.exists(), 20, "the namespace stays")
+
+
+def test_an_agent_that_was_killed_leaves_no_network_namespace() -> None:
+    alloc = str(uuid.uuid4())
+    agent = NomadAgent(Path("/bin/false"), None)
+    (agent.alloc_root / alloc).mkdir(parents=True)
+    namespaces.add([alloc])
+    netns = Path(namespaces.path(alloc))
+    assert netns.exists()
+    agent.close()
+    assert not netns.exists()
 
 
 def registered(nomad: NomadApi, name: str) -> Json:
