@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import shutil
@@ -11,7 +10,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from actors.blocking import file_servers
-from actors.health import confinement_checks, network_checks, runtime_checks, selinux_checks
+from actors.health import (
+    confinement_checks,
+    containerd_checks,
+    network_checks,
+    runtime_checks,
+    selinux_checks,
+)
 from actors.health.findings import Finding, fail, ok, sentence, warn
 from actors.images.docker_config import DockerConfig
 from actors.model.cni import CNI_DIRECTORIES
@@ -19,10 +24,9 @@ from actors.model.node import Node
 from actors.provision import stale_ports
 from actors.provision.init_program import init_program
 from containerd import daemon_process
-from containerd.api import features
 from containerd.registry.hosts import load
 from containerd.registry.proxies import Proxies
-from containerd.security import capabilities, known_holes
+from containerd.security import capabilities
 from proto.errors import DriverError
 from workers import identity, protocol
 
@@ -31,7 +35,6 @@ _CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
 _V1_CONTROLLERS = (*_CONTROLLERS, "cpuacct", "devices", "freezer")
 # The first kernel with openat2 and the RESOLVE_ flags.
 _MIN_KERNEL = (5, 6)
-_LOW_BYTES = 2 * 1024**3
 _LOW_STATE_BYTES = 16 * 1024**2
 
 
@@ -47,7 +50,7 @@ async def examine(
     """
     if os.geteuid() != 0:
         return [fail("user", "the driver needs root", "run this with sudo")]
-    findings = [_kernel(), *await _containerd(node)]
+    findings = [_kernel(), *await containerd_checks.check(node)]
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         lambda: runtime_checks.check(node),
         lambda: _cgroups(node, root),
@@ -79,62 +82,6 @@ def _kernel() -> Finding:
         minimum = ".".join(str(number) for number in _MIN_KERNEL)
         return fail("kernel", f"Linux {release} is too old", f"use Linux {minimum} or later")
     return ok("kernel", f"Linux {release} {platform.machine()}")
-
-
-async def _containerd(node: Node) -> list[Finding]:
-    address = node.settings.containerd_address
-    try:
-        version = await node.containerd.version()
-        working = await node.containerd.snapshotters()
-        snapshotter = node.settings.snapshotter or node.containerd.default_snapshotter
-        root = await node.containerd.snapshotter_root(snapshotter)
-    except DriverError as error:
-        advice = error.resolution or "apt-get install containerd runc; systemctl start containerd"
-        return [fail("containerd", sentence(error), advice)]
-    findings = [ok("containerd", f"{version.version} at {address}, namespace {node.namespace}")]
-    holes = await asyncio.to_thread(known_holes.of, "containerd", version.version)
-    if holes:
-        names = ", ".join(f"{hole.cve} ({hole.effect})" for hole in holes)
-        text = f"containerd {version.version} has known holes: {names}"
-        refuses = any(hole.escape for hole in holes)
-        refuses = refuses and not node.settings.gates.allow_known_holes
-        findings.append(runtime_checks.holes(text, refuses=refuses))
-    lacking = features.lacking(version.version)
-    if lacking:
-        findings.append(
-            warn(
-                "layers",
-                f"containerd {version.version} cannot {lacking}",
-                "install a newer release",
-            )
-        )
-    if snapshotter not in working:
-        findings.append(
-            fail(
-                "snapshotter",
-                f"containerd has no working {snapshotter}; it has {', '.join(working) or 'none'}",
-                "set another snapshotter in the plugin block, or see containerd's log",
-            )
-        )
-    else:
-        findings.append(ok("snapshotter", snapshotter))
-    if root:
-        findings.append(_disk(root))
-    return findings
-
-
-def _disk(root: str) -> Finding:
-    try:
-        space = os.statvfs(root)
-    except OSError as error:
-        return warn("disk", f"{root}: {error.strerror}", "check the directory's file system")
-    free = space.f_bavail * space.f_frsize
-    text = f"{free / 1e9:.1f} GB free for images and containers in {root}"
-    if free < _LOW_BYTES:
-        return warn("disk", text, "free disk space: pulls fail on a full disk")
-    if space.f_files and space.f_favail * 100 < space.f_files:
-        return warn("disk", f"under 1 % of the inodes are free in {root}", "remove files")
-    return ok("disk", text)
 
 
 def _cgroups(node: Node, root: Path) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from containerd.api.calls import CALL_S, AsyncCalls
 from containerd.api.containers import Containers
 from containerd.api.images import Content, Images
 from containerd.api.leases import Leases
-from containerd.api.records import ShimAddress, Version
+from containerd.api.records import Deprecation, ShimAddress, Version
 from containerd.api.snapshots import Snapshots
 from containerd.api.tasks import Tasks
 from proto.containerd import introspection_pb2
@@ -23,6 +23,7 @@ _AT_ONCE_S = 2.0
 DEFAULT_SNAPSHOTTER = "overlayfs"
 _SNAPSHOTTER_TYPE = "io.containerd.snapshotter.v1"
 _GET_VERSION = "return its version"
+_DEPRECATION_PREFIX = "io.containerd.deprecation/"
 
 
 class Containerd:
@@ -71,6 +72,15 @@ class Containerd:
         except DriverError:
             return False
         return True
+
+    async def deprecations(self) -> tuple[Deprecation, ...]:
+        """Returns containerd's warnings since the start of containerd; none from old releases."""
+        action = "list its deprecations"
+        answer = await self._call(methods.SERVER, Empty(), action, timeout_s=CALL_S)
+        return tuple(
+            Deprecation(id=warning.id.removeprefix(_DEPRECATION_PREFIX), message=warning.message)
+            for warning in answer.deprecations
+        )
 
     async def snapshotters(self) -> tuple[str, ...]:
         """Returns the names of all working snapshotters."""

@@ -59,6 +59,10 @@ PLUGINS = _method(
     introspection_pb2.PluginsResponse,
 )
 
+SERVER = _method(
+    "introspection.v1.Introspection", "Server", Empty, introspection_pb2.ServerResponse
+)
+
 IMAGE_GET = _method(_IMAGES, "Get", images_pb2.GetImageRequest, images_pb2.GetImageResponse)
 IMAGE_LIST = _method(_IMAGES, "List", images_pb2.ListImagesRequest, images_pb2.ListImagesResponse)
 IMAGE_CREATE = _method(

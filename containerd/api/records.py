@@ -27,6 +27,17 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deprecation:
+    """containerd's warning about a feature in use that a later release lacks.
+
+    id is a word such as cgroup-v1, message a sentence or more, with the release and the remedy.
+    """
+
+    id: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ImageRecord:
     """A name that points at a manifest or an index; size is in bytes, of that blob."""
 

@@ -11,9 +11,11 @@ from google.protobuf import symbol_database as _symbol_database
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$proto/containerd/introspection.proto\x12$containerd.services.introspection.v1\"!\n\x0ePluginsRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"P\n\x0fPluginsResponse\x12=\n\x07plugins\x18\x01 \x03(\x0b\x32,.containerd.services.introspection.v1.Plugin\"\xe1\x01\n\x06Plugin\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12J\n\x07\x65xports\x18\x05 \x03(\x0b\x32\x39.containerd.services.introspection.v1.Plugin.ExportsEntry\x12\x41\n\x08init_err\x18\x07 \x01(\x0b\x32/.containerd.services.introspection.v1.InitError\x1a.\n\x0c\x45xportsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\tInitError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t2\x87\x01\n\rIntrospection\x12v\n\x07Plugins\x12\x34.containerd.services.introspection.v1.PluginsRequest\x1a\x35.containerd.services.introspection.v1.PluginsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$proto/containerd/introspection.proto\x12$containerd.services.introspection.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"!\n\x0ePluginsRequest\x12\x0f\n\x07\x66ilters\x18\x01 \x03(\t\"P\n\x0fPluginsResponse\x12=\n\x07plugins\x18\x01 \x03(\x0b\x32,.containerd.services.introspection.v1.Plugin\"\xe1\x01\n\x06Plugin\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\x12J\n\x07\x65xports\x18\x05 \x03(\x0b\x32\x39.containerd.services.introspection.v1.Plugin.ExportsEntry\x12\x41\n\x08init_err\x18\x07 \x01(\x0b\x32/.containerd.services.introspection.v1.InitError\x1a.\n\x0c\x45xportsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\tInitError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"`\n\x0eServerResponse\x12N\n\x0c\x64\x65precations\x18\x04 \x03(\x0b\x32\x38.containerd.services.introspection.v1.DeprecationWarning\"f\n\x12\x44\x65precationWarning\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x33\n\x0flast_occurrence\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xdf\x01\n\rIntrospection\x12v\n\x07Plugins\x12\x34.containerd.services.introspection.v1.PluginsRequest\x1a\x35.containerd.services.introspection.v1.PluginsResponse\x12V\n\x06Server\x12\x16.google.protobuf.Empty\x1a\x34.containerd.services.introspection.v1.ServerResponseb\x06proto3')
 
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, globals())
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'proto.containerd.introspection_pb2', globals())
@@ -22,16 +24,20 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _PLUGIN_EXPORTSENTRY._options = None
   _PLUGIN_EXPORTSENTRY._serialized_options = b'8\001'
-  _PLUGINSREQUEST._serialized_start=78
-  _PLUGINSREQUEST._serialized_end=111
-  _PLUGINSRESPONSE._serialized_start=113
-  _PLUGINSRESPONSE._serialized_end=193
-  _PLUGIN._serialized_start=196
-  _PLUGIN._serialized_end=421
-  _PLUGIN_EXPORTSENTRY._serialized_start=375
-  _PLUGIN_EXPORTSENTRY._serialized_end=421
-  _INITERROR._serialized_start=423
-  _INITERROR._serialized_end=465
-  _INTROSPECTION._serialized_start=468
-  _INTROSPECTION._serialized_end=603
+  _PLUGINSREQUEST._serialized_start=140
+  _PLUGINSREQUEST._serialized_end=173
+  _PLUGINSRESPONSE._serialized_start=175
+  _PLUGINSRESPONSE._serialized_end=255
+  _PLUGIN._serialized_start=258
+  _PLUGIN._serialized_end=483
+  _PLUGIN_EXPORTSENTRY._serialized_start=437
+  _PLUGIN_EXPORTSENTRY._serialized_end=483
+  _INITERROR._serialized_start=485
+  _INITERROR._serialized_end=527
+  _SERVERRESPONSE._serialized_start=529
+  _SERVERRESPONSE._serialized_end=625
+  _DEPRECATIONWARNING._serialized_start=627
+  _DEPRECATIONWARNING._serialized_end=729
+  _INTROSPECTION._serialized_start=732
+  _INTROSPECTION._serialized_end=955
 # @@protoc_insertion_point(module_scope)

@@ -1,9 +1,21 @@
+from google.protobuf import empty_pb2 as _empty_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class DeprecationWarning(_message.Message):
+    __slots__ = ["id", "last_occurrence", "message"]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    LAST_OCCURRENCE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    last_occurrence: _timestamp_pb2.Timestamp
+    message: str
+    def __init__(self, id: _Optional[str] = ..., message: _Optional[str] = ..., last_occurrence: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
 
 class InitError(_message.Message):
     __slots__ = ["code", "message"]
@@ -43,3 +55,9 @@ class PluginsResponse(_message.Message):
     PLUGINS_FIELD_NUMBER: _ClassVar[int]
     plugins: _containers.RepeatedCompositeFieldContainer[Plugin]
     def __init__(self, plugins: _Optional[_Iterable[_Union[Plugin, _Mapping]]] = ...) -> None: ...
+
+class ServerResponse(_message.Message):
+    __slots__ = ["deprecations"]
+    DEPRECATIONS_FIELD_NUMBER: _ClassVar[int]
+    deprecations: _containers.RepeatedCompositeFieldContainer[DeprecationWarning]
+    def __init__(self, deprecations: _Optional[_Iterable[_Union[DeprecationWarning, _Mapping]]] = ...) -> None: ...

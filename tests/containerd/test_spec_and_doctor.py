@@ -14,12 +14,18 @@ from actors.model import cpu_topology
 from actors.model.nomad import Resources
 from containerd.api import features
 from tests.support import images
+from tests.support.containerd_daemon import ContainerdDaemon
 from tests.support.driver import Driver, launched
+from tests.support.needs import need_containerd
 from tests.support.plugin_dir import ROOT
 from tests.support.registry import Registry
 
 pytestmark = pytest.mark.containerd
 CPU_MHZ = 700
+OLD_MIRRORS = """
+[plugins."io.containerd.cri.v1.images".registry.mirrors."docker.io"]
+  endpoint = ["http://127.0.0.1:1"]
+"""
 
 
 def command(driver: Driver, *words: str) -> subprocess.CompletedProcess[str]:
@@ -177,3 +183,31 @@ def test_the_doctor_finds_this_machine_fit(driver: Driver) -> None:
     assert ("layers" in found) is bool(features.lacking(driver.containerd.version))
     assert found["snapshotter"]["text"] == "overlayfs"
     assert "GB free" in found["disk"]["text"]
+
+
+def test_the_doctor_shows_each_deprecated_feature_in_use(tmp_path: Path) -> None:
+    """Configures mirrors of images in a form that containerd 2 gives up."""
+    need_containerd()
+    daemon = ContainerdDaemon()
+    if daemon.version.startswith("1."):
+        daemon.close()
+        pytest.skip(f"containerd {daemon.version} has this option in another plugin")
+    daemon.configure(OLD_MIRRORS, plugin="io.containerd.cri.v1.images")
+    driver = Driver(daemon, tmp_path)
+    try:
+        daemon.start()
+        said = json.loads(daemon.ctr("deprecations", "list", "--format", "json"))
+        expected = {
+            f"containerd {daemon.version} warns of {one['id'].rpartition('/')[2]}: {one['message']}"
+            for one in said
+        }
+        assert any("cri-registry-mirrors" in text for text in expected)
+        shown = command(driver, "doctor", "--json")
+        assert shown.returncode == 0, shown.stdout
+        found = [json.loads(line) for line in shown.stdout.splitlines()]
+        assert {one["text"] for one in found if one["subject"] == "deprecated"} == expected
+        for_people = " ".join(command(driver, "doctor").stdout.split())
+        assert all(" ".join(text.split()) in for_people for text in expected)
+    finally:
+        driver.close()
+        daemon.close()

@@ -7,6 +7,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Iterator
@@ -138,6 +139,14 @@ async def test_it_tells_its_version_and_its_snapshotters(place: Place) -> None:
     assert (await place.client.version()).version
     assert SNAPSHOTTER in await place.client.snapshotters()
     assert (await place.client.snapshotter_root(SNAPSHOTTER)).startswith("/")
+
+
+async def test_its_warnings_of_deprecated_features_have_a_word_and_a_sentence(
+    place: Place,
+) -> None:
+    for warning in await place.client.deprecations():
+        assert re.fullmatch(r"[a-z0-9-]+", warning.id)
+        assert " " in warning.message
 
 
 async def test_a_call_without_a_namespace_is_refused(daemon: Daemon) -> None:

@@ -24,15 +24,18 @@ CONFIG = """\
 version = 2
 root = "{base}/root"
 state = "{base}/state"
-disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime", "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs"]
+disabled_plugins = [{disabled}]
 [grpc]
   address = "{base}/containerd.sock"
 [debug]
   level = "info"
 """
+DISABLED = (
+    "io.containerd.grpc.v1.cri",
+    "io.containerd.cri.v1.images",
+    "io.containerd.cri.v1.runtime",
+    *(f"io.containerd.snapshotter.v1.{name}" for name in ("btrfs", "zfs", "devmapper", "aufs")),
+)
 
 
 class ContainerdDaemon:
@@ -49,6 +52,7 @@ class ContainerdDaemon:
         self.process: subprocess.Popen[bytes] | None = None
         self._first_in_path = path
         self._config = CONFIG
+        self._disabled = [*DISABLED]
         self.use(bin_dir())
 
     def use(self, folder: Path | None) -> None:
@@ -58,9 +62,16 @@ class ContainerdDaemon:
         places = (self._first_in_path, str(folder or ""), os.environ["PATH"])
         self._path = ":".join(filter(None, places))
 
-    def configure(self, text: str) -> None:
-        """Adds configuration for the next start; `{base}` is the daemon's directory."""
+    def configure(self, text: str, plugin: str = "") -> None:
+        """Adds configuration for the next start.
+
+        Args:
+            text: `{base}` is the daemon's directory.
+            plugin: a plugin of `DISABLED` that the daemon shall have.
+        """
         self._config += text
+        if plugin:
+            self._disabled.remove(plugin)
 
     def __enter__(self) -> Self:
         self.start()
@@ -77,7 +88,8 @@ class ContainerdDaemon:
     def start(self) -> None:
         """Starts the daemon and returns when it answers."""
         config = self.base / "config.toml"
-        config.write_text(self._config.format(base=self.base))
+        disabled = ", ".join(f'"{plugin}"' for plugin in self._disabled)
+        config.write_text(self._config.format(base=self.base, disabled=disabled))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [self.binary, "--config", str(config)],

@@ -60,6 +60,7 @@ class FakeContainerd:
         self.base = Path(tempfile.mkdtemp(prefix="fcd-"))
         self.address = str(self.base / "containerd.sock")
         self.version = "1.6.20"
+        self.deprecations: dict[str, str] = {}
         self.faults = Faults()
         self.calls: list[Call] = []
         self._lock = threading.RLock()
@@ -203,6 +204,13 @@ class FakeContainerd:
             for name in SNAPSHOTTERS
         ]
         return introspection_pb2.PluginsResponse(plugins=plugins)
+
+    @serves(methods.SERVER)
+    def _warnings(self, request: Empty) -> introspection_pb2.ServerResponse:  # noqa: ARG002
+        warning = introspection_pb2.DeprecationWarning
+        return introspection_pb2.ServerResponse(
+            deprecations=[warning(id=key, message=text) for key, text in self.deprecations.items()]
+        )
 
     # --- serving
 

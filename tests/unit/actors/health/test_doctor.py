@@ -16,6 +16,7 @@ from actors.model.settings import DriverSettings
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
 from plugin.cli import doctor as doctor_command
+from tests.support.fake_containerd import FakeContainerd
 from workers import identity, protocol
 
 
@@ -76,6 +77,18 @@ async def test_without_containerd_no_task_can_run(tmp_path: Path, machine: Path)
     assert "No such file or directory" in about.text
     assert "grpc" not in about.text
     assert "systemctl start containerd" in about.advice
+
+
+async def test_each_deprecation_that_containerd_reports_is_a_warning(
+    tmp_path: Path, machine: Path
+) -> None:
+    with FakeContainerd() as fake:
+        fake.deprecations = {"io.containerd.deprecation/a-b": "A goes with 2.9. Use B."}
+        found = await findings(node(tmp_path, containerd_address=fake.address), machine)
+    [about] = found["deprecated"]
+    assert about.verdict is Verdict.WARN
+    assert about.text == "containerd 1.6.20 warns of a-b: A goes with 2.9. Use B."
+    assert about.advice
 
 
 async def test_a_machine_that_has_everything_gets_no_warning_but_for_containerd(
