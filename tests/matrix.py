@@ -1,7 +1,7 @@
 """`./dev matrix [VERSIONS] [-- PYTEST ARGS]`: the containerd tier on each containerd, as a table.
 
-`tests.support.containerd_versions` fetches each version. The tests run on one version after the
-other, each in a pytest of its own. The exit status is 1 after a failed test.
+`tests.support.containerd_versions` fetches or builds each version. The tests run on one version
+after the other, each in a pytest of its own. The exit status is 1 after a failed test.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.support.containerd_versions import SUITES, FetchError, fetch
+from tests.support.containerd_versions import VERSIONS, FetchError, fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TIER = ("-m", "containerd", "tests/contract", "tests/containerd")
@@ -53,7 +53,7 @@ def run(version: str, arguments: Sequence[str]) -> Outcome:
     """Runs the tier on one containerd.
 
     Raises:
-        FetchError: the containerd cannot be fetched.
+        FetchError: the containerd cannot be had.
     """
     folder = fetch(version)
     said = subprocess.run(
@@ -95,10 +95,10 @@ def table(outcomes: Iterable[Outcome]) -> str:
 def main(words: list[str]) -> int:
     """Runs the named versions, or all; arguments after `--` replace the tier's pytest arguments."""
     cut = words.index("--") if "--" in words else len(words)
-    versions, arguments = words[:cut] or list(SUITES), words[cut + 1 :] or list(_TIER)
-    strangers = [version for version in versions if version not in SUITES]
+    versions, arguments = words[:cut] or list(VERSIONS), words[cut + 1 :] or list(_TIER)
+    strangers = [version for version in versions if version not in VERSIONS]
     if strangers:
-        sys.stderr.write(f"no containerd {strangers[0]!r}; there are: {', '.join(SUITES)}\n")
+        sys.stderr.write(f"no containerd {strangers[0]!r}; there are: {', '.join(VERSIONS)}\n")
         return 2
     outcomes = []
     for version in versions:

@@ -15,10 +15,11 @@ from tests.acceptance.cluster import Cluster
 from tests.acceptance.embedded import EmbeddedCluster
 from tests.acceptance.go_cluster import GoCluster
 from tests.acceptance.task_cgroup import V2
-from tests.nomad.build import BuildError, build
+from tests.nomad.build import build
 from tests.nomad.conftest import built
 from tests.support import images, runtimes
 from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.go_build import BuildError
 from tests.support.needs import need_containerd
 from tests.support.registry import Registry
 

@@ -13,11 +13,12 @@ import pytest
 
 from containerd import syscalls
 from tests.nomad.api import NomadApi
-from tests.nomad.build import NEWER_AGENT, BuildError, build
+from tests.nomad.build import NEWER_AGENT, build
 from tests.nomad.go_host import GoHost
 from tests.nomad.nomad_agent import DRIVER, NomadAgent
 from tests.nomad.workload import Workload
 from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.go_build import BuildError
 from tests.support.needs import missing
 from tests.support.plugin_dir import make_plugin_dir
 

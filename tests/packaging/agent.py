@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from tests.nomad.build import BuildError, build
+from tests.nomad.build import build
 from tests.packaging.conftest import STATE
+from tests.support.go_build import BuildError
 from tests.support.guest_shell import GuestShell
 from tests.support.needs import missing
 

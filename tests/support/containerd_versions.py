@@ -1,7 +1,8 @@
-"""containerds of other releases than this machine's, from the suites of Debian that have them.
+"""containerds of other releases than this machine's, each in a folder of the cache.
 
-apt fetches and verifies them, `dpkg -x` unpacks them into a cache folder; nothing is installed. By
-hand:
+Releases that a suite of Debian has are fetched and verified by apt and unpacked by `dpkg -x`;
+nothing is installed. Newer releases are built from the Go module proxy, with a runc of their time
+(`tests.support.go_build`). By hand:
 
     python -m tests.support.containerd_versions        all, prints their folders
     python -m tests.support.containerd_versions 1.4    that one
@@ -19,6 +20,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.go_build import Builder, BuildError, Target
+
 CACHE = Path("~/.cache/containerd-driver/containerd").expanduser()
 _MIRROR = "http://deb.debian.org"
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
@@ -29,11 +32,25 @@ SUITES = {
     "1.7": ("debian trixie", "debian-security trixie-security"),
     "2.1": ("debian sid",),
 }
+_RUNC = "runc-1.5"
+# Each target is a module of tools. The C part of runc needs Debian's libseccomp-dev and pkg-config.
+TARGETS = {
+    "containerd-2.3": Target(folder="containerd-2.3"),
+    "containerd-2.4": Target(folder="containerd-2.4"),
+    _RUNC: Target(folder=_RUNC, tags="seccomp"),
+}
+BUILDER = Builder(
+    modules=Path(__file__).resolve().parent / "go_modules",
+    cache=CACHE,
+    without_go="install Go 1.26.8 or newer from go.dev",
+)
+BUILT = tuple(name.partition("-")[2] for name in TARGETS if name != _RUNC)
+VERSIONS = (*SUITES, *BUILT)
 _TIMEOUT_S = 600
 
 
 class FetchError(Exception):
-    """A containerd cannot be fetched; the text has the reason."""
+    """A containerd cannot be had; the text has the reason."""
 
 
 def bin_dir() -> Path | None:
@@ -48,11 +65,13 @@ def program(name: str, folder: Path | None) -> str | None:
 
 
 def fetch(version: str) -> Path:
-    """Returns the folder with the programs of a release, from the cache or from Debian's mirror.
+    """Returns the folder with the programs of a release, from the cache, from Debian or built.
 
     Raises:
-        FetchError: apt or dpkg failed, or the suite has another release by now.
+        FetchError: apt or dpkg failed, the suite has another release by now, or the build failed.
     """
+    if version in BUILT:
+        return _build(version)
     folder = CACHE / version
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
@@ -60,6 +79,20 @@ def fetch(version: str) -> Path:
         if not folder.exists():
             with tempfile.TemporaryDirectory(dir=CACHE) as work:
                 _make(version, Path(work)).rename(folder)
+    return folder
+
+
+def _build(version: str) -> Path:
+    name = f"containerd-{version}"
+    try:
+        runc = BUILDER.build(_RUNC, TARGETS[_RUNC]) / "runc"
+        folder = BUILDER.build(name, TARGETS[name])
+    except BuildError as error:
+        raise FetchError(str(error)) from error
+    beside = folder / "runc"
+    if not (beside.exists() and beside.samefile(runc)):
+        beside.unlink(missing_ok=True)
+        beside.hardlink_to(runc)
     return folder
 
 
@@ -122,10 +155,10 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Fetches the named releases, or all."""
-    for version in arguments or list(SUITES):
-        if version not in SUITES:
-            sys.stderr.write(f"no containerd {version!r}; there are: {', '.join(SUITES)}\n")
+    """Fetches or builds the named releases, or all."""
+    for version in arguments or VERSIONS:
+        if version not in VERSIONS:
+            sys.stderr.write(f"no containerd {version!r}; there are: {', '.join(VERSIONS)}\n")
             return 2
         try:
             sys.stdout.write(f"{version}: {fetch(version)}\n")

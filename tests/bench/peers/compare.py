@@ -21,7 +21,7 @@ from tests.bench.peers import measures, page
 from tests.bench.peers.agent import COLUMNS, OURS, Field, Peer, field_of
 from tests.bench.peers.measures import Results
 from tests.bench.progress import Progress
-from tests.nomad.build import BuildError
+from tests.support.go_build import BuildError
 
 ROOT = Path(__file__).resolve().parents[3]
 PERFORMANCE = ROOT / "docs" / "performance.md"
