@@ -13,6 +13,7 @@ import gzip
 import importlib
 import os
 import stat
+import sys
 import threading
 import time
 import zlib
@@ -227,8 +228,14 @@ def _stream_errors() -> Generator[None]:
     """Replaces the errors of a damaged compressed stream by a DriverError."""
     try:
         yield
-    except (OSError, EOFError, zlib.error, ValueError) as error:
+    except _stream_failures() as error:
         raise refused(f"the archive cannot be read: {type(error).__name__}") from error
+
+
+def _stream_failures() -> tuple[type[Exception], ...]:
+    """Returns the errors of damaged streams. Only an archive with zstd loads the module of zstd."""
+    zstd: Any = sys.modules.get("compression.zstd")
+    return (OSError, EOFError, zlib.error, ValueError, *((zstd.ZstdError,) if zstd else ()))
 
 
 def _uncompressed(file: BinaryIO, magic: bytes) -> Any:
