@@ -27,7 +27,7 @@ Child = subprocess.Popen[bytes]
 _DEATH_S, _MOMENT_S = 5.0, 0.1
 
 ROOT = Path(__file__).resolve().parents[2]
-"""Directory of the top-level packages: the checkout, or the Debian package's private directory."""
+"""Directory of the folders: the checkout, the Debian package's directory or the wheel's package."""
 
 BASE_ENVIRONMENT: Mapping[str, str] = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",

@@ -1,1 +1,1 @@
-"""The Debian package, installed in guests."""
+"""The Debian package, installed in guests, and the wheel of pip."""
