@@ -120,6 +120,8 @@ class ActorGateway(Gateway):
             containerd=node.containerd,
             namespace=node.namespace,
             cgroup_v2=node.cgroup_v2,
+            rootless=node.rootless,
+            cgroups=node.cgroups,
             maker=node.maker,
             boot_id=identity.boot_id(),
             launcher=LauncherLink(Path(settings.state_dir)),

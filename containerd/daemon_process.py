@@ -1,4 +1,4 @@
-"""Limit of open files of the process containerd; tasks without a limit in their spec inherit it.
+"""Limits of the process containerd; tasks without a limit in their spec inherit them.
 
 A shim is a child of containerd, and a runtime is a child of the shim. Both hand the limit on, and
 both can raise the limit only if containerd itself may raise it.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import socket
 import struct
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from containerd.security import capabilities
 
@@ -18,18 +19,42 @@ _PEER = struct.Struct("=iII")
 # raise their own soft limit. A high soft limit harms programs that use select(2) or that close all
 # possible descriptors.
 OPEN_FILES = (1024, 524288)
+# The uid_map of the machine's first user namespace.
+_EVERYBODY = ["0", "0", "4294967295"]
+# Names in /proc/PID/limits.
+_KINDS = {
+    "as": "address space",
+    "core": "core file size",
+    "cpu": "cpu time",
+    "data": "data size",
+    "fsize": "file size",
+    "locks": "file locks",
+    "memlock": "locked memory",
+    "msgqueue": "msgqueue size",
+    "nice": "nice priority",
+    "nofile": "open files",
+    "nproc": "processes",
+    "rss": "resident set",
+    "rtprio": "realtime priority",
+    "rttime": "realtime timeout",
+    "sigpending": "pending signals",
+    "stack": "stack size",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonProcess:
     """Limits of containerd's process.
 
-    open_files is (soft, hard). raises_limits is True with CAP_SYS_RESOURCE: such a process may give
-    a task more than its own hard limit.
+    open_files is (soft, hard). raises_limits is True with CAP_SYS_RESOURCE outside of a user
+    namespace: such a process may give a task more than its own hard limit, and a lower OOM score.
+    hard_limits has the hard limits by the name of a ulimit.
     """
 
     open_files: tuple[int, int]
     raises_limits: bool
+    hard_limits: Mapping[str, int] = field(default_factory=dict)
+    oom_score_adj: int = 0
 
     def task_open_files(self) -> tuple[int, int]:
         """Returns the soft and the hard limit of tasks without a limit of their own."""
@@ -63,7 +88,7 @@ def inspect(address: str) -> DaemonProcess:
     try:
         seen = _seen.get(address)
         if seen is None or _start(seen.pid) != seen.start:
-            pid = _peer(address)
+            pid = peer(address)
             seen = _seen[address] = _Seen(pid=pid, start=_start(pid), limits=_read(pid))
     except (OSError, ValueError, StopIteration):
         return USUAL
@@ -79,7 +104,7 @@ def _start(pid: int) -> str:
         return ""
 
 
-def _peer(address: str) -> int:
+def peer(address: str) -> int:
     """Returns the pid of the listening process; 0 for a process of an invisible pid namespace."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_CONNECT_S)
@@ -90,10 +115,17 @@ def _peer(address: str) -> int:
 
 
 def _read(pid: int) -> DaemonProcess:
-    soft, hard = _field(_text(f"/proc/{pid}/limits"), "Max open files").split()[:2]
+    limits = _text(f"/proc/{pid}/limits")
     held = capabilities.effective(_text(f"/proc/{pid}/status"))
+    # The kernel asks for the capability in the machine's first user namespace.
+    first = _text(f"/proc/{pid}/uid_map").split() == _EVERYBODY
+    found = {name: _field(limits, f"Max {words} ").split()[:2] for name, words in _KINDS.items()}
+    soft, hard = found["nofile"]
     return DaemonProcess(
-        open_files=(_number(soft), _number(hard)), raises_limits="CAP_SYS_RESOURCE" in held
+        open_files=(_number(soft), _number(hard)),
+        raises_limits=first and "CAP_SYS_RESOURCE" in held,
+        hard_limits={name: _number(limit) for name, (_, limit) in found.items()},
+        oom_score_adj=int(_text(f"/proc/{pid}/oom_score_adj")),
     )
 
 

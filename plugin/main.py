@@ -8,6 +8,7 @@ the machine, `gc` removes orphans.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 from pathlib import Path
@@ -17,8 +18,9 @@ if __name__ == "__main__":
     # The program is started by path with -I: the packages lie beside the folder of this file.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment
+from plugin import environment, rootless
 from plugin.texts import did_you_mean
+from proto.errors import DriverError
 from proto.release import RELEASE
 
 if TYPE_CHECKING:
@@ -58,6 +60,8 @@ def _command(arguments: list[str]) -> int:
             from plugin.cli import arguments as command_line  # noqa: PLC0415
 
             parsed = command_line.parse(command, words)
+            if command in _OF_ROOT and getattr(parsed, "plugin", None) is None:
+                rootless.need_root()
             return _loaded(command)(parsed)
         case _:
             hint = did_you_mean(arguments[0], _COMMANDS)
@@ -67,6 +71,7 @@ def _command(arguments: list[str]) -> int:
 
 
 _COMMANDS = ("run", "spec", "convert", "doctor", "gc", "version", "help", "--version", "--help")
+_OF_ROOT = ("run", "gc")
 _USAGE = """\
 usage: containerd-driver                 serve a Nomad agent (the agent starts the program so)
        containerd-driver run JOB ...     run a job file on this machine, without Nomad
@@ -121,10 +126,19 @@ def _serve() -> int:
     from plugin import json_logging  # noqa: PLC0415 - only a plugin logs to an agent
 
     json_logging.install()
+    _enter_rootless()
     from plugin import serve  # noqa: PLC0415 - the agent logs a failing import of gRPC
 
     serve.run()
     return 1  # the server ended by itself
+
+
+def _enter_rootless() -> None:
+    """Starts the plugin of an agent without root again, at the user's containerd."""
+    try:
+        rootless.need_root()
+    except DriverError as error:  # the fingerprint reports that no containerd answers
+        logging.getLogger(__name__).warning("not root", extra={"reason": str(error)})
 
 
 if __name__ == "__main__":

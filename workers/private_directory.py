@@ -20,7 +20,6 @@ _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 _PRIVATE = 0o700
 _PARENT = 0o755
 _UNMAPPED = 65534
-_EVERYBODY = ["0", "0", "4294967295"]
 
 
 def opened(path: str, *, make: bool = False) -> int:
@@ -131,7 +130,7 @@ def _is_root_outside(uid: int) -> bool:
     Other users of the machine have the same id there. But a process in such a namespace does not
     run as the machine's root.
     """
-    return uid == _UNMAPPED and procfs.read("/proc/self/uid_map").split() != _EVERYBODY
+    return uid == _UNMAPPED and procfs.in_user_namespace()
 
 
 def _check_entry(

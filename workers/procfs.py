@@ -11,6 +11,7 @@ import os
 LAUNCHER, WORKER = "cd-launcher", "cd-worker"
 """Names of processes."""
 _CHUNK_BYTES = 4096
+_EVERYBODY = ["0", "0", "4294967295"]
 
 
 def read(path: str) -> str:
@@ -27,6 +28,11 @@ def read(path: str) -> str:
     finally:
         os.close(descriptor)
     return b"".join(parts).decode(errors="surrogateescape")
+
+
+def in_user_namespace() -> bool:
+    """Returns whether this process is in another user namespace than the machine's first."""
+    return read("/proc/self/uid_map").split() != _EVERYBODY
 
 
 def new_session() -> None:

@@ -243,12 +243,15 @@ class ShimTarget(Record):
         api: version of the shim's Task service, 2 or 3.
         namespace: containerd's namespace of the container.
         container_id: the container's id.
+        cgroup: False if the container has no cgroup of its own: the cgroup of its processes is
+            that of containerd, so its values are not those of the task.
     """
 
     address: str
     api: int
     namespace: str
     container_id: str
+    cgroup: bool = True
 
 
 class ExitRecord(Record):

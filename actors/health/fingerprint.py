@@ -84,7 +84,8 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
         attributes={
             "driver.containerd-driver": True,
             "driver.containerd-driver.version": RELEASE,
-            "driver.containerd-driver.cgroup": "v2" if services.cgroup_v2 else "v1",
+            "driver.containerd-driver.cgroup": _cgroup(services),
+            "driver.containerd-driver.rootless": services.rootless,
             "driver.containerd-driver.privileged": services.settings.gates.allow_privileged,
             "driver.containerd-driver.open_gates": ",".join(services.settings.gates.open()),
             "driver.containerd-driver.selinux": services.settings.selinux_enabled
@@ -97,6 +98,12 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
             **({"driver.containerd.known_holes": ",".join(h.cve for h in holes)} if holes else {}),
         },
     )
+
+
+def _cgroup(services: Services) -> str:
+    if not services.cgroups:
+        return "none"
+    return "v2" if services.cgroup_v2 else "v1"
 
 
 async def _escapes(settings: DriverSettings, containerd_version: str) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from actors.checks import rootless
 from actors.files.state_dir import task_directory
 from actors.images.messages import ImageReady, ImageRequest
 from actors.images.request import request
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from actors.model.settings import DriverSettings, TaskOptions
     from actors.model.task_logs import LogTarget
     from actors.provision.host_resources import HostParts
+    from containerd.daemon_process import DaemonProcess
     from containerd.spec.users import ResolvedUser
 
 
@@ -177,6 +179,8 @@ def _check_network(task: TaskConfig, options: TaskOptions) -> None:
 
 def _limits(node: Node, task: TaskConfig, options: TaskOptions) -> tuple[Limits, tuple[str, ...]]:
     """Returns the task's limits, and sentences on limits that this machine does not have."""
+    if not node.cgroups:
+        return Limits(), (rootless.NOT_LIMITED,)
     pids = node.settings.gates_of(task.namespace).pids_limit
     limits = cgroup.limits(task.resources, options, node.settings, usual_pids=pids)
     if limits.memory_swappiness is None or not node.cgroup_v2:
@@ -291,6 +295,22 @@ def _network_path(prepared: Preparation) -> str:
     return network.path
 
 
+def rlimits(node: Node, options: TaskOptions, daemon: DaemonProcess) -> dict[str, tuple[int, int]]:
+    """Returns the limits of a task's process as (soft, hard), by lower-case name.
+
+    Args:
+        node: has the operator's defaults.
+        options: the job's options.
+        daemon: the process of containerd, which hands its own limits on.
+    """
+    return {
+        "nofile": daemon.task_open_files(),
+        **node.settings.default_ulimits,
+        **({"nofile": (options.file_limit, options.file_limit)} if options.file_limit else {}),
+        **options.ulimits,
+    }
+
+
 def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) -> SpecInputs:
     """Merges node, task, options and image into the inputs of the OCI spec.
 
@@ -319,12 +339,7 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
             task.resources, plan.container_id, node.namespace, cgroup_v2=node.cgroup_v2
         ),
         limits=plan.limits,
-        rlimits={
-            "nofile": parts.daemon.task_open_files(),
-            **node.settings.default_ulimits,
-            **({"nofile": (options.file_limit, options.file_limit)} if options.file_limit else {}),
-            **options.ulimits,
-        },
+        rlimits=rlimits(node, options, parts.daemon),
         oom_score_adj=plan.oom_score_adj,
         sysctl={**parts.sysctl, **options.sysctl},
         shm_size_bytes=options.shm_size_bytes,
@@ -346,4 +361,5 @@ def spec_inputs(prepared: Preparation, image: ImageReady, user: ResolvedUser) ->
         readonly_rootfs=options.readonly_rootfs,
         terminal=options.tty,
         cgroup_v2=node.cgroup_v2,
+        rootless=rootless.spec_limits(node, parts.daemon, options),
     )

@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
+from actors.checks import rootless
 from actors.files.state_dir import pins_directory
 from actors.images import emulators
 from actors.lifecycle import cgroup, plan
@@ -44,7 +45,8 @@ async def prepare(
         DriverError: code INVALID or DENIED; the job cannot run here. Code UNAVAILABLE; a file
             server gives no answer.
     """
-    await cgroup.check_disk(node, options)
+    if not node.rootless:
+        await cgroup.check_disk(node, options)
     shared = SharedNamespaces()
     if shared_namespaces.wishes(options):
         gates.check(node.settings.gates_of(task.namespace), options)
@@ -55,6 +57,7 @@ async def prepare(
         if options.init and node.settings.init_path:
             file_servers.visit(node.settings.init_path, "init_path")
         planned = plan.make(node, task, options)
+        rootless.check(node, options, planned.runtime)
         emulators.check(planned.image.platform)
         cgroup.check_cpuset(task.resources, options, cgroup_v2=node.cgroup_v2)
         cgroup.check_open_files(options)
@@ -71,6 +74,7 @@ async def prepare(
             pins=pins,
             runtime=planned.runtime,
         )
+        rootless.check_limits(plan.rlimits(node, options, parts.daemon), parts.daemon)
         contexts = confinement.contexts(node.settings, task, options)
         relabels = parts.relabels if contexts.process else ()
         parts = dataclasses.replace(

@@ -154,12 +154,15 @@ async def watch(services: Services, container_id: str, pid: int, link: WorkerLin
     shim = await services.containerd.shim(container_id, pid)
     if shim is None:
         return False
+    # Without the field a worker reads the cgroup, as the workers of earlier releases do.
+    more = {} if services.cgroups else {"cgroup": False}
     answer = await link.request(
         protocol.WATCH,
         address=shim.address,
         api=shim.api,
         namespace=services.namespace,
         container_id=container_id,
+        **more,
     )
     # A new worker of a running task reads the task's health for the watch, after the greeting.
     health = answer.get(protocol.HEALTH)

@@ -24,6 +24,7 @@ from containerd.security.selinux import Contexts
 from containerd.spec.devices import cgroup_rules, oci_nodes
 from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, rootfs_propagation
 from containerd.spec.resources import Limits, oci_resources
+from containerd.spec.rootless import Rootless, adapt
 from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class SpecInputs:
     readonly_rootfs: bool = False
     terminal: bool = False
     cgroup_v2: bool = False
+    rootless: Rootless | None = None
 
 
 def build_spec(inputs: SpecInputs) -> Document:
@@ -136,6 +138,8 @@ def build_spec(inputs: SpecInputs) -> Document:
     if inputs.host_uts:
         # With a hostname in the spec, runc would change the host's name.
         del document["hostname"]
+    if inputs.rootless is not None:
+        adapt(document, inputs.rootless)
     return document
 
 

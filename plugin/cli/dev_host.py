@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import sys
 import tempfile
 from argparse import Namespace
@@ -62,8 +61,6 @@ def run(arguments: Namespace, child: Child | None) -> int:
     try:
         job = jobfile.load(arguments.job, options.variables)
         service = service_manager(job.task_count)
-        if arguments.plugin is None:
-            _need_root()
         screen = choose(as_json=arguments.json, prefix=job.task_count > 1)
         _note_ignored_parts(job, screen)
         raise_file_limit()
@@ -75,11 +72,6 @@ def run(arguments: Namespace, child: Child | None) -> int:
         complete = screen.close()
     # A run that lost output of tasks must not end with status 0.
     return status if complete else status or DRIVER_FAILED
-
-
-def _need_root() -> None:
-    if os.geteuid() != 0:
-        raise DriverError("containers need root", resolution="run the command with sudo")
 
 
 def _read(arguments: Namespace, child: Child | None) -> _Options:

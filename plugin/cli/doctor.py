@@ -7,10 +7,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from actors.health.doctor import examine
-from actors.health.findings import Finding, Verdict
+from actors.health.findings import Finding, Verdict, fail, sentence
 from actors.model.node import this_node
 from actors.model.settings import DriverSettings
-from plugin import environment
+from plugin import environment, rootless
 from plugin.cli import console, plugin_block
 from plugin.texts import one_line
 from proto.errors import DriverError
@@ -33,7 +33,12 @@ def run(arguments: Namespace) -> int:
     except DriverError as error:
         console.complain(str(error))
         return console.WRONG_OPTIONS
-    findings = asyncio.run(_examine(settings))
+    try:
+        rootless.need_root()
+    except DriverError as error:
+        findings = [fail("user", sentence(error), error.resolution)]
+    else:
+        findings = asyncio.run(_examine(settings))
     console.show_rows(findings, table, as_json=arguments.json)
     return int(any(finding.verdict is Verdict.FAIL for finding in findings))
 

@@ -42,11 +42,12 @@ class ContainerdDaemon:
     """A containerd of a `with` block: `.address` is the socket, `.log` the log file."""
 
     namespace = "nomad-test"
+    parent = "/run"
 
     def __init__(self, path: str = "") -> None:
         """Prepares a daemon; `path` comes first in its search for shims and runtimes."""
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
-        self.base = Path(tempfile.mkdtemp(prefix="cd-", dir="/run"))
+        self.base = Path(tempfile.mkdtemp(prefix="cd-", dir=self.parent))
         self.address = str(self.base / "containerd.sock")
         self.log = self.base / "containerd.log"
         self.process: subprocess.Popen[bytes] | None = None
@@ -92,7 +93,7 @@ class ContainerdDaemon:
         config.write_text(self._config.format(base=self.base, disabled=disabled))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [self.binary, "--config", str(config)],
+                self._command(config),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -100,6 +101,10 @@ class ContainerdDaemon:
                 env={**os.environ, "PATH": self._path},
             )
         wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
+
+    def _command(self, config: Path) -> list[str]:
+        """Returns the command line of the daemon."""
+        return [self.binary, "--config", str(config)]
 
     @property
     def version(self) -> str:

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
@@ -90,7 +90,9 @@ class Driver:
         containerd: ContainerdDaemon | FakeContainerd,
         directory: Path,
         config: Mapping[str, Any] | None = None,
+        prefix: Sequence[str] | None = None,
     ) -> None:
+        """Prepares a driver; the words of `prefix` stand before the plugin's program."""
         self.containerd = containerd
         self.state_dir = directory / "state"
         self.alloc_root = directory / "allocs"
@@ -99,7 +101,7 @@ class Driver:
         )
         program = make_plugin_dir(directory / "plugins")
         self.session = AgentSession(
-            [*_root(), str(program)],
+            [*(_root() if prefix is None else prefix), str(program)],
             {
                 "containerd_address": containerd.address,
                 "containerd_namespace": containerd.namespace,

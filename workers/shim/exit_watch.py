@@ -176,8 +176,9 @@ class Watch:
             if pidfd is not None:
                 self._pidfd = pidfd
                 self._loop.watch(pidfd, READ, self._on_process_end)
-            self.readings = cgroups.locate(pid)
-            self._oom = OomWatch(self._loop, self.readings, self._on_oom)
+            if self.target.cgroup:
+                self.readings = cgroups.locate(pid)
+                self._oom = OomWatch(self._loop, self.readings, self._on_oom)
         except OSError as error:
             log(
                 f"worker: container_id={self.target.container_id} no cgroup readings of pid {pid}:"

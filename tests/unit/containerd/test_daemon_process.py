@@ -7,7 +7,7 @@ import resource
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from containerd import daemon_process
@@ -35,7 +35,9 @@ def test_another_process_behind_the_same_socket_is_looked_at_again(tmp_path: Pat
 
 
 @contextlib.contextmanager
-def _listening(path: Path, open_files: tuple[int, int]) -> Iterator[None]:
+def _listening(
+    path: Path, open_files: tuple[int, int], prefix: Sequence[str] = ()
+) -> Iterator[None]:
     script = (
         "import resource, socket, sys\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, {open_files})\n"
@@ -43,7 +45,7 @@ def _listening(path: Path, open_files: tuple[int, int]) -> Iterator[None]:
         "print(flush=True); sys.stdin.read()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [*prefix, sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -66,3 +68,14 @@ def test_a_task_gets_what_newer_units_give_but_no_more_than_containerd_may_give(
     small = DaemonProcess(open_files=(512, 512), raises_limits=False)
     assert small.task_open_files() == (512, 512)
     assert DaemonProcess(open_files=(512, 512), raises_limits=True).task_open_files() == OPEN_FILES
+
+
+def test_a_process_in_a_user_namespace_raises_no_limits(tmp_path: Path) -> None:
+    # Root there has CAP_SYS_RESOURCE, and the kernel asks for the machine's.
+    program = ["unshare", "--map-root-user", "--user"]
+    with _listening(tmp_path / "s", (100, 200), program):
+        found = daemon_process.inspect(str(tmp_path / "s"))
+    assert not found.raises_limits
+    assert found.hard_limits["nofile"] == 200
+    assert found.task_open_files() == (200, 200)
+    assert found.oom_score_adj == int(Path("/proc/self/oom_score_adj").read_text())

@@ -161,7 +161,7 @@ async def test_logs_that_cannot_grow_are_told_with_how_far_they_do(
     [about] = (await findings(made, machine))["logs"]
     assert about.verdict is Verdict.WARN
     assert "each log holds 1 MiB without a reader, not log_buffer.size (16 MiB)" in about.text
-    assert "all pipes of root together hold 64 MiB" in about.text
+    assert "all pipes of this user together hold 64 MiB" in about.text
     assert (f"the launcher (pid {pid})" in about.text) is launched
     assert "sysctl fs.pipe-max-size=16777216" in about.advice
     assert (

@@ -38,7 +38,9 @@ async def test_a_new_worker_of_a_running_task_tells_the_health_with_its_watch() 
     async def request(_op: str, **_fields: object) -> dict[str, Any]:
         return answers.pop(0)
 
-    services = SimpleNamespace(containerd=SimpleNamespace(shim=shim), namespace="nomad")
+    services = SimpleNamespace(
+        containerd=SimpleNamespace(shim=shim), namespace="nomad", cgroups=True
+    )
     link = SimpleNamespace(health="", request=request)
     for _ in range(2):  # a worker without a check says nothing
         assert await watch(cast("Any", services), "c", 1, cast("Any", link))
