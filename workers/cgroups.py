@@ -181,12 +181,12 @@ class Readings:
         return int(text) if text.strip().isdigit() else None
 
     def _table(self, name: str) -> Table:
-        words = self._read(name).split()
-        return {
-            key: int(value)
-            for key, value in zip(words[::2], words[1::2], strict=False)
-            if value.isdigit()
-        }
+        table: Table = {}
+        for line in self._read(name).splitlines():
+            key, _, value = line.partition(b" ")
+            if value.isdigit():
+                table[key] = int(value)
+        return table
 
 
 def locate(pid: int) -> Readings:
@@ -197,9 +197,11 @@ def locate(pid: int) -> Readings:
     """
     groups = _parse_cgroup(procfs.read(f"/proc/{pid}/cgroup"))
     paths = _directories(groups)
-    if not all(map(_exists, paths.values())):
-        _mounts.clear()
-        paths = _directories(groups)
+    for path in paths.values():
+        if not os.access(path, os.F_OK):
+            _mounts.clear()
+            paths = _directories(groups)
+            break
     return Readings(v2="memory" not in paths and "cpuacct" not in paths, paths=paths)
 
 
@@ -211,19 +213,11 @@ mounts of the host, possibly thousands."""
 def _directories(groups: Mapping[str, str]) -> dict[str, str]:
     if not _mounts:
         _mounts.update(_parse_mountinfo(procfs.read("/proc/self/mountinfo")))
-    return {
-        controller: _below(*_mounts[controller], groups[controller])
-        for controller in ("", *_V1_FILES)
-        if controller in _mounts and controller in groups
-    }
-
-
-def _exists(path: str) -> bool:
-    try:
-        os.stat(path)  # noqa: PTH116 - pathlib is not in the import set
-    except OSError:
-        return False
-    return True
+    paths: dict[str, str] = {}
+    for controller in ("", *_V1_FILES):
+        if controller in _mounts and controller in groups:
+            paths[controller] = _below(*_mounts[controller], groups[controller])
+    return paths
 
 
 def _parse_cgroup(text: str) -> dict[str, str]:

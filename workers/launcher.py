@@ -40,6 +40,7 @@ from workers.log import log, log_crash
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
     from proto.frames import Frame
@@ -94,6 +95,8 @@ class Launcher:
         poll = select.poll()
         poll.register(self._listener, select.POLLIN)
         fork, pipe, read, close = os.fork, os.pipe, os.read, os.close
+        # Looked up here, because the first look-up of a method writes to a cache.
+        serve_and_end, answer = self._serve_and_end, self._answer
         alive, period_ms = self._notifier.alive, self._notifier.period_ms or idle_ms or None
         idle = 0
         while True:
@@ -118,7 +121,7 @@ class Launcher:
             if pid == 0:
                 close(accepted)  # may be the only descriptor left for the connection
                 if ready:
-                    self._serve_and_end(accepting)
+                    serve_and_end(accepting, answer)
                 self._check_and_end(accepting)
             close(accepting)
             idle = idle + 1 if read(accepted, 1) else 0
@@ -131,7 +134,7 @@ class Launcher:
         if sock is not None:
             control.refuse(sock, error)
 
-    def _serve_and_end(self, accepting: int) -> NoReturn:
+    def _serve_and_end(self, accepting: int, answer: Callable[[Frame], Frame]) -> NoReturn:
         """Serves the connection in the child, and ends the process.
 
         The launcher's frames and objects stay unused in the child. Unwinding and closing would cost
@@ -142,7 +145,7 @@ class Launcher:
             sock = control.accept(self._listener)
             os.close(accepting)
             if sock is not None:
-                status = serve(sock, self._answer, _DESCRIPTORS)
+                status = serve(sock, answer, _DESCRIPTORS)
         except BaseException as error:  # noqa: BLE001 - nothing but the log is left
             log_crash(error)
         finally:
@@ -225,13 +228,15 @@ def _launch(state_dir: str, notifier: Notifier, listen_fds: str, idle_ms: int) -
     c_modules.signal(c_modules.SIGTERM, c_modules.SIG_DFL)  # whatever the parent set
     # For debugging: the stack goes to launcher.log. Workers inherit this handler and the log.
     faulthandler.register(c_modules.SIGUSR1, _STDERR)
-    used = heap_layout.calls_of(lambda: warm_up.run(state_dir, 1))
-    kept = [heap_layout.fill_gaps(), heap_layout.gather_code(used)]
+    used = heap_layout.calls_of(lambda stop: warm_up.run(state_dir, 1, stop))
+    gc.collect()  # not later: garbage in between would leave gaps
+    kept = [heap_layout.fill_gaps(), heap_layout.fill_large_gaps(), heap_layout.gather(used)]
     # A failure before this line is on the parent's stderr. The log is not opened later, because
     # objects created after the last warm-up cost each worker pages.
     _log_to(directory)
-    # Only workers of tasks with a health check use the module. An import before the gathering costs
-    # every worker 0.04 MB. An import in a worker could find the files of another release.
+    # Only workers of tasks with a health check use the module. An import before the gathering would
+    # mix the module with the code of all workers. An import in a worker could find the files of
+    # another release.
     from workers.health import monitor  # noqa: PLC0415
 
     kept.append([monitor])

@@ -116,9 +116,9 @@ class Worker:
 
     def _sources(self) -> list[str]:
         """Returns paths of the FIFOs that this worker reads and the plugin holds too."""
-        sources = list(map(Relay.source_path, self._relays))
-        for stream in self._streams:
-            sources += stream.sources()
+        sources: list[str] = []
+        for part in (*self._relays, *self._streams):
+            sources += part.sources()
         return sources
 
     def _relay(self, source: str, path: str) -> None:

@@ -2,15 +2,10 @@
 
 A worker that calls a function or creates an object writes to the object's page, and each written
 page becomes a private copy. After the imports the code of our functions is spread over Python's
-heap, and new objects go into the gaps between. This module gathers the code in one place, with all
-small code in one size, and fills the gaps. The code that workers call lies apart from other code,
-and new objects begin on pages that are written in any case. Then the same work writes fewer pages.
-
-Measured with 50 tasks, against a limit of 1.30 MB (other machines have other figures):
-
-    heap layout    memory of a worker (PSS)
-    with           1.25 MB
-    without        1.47 MB
+heap, and new objects go into the gaps between. This module gathers functions and code in one place,
+with all small code in one size, and fills the gaps. The functions that workers call until a task is
+watched lie apart from other functions, and new objects begin on pages that are written in any case.
+Then the same work writes fewer pages. ARCHITECTURE.md has the figures.
 """
 
 from __future__ import annotations
@@ -20,12 +15,13 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import CodeType, FrameType, FunctionType
+    from types import CodeType, FrameType, FunctionType, ModuleType
+    from typing import Any
 else:
     FunctionType = type(lambda: None)
     CodeType = type((lambda: None).__code__)
 
-_PACKAGES = ("proto", "workers", "__main__")
+_PACKAGES = ("proto", "workers", "msgpack", "__main__")
 _STEP, _LARGEST = 16, 512
 """Step and largest size of CPython's allocator for small objects (Objects/obmalloc.c)."""
 _BYTES_OVERHEAD, _SMALLEST_BYTES, _FLOAT = 33, 48, 32
@@ -39,10 +35,13 @@ _INSTRUCTION = 2
 _NEIGHBOURS = 3
 """A pool with this many objects in a row, directly behind the header, was empty."""
 _MOST = 4000
-_LARGEST_GAP, _CHUNK_HEADER = 16 * 1024, 64
+_LARGEST_GAP, _CHUNK_HEADER = 4 * 1024, 64
 _LARGE_NEIGHBOURS = 2
 """So many objects behind another one were taken from the end of the heap, not from gaps."""
 _MOST_LARGE = 200
+_CACHED = 1032
+"""The C library keeps seven freed pieces of each size up to this one apart, for the same size. Only
+malloc() takes these pieces, calloc(), which serves `bytes(size)`, does not."""
 
 
 def fill_gaps() -> list[object]:
@@ -67,21 +66,20 @@ def fill_large_gaps() -> list[object]:
     """Fills the gaps between larger objects, as `fill_gaps` does, and returns the objects to keep.
 
     The C library gives memory for objects above the limit of CPython's allocator. Without gaps the
-    objects of a worker lie one behind the other. Ten real tasks: 1120 KB of unshared memory for a
-    worker, 1148 KB without. The objects themselves cost each of 50 workers 8 KB of shared memory.
+    objects of a worker lie one behind the other.
     """
     kept: list[object] = []
     size = _LARGEST_GAP
     while size > _LARGEST:
         last = row = 0
         for _ in range(_MOST_LARGE):
-            created = bytes(size - _BYTES_OVERHEAD)
+            created = b" " * (size - _BYTES_OVERHEAD)
             kept.append(created)
             row = row + 1 if last < id(created) < last + size + _CHUNK_HEADER else 0
             last = id(created)
             if row == _LARGE_NEIGHBOURS:
                 break
-        size = size * 7 // 8
+        size = size * 7 // 8 if size > _CACHED else size - _STEP
     return kept
 
 
@@ -92,44 +90,96 @@ def _object(size: int, number: int) -> object:
     return float(number) if size == _FLOAT else object()
 
 
-def calls_of(work: Callable[[], None]) -> set[CodeType]:
-    """Returns the code of all functions that run during `work`."""
+def calls_of(work: Callable[[Callable[[], None]], None]) -> set[CodeType]:
+    """Returns the code of all functions that run during `work`.
+
+    Args:
+        work: called with a function that ends the record early.
+    """
     used: set[CodeType] = set()
 
     def called(frame: FrameType, _event: str, _argument: object) -> None:
         used.add(frame.f_code)
 
+    def stop() -> None:
+        sys.setprofile(None)
+
     sys.setprofile(called)
     try:
-        work()
+        work(stop)
     finally:
-        sys.setprofile(None)
+        stop()
     return used
 
 
-def gather_code(first: set[CodeType]) -> list[object]:
-    """Replaces the code of all our functions by copies, which lie one behind the other.
+def gather(first: set[CodeType]) -> list[object]:
+    """Replaces our functions and their code by copies, which lie one behind the other.
+
+    Each call writes to the reference counts of a function and of the function's code.
 
     Args:
         first: the code that workers call; the copies of this code come first.
 
     Returns:
-        The original code, to keep: the space of the originals would be the next gaps.
+        The originals, to keep: the space of the originals would be the next gaps.
     """
-    functions = list(_all_functions())
-    used = [function for function in functions if function.__code__ in first]
-    others = [function for function in functions if function.__code__ not in first]
-    originals: list[object] = [function.__code__ for function in functions]
-    for function in used + others:
-        function.__code__ = _copy(function.__code__)
-    return originals
+    names = {name for code in first for name in code.co_names}
+    functions = sorted(set(_all_functions()), key=lambda function: _rank(function, first, names))
+    originals = [(function, function.__code__) for function in functions]
+    changes = [_padding(code) for _, code in originals]
+    for (function, code), change in zip(originals, changes, strict=True):
+        function.__code__ = code.replace(**change)
+    copies = {function: _copy(function) for function in functions}
+    for module in _modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, FunctionType) and value in copies:
+                setattr(module, name, copies[value])
+            elif isinstance(value, type) and value.__module__ == module.__name__:
+                _replace_methods(value, copies)
+    return [originals, changes]
+
+
+def _rank(function: FunctionType, first: set[CodeType], names: set[str]) -> tuple[int, str, int]:
+    """Returns the place in the order: functions called, functions named as callbacks, the rest."""
+    code = function.__code__
+    rank = 0 if code in first else 1 if function.__name__ in names else 2
+    return rank, code.co_filename, code.co_firstlineno
+
+
+def _copy(function: FunctionType) -> FunctionType:
+    copy = FunctionType(
+        function.__code__,
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    copy.__qualname__ = function.__qualname__
+    copy.__annotations__ = function.__annotations__
+    return copy
+
+
+def _replace_methods(owner: type, copies: dict[FunctionType, FunctionType]) -> None:
+    for name, value in list(vars(owner).items()):
+        if isinstance(value, FunctionType) and value in copies:
+            setattr(owner, name, copies[value])
+        elif isinstance(value, staticmethod | classmethod) and value.__func__ in copies:
+            setattr(owner, name, type(value)(copies[value.__func__]))
+        elif isinstance(value, property) and value.fget in copies:
+            setattr(owner, name, value.getter(copies[value.fget]))
+
+
+def _modules() -> list[ModuleType]:
+    return [
+        module for name, module in list(sys.modules.items()) if name.partition(".")[0] in _PACKAGES
+    ]
 
 
 def _all_functions() -> Iterator[FunctionType]:
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in _PACKAGES:
-            for value in list(vars(module).values()):
-                yield from _functions(value, module.__name__)
+    for module in _modules():
+        for value in list(vars(module).values()):
+            yield from _functions(value, module.__name__)
 
 
 def _functions(value: object, module: str) -> Iterator[FunctionType]:
@@ -147,14 +197,17 @@ def _functions(value: object, module: str) -> Iterator[FunctionType]:
             yield from _functions(inner, module)
 
 
-def _copy(code: CodeType) -> CodeType:
-    """Copies code, and fills small code up with instructions that never run.
+def _padding(code: CodeType) -> dict[str, Any]:
+    """Returns the changes for a copy of the code, with instructions that never run behind.
 
     The allocator keeps small objects of one size together. So all small code gets one size.
     """
-    inner = tuple(_copy(c) if isinstance(c, CodeType) else c for c in code.co_consts)
+    inner = tuple(
+        constant.replace(**_padding(constant)) if isinstance(constant, CodeType) else constant
+        for constant in code.co_consts
+    )
     text = code.co_code
     spare = _LARGEST - code.__sizeof__()
     if spare > 0:
         text += text[-_INSTRUCTION:] * (spare // _INSTRUCTION)
-    return code.replace(co_consts=inner, co_code=text)
+    return {"co_consts": inner, "co_code": text}

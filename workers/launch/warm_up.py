@@ -20,6 +20,8 @@ from workers.shim import ttrpc
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proto.frames import Frame
     from workers.task_worker import Worker
 
@@ -37,8 +39,13 @@ _NO_DESCRIPTORS = (1 << 20, 1)
 """A range without descriptors; an end of 0 would mean all descriptors."""
 
 
-def run(state_dir: str, rounds: int = ROUNDS) -> None:
+def run(state_dir: str, rounds: int = ROUNDS, watched: Callable[[], None] | None = None) -> None:
     """Runs the life of a task `rounds` times, in a directory below the driver's state directory.
+
+    Args:
+        state_dir: the driver's state directory.
+        rounds: number of lives for each type of log.
+        watched: called when a worker watches a task, before the task's first log line.
 
     Raises:
         DriverError: workers do not work on this machine.
@@ -50,8 +57,8 @@ def run(state_dir: str, rounds: int = ROUNDS) -> None:
     try:
         os.mkfifo(f"{path}/{protocol.STDOUT_FIFO}", 0o600)
         for _ in range(rounds):
-            _Life(path, "").run()
-            _Life(path, protocol.FILES).run()
+            _Life(path, "", watched).run()
+            _Life(path, protocol.FILES, watched).run()
     finally:
         _clear(path)
 
@@ -62,11 +69,13 @@ class _Life:
     Args:
         path: the task's state directory.
         log_type: see `WorkerSpec`.
+        watched: see `run`.
     """
 
-    def __init__(self, path: str, log_type: str) -> None:
+    def __init__(self, path: str, log_type: str, watched: Callable[[], None] | None) -> None:
         self._path = path
         self._log_type = log_type
+        self._watched = watched
         self._worker: Worker | None = None
         self._plugin, self._theirs = c_modules.socketpair()
         self._decoder = frames.Decoder()
@@ -121,7 +130,6 @@ class _Life:
             case protocol.READY:
                 self._ask(protocol.HELLO)
             case 1:
-                os.write(self._log, _LINE)
                 self._ask(
                     protocol.WATCH,
                     address=f"unix://{self._path}/{_SHIM}",
@@ -130,10 +138,13 @@ class _Life:
                     container_id=DIRECTORY,
                 )
             case 2:
-                if not self._log_type:
-                    os.read(self._log, len(_LINE))
+                if self._watched is not None:
+                    self._watched()
+                os.write(self._log, _LINE)
                 self._ask(protocol.STATS, interval_ms=60_000)
             case protocol.STATS:
+                if not self._log_type:
+                    os.read(self._log, len(_LINE))
                 os.close(self._log)
                 self._respond(_WAIT_STREAM, ttrpc.message({1: 1, 2: ttrpc.message({1: 1})}))
             case protocol.FAILED:

@@ -83,9 +83,10 @@ def open_reference(path: str, names: int) -> int:
     """
     base, *steps = path.rsplit("/", names)
     descriptor = os.open(base or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    for number, step in enumerate(steps, 1):
+    while steps:
+        step = steps.pop(0)
         flags = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
-        flags |= os.O_DIRECTORY if number < len(steps) else 0
+        flags |= os.O_DIRECTORY if steps else 0
         above = descriptor
         try:
             descriptor = os.open(step, flags, dir_fd=above)

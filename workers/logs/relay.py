@@ -64,9 +64,9 @@ class Relay:
             os.close(writer)
         loop.watch(self._source, READ, self._move)
 
-    def source_path(self) -> str:
-        """Returns a path in /proc that opens the source; the opener keeps the FIFO's bytes."""
-        return f"/proc/{os.getpid()}/fd/{self._source}"
+    def sources(self) -> list[str]:
+        """Returns the path in /proc that opens the source; the opener keeps the FIFO's bytes."""
+        return [f"/proc/{os.getpid()}/fd/{self._source}"]
 
     def close(self) -> None:
         """Stops the relay; bytes in the source stay there."""
