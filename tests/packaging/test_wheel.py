@@ -75,7 +75,8 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
     python = directory / "bin" / "python"
     owners = owner(directory, "proto"), owner(directory, "containerd")
-    pip("--python", python, "install", "--quiet", "--no-deps", "--no-index", wheel, *owners)
+    options = "--quiet", "--no-deps", "--no-index", "--ignore-installed"
+    pip("--python", python, "install", *options, wheel, *owners)
     return directory
 
 
