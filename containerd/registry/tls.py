@@ -13,6 +13,16 @@ from proto.errors import Code, DriverError
 if TYPE_CHECKING:
     from containerd.registry.hosts import Endpoint
 
+CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Flatcar
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL and its kin, Amazon Linux
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/ssl/cert.pem",  # Alpine
+)
+"""Places of the system's CAs. OpenSSL knows only the place of the distribution that built OpenSSL,
+and the archive brings Debian's OpenSSL to all distributions."""
+
 
 def context(endpoint: Endpoint) -> ssl.SSLContext:
     """Builds a context with the system's CAs, the endpoint's CAs and client certificates.
@@ -57,12 +67,31 @@ def _verifying(skip_verify: bool, ca: tuple[str, ...]) -> ssl.SSLContext:  # noq
     tls.check_hostname = False
     if skip_verify:
         tls.verify_mode = ssl.CERT_NONE
-    for file in ca:
+    for file in (*_more_system_cas(skip_verify), *ca):
         try:
             tls.load_verify_locations(file)
         except (OSError, ssl.SSLError) as error:
             raise _UnusableCaError(file, error) from error
     return tls
+
+
+def system_ca_file(known: ssl.DefaultVerifyPaths, files: tuple[str, ...] = CA_FILES) -> str:
+    """Returns the file with the system's CAs, or "" if OpenSSL's directory has the CAs.
+
+    Args:
+        known: the existing paths among OpenSSL's own.
+        files: files to look for without OpenSSL's own.
+    """
+    if known.cafile or known.capath:
+        return known.cafile or ""
+    return next((file for file in files if os.path.exists(file)), "")  # noqa: PTH110 - no object
+
+
+def _more_system_cas(skip_verify: bool) -> tuple[str, ...]:  # noqa: FBT001
+    """Returns the files of the system's CAs that OpenSSL does not find."""
+    known = ssl.get_default_verify_paths()
+    file = "" if skip_verify else system_ca_file(known)
+    return (file,) if file and file != known.cafile else ()
 
 
 def _unchecked() -> ssl.SSLContext:
@@ -82,7 +111,7 @@ def _kept(
 def _stamps(endpoint: Endpoint) -> tuple[tuple[int, int, int], ...]:
     """Returns inode, size and time of each CA file: a changed file needs a new context."""
     found: list[tuple[int, int, int]] = []
-    for file in (ssl.get_default_verify_paths().cafile or "", *endpoint.ca):
+    for file in (system_ca_file(ssl.get_default_verify_paths()), *endpoint.ca):
         with contextlib.suppress(OSError):
             entry = os.stat(file)  # noqa: PTH116 - no object each
             found.append((entry.st_ino, entry.st_size, entry.st_mtime_ns))
@@ -94,6 +123,8 @@ def of_proxy(host: str) -> ssl.SSLContext:
     tls = _SingleHostContext(ssl.PROTOCOL_TLS_CLIENT)
     tls.host = host
     tls.load_default_certs()
+    for file in _more_system_cas(skip_verify=False):
+        tls.load_verify_locations(file)
     return tls
 
 

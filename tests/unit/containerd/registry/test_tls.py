@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from containerd.registry.hosts import Endpoint
-from containerd.registry.tls import context
+from containerd.registry.tls import context, system_ca_file
 from tests.support import certificates
 
 
@@ -36,3 +38,18 @@ def test_a_context_with_a_private_key_is_not_kept(tmp_path: Path) -> None:
     client = certificates.signed(tmp_path, "client", ca)
     endpoint = Endpoint(host="r.example", client=((str(client.file), str(client.key)),))
     assert context(endpoint) is not context(endpoint)
+
+
+def _known(file: Path | None, directory: Path | None = None) -> ssl.DefaultVerifyPaths:
+    paths: Any = [*(path and str(path) for path in (file, directory)), "", "", "", ""]
+    return ssl.DefaultVerifyPaths(*paths)
+
+
+def test_the_systems_cas_are_found_where_other_distributions_have_their_cas(tmp_path: Path) -> None:
+    here, other = tmp_path / "here", tmp_path / "other"
+    here.touch()
+    files = (str(tmp_path / "nowhere"), str(here), str(other))
+    assert system_ca_file(_known(None), files) == str(here)
+    assert system_ca_file(_known(other), files) == str(other)
+    assert system_ca_file(_known(None, tmp_path), files) == ""
+    assert system_ca_file(_known(None), files[:1]) == ""
