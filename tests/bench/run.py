@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.bench.figures import Figure, Measured, Plot, PlotKind, samples
 from tests.bench.setting import Setting
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin_dir import command
 
 _PART_OF_ROUNDS = 10
 _TIMEOUT_S = 60
@@ -67,7 +66,7 @@ async def measure(setting: Setting) -> Measured:
 def _ours(setting: Setting, job: Path) -> float:
     driver = setting.driver
     words = [
-        *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "run", str(job)),
+        *(*command(), "run", str(job)),
         *("--alloc-dir", str(driver.alloc_root)),
         *("--config", f"containerd_address={driver.containerd.address}"),
         *("--config", f"containerd_namespace={driver.containerd.namespace}"),

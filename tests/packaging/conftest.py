@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,24 @@ def package() -> Path:
     )
     assert built.returncode == 0, f"{built.stdout}{built.stderr}"
     return ROOT / "dist" / f"{PACKAGE}_{RELEASE}_all.deb"
+
+
+@pytest.fixture(scope="session")
+def archive() -> Path:
+    """Builds the archive of the last commit, as `./dev bundle` does; BUNDLE names a built one."""
+    if os.geteuid() != 0:
+        missing("packaging", "not root: a guest needs it")
+    for program in ("systemd-nspawn", "nsenter", "readelf"):
+        if shutil.which(program) is None:
+            missing(
+                "packaging", f"{program} is not installed: ./dev guest and ./dev bundle bring it"
+            )
+    if named := os.environ.get("BUNDLE", ""):
+        return Path(named)
+    words = [sys.executable, "-m", "tests.bundle"]
+    built = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert built.returncode == 0, f"{built.stdout}{built.stderr}"
+    return Path(built.stdout.strip())
 
 
 @pytest.fixture(scope="session")

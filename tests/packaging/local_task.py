@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-from tests.support.guest import END_S, Guest
+from tests.support.guest import END_S, ROOT, Guest
+
+IMAGE = "127.0.0.1:1/busybox:1"
+_TOOLS = ROOT / "packaging" / "debian" / "tests"
 
 COUNT = 'trap "echo stopped; exit 0" TERM; while :; do echo on; busybox sleep 0.1; done'
+
+
+def put_image(root: Path) -> None:
+    """Writes the archive of IMAGE to /root/image.tar of a guest, which may have no Python."""
+    made = subprocess.run([_TOOLS / "make-image", IMAGE], check=True, capture_output=True)
+    (root / "root/image.tar").write_bytes(made.stdout)
+
+
+def put_job(guest: Guest, script: str, work: Path) -> None:
+    """Writes a job to /root/job.json of a guest."""
+    made = subprocess.run([_TOOLS / "make-job", IMAGE, script], check=True, capture_output=True)
+    (work / "job.json").write_bytes(made.stdout)
+    guest.copy(work / "job.json", "/root/job.json")
 
 
 class Task:
@@ -15,7 +32,7 @@ class Task:
     def __init__(self, guest: Guest, out: Path) -> None:
         self._guest = guest
         self._out = out
-        guest.shell(f"/root/tests/make-job 127.0.0.1:1/busybox:1 '{COUNT}' > /root/job.json")
+        put_job(guest, COUNT, out.parent)
         self._host = guest.start("containerd-driver", "run", "/root/job.json", out=out)
         self.goes_on()
         self.worker = guest.shell("pgrep -x cd-worker")
@@ -31,7 +48,7 @@ class Task:
 
     def stop(self) -> str:
         """Stops the job as Ctrl-C does and returns the printed lines."""
-        self._guest.shell("pkill -INT -of '/usr/bin/containerd-driver run'")
+        self._guest.shell("pkill -INT -of '[c]ontainerd-driver run /root/job.json'")
         self._host.wait(END_S)
         return self._out.read_text()
 

@@ -20,11 +20,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.support.debian_archive import own_apt
 from tests.support.go_build import Builder, BuildError, Target
 
 CACHE = Path("~/.cache/containerd-driver/containerd").expanduser()
-_MIRROR = "http://deb.debian.org"
-_KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # Which archive has which release: lines of an apt source, without the type.
 SUITES = {
     "1.4": ("debian bullseye", "debian-security bullseye-security"),
@@ -97,7 +96,7 @@ def _build(version: str) -> Path:
 
 
 def _make(version: str, work: Path) -> Path:
-    apt = _own_apt(work, SUITES[version])
+    apt = own_apt(work, SUITES[version])
     _run([*apt, "update"], work)
     _run([*apt, "download", "containerd", "runc"], work)
     for archive in work.glob("*.deb"):
@@ -112,31 +111,6 @@ def _make(version: str, work: Path) -> Path:
     if subprocess.run([runc, "--version"], check=False, capture_output=True).returncode == 0:
         runc.rename(folder / "runc")
     return folder
-
-
-def _own_apt(work: Path, suites: tuple[str, ...]) -> list[str]:
-    """Returns an apt-get command with its own lists and sources: the machine's stay unchanged."""
-    (work / "state" / "lists" / "partial").mkdir(parents=True)
-    (work / "cache" / "archives" / "partial").mkdir(parents=True)
-    sources = work / "sources.list"
-    lines = (suite.split() for suite in suites)
-    sources.write_text(
-        "".join(f"deb [signed-by={_KEYS}] {_MIRROR}/{base} {name} main\n" for base, name in lines)
-    )
-    options = {
-        "Dir::State": work / "state",
-        "Dir::State::status": os.devnull,
-        "Dir::Cache": work / "cache",
-        "Dir::Etc::SourceList": sources,
-        "Dir::Etc::SourceParts": "-",
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "root",
-    }
-    return [
-        "apt-get",
-        "-q",
-        *(w for key, value in options.items() for w in ("-o", f"{key}={value}")),
-    ]
 
 
 def _run(command: list[str], folder: Path) -> str:

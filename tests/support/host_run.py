@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from plugin.host.network import cni, namespaces
 from tests.support.driver import Driver
 from tests.support.own_network import OwnNetwork
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin_dir import command
 from tests.support.waiting import wait_until
 
 DEADLINE_S = 60.0
@@ -41,7 +40,7 @@ class Run:
         with self._log().open("wb") as log:
             self.process = self.network.popen(
                 [
-                    *(sys.executable, "-I", str(ROOT / "plugin/main.py"), "run", str(job)),
+                    *(*command(), "run", str(job)),
                     *("--json", "--alloc-dir", str(self._driver.alloc_root)),
                     *("--config", f"containerd_address={daemon.address}"),
                     *("--config", f"containerd_namespace={daemon.namespace}"),

@@ -1,0 +1,1 @@
+"""`./dev bundle`: the archive with the driver, Python and every library."""
