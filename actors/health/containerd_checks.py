@@ -67,6 +67,15 @@ async def check(node: Node) -> list[Finding]:
     return findings
 
 
+async def snapshots(node: Node) -> str:
+    """Returns the directory of the snapshotter; empty if containerd does not name the directory."""
+    snapshotter = node.settings.snapshotter or node.containerd.default_snapshotter
+    try:
+        return await node.containerd.snapshotter_root(snapshotter)
+    except DriverError:
+        return ""
+
+
 def _disk(root: str) -> Finding:
     try:
         space = os.statvfs(root)

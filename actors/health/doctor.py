@@ -14,6 +14,7 @@ from actors.health import (
     confinement_checks,
     containerd_checks,
     network_checks,
+    place_checks,
     runtime_checks,
     selinux_checks,
 )
@@ -49,7 +50,9 @@ async def examine(
         proxies: variables of the environment that name proxies.
     """
     findings = [_kernel(), *_user(node, root), *await containerd_checks.check(node)]
+    snapshots = await containerd_checks.snapshots(node)
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        lambda: place_checks.check(node, snapshots),
         lambda: runtime_checks.check(node),
         lambda: _cgroups(node, root),
         lambda: confinement_checks.check(node, root),
@@ -248,8 +251,10 @@ def _logs(node: Node, root: Path) -> Iterator[Finding]:
     yield warn(
         "logs",
         text,
-        "give the capability to the launcher's unit, or to the agent or container that starts the"
-        f" launcher; or sysctl fs.pipe-max-size={size}",
+        f"sysctl fs.pipe-max-size={size}"
+        if node.rootless
+        else "give the capability to the launcher's unit, or to the agent or container that starts"
+        f" the launcher; or sysctl fs.pipe-max-size={size}",
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
-from actors.health import confinement_checks, runtime_programs
+from actors.health import confinement_checks, place_checks, runtime_programs
 from actors.health.runtime_programs import RuntimeProgram, RuntimeWatch
 from actors.model.nomad import Fingerprint, Health
 from actors.processes import known_escapes
@@ -70,6 +70,8 @@ async def take(services: Services, programs: tuple[RuntimeProgram, ...] = ()) ->
         await services.launcher.ensure()
     except DriverError as error:
         return Fingerprint(health=Health.UNHEALTHY, description=str(error), attributes={})
+    if fault := await asyncio.to_thread(place_checks.problem, services):
+        return Fingerprint(health=Health.UNHEALTHY, description=fault, attributes={})
     if problem := services.apparmor.problem:
         services.apparmor.begin()  # tries again: an operator may have installed the parser
         if services.settings.gates.default_apparmor == apparmor.NAME:
