@@ -32,7 +32,7 @@ _BASE = "/sys"
 _ROOT = f"{_BASE}/root"
 _LAYERS = f"{_BASE}/layers"
 _EMPTY = f"{_BASE}/empty"
-_PAGE_BYTES = 4096
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _FLAGS = {
     "bind": syscalls.MS_BIND,
     "rbind": syscalls.MS_BIND | syscalls.MS_REC,
