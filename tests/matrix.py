@@ -2,6 +2,9 @@
 
 `tests.support.containerd_versions` fetches or builds each version. The tests run on one version
 after the other, each in a pytest of its own. The exit status is 1 after a failed test.
+
+`./dev matrix arm64` runs several tiers on another architecture, in the guest of
+`./dev guest bookworm-arm64`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,10 @@ from tests.support.containerd_versions import VERSIONS, FetchError, fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TIER = ("-m", "containerd", "tests/contract", "tests/containerd")
+ARM64 = "arm64"
+_ARM64_TESTS = "tests/packaging/test_arm64.py"
+REPORTS = "GUEST_REPORTS"
+"""Variable of the environment: a directory for the JUnit reports of tests in a guest."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -34,7 +41,7 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
     def add(self, report: Path) -> None:
-        """Adds the cases of a JUnit report."""
+        """Adds the cases of a JUnit report to the cases of earlier reports."""
         # A failed test with a failed fixture is in the report twice.
         worst: dict[str, str] = {}
         for case in ET.parse(report).iter("testcase"):  # noqa: S314 - our own pytest's
@@ -44,9 +51,9 @@ class Outcome:
                 worst[name] = "failed"
             else:
                 worst.setdefault(name, "skipped" if "skipped" in kinds else "passed")
-        self.failed = [name for name, kind in worst.items() if kind == "failed"]
-        self.skipped = sum(kind == "skipped" for kind in worst.values())
-        self.passed = sum(kind == "passed" for kind in worst.values())
+        self.failed += [name for name, kind in worst.items() if kind == "failed"]
+        self.skipped += sum(kind == "skipped" for kind in worst.values())
+        self.passed += sum(kind == "passed" for kind in worst.values())
 
 
 def run(version: str, arguments: Sequence[str]) -> Outcome:
@@ -75,6 +82,26 @@ def run(version: str, arguments: Sequence[str]) -> Outcome:
     return outcome
 
 
+def run_arm64() -> Outcome:
+    """Runs tiers in the guest for arm64, and counts the tests of this machine and of the guest."""
+    outcome = Outcome(version=ARM64, release="Debian's")
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as work:
+        report = f"--junitxml={work}/machine.xml"
+        ended = subprocess.run(
+            [sys.executable, "-m", "pytest", "-v", report, _ARM64_TESTS],
+            cwd=_ROOT,
+            check=False,
+            env={**os.environ, REPORTS: work, "REQUIRE": "packaging"},
+        )
+        for path in sorted(Path(work).glob("*.xml")):
+            outcome.add(path)
+    if ended.returncode and not outcome.failed:
+        outcome.failed.append(f"pytest itself, with status {ended.returncode}")
+    outcome.seconds = time.monotonic() - begun
+    return outcome
+
+
 def table(outcomes: Iterable[Outcome]) -> str:
     """Formats the outcomes in columns, failures beneath."""
     outcomes = list(outcomes)
@@ -93,17 +120,22 @@ def table(outcomes: Iterable[Outcome]) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Runs the named versions, or all; arguments after `--` replace the tier's pytest arguments."""
+    """Runs the named versions, or all of containerd.
+
+    Arguments after `--` replace the arguments of pytest for the tier.
+    """
     cut = words.index("--") if "--" in words else len(words)
     versions, arguments = words[:cut] or list(VERSIONS), words[cut + 1 :] or list(_TIER)
-    strangers = [version for version in versions if version not in VERSIONS]
+    strangers = [version for version in versions if version not in {*VERSIONS, ARM64}]
     if strangers:
-        sys.stderr.write(f"no containerd {strangers[0]!r}; there are: {', '.join(VERSIONS)}\n")
+        sys.stderr.write(
+            f"no containerd {strangers[0]!r}; there are: {', '.join((*VERSIONS, ARM64))}\n"
+        )
         return 2
     outcomes = []
     for version in versions:
         try:
-            outcomes.append(run(version, arguments))
+            outcomes.append(run_arm64() if version == ARM64 else run(version, arguments))
         except FetchError as error:
             sys.stderr.write(f"containerd {version} cannot be had: {error}\n")
             return 1

@@ -19,7 +19,7 @@ from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.conftest import STATE, UNIT
 from tests.support.guest import ROOT, overlay, root_of
-from tests.support.machine import QEMU, Machine
+from tests.support.machine import AMD64, Machine
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(3600)]
@@ -49,7 +49,7 @@ ADDRESS = "nsenter --net=/run/netns/{} ip -4 -o address show dev eth0"
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Yields a machine for each built suite, with the package and an agent with the driver."""
     suite = str(request.param)
-    for program in (QEMU, "mkfs.ext4"):
+    for program in (AMD64.qemu, "mkfs.ext4"):
         if shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin") is None:
             missing("packaging", f"{program} is not installed: ./dev guest {suite} brings it")
     if not root_of(suite).is_dir():

@@ -10,7 +10,10 @@ import pytest
 
 from actors.processes.child_process import ROOT
 
-SUITES = "./dev guest wants a suite: bookworm, trixie, sid, or one of them with -vm"
+SUITES = (
+    "./dev guest wants a suite: bookworm, trixie, sid, one of them with -vm or -bare, bullseye-bare,"
+    " or bookworm-arm64"
+)
 
 
 @pytest.fixture

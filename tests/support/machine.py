@@ -1,7 +1,8 @@
 """A Debian guest on an emulated machine, with a kernel of its own, cgroup v2 and reboots.
 
-The root comes from `./dev guest SUITE-vm`. The emulation is in software: a boot takes a minute or
-more. The network is loopback alone; commands use the second serial line.
+The root comes from `./dev guest SUITE-vm` or `./dev guest SUITE-arm64`. The emulation is in
+software: a boot takes a minute or more. The network is loopback alone; commands use a second serial
+line.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import shutil
 import socket
 import subprocess
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.support.guest_shell import GuestShell
 from tests.support.waiting import wait_until
 
-BOOT_S, COMMAND_S, END_S = 600.0, 300.0, 30
-QEMU = "qemu-system-x86_64"
+BOOT_S, COMMAND_S, END_S = 1200.0, 900.0, 30
 _DISK_BYTES = 4 << 30
 _SHELL = r"""
-import json, os, subprocess, tty
-line = os.open("/dev/ttyS1", os.O_RDWR | os.O_NOCTTY)
+import json, os, subprocess, sys, tty
+line = os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY)
 tty.setraw(line)
 for text in os.fdopen(os.dup(line), "rb"):
     try:
@@ -43,10 +44,79 @@ _UNIT = """\
 [Service]
 Type=exec
 Environment=HOME=/root LANG=C.UTF-8
-ExecStart=/usr/bin/python3 /root/shell.py
+ExecStart=/usr/bin/python3 /root/shell.py /dev/{line}
 [Install]
 WantedBy=multi-user.target
 """
+# Process 1 of a machine that is too slow for the timeouts of systemd's units.
+_INIT = """\
+export PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mountpoint -q /dev || mount -t devtmpfs devtmpfs /dev
+mkdir -p /dev/pts /dev/shm
+mount -t devpts devpts /dev/pts
+mount -t tmpfs tmpfs /dev/shm
+mount -t tmpfs tmpfs /run
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount --make-rshared /
+ip link set lo up
+containerd >/root/containerd.log 2>&1 &
+while :; do python3 /root/shell.py /dev/{line}; done
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hardware:
+    """An emulated computer.
+
+    Attributes:
+        qemu: the emulator.
+        words: its arguments for board, CPU and memory.
+        console: the kernel's serial line.
+        line: the serial line of commands.
+        device: arguments that connect the chardev `line` to the line of commands.
+        disk: qemu's interface and device of the drive `disk`.
+        root: the kernel's name of the disk.
+        initrd: True if the kernel needs modules to reach the disk.
+        systemd: True if systemd is process 1, False for a script that starts containerd alone.
+    """
+
+    qemu: str
+    words: tuple[str, ...]
+    console: str
+    line: str
+    device: tuple[str, str]
+    disk: tuple[str, ...]
+    root: str
+    initrd: bool
+    systemd: bool
+
+
+AMD64 = Hardware(
+    qemu="qemu-system-x86_64",
+    words=("-cpu", "max", "-m", "2048"),
+    console="ttyS0",
+    line="ttyS1",
+    device=("-serial", "chardev:line"),
+    disk=("-device", "virtio-blk-pci,drive=disk"),
+    root="/dev/vda",
+    initrd=True,
+    systemd=True,
+)
+# An emulated CPU with pointer authentication, such as `max`, is several times slower.
+ARM64 = Hardware(
+    qemu="qemu-system-aarch64",
+    words=("-M", "virt", "-cpu", "neoverse-n1", "-m", "3072"),
+    console="ttyAMA0",
+    line="ttyS0",
+    device=("-device", "pci-serial,chardev=line"),
+    # Debian's cloud kernel has NVMe and ext4 built in; the making of an initrd takes minutes here.
+    disk=("-device", "nvme,drive=disk,serial=disk"),
+    root="/dev/nvme0n1",
+    initrd=False,
+    systemd=False,
+)
 
 
 class Machine(GuestShell):
@@ -55,12 +125,14 @@ class Machine(GuestShell):
     Args:
         root: the contents of the disk; the commands' server is added to the root.
         work: an empty directory for the disk and the console's log.
+        hardware: the computer.
     """
 
     patience_s = 300
 
-    def __init__(self, root: Path, work: Path) -> None:
-        self._work = work
+    def __init__(self, root: Path, work: Path, hardware: Hardware = AMD64) -> None:
+        self._hardware = hardware
+        self.work = work
         self._number = 0
         self._pending = b""
         self._prepare(root)
@@ -111,11 +183,14 @@ class Machine(GuestShell):
 
     def _prepare(self, root: Path) -> None:
         (root / "root/shell.py").write_text(_SHELL)
-        (root / "etc/systemd/system/shell.service").write_text(_UNIT)
+        (root / "etc/systemd/system/shell.service").write_text(
+            _UNIT.format(line=self._hardware.line)
+        )
+        (root / "root/init.sh").write_text(_INIT.format(line=self._hardware.line))
         wants = root / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True, exist_ok=True)
         (wants / "shell.service").symlink_to("../shell.service")
-        disk = self._work / "disk"
+        disk = self.work / "disk"
         with disk.open("wb") as file:
             os.truncate(file.fileno(), _DISK_BYTES)
         words = ["mkfs.ext4", "-q", "-F", "-d", str(root), str(disk)]
@@ -123,23 +198,28 @@ class Machine(GuestShell):
 
     def _power_on(self, root: Path) -> subprocess.Popen[bytes]:
         boot = root / "boot"
-        kernel, initrd = next(boot.glob("vmlinuz-*")), next(boot.glob("initrd.img-*"))
-        for file in (kernel, initrd):
-            shutil.copy(file, self._work / file.name.partition("-")[0])
+        made = self._hardware
+        shutil.copy(next(boot.glob("vmlinuz-*")), self.work / "vmlinuz")
+        initrd: tuple[str, ...] = ()
+        init = "" if made.systemd else " init=/bin/sh -- /root/init.sh"
+        if made.initrd:
+            shutil.copy(next(boot.glob("initrd.img-*")), self.work / "initrd.img")
+            initrd = ("-initrd", str(self.work / "initrd.img"))
         words = [
-            *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
+            *(made.qemu, *made.words, "-accel", "tcg,thread=multi", "-smp", "2"),
             *("-display", "none", "-nic", "none", "-monitor", "none"),
-            *("-drive", f"file={self._work / 'disk'},if=virtio,format=raw,cache=unsafe"),
-            *("-kernel", str(self._work / "vmlinuz"), "-initrd", str(self._work / "initrd.img")),
-            *("-append", "root=/dev/vda rw console=ttyS0 quiet"),
-            *("-serial", f"file:{self._work / 'console'}"),
-            *("-serial", f"unix:{self._work / 'line'},server=on,wait=off"),
+            *("-drive", f"id=disk,file={self.work / 'disk'},if=none,format=raw,cache=unsafe"),
+            *(*made.disk, "-kernel", str(self.work / "vmlinuz"), *initrd),
+            *("-append", f"root={made.root} rw console={made.console} quiet{init}"),
+            *("-serial", f"file:{self.work / 'console'}"),
+            *("-chardev", f"socket,id=line,path={self.work / 'line'},server=on,wait=off"),
+            *made.device,
         ]
         return subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
 
     def _connected(self) -> bool:
         with contextlib.suppress(OSError):
-            self._line.connect(str(self._work / "line"))
+            self._line.connect(str(self.work / "line"))
             return True
         return False
 
@@ -167,4 +247,4 @@ class Machine(GuestShell):
         return None
 
     def _console(self) -> str:
-        return (self._work / "console").read_text(errors="replace")[-2000:]
+        return (self.work / "console").read_text(errors="replace")[-2000:]
