@@ -11,8 +11,8 @@ import pytest
 from actors.processes.child_process import ROOT
 
 SUITES = (
-    "./dev guest wants a suite: bookworm, trixie, sid, one of them with -vm or -bare, bullseye-bare,"
-    " or bookworm-arm64"
+    "./dev guest wants a suite: bookworm, trixie, sid, one of them with -vm or -bare,"
+    " bullseye-bare, or bookworm-arm64"
 )
 
 
