@@ -14,7 +14,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_NUMBER = re.compile(r"(\d+)\.(\d+)\.(\d+)(?:[-~.]?rc\.?(\d+))?")
+# crun has releases of two numbers: 1.28 is the first of its branch.
+_NUMBER = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[-~.]?rc\.?(\d+))?")
 _DISTRIBUTION = re.compile(r"[+~]ds|deb\d|ubuntu|-\d+$")
 _RELEASED = 1 << 30
 _LIMIT_BYTES = 4 << 20
@@ -25,51 +26,83 @@ _CHANGELOGS = Path("/usr/share/doc")
 class Hole:
     """A known hole; `closed` has the first release of each branch without the hole.
 
-    escape: True if a task or an image can become root on the host.
+    opened: the first release with the hole; empty for a hole of all releases before `closed`.
+    escape: True if a task or an image of this driver can become root on the host. Holes of CRI and
+        of checkpoints are none: the driver uses neither.
     """
 
     cve: str
     effect: str
     closed: tuple[str, ...]
+    opened: str = ""
     escape: bool = False
 
 
-def _escape(cve: str, effect: str, *closed: str) -> Hole:
-    return Hole(cve=cve, effect=effect, closed=closed, escape=True)
+def _hole(cve: str, effect: str, *closed: str, opened: str = "") -> Hole:
+    return Hole(cve=cve, effect=effect, closed=closed, opened=opened)
+
+
+def _escape(cve: str, effect: str, *closed: str, opened: str = "") -> Hole:
+    return Hole(cve=cve, effect=effect, closed=closed, opened=opened, escape=True)
 
 
 _NOVEMBER_2025 = ("1.2.8", "1.3.3", "1.4.0-rc.3")
+_JUNE_2026 = ("2.1.9", "2.2.5", "2.3.2")
 _HOLES = {
     "runc": (
         _escape("CVE-2024-21626", "an image opens the host", "1.1.12"),
-        Hole(
-            cve="CVE-2024-45310",
-            effect="a task makes empty files on the host",
-            closed=("1.1.14", "1.2.0-rc.3"),
-        ),
+        _hole("CVE-2024-45310", "a task makes empty files on the host", "1.1.14", "1.2.0-rc.3"),
         _escape("CVE-2025-31133", "a task opens the host", *_NOVEMBER_2025),
         _escape("CVE-2025-52565", "a task opens the host", *_NOVEMBER_2025),
         _escape("CVE-2025-52881", "a task opens the host", *_NOVEMBER_2025),
+        _hole("CVE-2026-41579", "an image makes links on the host", "1.3.6", "1.4.3", "1.5.0-rc.3"),
+        _hole(
+            "CVE-2026-119101",
+            "an image opens the host, by a restored checkpoint",
+            *("1.3.7", "1.4.4", "1.5.3", "1.6.0-rc.2"),
+        ),
     ),
     "crun": (
-        Hole(cve="CVE-2022-27650", effect="a task has inheritable rights", closed=("1.4.4",)),
+        _hole("CVE-2022-27650", "a task has inheritable rights", "1.4.4"),
+        _hole("CVE-2026-47766", "an image makes devices on the host", "1.28"),
+        _hole(
+            "CVE-2026-88264", "an image makes a file on the host, without a mount at /dev", "1.30"
+        ),
+        _hole("CVE-2026-88265", "an image owns a mounted file, without a mount at /dev", "1.30"),
+        _hole("CVE-2026-115520", "an image opens the host, by a restored checkpoint", "1.31"),
     ),
     "containerd": (
         _escape("CVE-2020-15257", "a task in the host's network opens the host", "1.3.9", "1.4.3"),
-        Hole(
-            cve="CVE-2021-32760",
-            effect="an image changes modes of the host's files",
-            closed=("1.4.8", "1.5.4"),
+        _hole("CVE-2021-32760", "an image changes modes of the host's files", "1.4.8", "1.5.4"),
+        _hole("CVE-2021-41103", "users of the host reach files of tasks", "1.4.11", "1.5.7"),
+        _hole(
+            "CVE-2024-25621",
+            "users of the host reach files of tasks",
+            *("1.7.29", "2.0.7", "2.1.5", "2.2.0"),
         ),
-        Hole(
-            cve="CVE-2021-41103",
-            effect="users of the host reach files of tasks",
-            closed=("1.4.11", "1.5.7"),
+        _escape("CVE-2025-47290", "an image writes the host's files", "2.1.1", opened="2.1.0"),
+        _hole(
+            "CVE-2026-53488",
+            "an image runs commands on the host, by CRI",
+            *("1.7.33", "2.0.10", *_JUNE_2026),
         ),
-        Hole(
-            cve="CVE-2024-25621",
-            effect="users of the host reach files of tasks",
-            closed=("1.7.29", "2.0.7", "2.1.5", "2.2.0"),
+        _hole(
+            "CVE-2026-53489",
+            "a checkpoint reads the host's files, by CRI",
+            *_JUNE_2026,
+            opened="2.1.0",
+        ),
+        _hole(
+            "CVE-2026-53492",
+            "a checkpoint gets devices and mounts of the host, by CRI",
+            *_JUNE_2026,
+            opened="2.1.0",
+        ),
+        _hole(
+            "CVE-2026-95837",
+            "a checkpoint keeps its rights, by CRI",
+            *("2.2.7", "2.3.4"),
+            opened="2.1.0",
         ),
     ),
 }
@@ -85,7 +118,7 @@ def of(program: str, version: str, changelogs: Path = _CHANGELOGS) -> tuple[Hole
     """
     if _NUMBER.search(version) is None:
         return ()
-    suspected = [hole for hole in _HOLES.get(program, ()) if not _closed(version, hole.closed)]
+    suspected = [hole for hole in _HOLES.get(program, ()) if _has(version, hole)]
     if not suspected or _DISTRIBUTION.search(version) is None:
         return tuple(suspected)
     changelog = _changelog(changelogs / program)
@@ -107,19 +140,29 @@ def refusal(program: str, version: str, changelogs: Path = _CHANGELOGS) -> str:
     if not holes:
         return ""
     names = ", ".join(f"{hole.cve} ({hole.effect})" for hole in holes)
-    newest = max((hole.closed for hole in holes), key=lambda closed: _numbers(closed[-1]))
-    releases = " or ".join(newest)
+    releases = " or ".join(_without_escapes(program, holes))
     return (
-        f"{program} {version} has known holes: {names}; install {program} {releases}, or a package"
-        " of the distribution whose changelog names the holes"
+        f"{program} {version} has known holes: {names}; install {program} {releases} or newer, or a"
+        " package of the distribution whose changelog names the holes"
     )
 
 
-def _closed(version: str, releases: Sequence[str]) -> bool:
+def _without_escapes(program: str, holes: Sequence[Hole]) -> list[str]:
+    """Returns the first release of each branch that closes the holes and has no other escape."""
+    escapes = [hole for hole in _HOLES[program] if hole.escape]
+    releases = {release for hole in holes for release in hole.closed}
+    clean = (one for one in releases if not any(_has(one, escape) for escape in escapes))
+    return sorted(clean, key=_numbers)
+
+
+def _has(version: str, hole: Hole) -> bool:
     installed = _numbers(version)
-    fixed = [_numbers(release) for release in releases]
+    if hole.opened and installed < _numbers(hole.opened):
+        return False
+    fixed = [_numbers(release) for release in hole.closed]
     same_branch = [release for release in fixed if release[:2] == installed[:2]]
-    return any(installed >= release for release in same_branch) or installed[:2] > max(fixed)[:2]
+    newer_branch = installed[:2] > max(fixed)[:2]
+    return not newer_branch and not any(installed >= release for release in same_branch)
 
 
 def _numbers(version: str) -> tuple[int, int, int, int]:
@@ -128,7 +171,7 @@ def _numbers(version: str) -> tuple[int, int, int, int]:
     if match is None:
         return 0, 0, 0, 0
     major, minor, patch, candidate = match.groups()
-    return int(major), int(minor), int(patch), int(candidate) if candidate else _RELEASED
+    return int(major), int(minor), int(patch or 0), int(candidate) if candidate else _RELEASED
 
 
 def _changelog(directory: Path) -> str:

@@ -101,7 +101,9 @@ def test_sysctls_of_the_host_are_refused(sysctl: Any, words: str) -> None:
 
 def test_labels_of_the_driver_are_not_a_jobs_to_set() -> None:
     assert _task(labels=[{"team": "a"}]).labels == {"team": "a"}
-    for name in ("nomad-driver-containerd.io/task-id", "containerd.io/gc.root", ""):
+    # containerd's restart monitor runs the program of a label `restart.loguri` as root.
+    reserved = ("containerd.io/gc.root", "containerd.io/restart.loguri")
+    for name in ("nomad-driver-containerd.io/task-id", *reserved, ""):
         assert "is not a label that a job may set" in _refused(labels={name: "x"})
     assert "longer than 4096 bytes" in _refused(labels={"a": "x" * 4096})
 
