@@ -1,0 +1,1 @@
+"""`./dev release VERSION`: checks, builds and checksums of a release."""
