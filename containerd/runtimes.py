@@ -11,8 +11,12 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from proto.errors import Code, DriverError
+
+if TYPE_CHECKING:
+    from containerd.api.records import ContainerRecord
 
 # PATH of a service, and the directories of containerd's release archives.
 DIRECTORIES = (
@@ -44,7 +48,7 @@ class Runtime:
         return "runsc" if self.name.startswith("io.containerd.runsc.") else ""
 
     @property
-    def shows_mounts(self) -> bool:
+    def shares_kernel(self) -> bool:
         """True if /proc/PID/mountinfo of a created process shows the container's mounts.
 
         True for runc and crun below runc's shim. gVisor and Kata have their own kernel.
@@ -60,7 +64,12 @@ class Runtime:
     @property
     def groups(self) -> bool:
         """True if one shim can hold several containers: runc and crun below runc's shim."""
-        return _GROUPING_SHIM.search(_programs(self)[0]) is not None and self.shows_mounts
+        return _GROUPING_SHIM.search(_programs(self)[0]) is not None and self.shares_kernel
+
+
+def of_container(record: ContainerRecord) -> Runtime:
+    """Returns the runtime of a container."""
+    return Runtime(name=record.runtime, binary_name=record.runtime_binary)
 
 
 # In order of preference: the first runtime with installed programs is used.

@@ -15,7 +15,9 @@ from workers.protocol import Record
 
 _PIDFD_GET_INFO = 0xC040FF0B  # ioctl on a struct pidfd_info of 64 bytes: mask, ids, wait status
 _PIDFD_INFO_EXIT = 8
-_START_TIME_FIELD = 19  # of /proc/PID/stat, counted after the command's closing parenthesis
+# Fields of /proc/PID/stat, counted after the command's closing parenthesis.
+_START_TIME_FIELD = 19
+_EXIT_CODE_FIELD = 49
 
 
 _boot: list[str] = []
@@ -83,8 +85,25 @@ def open_pidfd(process: Identity) -> int | None:
     return None
 
 
+def waiting_exit_code(process: Identity) -> int | None:
+    """Returns the exit code of a process whose parent has not read the code, as a shim reports it.
+
+    None while the process runs, and after its parent has read the code.
+    """
+    try:
+        stat = procfs.read(f"/proc/{process.pid}/stat")
+        # The kernel shows a 0 to readers that may not trace the process, and refuses this link.
+        os.readlink(f"/proc/{process.pid}/ns/user")  # noqa: PTH115 - workers do without pathlib
+    except OSError:
+        return None
+    fields = stat[stat.rindex(")") + 2 :].split()
+    if fields[0] != "Z" or int(fields[_START_TIME_FIELD]) != process.start_ticks:
+        return None
+    return _as_reported(int(fields[_EXIT_CODE_FIELD]))
+
+
 def exit_code(pidfd: int) -> int | None:
-    """Returns the exit code of a process, as a shim reports the code: 128 plus a signal's number.
+    """Returns the exit code of a process whose parent has read the code, as a shim reports it.
 
     None while the process runs or waits for its parent, and on a kernel before Linux 6.15.
     """
@@ -95,5 +114,10 @@ def exit_code(pidfd: int) -> int | None:
         return None
     if not int.from_bytes(answer[:8], sys.byteorder) & _PIDFD_INFO_EXIT:
         return None
-    code = os.waitstatus_to_exitcode(int.from_bytes(answer[60:], sys.byteorder))
+    return _as_reported(int.from_bytes(answer[60:], sys.byteorder))
+
+
+def _as_reported(status: int) -> int:
+    """Returns the exit code of a wait status: 128 plus the number of a signal that ended it."""
+    code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code

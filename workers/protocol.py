@@ -245,6 +245,8 @@ class ShimTarget(Record):
         container_id: the container's id.
         cgroup: False if the container has no cgroup of its own: the cgroup of its processes is
             that of containerd, so its values are not those of the task.
+        host_kernel: True if the task's first process is a process of this host's kernel, which
+            knows the exit code then. False for gVisor and Kata, and from an older plugin.
     """
 
     address: str
@@ -252,6 +254,7 @@ class ShimTarget(Record):
     namespace: str
     container_id: str
     cgroup: bool = True
+    host_kernel: bool = False
 
 
 class ExitRecord(Record):

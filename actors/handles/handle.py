@@ -26,6 +26,8 @@ class HandleState:
     boot_id: the kernel's; a task of another boot cannot run any more.
     stop_signal: the job's or the image's, a name or number; empty means SIGTERM.
     log: the collector of the log; missing in a handle of a release before 1.4.0: Nomad.
+    host_kernel: True if the task's processes run on the host's kernel; missing in a handle of a
+        release before 1.4.0: False.
     """
 
     container_id: str
@@ -39,6 +41,7 @@ class HandleState:
     stop_signal: str
     image: str
     log: LogTarget = NOMAD_LOG
+    host_kernel: bool = False
 
     def encode(self) -> bytes:
         """Returns the handle's bytes."""
@@ -65,10 +68,10 @@ class HandleState:
             )
         try:
             fields: dict[str, Any] = msgpack.unpackb(data, raw=False)
-            kinds = {"started_at_ns": int, "pid": int}
-            names = (name for name in cls.__slots__ if name != "log")
-            facts = {name: _checked(fields, name, kinds.get(name, str)) for name in names}
-            return cls(**facts, log=_log(_checked({"log": {}, **fields}, "log", dict)))
+            kinds = {"started_at_ns": int, "pid": int, "log": dict, "host_kernel": bool}
+            fields = {"log": {}, "host_kernel": False, **fields}
+            facts = {name: _checked(fields, name, kinds.get(name, str)) for name in cls.__slots__}
+            return cls(**{**facts, "log": _log(facts["log"])})
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise DriverError(
                 "failed to decode task state from handle",

@@ -342,7 +342,7 @@ class Attempt:
 
         def check() -> None:
             oom_score.set_score(pid, self._id, self._plan.oom_score_adj)
-            if self._plan.runtime.shows_mounts:
+            if self._plan.runtime.shares_kernel:
                 mount_check.check(pid, document, more=self._plan.runtime.adds_gpus)
 
         if len(document["mounts"]) <= _FEW_MOUNTS:
@@ -365,10 +365,12 @@ class Attempt:
             self._publish(note)
 
     async def _watch(self, link: WorkerLink, pid: int) -> None:
-        if not await watch(self._services, self._id, pid, link):
+        runtime = self._plan.runtime
+        kernel = runtime.shares_kernel
+        if not await watch(self._services, self._id, pid, link, host_kernel=kernel):
             raise DriverError(
                 f"the shim of container {self._id} has no address that a worker can use",
-                details=f"runtime {self._plan.runtime.name}",
+                details=f"runtime {runtime.name}",
                 resolution="use io.containerd.runc.v2",
                 code=Code.UNSUPPORTED,
             )
@@ -392,4 +394,5 @@ class Attempt:
             stop_signal=self._options.stop_signal or self._image.config.stop_signal,
             image=self._image.name,
             log=self._plan.log,
+            host_kernel=self._plan.runtime.shares_kernel,
         )

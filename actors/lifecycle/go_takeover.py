@@ -18,7 +18,7 @@ from actors.handles.handle import HandleState
 from actors.lifecycle import teardown
 from actors.model import identifiers
 from actors.model.ownership import LABEL_TASK_ID
-from containerd import syscalls
+from containerd import runtimes, syscalls
 from containerd.api.records import Status
 
 if TYPE_CHECKING:
@@ -119,6 +119,7 @@ async def complete(services: Services, handle: GoHandle) -> HandleState:
         stderr_path=handle.stderr_path,
         stop_signal="",
         image=record.image if record else "",
+        host_kernel=record is not None and runtimes.of_container(record).shares_kernel,
     )
 
 

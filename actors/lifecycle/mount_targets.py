@@ -147,7 +147,7 @@ def make(placed: Preparation) -> None:
         if above.source not in parts.sources:
             continue
         if above.readonly:
-            if placed.plan.runtime.shows_mounts:
+            if placed.plan.runtime.shares_kernel:
                 _check_exists(above, point, mount_sources.entry(parts.sources[above.source], path))
         else:
             shown = parts.sources.get(point.source) if point.type == "bind" else None

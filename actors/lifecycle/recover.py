@@ -276,7 +276,9 @@ async def _fork(task: RunningTask, log: StepLog, sources: tuple[str, str] = ("",
 
 
 async def _watch(task: RunningTask, link: WorkerLink) -> None:
-    if not await watch(task.services, task.state.container_id, task.state.pid, link):
+    services, state = task.services, task.state
+    kernel = state.host_kernel
+    if not await watch(services, state.container_id, state.pid, link, host_kernel=kernel):
         await teardown.end_worker(link)
         raise DriverError(
             f"the shim of container {task.state.container_id} cannot be found",

@@ -136,7 +136,9 @@ def worker_spec(
     )
 
 
-async def watch(services: Services, container_id: str, pid: int, link: WorkerLink) -> bool:
+async def watch(
+    services: Services, container_id: str, pid: int, link: WorkerLink, *, host_kernel: bool
+) -> bool:
     """Makes a worker wait for the task's exit at the task's shim.
 
     Args:
@@ -144,6 +146,7 @@ async def watch(services: Services, container_id: str, pid: int, link: WorkerLin
         container_id: the task's container.
         pid: the task's process, by which the shim is found; 0 where the process is not known.
         link: the worker.
+        host_kernel: True if the runtime runs the task's processes on the host's kernel.
 
     Returns:
         False where no shim of the container is found that a worker can connect to.
@@ -163,6 +166,7 @@ async def watch(services: Services, container_id: str, pid: int, link: WorkerLin
         namespace=services.namespace,
         container_id=container_id,
         **more,
+        host_kernel=host_kernel,
     )
     # A new worker of a running task reads the task's health for the watch, after the greeting.
     health = answer.get(protocol.HEALTH)

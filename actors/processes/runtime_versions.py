@@ -27,7 +27,7 @@ _RRO_KERNEL = (5, 12)
 
 def takes_rro(runtime: Runtime) -> bool:
     """Returns True if runtime and kernel support the mount option `rro`. Blocks."""
-    return runtime.shows_mounts and not lacks_recursive_readonly(runtime)
+    return runtime.shares_kernel and not lacks_recursive_readonly(runtime)
 
 
 def lacks_recursive_readonly(runtime: Runtime) -> str:
@@ -35,7 +35,7 @@ def lacks_recursive_readonly(runtime: Runtime) -> str:
 
     Empty if these are read-only too. gVisor makes a whole mount read-only by itself.
     """
-    if not runtime.shows_mounts:
+    if not runtime.shares_kernel:
         return ""
     kernel = _numbers(_NUMBERS, platform.release())
     if kernel is not None and kernel < _RRO_KERNEL:

@@ -33,7 +33,7 @@ _RUNTIME_FAILED = ("runc did not terminate", "crun did not terminate")
 _AGAIN_S = 1.0
 _KILL_S = 2.0
 """Time that shim and runtime get for SIGKILL, before the worker kills the first process itself."""
-_REPORT_S, _UNKNOWN_S = 5.0, 25.0
+_REPORT_S, _UNKNOWN_S = 5.0, 295.0
 """Time that a shim gets to report an exit, and more time if the kernel does not tell the exit code.
 A shim of several tasks is late while it creates one."""
 
@@ -71,6 +71,8 @@ class Watch:
         self._killed = self._killed_by_worker = False
         self._refused: DriverError | None = None
         self._pidfd = -1
+        self._code: int | None = None
+        self._process: identity.Identity | None = None
         self._timer: Timer | None = None
         self._silence: Timer | None = None
         self._tries = 0
@@ -174,7 +176,7 @@ class Watch:
             process = identity.identify(pid)
             pidfd = identity.open_pidfd(process) if process else None
             if pidfd is not None:
-                self._pidfd = pidfd
+                self._pidfd, self._process = pidfd, process
                 self._loop.watch(pidfd, READ, self._on_process_end)
             if self.target.cgroup:
                 self.readings = cgroups.locate(pid)
@@ -198,11 +200,17 @@ class Watch:
         """Limits the time for the shim's report: a shim or a runtime that hangs reports nothing."""
         at_ns = time.time_ns()
         self._loop.forget(self._pidfd)
+        if self.target.host_kernel and self._process is not None:
+            # A shim that hangs has not read the code. Only later kernels show a code after that.
+            self._code = identity.waiting_exit_code(self._process)
         self._silence = self._loop.later(_REPORT_S, lambda: self._end_unreported(at_ns))
 
     def _end_unreported(self, at_ns: int) -> None:
-        known = identity.exit_code(self._pidfd)
-        code = _KILLED_CODE if known is None and self._killed_by_worker else known
+        code = self._code
+        if code is None and self.target.host_kernel:
+            code = identity.exit_code(self._pidfd)
+        if code is None and self._killed_by_worker:
+            code = _KILLED_CODE
         if code is not None:
             log(
                 f"worker: container_id={self.target.container_id} the shim has not reported the"

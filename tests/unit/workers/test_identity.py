@@ -59,3 +59,35 @@ def test_another_process_with_the_same_pid_is_not_opened(change: dict[str, objec
     before = open_files()
     assert identity.open_pidfd(other) is None
     assert open_files() == before
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -15 $$", 143)])
+def test_the_exit_code_of_a_process_is_known_until_its_parent_has_read_the_code(
+    script: str, code: int
+) -> None:
+    child = subprocess.Popen(["sh", "-c", f"read line; {script}"], stdin=subprocess.PIPE)
+    process = identity.identify(child.pid)
+    assert process is not None
+    assert identity.waiting_exit_code(process) is None
+    assert child.stdin is not None
+    child.stdin.close()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert identity.waiting_exit_code(process) == code
+    stranger = identity.Identity(pid=child.pid, start_ticks=1, boot_id=process.boot_id)
+    assert identity.waiting_exit_code(stranger) is None
+    child.wait()
+    assert identity.waiting_exit_code(process) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another user")
+def test_no_exit_code_is_told_to_a_reader_that_may_not_trace_the_process() -> None:
+    child = subprocess.Popen(["sh", "-c", "exit 7"])
+    process = identity.identify(child.pid)
+    assert process is not None
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    reader = os.fork()
+    if reader == 0:
+        os.setresuid(65534, 65534, 65534)
+        os._exit(0 if identity.waiting_exit_code(process) is None else 1)
+    assert os.waitpid(reader, 0)[1] == 0
+    child.wait()
