@@ -1,4 +1,4 @@
-"""Builds the real parts of the tests: two Nomad agents, plugin hosts, a CSI plugin.
+"""Builds the real parts of the tests: two Nomad agents, plugin hosts, a CSI plugin, Consul.
 
 Each part is a Go program with a separate folder, see `tests.support.go_build`. By hand:
 
@@ -29,6 +29,8 @@ BUILDER = Builder(
 NEWER_AGENT = "agent-1.6.2"
 """An agent that asks drivers for their capability to collect logs: Nomad 1.6 or newer."""
 AGENTS = ("agent", NEWER_AGENT)
+CONSUL = "consul"
+"""Built by hand only: the first build takes as long as a Nomad agent's."""
 # From Nomad 1.7 on an agent sends processor data to plugins: the tag adds the data.
 TARGETS = {
     "agent": Target(folder="agent"),
@@ -37,6 +39,7 @@ TARGETS = {
     "host-1.11.0": Target(folder="host", modfile="go.v1.11.mod", tags="topology"),
     # The program runs in an image without a C library.
     "csi": Target(folder="csi", tags="netgo,osusergo"),
+    CONSUL: Target(folder="consul"),
 }
 
 
@@ -52,6 +55,20 @@ def build(name: str) -> Path:
             raise BuildError(f"NOMAD_BIN={given} is not an executable file")
         return Path(given)
     return BUILDER.build(name, TARGETS[name])
+
+
+def built_consul() -> Path | None:
+    """Returns the path of `CONSUL_BIN`, or of the program in the cache; None without either.
+
+    Raises:
+        BuildError: Go is missing, or `CONSUL_BIN` is no program.
+    """
+    given = os.environ.get("CONSUL_BIN", "")
+    if given:
+        if not os.access(given, os.X_OK):
+            raise BuildError(f"CONSUL_BIN={given} is not an executable file")
+        return Path(given)
+    return BUILDER.kept(CONSUL, TARGETS[CONSUL])
 
 
 if __name__ == "__main__":

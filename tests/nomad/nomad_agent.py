@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from plugin.host.network import namespaces
 from tests.nomad.api import NomadApi
@@ -43,14 +43,14 @@ server {{
 }}
 client {{
   enabled = true
-  network_interface = "lo"
+  network_interface = "{interface}"
   cpu_total_compute = 8000
   memory_total_mb = 16384
   max_kill_timeout = "120s"
   cni_path = "/usr/lib/cni"
   cni_config_dir = "{base}/cni"
   options = {{
-    "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,consul,vault"
+    "fingerprint.denylist" = "env_aws,env_azure,env_digitalocean,env_gce,vault{denied}"
   }}
   {client}
 }}
@@ -67,6 +67,18 @@ telemetry {{
 """
 
 
+class Mesh(NamedTuple):
+    """A Consul at the usual ports.
+
+    Attributes:
+        interface: interface with the address at which the Nomad agent publishes ports.
+        consul: path of a `consul`, which the Nomad agent finds on PATH.
+    """
+
+    interface: str
+    consul: Path
+
+
 class NomadAgent:
     """An agent, used as `with NomadAgent(…) as agent`.
 
@@ -78,6 +90,7 @@ class NomadAgent:
         state_dir: state directory of the driver, whose processes end with the agent.
         network: network of agent and plugin; None for the machine's network.
         client_block: further text of the agent's client block.
+        mesh: Consul of the agent; None for no Consul.
     """
 
     log_level = "DEBUG"
@@ -89,6 +102,7 @@ class NomadAgent:
         state_dir: Path | None = None,
         network: OwnNetwork | None = None,
         client_block: str = "",
+        mesh: Mesh | None = None,
     ) -> None:
         self.binary = binary
         self._network = network
@@ -99,6 +113,7 @@ class NomadAgent:
         self.process: subprocess.Popen[bytes] | None = None
         self.state_dir = state_dir
         self._has_driver = plugin_config is not None
+        self._mesh = mesh
         self._http = free_port()
         self.cni = self.base / "cni"
         self.cni.mkdir()
@@ -107,6 +122,8 @@ class NomadAgent:
             _CONFIG.format(
                 base=self.base,
                 client=client_block,
+                interface=mesh.interface if mesh else "lo",
+                denied="" if mesh else ",consul",
                 http=self._http,
                 rpc=free_port(),
                 serf=free_port(),
@@ -215,7 +232,10 @@ class NomadAgent:
 
     def _environment(self) -> Mapping[str, str]:
         # The plugin inherits the environment: none of the test's own variables gets in.
-        return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(self.base)}
+        path = os.environ.get("PATH", os.defpath)
+        if self._mesh is not None:
+            path = f"{self._mesh.consul.parent}:{path}"
+        return {"PATH": path, "HOME": str(self.base)}
 
     def _ready(self) -> bool:
         if self.process is None or self.process.poll() is not None:

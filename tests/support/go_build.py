@@ -56,16 +56,31 @@ class Builder:
         Raises:
             BuildError: Go is missing or the build failed.
         """
-        go = find_go(self.without_go)
-        output = self.cache / f"{name}-{self._fingerprint(go, target)}"
+        output = self._output(name, target)
         self.cache.mkdir(parents=True, exist_ok=True)
         with (self.cache / f"{name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not output.exists():
-                self._compile(go, target, output)
+                self._compile(target, output)
             os.utime(output)
             self._forget_unused()
         return output
+
+    def kept(self, name: str, target: Target) -> Path | None:
+        """Returns the path of the program if the cache has a copy, and builds nothing.
+
+        Raises:
+            BuildError: Go is missing.
+        """
+        output = self._output(name, target)
+        if not output.exists():
+            return None
+        os.utime(output)
+        return output
+
+    def _output(self, name: str, target: Target) -> Path:
+        go = find_go(self.without_go)
+        return self.cache / f"{name}-{self._fingerprint(go, target)}"
 
     def _fingerprint(self, go: str, target: Target) -> str:
         digest = hashlib.sha256(_run([go, "version"], self.modules).encode())
@@ -75,8 +90,8 @@ class Builder:
             digest.update(source.read_bytes())
         return digest.hexdigest()[:16]
 
-    def _compile(self, go: str, target: Target, output: Path) -> None:
-        folder = self.modules / target.folder
+    def _compile(self, target: Target, output: Path) -> None:
+        go, folder = find_go(self.without_go), self.modules / target.folder
         partial = output.with_name(f"{output.name}.partial")
         programs = "."
         if not any(folder.glob("*.go")):
