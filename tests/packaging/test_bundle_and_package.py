@@ -10,14 +10,18 @@ from proto.release import RELEASE
 from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.bare_guest import HOME, NEWER, NEWER_HOME, unpack
-from tests.packaging.conftest import PACKAGE, STATE, UNIT
+from tests.packaging.conftest import PACKAGE, SOCKET, STATE, UNIT
 from tests.support.guest import Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 
 PLUGINS = "/opt/nomad/plugins"
 TO_ARCHIVE = f"dpkg -r {PACKAGE}; {NEWER_HOME}/install.sh --plugin-dir {PLUGINS}"
-TO_PACKAGE = f"{NEWER_HOME}/install.sh --uninstall; dpkg -i /root/package.deb"
+# Debian keeps the units of a package disabled that was removed, but not purged.
+TO_PACKAGE = (
+    f"{NEWER_HOME}/install.sh --uninstall; dpkg -i /root/package.deb;"
+    f" systemctl enable --quiet --now {SOCKET} {UNIT}"
+)
 
 
 def moved(guest: Guest, script: str, release: str, job: Job) -> None:
