@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from actors.files import tree_removal
@@ -25,8 +26,6 @@ from proto.errors import Code, DriverError
 from workers import protocol
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from actors.lifecycle.running import Services
     from actors.model.node import Node
     from actors.processes.worker_link import WorkerLink
@@ -188,9 +187,11 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
             kill_directly_at = deadline
             # gVisor's runtime does not kill a container that was created and not started.
             await _kill_directly(containerd, container_id, record.pid)
-        if record.status is Status.UNKNOWN and now() > end_shim_at:
+        # containerd 2's shim answers beside a hung runtime, but does not report the exit.
+        hangs = record.status is Status.UNKNOWN or _is_gone(record.pid)
+        if hangs and now() > end_shim_at:
             end_shim_at = deadline
-            _log.warning("shim does not answer; ending it", extra={"container_id": container_id})
+            _log.warning("shim reports no exit; ending it", extra={"container_id": container_id})
             await _end_shim(containerd, container_id)
             continue
         if now() > deadline:
@@ -202,6 +203,10 @@ async def _until_stopped(containerd: Containerd, container_id: str) -> None:
                 code=Code.TIMEOUT,
             )
         await asyncio.sleep(_POLL_S)
+
+
+def _is_gone(pid: int) -> bool:
+    return pid > 0 and not Path("/proc", str(pid)).exists()
 
 
 async def _kill_directly(containerd: Containerd, container_id: str, pid: int) -> None:
