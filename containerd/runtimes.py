@@ -11,12 +11,8 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from proto.errors import Code, DriverError
-
-if TYPE_CHECKING:
-    from containerd.api.records import ContainerRecord
 
 # PATH of a service, and the directories of containerd's release archives.
 DIRECTORIES = (
@@ -65,11 +61,6 @@ class Runtime:
     def groups(self) -> bool:
         """True if one shim can hold several containers: runc and crun below runc's shim."""
         return _GROUPING_SHIM.search(_programs(self)[0]) is not None and self.shares_kernel
-
-
-def of_container(record: ContainerRecord) -> Runtime:
-    """Returns the runtime of a container."""
-    return Runtime(name=record.runtime, binary_name=record.runtime_binary)
 
 
 # In order of preference: the first runtime with installed programs is used.

@@ -70,8 +70,11 @@ class HandleState:
             fields: dict[str, Any] = msgpack.unpackb(data, raw=False)
             kinds = {"started_at_ns": int, "pid": int, "log": dict, "host_kernel": bool}
             fields = {"log": {}, "host_kernel": False, **fields}
-            facts = {name: _checked(fields, name, kinds.get(name, str)) for name in cls.__slots__}
-            return cls(**{**facts, "log": _log(facts["log"])})
+            facts: dict[str, Any] = {
+                name: _checked(fields, name, kinds.get(name, str)) for name in cls.__slots__
+            }
+            facts["log"] = _log(facts["log"])
+            return cls(**facts)
         except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
             raise DriverError(
                 "failed to decode task state from handle",

@@ -18,8 +18,9 @@ from actors.handles.handle import HandleState
 from actors.lifecycle import teardown
 from actors.model import identifiers
 from actors.model.ownership import LABEL_TASK_ID
-from containerd import runtimes, syscalls
+from containerd import syscalls
 from containerd.api.records import Status
+from containerd.runtimes import Runtime
 
 if TYPE_CHECKING:
     from actors.handles.go_handle import GoHandle
@@ -119,7 +120,8 @@ async def complete(services: Services, handle: GoHandle) -> HandleState:
         stderr_path=handle.stderr_path,
         stop_signal="",
         image=record.image if record else "",
-        host_kernel=record is not None and runtimes.of_container(record).shares_kernel,
+        host_kernel=record is not None
+        and Runtime(name=record.runtime, binary_name=record.runtime_binary).shares_kernel,
     )
 
 

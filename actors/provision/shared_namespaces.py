@@ -20,8 +20,9 @@ from actors.blocking import file_servers
 from actors.model import identifiers
 from actors.model.nomad import NetworkIsolation
 from actors.model.ownership import LABEL_ALLOC_ID
-from containerd import runtimes, syscalls
+from containerd import syscalls
 from containerd.api.records import Status
+from containerd.runtimes import Runtime
 from proto.errors import Code, DriverError, start_refused
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ async def _of_container(node: Node, task: TaskConfig, wish: Wish, shared: Shared
         raise _not_running(wish)
     if wish.mode.startswith(TASK) and record.labels.get(LABEL_ALLOC_ID) != task.alloc_id:
         raise _not_running(wish)
-    if not runtimes.of_container(record).shares_kernel:
+    if not Runtime(name=record.runtime, binary_name=record.runtime_binary).shares_kernel:
         raise start_refused(
             f"{wish.option}: {wish.mode[:128]!r} runs on {record.runtime}, whose tasks have a"
             " kernel of their own",

@@ -43,5 +43,5 @@ async def test_a_new_worker_of_a_running_task_tells_the_health_with_its_watch() 
     )
     link = SimpleNamespace(health="", request=request)
     for _ in range(2):  # a worker without a check says nothing
-        assert await watch(cast("Any", services), "c", 1, cast("Any", link))
+        assert await watch(cast("Any", services), "c", 1, cast("Any", link), host_kernel=True)
         assert link.health == "healthy"
