@@ -28,6 +28,8 @@ _KILL_AGAIN_S = 5.0
 _MOST_DETAILS = 512
 """Longest text of the shim that is kept: the text repeats the job's command."""
 _PAUSED = ("paused", "pausing")
+_AGAIN_S, _MOST_REFUSALS = 0.2, 50
+_GONE = (Code.NOT_FOUND, Code.UNAVAILABLE)
 
 
 class Result:
@@ -76,6 +78,7 @@ class Run:
         self._pid = 0
         self._late = ""
         self._cleaned = False
+        self._refusals = 0
         self._abandoned = False
         self._ended = False
 
@@ -181,7 +184,15 @@ class Run:
             self._kill()
             self._calls.wait(self._on_left_ended)
         else:
-            self._calls.delete(self._on_cleaned)
+            self._calls.delete(self._on_deleted)
+
+    def _on_deleted(self, payload: bytes, error: DriverError | None) -> None:
+        """Repeats after a refusal: the Start of the killed worker can still go on in the shim."""
+        if error is None or error.code in _GONE or self._refusals == _MOST_REFUSALS:
+            self._on_cleaned(payload, error)
+        else:
+            self._refusals += 1
+            self._loop.later(_AGAIN_S, self.clean)
 
     def _on_left_ended(self, _payload: bytes, _error: DriverError | None) -> None:
         processes.kill(self._pid, self._container_pid)
