@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import images, mounted
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.kernel import mounted
 from tests.support.needs import need_containerd
-from tests.support.registry import Registry
+from tests.support.plugin.driver import Driver
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 
 # A cancelled test still cleans up; pytest-timeout would end the test without a cleanup.
 LONGEST_TEST_S = 150

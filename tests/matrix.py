@@ -1,7 +1,7 @@
 """`./dev matrix [VERSIONS] [-- PYTEST ARGS]`: the containerd tier on each containerd, as a table.
 
-`tests.support.containerd_versions` fetches or builds each version. The tests run on one version
-after the other, each in a pytest of its own. The exit status is 1 after a failed test.
+`tests.support.daemons.containerd_versions` fetches or builds each version. The tests run on one
+version after the other, each in a pytest of its own. The exit status is 1 after a failed test.
 
 `./dev matrix arm64` runs several tiers on another architecture, in the guest of
 `./dev guest bookworm-arm64`.
@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from tests.support.containerd_versions import VERSIONS, FetchError, fetch
+from tests.support.daemons.containerd_versions import VERSIONS, FetchError, fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TIER = ("-m", "containerd", "tests/contract", "tests/containerd")

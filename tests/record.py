@@ -27,12 +27,12 @@ from proto import frames
 from proto.errors import DriverError
 from proto.frames import Frame
 from proto.release import RELEASE
-from tests.support.driver import Driver, Job
-from tests.support.fake_containerd import FakeContainerd
-from tests.support.gateways import configured
-from tests.support.vectors import DIRECTORY, DISK, FRAMES
+from tests.support.fakes.containerd import FakeContainerd
+from tests.support.fakes.vectors import DIRECTORY, DISK, FRAMES
+from tests.support.plugin.driver import Driver, Job
+from tests.support.plugin.gateways import configured
 from tests.support.waiting import until
-from tests.support.workers import LauncherProcess
+from tests.support.workers.peers import LauncherProcess
 from workers import protocol
 
 IMAGE = "127.0.0.1:9/vectors:1"

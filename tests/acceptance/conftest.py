@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from actors.model import identifiers
-from tests.acceptance import stand_ins
-from tests.acceptance.agent_cluster import AgentCluster
-from tests.acceptance.cluster import Cluster
-from tests.acceptance.embedded import EmbeddedCluster
-from tests.acceptance.go_cluster import GoCluster
-from tests.acceptance.task_cgroup import V2
+from tests.acceptance.clusters.agent_cluster import AgentCluster
+from tests.acceptance.clusters.cluster import Cluster
+from tests.acceptance.clusters.embedded import EmbeddedCluster
+from tests.acceptance.clusters.go_cluster import GoCluster
 from tests.nomad.build import build
 from tests.nomad.conftest import built
-from tests.support import images, runtimes
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.daemons import runtimes
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.go_build import BuildError
+from tests.support.kernel.task_cgroup import V2
 from tests.support.needs import need_containerd
-from tests.support.registry import Registry
+from tests.support.registries import images, stand_ins
+from tests.support.registries.registry import Registry
 
 KINDS = [
     pytest.param("embedded"),

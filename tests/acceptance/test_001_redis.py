@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.acceptance.clusters.cluster import Cluster
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.clusters.cluster import Cluster
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

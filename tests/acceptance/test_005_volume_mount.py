@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.cluster import VOLUME, Cluster
+from tests.acceptance.clusters.cluster import VOLUME, Cluster
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

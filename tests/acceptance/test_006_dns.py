@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.clusters.cluster import Cluster
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

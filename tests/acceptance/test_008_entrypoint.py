@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.clusters.cluster import Cluster
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

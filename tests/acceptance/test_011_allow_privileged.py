@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.acceptance.clusters.cluster import Cluster
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

@@ -17,14 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.agent_cluster import AgentCluster
-from tests.acceptance.cluster import example
+from tests.acceptance.clusters.agent_cluster import AgentCluster
+from tests.acceptance.clusters.cluster import example
 from tests.acceptance.conftest import driver_config
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
-from tests.support.host_run import Run
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.kernel.own_network import OwnNetwork
 from tests.support.needs import missing
-from tests.support.own_network import OwnNetwork
+from tests.support.plugin.driver import Driver, launched
+from tests.support.plugin.host_run import Run
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.clusters.cluster import Cluster
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.cluster import Cluster, Task
+from tests.acceptance.clusters.cluster import Cluster, Task
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

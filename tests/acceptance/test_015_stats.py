@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from tests.acceptance.cluster import Cluster, Sample, Task
+from tests.acceptance.clusters.cluster import Cluster, Sample, Task
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]

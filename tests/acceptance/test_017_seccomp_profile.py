@@ -9,8 +9,8 @@ import json
 
 import pytest
 
-from tests.acceptance.cluster import PROFILES, Cluster, Task
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.acceptance.clusters.cluster import PROFILES, Cluster, Task
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from tests.acceptance.agent_cluster import AgentCluster
-from tests.acceptance.cluster import Cluster
+from tests.acceptance.clusters.agent_cluster import AgentCluster
+from tests.acceptance.clusters.cluster import Cluster
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

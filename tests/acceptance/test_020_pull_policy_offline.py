@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.cluster import Cluster
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.registry import Registry
+from tests.acceptance.clusters.cluster import Cluster
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.containerd]
 

@@ -18,15 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tests.bench import at_once, crowd, handshake, latest, layers, logs, pull, report, run, starts
+from tests.bench import report
 from tests.bench.figures import Measured, table
 from tests.bench.peers import compare
 from tests.bench.progress import Progress
+from tests.bench.rows import at_once, crowd, handshake, latest, layers, logs, pull, run, starts
 from tests.bench.setting import Plan, Setting
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
-from tests.support.registry import Registry
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.plugin.driver import Driver, launched
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 
 Room = Callable[[Setting], Coroutine[Any, Any, Measured]]
 # In the order with the least mutual disturbance.

@@ -16,7 +16,7 @@ from containerd.spec.resources import Limits
 from containerd.spec.users import ResolvedUser
 from proto.errors import DriverError
 from tests.bench.setting import SLEEPER
-from tests.support.driver import Job
+from tests.support.plugin.driver import Job
 
 
 class RawTask:

@@ -22,17 +22,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from plugin.host.agent.session import Handle
-from tests.bench.crowd import watching
 from tests.bench.processes import cpu_percent, cpu_s, pss_mb
+from tests.bench.rows.crowd import watching
 from tests.bench.setting import SLEEPER
-from tests.support import images, loop_probe
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, Job, launched
-from tests.support.fake_containerd import FakeContainerd
-from tests.support.fake_containerd.crowd import Crowd
-from tests.support.launcher import worker_pids
-from tests.support.registry import Registry
-from tests.support.stage import IMAGE
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.fakes.containerd import FakeContainerd
+from tests.support.fakes.containerd.crowd import Crowd
+from tests.support.fakes.stage import IMAGE
+from tests.support.plugin import loop_probe
+from tests.support.plugin.driver import Driver, Job, launched
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
+from tests.support.workers.launcher import worker_pids
 
 _AT_ONCE = 4
 _SAMPLE = 20

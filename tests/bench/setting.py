@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from containerd.api.client import Containerd
 from containerd.image.oci_image import LoadedImage, load_image
 from tests.bench.progress import Progress
-from tests.support.driver import Driver
+from tests.support.plugin.driver import Driver
 
 SLEEPER = 'trap "exit 0" TERM; while :; do sleep 1000 & wait; done'
 """Script of a task that waits without work and ends at SIGTERM."""

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import runtimes
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
-from tests.support.host_run import Run
+from tests.support.daemons import runtimes
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.kernel.own_network import OwnNetwork
 from tests.support.needs import missing, need_containerd
-from tests.support.own_network import OwnNetwork
+from tests.support.plugin.driver import Driver, launched
+from tests.support.plugin.host_run import Run
 
 PLUGINS = Path("/usr/lib/cni")
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.fake_shim import FakeTask
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.daemons.shim_tasks import RealTask, import_image
+from tests.support.fakes.shim import FakeTask
 from tests.support.garbage import pytest_runtest_teardown
-from tests.support.shim_tasks import RealTask, import_image
-from tests.support.workers import LauncherProcess
+from tests.support.workers.peers import LauncherProcess
 
 __all__ = ["pytest_runtest_teardown"]
 

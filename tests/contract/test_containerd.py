@@ -24,11 +24,11 @@ from containerd.image.oci_image import load_image
 from containerd.pull.calls import SyncCalls
 from containerd.pull.content_store import ContentStore
 from proto.errors import Code, DriverError
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.fake_containerd import FakeContainerd
-from tests.support.shim_tasks import IMAGE, import_image
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.daemons.shim_tasks import IMAGE, import_image
+from tests.support.fakes.containerd import FakeContainerd
 from tests.support.waiting import until
-from tests.support.workers import LogReader, has_ended
+from tests.support.workers.peers import LogReader, has_ended
 
 Daemon = FakeContainerd | ContainerdDaemon
 SNAPSHOTTER = "overlayfs"

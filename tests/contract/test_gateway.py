@@ -19,12 +19,12 @@ from actors.handles.handle import VERSION
 from actors.model.nomad import ExecInput, ExecOutput, Health, TaskConfig, TaskState
 from actors.model.settings import TaskOptions
 from proto.errors import Code, DriverError
-from tests.support.driver import Driver, Job
-from tests.support.fake_containerd import FakeContainerd
-from tests.support.fake_gateway import FakeGateway
-from tests.support.gateways import settings, shut_down
+from tests.support.fakes.containerd import FakeContainerd
+from tests.support.fakes.gateway import FakeGateway
 from tests.support.needs import need_root_here
-from tests.support.workers import LauncherProcess
+from tests.support.plugin.driver import Driver, Job
+from tests.support.plugin.gateways import settings, shut_down
+from tests.support.workers.peers import LauncherProcess
 
 IMAGE = "127.0.0.1:9/gateway:1"
 ABSENT = "fail-recoverable"  # the fake's word for an unavailable image

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.contract.conftest import MakeTask, Task
 from tests.support.waiting import wait_until
-from tests.support.workers import LauncherProcess, LogReader, Peer, has_ended
+from tests.support.workers.peers import LauncherProcess, LogReader, Peer, has_ended
 from workers import exit_record
 from workers.protocol import LOST_CODE
 

@@ -7,9 +7,9 @@ import signal
 import uuid
 
 from tests.contract.conftest import MakeTask
-from tests.support.health import running, write_check, write_command
 from tests.support.waiting import wait_until
-from tests.support.workers import LauncherProcess, Peer
+from tests.support.workers.health import running, write_check, write_command
+from tests.support.workers.peers import LauncherProcess, Peer
 from workers.health.records import HEALTHY, STARTING, UNHEALTHY
 
 SLEEPS = "trap 'exit 0' TERM; while :; do sleep 0.05; done"

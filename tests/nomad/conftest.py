@@ -12,15 +12,15 @@ from pathlib import Path
 import pytest
 
 from containerd import syscalls
-from tests.nomad.api import NomadApi
 from tests.nomad.build import NEWER_AGENT, build
-from tests.nomad.go_host import GoHost
-from tests.nomad.nomad_agent import DRIVER, NomadAgent
-from tests.nomad.workload import Workload
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.go_build import BuildError
 from tests.support.needs import missing
-from tests.support.plugin_dir import make_plugin_dir
+from tests.support.nomad.api import NomadApi
+from tests.support.nomad.go_host import GoHost
+from tests.support.nomad.nomad_agent import DRIVER, NomadAgent
+from tests.support.nomad.workload import Workload
+from tests.support.plugin.plugin_dir import make_plugin_dir
 
 HOSTS = ("1.5.17", "1.11.0")
 _LINES = 120

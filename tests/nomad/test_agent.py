@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import DEAF, ApiError, Json, NomadApi
-from tests.nomad.leftovers import cgroups_named, mounts_below, pids_with
-from tests.nomad.nomad_agent import DRIVER, NomadAgent
-from tests.nomad.workload import TICKING, Workload, event, goes_on
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.registry import Registry
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.api import DEAF, ApiError, Json, NomadApi
+from tests.support.nomad.leftovers import cgroups_named, mounts_below, pids_with
+from tests.support.nomad.nomad_agent import DRIVER, NomadAgent
+from tests.support.nomad.workload import TICKING, Workload, event, goes_on
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]

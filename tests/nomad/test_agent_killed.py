@@ -9,13 +9,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.nomad.api import NomadApi
-from tests.nomad.leftovers import cgroups_named, pids_with
-from tests.nomad.nomad_agent import NomadAgent
-from tests.nomad.workload import TICKING, Workload, event, goes_on
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.launcher import launcher_pid, worker_pids
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.api import NomadApi
+from tests.support.nomad.leftovers import cgroups_named, pids_with
+from tests.support.nomad.nomad_agent import NomadAgent
+from tests.support.nomad.workload import TICKING, Workload, event, goes_on
 from tests.support.waiting import wait_until
+from tests.support.workers.launcher import launcher_pid, worker_pids
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 

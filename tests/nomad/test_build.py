@@ -10,7 +10,8 @@ import pytest
 
 from tests.nomad import build as building
 from tests.nomad.conftest import built
-from tests.support import containerd_versions, go_build
+from tests.support import go_build
+from tests.support.daemons import containerd_versions
 from tests.support.go_build import Builder, BuildError, Target
 from tests.support.needs import missing
 

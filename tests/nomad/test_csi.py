@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from tests.nomad.api import DEAF, ApiError, Json, NomadApi, make_job
 from tests.nomad.conftest import built, started_agent
-from tests.nomad.leftovers import mounts_below
-from tests.nomad.nomad_agent import NomadAgent
-from tests.nomad.workload import Workload
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver, launched
-from tests.support.registry import Registry
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.api import DEAF, ApiError, Json, NomadApi, make_job
+from tests.support.nomad.leftovers import mounts_below
+from tests.support.nomad.nomad_agent import NomadAgent
+from tests.support.nomad.workload import Workload
+from tests.support.plugin.driver import Driver, launched
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]

@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
-from tests.nomad.api import NomadApi
-from tests.nomad.nomad_agent import NomadAgent
-from tests.support.plugin_dir import ROOT
+from tests.support.nomad.api import NomadApi
+from tests.support.nomad.nomad_agent import NomadAgent
+from tests.support.plugin.plugin_dir import ROOT
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.api import make_job
 from tests.nomad.conftest import built, started_agent
-from tests.nomad.nomad_agent import NomadAgent
-from tests.support.containerd_daemon import ContainerdDaemon
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.api import make_job
+from tests.support.nomad.nomad_agent import NomadAgent
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.nomad.api import NomadApi
-from tests.nomad.workload import Workload
+from tests.support.nomad.api import NomadApi
+from tests.support.nomad.workload import Workload
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]

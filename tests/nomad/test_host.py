@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.nomad.go_host import DRIVER, GoHost, HostError, HostTask, Json
-from tests.nomad.leftovers import cgroups_named, pids_with
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.registry import Registry, free_port
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.go_host import DRIVER, GoHost, HostError, HostTask, Json
+from tests.support.nomad.leftovers import cgroups_named, pids_with
+from tests.support.registries import images
+from tests.support.registries.registry import Registry, free_port
 from tests.support.waiting import wait_until
-from tests.support.workers import has_ended
+from tests.support.workers.peers import has_ended
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 

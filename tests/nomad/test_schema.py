@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.nomad.go_host import GoHost, HostError
+from tests.support.nomad.go_host import GoHost, HostError
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 

@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from tests.nomad.api import DEAF, NomadApi, make_job
+from tests.support.nomad.api import DEAF, NomadApi, make_job
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]
 

@@ -10,7 +10,7 @@ from typing import Any
 from tests.nomad.build import build
 from tests.packaging.conftest import STATE
 from tests.support.go_build import BuildError
-from tests.support.guest_shell import GuestShell
+from tests.support.guests.guest_shell import GuestShell
 from tests.support.needs import missing
 
 IMAGE = "127.0.0.1:1/busybox:1"

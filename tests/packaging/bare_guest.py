@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proto.release import RELEASE
 from tests.packaging.local_task import put_image
-from tests.support.guest import overlay, root_of
+from tests.support.guests.guest import overlay, root_of
 from tests.support.needs import missing
 
 BARE_SUITES = ("bullseye", "bookworm", "trixie", "sid")

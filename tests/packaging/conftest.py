@@ -14,7 +14,7 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging.local_task import Task
-from tests.support.guest import ROOT, Guest, overlay, root_of, unified
+from tests.support.guests.guest import ROOT, Guest, overlay, root_of, unified
 from tests.support.needs import missing
 
 PACKAGE = "nomad-driver-containerd"

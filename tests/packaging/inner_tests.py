@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 from tests.matrix import REPORTS, Outcome
-from tests.support.guest import ROOT
-from tests.support.machine import Machine
+from tests.support.guests.guest import ROOT
+from tests.support.guests.machine import Machine
 
 _CHECKOUT = "/root/checkout"
 _LOOK_S = 60

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from tests.support.guest import END_S, ROOT, Guest
+from tests.support.guests.guest import END_S, ROOT, Guest
 
 IMAGE = "127.0.0.1:1/busybox:1"
 _TOOLS = ROOT / "packaging" / "debian" / "tests"

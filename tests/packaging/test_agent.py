@@ -9,7 +9,7 @@ import pytest
 from proto.release import RELEASE
 from tests.packaging.agent import install, release
 from tests.packaging.conftest import NEWER, STATE, newer_package
-from tests.support.guest import Guest
+from tests.support.guests.guest import Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 

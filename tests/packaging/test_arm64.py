@@ -14,17 +14,17 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging import inner_tests
-from tests.support import archives, images
-from tests.support.guest import ROOT, overlay, root_of
-from tests.support.machine import ARM64, Machine
+from tests.support.guests.guest import ROOT, overlay, root_of
+from tests.support.guests.machine import ARM64, Machine
 from tests.support.needs import missing
+from tests.support.registries import archives, images
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(4 * 3600)]
 
 SUITE = "bookworm-arm64"
 LIFE = (
-    *("tests/containerd/test_life.py", "tests/containerd/test_first_jobs.py"),
-    *("tests/containerd/test_security.py", "tests/containerd/test_oom.py"),
+    *("tests/containerd/life/test_life.py", "tests/containerd/life/test_first_jobs.py"),
+    *("tests/containerd/security/test_security.py", "tests/containerd/process/test_oom.py"),
 )
 ACCEPTANCE = (
     *("tests/acceptance/test_002_signal.py", "tests/acceptance/test_016_oom.py"),

@@ -19,7 +19,7 @@ from tests.packaging.bare_guest import (
 )
 from tests.packaging.conftest import SOCKET, STATE, UNIT
 from tests.packaging.local_task import Task, put_job
-from tests.support.guest import Guest, unified
+from tests.support.guests.guest import Guest, unified
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]

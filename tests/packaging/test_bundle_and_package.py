@@ -11,7 +11,7 @@ from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.bare_guest import HOME, NEWER, NEWER_HOME, unpack
 from tests.packaging.conftest import PACKAGE, SOCKET, STATE, UNIT
-from tests.support.guest import Guest
+from tests.support.guests.guest import Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]
 

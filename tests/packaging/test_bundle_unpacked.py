@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.packaging.bare_guest import BARE_SUITES, HOME, IMPORT, bare_root
-from tests.support.guest import ROOT, without_systemd
+from tests.support.guests.guest import ROOT, without_systemd
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(600)]

@@ -11,7 +11,7 @@ import pytest
 from proto.release import RELEASE
 from tests.packaging.conftest import EARLIER, NEWER, PACKAGE, STATE, UNIT, newer_package
 from tests.packaging.local_task import Task
-from tests.support.guest import ROOT, Guest
+from tests.support.guests.guest import ROOT, Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 

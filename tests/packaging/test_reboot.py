@@ -18,8 +18,8 @@ from proto.release import RELEASE
 from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.conftest import STATE, UNIT
-from tests.support.guest import ROOT, overlay, root_of
-from tests.support.machine import AMD64, Machine
+from tests.support.guests.guest import ROOT, overlay, root_of
+from tests.support.guests.machine import AMD64, Machine
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(3600)]

@@ -12,7 +12,7 @@ from proto.release import RELEASE
 from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
 from tests.packaging.conftest import PACKAGE, UNIT
-from tests.support.guest import Guest
+from tests.support.guests.guest import Guest
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(300)]

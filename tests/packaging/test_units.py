@@ -9,7 +9,7 @@ import pytest
 
 from tests.packaging.conftest import SOCKET, STATE, UNIT
 from tests.packaging.local_task import Task
-from tests.support.guest import ROOT, Guest
+from tests.support.guests.guest import ROOT, Guest
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 

@@ -14,12 +14,12 @@ import pytest
 
 from proto.nomad import base_pb2
 from proto.release import RELEASE
-from tests.support import images
-from tests.support.driver import Driver
 from tests.support.needs import missing
-from tests.support.plugin_dir import ROOT
-from tests.support.plugin_process import BASE, PluginProcess
-from tests.support.registry import Registry
+from tests.support.plugin.driver import Driver
+from tests.support.plugin.plugin_dir import ROOT
+from tests.support.plugin.plugin_process import BASE, PluginProcess
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 
 FOLDERS = ("actors", "containerd", "plugin", "proto", "workers")
 NAME = "containerd_driver"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.guest import without_systemd
+from tests.support.guests.guest import without_systemd
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(300)]
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.fakes.stage import Stage
 from tests.support.garbage import pytest_runtest_teardown
-from tests.support.stage import Stage
-from tests.support.workers import LauncherProcess
+from tests.support.workers.peers import LauncherProcess
 
 __all__ = ["pytest_runtest_teardown", "running", "stage"]
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from proto.release import RELEASE
-from tests.support.vectors import DISK, FRAMES
+from tests.support.fakes.vectors import DISK, FRAMES
 
 _MANUAL = "packaging/debian/system/containerd-driver.1"
 _DEBIAN = "packaging/debian/changelog"

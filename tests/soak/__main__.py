@@ -23,10 +23,10 @@ from typing import Any
 from tests.soak import gauges
 from tests.soak.gauges import MB, Gauge
 from tests.soak.story import Outcome, Plan, Story
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver
-from tests.support.registry import Registry
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.plugin.driver import Driver
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 
 _LONGEST_S = 1200
 _FAULTS_SHOWN = 20

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from plugin.host.agent.session import Handle
 from proto.errors import DriverError
-from tests.support.agent_session import AgentSession
+from tests.support.plugin.agent_session import AgentSession
 
 T = TypeVar("T")
 _LOOK_S = 0.02

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.support.driver import children
+from tests.support.plugin.driver import children
 
 PLUGIN, LAUNCHER, WORKER = "plugin", "launcher", "workers"
 CONTAINERD, SHIM = "containerd", "shims"

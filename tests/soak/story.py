@@ -15,11 +15,11 @@ from tests.soak import gauges
 from tests.soak.agent import Agent
 from tests.soak.gauges import Gauge, Reading, Sample
 from tests.soak.task_life import Counts, TaskLife
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.driver import Driver
-from tests.support.launcher import launcher_pid
-from tests.support.traces import traces
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.kernel.traces import traces
+from tests.support.plugin.driver import Driver
 from tests.support.waiting import until
+from tests.support.workers.launcher import launcher_pid
 
 _STARTS_AT_ONCE = 6
 _CALM = 0.4

@@ -15,7 +15,7 @@ from plugin.host.agent.session import Handle
 from proto.errors import DriverError
 from tests.soak.agent import Agent
 from tests.soak.log_check import LogCheck, script
-from tests.support.driver import Driver, Job
+from tests.support.plugin.driver import Driver, Job
 from tests.support.waiting import until
 
 _STATS_S = 1.0

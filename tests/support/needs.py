@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from tests.support import containerd_versions
+from tests.support.daemons import containerd_versions
 
 
 def missing(tier: str, reason: str, *, skip_as: str = "") -> NoReturn:

@@ -1,7 +1,7 @@
 """The agent's side of a plugin process: launch, configuration and the RPCs that the dev host uses.
 
 The launch follows go-plugin's handshake exactly as a Nomad agent's does. The tests drive the driver
-through the same session, with the RPCs of `tests/support/agent_session.py` in addition.
+through the same session, with the RPCs of `tests/support/plugin/agent_session.py` in addition.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ from typing import Any
 
 from tests.bench.peers.daemons import AbsentError, Dockerd, PodmanService
 from tests.nomad.build import NEWER_AGENT, build
-from tests.nomad.nomad_agent import DRIVER, NomadAgent
-from tests.support import images
-from tests.support.containerd_daemon import ContainerdDaemon
-from tests.support.plugin_dir import make_plugin_dir
-from tests.support.registry import Registry
+from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.nomad.nomad_agent import DRIVER, NomadAgent
+from tests.support.plugin.plugin_dir import make_plugin_dir
+from tests.support.registries import images
+from tests.support.registries.registry import Registry
 from tests.support.waiting import wait_until
 
 OURS, DOCKER, PODMAN, RAW_EXEC = "this driver", "docker", "podman", "`raw_exec`"

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
-from tests.nomad.leftovers import end_all_with, unmount_below
+from tests.support.nomad.leftovers import end_all_with, unmount_below
 from tests.support.waiting import wait_until
 
 _START_S = 60

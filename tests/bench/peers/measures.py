@@ -14,8 +14,8 @@ from typing import Any
 from tests.bench import processes
 from tests.bench.peers.agent import Peer
 from tests.bench.setting import SLEEPER
-from tests.nomad.api import Json, make_job
-from tests.nomad.nomad_agent import NomadAgent
+from tests.support.nomad.api import Json, make_job
+from tests.support.nomad.nomad_agent import NomadAgent
 from tests.support.waiting import wait_until
 
 _SECOND = 1_000_000_000

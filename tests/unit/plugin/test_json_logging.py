@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from plugin.json_logging import REDACTED, HclogFormatter, StderrHandler
-from tests.support.plugin_process import checked_hclog_line
+from tests.support.plugin.plugin_process import checked_hclog_line
 
 _FORMATTER = HclogFormatter()
 

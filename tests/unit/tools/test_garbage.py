@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support import garbage
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin.plugin_dir import ROOT
 
 
 def test_an_unclosed_socket_in_a_cycle_is_found_once() -> None:

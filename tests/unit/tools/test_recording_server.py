@@ -7,8 +7,8 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from tests.support import recording_server
-from tests.support.recording_server import Answer, RecordingServer, Request
+from tests.support.registries import recording_server
+from tests.support.registries.recording_server import Answer, RecordingServer, Request
 
 
 def answer(_: Request) -> Answer:

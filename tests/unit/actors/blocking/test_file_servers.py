@@ -14,7 +14,7 @@ from actors.blocking import file_servers
 from actors.blocking.threads import Threads
 from containerd import syscalls
 from proto.errors import Code, DriverError
-from tests.support.file_server import FileServer
+from tests.support.kernel.file_server import FileServer
 from tests.support.waiting import until
 
 Silence = Callable[[FileServer], None]

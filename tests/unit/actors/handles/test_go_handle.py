@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from actors.handles.go_handle import GoHandle
 from proto.errors import Code, DriverError
-from tests.support.go_task import go_handle
+from tests.support.plugin.go_task import go_handle
 
 ALLOC = "22c500fc-aa74-4d11-b52c-26ca85af328c"
 LOGS = f"/var/tmp/nomad/allocs/{ALLOC}/alloc/logs"

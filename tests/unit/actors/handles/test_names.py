@@ -15,8 +15,8 @@ from actors.model.nomad import TaskConfig
 from actors.model.settings import DriverSettings
 from containerd.api.records import ContainerRecord
 from proto.errors import Code, DriverError
-from tests.support.go_task import go_handle
-from tests.support.services import services
+from tests.support.plugin.go_task import go_handle
+from tests.support.plugin.services import services
 
 ALLOC = "0b5a8d1f-3c0b-7a0e-a0e5-9f3f4f1f2a3b"
 OUT = "/var/nomad/alloc/a/alloc/logs/.web.stdout.fifo"

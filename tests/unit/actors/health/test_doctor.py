@@ -16,7 +16,7 @@ from actors.model.settings import DriverSettings
 from containerd import daemon_process
 from containerd.daemon_process import DaemonProcess
 from plugin.cli import doctor as doctor_command
-from tests.support.fake_containerd import FakeContainerd
+from tests.support.fakes.containerd import FakeContainerd
 from workers import identity, protocol
 
 

@@ -17,7 +17,7 @@ from actors.processes.apparmor_loader import ProfileLoader
 from containerd.api.records import Version
 from containerd.security import apparmor, known_holes
 from proto.errors import DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 
 class Peer:

@@ -9,7 +9,7 @@ import pytest
 from actors.health import selinux_checks
 from actors.health.findings import Verdict
 from actors.model.settings import DriverSettings
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 CONTEXTS = 'process = "system_u:system_r:container_t:s0"\nfile = "u:object_r:container_file_t:s0"\n'
 

@@ -10,7 +10,7 @@ from actors.model.nomad import TaskConfig
 from actors.model.settings import Auth, DriverSettings, TaskOptions
 from containerd.pull.protocol import Archive
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 

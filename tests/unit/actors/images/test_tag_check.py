@@ -9,7 +9,7 @@ import pytest
 
 from actors.images.tag_check import RegistryAccess, TagCheck
 from proto.errors import Code, DriverError
-from tests.support.recording_server import Answer, RecordingServer
+from tests.support.registries.recording_server import Answer, RecordingServer
 
 NO_ACCESS = RegistryAccess()
 DIGEST = f"sha256:{'a' * 64}"

@@ -29,7 +29,7 @@ from containerd.spec.users import Accounts, lookup
 from plugin import options
 from plugin.options.table import Option
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 NASTY = (
     *(

@@ -12,7 +12,7 @@ from actors.model.nomad import NetworkIsolation, PortMapping, Resources, TaskCon
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.api.records import Streams
 from proto.errors import DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 

@@ -21,7 +21,7 @@ from containerd.security import selinux
 from containerd.spec.build import build_spec
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 CONTEXTS = {
     "process": "system_u:system_r:container_t:s0",

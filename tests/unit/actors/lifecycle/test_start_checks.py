@@ -18,7 +18,7 @@ from actors.provision.log_ends import LogEnds
 from containerd.api.records import Version
 from containerd.security import apparmor, known_holes, policy
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a")
 # A job without an early look-up of the image: nothing is asked before the checks.

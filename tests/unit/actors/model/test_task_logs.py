@@ -22,7 +22,7 @@ from actors.model.task_logs import (
     worker_fields,
 )
 from proto.errors import DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 from workers.protocol import FILES, JOURNALD
 
 NOMAD = ("/a/alloc/logs/.web.stdout.fifo", "/a/alloc/logs/.web.stderr.fifo")

@@ -13,8 +13,8 @@ from actors.model.ownership import PLUGIN, RUN
 from actors.orphans import peers
 from actors.orphans.peers import Presence
 from proto.errors import DriverError
-from tests.support.plugin_dir import ROOT
-from tests.support.scarce import SmallDisk
+from tests.support.kernel.scarce import SmallDisk
+from tests.support.plugin.plugin_dir import ROOT
 
 _HOLDER = """\
 import sys

@@ -9,7 +9,7 @@ import pytest
 from actors.orphans.sweeper import SupervisorRegister
 from actors.supervisor import Supervisor
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 
 
 @pytest.fixture

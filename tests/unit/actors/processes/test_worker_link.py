@@ -18,7 +18,7 @@ from actors.processes.launcher_link import LauncherLink
 from actors.processes.worker_link import WorkerLink, connect
 from proto import frames
 from proto.errors import Code, DriverError
-from tests.support.services import services
+from tests.support.plugin.services import services
 from tests.support.waiting import until
 from workers import protocol
 

@@ -10,9 +10,9 @@ import pytest
 
 from actors.model.nomad import TaskConfig
 from actors.provision.log_ends import LogEnds, end_readers
-from tests.support.open_fifos import holders
 from tests.support.waiting import until
-from tests.support.workers import LogReader
+from tests.support.workers.open_fifos import holders
+from tests.support.workers.peers import LogReader
 
 
 @pytest.fixture

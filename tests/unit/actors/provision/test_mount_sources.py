@@ -18,8 +18,8 @@ from actors.orphans.peers import Presence
 from actors.provision import mount_sources
 from actors.provision.mount_sources import Source
 from proto.errors import DriverError
-from tests.support import mounted
-from tests.support.services import services
+from tests.support.kernel import mounted
+from tests.support.plugin.services import services
 
 TASK = TaskConfig(id="a/web/1", name="web", alloc_id="a", alloc_dir="/allocs/a")
 PARTS = st.lists(

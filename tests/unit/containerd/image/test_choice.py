@@ -15,7 +15,7 @@ from containerd.image.config import ImageConfig, parse_config
 from containerd.image.manifests import Descriptor
 from proto import frames
 from proto.errors import Code, DriverError
-from tests.support.images import CONFIG, INDEX, LAYER, MANIFEST, digest_of
+from tests.support.registries.images import CONFIG, INDEX, LAYER, MANIFEST, digest_of
 
 
 class Store:

@@ -29,7 +29,8 @@ from containerd.pull.archive_source import ArchiveSource
 from containerd.pull.protocol import Archive
 from containerd.reference import parse
 from proto.errors import Code, DriverError
-from tests.support.archives import (
+from tests.support.kernel.device_nodes import tripwire
+from tests.support.registries.archives import (
     File,
     docker_files,
     layout_files,
@@ -37,8 +38,7 @@ from tests.support.archives import (
     tar_of,
     write_directory,
 )
-from tests.support.device_nodes import tripwire
-from tests.support.images import MANIFEST, build, digest_of, index, layer
+from tests.support.registries.images import MANIFEST, build, digest_of, index, layer
 
 LAYERS = (layer({"a": b"one"}), layer({"b": b"two" * 100_000}))
 NAME = "docker.io/library/demo:1"

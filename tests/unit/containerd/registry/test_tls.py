@@ -9,7 +9,7 @@ from typing import Any
 
 from containerd.registry.hosts import Endpoint
 from containerd.registry.tls import context, system_ca_file
-from tests.support import certificates
+from tests.support.registries import certificates
 
 
 def test_a_context_is_kept_until_a_ca_file_changes(tmp_path: Path) -> None:

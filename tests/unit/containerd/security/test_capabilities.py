@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from containerd.security import capabilities
 from containerd.security.capabilities import DEFAULT, NAMES
 from proto.errors import Code, DriverError
-from tests.support.seccomp import mask_of
+from tests.support.kernel.seccomp import mask_of
 
 KERNEL = capabilities.of_kernel(40)
 

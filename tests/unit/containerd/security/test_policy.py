@@ -21,7 +21,7 @@ from containerd.spec.devices import DeviceNode
 from containerd.spec.exec_process import Command, process_for_exec
 from containerd.spec.users import ResolvedUser
 from proto.errors import Code, DriverError
-from tests.support.seccomp import docker_profile, mask_of, outcome
+from tests.support.kernel.seccomp import docker_profile, mask_of, outcome
 
 KERNEL = capabilities.of_kernel(40)
 HOST = Host(

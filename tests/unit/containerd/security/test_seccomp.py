@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from containerd.security import capabilities, seccomp, seccomp_json
 from containerd.security.seccomp import Condition, Profile, Rule
 from containerd.security.seccomp_default import DEFAULT_PROFILE
-from tests.support.seccomp import docker_profile, outcome
+from tests.support.kernel.seccomp import docker_profile, outcome
 
 ALLOWED = ("SCMP_ACT_ALLOW", None)
 REFUSED = ("SCMP_ACT_ERRNO", errno.EPERM)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from containerd.security import seccomp, seccomp_files, seccomp_json
 from containerd.security.seccomp import Argument, Condition, Rule
 from proto.errors import Code, DriverError
-from tests.support.seccomp import docker_profile
+from tests.support.kernel.seccomp import docker_profile
 
 SECRET = "s3cr3t-Hash"
 

@@ -10,7 +10,7 @@ import pytest
 from containerd.api.records import Mount
 from containerd.spec.users import Accounts, lookup, read_accounts
 from proto.errors import Code, DriverError
-from tests.support.device_nodes import tripwire
+from tests.support.kernel.device_nodes import tripwire
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 

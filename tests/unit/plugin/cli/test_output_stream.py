@@ -9,7 +9,7 @@ from typing import TextIO
 import pytest
 
 from plugin.cli.output_stream import OutputStream
-from tests.support.scarce import SmallDisk
+from tests.support.kernel.scarce import SmallDisk
 
 WAITS = "error: {}: No space left on device: output waits for space"
 

@@ -20,7 +20,7 @@ from plugin.cli.screens import JsonScreen, PlainScreen
 from plugin.cli.terminal_screen import TerminalScreen
 from plugin.host.run.screen import Screen
 from plugin.host.run.sweep import Row
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin.plugin_dir import ROOT
 
 # Clears the screen, sets the title, moves up, rings, C1's own CSI, right to left, DEL, half a pair.
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x1b[1A\r\x9b31mb\u202ec\x7f\x00\ud800\u2028d"

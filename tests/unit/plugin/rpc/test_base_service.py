@@ -10,8 +10,8 @@ import pytest
 from plugin.rpc.base_service import BaseService
 from proto.nomad import base_pb2
 from proto.release import RELEASE
-from tests.support.fake_gateway import FakeGateway
-from tests.support.plugin_dir import ROOT
+from tests.support.fakes.gateway import FakeGateway
+from tests.support.plugin.plugin_dir import ROOT
 
 Core = base_pb2.ClientTopologyCore
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from proto.errors import Code, DriverError
-from tests.support.health import QUICK
+from tests.support.workers.health import QUICK
 from workers.health import records
 from workers.health.monitor import Monitor
 from workers.health.records import HealthCheck

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin.plugin_dir import ROOT
 
 PROGRAM = f"""
 import sys

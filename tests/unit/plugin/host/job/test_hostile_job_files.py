@@ -19,7 +19,7 @@ from plugin.host.job.text import read_text
 from plugin.host.run.allocdir import AllocDir
 from proto.errors import DriverError
 from proto.nomad import hclspec_pb2
-from tests.support.plugin_dir import ROOT
+from tests.support.plugin.plugin_dir import ROOT
 
 LEVELS = "a/" * 1500
 

@@ -12,7 +12,7 @@ from actors.model.nomad import PortMapping
 from plugin.host.network import iptables
 from plugin.host.network.cni import Attached, BridgeNetwork
 from proto.errors import Code, DriverError
-from tests.support.scripted_cni import RESULT, ScriptedCni
+from tests.support.fakes.scripted_cni import RESULT, ScriptedCni
 
 ALLOC = "0d4c3f5e"
 NETNS = "/proc/self/ns/net"

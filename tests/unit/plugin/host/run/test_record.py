@@ -15,8 +15,8 @@ from plugin.host.network.cni import BridgeNetwork
 from plugin.host.run.alloc_plan import Alloc
 from plugin.host.run.allocdir import AllocDir
 from plugin.host.run.record import RunRecord, own_network, read_trace
-from tests.support.scripted_cni import RESULT, ScriptedCni
-from tests.support.services import services
+from tests.support.fakes.scripted_cni import RESULT, ScriptedCni
+from tests.support.plugin.services import services
 
 PORT = PortMapping(label="http", value=25000, to=8080, host_ip="192.0.2.1")
 NETNS = "/var/run/netns/a"

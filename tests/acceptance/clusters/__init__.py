@@ -1,0 +1,1 @@
+"""The three hosts of an acceptance test, behind one interface."""

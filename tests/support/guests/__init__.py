@@ -1,0 +1,1 @@
+"""Debian guests of `./dev guest`: in namespaces, and on emulated machines."""

@@ -1,0 +1,1 @@
+"""The plugin under test: process, calls and tasks."""

@@ -1,0 +1,1 @@
+"""Images, and the registries, servers and proxies from which the driver fetches images."""
