@@ -9,8 +9,7 @@ from pathlib import Path
 
 from proto.release import RELEASE
 from tests.packaging.local_task import put_image
-from tests.support.guests.guest import overlay, root_of
-from tests.support.needs import missing
+from tests.support.guests.guest import need_guest, overlay
 
 BARE_SUITES = ("bullseye", "bookworm", "trixie", "sid")
 NEWER = f"{RELEASE}.99"
@@ -37,8 +36,7 @@ def unpack(archive: Path, root: Path) -> None:
 @contextlib.contextmanager
 def bare_root(suite: str, archive: Path) -> Iterator[Path]:
     """Yields the root of a guest without Python, with the archive and an image."""
-    if not root_of(f"{suite}-bare").is_dir():
-        missing("packaging", f"there is no guest: ./dev guest {suite}-bare makes it")
+    need_guest(f"{suite}-bare")
     with overlay(f"{suite}-bare") as root:
         unpack(archive, root)
         put_image(root)

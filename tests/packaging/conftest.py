@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging.local_task import Task
-from tests.support.guests.guest import ROOT, Guest, overlay, root_of, unified
+from tests.support.guests.guest import ROOT, Guest, need_guest, overlay, unified
 from tests.support.needs import missing
 
 PACKAGE = "nomad-driver-containerd"
@@ -38,6 +39,15 @@ def newer_package(package: Path, work: Path) -> Path:
     made = work / "newer.deb"
     subprocess.run(["dpkg-deb", "-b", str(tree), str(made)], check=True, capture_output=True)
     return made
+
+
+@contextlib.contextmanager
+def root_with(package: Path, suite: str) -> Iterator[Path]:
+    """Yields a suite's root with the package and the package's own tests in /root."""
+    with overlay(suite) as root:
+        shutil.copy(package, root / "root/package.deb")
+        shutil.copytree(ROOT / "packaging/debian/tests", root / "root/tests")
+        yield root
 
 
 @pytest.fixture(scope="session")
@@ -103,12 +113,8 @@ def earlier_package(package: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def root(request: pytest.FixtureRequest) -> Iterator[Path]:
     """Yields a root of each suite that exists, with the package in /root."""
     suite = str(request.param)
-    if not root_of(suite).is_dir():
-        missing("packaging", f"there is no guest: ./dev guest {suite} makes it")
-    package = request.getfixturevalue("package")
-    with overlay(suite) as made:
-        shutil.copy(package, made / "root" / "package.deb")
-        shutil.copytree(ROOT / "packaging" / "debian" / "tests", made / "root" / "tests")
+    need_guest(suite)
+    with root_with(request.getfixturevalue("package"), suite) as made:
         yield made
 
 

@@ -5,18 +5,17 @@ Takes an hour or more. `./dev matrix arm64` prints the counts.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from proto.release import RELEASE
 from tests.packaging import inner_tests
-from tests.support.guests.guest import ROOT, overlay, root_of
+from tests.packaging.conftest import root_with
+from tests.support.guests.guest import need_guest
 from tests.support.guests.machine import ARM64, Machine
-from tests.support.needs import missing
 from tests.support.registries import archives, images
 
 pytestmark = [pytest.mark.packaging, pytest.mark.timeout(4 * 3600)]
@@ -49,16 +48,10 @@ def arm_32_image(busybox: Path) -> bytes:
 @pytest.fixture(scope="module")
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Yields a machine with the checkout, and with the package in /root."""
-    for program in (ARM64.qemu, "mkfs.ext4"):
-        if shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin") is None:
-            missing("packaging", f"{program} is not installed: ./dev guest {SUITE} brings it")
-    if not root_of(SUITE).is_dir():
-        missing("packaging", f"there is no guest: ./dev guest {SUITE} makes it")
+    need_guest(SUITE, ARM64.qemu, "mkfs.ext4")
     package: Path = request.getfixturevalue("package")
-    with overlay(SUITE) as root, tempfile.TemporaryDirectory(dir=root.parent) as work:
+    with root_with(package, SUITE) as root, TemporaryDirectory(dir=root.parent) as work:
         inner_tests.add_checkout(root)
-        shutil.copy(package, root / "root/package.deb")
-        shutil.copytree(ROOT / "packaging/debian/tests", root / "root/tests")
         (root / "root/arm.tar").write_bytes(arm_32_image(root / "opt/armhf/bin/busybox"))
         with Machine(root, Path(work), ARM64) as running:
             assert running.shell("uname -m") == "aarch64"

@@ -6,21 +6,19 @@ A real agent runs a task on cgroups of version 2. Takes ten to thirty minutes.
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from proto.release import RELEASE
 from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
-from tests.packaging.conftest import STATE, UNIT
-from tests.support.guests.guest import ROOT, overlay, root_of
+from tests.packaging.conftest import STATE, UNIT, root_with
+from tests.support.guests.guest import ROOT, need_guest
 from tests.support.guests.machine import AMD64, Machine
-from tests.support.needs import missing
 
 pytestmark = [pytest.mark.packaging, pytest.mark.nomad, pytest.mark.timeout(3600)]
 
@@ -49,16 +47,10 @@ ADDRESS = "nsenter --net=/run/netns/{} ip -4 -o address show dev eth0"
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """Yields a machine for each built suite, with the package and an agent with the driver."""
     suite = str(request.param)
-    for program in (AMD64.qemu, "mkfs.ext4"):
-        if shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin") is None:
-            missing("packaging", f"{program} is not installed: ./dev guest {suite} brings it")
-    if not root_of(suite).is_dir():
-        missing("packaging", f"there is no guest: ./dev guest {suite} makes it")
+    need_guest(suite, AMD64.qemu, "mkfs.ext4")
     package: Path = request.getfixturevalue("package")
-    with overlay(suite) as root, tempfile.TemporaryDirectory(dir=root.parent) as work:
+    with root_with(package, suite) as root, TemporaryDirectory(dir=root.parent) as work:
         agent.install(root)
-        shutil.copytree(ROOT / "packaging/debian/tests", root / "root/tests")
-        shutil.copy(package, root / "root/package.deb")
         subprocess.run(["chroot", str(root), "dpkg", "-i", "/root/package.deb"], check=True)
         subprocess.run(["chroot", str(root), "systemctl", "enable", "nomad"], check=True)
         page = (ROOT / "docs/networking.md").read_text()

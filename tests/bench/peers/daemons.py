@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
+from tests.support.daemons.daemon import Daemon
 from tests.support.nomad.leftovers import end_all_with, unmount_below
-from tests.support.waiting import wait_until
 
-_START_S = 60
 _CONTAINERS_CONF = """\
 [engine]
 runtime = "runc"
@@ -33,7 +30,7 @@ class AbsentError(Exception):
     """A peer cannot be measured here; the text has the cause and the remedy."""
 
 
-class Daemon:
+class PeerDaemon(Daemon):
     """A daemon of a `with` block, with the image; `address` is the daemon's socket.
 
     Args:
@@ -43,7 +40,6 @@ class Daemon:
         AbsentError: the program is not installed, or the daemon does not start.
     """
 
-    program: ClassVar[str]
     package: ClassVar[str]
     pull: ClassVar[Sequence[str]] = ("pull",)
 
@@ -54,15 +50,10 @@ class Daemon:
                 f" {self.package}"
             )
         # Short: sockets of the shims are below.
-        self.base = Path(tempfile.mkdtemp(prefix="cd-p-", dir="/run"))
+        super().__init__(Path(tempfile.mkdtemp(prefix="cd-p-", dir="/run")))
         self.image = image
         self.socket = self.base / "api.sock"
         self.address = f"unix://{self.socket}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def command(self) -> Sequence[str]:
-        """Returns the command of the daemon."""
-        raise NotImplementedError
 
     def client(self, *words: str) -> Sequence[str]:
         """Returns a command of the daemon's client."""
@@ -79,46 +70,18 @@ class Daemon:
         ).stdout.split()
         return words[2].rstrip(",")
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """Starts the daemon and pulls the image."""
         try:
-            self._start()
+            self.start()
             self._ask(*self.pull, self.image)
         except (AssertionError, OSError) as error:
-            self.close()
             raise AbsentError(f"{self.program} does not start: {error}") from error
-        except BaseException:
-            self.close()
-            raise
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _start(self) -> None:
-        with (self.base / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env=self.environment(),
-            )
-        wait_until(self._answers, _START_S, self._tail)
-
-    def _answers(self) -> bool:
-        assert self._process is not None
-        assert self._process.poll() is None, self._tail()
+    def answers(self) -> bool:
+        """See `Daemon.answers`."""
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(str(self.socket)) == 0
-
-    def _tail(self) -> str:
-        return (self.base / "log").read_text(errors="replace")[-500:]
 
     def _ask(self, *words: str) -> None:
         done = subprocess.run(
@@ -128,25 +91,19 @@ class Daemon:
             text=True,
             check=False,
             env=self.environment(),
-            timeout=_START_S,
+            timeout=self.start_s,
         )
         assert done.returncode == 0, f"{words[0]}: {done.stderr.strip()}"
 
     def close(self) -> None:
         """Ends the daemon and everything that the daemon has left."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(30)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+        self.stop()
         end_all_with(str(self.base))
         unmount_below(self.base)
         shutil.rmtree(self.base, ignore_errors=True)
 
 
-class Dockerd(Daemon):
+class Dockerd(PeerDaemon):
     """Docker's daemon, which starts a containerd of its own."""
 
     program = "dockerd"
@@ -165,7 +122,7 @@ class Dockerd(Daemon):
         return ["docker", "--host", self.address, *words]
 
 
-class PodmanService(Daemon):
+class PodmanService(PeerDaemon):
     """Podman's API service. The runtime is runc, as of the other drivers."""
 
     program = "podman"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.nomad.api import DEAF, NomadApi
+from tests.support.nomad.connect import service
 from tests.support.registries import images
 from tests.support.registries.registry import Registry
 from tests.support.waiting import wait_until
@@ -18,28 +19,7 @@ JOB = """
 job "mesh" {
   datacenters = ["dc1"]
   group "g" {
-    network {
-      mode = "bridge"
-    }
-    service {
-      name = "web"
-      port = "8080"
-      connect {
-        sidecar_service {}
-        sidecar_task {
-          driver = "containerd-driver"
-          config {
-            image = "${meta.connect.sidecar_image}"
-            args = [
-              "-c", "${NOMAD_SECRETS_DIR}/envoy_bootstrap.json",
-              "-l", "${meta.connect.log_level}",
-              "--concurrency", "${meta.connect.proxy_concurrency}",
-              "--disable-hot-restart",
-            ]
-          }
-        }
-      }
-    }
+    SERVICE
     task "main" {
       driver = "containerd-driver"
       config {
@@ -55,7 +35,7 @@ ENVOY = '#!/bin/sh\necho "envoy $*"\nls -d /secrets\nexec sleep 600\n'
 def test_the_task_that_nomad_adds_for_a_proxy_runs_with_its_own_config(
     nomad: NomadApi, registry: Registry
 ) -> None:
-    nomad.submit(nomad.parse(JOB))
+    nomad.submit(nomad.parse(JOB.replace("SERVICE", service("web", 8080))))
     added = nomad.json("GET", "/v1/job/mesh")
     nomad.stop("mesh", purge=True)
     proxy = next(task for task in added["TaskGroups"][0]["Tasks"] if task["Name"] != "main")

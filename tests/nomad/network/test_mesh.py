@@ -22,6 +22,7 @@ from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.go_build import BuildError
 from tests.support.kernel.own_network import OwnNetwork
 from tests.support.nomad.api import NomadApi
+from tests.support.nomad.connect import service
 from tests.support.nomad.consul_agent import ConsulAgent
 from tests.support.nomad.nomad_agent import Mesh, NomadAgent
 from tests.support.plugin.driver import Driver, launched
@@ -38,17 +39,7 @@ JOB = """
 job "mesh" {
   datacenters = ["dc1"]
   group "web" {
-    network {
-      mode = "bridge"
-    }
-    service {
-      name = "web"
-      port = "8080"
-      connect {
-        sidecar_service {}
-        sidecar_task { PROXY }
-      }
-    }
+    WEB
     task "main" {
       driver = "containerd-driver"
       config {
@@ -59,24 +50,7 @@ job "mesh" {
     }
   }
   group "caller" {
-    network {
-      mode = "bridge"
-    }
-    service {
-      name = "caller"
-      port = "9090"
-      connect {
-        sidecar_service {
-          proxy {
-            upstreams {
-              destination_name = "web"
-              local_bind_port  = 5000
-            }
-          }
-        }
-        sidecar_task { PROXY }
-      }
-    }
+    CALLER
     task "main" {
       driver = "containerd-driver"
       config {
@@ -88,17 +62,13 @@ job "mesh" {
   }
 }
 """
-PROXY = """
-          driver = "containerd-driver"
-          config {
-            image = "${meta.connect.sidecar_image}"
-            args = [
-              "-c", "${NOMAD_SECRETS_DIR}/envoy_bootstrap.json",
-              "-l", "${meta.connect.log_level}",
-              "--concurrency", "${meta.connect.proxy_concurrency}",
-              "--disable-hot-restart",
-            ]
-          }
+UPSTREAMS = """
+proxy {
+  upstreams {
+    destination_name = "web"
+    local_bind_port  = 5000
+  }
+}
 """
 
 
@@ -195,7 +165,7 @@ def agent(
     with tempfile.TemporaryDirectory(prefix="cd-n-", dir="/run") as folder:
         state_dir = Path(folder)
         config = plugin_config(containerd, state_dir)
-        mesh = Mesh("node0", consul.program)
+        mesh = Mesh("node0", consul.path)
         made = NomadAgent(built("agent"), config, state_dir, network, client, mesh)
         make_plugin_dir(made.plugins)
         with made:
@@ -231,7 +201,9 @@ def test_services_talk_through_their_proxies_if_consul_allows(
     agent: NomadAgent, network: OwnNetwork, consul: ConsulAgent, busybox_image: str
 ) -> None:
     nomad = agent.api
-    nomad.submit(nomad.parse(JOB.replace("PROXY", PROXY).replace("BUSYBOX", busybox_image)))
+    job = JOB.replace("BUSYBOX", busybox_image).replace("WEB", service("web", 8080))
+    job = job.replace("CALLER", service("caller", 9090, UPSTREAMS))
+    nomad.submit(nomad.parse(job))
     wait_until(lambda: len(nomad.allocs("mesh")) == 2, 30, "no allocations")
     allocs = {entry["TaskGroup"]: entry["ID"] for entry in nomad.allocs("mesh")}
     caller = Caller(nomad, allocs["caller"])

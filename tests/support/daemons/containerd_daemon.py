@@ -9,15 +9,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TypeVar
+from typing import TypeVar
 
 from containerd.api.client import Containerd
 from tests.support.daemons.containerd_metadata import Metadata
 from tests.support.daemons.containerd_versions import bin_dir, program
-from tests.support.waiting import wait_until
+from tests.support.daemons.daemon import Daemon
 
 T = TypeVar("T")
 CONFIG = """\
@@ -38,19 +37,19 @@ DISABLED = (
 )
 
 
-class ContainerdDaemon:
+class ContainerdDaemon(Daemon):
     """A containerd of a `with` block: `.address` is the socket, `.log` the log file."""
 
+    program = "containerd"
+    start_s = 30
     namespace = "nomad-test"
     parent = "/run"
 
     def __init__(self, path: str = "") -> None:
         """Prepares a daemon; `path` comes first in its search for shims and runtimes."""
         # Short: the shims' and FIFOs' paths below it must stay under 108 bytes.
-        self.base = Path(tempfile.mkdtemp(prefix="cd-", dir=self.parent))
+        super().__init__(Path(tempfile.mkdtemp(prefix="cd-", dir=self.parent)), "containerd.log")
         self.address = str(self.base / "containerd.sock")
-        self.log = self.base / "containerd.log"
-        self.process: subprocess.Popen[bytes] | None = None
         self._first_in_path = path
         self._config = CONFIG
         self._disabled = [*DISABLED]
@@ -74,47 +73,26 @@ class ContainerdDaemon:
         if plugin:
             self._disabled.remove(plugin)
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def start(self) -> None:
-        """Starts the daemon and returns when it answers."""
+    def command(self) -> Sequence[str]:
+        """Writes the configuration, and returns the command of the daemon."""
         config = self.base / "config.toml"
         disabled = ", ".join(f'"{plugin}"' for plugin in self._disabled)
         config.write_text(self._config.format(base=self.base, disabled=disabled))
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command(config),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "PATH": self._path},
-            )
-        wait_until(self._answers, 30, lambda: f"containerd does not answer: {self.tail()}")
-
-    def _command(self, config: Path) -> list[str]:
-        """Returns the command line of the daemon."""
         return [self.binary, "--config", str(config)]
+
+    def environment(self) -> Mapping[str, str]:
+        """See `Daemon.environment`."""
+        return {**os.environ, "PATH": self._path}
+
+    def answers(self) -> bool:
+        """See `Daemon.answers`."""
+        return Path(self.address).exists() and "Server:" in self.ctr("version", check=False)
 
     @property
     def version(self) -> str:
         """The version that the daemon's program prints, such as 1.6.20."""
         said = subprocess.run([self.binary, "--version"], check=True, capture_output=True)
         return said.stdout.decode().split()[2]
-
-    def tail(self) -> str:
-        """Returns the end of the daemon's log."""
-        return self.log.read_text(errors="replace")[-2000:]
 
     def ctr(self, *arguments: str, check: bool = True) -> str:
         """Runs `ctr` in the tests' namespace and returns its output."""
@@ -167,13 +145,6 @@ class ContainerdDaemon:
         bundles = self.base / "state/io.containerd.runtime.v2.task" / self.namespace
         return Metadata(self.address, self.namespace, bundles)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends the daemon alone; shims and tasks go on."""
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(30)
-            self.process = None
-
     def down(self) -> None:
         """Kills the daemon; `start` starts a new process."""
         self.kill()
@@ -201,8 +172,3 @@ class ContainerdDaemon:
                 if b"containerd-shim" in words[0] and self.address.encode() in words:
                     found.append(int(entry.name))
         return found
-
-    def _answers(self) -> bool:
-        if self.process is not None and self.process.poll() is not None:
-            raise AssertionError(f"containerd ended at once: {self.tail()}")
-        return Path(self.address).exists() and "Server:" in self.ctr("version", check=False)

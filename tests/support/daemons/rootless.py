@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -159,7 +160,9 @@ class RootlessContainerd(ContainerdDaemon):
                     found.append(int(entry.name))
         return found
 
-    def _command(self, config: Path) -> list[str]:
+    def command(self) -> Sequence[str]:
+        """Returns the command for containerd in the namespaces of rootlesskit."""
+        binary, _, config = super().command()
         return [
             *self.prefix,
             "rootlesskit",
@@ -171,6 +174,6 @@ class RootlessContainerd(ContainerdDaemon):
                 "--copy-up=/var/lib",
                 "--propagation=rslave",
             ),
-            *("sh", str(self.base / "child.sh"), self.binary, str(config)),
+            *("sh", str(self.base / "child.sh"), binary, config),
             "network" if self._own_network else "",
         ]

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.support.guests.guest_shell import GuestShell
+from tests.support.needs import missing
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -42,6 +43,15 @@ def unified() -> bool:
 def root_of(suite: str) -> Path:
     """Returns the directory where `./dev guest` puts a suite's root."""
     return ROOT / ".cache" / "guest" / suite
+
+
+def need_guest(suite: str, *programs: str) -> None:
+    """Requires a suite's root, and programs that `./dev guest` installs."""
+    for program in programs:
+        if shutil.which(program, path="/usr/bin:/usr/sbin:/bin:/sbin") is None:
+            missing("packaging", f"{program} is not installed: ./dev guest {suite} brings it")
+    if not root_of(suite).is_dir():
+        missing("packaging", f"there is no guest: ./dev guest {suite} makes it")
 
 
 @contextlib.contextmanager

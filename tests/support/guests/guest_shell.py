@@ -5,13 +5,12 @@ from __future__ import annotations
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from types import TracebackType
-from typing import Self
 
+from tests.support.closing import Closing
 from tests.support.waiting import wait_until
 
 
-class GuestShell(ABC):
+class GuestShell(Closing, ABC):
     """A shell in a guest.
 
     Attributes:
@@ -19,17 +18,6 @@ class GuestShell(ABC):
     """
 
     patience_s: float = 30
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     @abstractmethod
     def close(self) -> None:

@@ -13,10 +13,9 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from containerd import syscalls
+from tests.support.closing import Closing
 from tests.support.needs import missing
 from tests.support.waiting import wait_until
 
@@ -92,7 +91,7 @@ while True:
 _READ_BYTES = 1 << 16
 
 
-class FileServer:
+class FileServer(Closing):
     """A file system, mounted from the construction until `close`.
 
     Args:
@@ -152,14 +151,3 @@ class FileServer:
         pending = int(status.partition("SigPnd:")[2].split()[0], 16)
         shared = int(status.partition("ShdPnd:")[2].split()[0], 16)
         return not pending | shared and "S (sleeping)" in status
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()

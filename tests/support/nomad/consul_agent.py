@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import urllib.request
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from tests.support.daemons.daemon import Daemon
 from tests.support.kernel.own_network import OwnNetwork
 from tests.support.waiting import wait_until
 
@@ -24,7 +24,7 @@ ports { dns = -1 }
 _HTTP = "http://127.0.0.1:8500"
 
 
-class ConsulAgent:
+class ConsulAgent(Daemon):
     """A Consul of a `with` block, at Consul's usual ports.
 
     Args:
@@ -32,34 +32,21 @@ class ConsulAgent:
         network: the network of the agent.
 
     Attributes:
-        program: the path of a file of the name `consul`, for other programs' PATH.
+        path: a file of the name `consul`, for other programs' PATH.
     """
 
+    program = "consul"
+
     def __init__(self, binary: Path, network: OwnNetwork) -> None:
+        super().__init__(Path(tempfile.mkdtemp(prefix="cd-consul-")))
         self._network = network
-        self._base = Path(tempfile.mkdtemp(prefix="cd-consul-"))
-        self.program = self._base / "consul"
-        self.program.symlink_to(binary)
-        self._process: subprocess.Popen[bytes] | None = None
+        self.path = self.base / "consul"
+        self.path.symlink_to(binary)
+        self._config = self.base / "agent.hcl"
+        self._config.write_text(_CONFIG)
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), network.http_handler()
         )
-
-    def __enter__(self) -> Self:
-        try:
-            self._start()
-        except BaseException:
-            self._close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Sends a request to the HTTP API and returns the parsed answer.
@@ -90,36 +77,23 @@ class ConsulAgent:
     def _checks(self, service: str) -> str:
         return json.dumps(self.request("GET", f"/v1/health/checks/{service}"))[:2000]
 
-    def _start(self) -> None:
-        (self._base / "agent.hcl").write_text(_CONFIG)
-        command = [str(self.program), "agent", "-dev", f"-config-file={self._base / 'agent.hcl'}"]
-        with (self._base / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                self._network.inside(*command),
-                cwd=self._base,
-                env={"HOME": str(self._base)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._leads, 60, lambda: f"Consul is not ready: {self._tail()}")
+    def command(self) -> Sequence[str]:
+        """See `Daemon.command`."""
+        return self._network.inside(str(self.path), "agent", "-dev", f"-config-file={self._config}")
 
-    def _leads(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise AssertionError(f"Consul ended at once: {self._tail()}")
+    def environment(self) -> Mapping[str, str]:
+        """See `Daemon.environment`."""
+        return {"HOME": str(self.base)}
+
+    def answers(self) -> bool:
+        """See `Daemon.answers`."""
         try:
             # Proxies get certificates as soon as the authority is there.
             return bool(self.request("GET", "/v1/connect/ca/roots")["Roots"])
         except OSError:
             return False
 
-    def _tail(self) -> str:
-        return (self._base / "log").read_text(errors="replace")[-3000:]
-
-    def _close(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
-        shutil.rmtree(self._base, ignore_errors=True)
+    def close(self) -> None:
+        """Ends Consul and removes the files."""
+        self.kill()
+        shutil.rmtree(self.base, ignore_errors=True)

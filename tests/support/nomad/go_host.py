@@ -17,9 +17,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from tests.support.closing import Closing
 from tests.support.kernel import mounted
 from tests.support.nomad.leftovers import end_all_with, end_cgroups, pids_with, unmount_below
 from tests.support.plugin.plugin_dir import make_plugin_dir
@@ -96,7 +96,7 @@ class HostTask:
         return self.log(stream)
 
 
-class GoHost:
+class GoHost(Closing):
     """The host's process with a launched plugin: `with GoHost(binary, …) as host`.
 
     Args:
@@ -122,22 +122,10 @@ class GoHost:
         self._collectors: set[int] = set()
         self._tasks: dict[str, HostTask] = {}
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-            self.launch()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+    def enter(self) -> None:
+        """See `Closing.enter`."""
+        self.start()
+        self.launch()
 
     # The process
 

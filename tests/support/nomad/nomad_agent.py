@@ -6,14 +6,13 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 from plugin.host.network import namespaces
+from tests.support.daemons.daemon import Daemon
 from tests.support.kernel import mounted
 from tests.support.kernel.own_network import OwnNetwork
 from tests.support.nomad.api import NomadApi
@@ -85,7 +84,7 @@ class Mesh(NamedTuple):
     consul: Path
 
 
-class NomadAgent:
+class NomadAgent(Daemon):
     """An agent, used as `with NomadAgent(…) as agent`.
 
     `.api`, `.kill()` and `.start()` control the agent.
@@ -99,6 +98,8 @@ class NomadAgent:
         mesh: Consul of the agent; None for no Consul.
     """
 
+    program = "the agent"
+    start_s = 90
     log_level = "DEBUG"
 
     def __init__(
@@ -110,13 +111,11 @@ class NomadAgent:
         client_block: str = "",
         mesh: Mesh | None = None,
     ) -> None:
+        super().__init__(Path(tempfile.mkdtemp(prefix="cd-nomad-")), "agent.log")
         self.binary = binary
         self._network = network
-        self.base = Path(tempfile.mkdtemp(prefix="cd-nomad-"))
         self.plugins = self.base / "plugins"
         self.plugins.mkdir()
-        self.log = self.base / "agent.log"
-        self.process: subprocess.Popen[bytes] | None = None
         self.state_dir = state_dir
         self._has_driver = plugin_config is not None
         self._mesh = mesh
@@ -138,22 +137,6 @@ class NomadAgent:
             )
         )
 
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def plugin_blocks(self, plugin_config: str | None) -> str:
         """Returns the plugin blocks of the agent's configuration."""
         if plugin_config is None:
@@ -165,35 +148,33 @@ class NomadAgent:
         """Directory in which the client keeps allocation directories."""
         return self.base / "data" / "alloc"
 
-    def start(self) -> None:
-        """Starts the agent; returns when the node is ready and the driver healthy."""
+    def command(self) -> Sequence[str]:
+        """See `Daemon.command`."""
         command = [str(self.binary), "agent", f"-config={self.base / 'agent.hcl'}"]
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                command if self._network is None else self._network.inside(*command),
-                cwd=self.base,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._ready, 90, lambda: f"the agent is not ready: {self.tail()}")
+        return command if self._network is None else self._network.inside(*command)
 
-    def kill(self, number: int = signal.SIGKILL) -> None:
-        """Ends only the agent; after SIGKILL plugin, log collectors and tasks keep running."""
-        if self.process is not None:
-            self.process.send_signal(number)
-            self.process.wait(60)
-            self.process = None
+    def environment(self) -> Mapping[str, str]:
+        """See `Daemon.environment`. The plugin inherits nothing of the tests' environment."""
+        path = os.environ.get("PATH", os.defpath)
+        if self._mesh is not None:
+            path = f"{self._mesh.consul.parent}:{path}"
+        return {"PATH": path, "HOME": str(self.base)}
+
+    def answers(self) -> bool:
+        """Returns whether the node is ready and the driver healthy."""
+        driver = DRIVER if self._has_driver else "raw_exec"
+        try:
+            node = self.api.node()
+            if node is None or node["Status"] != "ready":
+                return False
+            healthy: bool = self.api.driver_info(driver).get("Healthy", False)
+        except (OSError, AssertionError):
+            return False
+        return healthy
 
     def plugin_pids(self) -> list[int]:
         """Returns the processes of the driver's plugin."""
         return pids_with(str(self.plugins / DRIVER))
-
-    def tail(self, characters: int = 4000) -> str:
-        """Returns the end of the agent's log."""
-        return self.log.read_text(errors="replace")[-characters:]
 
     def close(self) -> None:
         """Ends all jobs, the agent, and everything that the agent or the driver has left."""
@@ -235,23 +216,3 @@ class NomadAgent:
         self.forget_jobs()
         # A test may have bound the directory to itself.
         wait_until(lambda: set(mounts_below(self.base)) <= {str(self.base)}, 20)
-
-    def _environment(self) -> Mapping[str, str]:
-        # The plugin inherits the environment: none of the test's own variables gets in.
-        path = os.environ.get("PATH", os.defpath)
-        if self._mesh is not None:
-            path = f"{self._mesh.consul.parent}:{path}"
-        return {"PATH": path, "HOME": str(self.base)}
-
-    def _ready(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
-            raise AssertionError(f"the agent ended at once: {self.tail()}")
-        driver = DRIVER if self._has_driver else "raw_exec"
-        try:
-            node = self.api.node()
-            if node is None or node["Status"] != "ready":
-                return False
-            healthy: bool = self.api.driver_info(driver).get("Healthy", False)
-        except (OSError, AssertionError):
-            return False
-        return healthy

@@ -8,16 +8,15 @@ import select
 import socket
 import ssl
 import threading
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
 
+from tests.support.closing import Closing
 from tests.support.registries.certificates import Certificate
 
 Address = tuple[str, int]
 
 
-class HttpProxy:
+class HttpProxy(Closing):
     """A proxy of a `with` block: `.host` is 127.0.0.1:PORT, `.asked` has each request's line.
 
     Args:
@@ -48,16 +47,12 @@ class HttpProxy:
         self._open: list[socket.socket] = [self._listener]
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """See `Closing.enter`."""
         self._start(self._accept)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See `Closing.close`."""
         for one in self._open:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -6,13 +6,13 @@ import contextlib
 import socket
 import threading
 from collections.abc import Callable, Iterable
-from types import TracebackType
-from typing import Self
+
+from tests.support.closing import Closing
 
 Reply = Callable[[str], Iterable[bytes]]
 
 
-class RawServer:
+class RawServer(Closing):
     """A server of a `with` block: `.host` is 127.0.0.1:PORT.
 
     Args:
@@ -29,16 +29,12 @@ class RawServer:
         self.sent = 0
         self.paths: list[str] = []
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """See `Closing.enter`."""
         self._start(self._accept)
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See `Closing.close`."""
         self._ended.set()
         for connection in (self._listener, *self._open):
             with contextlib.suppress(OSError):

@@ -7,8 +7,9 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from tests.support.closing import Closing
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ def _listening(
             refused.callback(server.server_close)
 
 
-class RecordingServer:
+class RecordingServer(Closing):
     """A server of a `with` block: `.host` is 127.0.0.1:PORT, `.requests` the list.
 
     Args:
@@ -101,17 +102,9 @@ class RecordingServer:
         self.host = f"{address}:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """See `Closing.enter`."""
         self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the server; a second call does nothing."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from tests.support.daemons.daemon import Daemon
 from tests.support.needs import missing
-from tests.support.waiting import wait_until
 
 _CONFIG = """\
 version: 0.1
@@ -35,7 +33,7 @@ def free_port() -> int:
         return port
 
 
-class Registry:
+class Registry(Daemon):
     """A registry of a `with` block: `.host` is 127.0.0.1:PORT.
 
     Args:
@@ -46,6 +44,9 @@ class Registry:
         client_ca: with TLS, refuse clients without a certificate of this CA.
     """
 
+    program = "docker-registry"
+    start_s = 20
+
     def __init__(
         self,
         user: str = "",
@@ -54,57 +55,29 @@ class Registry:
         port: int = 0,
         client_ca: Path | None = None,
     ) -> None:
-        self._program = shutil.which("docker-registry")
-        if self._program is None:
+        self._path = shutil.which("docker-registry")
+        if self._path is None:
             missing("containerd", "docker-registry is not installed")
         self.host = f"127.0.0.1:{port or free_port()}"
         self._account = (user, password)
         self._certificate = certificate
         self._client_ca = client_ca
-        self._base = Path(tempfile.mkdtemp(prefix="cd-registry-"))
-        self._process: subprocess.Popen[bytes] | None = None
+        super().__init__(Path(tempfile.mkdtemp(prefix="cd-registry-")))
 
-    def __enter__(self) -> Self:
-        self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.stop()
-        shutil.rmtree(self._base, ignore_errors=True)
-
-    def start(self) -> None:
-        """Starts the registry and returns at the first answer."""
-        config = self._base / "config.yml"
+    def command(self) -> Sequence[str]:
+        """Writes the configuration, and returns the command of the registry."""
+        config = self.base / "config.yml"
         config.write_text(
             _CONFIG.format(
-                root=self._base / "data", address=self.host, tls=self._tls(), auth=self._auth()
+                root=self.base / "data", address=self.host, tls=self._tls(), auth=self._auth()
             )
         )
-        with (self._base / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [str(self._program), "serve", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        wait_until(self._answers, 20, lambda: (self._base / "log").read_text()[-2000:])
+        return [str(self._path), "serve", str(config)]
 
-    def stop(self) -> None:
-        """Ends the registry; the images stay until the context ends."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            try:
-                self._process.wait(10)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-            self._process = None
+    def close(self) -> None:
+        """Ends the registry and removes the images; between `stop` and `start` the images stay."""
+        self.stop()
+        shutil.rmtree(self.base, ignore_errors=True)
 
     def _tls(self) -> str:
         if self._certificate is None:
@@ -120,11 +93,12 @@ class Registry:
         done = subprocess.run(
             ["htpasswd", "-Bbn", user, password], check=True, capture_output=True, text=True
         )
-        path = self._base / "htpasswd"
+        path = self.base / "htpasswd"
         path.write_text(done.stdout)
         return f"auth: {{ htpasswd: {{ realm: test, path: {path} }} }}"
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """See `Daemon.answers`."""
         with contextlib.suppress(OSError), socket.create_connection(tuple_of(self.host), timeout=1):
             if self._certificate is not None:
                 return True

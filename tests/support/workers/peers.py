@@ -12,11 +12,11 @@ import tempfile
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from proto import frames
 from proto.frames import Frame
+from tests.support.closing import Closing
 from tests.support.waiting import wait_until
 from workers import protocol
 from workers.protocol import ShimTarget, WorkerSpec
@@ -34,7 +34,7 @@ def has_ended(pid: int) -> bool:
     return stat.rpartition(") ")[2].startswith("Z")
 
 
-class Peer:
+class Peer(Closing):
     """One connection to a launcher or worker. Events before an answer are kept."""
 
     def __init__(self, path: Path) -> None:
@@ -54,15 +54,8 @@ class Peer:
         # Not before: with a timeout, connect() fails at once where it would have to wait.
         self.socket.settimeout(ANSWER_S)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """See `Closing.close`."""
         self.socket.close()
 
     def send(self, frame: Frame) -> None:
@@ -105,7 +98,7 @@ class Peer:
         return self.ask(protocol.WATCH, **target.to_wire())
 
 
-class LauncherProcess:
+class LauncherProcess(Closing):
     """A real launcher in a short directory of its own; `close` also ends all workers."""
 
     def __init__(self, python: tuple[str, ...] = (), state_dir: Path | None = None) -> None:
@@ -117,17 +110,6 @@ class LauncherProcess:
         ]
         self.process = self.spawn()
         self.wait_ready()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Ends the launcher and all its workers, and removes the directory."""

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self, get_type_hints
+from typing import Any, get_type_hints
 
 import grpc
 from google.protobuf.empty_pb2 import Empty
@@ -28,6 +27,7 @@ from proto.containerd import (
     types_pb2,
     version_pb2,
 )
+from tests.support.closing import Closing
 from tests.support.fakes.containerd.faults import EVERY_CALL, Fault, Faults, Refused
 from tests.support.fakes.containerd.metadata import SNAPSHOTTERS, Metadata, Snapshot, serves, unpack
 from tests.support.fakes.containerd.processes import Tasks
@@ -46,7 +46,7 @@ class Call:
     request: Any
 
 
-class FakeContainerd:
+class FakeContainerd(Closing):
     """A containerd of a `with` block: `.address` is the socket.
 
     `down` ends every connection and call, as SIGKILL would. `start` then serves the same metadata;
@@ -67,17 +67,9 @@ class FakeContainerd:
         self._namespaces: dict[str, tuple[Metadata, Tasks]] = {}
         self._server: grpc.Server | None = None
 
-    def __enter__(self) -> Self:
+    def enter(self) -> None:
+        """See `Closing.enter`."""
         self.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     # --- life
 
