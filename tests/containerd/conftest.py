@@ -15,6 +15,7 @@ from tests.support.kernel.own_network import OwnNetwork
 from tests.support.needs import missing, need_containerd
 from tests.support.plugin.driver import Driver, launched
 from tests.support.plugin.host_run import Run
+from tests.support.registries.image_store import Images
 
 PLUGINS = Path("/usr/lib/cni")
 
@@ -69,3 +70,8 @@ def image(driver: Driver, busybox_image: str) -> str:
 
     asyncio.run(pull())
     return busybox_image
+
+
+@pytest.fixture
+def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
+    return Images(containerd, tmp_path)

@@ -1,23 +1,25 @@
-"""Tasks of the fake shim and of containerd's own, and a launcher, for the contract of a shim.
+"""Tasks of the fake shim and of containerd's own, a launcher, and both containerds.
 
 A test here that leaves an unclosed connection fails itself, and not a later test.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
-from tests.support.daemons.shim_tasks import RealTask, import_image
+from tests.support.daemons.shim_tasks import IMAGE, RealTask, import_image
+from tests.support.fakes.containerd import FakeContainerd
+from tests.support.fakes.either import Daemon, Place
 from tests.support.fakes.shim import FakeTask
 from tests.support.garbage import pytest_runtest_teardown
 from tests.support.workers.peers import LauncherProcess
 
 __all__ = ["pytest_runtest_teardown"]
-
 Task = FakeTask | RealTask
 MakeTask = Callable[[str], Task]
 
@@ -55,3 +57,30 @@ def make_task(
     yield make
     for task in made:
         task.remove()
+
+
+@pytest.fixture(scope="module", params=["fake", pytest.param("real", marks=pytest.mark.containerd)])
+def daemon(request: pytest.FixtureRequest) -> Iterator[Daemon]:
+    """Yields a containerd with an image."""
+    if request.param == "real":
+        yield request.getfixturevalue("containerd")
+        return
+    with FakeContainerd() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def chain(daemon: Daemon, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Returns the chain id of an unpacked image with the name IMAGE."""
+    if isinstance(daemon, FakeContainerd):
+        return daemon.add_image(IMAGE, {"Cmd": ["/bin/sh"]})
+    return import_image(daemon, tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture
+def place(runner: asyncio.Runner, daemon: Daemon, chain: str, tmp_path: Path) -> Iterator[Place]:
+    """Yields a place in the daemon, then removes all objects in the daemon."""
+    place = Place(daemon, chain, tmp_path)
+    yield place
+    runner.run(place.client.close())
+    daemon.remove_all()

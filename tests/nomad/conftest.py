@@ -19,6 +19,7 @@ from tests.support.needs import missing
 from tests.support.nomad.api import NomadApi
 from tests.support.nomad.go_host import GoHost
 from tests.support.nomad.nomad_agent import DRIVER, NomadAgent
+from tests.support.nomad.scripts import Scripts
 from tests.support.nomad.workload import Workload
 from tests.support.plugin.plugin_dir import make_plugin_dir
 
@@ -178,3 +179,9 @@ def pytest_runtest_makereport(
         lines = [line for line in agent.tail(300_000).splitlines() if DRIVER in line]
         report.sections.append(("driver in the agent's log", "\n".join(lines[-_LINES:])))
     return report
+
+
+@pytest.fixture
+def scripts(busybox_image: str) -> Scripts:
+    """Returns the scripts of the test."""
+    return Scripts(busybox_image)

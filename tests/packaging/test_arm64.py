@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.packaging, pytest.mark.timeout(4 * 3600)]
 
 SUITE = "bookworm-arm64"
 LIFE = (
-    *("tests/containerd/life/test_life.py", "tests/containerd/life/test_first_jobs.py"),
+    *("tests/containerd/life/test_life.py", "tests/containerd/exec/test_exec.py"),
+    "tests/containerd/life/test_first_jobs.py",
     *("tests/containerd/security/test_security.py", "tests/containerd/process/test_oom.py"),
 )
 ACCEPTANCE = (

@@ -59,12 +59,6 @@ class Sweeps:
 
 
 @pytest.fixture
-def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Yields the source of images."""
-    return Images(containerd, tmp_path)
-
-
-@pytest.fixture
 def sweeps(containerd: ContainerdDaemon) -> Sweeps:
     """Sweeps by a clock; no image of another test counts."""
     for name in containerd.ctr("images", "list", "-q").split():

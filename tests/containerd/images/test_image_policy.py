@@ -29,12 +29,6 @@ pytestmark = pytest.mark.containerd
 AWAY = "127.0.0.1:1"
 
 
-@pytest.fixture
-def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Images by the driver's own defaults."""
-    return Images(containerd, tmp_path)
-
-
 def pushed(registry: Registry, name: str, tag: str, text: str) -> str:
     """Pushes a small image of the text under a name and returns the digest."""
     image = images.build([images.layer({"hello": text.encode()})])

@@ -20,12 +20,6 @@ from tests.support.registries.scripted_registry import ScriptedRegistry
 pytestmark = pytest.mark.containerd
 
 
-@pytest.fixture
-def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Images by the driver's own defaults."""
-    return Images(containerd, tmp_path)
-
-
 def fresh_layer(name: str) -> bytes:
     """Builds a layer that containerd has never seen."""
     return images.layer({name: os.urandom(5000)})

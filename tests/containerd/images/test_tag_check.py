@@ -29,12 +29,6 @@ POLICIES = pytest.mark.parametrize("policy", ["always", ""])
 
 
 @pytest.fixture
-def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Images by the driver's own defaults."""
-    return Images(containerd, tmp_path)
-
-
-@pytest.fixture
 def registry() -> Iterator[_Watched]:
     """Yields a registry that notes the pullers of this process at each request."""
     with _Watched() as running:

@@ -27,7 +27,6 @@ from workers import protocol
 from workers.logs import pipe
 
 pytestmark = pytest.mark.containerd
-
 VICTIMS = ("plugin", "worker", "containerd")
 PAIRS = [pair for pair in itertools.combinations(VICTIMS, 2) if pair != ("plugin", "worker")]
 COUNTER = (
@@ -378,26 +377,3 @@ async def test_a_worker_that_would_not_carry_the_logs_on_is_not_taken(
         assert Path(f"/proc/{task.pid}").exists()
         task.name_file.unlink()
         await session.destroy(task.job.id)
-
-
-async def test_another_namespace_in_the_options_loses_no_task(
-    driver: Driver, busybox_image: str, tmp_path: Path
-) -> None:
-    async with launched(driver) as session:
-        job = driver.task()
-        handle = await driver.start(job, busybox_image, "echo ready; exec sleep 600")
-        await until(lambda: job.out, 10)
-        await session.close()
-        changed = Driver(
-            driver.containerd,
-            tmp_path,
-            {"containerd_namespace": "elsewhere"},
-        ).session
-        await changed.launch()
-        try:
-            await changed.recover(handle)
-            assert (await changed.exec(job.id, ["echo", "here"])).stdout == b"here\n"
-            await changed.destroy(job.id)
-            await job.logs_end()
-        finally:
-            await changed.close()

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ssl
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from proto.errors import Code, DriverError
-from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.registries import certificates, images
 from tests.support.registries.certificates import Certificate
 from tests.support.registries.image_store import Images
@@ -21,12 +19,6 @@ from tests.support.registries.registry import Registry, free_port
 pytestmark = pytest.mark.containerd
 
 NOWHERE = "127.0.0.1:1"
-
-
-@pytest.fixture
-def store(containerd: ContainerdDaemon, tmp_path: Path) -> Images:
-    """Images by a hosts directory of the test's own."""
-    return Images(containerd, tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Tests of attacks by a hostile job on the host, numbered as in the threat table, all for real.
 
 S1 to S5 (mounts) are in test_mounts.py, S10 in test_security.py, S13 and S22 of pulls in
-test_image_credentials.py, S19 in test_hostile_images.py, S23 in test_life.py.
+test_image_credentials.py, the rest of S22 in test_secrets.py, S19 in test_hostile_images.py, S23 in
+test_life.py.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import contextlib
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 from actors.model.nomad import TaskState
 from proto.errors import DriverError
 from tests.support.kernel.device_nodes import tripwire
-from tests.support.plugin.driver import Driver, Job, launched
+from tests.support.plugin.driver import SLEEPER, Driver, Job, launched
 from tests.support.registries import images
 from tests.support.registries.registry import Registry
 from tests.support.waiting import until
@@ -28,8 +29,6 @@ from tests.support.workers.launcher import worker_pid
 from workers import protocol
 
 pytestmark = pytest.mark.containerd
-
-SLEEPER = 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'
 
 
 async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
@@ -39,9 +38,6 @@ async def refusal(driver: Driver, job: Job, image: str, **options: Any) -> str:
     assert "the containerd driver failed inside" not in str(caught.value)
     driver.wait_clean()
     return str(caught.value)
-
-
-# --- S5
 
 
 async def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
@@ -56,9 +52,6 @@ async def test_s5_no_link_of_an_image_leads_a_mount_below_proc(
             mount["options"] = ["rbind", "rw"]
             said = await refusal(driver, driver.task(), image, mounts=[mount], **ECHO)
             assert "proc" in said
-
-
-# --- S12
 
 
 @pytest.fixture
@@ -154,9 +147,6 @@ async def test_s12_a_log_fifo_that_is_swapped_during_the_start_leads_nowhere(
         assert bytes(job.out) == b"evil\n"
 
 
-# --- S15
-
-
 async def test_s15_no_config_takes_the_other_tasks_of_the_node_along(
     driver: Driver, busybox_image: str, registry: Registry
 ) -> None:
@@ -211,9 +201,6 @@ async def test_s15_an_environment_of_megabytes_runs_or_is_refused_in_words(
             assert "hush" not in said
 
 
-# --- S16
-
-
 async def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
     driver: Driver, registry: Registry
 ) -> None:
@@ -236,9 +223,6 @@ async def test_s16_no_working_directory_is_a_descriptor_of_the_runtime(
                 await session.wait(job.id)
                 await driver.end(job)
             assert job.out == b"", (link, job.out)
-
-
-# --- S20
 
 
 RUNTIMES = [
@@ -264,92 +248,6 @@ async def test_s20_no_job_names_a_program_of_the_host_as_its_runtime(
             said = await refusal(driver, driver.task(), never_there, runtime=runtime)
             assert "is not allowed on this node" in said
 
-
-# --- S22
-
-
-async def test_s22_no_secret_is_in_a_log_an_error_a_file_or_the_process_table(
-    driver: Driver, busybox_image: str, registry: Registry, raw_log: list[bytes]
-) -> None:
-    """Covers a running task, a task that fails at each step, an exec, and a killed plugin."""
-    secrets = ("s3cr3t-env", "s3cr3t-auth", "s3cr3t-exec")
-    auth = [{"username": "u", "password": "s3cr3t-auth"}]
-    said: list[str] = []
-
-    async def fails(**options: Any) -> None:
-        job = driver.task(env={"TOKEN": "s3cr3t-env"})
-        with pytest.raises(DriverError) as caught:
-            await driver.session.start(job.config, {"auth": auth, **options})
-        said.append(str(caught.value))
-
-    async with launched(driver) as session:
-        await fails(image=f"{registry.host}/never-there:1")
-        await fails(image="127.0.0.1:1/away:1")
-        await fails(image=busybox_image, command="/bin/none")
-        await fails(image=busybox_image, cwd="/proc")
-        await fails(image=busybox_image, auth=[{"username": "u", "passwort": "s3cr3t-auth"}])
-        await fails(image=busybox_image, auth=[{"username": 1, "password": ["s3cr3t-auth"]}])
-        job = driver.task(env={"TOKEN": "s3cr3t-env"})
-        handle = await driver.start(job, busybox_image, SLEEPER, auth=auth)
-        await session.exec(job.id, ["/bin/echo", "s3cr3t-exec"])
-        found = [line for line in _process_table() if b"s3cr3t" in line]
-        # Only the task's own processes have the secrets of the environment.
-        assert all(line.startswith((b"/bin/sh\0-c\0trap", b"sleep")) for line in found), found
-        files = [path for path in driver.state_dir.rglob("*") if path.is_file()]
-        said.extend(path.read_text(errors="replace") for path in files)
-        session.kill_plugin()
-        await session.launch()
-        await session.recover(handle)
-        await session.stop(job.id)
-        await driver.end(job)
-        said.append((driver.state_dir / "launcher.log").read_text(errors="replace"))
-    assert len(raw_log) > 3
-    for text in (*said, *(line.decode(errors="replace") for line in raw_log)):
-        assert not any(secret in text for secret in secrets), text
-
-
-@pytest.fixture
-def raw_log(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
-    """Returns every unchanged line that plugins have written to stderr."""
-    from plugin.host.agent import hclog, plugin_process
-
-    lines: list[bytes] = []
-    parse: Callable[[bytes], Any] = hclog.parse_line
-
-    def keep(raw: bytes) -> Any:
-        lines.append(raw)
-        return parse(raw)
-
-    monkeypatch.setattr(plugin_process, "parse_line", keep)
-    return lines
-
-
-def _process_table() -> Iterator[bytes]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with contextlib.suppress(OSError):
-                yield (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
-
-
-async def test_s22_the_state_directory_is_roots_alone(driver: Driver, busybox_image: str) -> None:
-    before = os.umask(0)  # like the most careless service manager
-    try:
-        async with launched(driver):
-            job = driver.task()
-            await driver.start(job, busybox_image, SLEEPER)
-            # Descriptors held for the runtime belong to the task, and go a moment after the start.
-            held = driver.state_dir / "mounts" / job.container
-            await until(lambda: b"ready" in job.out and not held.exists(), 10)
-            for path in (driver.state_dir, *driver.state_dir.rglob("*")):
-                status = path.lstat()
-                assert status.st_uid == 0
-                assert not status.st_mode & 0o077, (path, oct(status.st_mode))
-            await driver.end(job)
-    finally:
-        os.umask(before)
-
-
-# --- S25
 
 NAMES = [
     "a b",

@@ -4,98 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.fakes.scripted_plugin import make_scripted_plugin
 from tests.support.plugin.plugin_dir import ROOT
-from tests.support.waiting import wait_until
-
-DEADLINE_S = 30.0
-
-
-class Host:
-    """Runner of jobs on the scripted plugin, which also ends the leftovers of a failed test."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.allocs = directory / "allocs"
-        self.program = make_scripted_plugin(directory)
-        self.processes: list[subprocess.Popen[str]] = []
-
-    def task(self, *steps: str, image: str = "i", name: str = "t", **more: Any) -> dict[str, Any]:
-        """Builds a task in Nomad's JSON; steps are the task's script."""
-        config = {"image": image, "args": list(steps)}
-        return {"Name": name, "Driver": "containerd-driver", "Config": config, **more}
-
-    def start(
-        self, *tasks: dict[str, Any], arguments: tuple[str, ...] = (), stdout: int = subprocess.PIPE
-    ) -> subprocess.Popen[str]:
-        """Starts a run of a job with the tasks in one group."""
-        job = self.directory / "job.json"
-        job.write_text(json.dumps({"ID": "j", "TaskGroups": [{"Name": "g", "Tasks": tasks}]}))
-        return self.start_file(job, arguments, stdout)
-
-    def start_file(
-        self, job: Path, arguments: tuple[str, ...] = (), stdout: int = subprocess.PIPE
-    ) -> subprocess.Popen[str]:
-        """Starts a run of a job file."""
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-I", str(ROOT / "plugin" / "main.py"), "run", str(job)),
-                *("--plugin", str(self.program), "--alloc-dir", str(self.allocs)),
-                *("--config", f"state_dir={self.directory}", *arguments),
-            ],
-            stdin=subprocess.PIPE if str(job) == "-" else subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        self.processes.append(process)
-        return process
-
-    def run(self, *tasks: dict[str, Any], arguments: tuple[str, ...] = ()) -> tuple[int, str, str]:
-        """Returns (exit status, stdout, stderr) of a whole run."""
-        return self.ended(self.start(*tasks, arguments=arguments))
-
-    def ended(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
-        """Waits for the end of a run and returns (exit status, stdout, stderr)."""
-        out, err = process.communicate(timeout=DEADLINE_S)
-        return process.returncode, out, err
-
-    def journal(self) -> list[str]:
-        """Returns the calls that the plugin received."""
-        journal = self.directory / "journal"
-        return journal.read_text().splitlines() if journal.exists() else []
-
-    def wait_for(self, line: str) -> None:
-        """Waits until the plugin received the call."""
-        wait_until(lambda: line in self.journal(), DEADLINE_S, lambda: str(self.journal()))
-
-    def close(self) -> None:
-        """Kills every process of the remaining runs."""
-        for process in self.processes:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait(DEADLINE_S)
-            for pipe in (process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    yield made
-    made.close()
+from tests.support.plugin.scripted_host import DEADLINE_S, Host
 
 
 def test_a_task_is_run_and_its_code_is_the_exit_status(host: Host) -> None:
@@ -217,115 +134,6 @@ def test_stats_are_shown_when_asked_for(host: Host) -> None:
     assert line == "t: cpu 1.5 %, memory 0.0 MiB\n"
     process.send_signal(signal.SIGINT)
     host.ended(process)
-
-
-def test_ctrl_c_stops_as_the_job_says_and_removes(host: Host) -> None:
-    process = host.start(host.task("wait", KillSignal="SIGINT", KillTimeout=9 * 10**9))
-    host.wait_for("start t")
-    process.send_signal(signal.SIGINT)
-    status, _, err = host.ended(process)
-    assert status == 143
-    assert host.journal()[-1] == "destroy t"
-    assert "stop t SIGINT 9.0" in host.journal()
-    assert "stopping (Ctrl-C again kills)" in err
-    assert list(host.allocs.iterdir()) == []
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_other_ends_of_the_host_stop_too(host: Host, number: signal.Signals) -> None:
-    process = host.start(host.task("wait"))
-    host.wait_for("start t")
-    process.send_signal(number)
-    assert host.ended(process)[0] == 143
-    assert host.journal()[-1] == "destroy t"
-
-
-def test_a_terminal_that_goes_away_takes_no_plugin_along(host: Host) -> None:
-    process = host.start(host.task("wait"))
-    host.wait_for("start t")
-    os.killpg(process.pid, signal.SIGHUP)
-    status, _, err = host.ended(process)
-    assert status == 143, err
-    assert "recover t" not in host.journal()
-
-
-def test_a_terminal_that_is_gone_for_writing_ends_nothing(host: Host) -> None:
-    ours, terminal = os.openpty()
-    process = host.start(host.task("out a\\n", "wait"), stdout=terminal)
-    os.close(terminal)
-    host.wait_for("start t")
-    os.close(ours)
-    process.send_signal(signal.SIGHUP)
-    status, _, err = host.ended(process)
-    assert status == 143, err
-    assert "Traceback" not in err
-    assert host.journal()[-1] == "destroy t"
-
-
-def test_a_second_ctrl_c_kills(host: Host) -> None:
-    process = host.start(host.task("wait", image="stubborn"))
-    host.wait_for("start t")
-    process.send_signal(signal.SIGINT)
-    host.wait_for("stop t - 5.0")
-    process.send_signal(signal.SIGINT)
-    status, _, err = host.ended(process)
-    assert status == 137
-    assert "signal t SIGKILL" in host.journal()
-    assert "ended by SIGKILL" in err
-
-
-def test_a_third_ctrl_c_leaves_a_driver_that_does_not_answer(host: Host) -> None:
-    process = host.start(host.task("exit 0", image="hangs"))
-    host.wait_for("destroy t")
-    for _ in range(3):
-        process.send_signal(signal.SIGINT)
-        wait_until(lambda: not _pending(process.pid), DEADLINE_S)
-    status, _, err = host.ended(process)
-    assert status == 0
-    assert "t: not removed, the driver does not answer" in err
-    assert len(list(host.allocs.iterdir())) == 1
-
-
-def _pending(pid: int) -> bool:
-    """Tells whether a signal is still pending."""
-    text = Path(f"/proc/{pid}/status").read_text()
-    return any(
-        line.startswith(("ShdPnd", "SigPnd")) and int(line.split()[1], 16)
-        for line in text.splitlines()
-    )
-
-
-def test_ctrl_c_reaches_into_a_start(host: Host) -> None:
-    process = host.start(host.task(image="late"))
-    host.wait_for("start t")
-    process.send_signal(signal.SIGINT)
-    status, _, err = host.ended(process)
-    assert status == 130
-    assert "t: the start was cancelled" in err
-    assert "error" not in err
-
-
-def test_a_task_outlives_the_plugin(host: Host) -> None:
-    status, out, err = host.run(host.task("out a\\n", "die", "out b\\n", "exit 6"))
-    assert (status, out) == (6, "a\nb\n")
-    assert "the plugin died and is started again; tasks go on" in err
-    assert host.journal() == ["start t", "died", "recover t", "destroy t"]
-
-
-def test_a_start_in_which_the_plugin_dies_is_made_again(host: Host) -> None:
-    status, _, _ = host.run(host.task("exit 2", image="die-in-start"))
-    assert status == 2
-    assert host.journal() == ["start t", "died", "start t", "destroy t"]
-
-
-def test_a_stop_in_which_the_plugin_dies_is_made_again(host: Host) -> None:
-    process = host.start(host.task("wait", image="die-in-stop"))
-    host.wait_for("start t")
-    process.send_signal(signal.SIGINT)
-    assert host.ended(process)[0] == 143
-    assert host.journal() == [
-        *("start t", "stop t - 5.0", "died", "recover t", "stop t - 5.0", "destroy t")
-    ]
 
 
 def test_a_container_that_cannot_be_removed_keeps_its_directory(host: Host) -> None:

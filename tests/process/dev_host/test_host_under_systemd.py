@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.process.dev_host.test_host_run import DEADLINE_S, Host
+from tests.support.plugin.scripted_host import DEADLINE_S, Host
 
 
 @pytest.fixture
@@ -21,13 +21,6 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
         end.bind(str(address))
         end.settimeout(DEADLINE_S)
         yield end
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    made = Host(tmp_path)
-    yield made
-    made.close()
 
 
 def heard(systemd: socket.socket) -> str:

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from actors.exec.fifo import FifoReader
-from actors.model.nomad import DnsConfig, Health, NetworkIsolation, Resources, TaskConfig
+from actors.model.nomad import (
+    DnsConfig,
+    Health,
+    NetworkIsolation,
+    Resources,
+    TaskConfig,
+)
 from actors.model.settings import DriverSettings
 from plugin.host.agent.session import Handle
 from plugin.host.run.allocdir import AllocDir
@@ -27,6 +33,9 @@ from tests.support.workers.launcher import end_launcher, launcher_pid, worker_pi
 
 MIB = 1024 * 1024
 _numbers = itertools.count()
+
+SLEEPER = 'trap "exit 0" TERM; echo ready; while :; do sleep 0.1; done'
+"""A script that says `ready` and ends with 0 at SIGTERM."""
 
 
 class TaskFields(TypedDict, total=False):

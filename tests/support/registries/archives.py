@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests.support.registries import images
 from tests.support.registries.images import (
     CONFIG,
     LAYER,
@@ -19,6 +20,8 @@ from tests.support.registries.images import (
 )
 
 File = tuple[str, bytes]
+FULL = "io.containerd.image.name"
+REF = "org.opencontainers.image.ref.name"
 
 
 def tar_of(files: Iterable[File], format: int = tarfile.PAX_FORMAT) -> bytes:
@@ -129,3 +132,13 @@ def write_directory(root: Path, files: Iterable[File]) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(body)
+
+
+def with_index(files: list[File], body: bytes) -> list[File]:
+    """Builds the same archive with another index.json."""
+    return [*((name, old) for name, old in files if name != "index.json"), ("index.json", body)]
+
+
+def two_layers(text: str) -> list[bytes]:
+    """Builds layers that no other test has."""
+    return [images.layer({"one": text.encode()}), images.layer({"two": text.encode() * 1000})]

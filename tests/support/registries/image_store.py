@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from actors.images import request as image_plan
 from actors.images.messages import ImageReady
 from actors.images.store import ImageStore
@@ -13,8 +15,14 @@ from actors.model.nomad import TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
 from containerd.api.client import Containerd
 from containerd.api.records import ImageRecord
+from proto.errors import DriverError
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.plugin.services import services
+from tests.support.registries.archives import (
+    File,
+    tar_of,
+)
+from tests.support.registries.recording_server import RecordingServer
 
 
 class Images:
@@ -71,3 +79,40 @@ class Images:
     def record(self, name: str) -> ImageRecord | None:
         """Returns containerd's record of an image."""
         return self._daemon.ask(lambda containerd: containerd.images.get(name))
+
+
+def collected(containerd: ContainerdDaemon) -> None:
+    """Makes containerd collect unreferenced objects."""
+
+    async def collect(client: Containerd) -> None:
+        await client.leases.create("collects", expire_s=60, labels={})
+        await client.leases.delete("collects", collect=True)
+
+    containerd.ask(collect)
+
+
+def got(store: Images, containerd: ContainerdDaemon, image: str) -> ImageReady:
+    """Pulls the image, and checks that containerd's stored objects lead to the same image."""
+    ready = store.get(image)
+    collected(containerd)
+    again = Images(containerd, store.task_directory.parent)
+    assert again.get(image, image_pull_policy="never") == ready
+    return ready
+
+
+def refusal(store: Images, server: RecordingServer, tag: str = "1") -> DriverError:
+    """Returns the permanent error of a pull that fails before a request for a layer."""
+    with pytest.raises(DriverError) as caught:
+        store.get(f"{server.host}/x:{tag}")
+    assert not caught.value.recoverable
+    assert "internal error of the puller" not in str(caught.value)
+    assert store.record(f"{server.host}/x:{tag}") is None
+    return caught.value
+
+
+def loaded(store: Images, files: list[File], name: str = "mine:1") -> ImageReady:
+    """Loads an archive's image with the name, or the only image."""
+    local = store.task_directory / "local"
+    local.mkdir(parents=True, exist_ok=True)
+    (local / "img.tar").write_bytes(tar_of(files))
+    return store.get(name, load="img.tar")

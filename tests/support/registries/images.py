@@ -269,3 +269,7 @@ def _request(
     connection.request(method, path, body, headers)
     response = connection.getresponse()
     return response.status, response.read(), response.headers.get("Location", "")
+
+
+FOREIGN = "riscv64" if host_architecture() != "riscv64" else "s390x"
+"""An architecture that this machine is not."""

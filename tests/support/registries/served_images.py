@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from tests.support.registries import images
@@ -96,3 +97,14 @@ class Served:
         if kind == "blobs" and name in self.blobs:
             return Answer(status=200, body=self.blobs[name])
         return Answer(status=404)
+
+
+def entry(
+    architecture: str,
+    variant: str = "",
+    system: str = "linux",
+    more: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Describes the platform of an index's entry."""
+    platform = {"os": system, "architecture": architecture, "variant": variant}
+    return {"platform": {**platform, **(more or {})}}

@@ -2,7 +2,7 @@
 
 `FakeContainerd` serves the API of `containerd.api.client` on a socket of its own. The fake keeps
 its metadata in memory and runs tasks as processes of the tests' user behind `fakes.shim`. The fake
-passes tests/contract/test_containerd.py, as the real containerd does. Unlike the real containerd,
+passes tests/contract/test_containerd*.py, as the real containerd does. Unlike the real containerd,
 the fake collects only snapshots of containers as garbage, mounts nothing, and reads only the
 arguments of the process from a spec.
 """

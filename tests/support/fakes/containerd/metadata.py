@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
 import shutil
 import tarfile
 from collections.abc import Callable, Iterator
@@ -29,9 +27,9 @@ from proto.containerd import (
     types_pb2,
 )
 from tests.support.fakes.containerd.faults import Refused
+from tests.support.fakes.containerd.filters import matches, set_label
 
 SNAPSHOTTERS = ("native", "overlayfs")
-_COND = re.compile(r'(?:labels\."?([^"=]+)"?|id)(?:==("(?:[^"\\]|\\.)*"|[^",]+))?')
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -97,7 +95,7 @@ class Metadata:
 
     @serves(methods.IMAGE_LIST)
     def image_list(self, request: images_pb2.ListImagesRequest) -> images_pb2.ListImagesResponse:
-        found = [one for one in self.images.values() if _matches(one, request.filters)]
+        found = [one for one in self.images.values() if matches(one, request.filters)]
         return images_pb2.ListImagesResponse(images=found)
 
     @serves(methods.IMAGE_CREATE)
@@ -121,7 +119,7 @@ class Metadata:
             if kind == "target":
                 image.target.CopyFrom(request.image.target)
             elif key:
-                _set_label(image.labels, key, request.image.labels.get(key, ""))
+                set_label(image.labels, key, request.image.labels.get(key, ""))
             else:
                 image.labels.clear()
                 image.labels.update(request.image.labels)
@@ -145,7 +143,7 @@ class Metadata:
         labels = self.blob_labels.setdefault(request.info.digest, {})
         for path in request.update_mask.paths:
             key = path.removeprefix("labels.")
-            _set_label(labels, key, request.info.labels.get(key, ""))
+            set_label(labels, key, request.info.labels.get(key, ""))
         return content_pb2.UpdateResponse(info=self._info(request.info.digest))
 
     @serves(methods.CONTENT_READ)
@@ -214,7 +212,7 @@ class Metadata:
 
     @serves(methods.LEASE_LIST)
     def lease_list(self, request: leases_pb2.ListRequest) -> leases_pb2.ListResponse:
-        found = [one for one in self.leases.values() if _matches(one, request.filters)]
+        found = [one for one in self.leases.values() if matches(one, request.filters)]
         return leases_pb2.ListResponse(leases=found)
 
     @serves(methods.LEASE_ADD)
@@ -320,7 +318,7 @@ class Metadata:
         found = [
             one.info
             for (snapshotter, _), one in self.snapshots.items()
-            if snapshotter == request.snapshotter and _matches(one.info, request.filters)
+            if snapshotter == request.snapshotter and matches(one.info, request.filters)
         ]
         return iter([snapshots_pb2.ListSnapshotsResponse(info=found)])
 
@@ -362,7 +360,7 @@ class Metadata:
     def container_list(
         self, request: containers_pb2.ListContainersRequest
     ) -> Iterator[containers_pb2.ListContainerMessage]:
-        found = [one for one in self.containers.values() if _matches(one, request.filters)]
+        found = [one for one in self.containers.values() if matches(one, request.filters)]
         return iter([containers_pb2.ListContainerMessage(container=one) for one in found])
 
     @serves(methods.CONTAINER_CREATE)
@@ -394,29 +392,3 @@ def unpack(tar: tarfile.TarFile, into: Path) -> None:
     """Extracts a layer that the tests made."""
     filters = {"filter": "fully_trusted"} if hasattr(tarfile, "data_filter") else {}
     tar.extractall(into, **filters)  # type: ignore[arg-type] # noqa: S202
-
-
-def _set_label(labels: Any, key: str, value: str) -> None:
-    if value:
-        labels[key] = value
-    else:
-        labels.pop(key, None)
-
-
-def _matches(item: Any, filters: Any) -> bool:
-    found = [_COND.fullmatch(text) for text in filters]
-    assert all(found), f"the fake knows no such filter: {filters}"
-    return not found or any(one and _meets(item, one[1], one[2]) for one in found)
-
-
-def _meets(item: Any, label: str | None, value: str | None) -> bool:
-    if label is None:
-        return value is not None and json.loads(value) == item.id
-    return _holds(item.labels, label, value)
-
-
-def _holds(labels: Any, key: str, value: str | None) -> bool:
-    """Checks whether a label exists, and has the value if given; Go's quotes are JSON's here."""
-    if value is None or key not in labels:
-        return key in labels
-    return bool(labels[key] == (json.loads(value) if value.startswith('"') else value))
