@@ -49,14 +49,9 @@ def _make(version: str, work: Path, place: Path) -> Path:
         _run(["dpkg-deb", "-x", archive, tree])
     (loader,) = (tree / _LIBRARIES).glob("ld-linux*")
     libraries = place / _LIBRARIES
-    names = [
-        "--set-interpreter",
-        libraries / loader.name,
-        "--force-rpath",
-        "--set-rpath",
-        libraries,
-    ]
-    _run(["patchelf", *names, tree / "usr" / "bin" / f"python{version}"])
+    options: list[str | Path] = ["--set-interpreter", libraries / loader.name]
+    options += ["--force-rpath", "--set-rpath", libraries]
+    _run(["patchelf", *options, tree / "usr" / "bin" / f"python{version}"])
     return tree
 
 

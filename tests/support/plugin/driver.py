@@ -108,9 +108,9 @@ class Driver:
         self.settings = DriverSettings(
             containerd_address=containerd.address, containerd_namespace=containerd.namespace
         )
-        program = make_plugin_dir(directory / "plugins")
+        self.program = make_plugin_dir(directory / "plugins")
         self.session = AgentSession(
-            [*(_root() if prefix is None else prefix), str(program)],
+            [*(_root() if prefix is None else prefix), str(self.program)],
             {
                 "containerd_address": containerd.address,
                 "containerd_namespace": containerd.namespace,
