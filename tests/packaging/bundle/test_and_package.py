@@ -9,7 +9,7 @@ import pytest
 from proto.release import RELEASE
 from tests.packaging import agent
 from tests.packaging.agent import EXIT_CODE, Job, processes
-from tests.packaging.bare_guest import HOME, NEWER, NEWER_HOME, unpack
+from tests.packaging.bundle.bare_guest import HOME, NEWER, NEWER_HOME, unpack
 from tests.packaging.conftest import PACKAGE, SOCKET, STATE, UNIT
 from tests.support.guests.guest import Guest
 

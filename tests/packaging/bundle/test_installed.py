@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proto.release import RELEASE
-from tests.packaging.bare_guest import (
+from tests.packaging.bundle.bare_guest import (
     BARE_SUITES,
     HOME,
     IMPORT,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packaging.bare_guest import BARE_SUITES, HOME, IMPORT, bare_root
+from tests.packaging.bundle.bare_guest import BARE_SUITES, HOME, IMPORT, bare_root
 from tests.support.guests.guest import ROOT, without_systemd
 from tests.support.needs import missing
 

@@ -1,0 +1,1 @@
+"""The archive of `./dev bundle` in guests of Debian."""
