@@ -16,7 +16,7 @@ from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.plugin.driver import Driver, launched
 from tests.support.waiting import until, wait_until
 from tests.support.workers.launcher import launcher_pid, worker_pids
-from tests.support.workers.peers import has_ended
+from tests.support.workers.peers import LauncherProcess, has_ended
 
 pytestmark = pytest.mark.containerd
 
@@ -74,6 +74,29 @@ async def test_a_task_outlives_the_container_of_its_agent(
         assert (await session.wait(job.id)).exit_code == 5
         await driver.end(job)
         assert job.out == b"one\ntwo\n"
+
+
+async def test_a_launcher_of_the_machine_keeps_the_workers_when_the_agents_container_ends(
+    driver: Driver, busybox_image: str
+) -> None:
+    driver.state_dir.mkdir(mode=0o700)
+    script = "echo one; until [ -e /local/go ]; do sleep 0.1; done; echo two; exit 5"
+    with LauncherProcess(state_dir=driver.state_dir) as launcher:
+        async with launched(driver) as session:
+            job = driver.task()
+            handle = await driver.start(job, busybox_image, script)
+            await until(lambda: b"one\n" in job.out, 10)
+            session.kill_plugin()
+        workers = worker_pids(driver.state_dir)
+        assert workers == launcher.worker_pids()
+        async with launched(driver) as session:
+            await session.recover(handle)
+            assert worker_pids(driver.state_dir) == workers
+            (job.alloc.path / "t/local/go").touch()
+            assert (await session.wait(job.id)).exit_code == 5
+            await driver.end(job)
+            assert job.out == b"one\ntwo\n"
+        driver.wait_clean()
 
 
 @pytest.mark.parametrize(
