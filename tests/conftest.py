@@ -6,9 +6,11 @@ import asyncio
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests import side_by_side
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.kernel import mounted
 from tests.support.needs import need_containerd
@@ -18,6 +20,12 @@ from tests.support.registries.registry import Registry
 
 # A cancelled test still cleans up; pytest-timeout would end the test without a cleanup.
 LONGEST_TEST_S = 150
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives the processes of `./dev test` their tests."""
+    return side_by_side.scheduler(config, log)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from tests import side_by_side
 from tests.support.daemons.containerd_versions import VERSIONS, FetchError, fetch
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -119,13 +120,17 @@ def table(outcomes: Iterable[Outcome]) -> str:
     return "\n".join(lines)
 
 
+def _tier() -> list[str]:
+    return [*side_by_side.words(), *_TIER]
+
+
 def main(words: list[str]) -> int:
     """Runs the named versions, or all of containerd.
 
     Arguments after `--` replace the arguments of pytest for the tier.
     """
     cut = words.index("--") if "--" in words else len(words)
-    versions, arguments = words[:cut] or list(VERSIONS), words[cut + 1 :] or list(_TIER)
+    versions, arguments = words[:cut] or list(VERSIONS), words[cut + 1 :] or _tier()
     strangers = [version for version in versions if version not in {*VERSIONS, ARM64}]
     if strangers:
         sys.stderr.write(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import side_by_side
 from tests.support.daemons import runtimes
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.kernel.own_network import OwnNetwork
@@ -21,7 +22,8 @@ PLUGINS = Path("/usr/lib/cni")
 
 
 @pytest.fixture
-def network() -> Iterator[OwnNetwork]:
+def network(request: pytest.FixtureRequest) -> Iterator[OwnNetwork]:
+    side_by_side.check(request.path)
     for program in ("iptables", "nsenter", "busybox"):
         if shutil.which(program) is None:
             missing("containerd", f"{program} is not installed")

@@ -15,7 +15,7 @@ import pytest
 
 from proto.release import RELEASE
 from tests.packaging.local_task import Task
-from tests.support.guests.guest import ROOT, Guest, need_guest, overlay, unified
+from tests.support.guests.guest import GUESTS, ROOT, Guest, need_guest, overlay, unified
 from tests.support.needs import missing
 
 PACKAGE = "nomad-driver-containerd"
@@ -50,11 +50,18 @@ def root_with(package: Path, suite: str) -> Iterator[Path]:
         yield root
 
 
+def _need_a_guest() -> None:
+    """Requires root and any guest, before the minute of a build."""
+    if os.geteuid() != 0:
+        missing("packaging", "not root: a guest needs it")
+    if not GUESTS.is_dir():
+        missing("packaging", "there is no guest: ./dev guest SUITE makes it")
+
+
 @pytest.fixture(scope="session")
 def package() -> Path:
     """Builds the .deb, as `./dev deb` does."""
-    if os.geteuid() != 0:
-        missing("packaging", "not root: a guest needs it")
+    _need_a_guest()
     for program in ("systemd-nspawn", "nsenter", "dpkg-buildpackage", "dh", "dh_python3"):
         if shutil.which(program) is None:
             missing("packaging", f"{program} is not installed: ./dev deb and ./dev guest bring it")
@@ -68,8 +75,7 @@ def package() -> Path:
 @pytest.fixture(scope="session")
 def archive() -> Path:
     """Builds the archive of the last commit, as `./dev bundle` does; BUNDLE names a built one."""
-    if os.geteuid() != 0:
-        missing("packaging", "not root: a guest needs it")
+    _need_a_guest()
     for program in ("systemd-nspawn", "nsenter", "readelf"):
         if shutil.which(program) is None:
             missing(

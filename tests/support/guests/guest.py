@@ -20,6 +20,7 @@ from tests.support.needs import missing
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[3]
+GUESTS = ROOT / ".cache/guest"
 BOOT_S, END_S, COMMAND_S = 60, 30, 120
 _ENVIRONMENT = (
     *(
@@ -42,7 +43,7 @@ def unified() -> bool:
 
 def root_of(suite: str) -> Path:
     """Returns the directory where `./dev guest` puts a suite's root."""
-    return ROOT / ".cache" / "guest" / suite
+    return GUESTS / suite
 
 
 def need_guest(suite: str, *programs: str) -> None:

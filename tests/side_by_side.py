@@ -1,0 +1,58 @@
+"""How `./dev test` spreads the tests over pytest processes (pytest-xdist).
+
+A test mostly waits, for daemons and periods of grace. So one process more than the machine has
+cores takes the tests, file by file, and a free process takes the next file. The files keep their
+order: the long tiers come first.
+
+No test checks objects of other tests, such as all mounts or processes of the machine. Tests that
+share an object run in one process: all embedded hosts keep the addresses of their bridge in one
+directory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path, PurePath
+from typing import Any
+
+import pytest
+
+BRIDGES = frozenset(
+    {
+        *("test_012_bridge_ports.py", "test_bridge.py", "test_killed_runs.py", "test_mesh.py"),
+        *("test_names.py", "test_network.py", "test_removed_chains.py", "test_run_limits.py"),
+    }
+)
+"""Names of the files with tests in a network of their own, where hosts make bridges."""
+
+
+def words() -> list[str]:
+    """Returns pytest's arguments for the processes."""
+    return ["-n", str((os.cpu_count() or 1) + 1), "--no-loadscope-reorder"]
+
+
+def share(node_id: str) -> str:
+    """Returns the name of the tests that run in one process with a test: its file, or bridges."""
+    file = node_id.partition("::")[0]
+    return "bridges" if PurePath(file).name in BRIDGES else file
+
+
+def check(file: Path) -> None:
+    """Fails a test in a network of its own whose file is not in BRIDGES."""
+    assert file.name in BRIDGES, f"add {file.name} to BRIDGES in tests/side_by_side.py"
+
+
+def scheduler(config: pytest.Config, log: Any) -> Any:
+    """Returns pytest-xdist's scheduler of files, with `share` for the files."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shares(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return share(nodeid)
+
+    return Shares(config, log)
+
+
+if __name__ == "__main__":
+    os.execv(sys.executable, [sys.executable, "-m", "pytest", *words()])  # noqa: S606 - no shell
