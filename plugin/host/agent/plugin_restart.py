@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from plugin.host.agent.plugin_process import PluginProcess
 from plugin.host.agent.session import Handle, PluginSession
 from proto.errors import Code, DriverError
 
@@ -26,53 +27,68 @@ class PluginRestarter:
         self._note = note
         self._lock = asyncio.Lock()
         self._deaths = 0
-        self._recovered: set[tuple[int, str]] = set()
+        self._recovered: set[tuple[PluginProcess, str]] = set()
 
-    async def call(self, handle: Handle | None, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def start(self, attempt: Callable[[], Awaitable[Handle]]) -> Handle:
+        """Returns the handle of a StartTask. Nomad also repeats a StartTask on the new plugin.
+
+        Raises:
+            DriverError: the error of the call, or the plugin has died five times.
+        """
+        while True:
+            process = await self._serving()
+            try:
+                handle = await attempt()
+            except DriverError as error:
+                if not await self._session.died(error, process):
+                    raise
+            else:
+                self._recovered.add((process, handle.task_id))
+                return handle
+
+    async def call(
+        self, handle: Callable[[], Handle | None], attempt: Callable[[], Awaitable[T]]
+    ) -> T:
         """Returns the result of `attempt`; repeats the attempt after a death of the plugin.
 
         Args:
-            handle: the task, which is recovered before a repetition; None for a StartTask, which
-                Nomad also repeats on the new plugin.
+            handle: returns the task, which a new plugin recovers before the attempt; None if the
+                task has not yet started.
             attempt: makes one call.
 
         Raises:
             DriverError: the error of the call, or the plugin has died five times.
         """
         while True:
+            process = await self._serving()
             try:
+                await self._recover(handle())
                 return await attempt()
             except DriverError as error:
-                if not await self._session.died(error):
+                if not await self._session.died(error, process):
                     raise
-            await self._restart()
-            if handle is not None:
-                await self._recover(handle)
 
-    async def _restart(self) -> None:
+    async def _serving(self) -> PluginProcess:
+        """Returns the plugin's process; starts a process after a death."""
         async with self._lock:
-            if self._session.alive:
-                return
-            self._deaths += 1
-            if self._deaths > _MAX_DEATHS:
-                raise DriverError(
-                    f"the plugin died {self._deaths} times",
-                    resolution="see the log of the plugin: --verbose",
-                    code=Code.INTERNAL,
-                )
-            self._note("the plugin died and is started again; tasks go on")
-            await self._session.launch()
+            if not self._session.alive:
+                self._deaths += 1
+                if self._deaths > _MAX_DEATHS:
+                    raise DriverError(
+                        f"the plugin died {self._deaths} times",
+                        resolution="see the log of the plugin: --verbose",
+                        code=Code.INTERNAL,
+                    )
+                self._note("the plugin died and is started again; tasks go on")
+                await self._session.launch()
+            return self._session.process
 
-    async def _recover(self, handle: Handle) -> None:
+    async def _recover(self, handle: Handle | None) -> None:
         """Recovers a task, once for each plugin process, also for several waiting calls."""
+        if handle is None:
+            return
         async with self._lock:
-            key = (self._session.pid, handle.task_id)
-            if key in self._recovered:
-                return
-            try:
+            key = (self._session.process, handle.task_id)
+            if key not in self._recovered:
+                self._recovered.add(key)
                 await self._session.recover(handle)
-            except DriverError as error:
-                if await self._session.died(error):
-                    return  # the next call fails too, and restarts the plugin
-                raise
-            self._recovered.add(key)

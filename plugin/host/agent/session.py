@@ -141,11 +141,21 @@ class PluginSession:
         """True while the plugin process runs."""
         return self._process.alive
 
-    async def died(self, error: DriverError) -> bool:
-        """Returns whether a call failed because the plugin died. Waits up to 3 s, as Nomad does."""
+    @property
+    def process(self) -> PluginProcess:
+        """The plugin's present process."""
+        return self._process
+
+    async def died(self, error: DriverError, process: PluginProcess | None = None) -> bool:
+        """Returns whether a call failed because the plugin died. Waits up to 3 s, as Nomad does.
+
+        Args:
+            error: the error of the call.
+            process: the process at the begin of the call, if another process may serve now.
+        """
         if error.code not in {Code.UNAVAILABLE, Code.CANCELLED}:
             return False
-        return await self._process.ends_within(_DEATH_S)
+        return await (process or self._process).ends_within(_DEATH_S)
 
     async def close(self) -> None:
         """Ends the plugin as an agent does: GRPCController.Shutdown, 2 s, SIGKILL."""

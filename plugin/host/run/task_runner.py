@@ -119,9 +119,7 @@ class TaskRunner:
         helpers = [asyncio.create_task(self._stop_when_wanted())]
         try:
             config, options = self._planned.config, self._planned.options
-            self._handle = await self._restarter.call(
-                None, lambda: self._session.start(config, options)
-            )
+            self._handle = await self._restarter.start(lambda: self._session.start(config, options))
             elapsed_ms = (time.monotonic() - start) * 1000
             self._screen.event(self._label, f"Started in {elapsed_ms:.0f} ms")
             self._may_read.set()
@@ -131,7 +129,7 @@ class TaskRunner:
                 helpers.append(asyncio.create_task(self._stop_when_wanted()))
             if stats:
                 helpers.append(asyncio.create_task(self._show_stats()))
-            result = await self._restarter.call(self._handle, lambda: self._session.wait(self._id))
+            result = await self._restarter.call(self._started, lambda: self._session.wait(self._id))
         finally:
             await _cancel(helpers)
         self._service.ended()
@@ -147,6 +145,9 @@ class TaskRunner:
             )
         self._screen.ended(self._label, result, time.monotonic() - start)
         return _exit_status(result)
+
+    def _started(self) -> Handle | None:
+        return self._handle
 
     async def _stop_when_wanted(self) -> None:
         """Calls StopTask at the first Ctrl-C, also during a start; sends SIGKILL at the second."""
@@ -166,7 +167,7 @@ class TaskRunner:
 
     async def _attempt(self, call: Any, *arguments: Any) -> None:
         try:
-            await self._restarter.call(self._handle, lambda: call(self._id, *arguments))
+            await self._restarter.call(self._started, lambda: call(self._id, *arguments))
         except DriverError as error:
             self._screen.error(f"{self._label}: not stopped: {error}")
 
@@ -198,7 +199,7 @@ class TaskRunner:
         # A plugin that died during a start may have left a container.
         try:
             await self._restarter.call(
-                self._handle, lambda: self._session.destroy(self._id, force=True)
+                self._started, lambda: self._session.destroy(self._id, force=True)
             )
         except DriverError as error:
             self._screen.error(f"{self._label}: not removed: {error}")

@@ -153,8 +153,11 @@ class ScriptedGateway(FakeGateway):
         self._note("stop", held.config.name if held else "unknown", signal or "-", timeout_s)
         if held is None:
             return
-        if self._images[task_id] == "die-in-stop" and self._once("died"):
-            os._exit(9)
+        if self._images[task_id] == "die-in-stop":
+            # Not before the answer of its start has reached the host.
+            await self._waits[task_id].wait()
+            if self._once("died"):
+                os._exit(9)
         if self._images[task_id] == "stubborn":
             await held.ended.wait()
         held.result = held.result or ExitResult(exit_code=143, signal=15)
