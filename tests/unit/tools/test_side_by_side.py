@@ -42,7 +42,7 @@ def test_tests_of_a_file_and_files_of_bridges_run_in_one_process(
     pytester.makepyfile(**dict.fromkeys(files, STORY))
     said = pytester.path / "said"
     monkeypatch.setenv("SAID", str(said))
-    monkeypatch.syspath_prepend(TESTS.parent)
+    monkeypatch.setenv("PYTHONPATH", str(TESTS.parent))
     pytester.runpytest_subprocess("-n", "3").assert_outcomes(passed=36)
     processes: dict[str, set[str]] = {}
     for line in said.read_text().splitlines():
