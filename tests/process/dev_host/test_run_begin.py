@@ -70,6 +70,6 @@ def test_help_loads_no_command(command: str) -> None:
     assert f"usage: containerd-driver {command} " in done.stdout
     loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "plugin.cli.arguments" in loaded
-    assert (
-        not {"asyncio", "dataclasses", "google.protobuf", "grpc", f"plugin.cli.{command}"} & loaded
-    )
+    assert not {"asyncio", "google.protobuf", "grpc", f"plugin.cli.{command}"} & loaded
+    # argparse itself loads dataclasses from Python 3.14, for the colours of the help.
+    assert sys.version_info >= (3, 14) or "dataclasses" not in loaded
