@@ -17,6 +17,7 @@ from tests.support.needs import need_containerd
 from tests.support.plugin.driver import Driver
 from tests.support.registries import images
 from tests.support.registries.registry import Registry
+from tests.support.waiting import slowed
 
 # A cancelled test still cleans up; pytest-timeout would end the test without a cleanup.
 LONGEST_TEST_S = 150
@@ -26,6 +27,21 @@ LONGEST_TEST_S = 150
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Gives the processes of `./dev test` their tests."""
     return side_by_side.scheduler(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Sets the time limit of tests without a limit of their own; the command line may name one."""
+    if config.option.timeout is None:
+        config.option.timeout = slowed(float(config.getini("timeout")))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sets the time limits of tests with limits of their own."""
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        if own is not None:
+            item.add_marker(pytest.mark.timeout(slowed(own.args[0])), append=False)
 
 
 @pytest.fixture
@@ -42,7 +58,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> None:
     if inspect.iscoroutinefunction(test):
         runner: asyncio.Runner = pyfuncitem._request.getfixturevalue("runner")
         pyfuncitem.obj = lambda **arguments: runner.run(
-            asyncio.wait_for(test(**arguments), LONGEST_TEST_S)
+            asyncio.wait_for(test(**arguments), slowed(LONGEST_TEST_S))
         )
 
 

@@ -15,12 +15,15 @@ from tests.support.guests.machine import Machine
 
 _CHECKOUT = "/root/checkout"
 _LOOK_S = 60
+SLOWNESS = 10
+"""Factor of all deadlines of tests on an emulated machine."""
 _RUN = """\
 cd {checkout}
-export PYTHONPATH={checkout}
+export PYTHONPATH={checkout} SLOWNESS={slowness}
 exec </dev/null 3>&1
 exec >/root/{name}.log 2>&1
-python3 -m pytest -p no:cacheprovider --junitxml=/root/{name}.xml {arguments} 3>&- &
+python3 -m pytest -p no:cacheprovider --hypothesis-profile=ci \
+  --junitxml=/root/{name}.xml {arguments} 3>&- &
 echo $! >&3
 """
 
@@ -41,7 +44,9 @@ def run(machine: Machine, name: str, *arguments: str) -> Outcome:
         name: name of the report.
         arguments: arguments of pytest.
     """
-    script = _RUN.format(checkout=_CHECKOUT, name=name, arguments=" ".join(arguments))
+    script = _RUN.format(
+        checkout=_CHECKOUT, name=name, slowness=SLOWNESS, arguments=" ".join(arguments)
+    )
     pid = machine.shell(script)
     # The machine waits: each look of this process would cost the machine a new process.
     while machine.run(

@@ -1,10 +1,12 @@
-"""Tests on an emulated machine of another architecture, arm64: this checkout's tests, the package.
+"""Tests on an emulated machine of another architecture, arm64: package, archive, checkout.
 
 Takes an hour or more. `./dev matrix arm64` prints the counts.
 """
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +16,8 @@ import pytest
 from proto.release import RELEASE
 from tests.packaging import inner_tests
 from tests.packaging.conftest import root_with
-from tests.support.guests.guest import need_guest
+from tests.packaging.local_task import IMAGE
+from tests.support.guests.guest import ROOT, need_guest
 from tests.support.guests.machine import ARM64, Machine
 from tests.support.registries import archives, images
 
@@ -37,6 +40,21 @@ FILTERED = (
     "busybox unshare -U true || echo refused'"
     " | sed s/.image_pull_policy.:/'\"seccomp\": true, &'/ | containerd-driver run -"
 )
+HOME, PREFIX = "/srv/a", "/opt/nomad-driver-containerd"
+FROM_ARCHIVE = f"""
+pkill -x cd-launcher || true
+{HOME}/install.sh
+/root/tests/make-image {IMAGE} | ctr -n nomad.slice images import -
+containerd-driver doctor
+/root/tests/make-job {IMAGE} 'echo hello from $(busybox uname -m); exit 7' >/root/job.json
+status=0
+plugin={PREFIX}/current/plugins/containerd-driver
+containerd-driver run --plugin $plugin /root/job.json || status=$?
+readlink /proc/$(pgrep -x cd-launcher)/exe
+kill $(pgrep -x cd-launcher)
+{PREFIX}/current/install.sh --uninstall
+exit $status
+"""
 
 
 def arm_32_image(busybox: Path) -> bytes:
@@ -46,13 +64,25 @@ def arm_32_image(busybox: Path) -> bytes:
     return archives.tar_of(files)
 
 
+def add_archive(root: Path) -> None:
+    """Builds the archive for arm64 as `./dev bundle` does, and unpacks the archive into HOME."""
+    words = [sys.executable, "-m", "tests.bundle", "arm64"]
+    built = subprocess.run(words, cwd=ROOT, check=False, capture_output=True, text=True)
+    assert built.returncode == 0, f"{built.stdout}{built.stderr}"
+    place = root / HOME[1:]
+    place.mkdir(parents=True)
+    words = ["tar", "-xf", built.stdout.strip(), "-C", str(place), "--strip-components=1"]
+    subprocess.run(words, check=True)
+
+
 @pytest.fixture(scope="module")
 def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
-    """Yields a machine with the checkout, and with the package in /root."""
+    """Yields a machine with the checkout, the unpacked archive, and the package in /root."""
     need_guest(SUITE, ARM64.qemu, "mkfs.ext4")
     package: Path = request.getfixturevalue("package")
     with root_with(package, SUITE) as root, TemporaryDirectory(dir=root.parent) as work:
         inner_tests.add_checkout(root)
+        add_archive(root)
         (root / "root/arm.tar").write_bytes(arm_32_image(root / "opt/armhf/bin/busybox"))
         with Machine(root, Path(work), ARM64) as running:
             assert running.shell("uname -m") == "aarch64"
@@ -73,6 +103,14 @@ def test_a_32_bit_image_runs_under_the_default_filter(machine: Machine) -> None:
     assert "Seccomp:\t2\n" in said
     assert said.endswith("refused")
     machine.shell("dpkg -P nomad-driver-containerd")
+
+
+def test_the_archive_installs_and_runs_a_task(machine: Machine) -> None:
+    done = machine.run("sh", "-ec", FROM_ARCHIVE)
+    assert done.returncode == 7, done.stdout
+    assert "hello from aarch64" in done.stdout
+    assert f"{PREFIX}/{RELEASE}/python/" in done.stdout, "the archive's Python runs the launcher"
+    assert machine.run("ls", PREFIX).returncode != 0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,12 @@
-"""Waits for a condition with a deadline, in the place of sleep."""
+"""Waits for a condition with a deadline, in the place of sleep.
+
+SLOWNESS in the environment multiplies all deadlines of tests, for a slow machine.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +14,12 @@ from typing import TypeVar
 
 T = TypeVar("T")
 _PAUSE_S = 0.01
+_SLOWNESS = float(os.environ.get("SLOWNESS", "1"))
+
+
+def slowed(timeout_s: float) -> float:
+    """Returns the seconds of a deadline on this machine."""
+    return timeout_s * _SLOWNESS
 
 
 def wait_until(
@@ -18,6 +28,7 @@ def wait_until(
     message: str | Callable[[], str] = "condition",
 ) -> T:
     """Returns the first true value of `condition`; raises AssertionError at the deadline."""
+    timeout_s = slowed(timeout_s)
     deadline = time.monotonic() + timeout_s
     pause = threading.Event()
     while True:
@@ -36,6 +47,7 @@ async def until(
     message: str | Callable[[], str] = "condition",
 ) -> T:
     """Waits as `wait_until` does, in a coroutine."""
+    timeout_s = slowed(timeout_s)
     deadline = time.monotonic() + timeout_s
     while True:
         value = condition()

@@ -31,7 +31,7 @@ from tests.acceptance.clusters.cluster import (
     example,
 )
 from tests.support.plugin.agent_session import AgentSession
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.launcher import end_launcher
 from tests.support.workers.peers import has_ended
 
@@ -48,13 +48,13 @@ class Loop:
 
     def call(self, work: Coroutine[Any, Any, T], timeout_s: float = 90) -> T:
         """Returns the result of a coroutine."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout_s)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(slowed(timeout_s))
 
     def close(self) -> None:
         """Ends the thread."""
         self.call(_cancel_all())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(slowed(10))
         self._loop.close()
 
 
@@ -290,7 +290,7 @@ class EmbeddedTask(Task):
         for helper in self._helpers if self._handle is None else ():
             helper.cancel()  # without a writer, a FIFO never ends
         ends = [*self._helpers, *([self.wait] if self.wait is not None else [])]
-        _, late = await asyncio.wait(ends, timeout=PATIENCE_S)
+        _, late = await asyncio.wait(ends, timeout=slowed(PATIENCE_S))
         for reader in self._readers:
             reader.close()
         assert not late, f"no end of {late}"

@@ -12,6 +12,7 @@ from tests.support.plugin.driver import Driver
 from tests.support.plugin.plugin_dir import ROOT
 from tests.support.registries import images
 from tests.support.registries.registry import Registry
+from tests.support.waiting import slowed
 
 pytestmark = pytest.mark.containerd
 
@@ -37,7 +38,7 @@ def test_a_first_job_prints_its_hello(
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=slowed(120),
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("hello "), done.stdout

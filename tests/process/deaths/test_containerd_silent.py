@@ -14,7 +14,7 @@ from actors.model.nomad import Health, TaskState
 from containerd.api import deadlines, methods
 from proto.errors import Code, DriverError
 from tests.support.fakes.stage import IMAGE, Stage
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 from tests.support.workers.launcher import worker_pids
 
 # Far more than an answer takes, far less than minutes.
@@ -23,7 +23,7 @@ BOUND_S = 45
 
 async def failure(work: Awaitable[object]) -> DriverError:
     """Returns the error text for a person, in bounded time."""
-    async with asyncio.timeout(BOUND_S):
+    async with asyncio.timeout(slowed(BOUND_S)):
         with pytest.raises(DriverError) as failed:
             await work
     return failed.value

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plugin.plugin_dir import ROOT
+from tests.support.waiting import slowed
 
 PROGRAM = (sys.executable, "-I", str(ROOT / "plugin" / "main.py"))
 DOCTOR = ("doctor", "--config", "containerd_address=/none")
@@ -65,7 +66,7 @@ def test_ctrl_c_before_anything_is_done_is_a_word(tmp_path: Path) -> None:
     # Opened as soon as the command reads it.
     with job.open("w"):
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=slowed(30))
     assert (process.returncode, err) == (130, "error: interrupted\n")
 
 

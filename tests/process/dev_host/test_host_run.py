@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.plugin.plugin_dir import ROOT
 from tests.support.plugin.scripted_host import DEADLINE_S, Host
+from tests.support.waiting import slowed
 
 
 def test_a_task_is_run_and_its_code_is_the_exit_status(host: Host) -> None:
@@ -31,7 +32,7 @@ def test_what_a_task_writes_comes_out_byte_for_byte(host: Host) -> None:
     process = host.start(job)
     assert isinstance(process.stdout, io.TextIOWrapper)
     out = process.stdout.buffer.read()
-    assert process.wait(DEADLINE_S) == 0
+    assert process.wait(slowed(DEADLINE_S)) == 0
     assert out == b"\xff\x00\x1b[31m\t\nlast"
 
 
@@ -41,7 +42,7 @@ def test_a_line_of_any_length_comes_out_byte_for_byte(host: Host) -> None:
     process = host.start(host.task(*steps, "out end\\nno end", "exit 0"))
     assert isinstance(process.stdout, io.TextIOWrapper)
     out = process.stdout.buffer.read()
-    assert process.wait(DEADLINE_S) == 0
+    assert process.wait(slowed(DEADLINE_S)) == 0
     assert out == (long * 400 + "end\nno end").encode()
 
 
@@ -216,7 +217,7 @@ def test_a_job_in_hcl_comes_from_stdin_too(host: Host) -> None:
     }
     """
     process = host.start_file(Path("-"), ("--var", "code=4"))
-    out, _ = process.communicate(text, DEADLINE_S)
+    out, _ = process.communicate(text, slowed(DEADLINE_S))
     assert (process.returncode, out) == (4, "t\n")
 
 
@@ -265,7 +266,7 @@ def test_a_reader_that_goes_away_ends_nothing(host: Host) -> None:
     assert process.stdout.readline() == "a\n"
     process.stdout.close()
     process.send_signal(signal.SIGINT)
-    assert process.wait(DEADLINE_S) == 143
+    assert process.wait(slowed(DEADLINE_S)) == 143
     assert host.journal()[-1] == "destroy t"
 
 

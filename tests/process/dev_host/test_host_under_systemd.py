@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plugin.scripted_host import DEADLINE_S, Host
+from tests.support.waiting import slowed
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.
     monkeypatch.setenv("NOTIFY_SOCKET", str(address))
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
         end.bind(str(address))
-        end.settimeout(DEADLINE_S)
+        end.settimeout(slowed(DEADLINE_S))
         yield end
 
 

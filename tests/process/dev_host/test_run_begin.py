@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plugin.plugin_dir import ROOT
+from tests.support.waiting import slowed
 
 DEADLINE_S = 60.0
 
@@ -47,7 +48,7 @@ def test_a_run_that_is_refused_ends_its_plugin(
         stderr=subprocess.PIPE,
         text=True,
     )
-    _, said = run.communicate(timeout=DEADLINE_S)
+    _, said = run.communicate(timeout=slowed(DEADLINE_S))
     assert children(run.pid) == []
     assert (run.returncode, list(place.iterdir())) == (status, [])
     assert said.startswith("error: ")
@@ -64,7 +65,7 @@ def test_help_loads_no_command(command: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=DEADLINE_S,
+        timeout=slowed(DEADLINE_S),
     )
     assert done.returncode == 0
     assert f"usage: containerd-driver {command} " in done.stdout

@@ -17,7 +17,7 @@ import pytest
 from tests.support.fakes.scripted_plugin import make_scripted_plugin
 from tests.support.kernel.scarce import SmallDisk
 from tests.support.plugin.plugin_dir import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 DEADLINE_S = 30.0
 TOLD = "No space left on device: output waits for space (make room there"
@@ -55,7 +55,7 @@ class Host:
     def ended(self) -> int:
         """Waits for the end and returns the exit status."""
         assert self.process is not None
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(slowed(DEADLINE_S))
 
     def journal(self) -> list[str]:
         """Returns the calls that the plugin received."""
@@ -66,7 +66,7 @@ class Host:
         """Ends processes left by a failed test."""
         if self.process is not None and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait(DEADLINE_S)
+            self.process.wait(slowed(DEADLINE_S))
         self.disk.close()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fakes.shim import FakeTask
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.peers import LauncherProcess, LogReader, Peer, has_ended
 from workers import protocol
 from workers.logs import pipe
@@ -305,7 +305,7 @@ def test_a_fifo_that_is_swapped_later_gets_nothing(relayed: Make) -> None:
     made = relayed("echo ready; exec sleep 60")
     out = LogReader(made.stdout)
     worker = made.look_after()
-    assert out.opened.wait(10)
+    assert out.opened.wait(slowed(10))
     made.stdout.unlink()
     os.mkfifo(made.stdout)
     stranger = os.open(made.stdout, os.O_RDONLY | os.O_NONBLOCK)

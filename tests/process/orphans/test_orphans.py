@@ -32,7 +32,7 @@ from proto.errors import DriverError
 from tests.support.fakes.stage import IMAGE, SLEEPER, STEPS, Stage
 from tests.support.plugin.agent_session import AgentSession
 from tests.support.plugin.driver import Job
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 from tests.support.workers.launcher import worker_pid
 from tests.support.workers.open_fifos import holders
 from tests.support.workers.peers import LogReader, has_ended
@@ -77,7 +77,7 @@ async def sweeps(stage: Stage) -> None:
 
 async def known(stage: Stage, job: Job) -> None:
     """Waits until the plugin has a task's actor."""
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(slowed(DEADLINE_S)):
         while True:
             with contextlib.suppress(DriverError):
                 await stage.session.inspect(job.id)

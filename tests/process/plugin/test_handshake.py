@@ -26,7 +26,7 @@ from tests.support.plugin.plugin_process import (
     PluginProcess,
     make_fake_plugin,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def _run(program: Path, *arguments: str, **variables: str) -> subprocess.Complet
         env={"PATH": os.environ["PATH"], **variables},
         capture_output=True,
         text=True,
-        timeout=DEADLINE_S,
+        timeout=slowed(DEADLINE_S),
         check=False,
     )
 
@@ -85,7 +85,7 @@ def test_sigterm_ends_the_process_even_while_calls_wait(tmp_path: Path) -> None:
         prints = plugin.stream("Fingerprint")
         next(iter(prints))
         plugin.child.send_signal(signal.SIGTERM)
-        plugin.child.wait(DEADLINE_S)
+        plugin.child.wait(slowed(DEADLINE_S))
         assert plugin.child.returncode == 0
         assert not Path(plugin.socket).parent.exists()
         # By this code Nomad distinguishes a lost plugin from an ended task.
@@ -101,7 +101,7 @@ def test_sigterm_ends_the_process_whichever_of_its_threads_gets_it(plugin: Plugi
     libc = ctypes.CDLL(None, use_errno=True)
     assert thread != process
     assert libc.tgkill(process, thread, signal.SIGTERM) == 0
-    plugin.child.wait(DEADLINE_S)
+    plugin.child.wait(slowed(DEADLINE_S))
     assert plugin.child.returncode == 0
 
 
@@ -276,7 +276,7 @@ def test_a_plugin_of_the_embedded_host_ends_when_that_is_killed(program: Path) -
             plugin.unary(BASE, "PluginInfo", base_pb2.PluginInfoRequest())
             host.kill()
             host.wait()
-            assert plugin.child.wait(DEADLINE_S) == 0
+            assert plugin.child.wait(slowed(DEADLINE_S)) == 0
             assert not Path(plugin.socket).parent.exists()
     finally:
         host.kill()

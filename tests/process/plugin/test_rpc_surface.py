@@ -37,7 +37,7 @@ from tests.support.plugin.plugin_process import (
     PluginProcess,
     make_fake_plugin,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +204,7 @@ def test_wait_answers_every_caller_and_never_ends_for_a_passing_failure(
     call = plugin.unary_call(DRIVER, "WaitTask")
     # The fake's first two waits fail: with containerd away, and with a defect.
     waits = [
-        call.future(driver_pb2.WaitTaskRequest(task_id=task_id), timeout=DEADLINE_S)
+        call.future(driver_pb2.WaitTaskRequest(task_id=task_id), timeout=slowed(DEADLINE_S))
         for _ in range(3)
     ]
     wait_until(lambda: any(item.get("rpc") == "wait" for item in plugin.log()), DEADLINE_S)
@@ -369,7 +369,7 @@ def test_two_hundred_waits_and_streams_leave_room_for_a_stop(plugin: PluginProce
         next(iter(stream))
     for task_id in ids:
         plugin.driver("StopTask", task_id=task_id, signal="9")
-    assert {each.result(DEADLINE_S).result.exit_code for each in waits} == {9}
+    assert {each.result(slowed(DEADLINE_S)).result.exit_code for each in waits} == {9}
     for stream in streams:
         stream.cancel()
 
@@ -377,5 +377,5 @@ def test_two_hundred_waits_and_streams_leave_room_for_a_stop(plugin: PluginProce
 def test_the_controllers_empty_message_takes_unknown_fields(tmp_path: Path) -> None:
     with PluginProcess(make_fake_plugin(tmp_path)) as plugin:
         assert raw_call(plugin, f"/{CONTROLLER}/Shutdown", b"\x0a\x01x") == b""
-        plugin.child.wait(DEADLINE_S)
+        plugin.child.wait(slowed(DEADLINE_S))
         assert plugin.child.returncode == 0

@@ -23,7 +23,7 @@ from tests.support.plugin.plugin_process import (
     checked_hclog_line,
     make_fake_plugin,
 )
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.peers import LauncherProcess
 
 _STUCK_PLUGIN = """\
@@ -103,7 +103,7 @@ def test_a_plugin_whose_event_loop_is_stuck_prints_where(tmp_path: Path) -> None
         assert _tasks(plugin) == []
         plugin.child.kill()
         with pytest.raises(grpc.RpcError):
-            call.result(DEADLINE_S)
+            call.result(slowed(DEADLINE_S))
 
 
 def test_an_agent_that_is_gone_makes_the_signal_no_end(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from proto.errors import Code, DriverError
 from tests.support.plugin.plugin_dir import ROOT
 from tests.support.registries.pullers import pullers, servers
 from tests.support.registries.recording_server import Answer, RecordingServer, Request
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 
 PASSWORD = "correct-horse-battery"
 HERE = os.getpid()
@@ -207,5 +207,5 @@ def test_a_server_without_a_pull_ends_after_its_idle_time() -> None:
     with ours, theirs:
         server = threading.Thread(target=PullServer(theirs, lambda: 0, 0.1).serve)
         server.start()
-        server.join(20)
+        server.join(slowed(20))
         assert not server.is_alive()

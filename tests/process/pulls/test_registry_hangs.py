@@ -19,7 +19,7 @@ from tests.support.plugin.driver import Job
 from tests.support.registries import images
 from tests.support.registries.pullers import pullers
 from tests.support.registries.raw_server import RawServer
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 
 OK = b"HTTP/1.1 200 OK\r\n"
 IMAGE = images.build([images.layer({"hello": b"x" * 100_000})])
@@ -89,7 +89,7 @@ def registry(where: str, *, drips: bool) -> Iterator[RawServer]:
 
 
 async def refused(stage: Stage, job: Job, image: str) -> DriverError:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(slowed(30)):
         with pytest.raises(DriverError) as failed:
             await stage.driver.start(job, image)
     return failed.value

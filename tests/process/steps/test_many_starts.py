@@ -18,7 +18,7 @@ from containerd.api import methods
 from proto.errors import DriverError
 from tests.support.fakes.stage import Stage
 from tests.support.plugin.driver import Job
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 
 AT_ONCE = (os.cpu_count() or 1) * STARTS_PER_CORE
 
@@ -62,7 +62,7 @@ async def test_starts_that_hang_in_the_runtime_delay_the_others_and_tell_their_p
     # Each round of turns counts for 2 s: the last round waits for longer than 10 s.
     starts = begin(stage, 7 * AT_ONCE)
     await until(lambda: fault.calls == len(starts), 60, "a start never gets to the runtime")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(slowed(10)):
         await telling
     stage.containerd.faults.spare(fault)
     beside = stage.driver.task()

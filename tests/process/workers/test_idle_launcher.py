@@ -14,6 +14,7 @@ import pytest
 from actors.model.ownership import PLUGIN, RUN
 from actors.orphans.peers import Presence
 from actors.processes import idle_launcher
+from tests.support.waiting import slowed
 from tests.support.workers.peers import LauncherProcess
 from workers import liveness, protocol
 
@@ -30,7 +31,7 @@ def launcher() -> Iterator[LauncherProcess]:
 def impatient(launcher: LauncherProcess) -> subprocess.Popen[bytes]:
     """Starts the launcher's successor, which waits a moment instead of minutes."""
     launcher.process.kill()
-    launcher.process.wait(END_S)
+    launcher.process.wait(slowed(END_S))
     launcher.process = launcher.spawn(*SOON)
     launcher.wait_ready()
     return launcher.process
@@ -51,7 +52,7 @@ def test_it_ends_after_the_last_plugin_or_run(launcher: LauncherProcess, kind: s
     assert process.poll() is None
     assert idle_launcher.pid(launcher.state_dir) is None
     living.close()
-    assert process.wait(END_S) == 0
+    assert process.wait(slowed(END_S)) == 0
     assert not (launcher.state_dir / protocol.LAUNCHER_SOCKET).exists()
     assert "no plugin, run or task is alive" in launcher.log.read_text()
 
@@ -68,7 +69,7 @@ def test_it_ends_after_the_last_worker(launcher: LauncherProcess) -> None:
         assert not is_unused(launcher.state_dir)
         assert process.poll() is None
         assert worker.ask("end")["ok"] is True
-    assert process.wait(END_S) == 0
+    assert process.wait(slowed(END_S)) == 0
 
 
 def test_gc_knows_one_that_has_nothing_to_do(launcher: LauncherProcess) -> None:
@@ -77,7 +78,7 @@ def test_gc_knows_one_that_has_nothing_to_do(launcher: LauncherProcess) -> None:
     assert idle_launcher.pid(launcher.state_dir) is None
     living.withdraw()
     launcher.process.send_signal(signal.SIGKILL)
-    launcher.process.wait(END_S)
+    launcher.process.wait(slowed(END_S))
     assert idle_launcher.pid(launcher.state_dir) is None
     assert idle_launcher.pid(launcher.state_dir / "none") is None
 
@@ -87,7 +88,7 @@ def test_one_that_systemd_runs_stays_and_is_none_of_gcs(
 ) -> None:
     before = launcher.process
     launcher.process = launcher.spawn(*SOON, "--notify", str(tmp_path / "notify"))
-    before.wait(END_S)
+    before.wait(slowed(END_S))
     launcher.wait_ready()
     assert idle_launcher.pid(launcher.state_dir) is None
     assert is_unused(launcher.state_dir)

@@ -17,7 +17,7 @@ from actors.processes.launcher_link import LauncherLink
 from proto import frames
 from proto.errors import Code, DriverError
 from proto.release import RELEASE
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.peers import ROOT, LauncherProcess
 from workers import identity, protocol
 
@@ -140,7 +140,7 @@ def test_a_spec_that_makes_no_sense_gives_no_worker(
 
 
 def test_a_second_launcher_leaves_the_first_alone(launcher: LauncherProcess) -> None:
-    assert launcher.spawn().wait(20) == 0
+    assert launcher.spawn().wait(slowed(20)) == 0
     assert "another launcher serves" in launcher.log.read_text()
     with launcher.worker("a") as peer:
         assert peer.ask("hello")["ok"] is True
@@ -155,7 +155,7 @@ def test_a_launcher_that_retires_leaves_its_workers_and_its_place(
             assert peer.receive() == {"ok": True}
         assert not (launcher.state_dir / protocol.LAUNCHER_SOCKET).exists()
         successor = launcher.spawn()
-        assert launcher.process.wait(10) == -signal.SIGTERM
+        assert launcher.process.wait(slowed(10)) == -signal.SIGTERM
         launcher.process = successor
         launcher.wait_ready()
         with launcher.worker("b") as other:
@@ -168,7 +168,7 @@ def test_a_launcher_that_was_killed_is_replaced_and_its_workers_go_on(
 ) -> None:
     with launcher.worker("a") as worker:
         launcher.process.send_signal(signal.SIGKILL)
-        launcher.process.wait(10)
+        launcher.process.wait(slowed(10))
         launcher.process = launcher.spawn()
         launcher.wait_ready()
         with launcher.worker("b") as other:

@@ -17,7 +17,7 @@ import pytest
 
 from actors.processes.launcher_link import LauncherLink
 from proto.release import RELEASE
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.peers import ANSWER_S, ROOT, LauncherProcess, Peer
 from workers import protocol
 
@@ -64,7 +64,7 @@ def unit(launcher: LauncherProcess, tmp_path: Path) -> Iterator[SocketUnit]:
     """Yields a systemd that has the name of the plugin's launcher and runs another launcher."""
     listening = SocketUnit(launcher, tmp_path)
     before, launcher.process = launcher.process, listening.spawn()
-    assert before.wait(ANSWER_S) == -signal.SIGKILL, "the plugin's, which nobody can reach"
+    assert before.wait(slowed(ANSWER_S)) == -signal.SIGKILL, "the plugin's, which nobody can reach"
     yield listening
     listening.socket.close()
 
@@ -82,7 +82,7 @@ def asked(launcher: LauncherProcess) -> dict[str, object]:
 
 def end(process: subprocess.Popen[bytes]) -> None:
     process.kill()
-    process.wait(ANSWER_S)
+    process.wait(slowed(ANSWER_S))
 
 
 def test_it_answers_on_systemds_socket(launcher: LauncherProcess, unit: SocketUnit) -> None:
@@ -112,7 +112,7 @@ def test_one_that_retires_leaves_systemd_its_socket(
     with launcher.connect() as peer:
         peer.send({"op": protocol.RETIRE, "v": 99})
         assert peer.receive() == {"ok": True}
-    assert launcher.process.wait(ANSWER_S) == -signal.SIGTERM, "a good end for systemd"
+    assert launcher.process.wait(slowed(ANSWER_S)) == -signal.SIGTERM, "a good end for systemd"
     with launcher.connect() as peer:
         launcher.process = unit.spawn()
         assert hello(peer)["pid"] == launcher.process.pid
@@ -131,13 +131,13 @@ async def test_a_plugin_that_has_it_retire_takes_the_one_that_systemd_starts(
     assert asked(launcher)["release"] == "0.9"
 
     def start_another() -> None:
-        old.wait(ANSWER_S)
+        old.wait(slowed(ANSWER_S))
         launcher.process = unit.spawn()
 
     systemd = threading.Thread(target=start_another)
     systemd.start()
     await LauncherLink(launcher.state_dir).ensure()
-    systemd.join(ANSWER_S)
+    systemd.join(slowed(ANSWER_S))
     answer = asked(launcher)
     assert (answer["release"], answer["pid"]) == (RELEASE, launcher.process.pid)
 
@@ -151,7 +151,7 @@ def test_it_makes_its_own_socket_where_systemds_has_lost_its_name(
     plugins = launcher.spawn()  # as after a hello without an answer
     wait_until(lambda: name.exists() and name.stat().st_ino != before, 20, "no launcher")
     launcher.process = unit.spawn()
-    assert plugins.wait(ANSWER_S) == -signal.SIGKILL
+    assert plugins.wait(slowed(ANSWER_S)) == -signal.SIGKILL
     wait_until(lambda: _answers(launcher) == launcher.process.pid, 20, "it does not serve")
     assert "systemctl stop" in launcher.log.read_text()
 
@@ -159,7 +159,7 @@ def test_it_makes_its_own_socket_where_systemds_has_lost_its_name(
 def test_it_ends_when_its_socket_is_shut_down(launcher: LauncherProcess, unit: SocketUnit) -> None:
     assert asked(launcher)["pid"] == launcher.process.pid
     unit.socket.shutdown(socket.SHUT_RDWR)
-    assert launcher.process.wait(ANSWER_S) == 1
+    assert launcher.process.wait(slowed(ANSWER_S)) == 1
     assert "shut down" in launcher.log.read_text()
 
 
@@ -180,7 +180,7 @@ def test_a_lock_that_says_nothing_has_nobody_ended(
             assert asked(launcher)["pid"] == launcher.process.pid
         assert waiting.poll() is None
         os.kill(launcher.process.pid, signal.SIGTERM)
-        launcher.process.wait(ANSWER_S)
+        launcher.process.wait(slowed(ANSWER_S))
         launcher.process = waiting
         wait_until(lambda: _answers(launcher) == waiting.pid, 20, "the waiting one does not serve")
     finally:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from actors.processes.launcher_link import LauncherLink
+from tests.support.waiting import slowed
 from tests.support.workers.launcher import launcher_pid
 from tests.support.workers.peers import ANSWER_S, ROOT, LauncherProcess
 from workers.launch.systemd import Notifier
@@ -28,7 +29,7 @@ class Systemd:
         self.address = str(path)
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(self.address)
-        self._socket.settimeout(ANSWER_S)
+        self._socket.settimeout(slowed(ANSWER_S))
 
     def hear(self) -> dict[str, str]:
         """Receives the next message."""
@@ -59,7 +60,7 @@ def take_over(launcher: LauncherProcess, systemd: Systemd, watchdog_us: str = SE
     """Starts the unit's launcher and waits until it serves in the other launcher's place."""
     unit = launcher.spawn("--notify", systemd.address, "--watchdog-us", watchdog_us)
     before, launcher.process = launcher.process, unit
-    assert before.wait(ANSWER_S) == -signal.SIGKILL, "the one before it was ended"
+    assert before.wait(slowed(ANSWER_S)) == -signal.SIGKILL, "the one before it was ended"
     launcher.wait_ready()
 
 
@@ -126,7 +127,7 @@ def test_it_retires_for_a_successor_of_any_version(launcher: LauncherProcess) ->
     with launcher.connect() as peer:
         peer.send({"op": "retire", "v": 99})
         assert peer.receive() == {"ok": True}
-    assert launcher.process.wait(ANSWER_S) == -signal.SIGTERM
+    assert launcher.process.wait(slowed(ANSWER_S)) == -signal.SIGTERM
 
 
 def test_without_a_watchdog_it_sleeps_until_somebody_connects(systemd: Systemd) -> None:
@@ -199,7 +200,7 @@ def test_an_abstract_address_is_understood() -> None:
     address = f"cd-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.bind(f"\0{address}")
-        listening.settimeout(ANSWER_S)
+        listening.settimeout(slowed(ANSWER_S))
         notifier = Notifier(f"@{address}")
         notifier.status("heard")
         notifier.close()

@@ -22,7 +22,7 @@ from tests.support.fakes.containerd import FakeContainerd
 from tests.support.needs import need_root_here
 from tests.support.plugin.driver import Driver, Job
 from tests.support.plugin.gateways import configured
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 from tests.support.workers.launcher import worker_pid
 from tests.support.workers.peers import ANSWER_S, LauncherProcess
 from workers import protocol
@@ -90,10 +90,10 @@ async def test_a_worker_that_is_made_while_its_task_is_removed_keeps_no_connecti
         worker = worker_pid(house.launcher.state_dir / "tasks" / job.container)
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
-        await asyncio.wait_for(asked.wait(), ANSWER_S)
+        await asyncio.wait_for(asked.wait(), slowed(ANSWER_S))
         await gateway.destroy_task(job.id, force=True)
         removed.set()
-        async with asyncio.timeout(ANSWER_S):
+        async with asyncio.timeout(slowed(ANSWER_S)):
             (request,) = frames.Decoder().feed(await loop.sock_recv(theirs, 65536))
             assert request["op"] == protocol.END
             await loop.sock_sendall(theirs, frames.encode({"re": request["id"], "ok": True}))

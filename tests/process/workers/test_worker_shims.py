@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import slowed
 from tests.support.workers.answers import error_of, finish
 from tests.support.workers.peers import LauncherProcess
 from workers.protocol import ShimTarget
@@ -32,7 +33,7 @@ class Impostor:
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        self._thread.join(10)
+        self._thread.join(slowed(10))
 
     def _serve(self) -> None:
         number = 0

@@ -17,6 +17,7 @@ from containerd.api.client import Containerd
 from tests.support.daemons.containerd_metadata import Metadata
 from tests.support.daemons.containerd_versions import bin_dir, program
 from tests.support.daemons.daemon import Daemon
+from tests.support.waiting import slowed
 
 T = TypeVar("T")
 CONFIG = """\
@@ -101,7 +102,7 @@ class ContainerdDaemon(Daemon):
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=slowed(60),
         )
         if check and done.returncode:
             raise AssertionError(f"ctr {arguments}: {done.stdout}{done.stderr}")

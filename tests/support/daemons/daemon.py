@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tests.support.closing import Closing
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 
 class Daemon(Closing):
@@ -68,7 +68,7 @@ class Daemon(Closing):
         """Ends only the daemon; its children go on."""
         if self.process is not None:
             self.process.send_signal(number)
-            self.process.wait(60)
+            self.process.wait(slowed(60))
             self.process = None
 
     def stop(self) -> None:

@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 from tests.support.needs import missing, need_root_here
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 _JOURNALD = Path("/lib/systemd/systemd-journald")
 _PLACES = "cd /run && mkdir -p systemd log && mount -t tmpfs j systemd && mount -t tmpfs j log"
@@ -50,7 +50,7 @@ class RealJournal:
         """Ends journald."""
         assert self._process is not None
         self._process.terminate()
-        self._process.wait(10)
+        self._process.wait(slowed(10))
         Path(self.socket).unlink(missing_ok=True)
 
     def messages(self) -> list[Message]:
@@ -66,9 +66,9 @@ class RealJournal:
         """Ends journald and the namespace."""
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(slowed(10))
         self._holder.kill()
-        self._holder.wait(10)
+        self._holder.wait(slowed(10))
         if self._holder.stdout is not None:
             self._holder.stdout.close()
 

@@ -17,6 +17,7 @@ from proto.errors import Code, DriverError
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.daemons.shim_tasks import IMAGE
 from tests.support.fakes.containerd import FakeContainerd
+from tests.support.waiting import slowed
 
 Daemon = FakeContainerd | ContainerdDaemon
 SNAPSHOTTER = "overlayfs"
@@ -78,7 +79,7 @@ class Place:
 
 
 async def until_stopped(client: Containerd, id: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(slowed(10)):
         while (record := await client.tasks.get(id)) and record.status is not Status.STOPPED:
             await asyncio.sleep(0.01)
 

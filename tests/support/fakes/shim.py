@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from proto.errors import Code, DriverError
+from tests.support.waiting import slowed
 from workers.health.exec_calls import EXEC_ID
 from workers.protocol import ShimTarget
 from workers.shim import ttrpc
@@ -121,7 +122,7 @@ class FakeShim:
             self.call("Kill", ttrpc.message({1: self.name, 2: EXEC_ID, 3: int(signal.SIGKILL)}))
         kill_group(self.pid)
         self._shim.kill()
-        self._shim.wait(10)
+        self._shim.wait(slowed(10))
         if self._shim.stdout is not None:
             self._shim.stdout.close()
 

@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from containerd import syscalls
 from plugin.host.network import namespaces
+from tests.support.waiting import slowed
 
 _FETCH = """\
 import sys, urllib.request
@@ -52,7 +53,7 @@ class OwnNetwork:
     def run(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Runs a command inside, to its end."""
         return subprocess.run(
-            self.inside(*command), capture_output=True, text=True, check=False, timeout=60
+            self.inside(*command), capture_output=True, text=True, check=False, timeout=slowed(60)
         )
 
     def popen(self, command: Sequence[str], **options: Any) -> subprocess.Popen[str]:

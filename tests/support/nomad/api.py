@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.kernel.own_network import OwnNetwork
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 Json = dict[str, Any]
 _SECOND = 1_000_000_000
@@ -115,7 +115,7 @@ class NomadApi:
             method=method,
         )
         try:
-            with self._opener.open(request, timeout=60) as answer:
+            with self._opener.open(request, timeout=slowed(60)) as answer:
                 content: bytes = answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -293,7 +293,7 @@ class NomadApi:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=slowed(60),
         )
 
     def _evaluations(self, job: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.daemons.daemon import Daemon
 from tests.support.kernel.own_network import OwnNetwork
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 _CONFIG = """\
 node_name = "test"
@@ -56,7 +56,7 @@ class ConsulAgent(Daemon):
         """
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{_HTTP}{path}", data=data, method=method)
-        with self._opener.open(request, timeout=20) as answer:
+        with self._opener.open(request, timeout=slowed(20)) as answer:
             return json.loads(answer.read() or b"null")
 
     def intend(self, action: str, source: str, destination: str) -> None:

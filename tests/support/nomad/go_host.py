@@ -23,7 +23,7 @@ from tests.support.closing import Closing
 from tests.support.kernel import mounted
 from tests.support.nomad.leftovers import end_all_with, end_cgroups, pids_with, unmount_below
 from tests.support.plugin.plugin_dir import make_plugin_dir
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 Json = dict[str, Any]
 DRIVER = "containerd-driver"
@@ -202,7 +202,7 @@ class GoHost(Closing):
             HostError: the answer is an error.
         """
         try:
-            return self.send(op, **fields).result(_ANSWER_S)
+            return self.send(op, **fields).result(slowed(_ANSWER_S))
         except TimeoutError as error:
             raise AssertionError(f"no answer to {op} in {_ANSWER_S} s: {self.tail()}") from error
 
@@ -291,11 +291,11 @@ class GoHost(Closing):
         assert self._process is not None
         assert self._reader is not None
         try:
-            self._process.wait(30)
+            self._process.wait(slowed(30))
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGKILL)
-            self._process.wait(30)
-        self._reader.join(30)
+            self._process.wait(slowed(30))
+        self._reader.join(slowed(30))
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None and not stream.closed:
                 stream.close()
@@ -348,7 +348,7 @@ class ExecSession:
 
     def exit_code(self) -> int:
         """Waits for the command's end."""
-        code: int = self.future.result(30).get("exit_code") or 0
+        code: int = self.future.result(slowed(30)).get("exit_code") or 0
         return code
 
 

@@ -7,6 +7,7 @@ import uuid
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.nomad.go_host import GoHost, HostTask, Json
 from tests.support.nomad.leftovers import pids_with
+from tests.support.waiting import slowed
 
 TICKING = "i=0; while true; do echo tick $i; i=$((i+1)); sleep 0.1; done"
 
@@ -36,7 +37,7 @@ def finish(host: GoHost, task: HostTask, *, timeout_s: float = 20, signal_name: 
     """Waits and stops as a task runner does; the wait's answer."""
     waiting = host.send("wait", task_id=task.id)
     host.call("stop", task_id=task.id, timeout_s=timeout_s, signal=signal_name)
-    result = waiting.result(30)
+    result = waiting.result(slowed(30))
     host.end(task)
     return result
 

@@ -18,7 +18,9 @@ from actors.model.nomad import (
 from plugin.host.agent.conversions import read_exit, read_network
 from plugin.host.agent.session import PluginSession
 from proto.nomad import driver_pb2
+from tests.support.waiting import slowed
 
+_EXEC_S = slowed(10.0)
 _EXEC = "/hashicorp.nomad.plugins.drivers.proto.Driver/ExecTaskStreaming"
 
 
@@ -35,7 +37,7 @@ class AgentSession(PluginSession):
         return status(await self._ask("InspectTask", request))
 
     async def exec(
-        self, task_id: str, command: Sequence[str], timeout_s: float = 10.0
+        self, task_id: str, command: Sequence[str], timeout_s: float = _EXEC_S
     ) -> ExecResult:
         """Runs a command in a task and returns its output and exit."""
         timeout = Duration()

@@ -28,7 +28,7 @@ from tests.support.daemons.containerd_daemon import ContainerdDaemon
 from tests.support.fakes.containerd import FakeContainerd
 from tests.support.plugin.agent_session import AgentSession
 from tests.support.plugin.plugin_dir import make_plugin_dir
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from tests.support.workers.launcher import end_launcher, launcher_pid, worker_pids
 
 MIB = 1024 * 1024
@@ -78,7 +78,7 @@ class Job:
 
     async def logs_end(self, timeout_s: float = 10) -> None:
         """Waits for the end of both logs."""
-        _, late = await asyncio.wait(self.readers, timeout=timeout_s)
+        _, late = await asyncio.wait(self.readers, timeout=slowed(timeout_s))
         assert not late, "the log FIFOs have no end"
 
 

@@ -13,7 +13,7 @@ from plugin.host.network import cni, namespaces
 from tests.support.kernel.own_network import OwnNetwork
 from tests.support.plugin.driver import Driver
 from tests.support.plugin.plugin_dir import command
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 DEADLINE_S = 60.0
 
@@ -102,7 +102,7 @@ class Run:
     def finish(self) -> int:
         """Waits for the host's end and returns the exit status."""
         assert self.process is not None
-        return self.process.wait(DEADLINE_S)
+        return self.process.wait(slowed(DEADLINE_S))
 
     def left(self) -> list[str]:
         """Lists the remains of the allocations' networks."""

@@ -13,6 +13,7 @@ import pytest
 
 from proto.nomad import driver_pb2
 from tests.support.plugin.plugin_process import DEADLINE_S, DRIVER, PluginProcess
+from tests.support.waiting import slowed
 
 UNARIES = [
     "TaskConfigSchema",
@@ -71,14 +72,14 @@ def text_of(failed: pytest.ExceptionInfo[grpc.RpcError]) -> str:
 def raw_call(plugin: PluginProcess, path: str, request: bytes) -> bytes:
     """Sends one request in bytes and returns the answer in bytes."""
     channel: Any = plugin.channel
-    answer: bytes = channel.unary_unary(path)(request, timeout=DEADLINE_S)
+    answer: bytes = channel.unary_unary(path)(request, timeout=slowed(DEADLINE_S))
     return answer
 
 
 def answered_or_refused(plugin: PluginProcess, method: str, **fields: Any) -> None:
     """Checks that a call gets an answer, or a refusal that reports no defect of the plugin."""
     request = getattr(driver_pb2, f"{method}Request")(**fields)
-    call = plugin.unary_call(DRIVER, method).future(request, timeout=DEADLINE_S)
+    call = plugin.unary_call(DRIVER, method).future(request, timeout=slowed(DEADLINE_S))
     # FAILED_PRECONDITION: it may work when tried again.
     refused = {grpc.StatusCode.UNKNOWN, grpc.StatusCode.FAILED_PRECONDITION}
     assert call.code() in {grpc.StatusCode.OK, *refused}, call.details()

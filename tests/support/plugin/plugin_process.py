@@ -21,6 +21,7 @@ import grpc
 from plugin import environment
 from proto.nomad import base_pb2, driver_pb2, goplugin_pb2, health_pb2
 from tests.support.plugin.plugin_dir import ROOT
+from tests.support.waiting import slowed
 
 BASE = "hashicorp.nomad.plugins.base.proto.BasePlugin"
 DRIVER = "hashicorp.nomad.plugins.drivers.proto.Driver"
@@ -91,8 +92,8 @@ class PluginProcess:
         self.channel.close()
         with contextlib.suppress(ProcessLookupError):
             self.child.kill()
-        self.child.wait(DEADLINE_S)
-        self._reader.join(DEADLINE_S)
+        self.child.wait(slowed(DEADLINE_S))
+        self._reader.join(slowed(DEADLINE_S))
         # A plugin that was killed could not.
         shutil.rmtree(Path(self.socket).parent, ignore_errors=True)
         for pipe in (self.child.stdout, self.child.stderr):
@@ -103,13 +104,13 @@ class PluginProcess:
         assert self.child.stdout is not None
         with selectors.DefaultSelector() as selector:
             selector.register(self.child.stdout, selectors.EVENT_READ)
-            if not selector.select(DEADLINE_S):
+            if not selector.select(slowed(DEADLINE_S)):
                 self.child.kill()
                 raise AssertionError(f"no handshake: {self._log}")
         line = self.child.stdout.readline().decode()
         if not line.endswith("\n"):
             self.child.kill()
-            self._reader.join(DEADLINE_S)
+            self._reader.join(slowed(DEADLINE_S))
             raise AssertionError(f"no handshake: {b''.join(self._log)!r}")
         return line
 
@@ -132,7 +133,7 @@ class PluginProcess:
 
     def unary(self, service: str, method: str, request: Any, timeout_s: float = DEADLINE_S) -> Any:
         """Makes one call with one answer."""
-        return self.unary_call(service, method)(request, timeout=timeout_s)
+        return self.unary_call(service, method)(request, timeout=slowed(timeout_s))
 
     def unary_call(self, service: str, method: str) -> Any:
         """Returns the callable of one method."""
@@ -157,7 +158,7 @@ class PluginProcess:
             request_serializer=request.SerializeToString,
             response_deserializer=getattr(driver_pb2, response).FromString,
         )
-        return call(request(**fields), timeout=DEADLINE_S)
+        return call(request(**fields), timeout=slowed(DEADLINE_S))
 
     def execute(self, requests: Iterator[driver_pb2.ExecTaskStreamingRequest]) -> Any:
         """Opens an exec with its streams."""
@@ -166,13 +167,13 @@ class PluginProcess:
             request_serializer=driver_pb2.ExecTaskStreamingRequest.SerializeToString,
             response_deserializer=driver_pb2.ExecTaskStreamingResponse.FromString,
         )
-        return call(requests, timeout=DEADLINE_S)
+        return call(requests, timeout=slowed(DEADLINE_S))
 
     def shut_down(self) -> float:
         """Ends the plugin by go-plugin's Kill; returns the seconds until the process's end."""
         began = time.monotonic()
         self.unary(CONTROLLER, "Shutdown", goplugin_pb2.Empty())
-        self.child.wait(DEADLINE_S)
+        self.child.wait(slowed(DEADLINE_S))
         return time.monotonic() - began
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from tests.support.fakes.scripted_plugin import make_scripted_plugin
 from tests.support.plugin.plugin_dir import ROOT
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 
 DEADLINE_S = 30.0
 
@@ -64,7 +64,7 @@ class Host:
 
     def ended(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
         """Waits for the end of a run and returns (exit status, stdout, stderr)."""
-        out, err = process.communicate(timeout=DEADLINE_S)
+        out, err = process.communicate(timeout=slowed(DEADLINE_S))
         return process.returncode, out, err
 
     def journal(self) -> list[str]:
@@ -81,7 +81,7 @@ class Host:
         for process in self.processes:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
-                process.wait(DEADLINE_S)
+                process.wait(slowed(DEADLINE_S))
             for pipe in (process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import slowed
+
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -213,9 +215,9 @@ def push(
 ) -> str:
     """Pushes, over plain HTTP without `tls`, and returns the reference `host/repository:tag`."""
     connection = (
-        http.client.HTTPSConnection(host, timeout=30, context=tls)
+        http.client.HTTPSConnection(host, timeout=slowed(30), context=tls)
         if tls
-        else http.client.HTTPConnection(host, timeout=30)
+        else http.client.HTTPConnection(host, timeout=slowed(30))
     )
     headers = {"Authorization": authorization} if authorization else {}
     try:

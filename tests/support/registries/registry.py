@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.daemons.daemon import Daemon
 from tests.support.needs import missing
+from tests.support.waiting import slowed
 
 _CONFIG = """\
 version: 0.1
@@ -102,7 +103,7 @@ class Registry(Daemon):
         with contextlib.suppress(OSError), socket.create_connection(tuple_of(self.host), timeout=1):
             if self._certificate is not None:
                 return True
-            connection = http.client.HTTPConnection(self.host, timeout=5)
+            connection = http.client.HTTPConnection(self.host, timeout=slowed(5))
             try:
                 connection.request("GET", "/v2/")
                 return connection.getresponse().status in {200, 401}

@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+from tests.support.waiting import slowed
+
 # It stops itself before it reads anything: what it has read and written by then is known.
 _PROGRAM = """
 import os, signal, sys, time
@@ -59,11 +61,11 @@ class LogProcess:
     def end(self) -> None:
         """Sends SIGKILL at once; does nothing after the reader's end."""
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(slowed(10))
 
     def finish(self) -> bytes:
         """Returns all bytes up to the end of the log."""
-        assert self._process.wait(20) == 0
+        assert self._process.wait(slowed(20)) == 0
         return self.data
 
     def _begin(self) -> None:

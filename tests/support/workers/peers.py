@@ -17,7 +17,7 @@ from typing import Any
 from proto import frames
 from proto.frames import Frame
 from tests.support.closing import Closing
-from tests.support.waiting import wait_until
+from tests.support.waiting import slowed, wait_until
 from workers import protocol
 from workers.protocol import ShimTarget, WorkerSpec
 
@@ -52,7 +52,7 @@ class Peer(Closing):
         finally:
             os.close(directory)
         # Not before: with a timeout, connect() fails at once where it would have to wait.
-        self.socket.settimeout(ANSWER_S)
+        self.socket.settimeout(slowed(ANSWER_S))
 
     def close(self) -> None:
         """See `Closing.close`."""
@@ -116,7 +116,7 @@ class LauncherProcess(Closing):
         for pid in (self.process.pid, *self.worker_pids()):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self.process.wait(10)
+        self.process.wait(slowed(10))
         wait_until(lambda: not self.worker_pids(), 10, "workers do not end")
         subprocess.run(["rm", "-rf", str(self.state_dir)], check=True)
 
@@ -208,8 +208,8 @@ class LogReader:
 
     def finish(self) -> bytes:
         """Returns all bytes up to EOF."""
-        assert self.eof.wait(ANSWER_S), f"no EOF after {len(self.data)} bytes"
-        self._thread.join(ANSWER_S)
+        assert self.eof.wait(slowed(ANSWER_S)), f"no EOF after {len(self.data)} bytes"
+        self._thread.join(slowed(ANSWER_S))
         return bytes(self.data)
 
     def _read(self) -> None:

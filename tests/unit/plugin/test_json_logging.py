@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from plugin.json_logging import REDACTED, HclogFormatter, StderrHandler
 from tests.support.plugin.plugin_process import checked_hclog_line
+from tests.support.waiting import slowed
 
 _FORMATTER = HclogFormatter()
 
@@ -200,7 +201,7 @@ class _Stderr:
 
     async def has(self, *messages: str) -> None:
         """Waits until exactly these messages are written."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(slowed(10)):
             while self.messages() != [*messages]:
                 await asyncio.sleep(0.001)
 

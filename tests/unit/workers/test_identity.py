@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import slowed
 from workers import identity
 
 
@@ -48,7 +49,7 @@ def test_a_pidfd_signals_the_process_that_was_meant() -> None:
     assert descriptor is not None
     signal.pidfd_send_signal(descriptor, signal.SIGTERM)
     os.close(descriptor)
-    assert process.wait(10) == -signal.SIGTERM
+    assert process.wait(slowed(10)) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize("change", [{"start_ticks": 1}, {"boot_id": "of another boot"}])

@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from tests.support.fakes.shim import FakeShim
+from tests.support.waiting import slowed
 from workers.protocol import ShimTarget
 from workers.shim import ttrpc
 
@@ -39,7 +40,7 @@ class Crowd:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         serving = asyncio.start_unix_server(self._serve, place, backlog=4096)
-        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(10)
+        self._server = asyncio.run_coroutine_threadsafe(serving, self._loop).result(slowed(10))
 
     @property
     def pid(self) -> int:
@@ -54,10 +55,10 @@ class Crowd:
     def close(self) -> None:
         """Ends the process, the connections and the shim's thread. The workers must have ended."""
         self._process.kill()
-        self._process.wait(10)
-        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(10)
+        self._process.wait(slowed(10))
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(slowed(10))
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(slowed(10))
         self._loop.close()
 
     async def _end(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from actors.processes import child_process
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 
 ANSWER_S = 10.0
 
@@ -24,7 +24,7 @@ async def test_a_start_that_is_cancelled_meanwhile_leaves_no_child_and_no_pipe(
 
     def slowly(argv: Sequence[str], **options: Any) -> child_process.Child:
         begun.set()
-        assert go.wait(ANSWER_S)
+        assert go.wait(slowed(ANSWER_S))
         children.append(start(argv, **options))
         return children[0]
 

@@ -19,7 +19,7 @@ from actors.processes.worker_link import WorkerLink, connect
 from proto import frames
 from proto.errors import Code, DriverError
 from tests.support.plugin.services import services
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 from workers import protocol
 
 ANSWER_S = 10.0
@@ -58,7 +58,7 @@ async def listening(path: Path, answer: frames.Frame | None = None) -> AsyncIter
     listener = Listener(answer)
     async with await asyncio.start_unix_server(listener.serve, path):
         yield listener
-        await asyncio.wait_for(listener.ended.wait(), ANSWER_S)
+        await asyncio.wait_for(listener.ended.wait(), slowed(ANSWER_S))
 
 
 async def test_a_link_without_an_owner_goes_on_until_its_peer_ends(
@@ -119,7 +119,7 @@ async def test_a_request_of_a_link_that_is_closed_meanwhile_fails_at_once(
     await asyncio.sleep(0)
     await link.close()
     with pytest.raises(DriverError) as failed:
-        await asyncio.wait_for(asking, ANSWER_S)
+        await asyncio.wait_for(asking, slowed(ANSWER_S))
     assert failed.value.code is Code.UNAVAILABLE
 
 

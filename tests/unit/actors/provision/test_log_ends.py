@@ -10,7 +10,7 @@ import pytest
 
 from actors.model.nomad import TaskConfig
 from actors.provision.log_ends import LogEnds, end_readers
-from tests.support.waiting import until
+from tests.support.waiting import slowed, until
 from tests.support.workers.open_fifos import holders
 from tests.support.workers.peers import LogReader
 
@@ -35,7 +35,7 @@ def test_a_reader_sees_no_end_while_the_ends_are_held(fifos: list[Path]) -> None
     ends = LogEnds(task(*fifos))
     ends.hold()
     out = LogReader(fifos[0])
-    assert out.opened.wait(10)
+    assert out.opened.wait(slowed(10))
     old = os.open(fifos[0], os.O_WRONLY)
     os.write(old, b"old\n")
     os.close(old)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.task import runtime_inits
+from tests.support.waiting import slowed
 
 NAMED = (
     "import sys, time; open('/proc/self/comm', 'w').write(sys.argv[1]); print(flush=True);"
@@ -30,7 +31,7 @@ def test_a_waiting_init_is_killed_and_no_other_process(tmp_path: Path, place: st
     (cgroup / "cgroup.procs").write_text(f"{init.pid}\n{program.pid}\n")
     try:
         runtime_inits.kill("/nomad/t", tmp_path)
-        assert init.wait(10) == -9
+        assert init.wait(slowed(10)) == -9
         assert program.poll() is None
         assert outside.poll() is None
         runtime_inits.kill("/nomad/none", tmp_path)

@@ -21,6 +21,7 @@ from plugin.cli.terminal_screen import TerminalScreen
 from plugin.host.run.screen import Screen
 from plugin.host.run.sweep import Row
 from tests.support.plugin.plugin_dir import ROOT
+from tests.support.waiting import slowed
 
 # Clears the screen, sets the title, moves up, rings, C1's own CSI, right to left, DEL, half a pair.
 EVIL = "a\x1b[2J\x1b]0;owned\x07\x1b[1A\r\x9b31mb\u202ec\x7f\x00\ud800\u2028d"
@@ -119,7 +120,7 @@ def test_the_commands_show_text_alone(words: tuple[str, ...], tmp_path: Path) ->
             [sys.executable, "-I", str(ROOT / "plugin/main.py"), *words, str(file)],
             check=False,
             capture_output=True,
-            timeout=60,
+            timeout=slowed(60),
         )
         assert done.returncode
         assert done.stderr

@@ -11,6 +11,7 @@ from actors.model.nomad import ExecInput, ExecOutput, ExitResult
 from plugin.rpc import exec_stream
 from proto.errors import Code, DriverError
 from proto.nomad import driver_pb2 as wire
+from tests.support.waiting import slowed
 
 Request = wire.ExecTaskStreamingRequest
 _HEARTBEAT = Request()
@@ -48,7 +49,7 @@ async def test_heartbeats_that_stop_close_the_exec(monkeypatch: pytest.MonkeyPat
     log: list[str] = []
     with pytest.raises(DriverError, match="heartbeats have stopped") as gone:
         client = exec_stream.ExecClient(_then_silence(_HEARTBEAT))
-        await asyncio.wait_for(_session(client, log), _DEADLINE_S)
+        await asyncio.wait_for(_session(client, log), slowed(_DEADLINE_S))
     assert gone.value.code is Code.CANCELLED
     assert "closed" in log
 

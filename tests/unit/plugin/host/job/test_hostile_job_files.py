@@ -20,6 +20,7 @@ from plugin.host.run.allocdir import AllocDir
 from proto.errors import DriverError
 from proto.nomad import hclspec_pb2
 from tests.support.plugin.plugin_dir import ROOT
+from tests.support.waiting import slowed
 
 LEVELS = "a/" * 1500
 
@@ -240,7 +241,9 @@ def test_the_commands_end_with_a_sentence(command: str, tmp_path: Path) -> None:
     for text in ('{"Job":' + "[" * 100_000, as_json(**template("../alloc/logs/.t.stdout.fifo"))):
         job.write_text(text)
         words = [sys.executable, "-I", str(ROOT / "plugin/main.py"), command, str(job)]
-        ended = subprocess.run(words, check=False, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(
+            words, check=False, capture_output=True, text=True, timeout=slowed(60)
+        )
         assert ended.returncode in {1, 125}
         assert "Traceback" not in ended.stderr
         assert ended.stderr.startswith("error: j.nomad: ")
