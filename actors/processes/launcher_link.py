@@ -21,7 +21,8 @@ from proto.exhaustion import advice, exhausted
 from proto.release import RELEASE
 from workers import protocol
 
-_START_TIMEOUT_S = 10.0
+# As TimeoutStartSec of the unit: the warm-up works for seconds on a slow or busy machine.
+_START_TIMEOUT_S = 60.0
 _FORK_TIMEOUT_S = 10.0
 _POLL_S = 0.005
 _STDERR_BYTES = 4096

@@ -28,7 +28,7 @@ from plugin.host.run.systemd import ServiceManager
 from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRunner
 from proto.errors import Code, DriverError
 
-_HEALTH_S = 30.0
+_HEALTH_S = 90.0  # the start of a launcher may take a minute
 _PAUSE_S = 0.1
 _ADVICE = (
     "without containerd: apt-get install containerd runc;"
@@ -175,7 +175,7 @@ class JobRunner:
             raise DriverError(
                 "the driver is not healthy",
                 details=fingerprint.description,
-                resolution=_ADVICE if "containerd" in fingerprint.description else "",
+                resolution=_ADVICE if fingerprint.description.startswith("containerd ") else "",
                 code=Code.UNAVAILABLE,
             )
 

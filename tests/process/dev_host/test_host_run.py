@@ -160,6 +160,12 @@ def test_an_unhealthy_driver_says_what_to_do(host: Host) -> None:
     assert list(host.allocs.iterdir()) == []
 
 
+def test_an_unhealthy_launcher_gets_no_advice_on_containerd(host: Host) -> None:
+    _, _, err = host.run(host.task(), arguments=("--config", "containerd_address=/no-launcher"))
+    assert "the driver is not healthy: cannot reach the worker launcher" in err
+    assert "apt-get install" not in err
+
+
 @pytest.mark.parametrize(
     ("expected", "arguments", "words"),
     [

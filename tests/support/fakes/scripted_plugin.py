@@ -22,10 +22,12 @@ from proto.errors import Code, DriverError
 from tests.support.fakes.gateway import HANDLE_VERSION, FakeGateway, FakeTask
 from tests.support.plugin.plugin_dir import ROOT
 
-_UNHEALTHY = (
-    "containerd does not answer at /none"
-    " (start containerd (systemctl start containerd), or set containerd_address)"
-)
+_UNHEALTHY = {
+    "/none": "containerd does not answer at /none"
+    " (start containerd (systemctl start containerd), or set containerd_address)",
+    "/no-launcher": "cannot reach the worker launcher: no socket after 60 s"
+    " (see /run/nomad-driver-containerd/launcher.log)",
+}
 _SCRIPT = """\
 #!{python} -I
 import sys
@@ -51,7 +53,7 @@ class ScriptedGateway(FakeGateway):
     def __init__(self) -> None:
         super().__init__()
         self._journal = Path(os.devnull)
-        self._unhealthy = False
+        self._unhealthy = ""
         self._images: dict[str, str] = {}
         self._runs: set[asyncio.Task[None]] = set()
 
@@ -60,7 +62,7 @@ class ScriptedGateway(FakeGateway):
         await super().configure(settings)
         self._journal = Path(settings.state_dir) / "journal"
         self._waits: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
-        self._unhealthy = settings.containerd_address == "/none"
+        self._unhealthy = _UNHEALTHY.get(settings.containerd_address, "")
 
     def _note(self, *words: object) -> None:
         with self._journal.open("a") as journal:
@@ -76,7 +78,7 @@ class ScriptedGateway(FakeGateway):
     async def fingerprints(self):  # type: ignore[no-untyped-def] # noqa: ANN201
         """See `Gateway`."""
         health = Health.UNHEALTHY if self._unhealthy else Health.HEALTHY
-        description = _UNHEALTHY if self._unhealthy else "Healthy"
+        description = self._unhealthy or "Healthy"
         yield Fingerprint(health=health, description=description, attributes={})
         await asyncio.Event().wait()
 
