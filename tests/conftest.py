@@ -12,12 +12,15 @@ import pytest
 
 from tests import side_by_side
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
+from tests.support.garbage import pytest_runtest_teardown
 from tests.support.kernel import mounted
 from tests.support.needs import need_containerd
 from tests.support.plugin.driver import Driver
 from tests.support.registries import images
 from tests.support.registries.registry import Registry
 from tests.support.waiting import slowed
+
+__all__ = ["pytest_runtest_teardown"]
 
 # A cancelled test still cleans up; pytest-timeout would end the test without a cleanup.
 LONGEST_TEST_S = 150

@@ -16,10 +16,8 @@ from tests.support.daemons.shim_tasks import IMAGE, RealTask, import_image
 from tests.support.fakes.containerd import FakeContainerd
 from tests.support.fakes.either import Daemon, Place
 from tests.support.fakes.shim import FakeTask
-from tests.support.garbage import pytest_runtest_teardown
 from tests.support.workers.peers import LauncherProcess
 
-__all__ = ["pytest_runtest_teardown"]
 Task = FakeTask | RealTask
 MakeTask = Callable[[str], Task]
 

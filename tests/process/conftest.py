@@ -8,10 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.fakes.stage import Stage
-from tests.support.garbage import pytest_runtest_teardown
 from tests.support.workers.peers import LauncherProcess
 
-__all__ = ["pytest_runtest_teardown", "running", "stage"]
+__all__ = ["running", "stage"]
 
 
 @pytest.fixture(scope="module")

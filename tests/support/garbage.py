@@ -5,7 +5,7 @@ later. So each test ends with a collection. What is alive then is frozen: the ne
 only at objects of the next test, and takes 2 ms instead of 60. The last test of a file has a
 collection of all objects, also of those that its module's fixtures left.
 
-Pytest calls `pytest_runtest_teardown` for the tests of a folder whose conftest.py imports it.
+Pytest calls `pytest_runtest_teardown` for all tests, because tests/conftest.py imports the hook.
 """
 
 from __future__ import annotations

@@ -334,11 +334,12 @@ class EmbeddedTerminal(Terminal):
             yield await self._inputs.get()
 
     async def _read(self, stream: AsyncGenerator[ExecOutput, None]) -> int:
-        async for message in stream:
-            self._out += message.stdout
-            self.errors += message.stderr
-            if message.exit is not None:
-                return message.exit.exit_code
+        async with contextlib.aclosing(stream):
+            async for message in stream:
+                self._out += message.stdout
+                self.errors += message.stderr
+                if message.exit is not None:
+                    return message.exit.exit_code
         raise AssertionError("the exec stream ended without an exit code")
 
     def _send(self, item: ExecInput) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
 from google.protobuf.duration_pb2 import Duration
@@ -58,26 +59,39 @@ class AgentSession(PluginSession):
         *,
         tty: bool = False,
     ) -> AsyncGenerator[ExecOutput, None]:
-        """Runs a command in a task with streams for its input and output."""
+        """Runs a command in a task with streams for its input and output.
+
+        The host never half-closes an exec stream: the requests end after the last answer.
+        """
+        setup = driver_pb2.ExecTaskStreamingRequest.Setup(
+            task_id=task_id, command=list(command), tty=tty
+        )
+        waiting: asyncio.Queue[driver_pb2.ExecTaskStreamingRequest | None] = asyncio.Queue()
+        waiting.put_nowait(driver_pb2.ExecTaskStreamingRequest(setup=setup))
+
+        async def read_inputs() -> None:
+            async for item in inputs:
+                waiting.put_nowait(exec_input(item))
 
         async def requests() -> AsyncGenerator[driver_pb2.ExecTaskStreamingRequest, None]:
-            setup = driver_pb2.ExecTaskStreamingRequest.Setup(
-                task_id=task_id, command=list(command), tty=tty
-            )
-            yield driver_pb2.ExecTaskStreamingRequest(setup=setup)
-            async for item in inputs:
-                yield exec_input(item)
-            # The host never half-closes an exec stream.
-            await asyncio.Event().wait()
+            while (request := await waiting.get()) is not None:
+                yield request
 
+        reading = asyncio.create_task(read_inputs())
         answers = self._calls.exchange(
             _EXEC,
             requests(),
             driver_pb2.ExecTaskStreamingRequest,
             driver_pb2.ExecTaskStreamingResponse,
         )
-        async for message in answers:
-            yield exec_output(message)
+        try:
+            async with contextlib.aclosing(answers):
+                async for message in answers:
+                    yield exec_output(message)
+        finally:
+            # gRPC's task that waits for a request belongs to nothing else: it would be garbage.
+            waiting.put_nowait(None)
+            reading.cancel()
 
 
 def status(message: driver_pb2.InspectTaskResponse) -> TaskStatus:
