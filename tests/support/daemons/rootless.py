@@ -106,12 +106,19 @@ class RootlessContainerd(ContainerdDaemon):
         self.give(self.base)
         (self.base / "child.sh").write_text(_CHILD)
 
+    def use(self, folder: Path | None) -> None:
+        """Sets the folder of containerd: a copy, because the user cannot read root's folders."""
+        copy = self.base / "bin"
+        if folder is not None:
+            shutil.copytree(folder, copy, dirs_exist_ok=True)
+        super().use(copy if folder is not None else None)
+
     @property
     def prefix(self) -> list[str]:
         """Words before a program that the user runs outside of the namespaces."""
         user = self.user
         variables = {
-            "PATH": os.environ["PATH"],
+            "PATH": self._path,
             "HOME": str(self.base / "home"),
             "XDG_RUNTIME_DIR": str(self.runtime_dir),
             "TMPDIR": str(self.base / "driver"),
