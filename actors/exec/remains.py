@@ -16,33 +16,45 @@ from actors.processes.process_table import processes
 
 _PARENT, _SESSION = 1, 3
 """Positions after the name in /proc/PID/stat."""
+_LOOKS = 20
+"""Looks at the process table; other processes of the task may let a stopped process go on."""
 
 
 def open_started(leader: int, task: int) -> list[int]:
-    """Opens the processes that a command has started in the task's cgroup. Blocks briefly.
+    """Stops and opens a command's first process and all processes that the command has started.
 
-    Call the function while the command's first process lives: later the children have another
-    parent. The kernel may give the number of an ended process to a new process of another program;
-    the comparison of cgroups detects such a number.
+    Blocks briefly. Call the function while the command's first process lives: later the children
+    have another parent. A process that runs could start another process after the look at the
+    process table; so each process is stopped, until a look finds no further process.
+
+    The kernel may give the number of an ended process to a new process of another program; the
+    comparison of cgroups detects such a number.
 
     Args:
         leader: process id of the command's first process; 0 for none.
         task: process id of the task's first process.
 
     Returns:
-        Descriptors of processes (pidfds), for `kill`.
+        Descriptors of stopped processes (pidfds), for `kill`.
     """
     cgroup = _cgroup(task)
-    if not cgroup or not leader:
+    if not cgroup or leader in {0, task}:
         return []
-    pidfds = []
-    for pid in _started_by(leader):
-        with contextlib.suppress(OSError):
-            pidfd = os.pidfd_open(pid)
-            if _cgroup(pid) == cgroup:
-                pidfds.append(pidfd)
-            else:
-                os.close(pidfd)
+    pidfds: list[int] = []
+    seen: set[int] = set()
+    for _ in range(_LOOKS):
+        new = ({leader} | _started_by(leader)) - seen
+        if not new:
+            break
+        seen |= new
+        for pid in new:
+            with contextlib.suppress(OSError):
+                pidfd = os.pidfd_open(pid)
+                if _cgroup(pid) == cgroup:
+                    pidfds.append(pidfd)
+                    signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+                else:
+                    os.close(pidfd)
     return pidfds
 
 
