@@ -180,6 +180,8 @@ async def test_what_a_killed_plugin_left_of_a_start_goes_whole(stage: Stage, ste
     fault = stage.containerd.hang(STEPS[step][0], after=True)
     starting = asyncio.create_task(stage.start(job))
     await until(lambda: fault.calls, DEADLINE_S, f"no start reaches {step}")
+    # The state directory is made beside the snapshot.
+    await until(lambda: len(traces(stage, job)) > 1, DEADLINE_S, "one trace alone")
     stage.session.kill_plugin()
     with pytest.raises(DriverError):
         await starting
