@@ -1,7 +1,8 @@
 """How `./dev test` spreads the tests over pytest processes (pytest-xdist).
 
-A test mostly waits, for daemons and periods of grace. So one process more than the machine has
-cores takes the tests, file by file, and a free process takes the next file. The files keep their
+Tests often wait, for daemons and periods of grace: two processes left a third of two cores idle. So
+one process more than the machine has cores takes the tests, file by file, and a free process takes
+the next file. The files keep their
 order: the long tiers come first.
 
 No test checks objects of other tests, such as all mounts or processes of the machine. Tests that

@@ -27,8 +27,9 @@ def open_started(leader: int, task: int) -> list[int]:
     have another parent. A process that runs could start another process after the look at the
     process table; so each process is stopped, until a look finds no further process.
 
-    The kernel may give the number of an ended process to a new process of another program; the
-    comparison of cgroups detects such a number.
+    The kernel may give the number of an ended process to a new process of another program, and a
+    runtime with a kernel of its own reports numbers of that kernel. The comparisons of cgroups and
+    of the first process's mount namespace detect such a number.
 
     Args:
         leader: process id of the command's first process; 0 for none.
@@ -38,7 +39,7 @@ def open_started(leader: int, task: int) -> list[int]:
         Descriptors of stopped processes (pidfds), for `kill`.
     """
     cgroup = _cgroup(task)
-    if not cgroup or leader in {0, task}:
+    if not cgroup or leader in {0, task} or _mounts(leader) not in {"", _mounts(task)}:
         return []
     pidfds: list[int] = []
     seen: set[int] = set()
@@ -93,5 +94,13 @@ def _stat(process: Path) -> list[str]:
 def _cgroup(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def _mounts(pid: int) -> str:
+    """Returns the mount namespace of a process; empty if the process has ended."""
+    try:
+        return str(Path(f"/proc/{pid}/ns/mnt").readlink())
     except OSError:
         return ""

@@ -35,16 +35,9 @@ class PluginRestarter:
         Raises:
             DriverError: the error of the call, or the plugin has died five times.
         """
-        while True:
-            process = await self._serving()
-            try:
-                handle = await attempt()
-            except DriverError as error:
-                if not await self._session.died(error, process):
-                    raise
-            else:
-                self._recovered.add((process, handle.task_id))
-                return handle
+        process, handle = await self._repeated(lambda: None, attempt)
+        self._recovered.add((process, handle.task_id))
+        return handle
 
     async def call(
         self, handle: Callable[[], Handle | None], attempt: Callable[[], Awaitable[T]]
@@ -59,11 +52,18 @@ class PluginRestarter:
         Raises:
             DriverError: the error of the call, or the plugin has died five times.
         """
+        _, result = await self._repeated(handle, attempt)
+        return result
+
+    async def _repeated(
+        self, handle: Callable[[], Handle | None], attempt: Callable[[], Awaitable[T]]
+    ) -> tuple[PluginProcess, T]:
+        """Returns the process of the last attempt, and the attempt's result."""
         while True:
             process = await self._serving()
             try:
                 await self._recover(handle())
-                return await attempt()
+                return process, await attempt()
             except DriverError as error:
                 if not await self._session.died(error, process):
                     raise
@@ -89,6 +89,12 @@ class PluginRestarter:
             return
         async with self._lock:
             key = (self._session.process, handle.task_id)
-            if key not in self._recovered:
-                self._recovered.add(key)
+            if key in self._recovered:
+                return
+            try:
                 await self._session.recover(handle)
+            except DriverError:
+                # The next call goes on without a recovery: a destroy removes the remains.
+                self._recovered.add(key)
+                raise
+            self._recovered.add(key)

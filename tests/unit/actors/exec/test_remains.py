@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from pathlib import Path
 
 from actors.exec import remains
+from tests.support.needs import need_root_here
 from tests.support.nomad.leftovers import pids_with
 from tests.support.waiting import wait_until
 
@@ -30,4 +32,14 @@ def test_a_process_of_another_cgroup_or_the_task_itself_is_let_be() -> None:
         assert remains.open_started(other.pid, other.pid) == []
         assert remains.open_started(0, other.pid) == []
         assert other.poll() is None
+        other.kill()
+
+
+def test_a_process_outside_of_the_task_with_the_number_of_a_command_is_let_be() -> None:
+    need_root_here()
+    with subprocess.Popen(["unshare", "--mount", "sleep", "300"]) as other:
+        own = Path("/proc/self/ns/mnt").readlink()
+        wait_until(lambda: Path(f"/proc/{other.pid}/ns/mnt").readlink() != own, 10)
+        assert remains.open_started(other.pid, os.getpid()) == []
+        assert " T " not in Path(f"/proc/{other.pid}/stat").read_text()
         other.kill()
