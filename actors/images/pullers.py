@@ -227,13 +227,16 @@ async def _streams(
     try:
         yield reader, writer
     finally:
-        # The end of its stdin ends the puller; the server closes the connection after that.
-        with contextlib.suppress(OSError, TimeoutError):
-            writer.write_eof()
-            async with asyncio.timeout(_END_S):
-                while await reader.read(65536):
-                    pass
-        writer.transport.abort()
+        try:
+            # The end of its stdin ends the puller; the server closes the connection after that.
+            with contextlib.suppress(OSError, TimeoutError):
+                writer.write_eof()
+                async with asyncio.timeout(_END_S):
+                    while await reader.read(65536):
+                        pass
+        finally:
+            # In a cancelled task, Python 3.11 ends this timeout with CancelledError.
+            writer.transport.abort()
 
 
 async def _events(reader: asyncio.StreamReader) -> AsyncGenerator[frames.Frame]:

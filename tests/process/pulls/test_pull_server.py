@@ -187,6 +187,38 @@ async def test_a_cancelled_pull_ends_its_puller_even_if_the_puller_is_stuck(
     await pulls.close()
 
 
+async def test_a_cancelled_pull_keeps_no_connection_to_a_stuck_server(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.images.pullers._END_S", 0.2)
+    pulls = Pullers()
+    await refused(pulls, registry)
+    (server,) = servers(HERE)
+    running = await held(pulls, registry)
+    (puller,) = pullers(HERE)
+    amid = connections()
+    for pid in (puller, server):
+        os.kill(pid, signal.SIGSTOP)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    await until(lambda: connections() < amid, 20, "the connection to the puller stays open")
+    for pid in (puller, server):
+        os.kill(pid, signal.SIGCONT)
+    await gone([puller])
+    await pulls.close()
+
+
+def connections() -> int:
+    """Returns the number of Unix sockets that this process holds."""
+    lines = Path("/proc/net/unix").read_text().splitlines()[1:]
+    known = {f"socket:[{line.split()[6]}]" for line in lines}
+    own = [
+        str(place.readlink()) for place in Path("/proc/self/fd").iterdir() if os.path.lexists(place)
+    ]
+    return sum(link in known for link in own)
+
+
 async def test_the_end_of_the_plugin_ends_server_and_pullers(registry: Registry) -> None:
     registry.open.clear()
     program = (
