@@ -23,6 +23,7 @@ from actors.health import confinement_checks, fingerprint
 from actors.images.actor import ImageActor
 from actors.images.collector import ImageCollector
 from actors.images.messages import Retire
+from actors.images.pullers import Pullers
 from actors.images.store import ImageStore
 from actors.lifecycle.admission import STARTS_PER_CORE, Admission
 from actors.lifecycle.running import Releases, RunningTask, Services
@@ -92,6 +93,7 @@ class ActorGateway(Gateway):
         self._admission = Admission((os.cpu_count() or 1) * STARTS_PER_CORE)
         self._releases = Releases()
         self._shim_groups = ShimGroups()
+        self._pullers = Pullers()
         self._images: list[pykka.ActorRef[Any]] = []
         self._events = EventActor.start()
         self._supervisor = Supervisor.start(self._make_services)
@@ -108,7 +110,7 @@ class ActorGateway(Gateway):
             tell(earlier, Retire())
         images = ImageActor.start(
             self._loop,
-            ImageStore(node.containerd, settings, node.maker, self._proxies),
+            ImageStore(node.containerd, settings, self._pullers, node.maker, self._proxies),
             self._events,
             collector,
         )

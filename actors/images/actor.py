@@ -215,7 +215,6 @@ class ImageActor(LoopActor):
         self._collector = None
         if self._sweep is not None:
             self._sweep.cancel()
-        spawn(self._loop, self._store.close(), lambda _, __: None)
 
     def _report(self, request: ImageRequest, text: str) -> None:
         pull = self._pulls.get(request)

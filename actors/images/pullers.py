@@ -103,7 +103,7 @@ class _Server:
 
 
 class Pullers:
-    """The pullers of an image store. Belongs to the event loop.
+    """The pullers of all image stores of a process. Belongs to the event loop.
 
     Each pull has a process of its own, so a pull fails alone. The pull server holds no request.
 

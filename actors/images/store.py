@@ -44,6 +44,7 @@ class ImageStore:
     Args:
         containerd: the client.
         settings: the driver's settings.
+        pullers: run the pulls; all stores of a process share the pull server.
         maker: name of this plugin process in owner labels.
         proxies: variables of the environment that name proxies, for pullers and credential
             helpers.
@@ -53,6 +54,7 @@ class ImageStore:
         self,
         containerd: Containerd,
         settings: DriverSettings,
+        pullers: Pullers,
         maker: str = "",
         proxies: Mapping[str, str] | None = None,
     ) -> None:
@@ -62,15 +64,11 @@ class ImageStore:
         self._hosts_directory = settings.registry_config_path
         self._credentials = CredentialSources(settings, proxies)
         self._proxies = proxies or {}
-        self._pullers = Pullers()
+        self._pullers = pullers
         self._tags = TagCheck(self._proxies)
         self._kept = KeptBlobs(containerd, self._labels)
         self._known: OrderedDict[tuple[str, str], ImageReady] = OrderedDict()
         self._snapshotters = {containerd.default_snapshotter}
-
-    async def close(self) -> None:
-        """Ends the pull server; running pulls end first."""
-        await self._pullers.close()
 
     async def ensure(self, request: ImageRequest, report: Report) -> ImageReady:
         """Provides the unpacked image. The policy decides about a pull or a load.

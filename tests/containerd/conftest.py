@@ -16,7 +16,9 @@ from tests.support.kernel.own_network import OwnNetwork
 from tests.support.needs import missing, need_containerd
 from tests.support.plugin.driver import Driver, launched
 from tests.support.plugin.host_run import Run
-from tests.support.registries.image_store import Images
+from tests.support.registries.image_store import Images, server_of_a_file
+
+__all__ = ["server_of_a_file"]
 
 PLUGINS = Path("/usr/lib/cni")
 

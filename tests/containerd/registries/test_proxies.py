@@ -27,7 +27,7 @@ from tests.support.plugin.plugin_dir import ROOT
 from tests.support.registries import certificates, images
 from tests.support.registries.certificates import Certificate
 from tests.support.registries.http_proxy import HttpProxy
-from tests.support.registries.image_store import Images
+from tests.support.registries.image_store import Images, own_server
 from tests.support.registries.images import Image
 from tests.support.registries.recording_server import Answer, Request
 from tests.support.registries.registry import Registry, free_port
@@ -128,7 +128,10 @@ def test_a_proxy_with_tls_is_spoken_to_inside_of_it(
     image = pushed(served, ca, "double")
     monkeypatch.setattr("actors.processes.child_process.BASE_ENVIRONMENT", trusting(ca))
     own = certificates.signed(ca.file.parent, "proxy", ca)
-    with HttpProxy("u:p", routes={"r.example:443": served.host}, certificate=own) as proxy:
+    with (
+        own_server(),
+        HttpProxy("u:p", routes={"r.example:443": served.host}, certificate=own) as proxy,
+    ):
         for n, name in enumerate((proxy.host, proxy.host.replace("127.0.0.1", "localhost"))):
             store = store_with(containerd, tmp_path / str(n), ca, https_proxy=f"https://u:p@{name}")
             assert store.get("r.example/double:1", force_pull=True).digest == image.digest

@@ -108,8 +108,15 @@ class ContainerdDaemon(Daemon):
             raise AssertionError(f"ctr {arguments}: {done.stdout}{done.stderr}")
         return done.stdout
 
-    def ask(self, work: Callable[[Containerd], Awaitable[T]]) -> T:
-        """Runs a coroutine with a client of the daemon and returns its result."""
+    def ask(
+        self, work: Callable[[Containerd], Awaitable[T]], runner: asyncio.Runner | None = None
+    ) -> T:
+        """Runs a coroutine with a client of the daemon and returns its result.
+
+        Args:
+            work: makes the coroutine.
+            runner: an event loop that stays; None is a new loop.
+        """
 
         async def asked() -> T:
             client = Containerd(self.address, self.namespace)
@@ -118,7 +125,7 @@ class ContainerdDaemon(Daemon):
             finally:
                 await client.close()
 
-        return asyncio.run(asked())
+        return runner.run(asked()) if runner else asyncio.run(asked())
 
     def leftovers(self) -> list[str]:
         """Lists all objects in the tests' namespace except images."""

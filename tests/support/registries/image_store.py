@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from actors.images import request as image_plan
 from actors.images.messages import ImageReady
+from actors.images.pullers import Pullers
 from actors.images.store import ImageStore
 from actors.model.nomad import TaskConfig
 from actors.model.settings import DriverSettings, TaskOptions
@@ -25,6 +28,19 @@ from tests.support.registries.archives import (
 from tests.support.registries.recording_server import RecordingServer
 
 
+class KeptServer:
+    """A pull server in an event loop that stays: the start of a server takes 0.3 s of CPU."""
+
+    def __init__(self) -> None:
+        self.runner = asyncio.Runner()
+        self.pullers = Pullers()
+
+    def close(self) -> None:
+        """Ends the server and the loop."""
+        self.runner.run(self.pullers.close())
+        self.runner.close()
+
+
 class Images:
     """A store that serves images as to a start. `events` has the tasks' events.
 
@@ -34,6 +50,9 @@ class Images:
         proxies: variables of the environment.
         settings: options of the driver.
     """
+
+    kept: ClassVar[KeptServer] = KeptServer()
+    """The pull server of all stores, see `own_server`."""
 
     def __init__(
         self,
@@ -65,20 +84,35 @@ class Images:
         """Returns the image for the options of driver and task."""
 
         async def ensure(containerd: Containerd) -> ImageReady:
-            store = ImageStore(containerd, self.settings, proxies=self._proxies)
+            store = ImageStore(containerd, self.settings, self.kept.pullers, proxies=self._proxies)
             task = TaskConfig(id="a/t/1", name="t", alloc_id="a", alloc_dir=str(self._directory))
             chosen = TaskOptions(image=image, **options)
             request = image_plan.request(services(self.settings), task, chosen)
-            try:
-                return await store.ensure(request, self.events.append)
-            finally:
-                await store.close()
+            return await store.ensure(request, self.events.append)
 
-        return self._daemon.ask(ensure)
+        return self._daemon.ask(ensure, self.kept.runner)
 
     def record(self, name: str) -> ImageRecord | None:
         """Returns containerd's record of an image."""
         return self._daemon.ask(lambda containerd: containerd.images.get(name))
+
+
+@contextlib.contextmanager
+def own_server() -> Iterator[None]:
+    """Gives all stores another pull server for a `with` block."""
+    before, Images.kept = Images.kept, KeptServer()
+    try:
+        yield
+    finally:
+        Images.kept.close()
+        Images.kept = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def server_of_a_file() -> Iterator[None]:
+    """Gives the stores of a test file one pull server. A conftest.py imports the fixture."""
+    with own_server():
+        yield
 
 
 def collected(containerd: ContainerdDaemon) -> None:

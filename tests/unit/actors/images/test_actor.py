@@ -26,7 +26,7 @@ from actors.model.settings import Auth
 from containerd.image.config import ImageConfig
 from containerd.pull.protocol import Archive
 from proto.errors import Code, DriverError
-from tests.support.waiting import slowed, until
+from tests.support.waiting import until
 
 TASK = TaskIdentity(task_id="a/t/1", alloc_id="a", task_name="t")
 
@@ -57,10 +57,6 @@ class Store:
         self.cancelled: list[ImageRequest] = []
         self.gate = asyncio.Event()
         self.result: ImageReady | DriverError | None = None
-        self.closed = asyncio.Event()
-
-    async def close(self) -> None:
-        self.closed.set()
 
     async def ensure(self, request: ImageRequest, _: Callable[[str], object]) -> ImageReady:
         self.asked.append(request)
@@ -288,7 +284,6 @@ async def test_a_retired_actor_collects_nothing_more() -> None:
         assert (await actor.ask(request("z")).future).name == "z"
         assert collector.removing == []
         assert collector.sweeps == seen
-        await asyncio.wait_for(store.closed.wait(), slowed(5))
 
 
 async def _sweeps(collector: Collector) -> None:
