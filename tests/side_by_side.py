@@ -2,12 +2,12 @@
 
 Tests often wait, for daemons and periods of grace: two processes left a third of two cores idle. So
 one process more than the machine has cores takes the tests, file by file, and a free process takes
-the next file. The files keep their
-order: the long tiers come first.
+the next file. The files keep their order: the long tiers come first.
 
 No test checks objects of other tests, such as all mounts or processes of the machine. Tests that
-share an object run in one process: all embedded hosts keep the addresses of their bridge in one
-directory.
+share an object run in one process. All embedded hosts keep the addresses of their bridge in one
+directory. The start of a Nomad agent takes ten seconds: the acceptance tests of an agent share the
+agent.
 """
 
 from __future__ import annotations
@@ -34,10 +34,21 @@ def words() -> list[str]:
     return ["-n", str((os.cpu_count() or 1) + 1), "--no-loadscope-reorder"]
 
 
+HOSTS = ("embedded", "go-host", "agent")
+"""The kinds of hosts of the acceptance tests, in the names of the tests."""
+
+
 def share(node_id: str) -> str:
-    """Returns the name of the tests that run in one process with a test: its file, or bridges."""
-    file = node_id.partition("::")[0]
-    return "bridges" if PurePath(file).name in BRIDGES else file
+    """Returns the name of the tests that run in one process with a test.
+
+    That is the test's file, `bridges`, or the kind of host of an acceptance test.
+    """
+    file, _, test = node_id.partition("::")
+    if PurePath(file).name in BRIDGES:
+        return "bridges"
+    if file.startswith("tests/acceptance/"):
+        return next((host for host in HOSTS if host in test.partition("[")[2]), file)
+    return file
 
 
 def check(file: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from proto.errors import DriverError
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
-from tests.support.kernel.traces import traces
+from tests.support.kernel.traces import processes_of, traces
 from tests.support.plugin.driver import Driver, Job, launched
 from tests.support.plugin.victims import CONTAINERD, LAUNCHER, PLUGIN, WORKER, Victims, runs
 from tests.support.registries import images
@@ -23,7 +23,8 @@ from workers.protocol import LOST_CODE
 
 pytestmark = pytest.mark.containerd
 
-SLEEPER = "echo ready; sleep 600 & wait"
+# The output comes when both processes run.
+SLEEPER = "sleep 600 & echo ready; wait"
 AROUND = [(), (LAUNCHER,), (CONTAINERD,), (PLUGIN,), (WORKER,), (WORKER, CONTAINERD)]
 
 
@@ -32,16 +33,6 @@ def shim_of(daemon: ContainerdDaemon, container: str) -> int:
     every = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in daemon.shim_pids()}
     (found,) = [pid for pid, words in every.items() if container.encode() in words.split(b"\0")]
     return found
-
-
-def processes_of(job: Job) -> list[int]:
-    """Returns all processes of a task."""
-    found: set[int] = set()
-    for group in traces([job.container]):
-        procs = Path(group, "cgroup.procs")
-        if procs.is_file():
-            found |= {int(line) for line in procs.read_text().split()}
-    return sorted(found)
 
 
 async def _gone(job: Job, processes: list[int], worker: int | None) -> None:
@@ -58,7 +49,7 @@ async def test_a_task_whose_shim_is_killed_is_lost_with_the_reason_and_nothing_i
         job = driver.task()
         handle = await driver.start(job, busybox_image, SLEEPER)
         await until(lambda: job.out, 10)
-        around, processes = Victims(driver, job), processes_of(job)
+        around, processes = Victims(driver, job), processes_of(job.container)
         assert len(processes) > 1
         around.kill(*victims)
         os.kill(shim_of(containerd, job.container), signal.SIGKILL)
@@ -77,7 +68,7 @@ async def test_a_task_whose_plugin_worker_and_shim_are_killed_is_not_recovered_a
         job = driver.task()
         handle = await driver.start(job, busybox_image, SLEEPER)
         await until(lambda: job.out, 10)
-        around, processes = Victims(driver, job), processes_of(job)
+        around, processes = Victims(driver, job), processes_of(job.container)
         around.kill(PLUGIN, WORKER)
         os.kill(shim_of(containerd, job.container), signal.SIGKILL)
         with pytest.raises(DriverError, match="task not found"):

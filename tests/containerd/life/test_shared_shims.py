@@ -18,7 +18,7 @@ from actors.lifecycle import leaked_shims
 from containerd.api.client import Containerd
 from plugin.host.agent.session import Handle
 from tests.support.daemons.containerd_daemon import ContainerdDaemon
-from tests.support.kernel.traces import traces
+from tests.support.kernel.traces import processes_of
 from tests.support.needs import need_program
 from tests.support.plugin.driver import Driver, Job, launched
 from tests.support.plugin.victims import CONTAINERD, LAUNCHER, PLUGIN, WORKER, Victims, runs
@@ -155,7 +155,7 @@ async def test_a_task_that_containerd_forgot_is_removed_and_its_neighbour_goes_o
     async with launched(sharing):
         alloc = Alloc(sharing, busybox_image)
         first, second = await alloc.start("a"), await alloc.start("b")
-        processes = processes_of(first)
+        processes = processes_of(first.container)
         forget(containerd, first.container)
         await sharing.end(first)
         await until(lambda: not any(runs(pid) for pid in processes), 10, "a process is left")
@@ -172,7 +172,7 @@ async def test_the_shim_ends_with_the_removal_of_the_last_task_that_containerd_f
     async with launched(sharing):
         alloc = Alloc(sharing, busybox_image)
         first, second = await alloc.start("a"), await alloc.start("b")
-        processes = processes_of(second)
+        processes = processes_of(second.container)
         await sharing.end(first)
         forget(containerd, second.container)
         await sharing.end(second)
@@ -288,9 +288,3 @@ async def test_all_tasks_of_a_killed_shim_are_lost_with_the_reason_and_can_start
 def holds(shim: int, container: str) -> bool:
     """Returns whether a shim was started for a container."""
     return container.encode() in Path(f"/proc/{shim}/cmdline").read_bytes().split(b"\0")
-
-
-def processes_of(job: Job) -> list[int]:
-    """Returns all processes of a task."""
-    groups = (Path(group, "cgroup.procs") for group in traces([job.container]))
-    return [int(line) for procs in groups if procs.is_file() for line in procs.read_text().split()]

@@ -21,5 +21,12 @@ def traces(containers: Collection[str]) -> list[str]:
     return left
 
 
+def processes_of(container: str) -> list[int]:
+    """Returns the pids of all processes in the container's cgroups."""
+    groups = (Path(place, "cgroup.procs") for place in traces([container]))
+    texts = [procs.read_text() for procs in groups if procs.is_file()]
+    return sorted({int(line) for text in texts for line in text.split()})
+
+
 def _names(text: str, containers: Collection[str]) -> bool:
     return any(container in text for container in containers)

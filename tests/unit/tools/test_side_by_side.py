@@ -51,3 +51,17 @@ def test_tests_of_a_file_and_files_of_bridges_run_in_one_process(
     assert {len(used) for used in processes.values()} == {1}
     assert len(set().union(*(processes[f"{file}.py"] for file in files[3:]))) == 1
     assert len(set().union(*processes.values())) > 1
+
+
+@pytest.mark.parametrize(
+    ("node_id", "shared"),
+    [
+        ("tests/acceptance/test_001_redis.py::test_a_server[agent]", "agent"),
+        ("tests/acceptance/test_002_signal.py::test_a_signal[go-host-SIGUSR1]", "go-host"),
+        ("tests/acceptance/test_012_bridge_ports.py::test_a_port[agent]", "bridges"),
+        ("tests/nomad/test_host.py::test_a_task[agent]", "tests/nomad/test_host.py"),
+        ("tests/acceptance/test_001_redis.py::test_agent", "tests/acceptance/test_001_redis.py"),
+    ],
+)
+def test_acceptance_tests_share_the_process_of_their_host(node_id: str, shared: str) -> None:
+    assert side_by_side.share(node_id) == shared
