@@ -14,7 +14,8 @@ from tests.support.nomad.go_host import DRIVER, GoHost, HostError, Json
 from tests.support.nomad.leftovers import cgroups_named, pids_with
 from tests.support.nomad.scripts import TICKING, Scripts, finish, in_containerd
 from tests.support.registries import images
-from tests.support.registries.registry import Registry, free_port
+from tests.support.registries.ports import free_port
+from tests.support.registries.registry import Registry
 from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.nomad, pytest.mark.containerd]

@@ -13,8 +13,9 @@ from tests.support.registries import certificates, images
 from tests.support.registries.certificates import Certificate
 from tests.support.registries.image_store import Images
 from tests.support.registries.images import Image
+from tests.support.registries.ports import free_port
 from tests.support.registries.recording_server import Answer, RecordingServer, Request
-from tests.support.registries.registry import Registry, free_port
+from tests.support.registries.registry import Registry
 
 pytestmark = pytest.mark.containerd
 

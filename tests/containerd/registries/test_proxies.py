@@ -29,8 +29,9 @@ from tests.support.registries.certificates import Certificate
 from tests.support.registries.http_proxy import HttpProxy
 from tests.support.registries.image_store import Images, own_server
 from tests.support.registries.images import Image
+from tests.support.registries.ports import free_port
 from tests.support.registries.recording_server import Answer, Request
-from tests.support.registries.registry import Registry, free_port
+from tests.support.registries.registry import Registry
 from tests.support.registries.scripted_registry import ScriptedRegistry
 from tests.support.waiting import wait_until
 

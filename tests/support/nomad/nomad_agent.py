@@ -23,7 +23,7 @@ from tests.support.nomad.leftovers import (
     pids_with,
     unmount_below,
 )
-from tests.support.registries.registry import free_port
+from tests.support.registries.ports import free_port
 from tests.support.waiting import wait_until
 
 DRIVER = "containerd-driver"

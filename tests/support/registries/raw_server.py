@@ -8,12 +8,13 @@ import threading
 from collections.abc import Callable, Iterable
 
 from tests.support.closing import Closing
+from tests.support.registries import ports
 
 Reply = Callable[[str], Iterable[bytes]]
 
 
 class RawServer(Closing):
-    """A server of a `with` block: `.host` is 127.0.0.1:PORT.
+    """A server of a `with` block: `.host` is 127.0.0.1:PORT, with a port of `ports`.
 
     Args:
         reply: returns the bytes for a request's path; the server then closes the connection.
@@ -21,7 +22,7 @@ class RawServer(Closing):
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = ports.listener()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._ended = threading.Event()

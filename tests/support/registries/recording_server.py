@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from tests.support.closing import Closing
+from tests.support.registries import ports
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +37,19 @@ class Answer:
     hangs: threading.Event | None = None
 
 
-_PORTS: set[int] = set()
-
-
 def _listening(
     address: str, port: int, handler: type[BaseHTTPRequestHandler]
 ) -> ThreadingHTTPServer:
-    """Listens on the port, or for port 0 on a free port that was not taken before."""
-    with contextlib.ExitStack() as refused:
-        while True:
-            server = ThreadingHTTPServer((address, port), handler)
-            if port or server.server_address[1] not in _PORTS:
-                _PORTS.add(int(server.server_address[1]))
-                return server
-            refused.callback(server.server_close)
+    """Listens on the port, or for port 0 on a port of `ports`."""
+
+    def make() -> ThreadingHTTPServer:
+        return ThreadingHTTPServer((address, port), handler)
+
+    if port:
+        return make()
+    return ports.fresh(
+        make, lambda server: int(server.server_address[1]), ThreadingHTTPServer.server_close
+    )
 
 
 class RecordingServer(Closing):
@@ -59,8 +58,7 @@ class RecordingServer(Closing):
     Args:
         answer: returns the answer to a request.
         address: the address to listen on.
-        port: 0 takes a free port that no earlier server of this process had. The address is part
-            of an image's name, and containerd may still have the image of an earlier test.
+        port: 0 takes a port of `ports`.
     """
 
     def __init__(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.support.daemons.daemon import Daemon
 from tests.support.needs import missing
+from tests.support.registries.ports import free_port
 from tests.support.waiting import slowed
 
 _CONFIG = """\
@@ -24,14 +25,6 @@ http:
 {tls}
 {auth}
 """
-
-
-def free_port() -> int:
-    """Returns a TCP port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Registry(Daemon):
