@@ -45,6 +45,8 @@ _OWN_EXHAUSTION = (errno.ENFILE, errno.EMFILE, errno.ENOMEM)
 # Texts of runc and crun.
 _NO_PROGRAM = re.compile(r'container process(?: caused)?: exec: "|executable file `')
 _REFUSED = "Permission denied"
+# Text of Go's context package. gRPC's text for a deadline of the driver has no word "context".
+_GO_DEADLINE = "context deadline exceeded"
 _NOT_ROOT = "only root can connect to the socket: run the command with sudo"
 _START_CONTAINERD = "start containerd (systemctl start containerd), or set containerd_address"
 
@@ -120,6 +122,14 @@ def as_driver_error(error: grpc.RpcError, action: str, address: str) -> DriverEr
         )
     resolution = ""
     if code is Code.TIMEOUT:
+        if _GO_DEADLINE in text:
+            return _SilentShimError(
+                f"containerd cannot {action}",
+                details=f"containerd waited in vain, as for a shim that hangs: {text}",
+                resolution=deadlines.ADVICE,
+                recoverable=True,
+                code=code,
+            )
         text = f"containerd at {address} accepted the request and did not answer in time"
         resolution = deadlines.ADVICE
     if code is Code.INTERNAL and text.endswith("already exists"):
@@ -147,6 +157,24 @@ def exhaustion_advice(text: str) -> str:
             path = _DISK.search(text)
             return f"make room on the disk of {path[1]}: see df and df -i" if path else general
     return ""
+
+
+class _SilentShimError(DriverError):
+    """The answer of a containerd that itself waited in vain."""
+
+
+async def unless_silent(call: Awaitable[T], instead: T) -> T:
+    """Returns the result of a call; `instead` if containerd answers that it waited in vain.
+
+    containerd waits two seconds for a shim's answer (io.containerd.timeout.task.state).
+
+    Raises:
+        DriverError: any other failure of the call, also of a containerd without an answer.
+    """
+    try:
+        return await call
+    except _SilentShimError:
+        return instead
 
 
 async def unless_missing(call: Awaitable[T]) -> T | None:

@@ -6,7 +6,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from containerd.api import methods
 from containerd.api.calls import CALL_S, LIST_S, RUNTIME_S, AsyncCalls
-from containerd.api.errors import unless_missing
+from containerd.api.errors import unless_missing, unless_silent
 from containerd.api.records import Exit, Mount, Status, Streams, TaskRecord
 from proto.containerd import task_types_pb2, tasks_pb2, types_pb2
 from proto.errors import Code, DriverError
@@ -65,12 +65,15 @@ class Tasks:
         return answer.pid
 
     async def get(self, id: str) -> TaskRecord | None:
-        """Returns the container's task; None if the task is missing."""
+        """Returns the container's task; None if the task is missing.
+
+        The status is UNKNOWN if the task's shim does not answer. Releases of containerd up to 2.1
+        answer so; containerd 2.4 answers with an error.
+        """
         request = tasks_pb2.GetRequest(container_id=id)
         action = f"look up the task of container {id}"
-        answer = await unless_missing(
-            self._call(methods.TASK_GET, request, action, timeout_s=CALL_S)
-        )
+        call = self._call(methods.TASK_GET, request, action, timeout_s=CALL_S)
+        answer = await unless_silent(unless_missing(call), tasks_pb2.GetResponse())
         return None if answer is None else _record(id, answer.process)
 
     async def list(self) -> tuple[TaskRecord, ...]:

@@ -7,7 +7,12 @@ import logging
 import grpc
 import pytest
 
-from containerd.api.errors import as_driver_error, driver_errors, exhaustion_advice
+from containerd.api.errors import (
+    as_driver_error,
+    driver_errors,
+    exhaustion_advice,
+    unless_silent,
+)
 from proto.errors import Code, DriverError
 
 
@@ -124,3 +129,21 @@ def test_a_call_that_succeeds_is_not_logged(caplog: pytest.LogCaptureFixture) ->
     with driver_errors("/x", "do it", "/run/c.sock"):
         pass
     assert caplog.records == []
+
+
+async def failing(status: grpc.StatusCode, text: str) -> str:
+    """Fails as a call of containerd does."""
+    with driver_errors("/x/Get", "look up the task of container x", "/run/c.sock"):
+        raise Failed(status, text)
+
+
+async def test_a_containerd_that_waited_in_vain_is_no_silent_containerd() -> None:
+    vain = grpc.StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded"
+    assert await unless_silent(failing(*vain), "unknown") == "unknown"
+    error = told(*vain)
+    assert (error.code, error.recoverable) == (Code.TIMEOUT, True)
+    assert "accepted the request and did not answer" not in str(error)
+    with pytest.raises(DriverError, match="accepted the request and did not answer in time"):
+        await unless_silent(failing(vain[0], "Deadline Exceeded"), "unknown")
+    with pytest.raises(DriverError, match="no such"):
+        await unless_silent(failing(grpc.StatusCode.NOT_FOUND, "no such"), "unknown")
