@@ -68,7 +68,7 @@ class Tasks:
         """Returns the container's task; None if the task is missing.
 
         The status is UNKNOWN if the task's shim does not answer. Releases of containerd up to 2.1
-        answer so; containerd 2.4 answers with an error.
+        answer so; 2.3 and 2.4 answer with an error.
         """
         request = tasks_pb2.GetRequest(container_id=id)
         action = f"look up the task of container {id}"

@@ -6,7 +6,7 @@ import contextlib
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -49,11 +49,11 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """All processes at one moment, by kind and pid; zombies by the kind of their parent."""
+    """All processes at one moment, by kind and pid; pids of zombies by the kind of their parent."""
 
     at: float
     processes: Mapping[str, Mapping[int, Reading]]
-    zombies: Mapping[str, int]
+    zombies: Mapping[str, Collection[str]]
 
 
 def read(pid: int) -> Reading | None:
@@ -81,12 +81,12 @@ def read(pid: int) -> Reading | None:
 def sample(pids: Mapping[str, Iterable[int]]) -> Sample:
     """Reads all processes under these pids."""
     found: dict[str, dict[int, Reading]] = {}
-    zombies: dict[str, int] = {}
+    zombies: dict[str, list[str]] = {}
     for kind, every in pids.items():
         known = list(every)
         readings = {pid: read(pid) for pid in known}
         found[kind] = {pid: reading for pid, reading in readings.items() if reading}
-        zombies[kind] = sum(_is_zombie(child) for pid in known for child in children(pid))
+        zombies[kind] = [child for pid in known for child in children(pid) if _is_zombie(child)]
     return Sample(at=time.monotonic(), processes=found, zombies=zombies)
 
 
@@ -169,14 +169,14 @@ class Gauge:
 
 
 def zombies(samples: Iterable[Sample]) -> dict[str, int]:
-    """Returns the most zombies of any kind in two consecutive samples.
+    """Returns the most zombies of any kind that stay from a sample to the next.
 
     An ended child is a zombie until its parent reaps the child.
     """
     most: dict[str, int] = defaultdict(int)
-    before: Mapping[str, int] = {}
+    before: Mapping[str, Collection[str]] = {}
     for one in samples:
-        for kind, count in one.zombies.items():
-            most[kind] = max(most[kind], min(count, before.get(kind, 0)))
+        for kind, pids in one.zombies.items():
+            most[kind] = max(most[kind], len({*pids} & {*before.get(kind, ())}))
         before = one.zombies
     return dict(most)

@@ -114,10 +114,11 @@ def test_too_few_samples_are_a_fault() -> None:
 
 
 def test_a_zombie_counts_when_it_is_seen_twice() -> None:
-    def most(*counts: int) -> dict[str, int]:
+    def most(*pids: str) -> dict[str, int]:
         return gauges.zombies(
-            Sample(at=0, processes={}, zombies={PLUGIN: count}) for count in counts
+            Sample(at=0, processes={}, zombies={PLUGIN: seen.split()}) for seen in pids
         )
 
-    assert most(0, 1, 0, 1) == {PLUGIN: 0}
-    assert most(0, 1, 2, 0) == {PLUGIN: 1}
+    assert most("", "7", "", "7") == {PLUGIN: 0}
+    assert most("7", "8", "9") == {PLUGIN: 0}
+    assert most("", "7", "8 7", "") == {PLUGIN: 1}
