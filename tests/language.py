@@ -9,6 +9,7 @@ a folder of Python or Markdown; without a PATH the whole product and its documen
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ DOCSTRING_SHARE = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A docstring of a module, class, property or function, or one Markdown document."""
+    """A docstring of a module, class, property, function or name, or one Markdown document."""
 
     path: str
     line: int
@@ -118,6 +119,24 @@ def docstrings(path: Path) -> Iterator[Text]:
                 words=words_of(text),
                 beginning=text.splitlines()[0],
             )
+        if isinstance(node, ast.Module | ast.ClassDef):
+            yield from docstrings_of_names(path, node)
+
+
+def docstrings_of_names(path: Path, node: ast.Module | ast.ClassDef) -> Iterator[Text]:
+    """Yields every text behind an assignment, such as that of a constant."""
+    for assigned, behind in itertools.pairwise(node.body):
+        match behind:
+            case ast.Expr(value=ast.Constant(value=str(text))) if text.strip() and isinstance(
+                assigned, ast.Assign | ast.AnnAssign
+            ):
+                yield Text(
+                    path=shown(path),
+                    line=behind.lineno,
+                    kind="name",
+                    words=words_of(text),
+                    beginning=text.strip().splitlines()[0],
+                )
 
 
 def kind_of(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:

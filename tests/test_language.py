@@ -68,6 +68,8 @@ def test_a_file_is_measured_as_its_docstrings_read(tmp_path: Path) -> None:
     file = tmp_path / "module.py"
     file.write_text(
         '"""What this module holds is not asked."""\n\n\n'
+        "LIMIT = 1\n"
+        '"""What stops."""\n\n\n'
         "class Task:\n"
         '    """One task."""\n\n'
         "    @property\n"
@@ -81,17 +83,18 @@ def test_a_file_is_measured_as_its_docstrings_read(tmp_path: Path) -> None:
     found = language.texts(file)
     assert [(text.kind, text.line, text.pronouns) for text in found] == [
         ("module", 1, ["what", "this"]),
-        ("class", 5, ["one"]),
-        ("function", 16, []),
-        ("property", 9, []),
-        ("function", 12, ["it"]),
+        ("name", 5, ["what"]),
+        ("class", 9, ["one"]),
+        ("function", 20, []),
+        ("property", 13, []),
+        ("function", 16, ["it"]),
     ]
     assert language.figures(found) == language.Figures(
-        words=18, share=100 * 4 / 18, questions=1, verbless=1
+        words=20, share=100 * 5 / 20, questions=2, verbless=1
     )
     assert list(language.complaints(found[-1])) == [
-        f"{file}:12: begins with Whether: Whether it ended, see `it`.",
-        f"{file}:12: 1 of 4 words: it",
+        f"{file}:16: begins with Whether: Whether it ended, see `it`.",
+        f"{file}:16: 1 of 4 words: it",
     ]
 
 

@@ -235,7 +235,7 @@ async def _streams(
                     while await reader.read(65536):
                         pass
         finally:
-            # In a cancelled task, Python 3.11 ends this timeout with CancelledError.
+            # The time limit above raises CancelledError in a cancelled task on Python 3.11.
             writer.transport.abort()
 
 

@@ -71,7 +71,7 @@ async def _probe(node: Node, resource: Resource, tasks: dict[str, TaskRecord]) -
         if peers is None:
             return resource
         return replace(resource, kind=ResourceKind.WORKER, watched=peers > 0)
-    # The list omits a task whose shim does not answer; the call for the container then fails.
+    # The list can omit a task whose shim does not answer; `get` then gives the status UNKNOWN.
     task = tasks.get(resource.container) or await node.containerd.tasks.get(resource.container)
     running = task is not None and task.status is not Status.STOPPED
     return replace(resource, running=running, watched=peers not in {None, 0})

@@ -160,11 +160,11 @@ def exhaustion_advice(text: str) -> str:
 
 
 class _SilentShimError(DriverError):
-    """The answer of a containerd that itself waited in vain."""
+    """The failure of a call in which containerd waited in vain for a shim."""
 
 
 async def unless_silent(call: Awaitable[T], instead: T) -> T:
-    """Returns the result of a call; `instead` if containerd answers that it waited in vain.
+    """Returns the result of a call; `instead` if containerd waited in vain for a shim.
 
     containerd waits two seconds for a shim's answer (io.containerd.timeout.task.state).
 

@@ -150,7 +150,7 @@ OPERATORS_PATHS: list[dict[str, dict[str, Any]]] = [
     # A pull reads both registry_config_path and auth.
     {"auth": {"force_pull": True}},
 ]
-"""What a task asks for, by the option whose path the wish makes the plugin read."""
+"""Maps each option to a wish of a task for which the plugin reads the path of the option."""
 
 
 @pytest.mark.parametrize("wishes", OPERATORS_PATHS)

@@ -153,6 +153,14 @@ async def test_a_look_that_is_not_whole_removes_nothing(place: Place, method: An
     assert place.left() == everything
 
 
+async def test_a_task_whose_shim_hangs_counts_as_running_and_stops_no_sweep(place: Place) -> None:
+    a, b = await place.container("a"), await place.container("b")
+    hung = grpc.StatusCode.DEADLINE_EXCEEDED, "context deadline exceeded"
+    place.daemon.fail(methods.TASK_GET, *hung, container=a)
+    await place.after(0)
+    assert await place.after(GRACE_S) == {a: "waits", b: "removed"}
+
+
 async def test_one_that_cannot_be_removed_does_not_stop_the_others_and_is_tried_again(
     place: Place,
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import re
 import signal
@@ -15,11 +16,16 @@ from pathlib import Path
 import pytest
 
 from actors.images.pullers import Pullers
+from actors.model.nomad import TaskConfig
+from actors.model.settings import TaskOptions
 from actors.processes import child_process
 from containerd.pull.protocol import PullRequest
 from containerd.pull.pull_server import PullServer
 from containerd.registry.credentials import Credentials
+from plugin.host.run.allocdir import AllocDir
 from proto.errors import Code, DriverError
+from tests.support.fakes.containerd import FakeContainerd
+from tests.support.plugin.gateways import configured, settings
 from tests.support.plugin.plugin_dir import ROOT
 from tests.support.registries.pullers import pullers, servers
 from tests.support.registries.recording_server import Answer, RecordingServer, Request
@@ -207,6 +213,30 @@ async def test_a_cancelled_pull_keeps_no_connection_to_a_stuck_server(
         os.kill(pid, signal.SIGCONT)
     await gone([puller])
     await pulls.close()
+
+
+async def test_a_new_configuration_of_the_plugin_keeps_the_server(
+    registry: Registry, tmp_path: Path
+) -> None:
+    alloc = AllocDir(tmp_path / "allocs", "a")
+    alloc.build(["t"])
+    task = TaskConfig(id="a/t/1", name="t", alloc_id="a", alloc_dir=str(alloc.path))
+    options = TaskOptions(image=f"{registry.host}/x:1")
+    seen = []
+    with FakeContainerd() as containerd:
+        async with configured(containerd, tmp_path / "state") as gateway:
+            for silence_s in (10.0, 20.0):
+                given = settings(containerd, tmp_path / "state")
+                await gateway.configure(
+                    dataclasses.replace(given, pull_activity_timeout_s=silence_s)
+                )
+                with pytest.raises(DriverError, match="Error in pulling image"):
+                    await gateway.start_task(task, options)
+                seen += servers(HERE)
+            await gateway._pullers.close()
+    assert len(registry.requests) >= 2
+    assert len(seen) == 2
+    assert len(set(seen)) == 1
 
 
 def connections() -> int:
