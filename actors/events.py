@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, assert_never
 
 from actors.loop_actor import LoopActor
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.nomad import TaskEvent

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.task.messages import TaskGone, TaskRequest
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.asyncio_bridge import Reply

@@ -9,9 +9,10 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from containerd.security import capabilities
+from proto.values import dataclass
 
 _CONNECT_S = 1.0
 _PEER = struct.Struct("=iII")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 DEFAULT_REGISTRY = "docker.io"
 _MAX_NAME = 255

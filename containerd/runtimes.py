@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 # PATH of a service, and the directories of containerd's release archives.
 DIRECTORIES = (

@@ -18,7 +18,7 @@ if __name__ == "__main__":
     # The program is started by path with -I: the packages lie beside the folder of this file.
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from plugin import environment, rootless
+from plugin import environment, garbage, rootless
 from plugin.texts import did_you_mean
 from proto.errors import DriverError
 from proto.release import RELEASE
@@ -36,6 +36,7 @@ To run a job on this machine without Nomad: containerd-driver run JOB
 
 def main() -> int:
     """Serves a Nomad agent and returns the exit status, or runs a command and ends the process."""
+    garbage.pause()
     arguments = sys.argv[1:]
     environment.quiet_grpc()
     if not arguments:
@@ -62,7 +63,11 @@ def _command(arguments: list[str]) -> int:
             parsed = command_line.parse(command, words)
             if command in _OF_ROOT and getattr(parsed, "plugin", None) is None:
                 rootless.need_root()
-            return _loaded(command)(parsed)
+            run = _loaded(command)
+            if command != "run":  # the dev host loads more
+                garbage.loaded()
+                garbage.resume()
+            return run(parsed)
         case _:
             hint = did_you_mean(arguments[0], _COMMANDS)
             console.report(f"containerd-driver: no command {arguments[0]!r}{hint}")

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import gc
 import logging
 import os
 import signal
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import grpc
 import grpc.aio
 
-from plugin import environment, json_logging, process, stack_dump
+from plugin import environment, garbage, json_logging, process, stack_dump
 from plugin.handshake import Rendezvous
 
 if TYPE_CHECKING:
@@ -139,7 +138,5 @@ class LazyServices(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             self._loaded |= handlers.base(self._gateway, self._leave)
         elif name == handlers.DRIVER_SERVICE:
             self._loaded |= handlers.driver(self._gateway())
-            # The loaded objects live as long as the process. Without the freeze each full
-            # collection visits them and delays a task's start by 10 ms.
-            gc.collect()
-            gc.freeze()
+            garbage.loaded()
+            garbage.resume()

@@ -10,7 +10,8 @@ import os
 import select
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from proto.values import dataclass
 
 _PART_BYTES = 65536
 # All other file systems count as file servers: they get their contents from another process.

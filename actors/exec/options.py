@@ -10,11 +10,12 @@ An error of `nomad alloc exec` has space for 90 bytes, so the sentences are shor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from actors.model.gates import EXEC_OPTIONS
 from containerd.spec.build import working_directory
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 MARK = "exec:/"
 """The first word of a command with options."""

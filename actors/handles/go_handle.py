@@ -7,12 +7,12 @@ struct, with the time in Go's binary form.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 
 import msgpack
 
 from actors.model import identifiers
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 VERSION = 1
 _TIME = struct.Struct(">bqih")  # version, seconds since the year 1, ns, offset of the zone in min

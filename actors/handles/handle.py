@@ -7,7 +7,6 @@ Version 1 belongs to the Go driver (`go_handle`), version 2 to this driver.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -15,6 +14,7 @@ import msgpack
 from actors.model.task_logs import NOMAD_LOG, LogTarget
 from proto import frames
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 VERSION = 2
 

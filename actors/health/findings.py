@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 from proto.errors import DriverError
+from proto.values import dataclass
 
 
 class Verdict(StrEnum):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.health.findings import Finding, fail, ok, warn
 from actors.model.node import Node
 from containerd import daemon_process
+from proto.values import dataclass
 
 _SHIMS = "/run/containerd"
 _NETWORKS = "/run/netns"

@@ -19,7 +19,7 @@ import logging
 import os
 import shlex
 from collections.abc import Generator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from containerd import runtimes
 from containerd.security import known_holes
 from proto.errors import DriverError
 from proto.release import RELEASE
+from proto.values import dataclass
 
 HOME = Path("/run/nomad-driver-containerd")
 """Directory of the machine; the same for every state_dir."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from containerd import reference
 from containerd.registry.credentials import Credentials
 from containerd.registry.hosts import Endpoint
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 # A registry that needs longer is asked by a puller, whose watchdog reports the wait.
 _CHECK_S = 2.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import platform
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from containerd.security.selinux import Contexts
 from containerd.spec.build import SpecInputs
 from containerd.spec.resources import Limits
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from collections.abc import Callable

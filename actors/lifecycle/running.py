@@ -6,12 +6,12 @@ import asyncio
 import concurrent.futures
 import dataclasses
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from actors.model import task_logs
 from actors.model.node import Node
+from proto.values import dataclass
 from workers import protocol
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
@@ -19,6 +18,7 @@ from containerd.image.oci_image import LoadedImage, load_image
 from containerd.spec.build import build_spec
 from containerd.spec.users import Accounts, ResolvedUser, lookup, resolve
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.lifecycle.plan import Plan, Preparation

@@ -6,7 +6,6 @@ of `security_opt`. Two wishes that contradict each other are refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from containerd.security import selinux
@@ -14,6 +13,7 @@ from containerd.security.apparmor import UNCONFINED
 from containerd.security.policy import SecurityRequest
 from containerd.security.selinux import Contexts
 from proto.errors import Code, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.nomad import TaskConfig

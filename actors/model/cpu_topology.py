@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.settings import DriverSettings

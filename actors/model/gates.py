@@ -7,10 +7,10 @@ for the node, or for one Nomad namespace.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from containerd.security import apparmor, capabilities
 from proto.errors import DriverError
+from proto.values import dataclass
 
 UNCONFINED = apparmor.UNCONFINED
 

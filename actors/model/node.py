@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from actors.model import identifiers
 from actors.model.settings import DriverSettings
 from actors.model.shim_groups import ShimGroups
 from containerd.api.client import Containerd
+from proto.values import dataclass
 from workers import procfs
 
 _CGROUPS = "/sys/fs/cgroup"

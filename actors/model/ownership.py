@@ -5,10 +5,10 @@ from __future__ import annotations
 import fnmatch
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.model.identifiers import PREFIX
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.node import Node

@@ -7,7 +7,7 @@ there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from actors.model.gates import Gates
 from containerd.image.health_check import (
@@ -22,6 +22,7 @@ from containerd.image.health_check import (
 from containerd.security.selinux import DISABLE as SELINUX_DISABLE
 from containerd.security.selinux import PARTS as SELINUX_PARTS
 from containerd.spec.mounts import MountOption
+from proto.values import dataclass
 
 __all__ = [
     "COMMAND",

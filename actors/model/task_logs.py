@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from actors.model.settings import LogOptions
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 from workers import protocol
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ back, so the objects of a dead run are orphans at once.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 
 from actors.model.ownership import RUN, OwnerLabels
+from proto.values import dataclass
 
 
 class ResourceKind(StrEnum):

@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from actors.model.ownership import (
 )
 from actors.orphans import stray_workers
 from actors.orphans.decision import Resource, ResourceKind
+from proto.values import dataclass
 from workers import private_directory
 
 if TYPE_CHECKING:

@@ -16,13 +16,14 @@ import json
 import os
 import secrets
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
 from actors.files.state_dir import make_private
 from proto.errors import Code, DriverError
 from proto.exhaustion import advice
+from proto.values import dataclass
 from workers import private_directory
 
 DIRECTORY = "live"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import IO
 
 from actors.processes import child_process
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _LIMIT_BYTES = 1 << 20
 

@@ -11,12 +11,13 @@ import dataclasses
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from actors.model.nomad import DnsConfig
 from actors.provision.netns import Network
 from proto.errors import start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.settings import TaskOptions

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from posixpath import basename
@@ -41,6 +41,7 @@ from containerd.spec import cdi, devices
 from containerd.spec.devices import DeviceNode
 from containerd.spec.mounts import MountPoint, bind, job_mount, volume_mount
 from proto.errors import start_refused
+from proto.values import dataclass
 
 T = TypeVar("T")
 _DIRECTORIES = (

@@ -20,7 +20,6 @@ import os
 import posixpath
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.blocking import file_servers
@@ -34,6 +33,7 @@ from containerd.spec import root_links
 from containerd.spec.targets import Entry
 from proto.errors import Code, DriverError, start_refused
 from proto.exhaustion import advice, exhausted
+from proto.values import dataclass
 
 # Directories that a task can see; `private` is Nomad's alone.
 _VISIBLE = ("local", "secrets", "tmp")

@@ -11,13 +11,14 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 
 from actors.model.nomad import NetworkOverride, TaskConfig
 from actors.provision import network_sysctls
 from containerd import syscalls
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 
 _ROUTES = Path("/proc/thread-self/net/route")
 _ROUTE_FIELDS = 8

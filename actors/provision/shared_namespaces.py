@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import posixpath
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from actors.blocking import file_servers
@@ -24,6 +23,7 @@ from containerd import syscalls
 from containerd.api.records import Status
 from containerd.runtimes import Runtime
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from actors.model.node import Node

@@ -11,10 +11,10 @@ import contextlib
 import shlex
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 from actors.processes import child_process, short_program
 from proto.errors import DriverError
+from proto.values import dataclass
 
 _CHAIN = "CNI-HOSTPORT-DNAT"
 _NETWORKS = ("nomad", "containerd-driver")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
@@ -19,6 +18,7 @@ from proto.containerd import (
     tasks_pb2,
     version_pb2,
 )
+from proto.values import dataclass
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")

@@ -17,10 +17,10 @@ import os
 import signal
 import socket
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from containerd.api.records import ShimAddress
+from proto.values import dataclass
 
 _TASKS = "io.containerd.runtime.v2.task"
 _LIMIT_BYTES = 4096

@@ -8,13 +8,14 @@ containerd's content store. So puller, plugin and the preview of a spec choose a
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from containerd.image import manifests, platforms
 from containerd.image.config import CONFIG_LIMIT_BYTES, ImageConfig, parse_config
 from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor, Index, Manifest
 from containerd.image.platforms import Platform
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _MAX_DEPTH = 8
 # Documents that are read for one image. Only entries without a platform cost more than one read.

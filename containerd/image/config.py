@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from containerd.image import health_check, platforms
 from containerd.image.health_check import HealthCheck
 from containerd.image.manifests import damaged, json_object
 from containerd.image.platforms import Platform
+from proto.values import dataclass
 
 CONFIG_LIMIT_BYTES = 8 * 1024 * 1024
 

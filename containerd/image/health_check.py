@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from proto.values import dataclass
 
 T = TypeVar("T")
 EVENT, RESTART = "event", "restart"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.image.manifests import Descriptor

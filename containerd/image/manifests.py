@@ -11,12 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from containerd.image import platforms
 from containerd.image.platforms import Platform
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 DOCUMENT_LIMIT_BYTES = 4 * 1024 * 1024
 _MAX_LAYERS = 512

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +11,7 @@ from containerd.image.choice import Chosen, Wanted, choose
 from containerd.image.config import CONFIG_LIMIT_BYTES, parse_config
 from containerd.image.manifests import DOCUMENT_LIMIT_BYTES, Descriptor, sha256_of
 from proto.errors import DriverError
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.api.images import Content

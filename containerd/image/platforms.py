@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from proto.values import dataclass
 
 _LINUX = "linux"
 # Other names of an architecture, such as uname's: name and variant in images.

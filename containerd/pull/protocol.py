@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, field
 from typing import Any
 
 from containerd.registry.credentials import Credentials
 from containerd.registry.hosts import Endpoint
 from proto.errors import Code, DriverError
 from proto.frames import Frame
+from proto.values import dataclass
 
 VERSION = 4
 BEGUN: Frame = {"event": "begun"}

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _BLOCK = 512
 _MAX_MEMBERS = 65536

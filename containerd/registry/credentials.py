@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import urlsplit
+
+from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from containerd.reference import DEFAULT_REGISTRY
 from containerd.registry.addresses import web_address
 from containerd.registry.credentials import HUB_NAMES
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 HUB_HOST = "registry-1.docker.io"
 _FILE = "hosts.toml"

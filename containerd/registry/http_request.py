@@ -7,7 +7,7 @@ import ssl
 import time
 import zlib
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -22,6 +22,7 @@ from containerd.registry.shown_text import shown
 from containerd.registry.tls import context, of_proxy
 from containerd.watchdog import waiting
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 CHUNK_BYTES = 1024 * 1024
 """Bytes that containerd gets in one message. With 256 KiB a pull costs more CPU on both sides."""

@@ -9,10 +9,11 @@ from __future__ import annotations
 import base64
 import ipaddress
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _HTTP = ("HTTP_PROXY", "http_proxy")
 _HTTPS = ("HTTPS_PROXY", "https_proxy")

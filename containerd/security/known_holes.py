@@ -11,8 +11,9 @@ import gzip
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+from proto.values import dataclass
 
 # crun has releases of two numbers: 1.28 is the first of its branch.
 _NUMBER = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?(?:[-~.]?rc\.?(\d+))?")

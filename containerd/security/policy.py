@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from containerd.documents import Document
@@ -22,6 +21,7 @@ from containerd.security import capabilities, seccomp, seccomp_files
 from containerd.security.seccomp import Profile
 from containerd.security.seccomp_default import DEFAULT_PROFILE
 from proto.errors import Code, start_refused
+from proto.values import dataclass
 
 # Files that reveal the host or other tasks, or that control the host's hardware.
 MASKED_PATHS = (

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from containerd.documents import Document
+from proto.values import dataclass
 
 Version = tuple[int, int]
 

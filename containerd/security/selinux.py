@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 DISABLE = "disable"
 """Option of a task that runs with the context of containerd's own processes."""

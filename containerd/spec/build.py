@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from containerd.documents import Document
@@ -26,6 +26,7 @@ from containerd.spec.mounts import covers, kernel_file_systems, oci_mounts, root
 from containerd.spec.resources import Limits, oci_resources
 from containerd.spec.rootless import Rootless, adapt
 from proto.errors import Code, DriverError, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.image.config import ImageConfig

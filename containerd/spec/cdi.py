@@ -12,7 +12,7 @@ import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from containerd.documents import Document
 from containerd.spec.devices import DeviceNode, host_nodes, unique
 from containerd.spec.mounts import MountPoint, clean_target
 from proto.errors import DriverError, start_refused
+from proto.values import dataclass
 
 _MAX_FILE_BYTES = 4 * 1024 * 1024
 _HOOKS = (

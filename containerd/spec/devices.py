@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 from containerd.documents import Document
 from containerd.spec.final_mounts import NODES
 from containerd.spec.mounts import Reach, is_reserved
 from proto.errors import start_refused
+from proto.values import dataclass
 
 _PERMISSIONS = "rwm"
 _MAX_NODES = 4096

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
 from containerd.spec.build import capability_sets, too_long, too_many
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.documents import Document

@@ -11,9 +11,9 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from containerd.documents import Document
+from proto.values import dataclass
 
 # Nodes that the runtime creates in /dev, by major and minor number. The OCI spec lists them.
 NODES: Mapping[str, tuple[int, int]] = {

@@ -11,10 +11,10 @@ import enum
 import posixpath
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from containerd.documents import Document
 from proto.errors import DriverError, start_refused
+from proto.values import dataclass
 
 TYPES = ("bind", "volume", "tmpfs")
 DEFAULT_SHM_BYTES = 64 * 1024 * 1024

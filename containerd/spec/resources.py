@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from containerd.documents import Document
+from proto.values import dataclass
 
 # Range of cpu.shares in cgroup v1; runc converts shares to cpu.weight of cgroup v2.
 MIN_SHARES, MAX_SHARES = 2, 262144

@@ -7,9 +7,8 @@ the machine's root. A runtime reports such a refusal as the failure of the start
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from containerd.documents import Document
+from proto.values import dataclass
 
 _HOSTS_SYS = {
     "destination": "/sys",

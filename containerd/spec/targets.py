@@ -12,10 +12,10 @@ import dataclasses
 import enum
 import posixpath
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 from containerd.spec.mounts import MountPoint, by_depth, copies_up, covers, is_reserved
 from proto.errors import start_refused
+from proto.values import dataclass
 
 # The kernel's own limit of links in a path.
 _MAX_LINKS = 40

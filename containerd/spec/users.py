@@ -14,12 +14,12 @@ import re
 import stat
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from containerd import syscalls
 from containerd.rootfs.view import read_root
 from proto.errors import DriverError, start_refused
+from proto.values import dataclass
 
 if TYPE_CHECKING:
     from containerd.api.records import Mount

@@ -9,12 +9,12 @@ import sys
 import tempfile
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from actors.model.node import Node, this_node
 from actors.processes.child_process import Child
+from plugin import garbage
 from plugin.cli import console, host_arguments, plugin_block
 from plugin.cli.screens import choose
 from plugin.host.agent.plugin_program import default_program
@@ -30,6 +30,7 @@ from plugin.process import raise_file_limit
 from plugin.texts import indented
 from proto.errors import DriverError
 from proto.exhaustion import exhausted
+from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,7 @@ def run(arguments: Namespace, child: Child | None) -> int:
         arguments: the command's arguments.
         child: the process of the driver's plugin, if the process is already started.
     """
+    garbage.loaded()
     _log_to_stderr(verbose=arguments.verbose)
     screen: Screen = choose(as_json=arguments.json, prefix=False)
     try:
@@ -60,6 +62,7 @@ def run(arguments: Namespace, child: Child | None) -> int:
         return console.WRONG_OPTIONS
     try:
         job = jobfile.load(arguments.job, options.variables)
+        garbage.resume()
         service = service_manager(job.task_count)
         screen = choose(as_json=arguments.json, prefix=job.task_count > 1)
         _note_ignored_parts(job, screen)

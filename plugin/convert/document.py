@@ -7,8 +7,10 @@ other byte of the file stays, with comments, formatting and expressions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
+
+from proto.values import dataclass
 
 
 class Unknown(str):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from plugin.convert.document import Document
 from plugin.convert.findings import Finding, Kind
+from proto.values import dataclass
 
 NAME = "containerd-driver"
 """This driver, and the Go driver with the same name."""

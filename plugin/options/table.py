@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -12,6 +11,7 @@ import msgpack
 from plugin.options import readers
 from plugin.texts import did_you_mean
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _MAX_PROBLEMS = 20
 MAP = "map(string)"

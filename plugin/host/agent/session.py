@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -37,6 +36,7 @@ from plugin.host.agent.plugin_calls import PluginCalls
 from plugin.host.agent.plugin_process import PluginProcess
 from proto.errors import Code, DriverError
 from proto.nomad import base_pb2, driver_pb2, goplugin_pb2, hclspec_pb2
+from proto.values import dataclass
 
 _BASE = "/hashicorp.nomad.plugins.base.proto.BasePlugin"
 _DRIVER = "/hashicorp.nomad.plugins.drivers.proto.Driver"

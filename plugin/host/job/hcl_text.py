@@ -15,9 +15,10 @@ from __future__ import annotations
 import bisect
 import re
 import sys
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from plugin.host.job.text import MAX_DEPTH
+from proto.values import dataclass
 
 _PLANE = 0x10FF00
 _MASKED = 0x80

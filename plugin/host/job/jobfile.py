@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from plugin.host.job.network import GroupNetwork, read_network
 from plugin.host.job.text import Block, check_tree, read_text
 from plugin.host.job.volumes import Volume, VolumeMount, read_mounts, read_volumes
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _DEFAULT_CPU_MHZ, _DEFAULT_MEMORY_MB = 100, 300
 _MAX_COUNT = 1000

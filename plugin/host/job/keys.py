@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 from plugin.texts import did_you_mean
+from proto.values import dataclass
 
 
 def _words(text: str) -> frozenset[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from actors.model.nomad import DnsConfig
@@ -10,6 +9,7 @@ from plugin.host.job.block_reader import BlockReader, labelled
 from plugin.host.job.hcl_job import merged
 from plugin.host.job.keys import DNS, NETWORK, PORT
 from plugin.host.job.text import Block
+from proto.values import dataclass
 
 MODES = ("host", "bridge", "none")
 _MAX_PORT = 65535

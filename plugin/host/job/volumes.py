@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from plugin.host.job.block_reader import BlockReader, labelled
 from plugin.host.job.keys import VOLUME, VOLUME_MOUNT
+from proto.values import dataclass
 
 _PROPAGATION = ("private", "host-to-task", "bidirectional")
 

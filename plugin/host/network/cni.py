@@ -14,7 +14,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from actors.provision import alloc_networks
 from plugin.host.network import iptables, namespaces
 from plugin.host.network.ports import container_port
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 NETWORK = "containerd-driver"
 BRIDGE = "ctdriver0"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from plugin.host.run import interpolation
 from plugin.host.run.allocdir import AllocDir
 from plugin.host.run.machine import HostVolume
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _MIB = 1024 * 1024
 _ISOLATED = 1  # NetworkIsolationSpec.GROUP in Nomad's protocol: a namespace for the group

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from actors.model.nomad import PortMapping
@@ -14,6 +13,7 @@ from plugin.host.job import template_path
 from plugin.host.job.jobfile import Job, JobGroup, JobTask
 from plugin.host.network.cni import Attached
 from plugin.host.network.ports import container_port
+from proto.values import dataclass
 
 _REFERENCE = re.compile(
     r"""\$\{ \s* (?: env\[\s*"([^"]+)"\s*\] | ([A-Za-z_][\w.\-]*) ) \s* \}""", re.VERBOSE

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from actors.model.nomad import Health
@@ -27,6 +26,7 @@ from plugin.host.run.screen import Screen
 from plugin.host.run.systemd import ServiceManager
 from plugin.host.run.task_runner import DRIVER_FAILED, INTERRUPTED, TaskRunner
 from proto.errors import Code, DriverError
+from proto.values import dataclass
 
 _HEALTH_S = 90.0  # the start of a launcher may take a minute
 _PAUSE_S = 0.1

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from actors.model.cni import CNI_DIRECTORIES
+from proto.values import dataclass
 
 LOOPBACK = "127.0.0.1"
 

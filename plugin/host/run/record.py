@@ -11,7 +11,6 @@ import dataclasses
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from actors.orphans import peers
 from actors.orphans.peers import Peer, Presence
 from plugin.host.run.alloc_plan import Alloc
 from proto.errors import DriverError
+from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from actors.model.node import Node
 from actors.model.ownership import LABEL_OWNER
@@ -28,6 +28,7 @@ from plugin.host.run.record import (
     read_trace,
 )
 from proto.errors import DriverError
+from proto.values import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
