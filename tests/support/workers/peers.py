@@ -131,7 +131,10 @@ class LauncherProcess(Closing):
         )
 
     def wait_ready(self) -> None:
-        """Waits until a launcher listens."""
+        """Waits until the launcher answers.
+
+        A killed launcher's last children hold its socket for a moment, so connecting is no proof.
+        """
         wait_until(self._listens, 20, self._tail)
 
     def connect(self) -> Peer:
@@ -185,11 +188,14 @@ class LauncherProcess(Closing):
         return found
 
     def _listens(self) -> bool:
+        hello = {"id": 1, "op": protocol.HELLO, **protocol.STATED}
         try:
-            self.connect().socket.close()
+            with self.connect() as peer:
+                peer.send(hello)
+                answer = peer.receive()
         except OSError:
             return False
-        return True
+        return answer is not None and answer.get("pid") == self.process.pid
 
     def _tail(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else "no log"
