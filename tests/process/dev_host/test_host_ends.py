@@ -112,8 +112,9 @@ def test_a_start_in_which_the_plugin_dies_is_made_again(host: Host) -> None:
 
 
 def test_a_stop_in_which_the_plugin_dies_is_made_again(host: Host) -> None:
-    process = host.start(host.task("wait", image="die-in-stop"))
-    host.wait_for("start t")
+    process = host.start(host.task("out a\\n", "wait", image="die-in-stop"))
+    assert process.stdout is not None
+    assert process.stdout.readline() == "a\n"  # a stop during the start is made twice
     process.send_signal(signal.SIGINT)
     assert host.ended(process)[0] == 143
     assert host.journal() == [
