@@ -8,6 +8,7 @@ from pathlib import Path
 from actors.health.findings import Finding, fail, ok, sentence, warn
 from actors.model.node import Node
 from containerd.security import selinux
+from containerd.security.selinux import Contexts
 from proto.errors import DriverError
 
 
@@ -26,7 +27,10 @@ def check(node: Node, root: Path) -> Iterator[Finding]:
         yield warn("selinux", text, "enable SELinux at boot, or remove selinux_enabled")
     elif wanted:
         try:
-            process = selinux.of_containers(root)["process"]
+            contexts = selinux.of_containers(root)
+            process = contexts["process"]
+            if unknown := selinux.unknown(Contexts(process=process, files=contexts["file"]), root):
+                raise selinux.no_contexts(f"the SELinux policy does not know {unknown}")
         except DriverError as error:
             yield fail("selinux", f"{sentence(error)}: no task starts", error.resolution)
         else:

@@ -45,6 +45,7 @@ from actors.provision.pinned_sources import PinnedSources
 from containerd.api.records import ContainerRecord
 from containerd.api.snapshots import GC_ROOT
 from containerd.documents import Document
+from containerd.security import selinux
 from containerd.spec import root_links
 from containerd.spec.build import build_and_encode, with_shim_group
 from containerd.spec.users import ResolvedUser, remembered, resolve
@@ -309,6 +310,7 @@ class Attempt:
         except DriverError as error:
             # Without the worker the shim finds no log FIFO, and the shim reports only that.
             await worker_link.check_alive(link, error)
+            error.resolution = error.resolution or selinux.advice(error.details)
             raise
         self._log("task created")
         self._logs.close()  # the shim has opened the FIFOs

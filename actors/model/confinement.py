@@ -105,7 +105,8 @@ def contexts(settings: DriverSettings, task: TaskConfig, options: TaskOptions) -
 
     Raises:
         DriverError: code DENIED; the operator forbids options of contexts. Code PRECONDITION; the
-            policy has no contexts of containers.
+            policy has no contexts of containers. Code INVALID; the policy does not know the context
+            that the job wants.
     """
     if not settings.selinux_enabled or not selinux.is_enabled():
         return Contexts()
@@ -119,7 +120,15 @@ def contexts(settings: DriverSettings, task: TaskConfig, options: TaskOptions) -
         )
     if not wanted and (options.privileged or "host" in {options.pid_mode, options.ipc_mode}):
         wanted = (selinux.DISABLE,)
-    return selinux.of_task(selinux.of_containers(), task.alloc_id, wanted)
+    found = selinux.of_task(selinux.of_containers(), task.alloc_id, wanted)
+    if context := selinux.unknown(found):
+        problem = f"the SELinux policy of this node does not know the context {context[:256]}"
+        if not wanted or selinux.DISABLE in wanted:
+            raise selinux.no_contexts(problem)
+        raise start_refused(
+            f"selinux_opts: {problem}", "correct selinux_opts and security_opt label"
+        )
+    return found
 
 
 def _contradiction(item: str, other: str) -> DriverError:

@@ -8,6 +8,7 @@ plugin needs no memory of them. Two allocations have the same pair in one of 521
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,6 +60,22 @@ def is_enabled(root: Path = Path("/")) -> bool:
     return (root / "sys/fs/selinux/enforce").exists() and own != "kernel"
 
 
+def advice(failure: str, root: Path = Path("/")) -> str:
+    """Returns advice for the failure of a runtime that the policy may have caused, else "".
+
+    Args:
+        failure: the runtime's text.
+        root: root of the machine's files; tests use another directory.
+    """
+    in_force = _text(root / "sys/fs/selinux/enforce").strip() == "1"
+    if not in_force or "permission denied" not in failure.lower():
+        return ""
+    return (
+        "SELinux is in force and may have refused: see ausearch -m avc -ts recent. A policy that"
+        " confines containerd must let containerd and the runtime use the driver's files"
+    )
+
+
 def of_containers(root: Path = Path("/")) -> Mapping[str, str]:
     """Reads the policy's contexts of containers by their keys, as `process` and `file`. Blocks.
 
@@ -72,12 +89,7 @@ def of_containers(root: Path = Path("/")) -> Mapping[str, str]:
     text = _text(root / _OWN_CONTEXTS) or _text(root / f"etc/selinux/{kind}/contexts/lxc_contexts")
     found = _assignments(text)
     if not found.get("process") or not found.get("file"):
-        raise DriverError(
-            f"the SELinux policy {kind[:64]!r} has no contexts of containers",
-            resolution="install container-selinux, or set selinux_enabled = false in the driver's"
-            " plugin block",
-            code=Code.PRECONDITION,
-        )
+        raise no_contexts(f"the SELinux policy {kind[:64]!r} has no contexts of containers")
     return found
 
 
@@ -100,6 +112,36 @@ def of_task(contexts: Mapping[str, str], alloc_id: str, options: tuple[str, ...]
     return Contexts(
         process=_with(contexts["process"], **process, level=level),
         files=_with(contexts["file"], **files, level=level),
+    )
+
+
+def unknown(contexts: Contexts, root: Path = Path("/")) -> str:
+    """Returns the first context that the kernel's policy does not know; empty if all are known.
+
+    The kernel answers a write of an unknown context to the file `context` of selinuxfs with EINVAL
+    (security/selinux/selinuxfs.c). Without the file, all contexts count as known. Blocks.
+
+    Args:
+        contexts: of a task.
+        root: root of the machine's files; tests use another directory.
+    """
+    for context in filter(None, (contexts.process, contexts.files)):
+        try:
+            with (root / "sys/fs/selinux/context").open("r+b", buffering=0) as policy:
+                policy.write(f"{context}\0".encode())
+        except OSError as error:
+            if error.errno == errno.EINVAL:
+                return context
+    return ""
+
+
+def no_contexts(reason: str) -> DriverError:
+    """Returns the error of a policy that cannot confine tasks."""
+    return DriverError(
+        reason,
+        resolution="install container-selinux, or set selinux_enabled = false in the driver's"
+        " plugin block",
+        code=Code.PRECONDITION,
     )
 
 

@@ -12,7 +12,7 @@ from actors.processes.child_process import ROOT
 
 SUITES = (
     "./dev guest wants a suite: bookworm, trixie, sid, one of them with -vm or -bare,"
-    " bullseye-bare, or bookworm-arm64"
+    " bullseye-bare, trixie-selinux, or bookworm-arm64"
 )
 
 

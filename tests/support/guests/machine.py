@@ -126,12 +126,16 @@ class Machine(GuestShell):
         root: the contents of the disk; the commands' server is added to the root.
         work: an empty directory for the disk and the console's log.
         hardware: the computer.
+        kernel: further words of the kernel's command line.
     """
 
     patience_s = 300
 
-    def __init__(self, root: Path, work: Path, hardware: Hardware = AMD64) -> None:
+    def __init__(
+        self, root: Path, work: Path, hardware: Hardware = AMD64, kernel: str = ""
+    ) -> None:
         self._hardware = hardware
+        self._kernel = kernel
         self.work = work
         self._number = 0
         self._pending = b""
@@ -210,7 +214,7 @@ class Machine(GuestShell):
             *("-display", "none", "-nic", "none", "-monitor", "none"),
             *("-drive", f"id=disk,file={self.work / 'disk'},if=none,format=raw,cache=unsafe"),
             *(*made.disk, "-kernel", str(self.work / "vmlinuz"), *initrd),
-            *("-append", f"root={made.root} rw console={made.console} quiet{init}"),
+            *("-append", f"root={made.root} rw console={made.console} quiet {self._kernel}{init}"),
             *("-serial", f"file:{self.work / 'console'}"),
             *("-chardev", f"socket,id=line,path={self.work / 'line'},server=on,wait=off"),
             *made.device,

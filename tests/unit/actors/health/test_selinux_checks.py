@@ -38,3 +38,17 @@ def test_the_doctor_says_whether_tasks_are_confined(
     assert [finding.verdict for finding in found] == ([verdict] if verdict else [])
     assert all(words in finding.text for finding in found)
     assert all(finding.advice for finding in found if finding.verdict is not Verdict.OK)
+
+
+def test_the_doctor_names_a_context_that_the_policy_does_not_know(tmp_path: Path) -> None:
+    policy = tmp_path / "sys/fs/selinux"
+    policy.mkdir(parents=True)
+    (policy / "enforce").write_text("1")
+    (policy / "context").symlink_to("/proc/self/coredump_filter")  # answers with EINVAL
+    names = tmp_path / "etc/selinux/targeted/contexts/lxc_contexts"
+    names.parent.mkdir(parents=True)
+    names.write_text(CONTEXTS)
+    (found,) = selinux_checks.check(services(DriverSettings(selinux_enabled=True)), tmp_path)
+    assert found.verdict is Verdict.FAIL
+    assert "does not know system_u:system_r:container_t:s0: no task starts" in found.text
+    assert "container-selinux" in found.advice

@@ -195,3 +195,27 @@ async def test_a_jobs_mount_has_dockers_words_and_these_win_over_the_operators(
         assert found[f"{alloc}/shared"] == expected
     with pytest.raises(DriverError, match="the SELinux label 'zZ' is neither z nor Z"):
         await prepared(alloc, mounts=(mount("z", "Z"),))
+
+
+@pytest.mark.usefixtures("policy")
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        ({"selinux_opts": ("type:no_t",)}, Code.INVALID, "correct selinux_opts"),
+        ({}, Code.PRECONDITION, "install container-selinux"),
+        ({"privileged": True}, Code.PRECONDITION, "install container-selinux"),
+    ],
+    ids=str,
+)
+async def test_a_context_that_the_policy_does_not_know_is_refused_before_any_work(
+    alloc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: dict[str, Any],
+    code: Code,
+    words: str,
+) -> None:
+    monkeypatch.setattr(selinux, "unknown", lambda contexts: contexts.process or contexts.files)
+    with pytest.raises(DriverError, match="does not know the context system_u:") as refused:
+        await prepared(alloc, **options)
+    assert refused.value.code is code
+    assert words in str(refused.value)

@@ -123,3 +123,37 @@ def test_a_policy_without_levels_gets_none() -> None:
 
 def test_without_selinux_a_root_has_no_option() -> None:
     assert Contexts().root_options == ()
+
+
+def test_the_kernel_knows_the_contexts_of_its_policy_alone(tmp_path: Path) -> None:
+    contexts = Contexts(process="u:r:container_t:s0", files="u:r:container_file_t:s0")
+    assert selinux.unknown(contexts, tmp_path) == ""
+    file = tmp_path / "sys/fs/selinux/context"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    assert selinux.unknown(contexts, tmp_path) == ""
+    assert file.read_bytes() == f"{contexts.files}\0".encode()
+    # This file of the kernel takes numbers alone, and answers with EINVAL as selinuxfs does.
+    file.unlink()
+    file.symlink_to("/proc/self/coredump_filter")
+    assert selinux.unknown(contexts, tmp_path) == contexts.process
+    assert selinux.unknown(Contexts(files=contexts.files), tmp_path) == contexts.files
+    assert selinux.unknown(Contexts(), tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("enforce", "text", "has_advice"),
+    [
+        ("1", "open /run/x/0: permission denied", True),
+        ("1", "no such file or directory", False),
+        ("0", "permission denied", False),
+        (None, "permission denied", False),
+    ],
+)
+def test_a_refusal_of_a_policy_in_force_has_advice(
+    tmp_path: Path, enforce: str | None, text: str, has_advice: bool
+) -> None:
+    if enforce is not None:
+        (tmp_path / "sys/fs/selinux").mkdir(parents=True)
+        (tmp_path / "sys/fs/selinux/enforce").write_text(enforce)
+    assert ("ausearch" in selinux.advice(text, tmp_path)) is has_advice
