@@ -24,6 +24,7 @@ _CATEGORIES = 1022
 # The last two categories, which no confined task has: for the files of a task without a context.
 _UNREACHABLE = "s0:c1022,c1023"
 _SHARED = "s0"
+_UNKNOWN = (errno.EINVAL, errno.EFBIG)
 _OWN_CONTEXTS = "usr/share/containers/selinux/contexts"
 
 
@@ -118,8 +119,9 @@ def of_task(contexts: Mapping[str, str], alloc_id: str, options: tuple[str, ...]
 def unknown(contexts: Contexts, root: Path = Path("/")) -> str:
     """Returns the first context that the kernel's policy does not know; empty if all are known.
 
-    The kernel answers a write of an unknown context to the file `context` of selinuxfs with EINVAL
-    (security/selinux/selinuxfs.c). Without the file, all contexts count as known. Blocks.
+    The kernel answers a write of an unknown context to the file `context` of selinuxfs with EINVAL,
+    of a context longer than a page with EFBIG (security/selinux/selinuxfs.c). Without
+    the file, all contexts count as known. Blocks.
 
     Args:
         contexts: of a task.
@@ -130,7 +132,7 @@ def unknown(contexts: Contexts, root: Path = Path("/")) -> str:
             with (root / "sys/fs/selinux/context").open("r+b", buffering=0) as policy:
                 policy.write(f"{context}\0".encode())
         except OSError as error:
-            if error.errno == errno.EINVAL:
+            if error.errno in _UNKNOWN:
                 return context
     return ""
 
